@@ -231,6 +231,21 @@ class TestFailures:
         with pytest.raises(UsageError, match="send or drop"):
             backend(served, prefill="maybe")
 
+    @pytest.mark.parametrize("key", ["sk-first\nsecond", "sk-\u2026", "sk-a\x07"])
+    def test_a_key_that_cannot_be_sent_is_not_shown(self, key, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with judge_server(good, models=MODELS) as served, pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
+            backend(served)
+        assert "sk-" not in str(caught.value) and "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(("told", "words"), [("7200", "wait 7200 s"), ("1e300", "a year"), ("inf", "a year")])
+    def test_a_server_that_asks_to_wait_too_long_is_one_line(self, told, words):
+        late = Reply(None, status=429, headers={"Retry-After": told})
+        with judge_server(lambda *_: late, models=MODELS) as served:
+            with pytest.raises(RequestFailed, match=words) as caught:
+                answers(backend(served), ask())
+        assert len(str(caught.value)) < 200 and len(served.seen) == 2
+
     @pytest.mark.parametrize("models", [None, Reply(b"<html>"), Reply({"data": None}), Reply(None, status=500)])
     def test_a_server_without_a_list_is_asked_all_the_same(self, models):
         with judge_server(good, models=models) as served:
