@@ -35,7 +35,7 @@ class Lora:
     target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get an adapter; all-linear: every linear layer but the head."""
     bits: Literal[4, 8] | None = None
-    """QLoRA: the frozen weights in 4 (NF4) or 8 bits; needs bitsandbytes and a GPU."""
+    """QLoRA: the frozen weights in 4 (NF4) or 8 bits; needs bitsandbytes."""
 
 
 def check(wanted: Lora, stage: str) -> None:
@@ -53,7 +53,7 @@ def check(wanted: Lora, stage: str) -> None:
     if find_spec("peft") is None:
         raise UsageError("lora needs peft: pip install 'olmes-suite[train]'")
     if wanted.bits and find_spec("bitsandbytes") is None:
-        raise UsageError("lora.bits needs bitsandbytes, and a GPU: pip install bitsandbytes")
+        raise UsageError("lora.bits needs bitsandbytes: pip install bitsandbytes")
 
 
 @contextmanager
@@ -91,6 +91,24 @@ def keywords(wanted: Lora | None, stage: str) -> dict[str, Any]:
             bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16,
         )  # fmt: skip
     return found
+
+
+def settle(model: Any, autocast: bool) -> None:
+    """Make a model with packed weights train as its recipe says; call it before its first forward pass.
+
+    On processors with AVX512-BF16, bitsandbytes packs 4-bit weights anew in a pass without gradients (DPO's reference,
+    rollouts), and later passes that need gradients get none through them, with no more than a warning. Without autocast
+    all is computed in 32 bits: TRL's adapters and heads in 16 would meet hidden states in 32.
+    """
+    import torch
+
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # a layer in 4 bits
+            module.support_avx512bf16_for_cpu = False
+            module.compute_dtype = module.compute_dtype if autocast else torch.float32
+    for parameter in model.parameters():
+        if parameter.requires_grad and not autocast:
+            parameter.data = parameter.data.float()
 
 
 def layers(model: Any) -> dict[str, Any]:

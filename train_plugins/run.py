@@ -170,6 +170,8 @@ def train(
     with lora.explained(wanted.lora):
         trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
 
+    if wanted.lora and wanted.lora.bits:
+        lora.settle(trainer.model, args.bf16 or args.fp16)
     plan.check_world(trainer.accelerator)
 
     def saved(checkpoint: Path, state: Any) -> None:
@@ -250,6 +252,7 @@ def _has_gpu() -> bool:
 
 def _quiet() -> None:
     """No bars and warnings of the libraries: the stage says what is to be said."""
+    import logging as plain
     import os
     import warnings
 
@@ -258,6 +261,7 @@ def _quiet() -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl")
+    plain.getLogger("bitsandbytes").setLevel(plain.ERROR)  # a line for each layer and pass without a GPU
     datasets.disable_progress_bars()
     logging: Any = transformers.logging
     logging.set_verbosity_error()
