@@ -53,7 +53,7 @@ class RlvrKeys:
     """grpo with vllm_server: sample beside the learner, from older weights (TRL's experimental trainer). It has no
     reference model and so no KL term: `beta` must be 0."""
     server: str | None = None
-    """URL of TRL's vLLM server (`trl vllm-serve`), for vllm_server."""
+    """URL of the vLLM server, for vllm_server; docs/training.md has the command that starts one."""
     workers: int = 2
     """Processes that verify, of each training process."""
     timeout: float = 10.0
@@ -311,8 +311,8 @@ def _check_server(url: str | None) -> None:
             pass
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"the vLLM server {url} does not answer ({' '.join(str(error).split())[:150]}); start it with `trl "
-            "vllm-serve --model …`"
+            f"the vLLM server {url} does not answer ({' '.join(str(error).split())[:150]}); start it with "
+            """`VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}'`"""
         ) from None
 
 
