@@ -55,7 +55,7 @@ class RlvrKeys:
     """grpo with vllm_server: sample beside the learner, from older weights (TRL's experimental trainer). It has no
     reference model and so no KL term: `beta` must be 0."""
     server: str | None = None
-    """URL of TRL's vLLM server (`trl vllm-serve`), for vllm_server."""
+    """URL of the vLLM server, for vllm_server; docs/training.md has the command that starts one."""
     workers: int = 2
     """Processes that verify, of each training process."""
     timeout: float = 10.0
@@ -173,20 +173,23 @@ class Rlvr(Stage):
         return (Watching(output, recipe.eval.every if recipe.eval else None),)
 
     def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
-        """The trainer of the recipe's algorithm."""
+        """The trainer of the recipe's algorithm, its vLLM started or reached."""
+        from train_plugins import vllm_rollouts
+
         common = {"model": recipe.model, "args": args, "train_dataset": rows, "processing_class": tokenizer,
                   "keys": recipe.own, **keywords(recipe.lora, self.name)}  # fmt: skip
         if recipe.own.asynchronous:
             from train_plugins.asynchronous import AsyncGrpo
 
             return AsyncGrpo(**common)
-        if recipe.own.algorithm != "ppo":
-            from train_plugins.rollouts import Grpo, Rloo
+        with vllm_rollouts.starting(recipe.own, args.max_completion_length or NO_LENGTH, has_gpu()):
+            if recipe.own.algorithm != "ppo":
+                from train_plugins.rollouts import Grpo, Rloo
 
-            return {"grpo": Grpo, "rloo": Rloo}[recipe.own.algorithm](**common)
-        from train_plugins.ppo import Ppo
+                return {"grpo": Grpo, "rloo": Rloo}[recipe.own.algorithm](**common)
+            from train_plugins.ppo import Ppo
 
-        return Ppo(**common, value_source=recipe.own.value_model or recipe.model)
+            return Ppo(**common, value_source=recipe.own.value_model or recipe.model)
 
 
 def rollout_size(arguments: Mapping[str, Any], processes: int) -> tuple[int, int]:
@@ -338,12 +341,12 @@ def _check_server(url: str | None) -> None:
     if not has_gpu():
         raise UsageError("rlvr.rollouts vllm_server sends the weights by NCCL, which needs a GPU in this process")
     try:
-        with urllib.request.urlopen(url.rstrip("/") + "/health/", timeout=10):
+        with urllib.request.urlopen(url.rstrip("/") + "/health", timeout=10):
             pass
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"the vLLM server {url} does not answer ({' '.join(str(error).split())[:150]}); start it with `trl "
-            "vllm-serve --model …`"
+            f"the vLLM server {url} does not answer ({' '.join(str(error).split())[:150]}); start it with "
+            """`VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}'`"""
         ) from None
 
 

@@ -14,7 +14,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from olmes_suite.errors import StageRefused
-from train_plugins import advantages, lora
+from train_plugins import advantages, lora, vllm_rollouts
 from train_plugins.verifiers import Call, Verifiers
 from train_plugins.watch import Watched
 
@@ -140,14 +140,8 @@ class Rollouts(Watched):
     def _sampling(self) -> Iterator[None]:
         """What can go wrong while sampling, in one line."""
         try:
-            yield
-        except OSError as error:
-            if self.keys.rollouts != "vllm_server":
-                raise
-            raise StageRefused(
-                f"the vLLM server {self.keys.server} does not answer ({' '.join(str(error).split())[:150]}); start it "
-                "again, then go on with --resume"
-            ) from None
+            with vllm_rollouts.sampling(self.keys):
+                yield
         except RuntimeError as error:
             if "probability tensor" not in str(error):  # torch.multinomial's words for NaN, inf or a negative number
                 raise

@@ -122,7 +122,7 @@ def start(model: str, arguments: Mapping[str, Any], adapter: str | None = None) 
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     log = Path(tempfile.mkstemp(prefix="olmes-vllm-", suffix=".log")[1])
     try:
-        with _printing_to(log):
+        with printing_to(log):
             engine = _start(arguments)
             lora = import_module("vllm.lora.request").LoRARequest("adapter", 1, adapter) if adapter else None
             started = Engine(model, engine, lora)
@@ -178,7 +178,7 @@ def _outcome(output: Any) -> Outcome:
 
 
 @contextlib.contextmanager
-def _printing_to(file: Path) -> Iterator[None]:
+def printing_to(file: Path) -> Iterator[None]:
     """What this process and those that it starts print goes to a file; those keep to it."""
     sys.stdout.flush()
     sys.stderr.flush()
