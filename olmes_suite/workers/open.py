@@ -20,6 +20,8 @@ ALONE = ("oracle", "floor")
 NO_GPU = (*WITHOUT_MODEL, "openai")
 GROUPS = ("tensor_parallel", "tensor_parallel_size", "tp", "pipeline_parallel", "pipeline_parallel_size")
 """Options of engines that take several GPUs: a worker has their product."""
+CPU_SHARE = 0.6
+"""Of the memory of a machine without GPU, what all of its vLLM engines together may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ def open_fleet(
             raise
     count = crew.workers or 1
     places = [threads(count)] * count if backend in NO_GPU else assign(count, each, options.get("device"))
+    if backend == "vllm" and not any("CUDA_VISIBLE_DEVICES" in place for place in places):
+        options = _memory(options, count)
     shares = shared_out(options, most, count)
     makers = [partial(ProcessWorker, Recipe(backend, model, own), p) for own, p in zip(shares, places, strict=True)]
     return Fleet(makers, "processes", tell)
@@ -79,6 +83,14 @@ def group_size(options: Mapping[str, Any]) -> int:
             raise UsageError(f"--model-args {name}={value}: give a number of GPUs, 1 or more")
         size *= value
     return size
+
+
+def _memory(options: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    """A share for each of more than two engines on a processor: one alone takes half of `CPU_SHARE`."""
+    if count > 2:
+        share = {"gpu_memory_utilization": round(CPU_SHARE / count, 4)}
+        return {**options, "model_args": share | dict(options.get("model_args") or {})}
+    return options
 
 
 def under_way(backend: str, options: Mapping[str, Any]) -> int | None:
