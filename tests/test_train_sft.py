@@ -10,10 +10,10 @@ import pytest
 from models_fixture import make_tiny_model, make_tiny_tokenizer
 from train_fixture import chat, losses, make_recipe, need_trl, refused, sft_rows, weights, write_rows
 
-from olmes_suite.errors import DataError, StageRefused, UsageError
+from olmes_suite.errors import DataError, RunLocked, StageRefused, UsageError
 from olmes_suite.hooks import Stage, StageData, hookimpl
 from olmes_suite.runs.ledger import lineage_name, read_lineage
-from train_plugins import encoding, lineage, stages
+from train_plugins import encoding, lineage, resume, stages
 from train_plugins.run import configuration, prepare, run, trainer_arguments
 
 need_trl()
@@ -157,6 +157,34 @@ def test_a_killed_stage_ends_in_the_weights_of_an_unbroken_one(folder: Path) -> 
     keys["trainer"] = settings
     refused(lambda: train(folder, sft_rows(25), True, output=str(broken), **keys), "data has changed", UsageError)
     refused(lambda: train(folder, sft_rows(24), output=str(broken), **keys), "is not empty", UsageError)
+
+
+def test_a_killed_stage_leaves_a_whole_checkpoint_and_is_gone_on_with_by_its_like(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: dict[str, Any] = {"trainer": {"save_steps": 1, "save_total_limit": 1}, "batch_size": 8}
+    out = folder / "out"
+
+    def last(checkpoint: Path, *rest: Any, write: Any = lineage.write) -> Any:
+        if checkpoint.name == "checkpoint-3":
+            raise KeyboardInterrupt
+        return write(checkpoint, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the third is written but for its lineage
+        patch.setattr(lineage, "write", last)
+        train(folder, sft_rows(32), **keys)
+    assert [path.name for path in lineage.whole_checkpoints(out)] == ["checkpoint-2"]
+    assert {path.name for path in out.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    with resume.lock(out):
+        refused(lambda: train(folder, sft_rows(32), True, **keys), "is being written by process", RunLocked)
+    file = out / "checkpoint-2" / lineage.FILE
+    said = file.read_text()
+    file.write_text(said.replace('"training_processes": 1', '"training_processes": 2'))
+    refused(lambda: train(folder, sft_rows(32), True, **keys), "was made by 2 processes, not 1", UsageError)
+    file.write_text(said)
+    train(folder, sft_rows(32), True, **keys)
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert not (out / resume.LOCK).exists()
 
 
 def test_every_checkpoint_knows_where_it_comes_from(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,22 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
     output = Path(str(wanted.output)).expanduser()
     start = resume.start(output, go_on)
     wanted, arguments = trainer_arguments(stage, wanted)
-    if start is not None:
-        resume.same_stage(start, wanted.as_data())
-    evaluator = Evaluator(wanted.eval, output) if wanted.eval and plan.is_main() else None
-    watchers = stage.watchers(wanted, output) if plan.is_main() else ()
-    manager = hooks.manager([*plugins, *([evaluator] if evaluator else []), *watchers])
-    try:
-        if evaluator and start is not None:
+    done = resume.finished(output, go_on)
+    if done or start is not None:
+        resume.same_stage(output if done else start, wanted.as_data())
+    if start is not None and not done:
+        resume.same_processes(start, plan.world_size())
+    with ExitStack() as held:
+        if begun := output.is_dir():
+            _alone(held, output)
+        evaluator = Evaluator(wanted.eval, output) if wanted.eval and plan.is_main() else None
+        if evaluator:
+            held.callback(evaluator.close)
+        watchers = stage.watchers(wanted, output) if plan.is_main() else ()
+        manager = hooks.manager([*plugins, *([evaluator] if evaluator else []), *watchers])
+        if evaluator and go_on:
             evaluator.catch_up()
-        if resume.finished(output, go_on):
+        if done:
             print(f"{output}: this stage is finished already", file=sys.stderr)
             _gate(wanted, output, evaluator)
             return output
@@ -63,6 +71,8 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
             resume.same_stage(start, wanted.as_data(), ready.data.sets)
         for line in report(ready) if plan.is_main() else ():
             print(line, file=sys.stderr)
+        if not begun:
+            _alone(held, output)
         written = train(ready, start, manager, evaluator, watchers)
         if written is None:
             return output
@@ -71,10 +81,14 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
         if evaluator and (best := evaluator.best()):
             print(f"best checkpoint: step {best.step}, {evaluator.best_folder(best)}", file=sys.stderr)
         _gate(wanted, output, evaluator)
-    finally:
-        if evaluator:
-            evaluator.close()
     return output
+
+
+def _alone(held: ExitStack, output: Path) -> None:
+    """Keep other stages from the output folder, and clear what a killed one left half-written. Raises RunLocked."""
+    if plan.is_main():
+        held.enter_context(resume.lock(output))
+        resume.remove_torn(output)
 
 
 def _gate(wanted: recipe.Recipe, output: Path, evaluator: Evaluator | None) -> None:
@@ -155,11 +169,11 @@ def train(
 ) -> dict[str, Any] | None:  # fmt: skip
     """Train and save; returns the last checkpoint's lineage, None on all processes but the first.
 
-    Raises StageRefused where the loss is not finite or the memory does not suffice.
+    Raises StageRefused where the loss is not finite or the memory does not suffice, ModelError, StorageError.
     """
-    import torch
     from transformers import PrinterCallback
 
+    from train_plugins import failures
     from train_plugins.watch import Checkpoints, Progress
 
     output, wanted = ready.output, ready.recipe
@@ -167,8 +181,9 @@ def train(
               "dropped": ready.encoded.dropped}  # fmt: skip
     described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes)
     args = configuration(ready.stage.config(wanted), ready.arguments, wanted)
-    trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
-
+    limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates
+    with failures.loading(wanted.model):
+        trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
     plan.check_world(trainer.accelerator)
 
     def saved(checkpoint: Path, state: Any) -> None:
@@ -185,20 +200,18 @@ def train(
 
     progress = Progress()
     before = lineage.read(start) if start else {}
-    checkpoints = Checkpoints(described, lambda: int(trainer._total_train_tokens), saved, before)
+    tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
+    checkpoints = Checkpoints(described, tokens, saved, before, together, limit)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
-    try:
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    except torch.OutOfMemoryError:
-        raise StageRefused(
-            "out of memory; lower trainer.per_device_train_batch_size or trainer.max_length, or use more processes"
-        ) from None
-    finally:
-        progress.stop()
-    written = _save(trainer, output, checkpoints, wanted.lora is not None)
+    with failures.training(output):
+        try:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        finally:
+            progress.stop()
+        written = _save(trainer, output, checkpoints, wanted.lora is not None)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # the other processes end here, whatever the first one does after this
     return written
@@ -209,6 +222,7 @@ def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[s
     part = output / ".part"
     if trainer.is_world_process_zero():
         shutil.rmtree(part, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(part / lora.FOLDER if adapter else part))
     if not trainer.is_world_process_zero():
         return None
