@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,22 @@ FREE_ARGUMENTS = frozenset(
 
 LOCK = ".lock"
 """In the output, while a stage is writing there."""
+PART = ".part"
+"""In the output, while the last weights are being written."""
 
 
 @contextmanager
 def lock(output: Path) -> Iterator[None]:
     """Keeps two stages from writing one folder; it goes with the process, however that ends. Raises RunLocked."""
+    made = not output.is_dir()
     with RunLock(output / LOCK, f"stage {output}", "--output"):
         try:
             yield
         finally:
             (output / LOCK).unlink(missing_ok=True)
+            if made:  # and nothing was written: no trace is left
+                with suppress(OSError):
+                    output.rmdir()
 
 
 def start(output: Path, resume: bool) -> Path | None:
@@ -62,7 +68,7 @@ def _check_writable(output: Path) -> None:
 
 def remove_torn(output: Path) -> None:
     """Remove checkpoints that were being written, or rotated away, when the stage ended: they have no lineage."""
-    for torn in set(output.glob("checkpoint-*")) - set(lineage.whole_checkpoints(output)):
+    for torn in {*output.glob("checkpoint-*"), output / PART} - set(lineage.whole_checkpoints(output)):
         shutil.rmtree(torn, ignore_errors=True)
 
 

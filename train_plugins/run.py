@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import hooks
-from olmes_suite.errors import StageRefused, UsageError
+from olmes_suite.errors import StageRefused, StorageError, UsageError
 from olmes_suite.hooks import StageData
 from train_plugins import data, encoding, gate, lineage, lora, offload, plan, recipe, resume
 from train_plugins.evaluation import Evaluator
-from train_plugins.stage import Stage, is_classifier
+from train_plugins.stage import Stage, check_language_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,9 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
     start = resume.start(output, go_on)
     wanted, arguments = trainer_arguments(stage, wanted)
     done = resume.finished(output, go_on)
-    if done or start is not None:
-        resume.same_stage(output if done else start, wanted.as_data())
+    made = output if done else start
+    if made is not None:
+        resume.same_stage(made, wanted.as_data())
     if start is not None and not done:
         resume.same_processes(start, plan.world_size())
     with ExitStack() as held:
@@ -73,7 +74,12 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
             print(line, file=sys.stderr)
         if not begun:
             _alone(held, output)
-        written = train(ready, start, manager, evaluator, watchers)
+        try:
+            written = train(ready, start, manager, evaluator, watchers)
+        except StorageError:
+            if plan.is_main():
+                resume.remove_torn(output)  # it takes up the space that is lacking
+            raise
         if written is None:
             return output
         offload.release()  # the trainer is gone
@@ -106,11 +112,12 @@ def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recip
     given = recipe.check_trainer(wanted.trainer, config, "recipe")
     if wanted.eval and not stage.generates:
         raise UsageError(f"eval: the checkpoints of {stage.name} generate nothing to evaluate; remove the key")
-    if stage.generates and is_classifier(wanted.model):  # transformers would draw the missing head, and only print it
-        raise UsageError(f"{wanted.model}: a sequence classifier (a reward model?), not a language model")
+    if stage.generates:
+        check_language_model(wanted.model)
     wanted = replace(wanted, trainer=given)
     gpu = _has_gpu()  # TRL's own default is bf16 wherever it runs
     arguments = {"bf16": gpu, "dataloader_pin_memory": gpu, "report_to": "none", **stage.defaults(wanted), **given}
+    plan.check_numbers(arguments, wanted.seed)
     if wanted.lora is not None:
         lora.check(wanted.lora, stage.name)
     if wanted.eval and wanted.eval.device == "same" and plan.world_size() > 1:
@@ -219,7 +226,7 @@ def train(
 
 def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[str, Any] | None:
     """The last weights into the output folder: written aside, moved in, the lineage last. None: not on the first."""
-    part = output / ".part"
+    part = output / resume.PART
     if trainer.is_world_process_zero():
         shutil.rmtree(part, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
