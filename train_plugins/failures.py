@@ -32,7 +32,7 @@ def loading(model: str) -> Iterator[None]:
     for a reward head, which the stages ask for by a key of their own.
     """
     report = modeling_utils.log_state_dict_report
-    modeling_utils.log_state_dict_report = _strict(report)  # type: ignore[assignment]
+    modeling_utils.log_state_dict_report = _strict(report)
     try:
         yield
     except OlmesError:
