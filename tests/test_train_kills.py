@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import killer
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from helpers import olmes, one_line_error
@@ -111,25 +113,31 @@ def test_sharded_processes_stopped_end_as_unbroken_ones(folder: Path, name: str)
 
 SUMS = """\
 task: sums
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {file}}}}}
+class: !function olmes_suite.lmeval.SuiteTask
+dataset_path: mine/sums
+columns: {q: string}
+hub: false
 test_split: test
 output_type: generate_until
-doc_to_text: "{{{{q}}}}="
+doc_to_text: "{{q}}="
 doc_to_target: ""
-generation_kwargs: {{until: [], max_gen_toks: 6, do_sample: false}}
+generation_kwargs: {until: [], max_gen_toks: 6, temperature: 0.0, do_sample: false}
 process_results: !function task.score
-metric_list: [{{metric: length, aggregation: mean, higher_is_better: true}}]
-metadata: {{version: 1.0}}
+metric_list: [{metric: length, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1.0, primary: length, shots: 0, texts: [q]}
 """
 SCORE = """\
 import killer
+from olmes_suite.records import Scored
+from olmes_suite.scoring import scorer
 
-def score(doc, results):
+@scorer()
+def score(doc, response):
     killer.at("eval")
-    return {"length": len(results[0]) % 8 / 8}
+    return Scored({"length": len(response) % 8 / 8})
 """
 PREPARE = "import killer, shutil; killer.at('prepare'); shutil.copy('pairs.jsonl', 'made.jsonl')"
+LOOK = {"tasks": ["sums"], "include_path": ["mine"], "data_dir": ["mirror"]}
 PLACES = ("eval", "sft:checkpoint-1", "eval", "prepare", "dpo:checkpoint-1", "eval")
 """In the base's evaluation, in stage 1, in its evaluation, before stage 2, in stage 2, in its evaluation."""
 
@@ -140,18 +148,20 @@ def write_pipeline(folder: Path) -> None:
     make_tiny_model(folder / "tiny")
     write_rows(folder / "sft.jsonl", sft_rows(12))
     write_rows(folder / "pairs.jsonl", pair_rows(12))
-    write_rows(folder / "sums.jsonl", [{"q": f"{n}+{n}"} for n in range(6)])
     (folder / "mine").mkdir()
-    (folder / "mine/sums.yaml").write_text(SUMS.format(file=folder / "sums.jsonl"))
+    (folder / "mirror/mine/sums/default").mkdir(parents=True)
+    rows = pa.table({"q": [f"{n}+{n}" for n in range(6)]})
+    pq.write_table(rows, folder / "mirror/mine/sums/default/test.parquet")
+    (folder / "mine/sums.yaml").write_text(SUMS)
     (folder / "mine/task.py").write_text(SCORE)
     common = {"chat_template": "tulu", "trainer": {**TRAINER, "per_device_train_batch_size": 4, "max_length": 256},
-              "eval": {"tasks": ["sums"], "include_path": ["mine"]}}  # fmt: skip
+              "eval": LOOK}  # fmt: skip
     stages = [
         {"name": "first", "kind": "sft", "recipe": {"model": "tiny", "data": [{"path": "sft.jsonl"}], **common}},
         {"name": "second", "kind": "dpo", "recipe": {"data": [{"path": "made.jsonl"}], **common},
          "prepare": {"command": ["{python}", "-c", PREPARE], "makes": ["made.jsonl"]}},
     ]  # fmt: skip
-    whole = {"runs": "runs", "output": "out", "stages": stages, "final": {"tasks": ["sums"], "include_path": ["mine"]}}
+    whole = {"runs": "runs", "output": "out", "stages": stages, "final": LOOK}
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(whole))
 
 
@@ -193,7 +203,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "places",
-    [pytest.param(PLACES[4:5], marks=pytest.mark.long), pytest.param(PLACES, marks=pytest.mark.slow)],
+    [pytest.param(PLACES[4:5], marks=pytest.mark.slow), pytest.param(PLACES, marks=pytest.mark.slow)],
     ids=["once", "everywhere"],
 )
 def test_a_killed_pipeline_ends_as_an_unbroken_one(

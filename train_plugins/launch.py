@@ -91,6 +91,8 @@ def start(launch: Launch, arguments: Sequence[str]) -> None:
             launch_command(launch_command_parser().parse_args(_options(launch, arguments)))
         except KeyboardInterrupt:
             raise
+        except ImportError as error:  # DeepSpeed, where the configuration asks for it
+            raise UsageError(f"--launch-config: {' '.join(str(error).split())[:200]}") from None
         except (Exception, SystemExit) as error:  # each launcher has its own way to say that a process failed
             if type(error).__name__ == "SignalException":
                 raise KeyboardInterrupt from None
