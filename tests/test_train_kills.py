@@ -1,4 +1,4 @@
-"""Killed outright and started again: stages in two processes, pipelines at any of their places."""
+"""Killed outright and started again: stages in two processes, pipelines in a stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 import yaml
 from helpers import olmes, one_line_error
 from models_fixture import make_tiny_model
-from processes import FSDP, work
 from rlvr_fixture import make_models, prompt_rows
 from train_fixture import need_trl, pair_rows, sft_rows, weights, write_rows
 
@@ -97,18 +96,6 @@ def test_two_processes_killed_end_as_unbroken_ones(folder: Path, name: str, kill
     assert not (broken / resume.LOCK).exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["sft", "dpo", "grpo", "ppo"])
-def test_sharded_processes_stopped_end_as_unbroken_ones(folder: Path, name: str) -> None:
-    """FSDP 2: whole, stopped at a checkpoint on both processes, and gone on with."""
-    write_recipe(folder, name)
-    found = work("resume_worker.py", folder, 2, name, ACCELERATE_USE_CPU="true", **FSDP)
-    assert found["type"] == "FSDP" and found["stopped"]
-    for part in ("", "value_model") if name == "ppo" else ("",):
-        assert same_weights(folder / f"{name}-fsdp-whole" / part, folder / f"{name}-fsdp-broken" / part)
-    assert not same_weights(folder / f"{name}-fsdp-whole", folder / "tiny")
-
-
 # Pipelines ------------------------------------------------------------------------------------------------------------
 
 SUMS = """\
@@ -138,8 +125,8 @@ def score(doc, response):
 """
 PREPARE = "import killer, shutil; killer.at('prepare'); shutil.copy('pairs.jsonl', 'made.jsonl')"
 LOOK = {"tasks": ["sums"], "include_path": ["mine"], "data_dir": ["mirror"]}
-PLACES = ("eval", "sft:checkpoint-1", "eval", "prepare", "dpo:checkpoint-1", "eval")
-"""In the base's evaluation, in stage 1, in its evaluation, before stage 2, in stage 2, in its evaluation."""
+PLACES = ("dpo:checkpoint-1",)
+"""In stage 2."""
 
 
 def write_pipeline(folder: Path) -> None:
@@ -201,18 +188,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "places",
-    [pytest.param(PLACES[4:5], marks=pytest.mark.slow), pytest.param(PLACES, marks=pytest.mark.slow)],
-    ids=["once", "everywhere"],
-)
+@pytest.mark.slow
 def test_a_killed_pipeline_ends_as_an_unbroken_one(
-    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: tuple[str, ...]
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "whole"
     write_pipeline(broken)
     before: dict[str, int] = {}
-    for place in places:
+    for place in PLACES:
         done = pipeline(broken, monkeypatch, place)
         assert done.returncode == -9, (place, done.stderr)
         now = evaluations(broken)
