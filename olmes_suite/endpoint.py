@@ -66,13 +66,15 @@ class Endpoint:
 
     408, 409, 425, 429, 5xx, cut connections, timeouts and bodies that hold no answer are tried again, `tries` times in
     all, with exponential back-off, jitter and the server's Retry-After; then, or for any other status, the request has
-    failed. Raises UsageError for a key that cannot be sent.
+    failed. Raises UsageError for a key that cannot be sent, and for an address with a password in it.
     """
 
     def __init__(
         self, name: str, base_url: str, usage: Usage, limit: Limit, *, tries: int = TRIES, delay: float = 0.5
     ) -> None:
         """`delay`: seconds before the second try, doubled each time."""
+        if "@" in base_url.partition("://")[2].partition("/")[0]:  # it would stand in manifests, pages and error lines
+            raise UsageError("a server's address may not hold a password; put a key in $OPENAI_API_KEY")
         self.name, self.base_url, self.usage, self.limit = name, base_url.rstrip("/"), usage, limit
         self.tries, self.delay = tries, delay
         self._auth = _Bearer(os.environ.get("OPENAI_API_KEY"))

@@ -238,6 +238,11 @@ class TestFailures:
             backend(served)
         assert "sk-" not in str(caught.value) and "\n" not in str(caught.value)
 
+    def test_a_password_in_the_address_is_refused_and_not_shown(self):
+        with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
+            OpenAIBackend("pupil", "https://me:secret@localhost:1/v1")
+        assert "secret" not in str(caught.value)
+
     @pytest.mark.parametrize(("told", "words"), [("7200", "wait 7200 s"), ("1e300", "a year"), ("inf", "a year")])
     def test_a_server_that_asks_to_wait_too_long_is_one_line(self, told, words):
         late = Reply(None, status=429, headers={"Retry-After": told})
