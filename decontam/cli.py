@@ -212,7 +212,7 @@ def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
 
     if not asked.train:
         raise UsageError("--train is missing: a file, a folder or a Hub id")
-    sets = [sources.find(name, asked.source, asked.split) for name in dict.fromkeys(asked.train)]
+    sets = [sources.find(name, asked.source, asked.split, asked.out) for name in dict.fromkeys(asked.train)]
     rule = asked.settings.rule
     if asked.own is not None:
         prepared = prepare.of_file(asked.own, rule)

@@ -180,9 +180,13 @@ def problems(found: SetParts) -> list[str]:
         for row, why in part.problems:
             lines.append(f"{block.path}, row {start + (part.rows if row is None else row)}: {why}")
         before[block.path] = start + part.rows
-    if not sum(part.rows for _, part in found.parts) and not lines:
-        lines.append(f"{found.train.root}, row 0: the set has no rows")
-    return lines
+    if lines:
+        return lines
+    if not sum(part.rows for _, part in found.parts):
+        return [f"{found.train.root}, row 0: the set has no rows"]
+    if not sum(part.bytes for _, part in found.parts):
+        return [f"{found.train.root}, row 0: none of its text was compared; --roles says whose turns are"]
+    return []
 
 
 def flags(index: Index, flagged: NDArray[np.bool_]) -> dict[str, list[int | str]]:

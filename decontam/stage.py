@@ -73,7 +73,7 @@ def check(
     arguments. `filter` gives clean copies in `out`/clean, `warn` the data as they are with the items flagged.
     """
     where = source or DataSource.from_environment()
-    sets = [sources.by_content(sources.find(name, where)) for name in dict.fromkeys(trains)]
+    sets = [sources.by_content(sources.find(name, where, out=out)) for name in dict.fromkeys(trains)]
     found = judge(sets, out, suites, where, on_contamination, settings, workers)
     if on_contamination == "filter" and found.matches:
         written = cleaning.clean(found.sets, found.index, out)
