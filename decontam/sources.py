@@ -26,8 +26,10 @@ KINDS = {
     ".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
     ".csv": "csv", ".tsv": "csv",
 }  # fmt: skip
-PRODUCTS = frozenset({".parts", "clean", "report.json", "pairs.parquet", "flags.json", "candidates.parquet",
-                      "removed.jsonl", "report.html"})  # fmt: skip
+PRODUCTS = frozenset({
+    ".parts", "clean", "report.json", "report.html", "pairs.parquet", "flags.json", "flags_short.json",
+    "candidates.parquet", "removed.jsonl",
+})  # fmt: skip
 """What a scan writes into its folder."""
 _PACKED = (".gz", ".zst")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
