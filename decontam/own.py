@@ -44,4 +44,6 @@ def _own_item(line: bytes, where: str) -> Item:
     doc_id = data.get("doc_id")
     if isinstance(doc_id, bool) or not isinstance(doc_id, (int, str)):
         raise DataError(f"{where}: doc_id must be a whole number or a string")
+    if isinstance(doc_id, int) and not -(2**63) <= doc_id < 2**63:
+        raise DataError(f"{where}: doc_id has more than 64 bits; write it as a string")
     return Item(data["task"], doc_id, (("text", data["text"]),))

@@ -47,7 +47,8 @@ class Block:
     end: int | None = None
     """The row group or byte after the last; None: all."""
     content: str = ""
-    """Hash of the file's content, where it is known: then the key does not hang on the file's name and time."""
+    """Hash of the file's content where it is known, else its signature as the machine has it that plans the scan:
+    others may see other inodes."""
 
     @property
     def packing(self) -> str:
@@ -75,7 +76,7 @@ class TrainSet:
 
     def blocks(self, file: Path) -> Iterator[Block]:
         """The blocks of one of its files. Raises DataError for parquet that cannot be read."""
-        content = self.contents.get(file, "")
+        content = self.contents.get(file) or file_signature(file)
         return (replace(block, content=content) for block in blocks(file))
 
 

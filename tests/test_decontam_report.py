@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
-from decontam_fixture import SHORT, Decontam, lines
+from decontam_fixture import SECRET, SHORT, Decontam, lines
 from helpers import write_gsm8k
 
 from decontam.stage import check
@@ -36,6 +37,39 @@ def test_short_matches_alone_have_a_verdict_of_their_own(tmp_path: Path, deconta
     assert (entry["hit"], entry["short_hit"], entry["verdict"]) == (0, 1, "short matches only")
     for name in ("flags.json", "flags_short.json"):
         assert json.loads((decontam.out / name).read_text()) == {"own": [9]}
+
+
+def test_other_data_of_the_same_size_and_time_are_scanned(tmp_path: Path, decontam: Decontam) -> None:
+    """As `cp -p` and `rsync -t` leave them."""
+    path = tmp_path / "t.jsonl"
+    for text, code in (("x" * len(SECRET), 0), (SECRET, 1)):
+        path.write_bytes(lines({"prompt": text}))
+        os.utime(path, ns=(10**18, 10**18))
+        assert decontam("scan", path)[0] == code
+
+
+@pytest.mark.parametrize("damage", ["lost", "damaged", "no part"])
+def test_a_part_that_is_lost_or_damaged_is_scanned_again(damage: str, tmp_path: Path, decontam: Decontam) -> None:
+    for shard in range(2):
+        (tmp_path / f"{shard}.jsonl").write_bytes(lines({"prompt": f"{SECRET} {shard}"}))
+    assert decontam("scan", tmp_path / "[01].jsonl")[0] == 1
+    before = decontam.report()
+    place = decontam.out / ".parts"
+    if damage == "no part":
+        next(iter(place.glob("*.json"))).write_text("{}")
+    elif damage == "lost":
+        next(iter(place.glob("*.parquet"))).unlink()
+    else:
+        next(iter(place.glob("*.parquet"))).write_bytes(b"x")
+    assert decontam("scan", tmp_path / "[01].jsonl")[0] == 1
+    assert decontam.report() == before and decontam.hits() == [0, 1]
+
+
+def test_a_number_that_no_column_holds_is_named(tmp_path: Path, decontam: Decontam) -> None:
+    (tmp_path / "e.jsonl").write_bytes(lines({"task": "t", "doc_id": 10**30, "text": SECRET}))
+    (tmp_path / "t.jsonl").write_bytes(lines({"prompt": SECRET}))
+    code, _, errors = decontam("scan", tmp_path / "t.jsonl", options=["--eval", tmp_path / "e.jsonl"])
+    assert code == 2 and "e.jsonl, line 1: doc_id has more than 64 bits" in errors
 
 
 def test_a_stage_is_told_of_short_matches_and_of_what_was_scanned(tmp_path: Path) -> None:
