@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from olmes_suite import registry
 from olmes_suite.errors import UsageError
@@ -18,6 +18,8 @@ class Chosen:
 
     by_leaf: Mapping[str, tuple[str, ...]]
     everywhere: tuple[str, ...]
+    named: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The leaf tasks of each task or group as the user names it."""
 
     def of(self, leaf: str) -> tuple[tuple[str, ...], bool]:
         """The fields of a leaf task, none where the user names none, and whether it must have each of them."""
@@ -25,10 +27,9 @@ class Chosen:
 
     def check(self, leaves: Sequence[str]) -> None:
         """Raises UsageError for a task that is none of those compared."""
-        for name, fields in self.by_leaf.items():
-            if name not in leaves:
-                short = name.removeprefix(registry.PREFIX)
-                raise UsageError(f"--eval-field {short}:{fields[0]}: {short} is not among what is compared")
+        for name, meant in self.named.items():
+            if meant.isdisjoint(leaves):
+                raise UsageError(f"--eval-field {name}:FIELD: {name} is not among what is compared")
 
 
 NOTHING = Chosen({}, ())
@@ -43,4 +44,5 @@ def chosen(fields: Mapping[str, Sequence[str]]) -> Chosen:
     by_leaf: dict[str, tuple[str, ...]] = {}
     for entry, given in sorted(entries, key=lambda pair: -len(pair[0].leaves)):
         by_leaf.update(dict.fromkeys(entry.leaves, given))
-    return Chosen(by_leaf, tuple(fields.get(EVERYWHERE, ())))
+    named = {name: frozenset(registry.find(name).leaves) for name in fields if name != EVERYWHERE}
+    return Chosen(by_leaf, tuple(fields.get(EVERYWHERE, ())), named)
