@@ -114,6 +114,8 @@ def _command(act: Callable[[Asked, bool], int]) -> None:
         include(include_path)
         if own is not None and (suite or task):
             raise UsageError("--eval is scanned alone: give it without --suite and --task")
+        if own is not None and eval_field:
+            raise UsageError("--eval-field names fields of tasks; what --eval compares is its `text`")
         if stride > n:
             raise UsageError(f"--stride {stride} is more than --n {n}: tokens between two n-grams could never match")
         settings = Settings(Rule(n, threshold, stride, share, short), _roles(roles), tuple(train_field or ()))
@@ -212,7 +214,7 @@ def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
 
     if not asked.train:
         raise UsageError("--train is missing: a file, a folder or a Hub id")
-    sets = [sources.find(name, asked.source, asked.split) for name in dict.fromkeys(asked.train)]
+    sets = [sources.find(name, asked.source, asked.split, asked.out) for name in dict.fromkeys(asked.train)]
     rule = asked.settings.rule
     if asked.own is not None:
         prepared = prepare.of_file(asked.own, rule)

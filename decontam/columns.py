@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,10 @@ class _Strings:
 
 def batch_of(table: pa.RecordBatch, form: Form, roles: Collection[str], problems: list[tuple[int, str]]) -> Batch:
     """The compared text of a record batch; rows that cannot be read are appended to `problems`."""
-    found = [_segments(table.column(column), column, role, roles) for column, role in form.columns]
+    found = [_segments(table.column(column), column, role, roles, problems) for column, role in form.columns]
     if any(column is None for column in found):
-        return rows_batch(table.to_pylist(), form, roles, problems)
+        problems.clear()  # they are found again, row by row
+        return rows_batch(_rows(table.select([column for column, _ in form.columns])), form, roles, problems)
     columns = [column for column in found if column is not None and len(column.starts)]
     if len(columns) == 1:
         only = columns[0]
@@ -68,17 +69,32 @@ def _merged(columns: list[_Strings], rows: int) -> Batch:
     )  # fmt: skip
 
 
+def _rows(table: pa.RecordBatch) -> list[dict[str, Any] | str]:
+    """The rows as Python has them; of one whose bytes are no text, what is wrong with it."""
+    try:
+        return list(table.to_pylist())
+    except UnicodeDecodeError:
+        if table.num_rows == 1:
+            return ["not UTF-8"]
+        half = table.num_rows // 2
+        return _rows(table.slice(0, half)) + _rows(table.slice(half))
+
+
 def rows_batch(
-    rows: list[dict[str, Any]], form: Form, roles: Collection[str], problems: list[tuple[int, str]]
+    rows: Sequence[dict[str, Any] | str], form: Form, roles: Collection[str], problems: list[tuple[int, str]]
 ) -> Batch:
-    """The same from Python rows."""
+    """The same from Python rows, or what is wrong with them."""
     texts, owners, names = [], [], []
     for i, row in enumerate(rows):
+        noted: list[str] = []
         try:
-            parts = forms.parts(row, form, roles)
+            if isinstance(row, str):
+                raise RowError(row)
+            parts = forms.parts(row, form, roles, noted.append)
         except RowError as error:
             problems.append((i, str(error)))
             continue
+        problems += [(i, why) for why in noted]
         for name, text in parts:
             texts.append(text.encode("utf-8", "replace"))
             owners.append(i)
@@ -89,7 +105,11 @@ def rows_batch(
 def check_types(schema: pa.Schema, form: Form) -> str | None:
     """What is wrong with a column's type, or None."""
     for column, _ in form.columns:
+        if schema.names.count(column) > 1:
+            return f"column {column!r} stands there more than once"
         kind = schema.field(column).type
+        if forms.nested(column, form):
+            continue
         if not (_is_text(kind) or pt.is_null(kind) or (_is_list(kind) and _is_turn_or_text(kind.value_type))):
             return f"column {column!r} is {kind}, expected text or turns of role and content"
     return None
@@ -97,7 +117,7 @@ def check_types(schema: pa.Schema, form: Form) -> str | None:
 
 def text_columns(schema: pa.Schema) -> list[str]:
     """The columns that hold text."""
-    return [name for name in schema.names if _is_text(schema.field(name).type)]
+    return [field.name for field in schema if _is_text(field.type)]
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -117,8 +137,10 @@ def _is_turn_or_text(kind: pa.DataType) -> bool:
     return _is_text(kind)
 
 
-def _segments(array: pa.Array, column: str, role: str, roles: Collection[str]) -> _Strings | None:
-    """A column's compared segments; None where only Python can read them."""
+def _segments(
+    array: pa.Array, column: str, role: str, roles: Collection[str], problems: list[tuple[int, str]]
+) -> _Strings | None:
+    """A column's compared segments; None where only Python can read them. Roles that are not known join `problems`."""
     kind = array.type
     if _is_text(kind):
         rows = np.arange(len(array)) if forms.compared(role, roles) else np.zeros(0, np.int64)
@@ -134,11 +156,25 @@ def _segments(array: pa.Array, column: str, role: str, roles: Collection[str]) -
     lengths = np.where(np.asarray(array.is_valid()), np.diff(offsets), 0) if array.null_count else np.diff(offsets)
     owners = np.repeat(np.arange(len(array)), lengths)
     turns = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    places = np.repeat(offsets[:-1], lengths) + turns
-    fields = array.values.flatten()
-    wanted = pc.fill_null(pc.is_in(fields[names[keys[0]]], pa.array(forms.spellings(roles))), False)
-    kept = np.asarray(wanted)[places]
+    places = np.repeat(offsets[:-1] - offsets[0], lengths) + turns
+    fields = array.values.slice(offsets[0], offsets[-1] - offsets[0]).flatten()
+    try:
+        whose = fields[names[keys[0]]]
+        whose = whose if pt.is_string(whose.type) else whose.cast(pa.large_string())
+        spellings = whose.unique().to_pylist()
+    except (UnicodeDecodeError, pa.ArrowInvalid):
+        return None  # row by row, to name those whose roles are no text
+    for name in spellings:
+        if wrong := forms.strange(name):
+            having = np.flatnonzero(np.asarray(_among(whose, [name]))[places])
+            problems += [(int(owners[having[0]]), wrong)] if len(having) else []
+    own = [name for name in spellings if name is not None and forms.role_of(name) in roles]
+    kept = np.asarray(_among(whose, own))[places]
     return _take(fields[names[keys[1]]], places[kept], owners[kept], column, turns[kept])
+
+
+def _among(array: pa.Array, values: Sequence[str | None]) -> pa.Array:
+    return pc.fill_null(pc.is_in(array, pa.array(values, array.type)), False)
 
 
 def _take(

@@ -1,12 +1,11 @@
 """What training data is compared with: the text of every item of an evaluation.
 
 For a task it is the fields that the task declares in its YAML file (`metadata.texts`), read by pyarrow from the split
-that the evaluator scores; lm-eval is not imported. A user's own evaluation is JSON lines {"task", "doc_id", "text"}.
+that the evaluator scores; lm-eval is not imported.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decontam import fields as choice
 from olmes_suite import registry, suites
 from olmes_suite.data import DataSource, DataSpec, file_signature, find_split, load_split
 from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError
@@ -48,8 +48,10 @@ class Leaf:
     split: str
     fields: tuple[str, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
-    """Patterns of what stands in the fields and is in no prompt; it is taken out first."""
+    without: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Field to patterns of what stands in it and is in no prompt; it is taken out first."""
+    strict: bool = False
+    """The user named the fields for this task: each of them must be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,18 @@ class Wanted:
 
     evaluations: tuple[Evaluation, ...]
     missing: tuple[tuple[str, str], ...] = ()
+    fields: tuple[str, ...] = ()
+    """Fields that the user named for every task: some task must have each of them."""
 
 
 def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, Sequence[str]]) -> Wanted:
     """The tasks of suites (all suites where nothing is named) and single tasks, each once.
 
-    `fields` replaces what a task declares: task, or "" for every task, to field names. A group whose members have data
-    sets of their own (the safety sets) counts as one evaluation for each.
-    Raises UsageError for an unknown suite, task or field.
+    `fields` replaces what a task declares: task or group, or "" for every task, to field names. A group whose members
+    have data sets of their own (the safety sets) counts as one evaluation for each.
+    Raises UsageError for an unknown suite or task; a field is looked for where the data are read.
     """
+    own = choice.chosen(fields)
     chosen = [entry.task for name in names or (() if tasks else ALL_SUITES) for entry in suites.load(name).tasks]
     evaluations: dict[str, Evaluation] = {}
     missing: list[tuple[str, str]] = []
@@ -84,23 +89,25 @@ def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, S
         if name not in registry.index():
             missing.append((name, NOT_BUILT))
             continue
-        leaves = tuple(_leaf(leaf, fields) for leaf in registry.index()[name].leaves)
+        leaves = tuple(_leaf(leaf, own) for leaf in registry.index()[name].leaves)
         apart = len({leaf.spec.path for leaf in leaves}) > 1
         unseen = name in suites.unseen_tasks()
         for evaluation in [Evaluation(leaf.task, (leaf,), unseen) for leaf in leaves] if apart else [
             Evaluation(name, leaves, unseen)
         ]:  # fmt: skip
             evaluations.setdefault(evaluation.name, evaluation)
-    return Wanted(tuple(evaluations.values()), tuple(missing))
+    own.check([leaf.task for evaluation in evaluations.values() for leaf in evaluation.leaves])
+    return Wanted(tuple(evaluations.values()), tuple(missing), own.everywhere)
 
 
-def _leaf(name: str, fields: Mapping[str, Sequence[str]]) -> Leaf:
+def _leaf(name: str, own: choice.Chosen) -> Leaf:
     entry = registry.index()[name]
     config = definition(registry.task_file(entry))
-    declared = (config.get("metadata") or {}).get("texts") or ()
+    told = config.get("metadata") or {}
+    named, strict = own.of(name)
+    fields = named or tuple(told.get("texts") or ())
     short = name.removeprefix(registry.PREFIX)
-    chosen = fields.get(name) or fields.get(short) or fields.get("") or declared
-    if not chosen:
+    if not fields:
         raise UsageError(f"task {short} declares no texts to compare; name its fields: --eval-field {short}:FIELD")
     path = registry.task_file(entry)
     return Leaf(
@@ -112,10 +119,13 @@ def _leaf(name: str, fields: Mapping[str, Sequence[str]]) -> Leaf:
             gated=config.get("gated", False), sample_file=path.parent / "sample.jsonl",
         ),
         config.get("test_split") or config.get("validation_split") or "test",
-        tuple(chosen),
-        config.get("where") or {},
-        tuple((config.get("metadata") or {}).get("texts_without") or ()),
+        fields, config.get("where") or {}, _without(told.get("texts_without") or (), fields), strict,
     )  # fmt: skip
+
+
+def _without(patterns: Mapping[str, Sequence[str]] | Sequence[str], fields: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Patterns by field; a plain list is for every field."""
+    return dict(patterns) if isinstance(patterns, Mapping) else dict.fromkeys(fields, patterns) if patterns else {}
 
 
 @lru_cache(maxsize=512)
@@ -153,23 +163,23 @@ def items(evaluation: Evaluation, source: DataSource) -> list[Item]:
 def _items(leaf: Leaf, source: DataSource) -> list[Item]:
     table = load_split(source, leaf.spec, leaf.split)
     names = [name for name in leaf.fields if name in table.column_names]
+    known = ", ".join(table.column_names)
+    if leaf.strict and len(names) < len(leaf.fields):
+        absent = next(name for name in leaf.fields if name not in names)
+        raise UsageError(f"--eval-field {leaf.task.removeprefix(registry.PREFIX)}:{absent}: the data set has {known}")
     if not names:
-        known = ", ".join(table.column_names)
         raise DataError(f"task {leaf.task}: no field {', '.join(leaf.fields)}; the data set has {known}")
-    columns = [table[name].to_pylist() for name in names]
-    pattern = re.compile("|".join(leaf.without))
-
-    def shown(text: str) -> str:
-        return pattern.sub("", text) if leaf.without else text
-
+    columns = [_shown(table[name].to_pylist(), leaf.without.get(name, ())) for name in names]
     return [
-        Item(
-            leaf.task,
-            row,
-            tuple((name, shown(_text(column[row]))) for name, column in zip(names, columns, strict=True)),
-        )
+        Item(leaf.task, row, tuple((name, column[row]) for name, column in zip(names, columns, strict=True)))
         for row in _rows(table, leaf.where)
     ]
+
+
+def _shown(values: Iterable[Any], without: Sequence[str]) -> list[str]:
+    """A field's texts as a prompt shows them."""
+    texts = [_text(value) for value in values]
+    return [re.sub("|".join(without), "", text) for text in texts] if without else texts
 
 
 def _rows(table: pa.Table, where: Mapping[str, Any]) -> list[int]:
@@ -195,7 +205,8 @@ def _text(value: Any) -> str:
 
 def signature(wanted: Wanted, source: DataSource) -> str | None:
     """A key that changes with the evaluations' definitions and data; None where a split's file is not at hand."""
-    parts: list[Any] = [wanted.missing]
+    leaves = [leaf for evaluation in wanted.evaluations for leaf in evaluation.leaves]
+    parts: list[Any] = [wanted.missing, wanted.fields, siblings(leaves)]
     for evaluation in wanted.evaluations:
         for leaf in evaluation.leaves:
             where = leaf.spec.sample_file if source.sample else find_split(source, leaf.spec, leaf.split)
@@ -203,52 +214,26 @@ def signature(wanted: Wanted, source: DataSource) -> str | None:
                 return None
             stamp = file_signature(where) if where is not None and where.is_file() else "missing"
             parts.append(
-                [evaluation.name, leaf.task, leaf.split, leaf.fields, leaf.where, leaf.without, leaf.spec.subset, stamp]
+                [
+                    evaluation.name,
+                    evaluation.unseen,
+                    leaf.task,
+                    leaf.split,
+                    leaf.fields,
+                    leaf.where,
+                    leaf.without,
+                    leaf.strict,
+                    leaf.spec.subset,
+                    stamp,
+                ]
             )
     return sha256(canonical_json(parts))
-
-
-def of_file(path: Path) -> tuple[Wanted, list[list[Item]]]:
-    """A user's own evaluations, one for each name of a task, with their items in the file's order.
-
-    Raises UsageError for a file that is not there, DataError naming the line of anything wrong in it.
-    """
-    if not path.is_file():
-        raise UsageError(f"--eval {path}: no such file")
-    found: dict[str, list[Item]] = {}
-    seen: set[tuple[str, Any]] = set()
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        item = _own_item(line, f"{path}, line {number}")
-        if (item.task, item.doc_id) in seen:
-            raise DataError(f"{path}, line {number}: task {item.task!r}, doc_id {item.doc_id!r} stands there twice")
-        seen.add((item.task, item.doc_id))
-        found.setdefault(item.task, []).append(item)
-    if not found:
-        raise DataError(f'{path} is empty: it needs lines {{"task": …, "doc_id": …, "text": …}}')
-    return Wanted(tuple(Evaluation(name) for name in found)), list(found.values())
-
-
-def _own_item(line: bytes, where: str) -> Item:
-    try:
-        data = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 (byte {error.start})") from error
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
-    if not isinstance(data, dict) or not isinstance(data.get("text"), str) or not isinstance(data.get("task"), str):
-        raise DataError(f'{where}: it needs the form {{"task": name, "doc_id": …, "text": …}}')
-    doc_id = data.get("doc_id")
-    if isinstance(doc_id, bool) or not isinstance(doc_id, (int, str)):
-        raise DataError(f"{where}: doc_id must be a whole number or a string")
-    return Item(data["task"], doc_id, (("text", data["text"]),))
 
 
 def read(wanted: Wanted, source: DataSource) -> tuple[Wanted, list[list[Item]]]:
     """The items of every evaluation; those whose data is not here join `missing`.
 
-    Raises MissingData where there is none at all.
+    Raises MissingData where there is none at all, UsageError for a field that the user named and that is not there.
     """
     here: list[Evaluation] = []
     found: list[list[Item]] = []
@@ -261,23 +246,26 @@ def read(wanted: Wanted, source: DataSource) -> tuple[Wanted, list[list[Item]]]:
             missing.append((evaluation.name, str(error)))
     if not here:
         raise NothingToScan("nothing to compare with: " + "; ".join(f"{name}: {why}" for name, why in missing[:3]))
-    return Wanted(tuple(here), tuple(missing)), found
+    compared = {name for group in found for item in group for name, _ in item.parts} if wanted.fields else set()
+    if absent := [name for name in wanted.fields if name not in compared]:
+        raise UsageError(f"--eval-field {absent[0]}: none of the evaluations has that field")
+    return Wanted(tuple(here), tuple(missing), wanted.fields), found
 
 
 class NothingToScan(OlmesError):
     """Not one of the wanted evaluations is on this machine."""
 
 
-def siblings(leaves: Iterable[Leaf]) -> dict[str, list[str]]:
-    """Leaf task to all shipped leaf tasks with the same rows and fields: variants whose items are the same."""
+def siblings(leaves: Sequence[Leaf]) -> dict[str, list[str]]:
+    """Leaf task to itself and all shipped leaf tasks with the same rows: variants whose items are the same."""
     wanted = {_place(leaf) for leaf in leaves}
     same: dict[str, list[str]] = {}
     for name, entry in registry.index().items():
         if not entry.members and not Path(entry.file).is_absolute():
-            leaf = _leaf(name, {})
+            leaf = _leaf(name, choice.NOTHING)
             if _place(leaf) in wanted:
                 same.setdefault(_place(leaf), []).append(name)
-    return {leaf.task: same.get(_place(leaf), [leaf.task]) for leaf in leaves}
+    return {leaf.task: list(dict.fromkeys([*same.get(_place(leaf), ()), leaf.task])) for leaf in leaves}
 
 
 def _place(leaf: Leaf) -> str:

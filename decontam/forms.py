@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,22 @@ TEXT = "text"
 """Role of text that is nobody's turn; it is always compared."""
 TURNS = (("role", "content"), ("from", "value"))
 """Field names of a turn: chat messages, and ShareGPT's."""
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "prompter": "user"}
+ROLES = ("user", "assistant", "system", "tool")
+"""The roles of turns; `_ROLES` has their other names."""
+_ROLES = {
+    "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "chatbot": "assistant", "model": "assistant", "ai": "assistant", "bing": "assistant", "bard": "assistant",
+    "function_call": "assistant", "tool_call": "assistant", "developer": "system", "function": "tool",
+    "function_response": "tool", "tool_response": "tool", "observation": "tool", "ipython": "tool",
+    "environment": "tool",
+}  # fmt: skip
+STRANGE = "role "
+"""How the line about a role that is not known begins; it is said once for a block."""
 _CONVERSATION = ("messages", "conversations", "conversation")
 _PROMPT = ("prompt", "question", "query", "inputs", "problem", "instruction", "user")
 _RESPONSE = ("response", "completion", "output", "answer", "targets", "solution", "assistant")
+_AROUND = ("context", "history")
+"""What is asked about and what was said before: part of the prompt wherever there is one, in whatever nesting."""
 _TEXT = ("text", "content", "document")
 
 
@@ -27,6 +39,8 @@ class Form:
     """messages, preference, instruction, prompt, text or fields."""
     columns: tuple[tuple[str, str], ...]
     """(column, role); where the column holds turns, each turn has a role of its own."""
+    guessed: bool = False
+    """It is the only column of text, under a name that says nothing."""
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(column for column, _ in self.columns)})"
@@ -46,20 +60,24 @@ def detect(columns: Collection[str], fields: Sequence[str] = (), strings: Sequen
             raise DataError(f"no column {absent[0]!r}; there are {', '.join(columns) or 'none'}")
         return Form("fields", tuple((name, TEXT) for name in fields))
     prompt, response, system = _first(columns, _PROMPT), _first(columns, _RESPONSE), _first(columns, ("system",))
-    asked = [(name, role) for name, role in ((system, "system"), (prompt, "user")) if name]
+    around = [(name, "user") for name in _AROUND if name in columns]
+    asked = [*([(system, "system")] if system else []), *([(prompt, "user"), *around] if prompt else [])]
     if {"chosen", "rejected"} <= set(columns):
         return Form("preference", (*asked, ("chosen", "assistant" if prompt else TEXT),
                                    ("rejected", "assistant" if prompt else TEXT)))  # fmt: skip
     if name := _first(columns, _CONVERSATION):
         return Form("messages", ((name, TEXT),))
     if "instruction" in columns:
+        given = [("input", "user")] if "input" in columns else []
         answers = [(response, "assistant")] if response else []
-        known = [("instruction", "user"), *([("input", "user")] if "input" in columns else []), *answers]
-        return Form("instruction", (*((system, "system") for _ in [0] if system), *known))
+        before = [(system, "system")] if system else []
+        return Form("instruction", (*before, ("instruction", "user"), *given, *around, *answers))
     if prompt:
         return Form("prompt", (*asked, *([(response, "assistant")] if response else [])))
-    if name := _first(columns, _TEXT) or (strings[0] if len(strings) == 1 else None):
+    if name := _first(columns, _TEXT):
         return Form("text", ((name, TEXT),))
+    if len(strings) == 1:
+        return Form("text", ((strings[0], TEXT),), guessed=True)
     raise DataError(
         f"no text was recognised among the columns {', '.join(columns) or '(none)'}; name them with --train-field"
     )
@@ -70,13 +88,16 @@ def _first(columns: Collection[str], names: Iterable[str]) -> str | None:
 
 
 def role_of(name: Any) -> str:
-    """A turn's role under its usual name."""
-    return _ROLES.get(str(name), str(name))
+    """A turn's role under its usual name, whatever its capitals."""
+    folded = str(name).strip().casefold()
+    return _ROLES.get(folded, folded)
 
 
-def spellings(roles: Collection[str]) -> list[str]:
-    """All names under which these roles are written."""
-    return [*roles, *(other for other, role in _ROLES.items() if role in roles)]
+def strange(name: Any) -> str | None:
+    """What is to be said of a role that is none of those known; None for one that is."""
+    if name is not None and role_of(name) in ROLES:
+        return None
+    return f"{STRANGE}{name!r} is none of {', '.join(ROLES)}: turns of it are not compared, here and further on"
 
 
 def compared(role: str, roles: Collection[str]) -> bool:
@@ -84,8 +105,13 @@ def compared(role: str, roles: Collection[str]) -> bool:
     return role == TEXT or role in roles
 
 
-def parts(row: Mapping[str, Any], form: Form, roles: Collection[str]) -> list[tuple[str, str]]:
-    """(name, text) of a row's compared parts. Raises RowError for a value that is neither text nor turns."""
+def parts(
+    row: Mapping[str, Any], form: Form, roles: Collection[str], note: Callable[[str], None] = lambda why: None
+) -> list[tuple[str, str]]:
+    """(name, text) of a row's compared parts; `note` is told of roles that are not known.
+
+    Raises RowError for a value that is neither text nor turns.
+    """
     found: list[tuple[str, str]] = []
     for column, role in form.columns:
         if column not in row:
@@ -94,14 +120,51 @@ def parts(row: Mapping[str, Any], form: Form, roles: Collection[str]) -> list[tu
         if isinstance(value, str):
             if compared(role, roles):
                 found.append((column, value))
+        elif nested(column, form):
+            found += _nested(column, value, role, roles, note)
         elif isinstance(value, list):
-            found += _turns(column, value, role, roles)
+            found += _turns(column, value, role, roles, note)
         elif value is not None:
             raise RowError(f"column {column!r} is {type(value).__name__}, expected text or turns")
     return found
 
 
-def _turns(column: str, turns: list[Any], role: str, roles: Collection[str]) -> list[tuple[str, str]]:
+def nested(column: str, form: Form) -> bool:
+    """May the column hold anything, of which the texts are compared?"""
+    return column in _AROUND and form.name != "fields"
+
+
+def _nested(
+    name: str, value: Any, role: str, roles: Collection[str], note: Callable[[str], None]
+) -> list[tuple[str, str]]:
+    """All texts of a value; turns keep their roles, and a pair of texts in a list of pairs is question and answer."""
+    if isinstance(value, str):
+        return [(name, value)] if compared(role, roles) else []
+    if isinstance(value, dict) and _keys(value):
+        return _turns(name, [value], role, roles, note)
+    if isinstance(value, dict):
+        return [part for key, inner in value.items() for part in _nested(f"{name}.{key}", inner, role, roles, note)]
+    if not isinstance(value, list):
+        return []
+    pairs = all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair) for pair in value)
+    if pairs:
+        value = [text for pair in value for text in pair]
+    whose = (role, "assistant") if pairs else (role,)
+    return [
+        part
+        for i, inner in enumerate(value)
+        for part in _nested(f"{name}[{i}]", inner, whose[i % len(whose)], roles, note)
+    ]
+
+
+def _keys(turn: Any) -> tuple[str, str] | None:
+    """The field names of a turn, None for what is no turn."""
+    return next((k for k in TURNS if isinstance(turn, dict) and k[0] in turn and k[1] in turn), None)
+
+
+def _turns(
+    column: str, turns: list[Any], role: str, roles: Collection[str], note: Callable[[str], None]
+) -> list[tuple[str, str]]:
     found = []
     for i, turn in enumerate(turns):
         name = f"{column}[{i}]"
@@ -109,10 +172,12 @@ def _turns(column: str, turns: list[Any], role: str, roles: Collection[str]) -> 
             if compared(role, roles):
                 found.append((name, turn))
             continue
-        keys = next((k for k in TURNS if isinstance(turn, dict) and k[0] in turn and k[1] in turn), None)
+        keys = _keys(turn)
         if keys is None:
             raise RowError(f"{name} is no turn: it needs role and content, or from and value")
-        if compared(role_of(turn[keys[0]]), roles):
+        if wrong := strange(turn[keys[0]]):
+            note(wrong)
+        elif role_of(turn[keys[0]]) in roles:
             found += _contents(turn[keys[1]], name)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from olmes_suite import __version__
 from olmes_suite.data import DataSource
 from olmes_suite.hooks import Stage, StageData, StageRefused, TrainingSet, hookimpl
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.runs.known import Known, joined
 from olmes_suite.runs.store import storage, write_text
 
 FOLDER = "decontam"
@@ -54,13 +55,16 @@ def olmes_before_stage(stage: Stage, data: StageData) -> StageData | None:
         ],
         "missing": [entry["task"] for entry in found.report["missing"]],
     }
+    scanned = frozenset(found.scanned)
     if policy == "filter":
         kept = _filtered(data, found, out)
         counts = {one.path: len(one.rows) - len(left.rows) for one, left in zip(data.sets, kept, strict=True)}
         removed = {path: count for path, count in counts.items() if count}
-        return replace(data, sets=kept, decontam={**verdict, "removed": removed})
-    flags = {task: [int(doc_id) for doc_id in ids] for task, ids in found.flags.items()}
-    return replace(data, decontam={**verdict, "removed": {}}, flags=_union(data.flags, flags))
+        return _joined(replace(data, sets=kept, decontam={**verdict, "removed": removed}), Known(scanned=scanned))
+    flags, short = (
+        {task: [int(doc_id) for doc_id in ids] for task, ids in one.items()} for one in (found.flags, found.short)
+    )
+    return _joined(replace(data, decontam={**verdict, "removed": {}}), Known(flags, short, scanned))
 
 
 @contextmanager
@@ -98,5 +102,8 @@ def _filtered(data: StageData, found: Judged, out: Path) -> tuple[TrainingSet, .
     return tuple(kept)
 
 
-def _union(first: Mapping[str, list[int]], second: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    return {task: sorted({*first.get(task, ()), *second.get(task, ())}) for task in sorted({*first, *second})}
+def _joined(data: StageData, found: Known) -> StageData:
+    """The stage's data with what another hook may have found before."""
+    both = joined(Known(data.flags, data.short, frozenset(data.scanned)), found)
+    flags, short = ({task: list(ids) for task, ids in one.items()} for one in (both.flags, both.short))
+    return replace(data, flags=flags, short=short, scanned=tuple(sorted(both.scanned)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decontam import evals, tokens
+from decontam import evals, own, tokens
 from decontam.evals import Item, Wanted
 from decontam.index import SCHEMA, Index, Rule, build, load
 from olmes_suite.data import DataSource
@@ -39,7 +39,7 @@ def of_suites(wanted: Wanted, source: DataSource, rule: Rule) -> Prepared:
 
 def of_file(path: Path, rule: Rule) -> Prepared:
     """The index of a user's own evaluations. Raises UsageError and DataError for the file."""
-    wanted, groups = evals.of_file(path)
+    wanted, groups = own.of_file(path)
     return _built(wanted, groups, rule, None)
 
 

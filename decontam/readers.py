@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -21,6 +21,8 @@ from olmes_suite.errors import DataError
 
 BATCH_BYTES = 8 << 20
 LONGEST_LINE = 256 << 20
+BOM = b"\xef\xbb\xbf"
+"""Byte order mark: some editors put it in front of UTF-8; it is nobody's text."""
 TOO_LONG = b"\xff"
 """Stands for a line that does not fit into memory with all that is made of it; no UTF-8, so never a line itself."""
 _LONGEST_CELL = 1 << 30
@@ -40,6 +42,7 @@ class Reader:
     """(row of the block, what is wrong); None where it is the whole block from there on."""
     forms: list[str] = field(default_factory=list)
     """The forms that were found, in order."""
+    _said: set[str] = field(default_factory=set)
 
     def read(self, block: Block) -> Iterator[Batch]:
         """The batches of a block. What is wrong with the file or a row joins `problems`, the rest is read."""
@@ -91,9 +94,18 @@ class Reader:
     def _count(self, record: Any, form: Form) -> Batch:
         problems: list[tuple[int, str]] = []
         batch = batch_of(record, form, self.roles, problems)
-        self.problems += [(self.rows + row, why) for row, why in problems]
+        for row, why in problems:
+            self._problem(self.rows + row, why)
         self.rows += batch.rows
         return batch
+
+    def _problem(self, row: int, why: str) -> None:
+        """A row's problem; a role that is not known is named where it stands first."""
+        if why.startswith(forms.STRANGE):
+            if why in self._said:
+                return
+            self._said.add(why)
+        self.problems.append((row, why))
 
     def _lines(self, block: Block) -> Iterator[Batch]:
         with opened(block) as handle:
@@ -114,7 +126,7 @@ class Reader:
 
     def _csv(self, block: Block) -> Iterator[Batch]:
         with opened(block) as handle:
-            records = csv_records(block, handle)
+            records = ((raw, cells) for raw, cells in csv_records(block, handle) if cells)
             header = next(records, None)
             if header is None:
                 return
@@ -129,18 +141,23 @@ class Reader:
         texts: list[bytes] = []
         owners: list[int] = []
         names: list[str] = []
-        shape: Collection[str] = ()
+        shape: Any = None
         form: Form | None = None
         for i, row in enumerate(rows):
+            noted: list[str] = []
             try:
                 if isinstance(row, str):
                     raise RowError(row)
-                if form is None or row.keys() != shape:
-                    form, shape = self._detected(row), row.keys()
-                parts = forms.parts(row, form, self.roles)
+                if form is None or (row.keys(), _strings(row, form)) != shape:
+                    form = None  # of the row before, where this one has none
+                    form = self._detected(row)
+                    shape = row.keys(), _strings(row, form)
+                parts = forms.parts(row, form, self.roles, noted.append)
             except (DataError, RowError) as error:
-                self.problems.append((self.rows + i, str(error)))
+                self._problem(self.rows + i, str(error))
                 continue
+            for why in noted:
+                self._problem(self.rows + i, why)
             for name, text in parts:
                 texts.append(text.encode("utf-8", "replace"))
                 names.append(name)
@@ -205,7 +222,7 @@ def lines_of(block: Block, handle: BinaryIO) -> Iterator[bytes]:
         at += len(handle.readline()) - 1
     while block.end is None or at < block.end:
         line = handle.readline(LONGEST_LINE)
-        at += len(line)
+        first, at = at == 0, at + len(line)
         if not line:
             break
         if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
@@ -213,20 +230,20 @@ def lines_of(block: Block, handle: BinaryIO) -> Iterator[bytes]:
                 at += len(rest)
             at += len(rest)
             yield TOO_LONG
-        elif line.strip():
-            yield line
+        elif (own := line.removeprefix(BOM) if first else line).strip():
+            yield own
 
 
 def _elements(handle: BinaryIO) -> Iterator[bytes]:
     try:
-        rows = json.loads(handle.read().decode("utf-8"))
-    except ValueError as error:
+        rows = json.loads(handle.read().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"not JSON ({error})") from error
     yield from (json.dumps(row).encode() for row in rows)
 
 
 def csv_records(block: Block, handle: BinaryIO) -> Iterator[tuple[bytes, list[str] | str]]:
-    """(bytes of the record, its cells or what is wrong with it), the header first."""
+    """(bytes of the record, its cells or what is wrong with it), the header first; a blank line has no cells."""
     csv.field_size_limit(_LONGEST_CELL)
     stem = block.path.with_suffix("") if block.packing else block.path
     taken: list[bytes] = []
@@ -253,8 +270,14 @@ def csv_records(block: Block, handle: BinaryIO) -> Iterator[tuple[bytes, list[st
         raw = b"".join(taken)
         taken.clear()
         broken.clear()
-        if cells:
-            yield raw, wrong or cells
+        yield raw, wrong or cells
+
+
+def _strings(row: dict[str, Any], form: Form) -> list[str]:
+    """The columns of text that a guessed form hangs on; none where it is known by its names."""
+    if not form.guessed:
+        return []
+    return [name for name, value in row.items() if isinstance(value, str)] or [form.columns[0][0]]
 
 
 def _as_row(names: list[str], cells: list[str] | str) -> dict[str, Any] | str:

@@ -22,6 +22,8 @@ from olmes_suite.runs.store import read_json, storage, write_json, write_text
 
 SCHEMA = "1.0"
 REPORT, PAIRS, FLAGS, PAGE = "report.json", "pairs.parquet", "flags.json", "report.html"
+SHORT_FLAGS = "flags_short.json"
+"""The part of FLAGS that short matches alone are the reason for."""
 CANDIDATES = "candidates.parquet"
 """Of an embedding search, where one was asked for."""
 
@@ -54,16 +56,16 @@ def read(folder: Path) -> Report:
     return Report(folder, data)
 
 
-def read_flags(folder: Path) -> dict[str, list[int | str]]:
-    """Task to the doc_ids of the items that any set of the report holds."""
-    return dict(read_json(folder / FLAGS))
+def read_flags(folder: Path, *, short: bool = False) -> dict[str, list[int | str]]:
+    """Task to the doc_ids of the items that any set of the report holds; `short`: of those, the short matches alone."""
+    return dict(read_json(folder / (SHORT_FLAGS if short else FLAGS)))
 
 
 def write(sets: Sequence[SetParts], index: Index, settings: Settings, out: Path) -> Report:
     """Write report.json, pairs.parquet, flags.json and the page."""
     whole = all(isinstance(doc_id, int) for doc_id in index.doc_ids)
     entries: list[dict[str, Any]] = []
-    flagged = np.zeros(index.items, dtype=np.bool_)
+    flagged, by_ngram = np.zeros(index.items, dtype=np.bool_), np.zeros(index.items, dtype=np.bool_)
     partial = out / f".{PAIRS}.{os.getpid()}.part"
     with storage(partial):
         out.mkdir(parents=True, exist_ok=True)
@@ -75,6 +77,7 @@ def write(sets: Sequence[SetParts], index: Index, settings: Settings, out: Path)
                     _mark(table, hit, short)
                 entries += _entries(found, index, settings, hit, short)
                 flagged |= hit | short
+                by_ngram |= hit
         partial.replace(out / PAIRS)
         (out / CANDIDATES).unlink(missing_ok=True)
     rule = settings.rule
@@ -85,6 +88,7 @@ def write(sets: Sequence[SetParts], index: Index, settings: Settings, out: Path)
         "problems": [problem for found in sets for problem in problems(found)],
     }  # fmt: skip
     write_json(out / FLAGS, flags(index, flagged))
+    write_json(out / SHORT_FLAGS, flags(index, flagged & ~by_ngram))
     write_json(out / REPORT, data)
     report = Report(out, data)
     write_page(report)
@@ -112,22 +116,25 @@ def _entries(
     for evaluation in index.evaluations:
         own = slice(evaluation["first"], evaluation["end"])
         instances, hits = evaluation["end"] - evaluation["first"], int(hit[own].sum())
-        contaminated = hits > settings.rule.share * instances
+        contaminated = instances > 0 and hits / instances > settings.rule.share
         out.append({
             "train": found.train.name, "rows": rows, "task": evaluation["name"], "instances": instances, "hit": hits,
             "short_hit": int(short[own].sum()), "percent": 100 * hits / instances if instances else 0.0,
             "contaminated": contaminated, "unseen": evaluation["unseen"],
-            "verdict": verdict(contaminated, hits, evaluation["unseen"]),
+            "verdict": verdict(contaminated, hits, evaluation["unseen"], bool(short[own].any())),
             "tasks": _by_leaf(index, own, hit, short), "worst": worst.get(evaluation["name"], []),
         })  # fmt: skip
     return out
 
 
-def verdict(contaminated: bool, hits: int, unseen: bool) -> str:
-    """What the paper's policy asks for: the set is dropped where it touches `unseen`, dropped or filtered elsewhere."""
+def verdict(contaminated: bool, hits: int, unseen: bool, short: bool = False) -> str:
+    """What the paper's policy asks for: the set is dropped where it touches `unseen`, dropped or filtered elsewhere.
+
+    Short matches are no part of its share: where there are no others, the verdict says so.
+    """
     if contaminated:
         return "drop the set" if unseen else "drop the set, or filter it"
-    return "below the limit" if hits else "clean"
+    return "below the limit" if hits else "short matches only" if short else "clean"
 
 
 def _by_leaf(index: Index, own: slice, hit: NDArray[np.bool_], short: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
@@ -180,9 +187,13 @@ def problems(found: SetParts) -> list[str]:
         for row, why in part.problems:
             lines.append(f"{block.path}, row {start + (part.rows if row is None else row)}: {why}")
         before[block.path] = start + part.rows
-    if not sum(part.rows for _, part in found.parts) and not lines:
-        lines.append(f"{found.train.root}, row 0: the set has no rows")
-    return lines
+    if lines:
+        return lines
+    if not sum(part.rows for _, part in found.parts):
+        return [f"{found.train.root}, row 0: the set has no rows"]
+    if not sum(part.bytes for _, part in found.parts):
+        return [f"{found.train.root}, row 0: none of its text was compared; --roles says whose turns are"]
+    return []
 
 
 def flags(index: Index, flagged: NDArray[np.bool_]) -> dict[str, list[int | str]]:

@@ -124,13 +124,18 @@ def _plan(
 
 
 def _read_part(job: Job) -> Part | None:
+    """The part of a job; None where there is none that is whole, so that its block is scanned (again)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pairs = job.out / f"{job.key}.parquet"
     try:
         data = json.loads((job.out / f"{job.key}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        pq.read_metadata(pairs)
+        problems = tuple((row, why) for row, why in data["problems"])
+        return Part(data["rows"], data["bytes"], tuple(data["forms"]), problems, tuple(data["worst"]), pairs)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
-    pairs = job.out / f"{job.key}.parquet"
-    problems = tuple((row, why) for row, why in data["problems"])
-    return Part(data["rows"], data["bytes"], tuple(data["forms"]), problems, tuple(data["worst"]), pairs)
 
 
 @lru_cache(maxsize=1)

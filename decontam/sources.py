@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from decontam import saved
 from olmes_suite.data import DataSource, file_signature
 from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.runs.fingerprint import cache_folder
@@ -25,6 +26,11 @@ KINDS = {
     ".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
     ".csv": "csv", ".tsv": "csv",
 }  # fmt: skip
+PRODUCTS = frozenset({
+    ".parts", "clean", "report.json", "report.html", "pairs.parquet", "flags.json", "flags_short.json",
+    "candidates.parquet", "removed.jsonl",
+})  # fmt: skip
+"""What a scan writes into its folder."""
 _PACKED = (".gz", ".zst")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -41,7 +47,8 @@ class Block:
     end: int | None = None
     """The row group or byte after the last; None: all."""
     content: str = ""
-    """Hash of the file's content, where it is known: then the key does not hang on the file's name and time."""
+    """Hash of the file's content where it is known, else its signature as the machine has it that plans the scan:
+    others may see other inodes."""
 
     @property
     def packing(self) -> str:
@@ -69,7 +76,7 @@ class TrainSet:
 
     def blocks(self, file: Path) -> Iterator[Block]:
         """The blocks of one of its files. Raises DataError for parquet that cannot be read."""
-        content = self.contents.get(file, "")
+        content = self.contents.get(file) or file_signature(file)
         return (replace(block, content=content) for block in blocks(file))
 
 
@@ -80,14 +87,14 @@ def kind_of(path: Path) -> str | None:
     return None if path.suffix in _PACKED and kind not in ("jsonl", "csv") else kind
 
 
-def find(name: str, source: DataSource, split: str = "train") -> TrainSet:
-    """The training set of one `--train`.
+def find(name: str, source: DataSource, split: str = "train", out: Path | None = None) -> TrainSet:
+    """The training set of one `--train`; what lies in the report's folder `out` is no part of a folder or pattern.
 
     Raises UsageError for what is not there, MissingData for a Hub id that cannot be had.
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        files = tuple(_in_folder(path, split))
+        files = tuple(_in_folder(path, split, out))
         if not files:
             raise UsageError(f"--train {name}: the folder holds no parquet, JSONL, CSV or arrow files")
         return TrainSet(name, path, files)
@@ -96,32 +103,49 @@ def find(name: str, source: DataSource, split: str = "train") -> TrainSet:
             raise UsageError(f"--train {name}: unknown kind of file; known: {', '.join(KINDS)}, and .gz, .zst of text")
         return TrainSet(name, path, (path,))
     if any(sign in name for sign in "*?["):
-        files = tuple(p for p in map(Path, sorted(glob.glob(name, recursive=True))) if kind_of(p) and p.is_file())
+        fixed = Path(os.path.commonpath([name, re.split(r"[*?[]", name)[0] + "x"]))
+        found = map(Path, sorted(glob.glob(str(path), recursive=True)))
+        files = tuple(p for p in found if kind_of(p) and p.is_file() and not _product(p, fixed, out))
         if not files:
             raise UsageError(f"--train {name}: no file matches")
-        return TrainSet(name, files[0].parent, files)
+        return TrainSet(name, _root(files), files)
     if _HUB_ID.fullmatch(name) and kind_of(path) is None:
         return _hub(name, source, split)
     raise UsageError(f"--train {name}: no such file or folder")
 
 
-def _in_folder(folder: Path, split: str) -> list[Path]:
+def _root(files: Sequence[Path]) -> Path:
+    """The folder that all of the files lie in."""
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _in_folder(folder: Path, split: str, out: Path | None) -> list[Path]:
     """The files of a folder; of a `datasets` directory those of the split, as its state lists them."""
-    state = folder / "state.json"
-    if (folder / "dataset_dict.json").is_file():
-        splits = [p for p in sorted(folder.iterdir()) if (p / "state.json").is_file()]
+    if (folder / saved.SPLITS).is_file():
+        splits = [p for p in sorted(folder.iterdir()) if (p / saved.STATE).is_file()]
         chosen = [p for p in splits if p.name == split] or splits
-        return [file for p in chosen for file in _in_folder(p, split)]
-    if state.is_file():
-        try:
-            listed = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-            return [folder / entry["filename"] for entry in listed]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{state}: not the state of a datasets directory ({error})") from error
+        return [file for p in chosen for file in _in_folder(p, split, out)]
+    if (folder / saved.STATE).is_file():
+        return saved.data_files(folder)
     return [
         p for p in sorted(folder.rglob("*"))
-        if p.is_file() and kind_of(p) and not p.name.startswith((".", "_")) and p.name != "dataset_info.json"
+        if p.is_file() and kind_of(p) and not p.name.startswith("_") and p.name not in saved.ABOUT
+        and not hidden(p, folder, out)
     ]  # fmt: skip
+
+
+def hidden(path: Path, folder: Path, out: Path | None) -> bool:
+    """Is a file of the folder in a hidden place (`.git`, `.ipynb_checkpoints`), or one of our own reports?"""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts) or _product(path, folder, out)
+
+
+def _product(path: Path, folder: Path, out: Path | None) -> bool:
+    """Was it written by a scan whose report lies in the folder?"""
+    if out is None or not (where := out.resolve()).is_relative_to(folder.resolve()):
+        return False
+    if where != folder.resolve():
+        return path.resolve().is_relative_to(where)
+    return path.resolve().relative_to(where).parts[0] in PRODUCTS
 
 
 def _hub(name: str, source: DataSource, split: str) -> TrainSet:
@@ -140,7 +164,7 @@ def _hub(name: str, source: DataSource, split: str) -> TrainSet:
         raise HubSetMissing(
             f"--train {name}: no such file or folder, and not to be had as a data set of the Hub ({reason})"
         ) from error
-    return TrainSet(name, files[0].parent, files)
+    return TrainSet(name, _root(files), files)
 
 
 class HubSetMissing(MissingData):
@@ -174,17 +198,19 @@ def blocks(file: Path) -> Iterator[Block]:
     assert kind is not None
     if kind == "parquet":
         yield from _row_groups(file)
-    elif kind == "jsonl" and file.suffix not in _PACKED and not _is_array(file):
+    elif kind == "jsonl" and file.suffix not in _PACKED and not is_array(file):
         for start in range(0, max(size, 1), BLOCK_BYTES):
             yield Block(file, kind, start, min(start + BLOCK_BYTES, size))
     else:
         yield Block(file, kind)
 
 
-def _is_array(file: Path) -> bool:
+def is_array(file: Path) -> bool:
     """A `.json` file that is one list of objects."""
+    if file.suffix != ".json":
+        return False
     with file.open("rb") as handle:
-        return file.suffix == ".json" and handle.read(64).lstrip()[:1] == b"["
+        return handle.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
 
 
 def _row_groups(file: Path) -> Iterator[Block]:

@@ -41,8 +41,12 @@ class Judged:
     """`report.json` of the scan."""
     flags: dict[str, list[int | str]]
     """Task to the doc_ids of items that the data hold."""
+    short: dict[str, list[int | str]]
+    """The part of `flags` that short matches alone are the reason for."""
+    scanned: tuple[str, ...]
+    """The tasks that the data were compared with."""
     warnings: tuple[str, ...]
-    """One line for every set and evaluation over the rule's share."""
+    """One line for every set and evaluation over the rule's share, or with nothing but short matches."""
 
     @property
     def matches(self) -> bool:
@@ -58,6 +62,10 @@ class Outcome:
     """The data as they were given, or their clean copies."""
     flags: dict[str, list[int | str]]
     """Task to the doc_ids of items that the data hold: `flags` of the lineage. Empty after filtering."""
+    short: dict[str, list[int | str]]
+    """`short` of the lineage. Empty after filtering."""
+    scanned: tuple[str, ...]
+    """`scanned` of the lineage: the tasks that the data were compared with."""
     report: dict[str, Any]
     """`report.json` of the scan."""
     warnings: tuple[str, ...] = ()
@@ -73,12 +81,12 @@ def check(
     arguments. `filter` gives clean copies in `out`/clean, `warn` the data as they are with the items flagged.
     """
     where = source or DataSource.from_environment()
-    sets = [sources.by_content(sources.find(name, where)) for name in dict.fromkeys(trains)]
+    sets = [sources.by_content(sources.find(name, where, out=out)) for name in dict.fromkeys(trains)]
     found = judge(sets, out, suites, where, on_contamination, settings, workers)
     if on_contamination == "filter" and found.matches:
         written = cleaning.clean(found.sets, found.index, out)
-        return Outcome(tuple(str(one.path) for one in written), {}, found.report, found.warnings)
-    return Outcome(tuple(trains), found.flags, found.report, found.warnings)
+        return Outcome(tuple(str(one.path) for one in written), {}, {}, found.scanned, found.report, found.warnings)
+    return Outcome(tuple(trains), found.flags, found.short, found.scanned, found.report, found.warnings)
 
 
 def judge(
@@ -102,7 +110,17 @@ def judge(
     )
     if over and on_contamination == "stop":
         raise Contaminated(f"{'; '.join(lines)}; on_contamination: filter removes the rows, warn trains on them")
-    return Judged(done, prepared.index, found.data, report.read_flags(out), lines)
+    apart = tuple(
+        f"{e['train']}: {e['short_hit']} short items of {e['task']}, flagged and no part of its share"
+        for e in found.data["sets"]
+        if e["short_hit"] and not e["hit"]
+    )
+    index = prepared.index
+    scanned_tasks = {name for task, _ in index.leaves for name in index.same.get(task, [task])}
+    return Judged(
+        done, index, found.data, report.read_flags(out), report.read_flags(out, short=True),
+        tuple(sorted(scanned_tasks)), lines + apart,
+    )  # fmt: skip
 
 
 def scanned(

@@ -306,4 +306,7 @@ def _sources(manifest: Any) -> dict[str, Any]:
     lineage = dict(manifest["lineage"]) if isinstance(manifest.get("lineage"), dict) else {}
     if isinstance(lineage.get("flags"), dict):
         lineage["flags"] = {task: len(ids) for task, ids in lineage["flags"].items() if isinstance(ids, list)}
+    for name in ("short", "scanned"):
+        if isinstance(lineage.get(name), (dict, list)):
+            lineage[name] = len(lineage[name])
     return {"data": sorted(named), "lineage": lineage}

@@ -165,13 +165,15 @@ def align(a: TaskScores, b: TaskScores) -> Aligned | None:
         Pairs(candidate - baseline, weight, stratum, clusters, binary),
         only[0],
         only[1],
-        np.concatenate([_flagged(a.leaves[name], b.leaves[name], rows) for name, rows, _ in parts]),
+        np.concatenate(
+            [_flagged(a.leaves[name], rows_a) | _flagged(b.leaves[name], rows_b) for name, rows_a, rows_b in parts]
+        ),
     )
 
 
-def _flagged(a: LeafScores, b: LeafScores, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    known = a.flagged | b.flagged
-    return np.isin(a.doc_ids[rows], list(known)) if known else np.zeros(len(rows), dtype=bool)
+def _flagged(leaf: LeafScores, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Which rows of one side are flagged, by its own names of documents."""
+    return np.isin(leaf.doc_ids[rows], list(leaf.flagged)) if leaf.flagged else np.zeros(len(rows), dtype=bool)
 
 
 def _weights(strata: Sequence[npt.NDArray[np.int64]], share: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
@@ -214,7 +216,7 @@ def compare_task(
     if differs and not force:
         return start
     if not (a.by_document and b.by_document):
-        return replace(start, difference=_unpaired(a, b, alpha))
+        return _without_documents(start, a, b, alpha)
     aligned = align(a, b)
     if aligned is None:
         return replace(start, reason="no document in common", only_baseline=a.n, only_candidate=b.n)
@@ -232,6 +234,20 @@ def compare_task(
         only_candidate=aligned.only_candidate,
         aligned=aligned,
     )
+
+
+def _without_documents(start: TaskComparison, a: TaskScores, b: TaskScores, alpha: float) -> TaskComparison:
+    """A task whose score is no mean over documents; without the flagged ones it is what each run has reported."""
+    found = align(a, b)
+    flagged = int(found.flagged.sum()) if found is not None else 0
+    rest = None
+    if flagged:
+        one, other = (
+            replace(side, value=side.clean[0], stderr=side.clean[1]) if side.clean else side for side in (a, b)
+        )
+        rest = _unpaired(one, other, alpha)
+        rest = replace(rest, n=rest.n - flagged) if rest else None
+    return replace(start, difference=_unpaired(a, b, alpha), flagged=flagged, clean=rest)
 
 
 def _unpaired(a: TaskScores, b: TaskScores, alpha: float) -> Difference | None:

@@ -238,6 +238,6 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
 
 
 def file_signature(path: Path) -> str:
-    """Path, size and modification time as one key for caches."""
+    """Path, size, times and inode as one key for caches: `cp -p` and `rsync -t` bring other content at an old time."""
     status = path.stat()
-    return sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}")
+    return sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}")

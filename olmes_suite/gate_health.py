@@ -130,7 +130,10 @@ def _errors(counted: Mapping[str, int], name: str, flags: Mapping[str, int]) -> 
 def _contaminated(name: str, candidate: RunScores, rules: Rules) -> Iterator[Finding]:
     task = candidate.tasks[name]
     if task.contaminated:
-        share, limit = task.contaminated / task.n, rules.health.get("contaminated", CONTAMINATED)
+        short = task.contaminated_short
+        counted = task.contaminated - short
+        share, limit = counted / task.n, rules.health.get("contaminated", CONTAMINATED)
         kind: Kind = "fail" if share > limit else "note"
-        text = f"the candidate was trained on {task.contaminated} of {task.n} documents ({100 * share:.1f} %)"
+        text = f"the candidate was trained on {counted} of {task.n} documents ({100 * share:.1f} %)"
+        text += f" and holds {short} too short to count" if short else ""
         yield Finding("contaminated", name, kind, text, share, limit)

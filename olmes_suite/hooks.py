@@ -63,6 +63,10 @@ class StageData:
     """The decontamination report; None as long as nobody has looked."""
     flags: Mapping[str, list[int]] = field(default_factory=dict)
     """Documents of benchmarks that the data is known to contain: task to doc_ids."""
+    short: Mapping[str, list[int]] = field(default_factory=dict)
+    """Those of them that match only as items too short for an n-gram."""
+    scanned: tuple[str, ...] = ()
+    """Tasks that all of the data was compared with."""
 
 
 class Specification:

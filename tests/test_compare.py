@@ -52,6 +52,26 @@ def test_scores_that_are_no_mean_are_compared_unpaired_and_marked() -> None:
     assert d.p == pytest.approx(0.0455, abs=1e-4)
 
 
+def test_flags_are_counted_where_the_score_is_no_mean() -> None:
+    """The clean difference is that of the clean scores which the runs report."""
+    flagged = replace(leaf([np.nan] * 9), flagged=frozenset({1, 2}))
+    a = replace(task("t", t=leaf([np.nan] * 9)), value=0.5, stderr=0.03)
+    b = replace(task("t", t=flagged), value=0.6, stderr=0.04, clean=(0.45, 0.04))
+    found = compare_task(a, b)
+    assert found.flagged == 2 and found.clean is not None and found.difference is not None
+    assert (found.clean.n, found.clean.delta) == (7, pytest.approx(-0.05))
+    assert (compare_task(a, a).flagged, compare_task(a, a).clean) == (0, None)
+
+
+def test_each_side_is_flagged_by_its_own_names_of_documents() -> None:
+    own = replace(leaf([0.0, 1.0] * 6), flagged=frozenset({1, 2, 11}))
+    names = np.asarray(sorted(map(str, range(12))))
+    imported = replace(leaf([1.0] * 12), doc_ids=names, flagged=frozenset({"10", "2"}))
+    for a, b in ((own, imported), (imported, own)):
+        found = compare_task(task("t", t=a), task("t", t=b), force=True)
+        assert found.flagged == 4 and found.clean is not None and found.clean.n == 8
+
+
 def test_the_average_is_the_mean_of_the_tasks_and_takes_all_their_errors() -> None:
     rng = np.random.default_rng(1)
     names = ("x", "y", "z")

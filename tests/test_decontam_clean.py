@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decontam.clean import _write
+from decontam.copies import write
 from decontam.sources import Block, kind_of
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=20)
@@ -28,7 +28,7 @@ def cleaned(path: Path, drop: set[int]) -> Path:
     target = path.with_name("clean-" + path.name)
     kind = kind_of(path)
     assert kind is not None
-    _write(Block(path, kind), target, drop)
+    write(Block(path, kind), target, drop)
     return target
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,6 +93,87 @@ def test_variants_of_a_task_are_flagged_with_it(tmp_path: Path) -> None:
     assert run(["decontam", "scan", *args, "--task", "mmlu_anatomy", "--workers", "1"]) == 1
     flags = json.loads((tmp_path / "out/flags.json").read_text())
     assert flags["tulu3_mmlu_anatomy"] == [0, 1] and flags["tulu3_mmlu_mc_anatomy"] == [0, 1]
+
+
+ITEM = "Janet has three ducks that lay sixteen eggs every single morning of the week and eats two"
+MINE = """task: my_gsm8k
+dataset_path: openai/gsm8k
+dataset_name: main
+test_split: test
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+metadata: {version: 1, texts: [question]}
+"""
+
+
+def one_item(folder: Path) -> list[str]:
+    """A mirror whose GSM8K has one row, a training set that holds it, and the arguments of a scan."""
+    path = folder / "data/openai/gsm8k/main/test.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([{"question": ITEM, "answer": "#### 9"}]), path)
+    (folder / "t.jsonl").write_text(json.dumps({"prompt": ITEM}) + "\n", encoding="utf-8")
+    where = ["--data-dir", str(folder / "data"), "--out", str(folder / "out"), "--workers", "1"]
+    return ["decontam", "scan", "--train", str(folder / "t.jsonl"), *where]
+
+
+def test_a_task_of_the_users_own_is_flagged_under_its_name(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/my_gsm8k.yaml").write_text(MINE)
+    given = ["--task", "my_gsm8k", "--include-path", str(tmp_path / "mine")]
+    assert run([*one_item(tmp_path), *given]) == 1
+    flags = json.loads((tmp_path / "out/flags.json").read_text())
+    assert flags["my_gsm8k"] == [0] and flags["tulu3_gsm8k"] == [0]
+
+
+def test_a_group_names_the_fields_of_its_members() -> None:
+    fields = {"mmlu": ["choices"], "mmlu_anatomy": ["question"], "": ["answer"]}
+    wanted = evals.of_suites((), ("mmlu", "gsm8k"), fields)
+    found = {leaf.task: leaf.fields for e in wanted.evaluations for leaf in e.leaves}
+    assert found["tulu3_mmlu_anatomy"] == ("question",) and found["tulu3_mmlu_virology"] == ("choices",)
+    assert found["tulu3_gsm8k"] == ("answer",)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--eval-field", "gsm9k:question"], "unknown task 'gsm9k'"),
+        (["--eval-field", "mmlu:question"], "is not among what is compared"),
+        (["--eval-field", "gsm8k:question", "--eval-field", "gsm8k:questoin"], "gsm8k:questoin: the data set has"),
+        (["--eval-field", "question", "--eval-field", "questoin"], "questoin: none of the evaluations"),
+    ],
+)
+def test_a_wrong_field_is_one_line(given: list[str], said: str, tmp_path: Path, capfd: Any) -> None:
+    assert run([*one_item(tmp_path), "--task", "gsm8k", *given]) == 2
+    assert said in capfd.readouterr().err and not (tmp_path / "out").exists()
+    assert run([*one_item(tmp_path), "--task", "gsm8k", "--eval-field", "gsm8k:question"]) == 1
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps({"task": "t", "doc_id": 1, "text": ITEM}), encoding="utf-8")
+    assert run([*one_item(tmp_path), "--eval", str(own), "--eval-field", "text"]) == 2
+
+
+@pytest.mark.parametrize("task", ["gpqa", "gpqa_llama31"])
+def test_brackets_of_a_gpqa_question_stay(task: str, tmp_path: Path) -> None:
+    leaf = evals.of_suites((), (task,), {}).evaluations[0].leaves[0]
+    path = tmp_path / "Idavidrein/gpqa/gpqa_main/train.parquet"
+    path.parent.mkdir(parents=True)
+    row = dict.fromkeys(leaf.spec.columns, "a choice [a note]") | {"Question": "the state [one, two] now"}
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    parts = dict(evals.items(evals.of_suites((), (task,), {}).evaluations[0], DataSource((tmp_path,)))[0].parts)
+    assert parts.pop("Question") == "the state [one, two] now" and set(parts.values()) == {"a choice "}
+
+
+def test_the_kept_index_knows_the_variants_and_what_is_unseen(tmp_path: Path, monkeypatch: Any) -> None:
+    """A release that adds a variant, or moves a task to `unseen`, does not load the index of the last one."""
+    source = DataSource((write_gsm8k(tmp_path / "data"),))
+    wanted = evals.of_suites((), ("gsm8k",), {})
+    before = prepare.of_suites(wanted, source, Rule())
+    assert prepare.of_suites(wanted, source, Rule()).cached
+    moved = replace(wanted, evaluations=tuple(replace(e, unseen=True) for e in wanted.evaluations))
+    assert prepare.of_suites(moved, source, Rule()).index.evaluations[0]["unseen"]
+    same = {"tulu3_gsm8k": [*before.index.same["tulu3_gsm8k"], "tulu3_gsm8k_new"]}
+    monkeypatch.setattr(evals, "siblings", lambda leaves: same)
+    assert prepare.of_suites(wanted, source, Rule()).index.same == same
 
 
 def test_nothing_to_scan_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -110,7 +110,8 @@ def test_findings_travel_from_the_mix_to_every_score(folder: Path, capfd: pytest
 
     before, said_before = evaluate(folder, folder / "filtered", capfd)
     after, said = evaluate(folder, folder / "second", capfd)
-    assert before["tasks"][TASK]["clean"] is None and "clean (out)" not in said_before
+    assert TASK in filtered["scanned"] and TASK in lineage(folder / "second")["scanned"]
+    assert before["tasks"][TASK]["clean"]["flagged"] == 0 and "clean (out)" not in said_before
     clean = after["tasks"][TASK]["clean"]
     assert (clean["n"], clean["flagged"]) == (DOCUMENTS - 5, 5) and clean["metrics"]
     assert "clean (out)" in said and f"gsm8k: 5 of {DOCUMENTS} documents are in the training data" in said

@@ -130,6 +130,14 @@ def test_training_on_the_test_fails_the_gate(cli: Cli, store: tuple[Path, str, s
     status, out, _ = cli(*args)
     assert status == 1
     assert [f["check"] for f in json.loads(out)["health"]] == ["contaminated"]
+    # A short match alone is flagged, and no part of the share that the rule judges.
+    found = pq.read_table(file)
+    pq.write_table(found.append_column("contaminated_short", found["contaminated"]), file)
+    (finding,) = json.loads(cli(*args)[1])["health"]
+    assert (finding["kind"], finding["share"]) == ("note", 0.0) and "1 too short to count" in finding["text"]
+    assert cli("baseline", "save", "tainted", "kept.json", "--runs", runs)[0] == 0
+    kept = ("gate", "--baseline", a, "--candidate", "kept.json", "--runs", runs, "--task", "gsm8k", "--json")
+    assert json.loads(cli(*kept)[1])["health"] == [finding]
 
 
 def test_compare_shows_the_difference_without_contaminated_documents(cli: Cli, store: tuple[Path, str, str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from olmes_suite import __version__
 from olmes_suite.hooks import Stage, StageData
+from olmes_suite.runs.known import Known, inherited
 from olmes_suite.runs.ledger import read_lineage
 from olmes_suite.runs.store import read_json, write_json, write_text
 
@@ -23,7 +24,8 @@ def describe(stage: Stage, data: StageData, rows: Mapping[str, int], seed: int, 
     """The lineage of the stage's checkpoints but for what differs between them (step, tokens, seconds).
 
     `root` is what the first stage started from: looks at the unseen suite are counted under it. `flags` holds the
-    benchmark documents that this stage's data or that of its ancestors is known to contain.
+    benchmark documents that this stage's data or that of its ancestors is known to contain, `short` those that match as
+    short items alone, `scanned` the tasks that all of that data was compared with.
     """
     parent = read_lineage(stage.parent, None)
     return {
@@ -35,7 +37,7 @@ def describe(stage: Stage, data: StageData, rows: Mapping[str, int], seed: int, 
         "data": [{"path": one.path, "sha256": one.sha256, "rows": len(one.rows)} for one in data.sets],
         "rows": dict(rows),
         "decontam": None if data.decontam is None else dict(data.decontam),
-        "flags": _union(parent.get("flags", {}), data.flags),
+        **inherited(parent, Known(data.flags, data.short, frozenset(data.scanned))),
         "ancestors": [*parent.get("ancestors", []), _ancestor(stage.parent, parent)],
         "seed": seed,
         "versions": _versions(),
@@ -108,10 +110,6 @@ def _json(value: Any) -> str:
 
 def _ancestor(path: str, parent: Mapping[str, Any]) -> dict[str, Any]:
     return {"checkpoint": path, "stage": parent.get("stage"), "step": parent.get("step")}
-
-
-def _union(first: Mapping[str, list[int]], second: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    return {task: sorted({*first.get(task, ()), *second.get(task, ())}) for task in sorted({*first, *second})}
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Baselines: a name for a run in the run store, or a compact file of instance scores that a repository can hold.
 
 The file: {"schema","run","model","imported","suites","limit","failed","tasks":{T:{"fingerprint","n","doc_ids",
-"scores","clusters"[,"strata"][,"flagged"],"group"}},"groups":{G:{"primary","aggregate","skill","value","stderr","flags"}}}.
+"scores","clusters"[,"strata"][,"flagged"][,"short"],"group"}},"groups":{G:{"primary","aggregate","skill","value","stderr","flags"[,"clean"]}}}.
 `tasks` holds the leaf tasks, `groups` the top-level tasks that they belong to; `clusters` is null where every document
 stands alone.
 """
@@ -38,7 +38,7 @@ def save(run: RunScores, path: Path) -> None:
     for task in run.tasks.values():
         content["groups"][task.name] = {
             "primary": task.primary, "aggregate": task.aggregate, "skill": task.skill, "value": task.value,
-            "stderr": task.stderr, "flags": dict(task.flags),
+            "stderr": task.stderr, "flags": dict(task.flags), **({"clean": list(task.clean)} if task.clean else {}),
         }  # fmt: skip
         for name, leaf in task.leaves.items():
             content["tasks"][name] = {"group": task.name, **_leaf(leaf)}
@@ -65,6 +65,7 @@ def _leaf(leaf: LeafScores) -> dict[str, Any]:
         "clusters": None if alone else leaf.clusters.tolist(),
         **({"strata": leaf.strata.tolist()} if leaf.strata.any() else {}),
         **({"flagged": sorted(leaf.flagged)} if leaf.flagged else {}),
+        **({"short": sorted(leaf.short)} if leaf.short else {}),
     }
 
 
@@ -93,7 +94,7 @@ def read_baseline(path: Path) -> RunScores:
             ):
                 raise DataError(f"{path}: {name} has {len(doc_ids)} documents, {len(scores)} scores, n {entry['n']}")
             own = leaf_scores(name, path, doc_ids, scores, clusters, strata, entry.get("fingerprint"))
-            own = replace(own, flagged=frozenset(entry.get("flagged", ())))
+            own = replace(own, flagged=frozenset(entry.get("flagged", ())), short=frozenset(entry.get("short", ())))
             leaves.setdefault(entry.get("group", name), {})[name] = own
         tasks = {name: _task(name, own, content.get("groups", {}).get(name, {})) for name, own in leaves.items()}
         run = RunScores(
@@ -115,6 +116,7 @@ def _task(name: str, leaves: dict[str, LeafScores], group: dict[str, Any]) -> Ta
         group.get("value"),
         group.get("stderr"),
         group.get("flags", {}),
+        (float(group["clean"][0]), group["clean"][1]) if group.get("clean") else None,
     )
 
 

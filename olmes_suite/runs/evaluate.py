@@ -21,6 +21,7 @@ from olmes_suite.runs.ahead import Ahead
 from olmes_suite.runs.deferred import score_waiting
 from olmes_suite.runs.fingerprint import fingerprint
 from olmes_suite.runs.generate import Part, Scoring, Waiting, generate
+from olmes_suite.runs.known import known
 from olmes_suite.runs.manifest import manifest
 from olmes_suite.runs.plan import (
     NOT_BUILT,
@@ -217,13 +218,13 @@ def _run(
         ) from None
     finally:
         watcher.stop()
-    flagged = lineage.get("flags", {})
-    outcome = results(name, model_name(options), plans, scored, chosen, flagged)
+    found = known(lineage)
+    outcome = results(name, model_name(options), plans, scored, chosen, found)
     for task, count in got.errors.items():
         outcome["tasks"][task]["flags"] = {**dict.fromkeys(FLAGS, 0), "request_errors": count}
     for plan in plans:
         if plan.error is None:
-            write_instances(folder / "instances" / f"{plan.name}.parquet", scored[plan.name], plan.primary, flagged)
+            write_instances(folder / "instances" / f"{plan.name}.parquet", scored[plan.name], plan.primary, found)
     record = manifest(name, options, plans, engine, lineage, tools)
     record |= {
         "suite_tasks": {suite.name: [entry.task for entry in suite.tasks] for suite in chosen},

@@ -72,6 +72,11 @@ def read_lineage(model: str, file: Path | None) -> dict[str, Any]:
     flags = data.get("flags", {}) if isinstance(data, dict) else None
     if not isinstance(flags, dict) or not all(isinstance(ids, list) for ids in flags.values()):
         raise UsageError(f'lineage file {path}: it needs the form {{"parent": …, "flags": {{task: [doc_id, …]}}}}')
+    short, scanned = data.get("short", {}), data.get("scanned", [])
+    if not isinstance(short, dict) or not all(isinstance(ids, list) for ids in short.values()):
+        raise UsageError(f"lineage file {path}: `short` needs the form {{task: [doc_id, …]}}, as `flags` has it")
+    if not isinstance(scanned, list) or not all(isinstance(task, str) for task in scanned):
+        raise UsageError(f"lineage file {path}: `scanned` needs to be a list of tasks")
     return dict(data)
 
 

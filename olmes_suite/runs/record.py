@@ -11,6 +11,7 @@ from typing import Any
 from olmes_suite import stats
 from olmes_suite.records import Instance
 from olmes_suite.runs.fingerprint import metric_names
+from olmes_suite.runs.known import Known
 from olmes_suite.runs.plan import Leaf, TaskPlan
 from olmes_suite.runs.store import SCHEMA, storage
 from olmes_suite.suites import Suite
@@ -19,8 +20,6 @@ FLAGS = (
     "truncated", "length", "empty", "extraction_failed", "scorer_timeout", "sandbox_error", "judge_unparsed",
     "checker_error", "request_errors",
 )  # fmt: skip
-Flagged = Mapping[str, Sequence[int]]
-"""Task to the doc_ids that the checkpoint's training data is known to contain."""
 
 
 def results(
@@ -29,12 +28,12 @@ def results(
     plans: Sequence[TaskPlan],
     scored: Mapping[str, list[Instance]],
     suites: Sequence[Suite],
-    flagged: Flagged,
+    known: Known,
 ) -> dict[str, Any]:
     """The content of results.json. No time, host or path in it: the same inputs give the same text."""
     tasks: dict[str, Any] = {}
     for plan in plans:
-        tasks.update(task_results(plan, scored.get(plan.name, []), flagged))
+        tasks.update(task_results(plan, scored.get(plan.name, []), known))
     return {
         "schema": SCHEMA,
         "run": run,
@@ -44,7 +43,7 @@ def results(
     }
 
 
-def task_results(plan: TaskPlan, instances: list[Instance], flagged: Flagged) -> dict[str, Any]:
+def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dict[str, Any]:
     """Results of one top-level task and, for a group, of its sub-tasks."""
     if plan.error is not None:
         return {
@@ -58,7 +57,7 @@ def task_results(plan: TaskPlan, instances: list[Instance], flagged: Flagged) ->
     for leaf in plan.leaves:
         own = by_leaf[leaf.name]
         parts[leaf.name] = estimates(leaf, own)
-        out[leaf.name] = _entry(leaf, own, plan, parts[leaf.name], _clean(leaf, own, flagged))
+        out[leaf.name] = _entry(leaf, own, plan, parts[leaf.name], _clean(leaf, own, known))
     if plan.is_group:
         group = combine(plan.aggregate, [(parts[leaf.name], len(by_leaf[leaf.name])) for leaf in plan.leaves])
         if any(leaf.task.source and leaf.task.source.sample for leaf in plan.leaves):
@@ -72,7 +71,7 @@ def task_results(plan: TaskPlan, instances: list[Instance], flagged: Flagged) ->
             "primary": plan.primary,
             "metrics": _as_json(group),
             "aggregate": plan.aggregate,
-            "clean": _clean_group(plan, by_leaf, flagged),
+            "clean": _clean_group(plan, by_leaf, known),
             "flags": dict(flags),
             "subtasks": [leaf.name for leaf in plan.leaves],
         }
@@ -141,25 +140,33 @@ def _as_json(found: Mapping[str, stats.Estimate]) -> dict[str, Any]:
     return {metric: estimate.as_json() for metric, estimate in found.items()}
 
 
-def _clean(leaf: Leaf, instances: Sequence[Instance], flagged: Flagged) -> dict[str, Any] | None:
-    """The scores without the documents that the checkpoint's training data is known to contain."""
-    if not flagged:
+def _clean(leaf: Leaf, instances: Sequence[Instance], known: Known) -> dict[str, Any] | None:
+    """The scores without the documents that the checkpoint's training data is known to contain; None: nobody looked."""
+    dirty = known.of(leaf.name)
+    if dirty is None:
         return None
-    dirty = set(flagged.get(leaf.name, ()))
     kept = [instance for instance in instances if instance.doc_id not in dirty]
     return {"n": len(kept), "flagged": len(instances) - len(kept), "metrics": _as_json(estimates(leaf, kept))}
 
 
-def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], flagged: Flagged) -> dict[str, Any] | None:
-    if not flagged:
+def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: Known) -> dict[str, Any] | None:
+    """A group's, over the sub-tasks of which a document is left, as `compare` has it; `empty` names the others.
+
+    `unscanned` names sub-tasks that nobody has looked for: they count in full. None where that is all of them.
+    """
+    dirty = {leaf.name: known.of(leaf.name) for leaf in plan.leaves}
+    if all(found is None for found in dirty.values()):
         return None
-    kept = {
-        leaf.name: [i for i in by_leaf[leaf.name] if i.doc_id not in set(flagged.get(leaf.name, ()))]
-        for leaf in plan.leaves
-    }
+    kept = {name: [i for i in by_leaf[name] if i.doc_id not in (found or ())] for name, found in dirty.items()}
     total, n = sum(map(len, by_leaf.values())), sum(map(len, kept.values()))
-    group = combine(plan.aggregate, [(estimates(leaf, kept[leaf.name]), len(kept[leaf.name])) for leaf in plan.leaves])
-    return {"n": n, "flagged": total - n, "metrics": _as_json(group)}
+    left = [leaf for leaf in plan.leaves if kept[leaf.name] or not by_leaf[leaf.name]]
+    group = combine(plan.aggregate, [(estimates(leaf, kept[leaf.name]), len(kept[leaf.name])) for leaf in left])
+    out: dict[str, Any] = {"n": n, "flagged": total - n, "metrics": _as_json(group)}
+    if empty := [leaf.name for leaf in plan.leaves if leaf not in left]:
+        out["empty"] = empty
+    if unscanned := [name for name, found in dirty.items() if found is None]:
+        out["unscanned"] = unscanned
+    return out
 
 
 def suite_result(names: Sequence[str], tasks: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +184,7 @@ def suite_result(names: Sequence[str], tasks: Mapping[str, Any]) -> dict[str, An
     return {**stats.combine(found).as_json(), "missing": []}
 
 
-def write_instances(path: Path, instances: Sequence[Instance], primary: str, flagged: Flagged) -> None:
+def write_instances(path: Path, instances: Sequence[Instance], primary: str, known: Known) -> None:
     """One parquet file per top-level task, one row per document."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -196,9 +203,14 @@ def write_instances(path: Path, instances: Sequence[Instance], primary: str, fla
     columns["extracted"] = pa.array([_text(i.scored.extracted) for i in instances], pa.string())
     columns["reference"] = pa.array([_text(i.reference) for i in instances], pa.string())
     columns["flags"] = pa.array([list(i.flags) for i in instances], pa.list_(pa.string()))
+    tasks = {i.task for i in instances}
+    dirty: dict[str, Any] = {task: known.of(task) for task in tasks}
+    short = {task: known.short_of(task) for task in tasks}
     columns["contaminated"] = pa.array(
-        [i.doc_id in flagged.get(i.task, ()) if flagged else None for i in instances], pa.bool_()
+        [None if dirty[i.task] is None else i.doc_id in dirty[i.task] for i in instances], pa.bool_()
     )
+    if any(short.values()):
+        columns["contaminated_short"] = pa.array([i.doc_id in short[i.task] for i in instances], pa.bool_())
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), path)

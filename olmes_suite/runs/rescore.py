@@ -19,6 +19,7 @@ from olmes_suite.records import Instance, Response, Scored
 from olmes_suite.runs.deferred import score_waiting
 from olmes_suite.runs.fingerprint import fingerprint
 from olmes_suite.runs.generate import OpenDocument, Scoring, Waiting, make_instance
+from olmes_suite.runs.known import Known, known
 from olmes_suite.runs.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
 from olmes_suite.runs.pool import ScoringPool
 from olmes_suite.runs.record import combine, count_flags, estimates, left_out, results, write_instances
@@ -254,15 +255,15 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
     tools = Tools(options.tools)
     try:
         _reload(plans, old, options, tools)
-        flagged = record.get("lineage", {}).get("flags", {})
+        found = known(record.get("lineage", {}))
         with RunLock(run.parent / ".unfinished" / f"{run.name}.lock"):
             scored = {plan.name: _from_disk(plan, run, tools) for plan in plans if plan.error is None}
             for leaf in (leaf for plan in plans for leaf in plan.leaves):
                 leaf.fingerprint = fingerprint(leaf, record["engine"].get("chat", True), tools)
             chosen = [suites.load(name) for name in options.suite_names]
-            new = results(old["run"], old["model"], plans, scored, chosen, flagged)
+            new = results(old["run"], old["model"], plans, scored, chosen, found)
             new["version"] = int(old.get("version", 1)) + 1
-            _replace(run, old, new, plans, scored, flagged)
+            _replace(run, old, new, plans, scored, found)
             if (judged := tools.record()) is not None:
                 write_json(run / "manifest.json", {**record, "judge": _added(record.get("judge") or {}, judged)})
     finally:
@@ -350,13 +351,13 @@ def _replace(
     new: dict[str, Any],
     plans: Sequence[TaskPlan],
     scored: dict[str, list[Instance]],
-    flagged: Any,
+    found: Known,
 ) -> None:
     """Write the new scores beside, keep the old ones under `versions/`, then swap; a kill leaves a readable run."""
     fresh = run / f".version-{os.getpid()}"
     for plan in plans:
         if plan.error is None:
-            write_instances(fresh / f"{plan.name}.parquet", scored[plan.name], plan.primary, flagged)
+            write_instances(fresh / f"{plan.name}.parquet", scored[plan.name], plan.primary, found)
     kept = run / "versions" / str(old.get("version", 1))
     with storage(run):
         kept.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,9 @@ BASELINES = "baselines.json"
 """File of named baselines in the run store: name to run."""
 PARTS = ("prompt", "data", "scorer", "settings")
 """The four hashes of a task's fingerprint."""
-_COLUMNS = ("task", "doc_id", "cluster", "stratum", "score", "contaminated")
+_COLUMNS = ("task", "doc_id", "cluster", "stratum", "score", "contaminated", "contaminated_short")
+_LATER = ("stratum", "contaminated_short")
+"""Columns that are written only where there is something to say."""
 DocIds = npt.NDArray[Any]
 """Integers, or strings where an imported evaluation names its documents so."""
 
@@ -40,6 +42,8 @@ class LeafScores:
     """The four hashes; None for imported scores."""
     flagged: frozenset[Any] = frozenset()
     """doc_ids of documents that the checkpoint's training data is known to contain."""
+    short: frozenset[Any] = frozenset()
+    """Those of them that match only as items too short for an n-gram."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class TaskScores:
     """The score as it was reported, over all of its documents."""
     stderr: float | None = None
     flags: Mapping[str, int] = field(default_factory=dict)
+    clean: tuple[float, float | None] | None = None
+    """(score, standard error) without the contaminated documents, as it was reported."""
 
     @property
     def n(self) -> int:
@@ -65,6 +71,11 @@ class TaskScores:
     def contaminated(self) -> int:
         """Documents that the checkpoint's training data is known to contain."""
         return sum(len(leaf.flagged) for leaf in self.leaves.values())
+
+    @property
+    def contaminated_short(self) -> int:
+        """Those of them that match only as short items, which the paper's rule does not count."""
+        return sum(len(leaf.short & leaf.flagged) for leaf in self.leaves.values())
 
     @property
     def by_document(self) -> bool:
@@ -230,6 +241,7 @@ def _task(
     if not leaves:
         raise DataError(f"{file}: no documents, although {name} has a score")
     metric = entry["metrics"].get(entry["primary"], {})
+    without = ((entry.get("clean") or {}).get("metrics") or {}).get(entry["primary"])
     return TaskScores(
         name,
         leaves,
@@ -239,6 +251,7 @@ def _task(
         metric.get("value"),
         metric.get("stderr"),
         entry.get("flags", {}),
+        (float(without["value"]), without.get("stderr")) if without else None,
     )
 
 
@@ -249,7 +262,7 @@ def _read_leaves(file: Path, fingerprints: Mapping[str, Mapping[str, str] | None
 
     try:
         with pq.ParquetFile(file) as opened:
-            having = [name for name in _COLUMNS if name != "stratum" or name in opened.schema_arrow.names]
+            having = [name for name in _COLUMNS if name not in _LATER or name in opened.schema_arrow.names]
             table = opened.read(columns=having)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
@@ -260,12 +273,16 @@ def _read_leaves(file: Path, fingerprints: Mapping[str, Mapping[str, str] | None
     clusters = _numbers(table["cluster"])
     strata = _numbers(table["stratum"]) if "stratum" in having else np.zeros(len(scores), dtype=np.int64)
     dirty = pc.fill_null(table["contaminated"], False).to_numpy(zero_copy_only=False).astype(bool)
+    short = np.zeros(len(scores), dtype=bool)
+    if "contaminated_short" in having:
+        short = pc.fill_null(table["contaminated_short"], False).to_numpy(zero_copy_only=False).astype(bool)
     found = {}
     for code, leaf in enumerate(names.dictionary.to_pylist()):
         rows = np.flatnonzero(which == code)
         own = (doc_ids[rows], scores[rows], clusters[rows], strata[rows])
         flagged = frozenset(doc_ids[rows][dirty[rows]].tolist())
-        found[leaf] = replace(leaf_scores(leaf, file, *own, fingerprints.get(leaf)), flagged=flagged)
+        brief = frozenset(doc_ids[rows][(dirty & short)[rows]].tolist())
+        found[leaf] = replace(leaf_scores(leaf, file, *own, fingerprints.get(leaf)), flagged=flagged, short=brief)
     return found
 
 
