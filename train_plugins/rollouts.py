@@ -14,7 +14,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from olmes_suite.errors import StageRefused
-from train_plugins import advantages
+from train_plugins import advantages, dropout
 from train_plugins.verifiers import Call, Verifiers
 from train_plugins.watch import Watched
 
@@ -52,6 +52,9 @@ class Rollouts(Watched):
         self.scores = torch.zeros(0)
         self._total_train_tokens = 0
         super().__init__(*args, reward_funcs=verified, **kwargs)  # type: ignore[call-arg]
+        for model in (self.model, getattr(self, "ref_model", None)):  # type: ignore[attr-defined]
+            if model is not None and self.args.disable_dropout:  # type: ignore[attr-defined]
+                dropout.switch_off(model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train with the verifiers' workers running."""

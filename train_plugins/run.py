@@ -121,6 +121,8 @@ def prepare(stage: Stage, wanted: recipe.Recipe, arguments: Mapping[str, Any], m
 
     template = encoding.template_text(wanted.chat_template)
     tokenizer = encoding.prepare_tokenizer(load_tokenizer(wanted.model, None), template, stage.masked)
+    if stage.pooled:
+        encoding.pad_apart(tokenizer)
     about = hooks.Stage(stage.name, wanted.model, Path(str(wanted.output)).expanduser(), wanted.final, wanted.as_data())
     sets = data.load(wanted.data, stage.form)
     if manager is not None:
