@@ -79,7 +79,7 @@ class Evaluator:
         if best is not None and best.step == int(run["step"]):  # the output itself is the best
             shutil.rmtree(self.output / BEST, ignore_errors=True)
         scores = [asdict(result) for result in self.results() if result.error is None]
-        (checkpoint / "README.md").write_text(lineage.card(run, scores), encoding="utf-8")
+        lineage.rewrite_card(checkpoint, run, scores)
 
     def catch_up(self) -> None:
         """What an earlier start of the stage saved and did not evaluate; of a finished stage, wait for it."""

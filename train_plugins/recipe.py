@@ -226,7 +226,7 @@ def _check(recipe: Recipe, where: str) -> None:
             raise UsageError(f"{where}: gate: needs `eval`, which says what the gate compares")
         if looked := unseen_in(recipe.eval):
             raise UsageError(
-                f"{where}: gate: it evaluates the checkpoint that the stage starts from too, and eval names {looked[0]} "
+                f"{where}: gate: evaluates the checkpoint that the stage starts from too, and eval names {looked[0]} "
                 "of the unseen suite, which only the last one may see; gate on dev"
             )
         gate.rules(recipe.gate, f"{where}: gate")

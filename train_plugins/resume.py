@@ -13,6 +13,8 @@ from train_plugins import lineage
 
 FREE = frozenset({"eval", "output", "final", "decontam", "gate"})
 """Keys that may change between the starts of one stage."""
+POLICY = "decontam.on_contamination"
+"""Not free: it decides which rows are trained on, and what the lineage says of those that were."""
 FREE_ARGUMENTS = frozenset(
     {"logging_steps", "logging_strategy", "report_to", "run_name", "save_steps", "save_strategy", "save_total_limit",
      "dataloader_num_workers", "dataset_num_proc"}
@@ -56,15 +58,30 @@ def same_stage(checkpoint: Path, recipe: Mapping[str, Any], sets: Sequence[Train
     then, now = flatten(before["recipe"]), flatten(recipe)
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key) and not _free(key):
-            raise UsageError(
-                f"--resume: {key} was {then.get(key)!r} and is now {now.get(key)!r}; the saved state of optimiser and "
-                f"schedule would win over it. Go on with the old value, or start anew with another --output"
+            why = (
+                "the steps before were trained on what it left then"
+                if key == POLICY
+                else "the saved state of optimiser and schedule would win over it"
             )
-    old = [one["sha256"] for one in before["data"]]
-    if sets and old != [one.sha256 for one in sets]:
+            raise UsageError(
+                f"--resume: {key} was {then.get(key)!r} and is now {now.get(key)!r}; {why}. Go on with the old value, "
+                "or start anew with another --output"
+            )
+    if sets and not _same_rows(before["data"], [lineage.data_line(one) for one in sets]):
         raise UsageError(
-            "--resume: the training data has changed since the checkpoint; start anew with another --output"
+            "--resume: the training data has changed since the checkpoint, or what decontamination leaves of it; start "
+            "anew with another --output"
         )
+
+
+def _same_rows(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> bool:
+    """Files and rows are the same, in order; a checkpoint of an earlier version has no hash of its rows."""
+    return len(then) == len(now) and all(
+        old[name] == new[name]
+        for old, new in zip(then, now, strict=True)
+        for name in ("sha256", "rows", "rows_sha256")
+        if name in old
+    )
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
@@ -78,5 +95,7 @@ def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _free(key: str) -> bool:
+    if key == POLICY:
+        return False
     first, _, rest = key.partition(".")
     return first in FREE or (first == "trainer" and rest in FREE_ARGUMENTS)

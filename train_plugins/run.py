@@ -167,7 +167,8 @@ def train(
     output, wanted = ready.output, ready.recipe
     counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
               "dropped": ready.encoded.dropped}  # fmt: skip
-    described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes)
+    before = lineage.read(start) if start else {}
+    described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes, before)
     args = configuration(ready.stage.config(wanted), ready.arguments, wanted)
     trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
 
@@ -186,7 +187,6 @@ def train(
             state.best_metric, state.best_global_step = best.average, best.step
 
     progress = Progress()
-    before = lineage.read(start) if start else {}
     checkpoints = Checkpoints(described, lambda: int(trainer._total_train_tokens), saved, before)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
