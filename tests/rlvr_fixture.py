@@ -51,12 +51,12 @@ class Coin:
         return [verdict(call.response, call.row["row"]) for call in calls]
 
 
-def make_models(folder: Path) -> None:
+def make_models(folder: Path, **shape: Any) -> None:
     """`tiny`, a policy that ends its text after a few tokens, and `reward`, a sequence classifier with one label."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-    make_tiny_model(folder / "tiny")
+    make_tiny_model(folder / "tiny", **shape)
     file = folder / "tiny/generation_config.json"
     settings = json.loads(file.read_text())
     config = LlamaConfig.from_pretrained(folder / "tiny", num_labels=1)

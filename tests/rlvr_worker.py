@@ -1,7 +1,7 @@
 """One process of several: RLVR on fixed responses; writes losses, gradients and weights. Run by
-test_rlvr_processes.py.
+test_rlvr_processes.py. Words: lora, fsdp, checkpointing.
 
-    python -m torch.distributed.run --nproc_per_node 2 tests/rlvr_worker.py FOLDER OUT ALGORITHM [fsdp] [checkpointing]
+    python -m torch.distributed.run --nproc_per_node 2 tests/rlvr_worker.py FOLDER OUT ALGORITHM [WORD…]
 """
 
 from __future__ import annotations
@@ -32,17 +32,19 @@ def answers(prompts: list[list[int]], ends: list[int]) -> list[list[int]]:
     return found
 
 
-def train(folder: Path, algorithm: str, sharded: bool, checkpointing: bool) -> dict[str, Any]:
+def train(folder: Path, algorithm: str, adapter: bool, sharded: bool, checkpointing: bool) -> dict[str, Any]:
     """Two rollouts of eight responses, two steps on each."""
     world = plan.world_size()
+    rate = (1e-4 if adapter else 1e-3) if algorithm == "ppo" else 1e-5  # or all ratios leave the clip
     settings = {"per_device_train_batch_size": 2, "num_iterations": 2, "gradient_checkpointing": checkpointing,
-                "learning_rate": 1e-3 if algorithm == "ppo" else 1e-5}  # fmt: skip  # or all ratios leave the clip
-    own = folder / f"{algorithm}-{world}-{sharded}-{plan.is_main()}"
+                "learning_rate": rate}  # fmt: skip
+    name = f"{algorithm}-{world}-{adapter}-{sharded}-{checkpointing}"
+    own = folder / f"{name}-{plan.is_main()}"
     own.mkdir(exist_ok=True)
     value = {"value_model": str(folder / "reward")} if algorithm == "ppo" else {}
     rows = prompt_rows(16 if algorithm == "ppo" else 4)
     wanted = make_rlvr(own, algorithm, rows, model=str(folder / "tiny"), trainer=settings, rlvr=value,
-                       output=str(folder / f"out-{algorithm}-{world}-{sharded}"))  # fmt: skip
+                       output=str(folder / f"out-{name}"), **({"lora": {"r": 4}} if adapter else {}))  # fmt: skip
     stage = stages.find("rlvr")
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
@@ -59,18 +61,18 @@ def train(folder: Path, algorithm: str, sharded: bool, checkpointing: bool) -> d
     keep = Keep()
     trainer.add_callback(keep)
     trainer.train()
-    trainer.save_model(str(folder / f"saved-{algorithm}-{world}-{sharded}-{checkpointing}"))
+    trainer.save_model(str(folder / f"saved-{name}"))
     return {
         "history": [entry for entry in trainer.state.log_history if "loss" in entry],
         "gradients": keep.steps,
         "type": str(trainer.accelerator.distributed_type.value),
-        "saved": str(folder / f"saved-{algorithm}-{world}-{sharded}-{checkpointing}"),
+        "saved": str(folder / f"saved-{name}"),
     }
 
 
 def main() -> None:
     folder, out, algorithm = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    found = train(folder, algorithm, "fsdp" in sys.argv[4:], "checkpointing" in sys.argv[4:])
+    found = train(folder, algorithm, *(word in sys.argv[4:] for word in ("lora", "fsdp", "checkpointing")))
     if plan.is_main():
         torch.save(found, out)
 

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from processes import FSDP, work
 from rlvr_fixture import make_models
-from train_fixture import need_trl, weights
+from safetensors.torch import load_file
+from train_fixture import need_trl
+
+from train_plugins.value_model import FOLDER
 
 need_trl()
 pytestmark = pytest.mark.long
@@ -35,10 +38,12 @@ def result(folder: Path, processes: int, *words: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("words", "kind"),
     [(("ppo",), "MULTI_CPU"), (("ppo", "checkpointing"), "MULTI_CPU"), (("ppo", "fsdp"), "FSDP"),
-     (("grpo",), "MULTI_CPU"), (("rloo",), "MULTI_CPU")],
+     (("grpo",), "MULTI_CPU"), (("rloo",), "MULTI_CPU"), (("ppo", "lora"), "MULTI_CPU"),
+     (("ppo", "lora", "fsdp"), "FSDP"), (("grpo", "lora"), "MULTI_CPU")],
 )  # fmt: skip
 def test_two_processes_are_one(folder: Path, words: tuple[str, ...], kind: str) -> None:
-    one, two = result(folder, 1, words[0]), result(folder, 2, *words)
+    adapter = "lora" in words
+    one, two = result(folder, 1, words[0], *(["lora"] if adapter else [])), result(folder, 2, *words)
     assert two["type"] == kind
     assert len(one["history"]) == 4
     for mine, other in zip(two["history"], one["history"], strict=True):
@@ -47,11 +52,12 @@ def test_two_processes_are_one(folder: Path, words: tuple[str, ...], kind: str) 
     for mine, other in zip(two["gradients"], one["gradients"], strict=True):
         assert mine.keys() == other.keys()
         for inside in (False, True) if words[0] == "ppo" else (False,):
-            names = [name for name in other if name.startswith("value_model.") == inside]
+            names = [name for name in other if (FOLDER in name) == inside]
             largest = max(float(other[name].abs().max()) for name in names)
             assert largest > 0
             assert max(float((mine[name] - other[name]).abs().max()) for name in names) / largest < 1e-5
     for part in ("", "value_model") if words[0] == "ppo" else ("",):
-        ends = [weights(Path(found["saved"]) / part) for found in (two, one)]
+        file = "adapter_model.safetensors" if adapter and not part else "model.safetensors"
+        ends = [load_file(Path(found["saved"]) / part / file) for found in (two, one)]
         assert ends[0].keys() == ends[1].keys()
         assert all(bool((ends[0][name] - ends[1][name]).abs().max() < 1e-4) for name in ends[1])

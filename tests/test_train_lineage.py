@@ -118,7 +118,7 @@ def test_what_a_stage_added_to_its_card_stays(tmp_path: Path) -> None:
     lineage.write(tmp_path, LINEAGE, 5, 10, 1.0)
     wanted = recipe.Evaluation(tasks=("gsm8k",))
     result = {"step": 5, "checkpoint": str(tmp_path), "run": "r", "tasks": {"tulu3_gsm8k": 0.5}, "average": 0.5}
-    (tmp_path / evaluation.FILE).write_text(json.dumps(result) + "\n")
+    (tmp_path / evaluation.FILE).write_text(json.dumps({**result, "asked": evaluation.asked(wanted)}) + "\n")
     card = tmp_path / "README.md"
     card.write_text(card.read_text() + "\n## Reward, KL and dev\n\n| 5 |\n")
     for _ in range(2):  # a finished stage that is resumed writes its scores into the card

@@ -68,7 +68,7 @@ def test_preference_stages_take_adapters(folder: Path, kind: str, own: dict[str,
 
 def test_adapters_that_make_no_sense_are_refused() -> None:
     refused(lambda: lora.check(lora.Lora(r=0), "sft"), "r must be at least 1", UsageError)
-    refused(lambda: lora.check(lora.Lora(), "rlvr"), "rlvr trains all weights", UsageError)
+    refused(lambda: lora.check(lora.Lora(), "distil"), "distil trains all weights", UsageError)
 
 
 class Fake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from train_fixture import need_trl, refused, weights
 
 from olmes_suite.errors import StageRefused, UsageError
 from train_plugins import lineage
+from train_plugins.value_model import WRAPPED
 
 need_trl()
 pytestmark = pytest.mark.long
 __all__ = ["folder"]
+LORA = {"lora": {"r": 4}}
 
 
 def one_update(trainer: Any, at: int) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]], float]:
@@ -28,8 +31,9 @@ def one_update(trainer: Any, at: int) -> tuple[dict[str, Any], dict[str, Any], l
     class Keep(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, model=None, **_):
             if state.global_step == at:
-                seen["gradients"] = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-                seen["weights"] = {n: p.detach().clone() for n, p in model.named_parameters()}
+                named = {n.removeprefix(WRAPPED): p for n, p in model.named_parameters()}
+                seen["gradients"] = {n: p.grad.clone() for n, p in named.items() if p.grad is not None}
+                seen["weights"] = {n: p.detach().clone() for n, p in named.items()}
                 seen["passes"] = [
                     {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in one.items()}
                     for one in trainer._buffered_inputs
@@ -52,6 +56,30 @@ def responses(passes: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]
     return found
 
 
+class Adapted:
+    """A policy with rank 4 updates B A of its linear layers, each times alpha / r, by torch alone, in 64 bits."""
+
+    def __init__(self, model: Any, now: dict[str, Any]) -> None:
+        self.model = copy.deepcopy(model).double()
+        self.adapter = {n: v.double().requires_grad_() for n, v in now.items() if "lora_" in n}
+        for name, weight in model.state_dict().items():  # the base is where it was, bit for bit
+            same = now.get(name.replace(".weight", ".base_layer.weight"), now.get(name))
+            assert same is None or bool((same == weight).all())
+
+    def __call__(self, ids: Any) -> Any:
+        from torch.func import functional_call
+
+        weights = dict(self.model.named_parameters())
+        for name in [n for n in self.adapter if ".lora_A." in n]:
+            layer = name.split(".lora_A.")[0]
+            update = self.adapter[f"{layer}.lora_B.default.weight"] @ self.adapter[name]
+            weights[f"{layer}.weight"] = weights[f"{layer}.weight"].detach() + 32 / 4 * update
+        return functional_call(self.model, weights, (ids,))
+
+    def named_parameters(self) -> Any:
+        return self.adapter.items()
+
+
 class ByHand:
     """Policies and value models, and the quantities that the formulas are made of, one response at a time."""
 
@@ -67,7 +95,11 @@ class ByHand:
         self.old, self.policy = policy(), policy()
         self.old_critic, self.critic = critic(), critic()
         inside = {n.removeprefix("value_model."): v for n, v in now.items() if n.startswith("value_model.")}
-        self.policy.load_state_dict({n: v for n, v in now.items() if not n.startswith("value_model.")})
+        own = {n: v for n, v in now.items() if not n.startswith("value_model.")}
+        if any("lora_" in n for n in own):
+            self.policy = Adapted(self.policy, own)
+        else:
+            self.policy.load_state_dict(own)
         if inside:
             self.critic.load_state_dict(inside)
         self.tokenizer, self.ends = trainer._tokenizer, trainer.eos_token_ids
@@ -103,6 +135,7 @@ def far(found: dict[str, Any], wanted: dict[str, Any]) -> float:
     worst = 0.0
     for inside in (False, True):
         names = [name for name in wanted if name.startswith("value_model.") == inside and wanted[name] is not None]
+        assert {name for name in found if name.startswith("value_model.") == inside} == set(names)
         if names:
             scale = max(float(wanted[name].abs().max()) for name in names)
             assert scale > 0
@@ -110,13 +143,13 @@ def far(found: dict[str, Any], wanted: dict[str, Any]) -> float:
     return worst
 
 
-@pytest.mark.parametrize("at", [0, 1])
-def test_ppo_is_its_formula(folder: Path, at: int) -> None:
+@pytest.mark.parametrize(("at", "keys"), [(0, {}), (1, {}), (1, LORA)])
+def test_ppo_is_its_formula(folder: Path, at: int, keys: dict[str, Any]) -> None:
     """Equations of the Tülu 3 paper's §6 and of PPO, in double loops; `at` 1: the second pass, ratios off 1."""
     import torch
 
     settings = {"max_steps": 2, "num_iterations": 2, "max_grad_norm": 0.0, "learning_rate": 3e-3}
-    trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(8), trainer=settings, rlvr={"beta": 0.3}))
+    trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(8), trainer=settings, rlvr={"beta": 0.3}, **keys))
     found, now, passes, loss = one_update(trainer, at)
     hand = ByHand(folder, trainer, now)
     rollout, advantages, parts = responses(passes), [], []
@@ -174,12 +207,13 @@ def test_the_kl_is_in_the_reward_of_each_token(folder: Path) -> None:
     assert entry["rlvr/kl"] == pytest.approx(sum(whole) / len(whole), rel=1e-4)
 
 
+@pytest.mark.parametrize("keys", [{}, LORA])
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
-def test_grpo_and_rloo_are_their_formulas(folder: Path, algorithm: str) -> None:
+def test_grpo_and_rloo_are_their_formulas(folder: Path, algorithm: str, keys: dict[str, Any]) -> None:
     import torch
 
     settings = {"max_steps": 2, "num_iterations": 2, "max_grad_norm": 0.0, "learning_rate": 2e-4}
-    wanted = make_rlvr(folder, algorithm, prompt_rows(4), batch_size=16, trainer=settings, rlvr={"beta": 0.2})
+    wanted = make_rlvr(folder, algorithm, prompt_rows(4), batch_size=16, trainer=settings, rlvr={"beta": 0.2}, **keys)
     trainer = rlvr_trainer(wanted)
     found, now, passes, loss = one_update(trainer, 1)
     hand = ByHand(folder, trainer, now)
@@ -212,11 +246,17 @@ def test_grpo_and_rloo_are_their_formulas(folder: Path, algorithm: str) -> None:
     assert far(found, hand.gradients()) < 1e-5
 
 
-@pytest.mark.parametrize(("algorithm", "kill"), [("ppo", 2), ("ppo", 6), ("grpo", 3), ("rloo", 7)])
-def test_a_stage_killed_inside_a_cycle_ends_as_an_unbroken_one(folder: Path, algorithm: str, kill: int) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "kill", "adapter"),
+    [("ppo", 2, {}), ("ppo", 6, {}), ("grpo", 3, {}), ("rloo", 7, {}), ("ppo", 2, LORA), ("ppo", 6, LORA),
+     ("grpo", 3, LORA)],
+)  # fmt: skip
+def test_a_stage_killed_inside_a_cycle_ends_as_an_unbroken_one(
+    folder: Path, algorithm: str, kill: int, adapter: dict[str, Any]
+) -> None:
     """Two epochs of one rollout each, four passes over each: killed in the first epoch and in the second."""
     rows = prompt_rows(8 if algorithm == "ppo" else 2)
-    keys: dict[str, Any] = {"trainer": {"num_train_epochs": 2, "save_steps": 1, "num_iterations": 4}}
+    keys: dict[str, Any] = {"trainer": {"num_train_epochs": 2, "save_steps": 1, "num_iterations": 4}, **adapter}
     whole = train_rlvr(folder, algorithm, rows, output=str(folder / "whole"), **keys)
     broken = folder / "broken"
     with pytest.raises(KeyboardInterrupt):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ from models_fixture import (
     make_tiny_model,
     one_line,
 )
+from test_workers_runs import children, only_run, wait_for
 
 from olmes_suite.errors import UsageError
 from olmes_suite.models import vllm_engine
@@ -94,10 +97,12 @@ def sent(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return prompts
 
 
-def children(process: int) -> list[int]:
-    """The processes that this one has started."""
-    told = Path(f"/proc/{process}/task/{process}/children").read_text()
-    return [int(child) for child in told.split()]
+def alive(process: int) -> bool:
+    """It runs; one that has ended and that nobody has asked about yet does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 class TestParity:
@@ -281,6 +286,46 @@ class TestRuns:
         lines = (Path(finished["path"]) / "responses/tulu3_gsm8k.jsonl").read_text().splitlines(keepends=True)
         assert set(before[:-1]) <= set(lines)  # a finished file is in the order of the requests
         assert sorted(json.loads(line)["doc_id"] for line in lines) == list(range(30))
+
+
+class TestWorkers:
+    """Two engines, each in processes of its own, as users run them."""
+
+    def test_one_is_killed_and_the_files_are_those_of_one_engine(
+        self, tiny: Path, shared: list[str], cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+    ) -> None:
+        command = ["eval", "--model", tiny, "--backend", "vllm", "--task", "gsm8k", "--task", "drop"]
+        command += ["--data", "sample", "--model-args", ARGS_TEXT]
+        status, _, told = cli(*command, "--runs", tmp_path / "alone")
+        assert status == 0, told
+        command += ["--runs", tmp_path / "two", "--workers", "2", "--batch-size", "1"]
+        run = subprocess.Popen(
+            [sys.executable, "-m", "olmes_suite.cli.main", *map(str, command)],
+            env=environment(tmp_path, VLLM_ENABLE_V1_MULTIPROCESSING="1"),  # as users run it
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: run.poll() is not None or any(file.stat().st_size for file in responses(tmp_path / "two")))
+        workers = [pid for pid in children(run.pid) if b"workers.serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        engines = [engine for worker in workers for engine in children(worker)]
+        os.kill(workers[0], signal.SIGKILL)
+        told = run.communicate(timeout=300)[1]
+        assert run.returncode == 0, told
+        assert len(workers) == 2
+        assert len(engines) >= 2
+        assert "requests that it had go to another" in told
+        ours, theirs = only_run(tmp_path / "two"), only_run(tmp_path / "alone")
+        for name in ("results.json", "responses/tulu3_gsm8k.jsonl", "responses/tulu3_drop.jsonl"):
+            assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+        engine = json.loads((ours / "manifest.json").read_text())["engine"]
+        assert engine["workers"] == {"kind": "processes", "count": 2, "died": 1, "lost": 0}
+        wait_for(lambda: not any(alive(pid) for pid in (*workers, *engines)), 30)
+
+
+def responses(runs: Path) -> list[Path]:
+    """The files of a run that goes on."""
+    return list(runs.glob(".unfinished/*/responses/*.jsonl"))
 
 
 class TestBadInput:

@@ -89,6 +89,11 @@ class TestBoard:
         sizes = [len(board.take().positions) for _ in range(12)]
         assert sizes[0] == 25 and sizes == sorted(sizes, reverse=True) and sizes[-1] <= 3
 
+    def test_few_requests_are_shared_by_all_workers(self):
+        requests = asks(10)
+        board = Board(requests, seeds_for(requests), 3, 256)
+        assert [len(board.take().positions) for _ in range(3)] == [4, 4, 2]
+
     def test_samples_on_disk_are_left_out(self):
         board = Board(asks(2, 3), [[None, 7, None], [None, None, None]], 1, 1)
         piece = board.take()
@@ -120,6 +125,10 @@ class TestBoard:
         assert found[0].positions == first.positions
 
 
+FREE = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""vLLM would bind all engines to the same processors."""
+
+
 class TestPlaces:
     def test_gpus_are_dealt_in_groups(self):
         env = {"CUDA_VISIBLE_DEVICES": "4,5,6,7"}
@@ -138,8 +147,19 @@ class TestPlaces:
     def test_the_processor_is_shared(self):
         cores = len(os.sched_getaffinity(0))
         assert assign(1, 1, "cpu", {"CUDA_VISIBLE_DEVICES": "0"}) == [{"OMP_NUM_THREADS": str(cores)}]
-        assert assign(2, 1, None, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "3"}) == [{}, {}]
-        assert threads(1000, {}) == {"OMP_NUM_THREADS": "1"}
+        assert assign(2, 1, None, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "3"}) == [FREE, FREE]
+        assert threads(1000, {}) == {"OMP_NUM_THREADS": "1", **FREE}
+        assert threads(2, {"OMP_NUM_THREADS": "3", "VLLM_CPU_OMP_THREADS_BIND": "0-1"}) == {}
+
+    def test_the_memory_is_shared_by_engines_on_a_processor(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        made = []
+        monkeypatch.setattr("olmes_suite.workers.open.Fleet", lambda makers, *_: made.append(makers[0].args[0]))
+        for count, more in ((2, {}), (4, {}), (4, {"gpu_memory_utilization": 0.1})):
+            open_fleet(Crew(workers=count), "vllm", "m", {"model_args": more}, print)
+        assert [one.options["model_args"] for one in made] == [
+            {}, {"gpu_memory_utilization": 0.15}, {"gpu_memory_utilization": 0.1}
+        ]  # fmt: skip
 
     def test_what_nvidia_smi_lists(self):
         text = """GPU 0: A (UUID: GPU-aa)\nGPU 1: B (UUID: GPU-bb)

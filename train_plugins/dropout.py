@@ -13,7 +13,9 @@ def switch_off(model: Any) -> None:
     TRL's `disable_dropout` reaches layers of their own only. Many models (Llama's attention among them) keep the
     probability as a number on a module, or read it from the configuration in each pass.
     """
-    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
+    configs = {
+        id(found): found for module in model.modules() if hasattr(found := getattr(module, "config", 0), "__dict__")
+    }
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0

@@ -13,11 +13,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmes_suite.hooks import Stage, hookimpl
+from olmes_suite.runs.store import write_text
 from train_plugins import lineage
 from train_plugins.lora import is_adapter
 from train_plugins.recipe import Evaluation
@@ -42,6 +43,8 @@ class Result:
     average: float | None
     """Unweighted mean of the tasks; None unless each has its score."""
     error: str | None = None
+    asked: str | None = None
+    """What was asked; averages are compared where it is the same."""
 
 
 class Evaluator:
@@ -56,6 +59,7 @@ class Evaluator:
         self.process: subprocess.Popen[str] | None = None
         self.started: set[int] = set()
         self.closed = False
+        self.finished = False
 
     @hookimpl
     def olmes_after_checkpoint(self, stage: Stage, checkpoint: Path) -> None:
@@ -75,6 +79,7 @@ class Evaluator:
     def _finish(self, checkpoint: Path, run: Mapping[str, Any]) -> None:
         self._start(checkpoint, int(run["step"]))
         self.wait()
+        self.finished = True
         best = self.best()
         if best is not None and best.step == int(run["step"]):  # the output itself is the best
             shutil.rmtree(self.output / BEST, ignore_errors=True)
@@ -82,18 +87,26 @@ class Evaluator:
         lineage.rewrite_card(checkpoint, run, scores)
 
     def catch_up(self) -> None:
-        """What an earlier start of the stage saved and did not evaluate; of a finished stage, wait for it."""
+        """What an earlier start of the stage saved and did not evaluate; of a finished stage, wait for it.
+
+        A checkpoint that was rotated away before its turn lies in the links that the earlier start has left.
+        """
+        left = sorted((self.output / LINKS).glob("*"))
         finished = (self.output / lineage.FILE).is_file()
         if finished:
             self._start(self.output, int(lineage.read(self.output)["step"]))
         for checkpoint in lineage.whole_checkpoints(self.output):
             self._periodic(checkpoint)
+        for folder in left:
+            self._go_on(folder)
+        self._mend()
         if finished:
             self._finish(self.output, lineage.read(self.output))
 
     def results(self) -> list[Result]:
-        """What is done so far, by step."""
-        return sorted(self.done, key=lambda result: result.step)
+        """What is done so far of what is asked now, by step; `eval` may have changed since an earlier start."""
+        now = asked(self.wanted)
+        return sorted((one for one in self.done if one.asked == now), key=lambda result: result.step)
 
     def best(self) -> Result | None:
         """The evaluated checkpoint with the highest average; the earlier of equals."""
@@ -112,15 +125,30 @@ class Evaluator:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
         self.pool.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self.output / LINKS, ignore_errors=True)
+        if self.finished:  # else a later start goes on with them
+            shutil.rmtree(self.output / LINKS, ignore_errors=True)
 
     def _start(self, checkpoint: Path, step: int) -> None:
-        if step in self.started or any(result.step == step and result.error is None for result in self.done):
+        if self._is_asked(step):
             return
         self.started.add(step)
         last = checkpoint == self.output
         folder = checkpoint if last else link(checkpoint, self.output / LINKS / f"{self.output.name}-step{step}")
         self.waiting.append(self.pool.submit(self._evaluate, folder, checkpoint, step))
+
+    def _go_on(self, folder: Path) -> None:
+        """Evaluate what lies in the links of an earlier start, unless its checkpoint is there or it is done."""
+        step = step_of(folder)
+        if step is None or (self._is_asked(step) and step not in self.started):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif step not in self.started:
+            self.started.add(step)
+            checkpoint = self.output / f"checkpoint-{step}"
+            self.waiting.append(self.pool.submit(self._evaluate, folder, checkpoint, step))
+
+    def _is_asked(self, step: int) -> bool:
+        """It is evaluated, or will be."""
+        return step in self.started or any(one.step == step and one.error is None for one in self.results())
 
     def _evaluate(self, folder: Path, checkpoint: Path, step: int) -> None:
         said, complained, status = "", "", 0
@@ -130,10 +158,9 @@ class Evaluator:
             said, complained, status = self._call(command(self.wanted, folder))
         if self.closed:
             return
-        result = judged(said, complained, status, str(checkpoint), step)
-        self.done.append(result)
-        with (self.output / FILE).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(asdict(result)) + "\n")
+        result = replace(judged(said, complained, status, str(checkpoint), step), asked=asked(self.wanted))
+        self.done = [one for one in self.done if one.step != step] + [result]
+        write_text(self.output / FILE, "".join(json.dumps(asdict(one)) + "\n" for one in self.done))
         shown = "failed: " + result.error if result.error else "average " + _percent(result.average)
         print(f"evaluation of step {step}: {shown}", file=sys.stderr)
         if folder != checkpoint:
@@ -148,6 +175,19 @@ class Evaluator:
         said, complained = self.process.communicate()
         return said, complained, self.process.returncode
 
+    def _mend(self) -> None:
+        """Make `best` where an earlier start was killed before it had done so."""
+        best = self.best()
+        if best is None or Path(best.checkpoint) == self.output or step_of(self.output / BEST) == best.step:
+            return
+        if Path(best.checkpoint).is_dir():
+            self.waiting.append(self.pool.submit(self._keep, best))
+
+    def _keep(self, best: Result) -> None:
+        folder = link(Path(best.checkpoint), self.output / LINKS / f"{self.output.name}-step{best.step}")
+        if not is_adapter(folder) or self._call(merging(folder))[2] == 0:
+            self._put_away(folder, best)
+
     def _put_away(self, folder: Path, result: Result) -> None:
         """The linked files of the best checkpoint so far become `best`, whatever is rotated away; others go."""
         best = self.best()
@@ -157,9 +197,19 @@ class Evaluator:
         shutil.rmtree(folder, ignore_errors=True)
 
     def best_folder(self, best: Result) -> Path:
-        """Where the best checkpoint lies now."""
-        named = Path(best.checkpoint)
-        return named if named.is_dir() or not (self.output / BEST).is_dir() else self.output / BEST
+        """Where the best checkpoint lies now, whole: its own folder may be rotated away, or hold an adapter alone."""
+        kept = self.output / BEST
+        return kept if step_of(kept) == best.step else Path(best.checkpoint)
+
+
+def asked(wanted: Evaluation) -> str:
+    """What decides an average: the tasks and how many of their documents."""
+    return " ".join([*([wanted.suite] if wanted.suite else []), *wanted.tasks, f"limit={wanted.limit}"])
+
+
+def step_of(folder: Path) -> int | None:
+    """The step of a checkpoint of ours; None where there is none."""
+    return int(lineage.read(folder)["step"]) if (folder / lineage.FILE).is_file() else None
 
 
 def evaluate(wanted: Evaluation, model: str) -> Result:
@@ -241,9 +291,10 @@ def read_results(file: Path) -> list[Result]:
 
 def link(checkpoint: Path, folder: Path) -> Path:
     """Hard links (copies, where the disk has none) of a checkpoint's model files in `folder`; returns it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in checkpoint.iterdir():
-        if file.is_file() and not file.name.startswith(NOT_THE_MODEL) and not (folder / file.name).exists():
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in sorted(checkpoint.iterdir(), key=lambda file: file.name == lineage.FILE):  # the lineage is last: whole
+        if file.is_file() and not file.name.startswith(NOT_THE_MODEL):
             try:
                 os.link(file, folder / file.name)
             except OSError:

@@ -1,19 +1,15 @@
-"""What a stage will do, known before a weight is loaded: batch, steps, tokens, an estimate of the memory."""
+"""What a stage will do, known before a weight is loaded: processes, batch, steps, tokens."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import DataError, UsageError
-
-GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +60,12 @@ def check_world(accelerator: Any) -> None:
         raise UsageError(f"--launch-config asks for FSDP, and accelerate would run {kind} here: FSDP needs GPUs")
 
 
+def is_sharded() -> bool:
+    """FSDP or DeepSpeed were asked for: no process need hold the whole model."""
+    asked = (os.environ.get(f"ACCELERATE_USE_{kind}", "") for kind in ("FSDP", "DEEPSPEED"))
+    return any(value.lower() in ("1", "true") for value in asked)
+
+
 def accumulation(batch_size: int | None, arguments: Mapping[str, Any], processes: int) -> int:
     """Gradient accumulation steps that give `batch_size` rows a step. Raises UsageError where it does not divide."""
     if batch_size is None:
@@ -93,35 +95,3 @@ def plan(rows: int, tokens: int, arguments: Mapping[str, Any], processes: int) -
     limit = int(arguments.get("max_steps", -1))
     steps = limit if limit > 0 else math.ceil(epochs * a_epoch)
     return Plan(rows, batch, accumulated, processes, steps, round(tokens * steps / a_epoch))
-
-
-def memory(model: str, arguments: Mapping[str, Any], length: int) -> str:
-    """A rough estimate in words: weights, gradients and AdamW's two moments in 32 bits, and one pass's activations.
-
-    16 bytes a parameter; with checkpointing one hidden state a layer is kept, and about 34 values a hidden unit of one
-    layer while it is recomputed (Korthikanti et al. 2022, without the attention matrix).
-    """
-    folder = Path(model)
-    parameters = count_parameters(folder)
-    if parameters is None:
-        return "memory: unknown before the checkpoint is on this machine"
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    hidden, layers = int(config.get("hidden_size", 0)), int(config.get("num_hidden_layers", 0))
-    width = 2 if arguments.get("bf16") or arguments.get("fp16") else 4
-    tokens = int(arguments.get("per_device_train_batch_size", 8)) * length
-    kept = layers + 34 if arguments.get("gradient_checkpointing", True) else 34 * layers
-    states, activations = 16 * parameters / GIB, tokens * hidden * kept * width / GIB
-    return (
-        f"memory: about {states:.1f} GiB for {parameters / 1e6:.1f} million parameters with gradients and AdamW in "
-        f"32 bits (divided by the processes under FSDP or ZeRO-3), {activations:.1f} GiB of activations a process"
-    )
-
-
-def count_parameters(folder: Path) -> int | None:
-    """Parameters, by the headers of the safetensors files; None where there are none."""
-    total = 0
-    for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return total or None

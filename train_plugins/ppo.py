@@ -44,7 +44,8 @@ class Ppo(Rollouts, GRPOTrainer):
         critic = value_model.load(value_source, self.model.dtype)
         if self.args.disable_dropout:
             dropout.switch_off(critic)
-        value_model.attach(self.model, critic.to(self.model.device), self.seen)
+        policy = self.model.get_base_model() if self.adapted else self.model
+        value_model.attach(policy, critic.to(self.model.device), self.seen)
         if self.use_vllm:  # it would not know the value model's weights
             every = self.vllm_generation._iter_named_params
             self.vllm_generation._iter_named_params = lambda: value_model.of_policy(every())

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import load_from_disk
 from trl import DPOTrainer
 
-from train_plugins import losses, reference_logprobs
+from train_plugins import lora, losses, reference_logprobs
 from train_plugins.dpo import DpoKeys
 from train_plugins.watch import Watched
 
@@ -43,6 +43,8 @@ class PreferenceTrainer(Watched, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         """The reference's log-probabilities from the cache, else computed by TRL and kept; SimPO needs none."""
+        if getattr(self.model, "is_quantized", False):
+            lora.settle(self.model, self.args.bf16 or self.args.fp16)
         if self.keys.loss == "simpo":
             return dataset
         first, place = self.accelerator.is_main_process, ""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.models.checkpoint import is_hub_id
-from train_plugins.plan import Plan
+from train_plugins.lora import Lora, keywords
+from train_plugins.memory import Beside
+from train_plugins.plan import Plan, is_sharded
 from train_plugins.stage import Stage, from_trl, is_classifier
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class RlvrKeys:
     """grpo with vllm_server: sample beside the learner, from older weights (TRL's experimental trainer). It has no
     reference model and so no KL term: `beta` must be 0."""
     server: str | None = None
-    """URL of TRL's vLLM server (`trl vllm-serve`), for vllm_server."""
+    """URL of the vLLM server, for vllm_server; docs/training.md has the command that starts one."""
     workers: int = 2
     """Processes that verify, of each training process."""
     timeout: float = 10.0
@@ -125,6 +127,8 @@ class Rlvr(Stage):
             _check_value_model(recipe)
         elif recipe.own.value_model or recipe.own.fresh_head:
             raise UsageError(f"rlvr: {recipe.own.algorithm} has no value model; remove value_model and fresh_head")
+        if recipe.lora is not None:
+            _check_adapter(recipe.lora, recipe.own, arguments)
         _check_rollouts(recipe.own)
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +151,15 @@ class Rlvr(Stage):
         """Prompt and response."""
         return int(recipe.own.max_prompt_length) + int(arguments.get("max_completion_length") or NO_LENGTH)
 
+    def beside(self, recipe: Recipe) -> tuple[Beside, ...]:
+        """The reference, unless the policy without its adapter is the reference; PPO's value model."""
+        own, found = recipe.own, []
+        if own.beta and recipe.lora is None:
+            found.append(Beside(recipe.model, trained=False))
+        if own.algorithm == "ppo":
+            found.append(Beside(own.value_model or recipe.model, trained=True))
+        return tuple(found)
+
     def encode(self, rows: Any, tokenizer: Any, limit: int | None, processes: int | None) -> Encoded:
         """{"prompt", "verifier", "truth", "extra", "row"}; rows with a prompt over the limit are dropped."""
         from train_plugins.prompts import encode_prompts
@@ -164,20 +177,23 @@ class Rlvr(Stage):
         return (Watching(output, recipe.eval.every if recipe.eval else None),)
 
     def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
-        """The trainer of the recipe's algorithm."""
+        """The trainer of the recipe's algorithm, its vLLM started or reached."""
+        from train_plugins import vllm_rollouts
+
         common = {"model": recipe.model, "args": args, "train_dataset": rows, "processing_class": tokenizer,
-                  "keys": recipe.own}  # fmt: skip
+                  "keys": recipe.own, **keywords(recipe.lora, self.name)}  # fmt: skip
         if recipe.own.asynchronous:
             from train_plugins.asynchronous import AsyncGrpo
 
             return AsyncGrpo(**common)
-        if recipe.own.algorithm != "ppo":
-            from train_plugins.rollouts import Grpo, Rloo
+        with vllm_rollouts.starting(recipe.own, args.max_completion_length or NO_LENGTH, has_gpu()):
+            if recipe.own.algorithm != "ppo":
+                from train_plugins.rollouts import Grpo, Rloo
 
-            return {"grpo": Grpo, "rloo": Rloo}[recipe.own.algorithm](**common)
-        from train_plugins.ppo import Ppo
+                return {"grpo": Grpo, "rloo": Rloo}[recipe.own.algorithm](**common)
+            from train_plugins.ppo import Ppo
 
-        return Ppo(**common, value_source=recipe.own.value_model or recipe.model)
+            return Ppo(**common, value_source=recipe.own.value_model or recipe.model)
 
 
 def rollout_size(arguments: Mapping[str, Any], processes: int) -> tuple[int, int]:
@@ -277,6 +293,27 @@ def _json(file: Path) -> dict[str, Any]:
     return found
 
 
+def _check_adapter(adapter: Lora, own: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+    """What TRL cannot do with adapters, or would leave out without a word."""
+    if own.asynchronous:
+        raise UsageError("rlvr.asynchronous trains all weights; remove lora or asynchronous")
+    if adapter.dropout and arguments.get("disable_dropout"):
+        raise UsageError(
+            f"lora.dropout {adapter.dropout}: rlvr switches all dropout off; remove it, or say "
+            "trainer.disable_dropout: false"
+        )
+    if arguments.get("sync_ref_model"):
+        raise UsageError("trainer.sync_ref_model: with lora the reference is the base, which stays as it is")
+    if own.rollouts == "transformers":
+        return
+    if adapter.bits:
+        raise UsageError(f"rlvr.rollouts {own.rollouts} takes whole weights; with lora.bits sample by transformers")
+    if is_sharded():
+        raise UsageError(
+            f"rlvr.rollouts {own.rollouts} with lora needs each process to hold the whole model: no FSDP, no DeepSpeed"
+        )
+
+
 def _check_asynchronous(own: RlvrKeys) -> None:
     if own.algorithm != "grpo" or own.rollouts != "vllm_server":
         raise UsageError("rlvr.asynchronous is for `algorithm: grpo` with `rollouts: vllm_server`")
@@ -309,12 +346,12 @@ def _check_server(url: str | None) -> None:
     if not has_gpu():
         raise UsageError("rlvr.rollouts vllm_server sends the weights by NCCL, which needs a GPU in this process")
     try:
-        with urllib.request.urlopen(url.rstrip("/") + "/health/", timeout=10):
+        with urllib.request.urlopen(url.rstrip("/") + "/health", timeout=10):
             pass
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"the vLLM server {url} does not answer ({' '.join(str(error).split())[:150]}); start it with `trl "
-            "vllm-serve --model …`"
+            f"the vLLM server {url} does not answer ({' '.join(str(error).split())[:150]}); start it with "
+            """`VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}'`"""
         ) from None
 
 

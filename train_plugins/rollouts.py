@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import is_peft_model, send_to_device
 from trl import GRPOTrainer, RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from olmes_suite.errors import StageRefused
-from train_plugins import advantages, dropout
+from train_plugins import advantages, dropout, lora, vllm_rollouts
 from train_plugins.verifiers import Call, Verifiers
 from train_plugins.watch import Watched
 
@@ -55,6 +55,9 @@ class Rollouts(Watched):
         for model in (self.model, getattr(self, "ref_model", None)):  # type: ignore[attr-defined]
             if model is not None and self.args.disable_dropout:  # type: ignore[attr-defined]
                 dropout.switch_off(model)
+        self.adapted: bool = is_peft_model(self.model)  # type: ignore[attr-defined]
+        if self.adapted and self.use_vllm:  # type: ignore[attr-defined]
+            self.vllm_generation._iter_named_params = lambda: lora.merged(self.model)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train with the verifiers' workers running."""
@@ -140,14 +143,8 @@ class Rollouts(Watched):
     def _sampling(self) -> Iterator[None]:
         """What can go wrong while sampling, in one line."""
         try:
-            yield
-        except OSError as error:
-            if self.keys.rollouts != "vllm_server":
-                raise
-            raise StageRefused(
-                f"the vLLM server {self.keys.server} does not answer ({' '.join(str(error).split())[:150]}); start it "
-                "again, then go on with --resume"
-            ) from None
+            with vllm_rollouts.sampling(self.keys):
+                yield
         except RuntimeError as error:
             if "probability tensor" not in str(error):  # torch.multinomial's words for NaN, inf or a negative number
                 raise

@@ -12,7 +12,7 @@ from typing import Any
 from olmes_suite import hooks
 from olmes_suite.errors import StageRefused, UsageError
 from olmes_suite.hooks import StageData
-from train_plugins import data, encoding, gate, lineage, lora, offload, plan, recipe, resume
+from train_plugins import data, encoding, gate, lineage, lora, memory, offload, plan, recipe, resume
 from train_plugins.evaluation import Evaluator
 from train_plugins.stage import Stage, is_classifier
 
@@ -170,8 +170,11 @@ def train(
     before = lineage.read(start) if start else {}
     described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes, before)
     args = configuration(ready.stage.config(wanted), ready.arguments, wanted)
-    trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
+    with lora.explained(wanted.lora):
+        trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
 
+    if wanted.lora and wanted.lora.bits:
+        lora.settle(trainer.model, args.bf16 or args.fp16)
     plan.check_world(trainer.accelerator)
 
     def saved(checkpoint: Path, state: Any) -> None:
@@ -216,6 +219,8 @@ def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[s
         return None
     if adapter:
         lora.merge(part / lora.FOLDER, part)
+        for beside in [path for path in (part / lora.FOLDER).iterdir() if path.is_dir()]:  # PPO's value model
+            beside.replace(part / beside.name)
     trainer.state.save_to_json(str(part / "trainer_state.json"))
     for file in part.iterdir():
         if file.is_dir():  # cannot be moved onto one that a killed stage has left
@@ -249,6 +254,7 @@ def _has_gpu() -> bool:
 
 def _quiet() -> None:
     """No bars and warnings of the libraries: the stage says what is to be said."""
+    import logging as plain
     import os
     import warnings
 
@@ -257,6 +263,7 @@ def _quiet() -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl")
+    plain.getLogger("bitsandbytes").setLevel(plain.ERROR)  # a line for each layer and pass without a GPU
     datasets.disable_progress_bars()
     logging: Any = transformers.logging
     logging.set_verbosity_error()
@@ -272,4 +279,5 @@ def dry_run(stage: Stage, wanted: recipe.Recipe) -> list[str]:
     resolved = replace(wanted, trainer=arguments).as_data()
     length = stage.tokens(wanted, arguments)
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).rstrip()
-    return [text, "", *report(ready), plan.memory(wanted.model, arguments, length)]
+    needed = memory.estimate(wanted.model, arguments, length, wanted.lora, stage.beside(wanted))
+    return [text, "", *report(ready), needed]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from olmes_suite.errors import UsageError
 from olmes_suite.models.checkpoint import is_hub_id
-from train_plugins import plan
+from train_plugins import memory, plan
 
 if TYPE_CHECKING:
     from train_plugins.encoding import Encoded
@@ -68,6 +68,10 @@ class Stage(ABC):
     def tokens(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
         """Tokens of the longest row that a forward pass sees, for the estimate of the memory."""
         return int(self.limit(recipe, arguments)[1] or TRL_LENGTH)
+
+    def beside(self, recipe: Recipe) -> tuple[memory.Beside, ...]:
+        """The models in memory beside the one that the stage starts from, for the same estimate."""
+        return ()
 
     def plan(self, encoded: Encoded, arguments: Mapping[str, Any], processes: int) -> plan.Plan:
         """Steps and tokens of the stage. Raises DataError where the rows do not fill one batch."""

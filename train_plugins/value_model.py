@@ -13,10 +13,13 @@ from transformers import AutoModelForSequenceClassification
 from trl.trainer.utils import FusedCausalLMOutput
 
 from olmes_suite.errors import ModelError
+from train_plugins import lora
 
 FOLDER = "value_model"
 """Beside the policy's weights in a checkpoint."""
 PREFIX = FOLDER + "."
+WRAPPED = "base_model.model."
+"""Before the names of all weights where the policy has an adapter (peft's)."""
 
 
 @dataclass
@@ -42,15 +45,17 @@ def load(source: str, dtype: Any) -> Any:
 def attach(policy: Any, value_model: Any, seen: list[torch.Tensor]) -> None:
     """Make the value model a part of the policy: one optimiser, one wrapper, one forward for both.
 
-    `seen` gets the values of each forward pass that computes log-probabilities, as TRL reads only its own fields.
+    `seen` gets the values of each forward pass that computes the policy's log-probabilities, as TRL reads only its own
+    fields. With its adapter switched off the policy is the reference, which has no values.
     """
+    adapter = next(iter(lora.layers(policy).values()), None)
     policy.value_model = value_model
     plain = policy.forward
 
     @functools.wraps(type(policy).forward)  # generate() checks its arguments against this signature
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
         out = plain(*args, fused_lm_head=fused_lm_head, **kwargs)
-        if not fused_lm_head:  # sampling
+        if not fused_lm_head or (adapter is not None and adapter.disable_adapters):  # sampling, or the reference
             return out
         critic = self.value_model
         body = getattr(critic, critic.base_model_prefix)
@@ -69,4 +74,7 @@ def of_policy(named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 def split(state: dict[str, Any], inside: bool) -> dict[str, Any]:
     """The value model's part of a state dict (`inside`), or the policy's."""
-    return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX) == inside}
+    plain = {name: name.removeprefix(WRAPPED) for name in state}
+    if not inside:
+        return {name: value for name, value in state.items() if not plain[name].startswith(PREFIX)}
+    return {plain[name].removeprefix(PREFIX): state[name] for name in state if plain[name].startswith(PREFIX)}

@@ -122,7 +122,7 @@ def start(model: str, arguments: Mapping[str, Any], adapter: str | None = None) 
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     log = Path(tempfile.mkstemp(prefix="olmes-vllm-", suffix=".log")[1])
     try:
-        with _printing_to(log):
+        with printing_to(log):
             engine = _start(arguments)
             lora = import_module("vllm.lora.request").LoRARequest("adapter", 1, adapter) if adapter else None
             started = Engine(model, engine, lora)
@@ -139,7 +139,7 @@ def start(model: str, arguments: Mapping[str, Any], adapter: str | None = None) 
 def _start(arguments: Mapping[str, Any]) -> Any:
     args: Any = import_module("vllm.engine.arg_utils").EngineArgs
     check_names(arguments, [field.name for field in fields(args)], "vLLM")
-    # vLLM's defaults for batch sizes are those of its own `LLM` class only where it is told so: else 128 requests at a time
+    # else vLLM takes 128 requests at a time: its larger defaults are for its own `LLM` class
     usage: Any = import_module("vllm.usage.usage_lib").UsageContext
     engine: Any = import_module("vllm.v1.engine.llm_engine").LLMEngine
     return engine.from_engine_args(args(**arguments), usage_context=usage.LLM_CLASS)
@@ -178,7 +178,7 @@ def _outcome(output: Any) -> Outcome:
 
 
 @contextlib.contextmanager
-def _printing_to(file: Path) -> Iterator[None]:
+def printing_to(file: Path) -> Iterator[None]:
     """What this process and those that it starts print goes to a file; those keep to it."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -20,10 +20,20 @@ def end_with_owner() -> None:
     owner = os.environ.get(OWNER)
     if owner is None or owner == str(os.getpid()):
         return
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_watch, args=(os.getppid(), int(owner)), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+def _watch(parent: int, owner: int) -> None:
+    while os.getppid() == parent and _exists(owner):  # the parent may have ended before this was loaded
         time.sleep(EVERY)
     os._exit(1)
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -38,11 +38,12 @@ class Board:
         self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]], workers: int, least: int
     ) -> None:
         self._requests = requests
-        self._workers, self._least = workers, least
+        self._workers = workers
         self._wanted = [{sample: seed for sample, seed in enumerate(row) if seed is not None} for row in seeds]
         self._width = [len(row) for row in seeds]
         self._groups: deque[list[int]] = deque(_groups(requests, self._wanted))
         self._left = sum(map(len, self._wanted))
+        self._least = min(least, max(1, -(-self._left // workers)))
         self._deaths: Counter[int] = Counter()
         self._number = 0
         self._closed = False

@@ -20,6 +20,8 @@ ALONE = ("oracle", "floor")
 NO_GPU = (*WITHOUT_MODEL, "openai")
 GROUPS = ("tensor_parallel", "tensor_parallel_size", "tp", "pipeline_parallel", "pipeline_parallel_size")
 """Options of engines that take several GPUs: a worker has their product."""
+CPU_SHARE = 0.6
+"""Of the memory of a machine without GPU, what all of its vLLM engines together may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ def open_fleet(
             raise
     count = crew.workers or 1
     places = [threads(count)] * count if backend in NO_GPU else assign(count, each, options.get("device"))
+    if backend == "vllm" and not any("CUDA_VISIBLE_DEVICES" in place for place in places):
+        own = _memory(own, count)
     recipe = Recipe(backend, model, _shared(own, count))
     return Fleet([partial(ProcessWorker, recipe, place) for place in places], "processes", tell)
 
@@ -72,6 +76,14 @@ def group_size(options: Mapping[str, Any]) -> int:
     for name in GROUPS:
         size *= int(options.get(name) or 1)
     return size
+
+
+def _memory(options: dict[str, Any], count: int) -> dict[str, Any]:
+    """A share for each of more than two engines on a processor: one alone takes half of `CPU_SHARE`."""
+    if count > 2:
+        share = {"gpu_memory_utilization": round(CPU_SHARE / count, 4)}
+        return options | {"model_args": share | dict(options.get("model_args") or {})}
+    return options
 
 
 def _shared(options: dict[str, Any], count: int) -> dict[str, Any]:

@@ -63,7 +63,11 @@ def assign(
 
 
 def threads(workers: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The share of the processor that a worker's matrix products may use, unless the user said."""
-    if "OMP_NUM_THREADS" in environ:
-        return {}
-    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}
+    """The share of the processor that a worker's matrix products may use, unless the user said.
+
+    vLLM would bind each engine to the same processors, the machine's first.
+    """
+    wanted = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}
+    if workers > 1:
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    return {name: value for name, value in wanted.items() if name not in environ}
