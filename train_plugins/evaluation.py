@@ -155,7 +155,7 @@ class Evaluator:
         if folder != checkpoint and is_adapter(folder):
             said, complained, status = self._call(merging(folder))
         if status == 0:
-            said, complained, status = self._call(command(self.wanted, folder))
+            said, complained, status = self._call(command(self.wanted, folder, checkpoint))
         if self.closed:
             return
         result = replace(judged(said, complained, status, str(checkpoint), step), asked=asked(self.wanted))
@@ -203,8 +203,10 @@ class Evaluator:
 
 
 def asked(wanted: Evaluation) -> str:
-    """What decides an average: the tasks and how many of their documents."""
-    return " ".join([*([wanted.suite] if wanted.suite else []), *wanted.tasks, f"limit={wanted.limit}"])
+    """What decides an average: the tasks, how many of their documents, and who judges the answers."""
+    judges = {name: getattr(wanted, name) for name in ("judge", "classifier", "encoder")}
+    named = [f"{name}={value}" for name, value in judges.items() if value is not None]
+    return " ".join([*([wanted.suite] if wanted.suite else []), *wanted.tasks, f"limit={wanted.limit}", *named])
 
 
 def step_of(folder: Path) -> int | None:
@@ -224,20 +226,22 @@ def evaluate(wanted: Evaluation, model: str) -> Result:
     return judged(done.stdout, done.stderr, done.returncode, model, 0)
 
 
-def command(wanted: Evaluation, folder: Path | str) -> list[str]:
-    """The command line that evaluates a checkpoint's folder."""
+def command(wanted: Evaluation, folder: Path | str, checkpoint: Path | str | None = None) -> list[str]:
+    """The command line that evaluates a checkpoint's folder. An endpoint is asked for it under its own path,
+    `checkpoint`, where `folder` holds its links."""
+    at_endpoint = wanted.device == "endpoint"
     line = [
         sys.executable,
         "-m",
         "olmes_suite.cli.main",
         "eval",
         "--model",
-        str(folder),
+        str(checkpoint if at_endpoint and checkpoint is not None else folder),
         "--runs",
         wanted.runs,
         "--json",
     ]
-    if wanted.device == "endpoint":
+    if at_endpoint:
         line += ["--backend", "openai", "--base-url", str(wanted.base_url)]
         own = Path(folder) / lineage.FILE
         line += ["--lineage", str(own)] if own.is_file() else []
