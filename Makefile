@@ -58,6 +58,7 @@ slow: $(VENV)/.done
 
 test-vllm: $(VENV_VLLM)/.done
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/test_vllm.py
+	$(VLLM_BIN)/python -m pytest -q -m vllm tests/test_vllm_serve.py
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/test_vllm_rlvr.py
 
 bench: $(VENV)/.done

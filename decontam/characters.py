@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from decontam.eight import HIGH, fold, load, lowest, zeros_below
+from decontam.blocks import BLOCKS, TOKENS, edges, hashed
 from decontam.hashing import BASE, SEED, add_code, add_word, compiled, finish
 from decontam.tokens import ALONE, JOINS, SEVERAL, WORD
 
@@ -14,8 +14,8 @@ NOTHING, CANDIDATE, NEEDS_NORMALIZING, BROKEN, FULL = range(5)
 """What a pass says of a text. NEEDS_NORMALIZING: pass it in NFKC; BROKEN: it is not UTF-8; FULL: it needs more room."""
 
 _ZERO = np.uint64(0)
-SLACK = 32
-"""Tokens that one character may add to a buffer, and some."""
+SLACK = 2 * TOKENS
+"""Tokens that one character, or one block of text, may add to a buffer, and some."""
 
 
 @compiled
@@ -97,55 +97,37 @@ def _hash_some(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int)
 
 
 @compiled
-def _hash_ascii(data: Any, i: int, end: int, prefix: Any, count: int) -> Any:
-    """Tokens of data[i:end], eight bytes at a time, until `prefix` is almost full or a token is near that is not ASCII.
+def _hash_ascii(data: Any, i: int, end: int, prefix: Any, count: int, buffers: Any) -> Any:
+    """Tokens of data[i:end], block by block, until `prefix` is almost full or a token is near that is not ASCII.
 
     Returns (next byte, the beginning of a token or between two; tokens in `prefix`).
     """
-    room, last_load = len(prefix) - SLACK, len(data) - 8
-    h, begin = SEED, i
-    poly = prefix[count]
-    while i < end:
-        if i > last_load:
-            return begin, count
-        raw = load(data, i)
-        if raw & HIGH:
-            return begin, count
-        small, flags = fold(raw)
-        if end - i < 8:
-            flags = lowest(flags, end - i)
-        run = zeros_below(~flags & HIGH) >> 3
-        if run == 8:
-            h = add_word(h, small)
-            i += 8
-            continue
-        if run:
-            h = add_word(h, lowest(small, run))
-        if run or begin < i:
-            poly = poly * BASE + finish(h)
+    folded, borders = buffers
+    room = len(prefix) - SLACK
+    while i < end and count < room:
+        found, after = edges(data, i, end, min(BLOCKS, 1 + (room - count) // TOKENS), folded, borders)
+        poly = prefix[count]
+        for k in range(0, found, 2):
+            poly = poly * BASE + hashed(folded, borders[k], borders[k + 1])
             count += 1
             prefix[count] = poly
-            h = SEED
-        i += min(run + (zeros_below(flags >> np.uint64(8 * run)) >> 3), 8)
-        begin = i
-        if count >= room:
-            break
-    if begin < i:  # a token of eight, sixteen, … bytes at the end
-        count += 1
-        prefix[count] = poly * BASE + finish(h)
-    return min(i, end), count
+        if after == i or (after < end and data[after] >= 128):
+            return after, count
+        i = after
+    return i, count
 
 
 @compiled
-def hash_tokens(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int) -> Any:
+def hash_tokens(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int, buffers: Any) -> Any:
     """Append the tokens of data[i:end] to `prefix` (see `decontam.hashing`), which holds `count` already.
 
     Stops between two tokens when `prefix` is almost full. `chars` is (table, expansions) of
-    `decontam.tokens.character_table`. Returns (next byte, tokens in `prefix`, NOTHING, NEEDS_NORMALIZING or BROKEN).
+    `decontam.tokens.character_table`, `buffers` is scratch of `decontam.blocks`. Returns (next byte, tokens in
+    `prefix`, NOTHING, NEEDS_NORMALIZING or BROKEN).
     """
     room = len(prefix) - SLACK
     while True:
-        i, count = _hash_ascii(data, i, end, prefix, count)
+        i, count = _hash_ascii(data, i, end, prefix, count, buffers)
         if i >= end or count >= room:
             return i, count, NOTHING
         i, count, wrong = _hash_some(data, i, end, chars, prefix, count)
@@ -154,37 +136,39 @@ def hash_tokens(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int
 
 
 @compiled
-def exact_tokens(data: Any, begin: int, end: int, chars: Any, codes: Any, spans: Any, count: int) -> Any:
-    """Append the tokens of data[begin:end] as they are to `codes` and `spans`, which hold `count` tokens already.
+def exact_tokens(data: Any, i: Any, end: Any, point: Any, chars: Any, codes: Any, spans: Any, count: Any) -> Any:
+    """Append the tokens of data[i:end] as they are to `codes` and `spans`, which hold `count` tokens already.
 
     `codes` uint32[c]: the folded code points of all tokens; spans int32[t, 3]: where each token's code points end, its
-    first and its last (exclusive) code point in data[begin:end]. Returns (tokens, NOTHING or what is wrong).
+    first and its last (exclusive) code point, data[i] being code point `point`. Returns (next byte, next code point,
+    tokens, NOTHING or what is wrong); where they are FULL, it goes on from there.
     """
     table, expansions = chars
     used = spans[count - 1, 0] if count else 0
-    token, first, last = used, 0, 0
-    point = 0
-    i = begin
+    token, first, last = used, point, point
+    safe = i, point, count
     while i < end:
+        if used == token:
+            safe = i, point, count
         code, size = np.int64(data[i]), 1
         if code >= 128:
             code, size = decode(data, i, end)
             if size == 0:
-                return count, BROKEN
-        i += size
+                return i, point, count, BROKEN
         entry = table[code]
         place, several = np.int64(0), np.int64(1)
         if entry >> np.uint32(24) == SEVERAL:
             place = np.int64(entry & np.uint32(0xFFFFFF))
             several = np.int64(expansions[place])
         if used + several > len(codes) or count + several + 1 > len(spans):
-            return count, FULL
+            return safe[0], safe[1], safe[2], FULL
+        i += size
         for k in range(several):
             if several > 1:
                 entry = expansions[place + 1 + k]
             kind, value = entry >> np.uint32(24), entry & np.uint32(0xFFFFFF)
             if kind == JOINS:
-                return count, NEEDS_NORMALIZING
+                return i, point, count, NEEDS_NORMALIZING
             if kind != WORD and used > token:
                 spans[count, 0], spans[count, 1], spans[count, 2] = used, first, last
                 count += 1
@@ -203,4 +187,4 @@ def exact_tokens(data: Any, begin: int, end: int, chars: Any, codes: Any, spans:
     if used > token:
         spans[count, 0], spans[count, 1], spans[count, 2] = used, first, last
         count += 1
-    return count, NOTHING
+    return i, point, count, NOTHING

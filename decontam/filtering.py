@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decontam import kernel, lookup
+from decontam import blocks, kernel, lookup, tokens
 from decontam.batches import Batch
 from decontam.characters import BROKEN, CANDIDATE, NEEDS_NORMALIZING
 from decontam.index import Index
@@ -46,6 +46,7 @@ class Filter:
         self._state = (
             np.zeros(len(arrays["keys"]), np.int32), np.zeros(index.items, np.int32), np.zeros(index.items, np.int32),
             np.zeros(index.items, np.int32), np.ones(1, np.int64), np.zeros(room, np.uint64), np.zeros(room, np.int64),
+            blocks.buffers(),
         )  # fmt: skip
 
     def __call__(self, batch: Batch) -> Verdicts:
@@ -58,7 +59,7 @@ class Filter:
         return Verdicts(candidates, broken, frozenset(hard.tolist()))
 
     def _pass(self, batch: Batch, chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]) -> NDArray[np.uint8]:
-        gram_rows, item_rows, _, _, base, _, _ = self._state
+        gram_rows, item_rows, _, _, base = self._state[:5]
         if base[0] > np.iinfo(np.int32).max - batch.rows:
             gram_rows[:] = item_rows[:] = 0
             base[0] = 1
@@ -87,8 +88,15 @@ def _normalized(batch: Batch, rows: NDArray[np.int64]) -> Batch:
         for segment in batch.segments(row):
             raw = batch.data[batch.starts[segment] : batch.ends[segment]].tobytes()
             try:
-                texts.append(unicodedata.normalize("NFKC", raw.decode("utf-8")).encode("utf-8"))
+                texts.append(_nfkc(raw.decode("utf-8")))
             except UnicodeDecodeError:
                 texts.append(raw)
             owners.append(numbers[row])
     return Batch.of_texts(texts, owners, len(rows))
+
+
+def _nfkc(text: str) -> bytes:
+    """A text in NFKC, made piece by piece: a long one takes little more memory than it is long."""
+    return b"".join(
+        unicodedata.normalize("NFKC", text[start:end]).encode("utf-8") for start, end in tokens.pieces(text)
+    )

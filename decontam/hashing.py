@@ -30,7 +30,7 @@ _MIX = np.uint64(0xD6E8FEB86659FD93)
 _LENGTH = np.uint64(0xE7037ED1A0B428DB)
 
 
-SOURCES = ("characters", "eight", "exact", "hashing", "kernel", "tokens", "words")
+SOURCES = ("blocks", "characters", "exact", "hashing", "kernel", "tokens", "words")
 """The modules with compiled code, or with constants that it holds."""
 
 

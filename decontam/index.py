@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from decontam import lookup, tokens, words
 from decontam.evals import Item
 
-SCHEMA = 2
+SCHEMA = 3
 _NEVER = np.iinfo(np.int32).max
 
 
@@ -42,14 +43,14 @@ class Rule:
 _ARRAYS: dict[str, Any] = {
     "tokens": np.int32, "item_of": np.int32, "token_starts": np.int32, "token_ends": np.int32, "item_tokens": np.int64,
     "short": np.bool_, "part_items": np.int64, "part_tokens": np.int64, "part_fields": np.int32, "text_ends": np.int64,
-    "text": np.uint8, "codes": np.uint32, "code_ends": np.int64, "hashes": np.uint64, "keys": np.uint64,
+    "text": np.uint8, "codes": np.uint32, "code_ends": np.int64, "keys": np.uint64,
     "offsets": np.int32, "postings": np.int32, "gram_lengths": np.int32, "buckets": np.int32, "bits": np.uint64,
     "part_bits": np.uint64, "short_bits": np.uint64, "short_tails": np.uint64, "short_lengths": np.int64,
     "table": np.uint32, "expansions": np.uint32, "normalized_table": np.uint32, "normalized_expansions": np.uint32,
 }  # fmt: skip
 """tokens: ids of all tokens of all items; item_of: their items; token_starts, token_ends: their code points in their
 field; item_tokens, part_tokens: where each item, each field begins (one more at the end); short: items without a field
-of n tokens; part_items: where each item's fields begin; codes, code_ends, hashes: of the vocabulary; keys: the grams'
+of n tokens; part_items: where each item's fields begin; codes, code_ends: of the vocabulary; keys: the grams'
 hashes, sorted; offsets: where a gram's postings begin; buckets, bits, part_bits, short_bits, short_tails: ways into the
 keys (`decontam.lookup`); table, expansions: see `decontam.tokens.character_table`."""
 
@@ -95,7 +96,11 @@ class Index:
 
     def task_of(self, item: int) -> str:
         """The leaf task of an item."""
-        return self.leaves[int(np.searchsorted([first for _, first in self.leaves], item, side="right")) - 1][0]
+        return self.leaves[bisect_right(self._firsts, item) - 1][0]
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        return [first for _, first in self.leaves]
 
     def parts_of(self, item: int) -> list[tuple[str, str]]:
         """(field, original text) of an item."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from decontam.characters import CANDIDATE, NOTHING, SLACK, hash_tokens
-from decontam.hashing import BASE, SEED, compiled, find, has, inlined, power, run_hash
+from decontam.hashing import BASE, SEED, compiled, find, has, power, run_hash
 
 TAIL = 2
 """Tokens at the end of a short item by which it is first looked for."""
@@ -44,16 +44,36 @@ def _find_grams(prefix: Any, count: int, grams: Any, places: Any, found: Any) ->
                     found.append((start + n - 1, gram))
 
 
-@inlined
-def has_tail(prefix: Any, last: Any, tokens: Any, short: Any) -> Any:
-    """Do the tokens up to `last`, of which there are so many, end as a short gram may: 0 or 1."""
+@compiled
+def find_tails(prefix: Any, begin: int, count: int, short: Any, places: Any) -> Any:
+    """Fill `places` with those of the tokens begin, …, count - 1 with which a short gram may end; returns how many.
+
+    Grams are looked for by their last two tokens, and those of one token by that.
+    """
     bits, shift, _, _, lengths = short
-    bit, leave = np.uint64(0), BASE
-    for tail in range(1, min(lengths[-1], TAIL, tokens) + 1):
-        if tail >= min(lengths[0], TAIL):
-            bit |= has(bits, shift, run_hash(prefix, last + 1 - tail, tail, leave))
-        leave *= BASE
-    return bit
+    likely = np.int64(0)
+    if len(lengths) and lengths[0] >= TAIL:
+        leave = power(TAIL)
+        for k in range(max(begin, TAIL - 1), count):
+            places[likely] = k
+            likely += np.int64(has(bits, shift, run_hash(prefix, k - 1, TAIL, leave)))
+    elif len(lengths):
+        for k in range(begin, count):
+            hit = has(bits, shift, run_hash(prefix, k, 1, BASE))
+            if k and lengths[-1] >= TAIL:
+                hit |= has(bits, shift, run_hash(prefix, k - 1, TAIL, power(TAIL)))
+            places[likely] = k
+            likely += np.int64(hit)
+    return likely
+
+
+@compiled
+def powers(lengths: Any) -> Any:
+    """`power` of each."""
+    out = np.empty(len(lengths), dtype=np.uint64)
+    for k in range(len(lengths)):
+        out[k] = power(lengths[k])
+    return out
 
 
 @compiled
@@ -61,15 +81,13 @@ def _find_short(prefix: Any, count: int, done: int, grams: Any, short: Any, plac
     """The same for the grams of items shorter than n that end at `done` or later. Their last tokens are looked for."""
     keys, buckets, shift = grams[6:]
     _, _, bits, bits_shift, lengths = short
-    likely = np.int64(0)
-    for k in range(done, count):
-        places[likely] = k
-        likely += np.int64(has_tail(prefix, k, k + 1, short))
-    for at in range(likely):
+    leaves = powers(lengths)
+    for at in range(find_tails(prefix, done, count, short, places)):
         k = places[at]
-        for length in lengths:
+        for which in range(len(lengths)):
+            length = lengths[which]
             if length <= k + 1:
-                key = run_hash(prefix, k + 1 - length, length, power(length))
+                key = run_hash(prefix, k + 1 - length, length, leaves[which])
                 if has(bits, bits_shift, key):
                     gram = find(keys, buckets, shift, key)
                     if gram >= 0:
@@ -131,7 +149,8 @@ def scan_rows(segments: Any, rows: int, chars: Any, grams: Any, short: Any, tabl
     bits of n-grams, their shift, keys, buckets, their shift), `short` (bits of tails, their shift, bits of short grams,
     their shift, lengths int64[k]), `tables` (postings' ends, postings, lengths of the grams, item of a token, tokens
     that an item needs); `state` is scratch, which one process uses again and again: (row of a gram, row of an item,
-    matched tokens of an item, its last gram, number of the first row int64[1], prefix uint64[…], places int64[…]).
+    matched tokens of an item, its last gram, number of the first row int64[1], prefix uint64[…], places int64[…],
+    scratch of `decontam.blocks`).
     Row numbers go up from call to call, so that nothing needs to be cleared.
     """
     data, starts, ends, owner = segments
@@ -149,7 +168,7 @@ def scan_rows(segments: Any, rows: int, chars: Any, grams: Any, short: Any, tabl
             row_of.append(row)
             firsts.append(np.int64(count))
             if verdicts[row] <= CANDIDATE:
-                i, count, wrong = hash_tokens(data, i, ends[s], chars, prefix, count)
+                i, count, wrong = hash_tokens(data, i, ends[s], chars, prefix, count, state[7])
                 if wrong != NOTHING:
                     verdicts[row] = wrong
             if verdicts[row] > CANDIDATE or i >= ends[s]:

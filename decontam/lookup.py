@@ -51,7 +51,7 @@ def arrays(
     tails = np.minimum(lengths[whole], kernel.TAIL)
     long = keys[kinds == n]
     return {
-        "hashes": hashes, "keys": keys, "offsets": np.append(offsets, len(order)), "postings": starts[order],
+        "keys": keys, "offsets": np.append(offsets, len(order)), "postings": starts[order],
         "gram_lengths": kinds, "buckets": np.searchsorted(keys >> np.uint64(64 - size), edges),
         "bits": _filter(long, len(long), 4), "part_bits": _filter(_parts(prefix, starts[~whole], n), len(long), 4),
         "short_bits": _filter(found[whole], len(tails), 5),

@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from decontam.scan import Job, Runner, run_job
 from olmes_suite.errors import DataError, OlmesError, UsageError
-
-AUTO = "auto"
-"""The cluster that $RAY_ADDRESS names or that was started on this machine; else one on this machine for the scan."""
-LOCAL = "local"
-_SECONDS = 5.0
-"""How long a head node may take to answer. Ray itself goes on trying for minutes."""
+from olmes_suite.ray_address import AUTO, reach
 
 
 def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner:
@@ -95,7 +89,7 @@ def _anywhere(job: Job) -> Job:
 def _connect(ray: Any, address: str) -> None:
     """Join the cluster, or start one. Raises UsageError within seconds where nobody answers."""
     named = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
-    _reach(named)
+    reach(named, client=True)
     common = {"log_to_driver": False, "logging_level": "error", "ignore_reinit_error": True}
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
@@ -104,20 +98,6 @@ def _connect(ray: Any, address: str) -> None:
     except (ConnectionError, OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise UsageError(f"--ray {named or address}: {lines[0]}") from error
-
-
-def _reach(address: str) -> None:
-    """Raise UsageError where the head node of `host:port` does not take a connection."""
-    place = address.removeprefix("ray://").split("?")[0]
-    if place in ("", AUTO, LOCAL):
-        return
-    host, colon, port = place.rpartition(":")
-    if not colon or not port.isdigit() or not host:
-        raise UsageError(f"--ray {address}: not an address; give host:port, ray://host:port, auto or local")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"--ray {address}: no Ray cluster answers there ({error})") from error
 
 
 def _quiet(ray: Any) -> None:

@@ -184,17 +184,16 @@ def _pieces(text: str, spans: Sequence[tuple[int, int]], around: int) -> list[tu
     at = 0
     for start, end in spans:
         pieces += [
-            (False, _shortened(text[at:start], around, at > 0)),
-            (True, _shortened(text[start:end], 2 * around, True)),
+            (False, _shortened(text, at, start, around, at > 0)),
+            (True, _shortened(text, start, end, 2 * around, True)),
         ]
         at = end
-    rest = text[at:]
-    pieces.append((False, rest if len(rest) <= around else rest[:around] + " …"))
+    pieces.append((False, text[at : at + around] + (" …" if len(text) - at > around else "")))
     return [(marked, piece) for marked, piece in pieces if piece]
 
 
-def _shortened(text: str, around: int, between: bool) -> str:
+def _shortened(text: str, start: int, end: int, around: int, between: bool) -> str:
     """Text before a match: its end, and after an earlier match its beginning too."""
-    if len(text) <= around * (2 if between else 1):
-        return text
-    return (text[:around] if between else "") + " … " + text[-around:]
+    if end - start <= around * (2 if between else 1):
+        return text[start:end]
+    return (text[start : start + around] if between else "") + " … " + text[end - around : end]

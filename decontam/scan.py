@@ -24,7 +24,7 @@ WORST = 5
 """Pairs of each evaluation whose texts are kept, per block and in the report."""
 _EXCERPT = 400
 """Characters kept on either side of the matching stretches."""
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ UNSPACED = (
 
 _CLASS = "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED)
 _TOKEN = re.compile(f"[^\\W{_CLASS}]+|(?=\\w)[{_CLASS}]")
+_SPACE = re.compile(r"\s")
 _JAMO = (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
 
 
@@ -76,6 +77,25 @@ def spans(text: str) -> list[tuple[int, int]]:
         starts += [start] * len(piece)
         ends += [end] * len(piece)
     return [(starts[match.start()], ends[match.end() - 1]) for match in _TOKEN.finditer("".join(folded))]
+
+
+PIECE = 4096
+"""Characters of a piece, at least."""
+
+
+def pieces(text: str) -> Iterator[tuple[int, int]]:
+    """[start, end) of pieces of a text, whose tokens, one piece after the other, are the tokens of the text.
+
+    They end with white space that nothing joins. A long text with few characters that only Python can normalise has
+    few pieces with them.
+    """
+    joins = joining()
+    start = 0
+    while start < len(text):
+        spaces = (space.end() for space in _SPACE.finditer(text, start + PIECE))
+        end = next((at for at in spaces if at < len(text) and text[at] not in joins), len(text))
+        yield start, end
+        start = end
 
 
 def code_points(words: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decontam import exact, tokens
+from decontam import exact, tokens, words
 from decontam.batches import Batch
 from decontam.filtering import bits, shift
 from decontam.index import Index
 
 Span = tuple[int, int]
+_PIECES = 256
+"""Pieces of a text that are tokenised together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,15 @@ class Verifier:
         self._items = (
             arrays["offsets"], arrays["postings"], arrays["item_of"], arrays["tokens"], arrays["short"],
             arrays["item_tokens"], index.needed(threshold), arrays["part_items"], arrays["part_tokens"],
-            arrays["token_starts"], arrays["token_ends"], arrays["codes"], arrays["code_ends"], arrays["hashes"],
-            np.zeros(len(arrays["tokens"]), np.bool_), np.full(index.items, -1, np.int64),
+            arrays["token_starts"], arrays["token_ends"], arrays["codes"], arrays["code_ends"],
+            np.zeros(len(arrays["tokens"]), np.bool_), np.zeros(len(arrays["keys"]), np.bool_),
+            np.full(index.items, -1, np.int64), np.zeros(1, np.int64),
         )  # fmt: skip
+
+    @property
+    def compared(self) -> int:
+        """Places of items that were compared with a place of a row, so far: the work that matches cost."""
+        return int(self._items[-1][0])
 
     def __call__(self, batch: Batch, rows: Iterable[int], normalized: frozenset[int]) -> Found:
         """The pairs of these rows; those in `normalized` have text that must be brought to NFKC."""
@@ -122,8 +130,8 @@ class Verifier:
             if hard:
                 for row in group:
                     segment = batch.segments(row)
-                    words = _tokens([text for _, text in batch.parts(row)], segment)
-                    yield exact.compare_tokens(row, *words, self._grams, self._items)
+                    found = _tokens([text for _, text in batch.parts(row)], segment, self._chars)
+                    yield exact.compare_tokens(row, *found, self._grams, self._items)
             else:
                 wanted = np.array(list(group), dtype=np.int64)
                 yield exact.compare_rows(segments, wanted, self._chars, self._grams, self._items)
@@ -132,12 +140,26 @@ class Verifier:
         return self.index.fields[self.index.arrays["part_fields"][part]]
 
 
+def _groups(places: Iterator[Span]) -> Iterator[list[Span]]:
+    """Pieces of a text, some at a time."""
+    while group := list(islice(places, _PIECES)):
+        yield group
+
+
 def _tokens(
-    texts: Sequence[str], names: Sequence[int]
+    texts: Sequence[str], names: Sequence[int], chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]
 ) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int64]]:
-    """The tokens of some texts as `exact.compare` takes them, made by Python."""
-    words = [tokens.tokenize(text) for text in texts]
-    codes, ends = tokens.code_points([word for part in words for word in part])
-    places = np.array([span for text in texts for span in tokens.spans(text)], dtype=np.int32).reshape(-1, 2)
-    parts = np.column_stack([names, np.cumsum([len(part) for part in words])])
-    return codes, np.column_stack([ends.astype(np.int32), places]), parts.astype(np.int64)
+    """The tokens of some texts as `exact.compare_tokens` takes them; only the pieces that need it are Python's work."""
+    codes, spans, parts = [np.zeros(0, np.uint32)], [np.zeros((0, 3), np.int32)], []
+    used = count = 0
+    for text, name in zip(texts, names, strict=True):
+        for places in _groups(tokens.pieces(text)):
+            found, ends, borders = words.tokenized([text[start:end] for start, end in places], chars)
+            for (start, _), (first, last) in zip(places, borders.tolist(), strict=True):
+                begin = int(ends[first - 1, 0]) if first else 0
+                own = ends[first:last] + np.array([used - begin, start, start], np.int32)
+                codes.append(found[begin : int(ends[last - 1, 0]) if last > first else begin])
+                spans.append(own)
+                used, count = used + len(codes[-1]), count + len(own)
+        parts.append((name, count))
+    return np.concatenate(codes), np.concatenate(spans), np.array(parts, np.int64).reshape(-1, 2)

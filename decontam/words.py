@@ -32,6 +32,23 @@ class Words:
 
 def read(texts: Sequence[str], chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]) -> Words:
     """The tokens of texts; `chars` is `tokens.character_table(normalized=False)`."""
+    codes, spans, borders = tokenized(texts, chars)
+    numbers, firsts = _numbered(codes, spans[:, 0])
+    starts = np.where(firsts > 0, spans[firsts - 1, 0], 0)
+    lengths = spans[firsts, 0] - starts
+    code_ends = np.cumsum(lengths, dtype=np.int64)
+    places_of = np.repeat(starts - (code_ends - lengths), lengths) + np.arange(lengths.sum())
+    return Words(numbers, spans[:, 1:], borders, codes[places_of], code_ends)
+
+
+def tokenized(
+    texts: Sequence[str], chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]
+) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int64]]:
+    """(code points uint32[c], spans int32[t, 3], borders int64[texts, 2]) of the tokens of texts.
+
+    Spans are those of `exact_tokens`, places counted in each text; borders are the first and last (exclusive) token of
+    each text. Those that Python had to normalise stand behind the others.
+    """
     raw = [text.encode("utf-8", "surrogatepass") for text in texts]
     ends = np.cumsum([len(text) for text in raw], dtype=np.int64)
     codes, spans, borders, hard = _easy(np.frombuffer(b"".join(raw), dtype=np.uint8), ends, chars)
@@ -43,13 +60,7 @@ def read(texts: Sequence[str], chars: tuple[NDArray[np.uint32], NDArray[np.uint3
         all_spans.append(np.column_stack([own_ends + used, places]).astype(np.int32))
         borders[k] = count, count + len(places)
         used, count = used + len(own), count + len(places)
-    codes, spans = np.concatenate(all_codes), np.concatenate(all_spans)
-    numbers, firsts = _numbered(codes, spans[:, 0])
-    starts = np.where(firsts > 0, spans[firsts - 1, 0], 0)
-    lengths = spans[firsts, 0] - starts
-    code_ends = np.cumsum(lengths, dtype=np.int64)
-    places_of = np.repeat(starts - (code_ends - lengths), lengths) + np.arange(lengths.sum())
-    return Words(numbers, spans[:, 1:], borders, codes[places_of], code_ends)
+    return np.concatenate(all_codes), np.concatenate(all_spans), borders
 
 
 def _easy(data: NDArray[np.uint8], ends: NDArray[np.int64], chars: Any) -> tuple[NDArray[Any], ...]:
@@ -70,7 +81,7 @@ def _tokens(data: Any, ends: Any, chars: Any, codes: Any, spans: Any, borders: A
     """Fill the arrays; returns the number of tokens, -1 where they have too little room."""
     count = 0
     for k in range(len(ends)):
-        after, wrong = exact_tokens(data, ends[k - 1] if k else 0, ends[k], chars, codes, spans, count)
+        _, _, after, wrong = exact_tokens(data, ends[k - 1] if k else 0, ends[k], 0, chars, codes, spans, count)
         if wrong == FULL:
             return -1
         hard[k] = wrong != NOTHING

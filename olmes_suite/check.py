@@ -88,7 +88,7 @@ def check_leaf(leaf: Leaf, pool: ScoringPool) -> Checked:
     """Score the gold and the corrupted gold of every chosen document."""
     task = leaf.task
     metrics = metric_names(task)
-    checked = Checked(leaf.name, task.config.metadata["primary"])
+    checked = Checked(leaf.name, registry.find(leaf.name).primary)
     full = len(leaf.rows) == len(task.task_docs) and not (task.source and task.source.sample)
     checked.expected = expected_rejects(leaf) if not (task.source and task.source.sample) else {}
     checked.whole = full

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import requests
 
 from olmes_suite.concurrency import Limit
-from olmes_suite.errors import RequestFailed
+from olmes_suite.errors import RequestFailed, UsageError
 from olmes_suite.usage import Usage
 from olmes_suite.wire import Malformed
 
@@ -24,8 +24,8 @@ AGAIN = frozenset({408, 409, 425, 429})
 """Statuses that are tried again, beside all of 500 and above."""
 CROWDED = frozenset({429, 503})
 """Statuses by which a server says that it has too much to do."""
-LONGEST_WAIT = 600.0
-"""Seconds that a server may ask us to wait; one that asks for more has no quota left."""
+LONGEST_WAIT, A_YEAR = 600.0, 365 * 86400.0
+"""Seconds that a server may ask us to wait: one that asks for more has no quota left, or talks nonsense."""
 
 Found = TypeVar("Found")
 
@@ -50,7 +50,10 @@ class _Bearer(requests.auth.AuthBase):
     """The key, and nothing from a .netrc file, which requests would read for itself."""
 
     def __init__(self, key: str | None) -> None:
+        """Raises UsageError for what no header can hold; it says nothing of the key itself."""
         self.key = (key or "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise UsageError("$OPENAI_API_KEY holds a line break or another character that no key has; set it anew")
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self.key:
@@ -63,13 +66,15 @@ class Endpoint:
 
     408, 409, 425, 429, 5xx, cut connections, timeouts and bodies that hold no answer are tried again, `tries` times in
     all, with exponential back-off, jitter and the server's Retry-After; then, or for any other status, the request has
-    failed.
+    failed. Raises UsageError for a key that cannot be sent, and for an address with a password in it.
     """
 
     def __init__(
         self, name: str, base_url: str, usage: Usage, limit: Limit, *, tries: int = TRIES, delay: float = 0.5
     ) -> None:
         """`delay`: seconds before the second try, doubled each time."""
+        if "@" in base_url.partition("://")[2].partition("/")[0]:  # it would stand in manifests, pages and error lines
+            raise UsageError("a server's address may not hold a password; put a key in $OPENAI_API_KEY")
         self.name, self.base_url, self.usage, self.limit = name, base_url.rstrip("/"), usage, limit
         self.tries, self.delay = tries, delay
         self._auth = _Bearer(os.environ.get("OPENAI_API_KEY"))
@@ -116,7 +121,7 @@ class Endpoint:
         if error.wait is None:
             return
         if error.wait > LONGEST_WAIT:
-            raise RequestFailed(f"{self.name} at {self.base_url}: {error}; wait {error.wait:.0f} s") from None
+            raise RequestFailed(f"{self.name} at {self.base_url}: {error}; {_asked_for(error.wait)}") from None
         with self._lock:
             self._not_before = max(self._not_before, time.monotonic() + error.wait)
 
@@ -220,6 +225,10 @@ def _kind(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     return "the connection was cut" if isinstance(error, requests.exceptions.ChunkedEncodingError) else "no connection"
+
+
+def _asked_for(wait: float) -> str:
+    return f"wait {wait:.0f} s" if wait < A_YEAR else "it asks to wait for more than a year"
 
 
 def retry_after(header: str | None, now: float | None = None) -> float | None:

@@ -50,6 +50,8 @@ class Served:
     url: str
     seen: list[tuple[str, Body]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    """Of each request for an answer, what it was authorised with."""
     together: int = 0
     """Most requests that were under way at one time."""
 
@@ -82,6 +84,7 @@ def judge_server(reply: Callable[[Body, int], Reply], port: int = 0, models: Rep
             with lock:
                 before = served.counts().get(asked(body), 0)
                 served.seen.append((self.path, body))
+                served.keys.append(self.headers["Authorization"])
                 served.times.append(time.monotonic())
                 under_way += 1
                 served.together = max(served.together, under_way)

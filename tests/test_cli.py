@@ -250,3 +250,44 @@ def test_a_users_own_lm_eval_task(tmp_path: Path) -> None:
         )
     )
     assert done["tasks"]["sums"]["n"] == 2 and done["tasks"]["sums"]["metrics"]["exact_match"]["value"] == 0.0
+
+
+OWN_TASK = """
+from olmes_suite.records import Scored
+from olmes_suite.scoring import scorer
+
+
+@scorer()
+def score(doc, response):
+    return Scored({"exact_match": float(response == doc["a"])})
+
+
+def gold(doc):
+    return doc["a"]
+
+
+def corrupt(doc):
+    return "x" if doc["q"] == "1+1" else CORRUPT(doc)
+"""
+
+
+def test_a_users_own_task_is_checked(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "sample.jsonl").write_text('{"q": "1+1", "a": "2"}\n{"q": "2+2", "a": "4"}\n')
+    (folder / "sums.yaml").write_text(
+        "task: sums\nclass: !function olmes_suite.lmeval.SuiteTask\ndataset_path: mine/sums\nhub: false\n"
+        "columns: {q: string, a: string}\ntest_split: test\noutput_type: generate_until\ndoc_to_text: '{{q}}='\n"
+        "doc_to_target: ''\ngeneration_kwargs: {until: [], max_gen_toks: 4, temperature: 0.0, do_sample: false}\n"
+        "process_results: !function task.score\ngold: !function task.gold\ncorrupt: !function task.corrupt\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+        "metadata: {version: 1.0, primary: exact_match, shots: 0, texts: [q]}\n"
+    )
+    for corrupt, code, said in (("gold", 1, "1 corrupted golds score above 0 (doc_id 1"), ("repr", 0, "ok   sums")):
+        (folder / "task.py").write_text(OWN_TASK.replace("CORRUPT", corrupt))
+        done = olmes("tasks", "check", "sums", "--include-path", folder, tmp=tmp_path)
+        assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
+    assert "name the tasks of your own" in one_line_error(
+        olmes("tasks", "check", "--include-path", folder, tmp=tmp_path)
+    )
+    assert "no such folder" in one_line_error(olmes("tasks", "check", "a", "--include-path", "gone", tmp=tmp_path))

@@ -76,7 +76,7 @@ def test_a_cluster_gives_the_files_of_one_machine(
 
 @pytest.mark.parametrize(
     ("address", "said"),
-    [("127.0.0.1:1", "no Ray cluster answers there"), ("ray://127.0.0.1:1", "no Ray cluster"), ("home", "host:port")],
+    [("127.0.0.1:1", "no Ray cluster answers there"), ("home", "host:port")],
 )
 def test_an_address_where_nobody_answers_is_one_line(
     address: str, said: str, folder: Path, capfd: pytest.CaptureFixture[str]

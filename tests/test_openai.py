@@ -8,8 +8,16 @@ from models_fixture import answers, choice, generation
 from pupil import MODELS, ask, backend, completion, good, said
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.models.base import fit
 from olmes_suite.models.openai import OpenAIBackend
-from olmes_suite.models.served import room_in, with_limit
+from olmes_suite.models.refusal import Room, other_room
+from olmes_suite.models.served import with_limit
+
+
+def null(body, **more):
+    """The answer with null in place of its text."""
+    body["choices"][0]["message"] |= {"content": None, **more}
+    return body
 
 
 class TestWire:
@@ -69,6 +77,32 @@ class TestWire:
         with judge_server(lambda b, _: Reply(completion(b, [""])), models=MODELS) as served:
             (found,) = answers(backend(served), ask())
         assert (found.text, found.finish_reason) == ("", "stop")
+
+    @pytest.mark.parametrize("finish", ["stop", "length"])
+    def test_null_is_an_empty_answer_where_the_model_ended_it(self, finish):
+        """SGLang's answer to a model whose first token is end-of-text."""
+        with judge_server(lambda b, _: Reply(null(completion(b, finish=finish))), models=MODELS) as served:
+            (found,) = answers(backend(served), ask())
+        assert (found.text, found.finish_reason, len(served.seen)) == ("", finish, 2)
+
+    def test_null_beside_a_refusal_is_none(self):
+        with judge_server(lambda b, _: Reply(null(completion(b), refusal="no")), models=MODELS) as served:
+            with pytest.raises(RequestFailed, match="no text"):
+                answers(backend(served, tries=2), ask())
+
+    @pytest.mark.parametrize(("finish", "more"), [("tool_calls", {}), ("stop", {"tool_calls": [{"id": "1"}]})])
+    def test_a_tool_call_is_an_error(self, finish, more):
+        """The server took the text out of the answer."""
+
+        def reply(body, before):
+            found = completion(body, [""], finish=finish)
+            found["choices"][0]["message"] |= more
+            return Reply(found)
+
+        with judge_server(reply, models=MODELS) as served:
+            with pytest.raises(RequestFailed, match="tool parser"):
+                answers(backend(served), ask())
+        assert len(served.seen) == 2
 
     def test_cost_is_counted_at_the_published_price(self, monkeypatch):
         with judge_server(good, models=MODELS) as served:
@@ -197,6 +231,26 @@ class TestFailures:
         with pytest.raises(UsageError, match="send or drop"):
             backend(served, prefill="maybe")
 
+    @pytest.mark.parametrize("key", ["sk-first\nsecond", "sk-\u2026", "sk-a\x07"])
+    def test_a_key_that_cannot_be_sent_is_not_shown(self, key, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with judge_server(good, models=MODELS) as served, pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
+            backend(served)
+        assert "sk-" not in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_a_password_in_the_address_is_refused_and_not_shown(self):
+        with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
+            OpenAIBackend("pupil", "https://me:secret@localhost:1/v1")
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize(("told", "words"), [("7200", "wait 7200 s"), ("1e300", "a year"), ("inf", "a year")])
+    def test_a_server_that_asks_to_wait_too_long_is_one_line(self, told, words):
+        late = Reply(None, status=429, headers={"Retry-After": told})
+        with judge_server(lambda *_: late, models=MODELS) as served:
+            with pytest.raises(RequestFailed, match=words) as caught:
+                answers(backend(served), ask())
+        assert len(str(caught.value)) < 200 and len(served.seen) == 2
+
     @pytest.mark.parametrize("models", [None, Reply(b"<html>"), Reply({"data": None}), Reply(None, status=500)])
     def test_a_server_without_a_list_is_asked_all_the_same(self, models):
         with judge_server(good, models=models) as served:
@@ -236,10 +290,11 @@ class TestContext:
     @pytest.mark.parametrize("line", LINES)
     def test_the_rule_is_that_of_the_hf_backend(self, line):
         told = line.format(prompt=90, room=24, total=114)
-        assert room_in(told, 24) == {"max_tokens": 10}
+        assert other_room(told, 24, Room()) == Room(10)
         told = line.format(prompt=190, room=24, total=214)
-        assert room_in(told, 24) == {"max_tokens": 24, "truncate_prompt_tokens": 76}
-        assert room_in("n must be 1", 24) is None
+        assert other_room(told, 24, Room()) == Room(24, 76)
+        assert Room(24, 76).fields == {"max_tokens": 24, "truncate_prompt_tokens": 76, "truncation_side": "left"}
+        assert other_room("n must be 1", 24, Room()) is None
 
     @pytest.mark.parametrize("line", LINES)
     @pytest.mark.parametrize("samples", [1, 2])
@@ -261,6 +316,96 @@ class TestContext:
         with judge_server(lambda *_: Reply({"error": {"message": told}}, status=400), models=MODELS) as served:
             with pytest.raises(RequestFailed, match="maximum context length"):
                 answers(backend(served), ask())
+
+
+class VLLM:
+    """A server of a context of 100 tokens that refuses long prompts in the words of vLLM 0.30; a word is a token."""
+
+    ROOM = "Please reduce the length of the input prompt or the number of requested output tokens."
+
+    def __init__(self):
+        self.bodies = []
+
+    def __call__(self, body, before):
+        self.bodies.append(body)
+        name = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
+        prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        words, limit, kept = prompt.split(), body[name], body.get("truncate_prompt_tokens")
+        most = 100 - limit
+        if limit > 100:
+            refusal = f"{name}={limit} cannot be greater than max_model_len=max_total_tokens=100. Please request fewer"
+        elif kept is None and len(prompt) > 10 * most:
+            refusal = self._refused(limit, f"{len(prompt)} characters (more than {10 * most} characters, which is the")
+        elif min(len(words), kept or len(words)) > most:
+            refusal = self._refused(limit, f"at least {most + 1} input tokens, for a total of at least 101 tokens.")
+        else:
+            kept = min(len(words), kept or len(words))
+            return Reply({**completion(body, [f"{kept} {limit}"]), "usage": {"prompt_tokens": kept}})
+        return Reply({"error": {"message": f"{refusal} {self.ROOM}"}}, status=400)
+
+    def _refused(self, limit, contains):
+        return (
+            f"This model's maximum context length is 100 tokens. However, you requested {limit} output tokens and your "
+            f"prompt contains {contains}"
+        )
+
+
+class TestContextOfVLLM:
+    """vLLM names a bound of the prompt's length, or none: its length is asked for, and then the rule is that of hf."""
+
+    @pytest.mark.parametrize(
+        ("words", "limit", "kept", "room"),
+        [
+            (30, 24, 30, 24),
+            (90, 24, 90, 10),
+            (97, 24, 97, 3),
+            (98, 24, 98, 2),
+            (99, 24, 76, 24),
+            (100, 24, 76, 24),
+            (5000, 24, 76, 24),
+            (30, 100, 30, 70),
+            (30, 600, 30, 70),
+            (300, 600, 50, 50),
+            (99, 1, 99, 1),
+            (300, 1, 99, 1),
+        ],
+    )
+    @pytest.mark.parametrize("word", ["w", "longish"])
+    def test_the_answer_gives_way_then_the_prompt(self, words, limit, kept, room, word):
+        server = VLLM()
+        prompt = " ".join([word] * words)
+        with judge_server(server, models=MODELS) as served:
+            (found,) = answers(backend(served), [generation(0, prompt, max_tokens=limit)])
+        assert found.text == f"{kept} {room}"
+        assert found.truncated == (kept < words)
+        assert len(server.bodies) <= 3
+        assert ("truncation_side" in server.bodies[-1]) == found.truncated
+        assert fit(words, limit, 100) == (kept, room)
+
+    def test_samples_are_asked_for_together_once_the_room_is_known(self):
+        server = VLLM()
+
+        def reply(body, before):
+            found = server(body, before)
+            if found.status == 200:
+                texts = [f"{found.body['choices'][0]['text']} {place}" for place in range(body.get("n", 1))]
+                found.body["choices"] = completion(body, texts)["choices"]
+            return found
+
+        with judge_server(reply, models=MODELS) as served:
+            found = answers(backend(served), [generation(0, "w " * 90, temperature=0.5)], [[1, 2, 3]])
+        assert [r.text for r in found] == ["90 10 0", "90 10 1", "90 10 2"]
+        assert [(b["max_tokens"], b.get("n", 1)) for b in server.bodies] == [(24, 3), (1, 1), (10, 3)]
+
+    def test_a_server_that_does_not_count_is_an_error(self):
+        def reply(body, before):
+            found = VLLM()(body, before)
+            found.body.pop("usage", None)
+            return found
+
+        with judge_server(reply, models=MODELS) as served:
+            with pytest.raises(RequestFailed, match="does not fit the context"):
+                answers(backend(served), [generation(0, "w " * 90)])
 
 
 def echoed(text, generated="!"):
@@ -322,6 +467,22 @@ class TestLogLikelihood:
             (found,) = answers(backend(served), [choice(0, 0, "Is it so, is", "n't it")])
         assert found.loglikelihood == -3.0  # " isn't" is as many tokens as " is"
         assert len(served.seen) == 3
+
+    def test_a_context_that_is_too_long_is_cut_on_the_left_and_flagged(self):
+        def reply(body, before):
+            words = body["prompt"].split()
+            kept = body.get("truncate_prompt_tokens")
+            if len(words) > 99 and kept is None:
+                return VLLM()(body, before)
+            return Reply(echoed(" ".join(words[-(kept or 100) :]))[1])
+
+        asked = [choice(0, 0, "w " * 60, "yes"), choice(1, 0, "w " * 120, "yes")]
+        with judge_server(reply, models=MODELS) as served:
+            short, long = answers(backend(served), asked)
+            bodies = [body for _, body in served.seen]
+        assert (short.truncated, long.truncated) == (False, True)
+        assert short.loglikelihood == long.loglikelihood == -4.0
+        assert (long.prompt_tokens, bodies[-1]["truncation_side"]) == (99, "left")
 
     @pytest.mark.parametrize(
         "reply",

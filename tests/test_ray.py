@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import slow_engine
 from helpers import olmes, one_line_error, write_gsm8k
+from judge_server import judge_server
+from pupil import MODELS, ask, good
 from test_workers import asks, expected, seeds_for, texts
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.mock import MockBackend
+from olmes_suite.ray_address import reach
 from olmes_suite.workers.actors import RayWorker, connect
 from olmes_suite.workers.engine import Recipe
 from olmes_suite.workers.fleet import Fleet
@@ -89,6 +92,24 @@ def test_a_stop_request_ends_what_is_in_hand(fleet, tmp_path):
     assert 1 <= len(texts(got)) <= 2
 
 
+def test_a_cluster_is_known_by_its_greeting(cluster):
+    reach(cluster.get_runtime_context().gcs_address, client=False)
+
+
+def test_keys_reach_the_actors_and_nothing_of_ray(cluster, monkeypatch):
+    """The cluster was started without them, as one of other people's is."""
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key-to-look-for")
+    with judge_server(good, models=MODELS) as served:
+        recipe = Recipe("openai", "pupil", {"base_url": served.url})
+        crew = Fleet([partial(RayWorker, recipe, 0, 1)], "Ray actors", print, apart=True)
+        assert len(list(crew.run(ask(2), [[0]] * 2))) == 2
+        crew.close()
+        assert set(served.keys) == {"Bearer a-key-to-look-for"}
+    logs = Path(cluster._private.worker._global_node.get_logs_dir_path())
+    assert logs.is_dir()
+    assert not [file for file in logs.rglob("*") if file.is_file() and b"a-key-to-look-for" in file.read_bytes()]
+
+
 def test_a_cluster_with_too_little_room(cluster):
     with pytest.raises(UsageError, match="--workers 1000"):
         connect("local", 1000, None)
@@ -108,7 +129,7 @@ def test_runs_are_equal_byte_for_byte(tmp_path):
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("127.0.0.1:9", "no Ray cluster answers there"), ("nonsense", "not an address"), ("a:b", "not an address")],
+    [("127.0.0.1:9", "no Ray cluster answers there"), ("ray://127.0.0.1:9", "a machine of the cluster")],
 )
 def test_a_cluster_that_cannot_be_reached_is_one_line(tmp_path: Path, address, words):
     pytest.importorskip("ray", reason="needs the extra `ray`")

@@ -10,10 +10,10 @@ import pytest
 from models_fixture import make_tiny_model, make_tiny_tokenizer
 from train_fixture import chat, losses, make_recipe, need_trl, refused, sft_rows, weights, write_rows
 
-from olmes_suite.errors import DataError, StageRefused, UsageError
+from olmes_suite.errors import DataError, ModelError, OlmesError, RunLocked, StageRefused, StorageError, UsageError
 from olmes_suite.hooks import Stage, StageData, hookimpl
 from olmes_suite.runs.ledger import lineage_name, read_lineage
-from train_plugins import encoding, lineage, stages
+from train_plugins import encoding, lineage, resume, stages
 from train_plugins.run import configuration, prepare, run, trainer_arguments
 
 need_trl()
@@ -159,6 +159,34 @@ def test_a_killed_stage_ends_in_the_weights_of_an_unbroken_one(folder: Path) -> 
     refused(lambda: train(folder, sft_rows(24), output=str(broken), **keys), "is not empty", UsageError)
 
 
+def test_a_killed_stage_leaves_a_whole_checkpoint_and_is_gone_on_with_by_its_like(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: dict[str, Any] = {"trainer": {"save_steps": 1, "save_total_limit": 1}, "batch_size": 8}
+    out = folder / "out"
+
+    def last(checkpoint: Path, *rest: Any, write: Any = lineage.write) -> Any:
+        if checkpoint.name == "checkpoint-3":
+            raise KeyboardInterrupt
+        return write(checkpoint, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # the third is written but for its lineage
+        patch.setattr(lineage, "write", last)
+        train(folder, sft_rows(32), **keys)
+    assert [path.name for path in lineage.whole_checkpoints(out)] == ["checkpoint-2"]
+    assert {path.name for path in out.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    with resume.lock(out):
+        refused(lambda: train(folder, sft_rows(32), True, **keys), "is being written by process", RunLocked)
+    file = out / "checkpoint-2" / lineage.FILE
+    said = file.read_text()
+    file.write_text(said.replace('"training_processes": 1', '"training_processes": 2'))
+    refused(lambda: train(folder, sft_rows(32), True, **keys), "was made by 2 processes, not 1", UsageError)
+    file.write_text(said)
+    train(folder, sft_rows(32), True, **keys)
+    assert [path.name for path in out.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert not (out / resume.LOCK).exists()
+
+
 def test_every_checkpoint_knows_where_it_comes_from(folder: Path) -> None:
     import hashlib
 
@@ -241,6 +269,65 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights(folder: Path) -> N
     assert all(bool(value.isfinite().all()) for value in weights(out / "checkpoint-1").values())
 
 
+def test_a_full_disk_keeps_the_last_good_checkpoint(folder: Path) -> None:
+    import resource as limits
+
+    soft, hard = limits.getrlimit(limits.RLIMIT_FSIZE)
+    large = (folder / "tiny/model.safetensors").stat().st_size
+
+    class Full:
+        @hookimpl
+        def olmes_after_checkpoint(self, stage, checkpoint):
+            limits.setrlimit(limits.RLIMIT_FSIZE, (large * at // 2, hard))
+
+    keys: dict[str, Any] = {"trainer": {"save_steps": 1, "max_steps": 3}}
+    for at in (1, 3):  # half the weights fit; the weights fit, the optimiser's state does not
+        out = folder / f"out-{at}"
+        try:
+            refused(
+                lambda out=out: train(folder, sft_rows(16), plugins=[Full()], output=str(out), **keys),
+                "cannot write .*the last good checkpoint is .*checkpoint-1; free some space, then go on with --resume",
+                StorageError,
+            )
+        finally:
+            limits.setrlimit(limits.RLIMIT_FSIZE, (soft, hard))
+        assert [path.name for path in out.iterdir()] == ["checkpoint-1"]  # the torn one is gone: it takes up space
+    train(folder, sft_rows(16), True, output=str(out), **keys)
+    whole = train(folder, sft_rows(16), output=str(folder / "whole"), **keys)
+    one, other = weights(whole), weights(out)
+    assert all(bool((one[name] == other[name]).all()) for name in one)
+
+
+def test_checkpoints_that_are_no_language_model(folder: Path) -> None:
+    import shutil
+
+    from safetensors.torch import save_file
+
+    def bad(match: str, kind: type[OlmesError], change: Any) -> None:
+        shutil.rmtree(folder / "bad", ignore_errors=True)
+        shutil.copytree(folder / "tiny", folder / "bad")
+        change(folder / "bad")
+        refused(lambda: train(folder, sft_rows(8), model=str(folder / "bad")), match, kind)
+        assert not (folder / "out").exists()
+
+    def config(**keys: Any) -> Any:
+        def change(place: Path) -> None:
+            file = place / "config.json"
+            file.write_text(json.dumps({**json.loads(file.read_text()), **keys}))
+
+        return change
+
+    def without_a_layer(place: Path) -> None:
+        kept = {name: value for name, value in weights(place).items() if "layers.1.mlp" not in name}
+        save_file(kept, place / "model.safetensors", metadata={"format": "pt"})
+
+    bad("lack 3 of the model's tensors", ModelError, without_a_layer)
+    bad("have the wrong shape for", ModelError, config(intermediate_size=64))
+    bad("does not recognize this architecture", ModelError, config(model_type="llamma"))
+    bad("a LlamaModel, not a language model", UsageError, config(architectures=["LlamaModel"]))
+    bad("config.json cannot be read", DataError, lambda place: (place / "config.json").write_text("{"))
+
+
 def test_rows_over_the_limit_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long_answer, long_question = chat("a", "blue " * 60), chat("blue " * 60, "a")
     rows = [*sft_rows(6), {"messages": long_answer}, {"messages": long_question}]
@@ -270,6 +357,11 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder: Path) -> None:
     bad("3 rows to train on are fewer than one batch of 4", sft_rows(3))
     bad("does not mark the assistant's turns", chat_template=None)
     bad("neither a shipped template", chat_template="tuluu")
+    bad("trainer.per_device_train_batch_size must be at least 1", trainer={"per_device_train_batch_size": 0})
+    bad("trainer.learning_rate must be at least 0", trainer={"learning_rate": -1.0})
+    bad("num_train_epochs 0.0 trains nothing", trainer={"num_train_epochs": 0.0})
+    bad("seed must lie between", seed=-1)
+    bad("is a file, not a folder", output=str(folder / "rows.jsonl" / "deep"))
     bad("use bfd", trainer={"packing": True, "packing_strategy": "wrapped"})
     bad("batch_size 6 is no multiple of the 4 rows", batch_size=6)
     bad("give a checkpoint's folder", model=str(folder / "nowhere"))

@@ -15,6 +15,7 @@ from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models import vllm_engine
 from olmes_suite.models.decoding import RowStop
 from olmes_suite.models.factory import make_backend
+from olmes_suite.models.jobs import Choice, Row
 from olmes_suite.models.model_args import parse
 from olmes_suite.models.vllm_asks import Outcome, RankAsk, TextAsk
 
@@ -338,3 +339,30 @@ def test_vllm_is_not_chosen_without_a_gpu(tiny: Path, monkeypatch: pytest.Monkey
     assert make_backend("auto", str(tiny)).name == "hf"
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert factory._automatic() == "vllm"
+
+
+def test_what_is_no_log_probability_is_an_error() -> None:
+    """A network whose numbers overflow gives NaN; -inf is what a model rules out."""
+    job = Choice(0, 0, (1, 2), (3,), False)
+    ask = RankAsk(Row((1, 2), (job,)))
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(RequestFailed, match="log-probability"):
+            list(ask.read(Outcome([3], "length", (), {3: value})))
+    ((_, _, found),) = ask.read(Outcome([3], "length", (), {3: float("-inf")}))
+    assert found.loglikelihood == float("-inf")
+    told = [None, None, {3: SimpleNamespace(logprob=float("nan"), rank=1)}]
+    long = Row((1, 2, 3), (Choice(0, 0, (1, 2), (3, 4), False),))
+    with pytest.raises(RequestFailed, match="log-probability"):
+        list(RankAsk(long).read(Outcome([4], "length", told, {4: -1.0})))
+
+
+def test_likeliest_tokens_that_are_no_numbers_are_an_error(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeEngine, "_answer", lambda *_: Outcome([3], "length", (), {3: float("nan")}))
+    with pytest.raises(RequestFailed, match="log-probability"):
+        list(backend.alternatives([generation(0)], 1))
+
+
+def test_how_weights_are_loaded_is_part_of_the_fingerprint(tiny: Path, engines: list[FakeEngine]) -> None:
+    """`dummy` makes random ones."""
+    plain, dummy = (make_backend("vllm", str(tiny), model_args=a) for a in ({}, {"load_format": "dummy"}))
+    assert plain.fingerprint != dummy.fingerprint

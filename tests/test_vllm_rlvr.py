@@ -90,6 +90,19 @@ def test_ppo_and_the_same_weights_after_a_kill_within_a_cycle(folder: Path) -> N
     assert all((one == other).all() for one, other in zip(*each_weight(out, broken), strict=True))
 
 
+def test_the_engine_has_an_adapter_too(folder: Path) -> None:
+    write_recipe(folder, "grpo", 4, lora={"r": 4, "alpha": 64}, trainer={"learning_rate": 2e-2})
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    found = differences(folder / "out")
+    assert len(found) == 4
+    assert max(found) < SYNCED, found
+    moved = [
+        float((old - new).abs().max()) for old, new in zip(*each_weight(folder / "tiny", folder / "out"), strict=True)
+    ]
+    assert max(moved) > APART, "weights this far apart would show"
+
+
 def test_an_engine_with_old_weights_is_seen(folder: Path) -> None:
     write_recipe(folder, "grpo", 4)
     command = [sys.executable, ROOT / "tests/stale_engine.py", "2", "train", "rlvr", folder / "rlvr.yaml"]

@@ -173,6 +173,12 @@ class TestPlaces:
             check(Crew(workers=2), "oracle")
         assert group_size({"model_args": {"tensor_parallel_size": 4}}) == 4 and group_size({}) == 1
 
+    @pytest.mark.parametrize("size", ["two", [1], -1, 0, 1.5, True])
+    def test_what_is_no_number_of_gpus(self, size):
+        with pytest.raises(UsageError, match=r"tensor_parallel_size=.*: give a number of GPUs") as caught:
+            group_size({"model_args": {"tensor_parallel_size": size}})
+        assert "\n" not in str(caught.value)
+
 
 def test_answers_are_sent_in_bundles():
     answers = [(i, 0, Response()) for i in range(5)]
@@ -319,8 +325,27 @@ class TestProcesses:
         assert [process.wait(60) for process in processes] == [1, 1]
 
 
-def test_the_servers_requests_under_way_are_shared(monkeypatch):
+def shares_of(monkeypatch, workers, options):
+    """What each worker may have under way, of a crew that is not started."""
     seen = []
-    monkeypatch.setattr("olmes_suite.workers.open.Fleet", lambda makers, kind, tell: seen.append(makers))
-    open_fleet(Crew(workers=4), "openai", "m", {"concurrency": 10, "base_url": "http://x"}, print)
-    assert [make.args[0].options["concurrency"] for make in seen[0]] == [2] * 4
+    monkeypatch.setattr("olmes_suite.workers.open.Fleet", lambda makers, kind, tell: seen.extend(makers))
+    open_fleet(Crew(workers=workers), "openai", "m", {**options, "base_url": "http://x"}, print)
+    return [make.args[0].options["concurrency"] for make in seen]
+
+
+def test_the_servers_requests_under_way_are_shared_out_whole(monkeypatch):
+    assert shares_of(monkeypatch, 4, {"concurrency": 10}) == [3, 3, 2, 2]
+    assert shares_of(monkeypatch, 3, {}) == [86, 85, 85]
+    assert shares_of(monkeypatch, 2, {"concurrency": 2}) == [1, 1]
+    with pytest.raises(UsageError, match="--workers 4: more than the 2 requests"):
+        shares_of(monkeypatch, 4, {"concurrency": 2})
+
+
+def test_what_ray_has_room_for_is_no_more_than_may_be_under_way(monkeypatch):
+    seen = []
+    monkeypatch.setattr("olmes_suite.workers.actors.connect", lambda *_: (8, 0, lambda: None))
+    monkeypatch.setattr("olmes_suite.workers.open.Fleet", lambda makers, *_, **__: seen.extend(makers))
+    open_fleet(Crew(ray="local"), "openai", "m", {"concurrency": 3, "base_url": "http://x"}, print)
+    assert [(make.args[0].options["concurrency"], make.args[2]) for make in seen] == [(1, 3)] * 3
+    with pytest.raises(UsageError, match="--workers 8"):
+        open_fleet(Crew(8, "local"), "openai", "m", {"concurrency": 3, "base_url": "http://x"}, print)

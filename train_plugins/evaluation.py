@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from olmes_suite.errors import DataError
 from olmes_suite.hooks import Stage, hookimpl
 from olmes_suite.runs.store import write_text
 from train_plugins import lineage
 from train_plugins.lora import is_adapter
+from train_plugins.parents import end_with_parent
 from train_plugins.recipe import Evaluation
 
 FILE = "evaluations.jsonl"
@@ -146,6 +148,12 @@ class Evaluator:
             checkpoint = self.output / f"checkpoint-{step}"
             self.waiting.append(self.pool.submit(self._evaluate, folder, checkpoint, step))
 
+    def held(self) -> set[str]:
+        """The checkpoints that an endpoint has yet to read from their own folders, not from the links."""
+        waiting = self.started - {one.step for one in self.done}
+        at_endpoint = self.wanted.device == "endpoint"
+        return {str(self.output / f"checkpoint-{step}") for step in waiting} if at_endpoint else set()
+
     def _is_asked(self, step: int) -> bool:
         """It is evaluated, or will be."""
         return step in self.started or any(one.step == step and one.error is None for one in self.results())
@@ -171,7 +179,7 @@ class Evaluator:
         if self.closed:
             return "", "closed", 130
         env = environment() | devices(self.wanted)
-        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        self.process = _started(line, env)
         said, complained = self.process.communicate()
         return said, complained, self.process.returncode
 
@@ -219,11 +227,23 @@ def evaluate(wanted: Evaluation, model: str) -> Result:
 
     Its step is 0.
     """
-    env = environment() | devices(wanted)
-    done = subprocess.run(command(wanted, model), capture_output=True, text=True, env=env)
-    if done.returncode == 130:
+    child = _started(command(wanted, model), environment() | devices(wanted))
+    try:
+        said, complained = child.communicate()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+    if child.returncode == 130:
         raise KeyboardInterrupt
-    return judged(done.stdout, done.stderr, done.returncode, model, 0)
+    return judged(said, complained, child.returncode, model, 0)
+
+
+def _started(line: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
+    """An evaluator, which ends with this process: one that went on alone would keep the next from its run."""
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=end_with_parent
+    )
 
 
 def command(wanted: Evaluation, folder: Path | str, checkpoint: Path | str | None = None) -> list[str]:
@@ -286,11 +306,14 @@ def judged(said: str, complained: str, status: int, checkpoint: str, step: int) 
 
 
 def read_results(file: Path) -> list[Result]:
-    """The results of an earlier start of the stage; the last word on each step counts."""
+    """The results of an earlier start of the stage; the last word on each step counts. Raises DataError."""
     if not file.is_file():
         return []
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return list({line["step"]: Result(**line) for line in lines}.values())
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return list({line["step"]: Result(**line) for line in lines}.values())
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); remove it to have the checkpoints evaluated anew") from None
 
 
 def link(checkpoint: Path, folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from olmes_suite.errors import OlmesError, UsageError
 from olmes_suite.registry import nearest
+from train_plugins.parents import end_with_parent
 
 SHIPPED = Path(__file__).parent / "launchers"
 STATUS = "OLMES_LAUNCH_STATUS"
@@ -89,6 +91,8 @@ def start(launch: Launch, arguments: Sequence[str]) -> None:
             launch_command(launch_command_parser().parse_args(_options(launch, arguments)))
         except KeyboardInterrupt:
             raise
+        except ImportError as error:  # DeepSpeed, where the configuration asks for it
+            raise UsageError(f"--launch-config: {' '.join(str(error).split())[:200]}") from None
         except (Exception, SystemExit) as error:  # each launcher has its own way to say that a process failed
             if type(error).__name__ == "SignalException":
                 raise KeyboardInterrupt from None
@@ -130,6 +134,7 @@ def reporting(work: Callable[[], int]) -> int:
 
     The status is not 0 then, so that the launcher ends the other processes, which may wait for this one.
     """
+    end_with_parent(signal.SIGKILL)  # torch starts it in a session of its own, where no signal to the group arrives
     try:
         return work()
     except (OlmesError, KeyboardInterrupt) as error:
@@ -140,3 +145,7 @@ def reporting(work: Callable[[], int]) -> int:
         except OSError:
             pass  # another process was first
         return status
+    except Exception:
+        if Path(os.environ[STATUS]).is_file():  # another process has said why it ended, and took the connection with it
+            return 1
+        raise

@@ -76,6 +76,12 @@ def whole_checkpoints(output: Path) -> list[Path]:
     return sorted(found, key=_step)
 
 
+def last_good(output: Path) -> str:
+    """Which checkpoint is left of a stage that was stopped, in words."""
+    good = whole_checkpoints(output)
+    return f"the last good checkpoint is {good[-1]}" if good else "there was no checkpoint yet"
+
+
 def card(lineage: Mapping[str, Any], scores: Sequence[Mapping[str, Any]] = ()) -> str:
     """The model card: front matter for the Hub, then lineage and scores in words. `scores`: see `evaluation.Result`."""
     recipe = lineage["recipe"]

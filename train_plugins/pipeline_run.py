@@ -19,6 +19,7 @@ from olmes_suite.runs.store import read_json, write_json, write_text
 from train_plugins import gains, gate, lineage, resume
 from train_plugins.evaluation import FILE as EVALUATIONS
 from train_plugins.evaluation import Result, environment, evaluate, read_results
+from train_plugins.parents import end_with_parent
 from train_plugins.pipeline import Pipeline, Planned
 from train_plugins.recipe import Recipe
 from train_plugins.run import trainer_arguments
@@ -68,15 +69,16 @@ def run(pipeline: Pipeline, launch: Sequence[str] = ()) -> Path:
             asked.add(str(one.output))  # by the stage itself
         if _finished(one):
             if one.recipe.model in trained:
-                raise UsageError(
-                    f"stage {one.name}: {one.output} was trained from an earlier {one.recipe.model}; remove the folder "
-                    "to train it anew"
-                )
+                raise _older_parent(one, "was trained")
             _tell(f"stage {one.name}: done already")
         else:
+            if one.recipe.model in trained and lineage.whole_checkpoints(one.output):
+                raise _older_parent(one, "was begun")
             _prepare(one)
+            before = _made(one)
             _train(one, pipeline.output / RECIPES / f"{one.name}.yaml", launch)
-            trained.append(str(one.output))
+            if _made(one) != before:  # else only its evaluation or gate was to be done
+                trained.append(str(one.output))
         for result in _results(one):
             _note(runs, str(one.output), result)
     look = _final(pipeline)
@@ -90,6 +92,18 @@ def _evaluate(one: Planned, model: str, runs: dict[str, Path], asked: set[str]) 
         asked.add(model)
         _tell(f"{model}: evaluation")
         _note(runs, model, evaluate(one.recipe.eval, model))
+
+
+def _older_parent(one: Planned, how: str) -> UsageError:
+    return UsageError(
+        f"stage {one.name}: {one.output} {how} from an earlier {one.recipe.model}; remove the folder to train it anew"
+    )
+
+
+def _made(one: Planned) -> bytes:
+    """The lineage of the stage's last checkpoint as it stands in the file; empty as long as there is none."""
+    file = one.output / lineage.FILE
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _tell(line: str) -> None:
@@ -162,7 +176,7 @@ def _call(command: Sequence[str], quiet: bool = False) -> int:
     `quiet`: its standard output, a stage's path, is not for the pipeline's.
     """
     out: Any = subprocess.DEVNULL if quiet else sys.stderr.fileno()
-    child = subprocess.Popen(command, stdout=out, env=environment(), preexec_fn=_end_with_parent)
+    child = subprocess.Popen(command, stdout=out, env=environment(), preexec_fn=end_with_parent)
     try:
         return child.wait()
     except BaseException:
@@ -172,15 +186,6 @@ def _call(command: Sequence[str], quiet: bool = False) -> int:
         except subprocess.TimeoutExpired:
             child.kill()
         raise
-
-
-def _end_with_parent() -> None:
-    """Linux: the kernel interrupts the child when its parent dies, be it killed outright."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def _final(pipeline: Pipeline) -> Result | None:

@@ -79,6 +79,27 @@ def accumulation(batch_size: int | None, arguments: Mapping[str, Any], processes
     return batch_size // at_once
 
 
+AT_LEAST = {
+    "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_length": 1, "max_completion_length": 1,
+    "save_steps": 0, "logging_steps": 0, "weight_decay": 0, "max_grad_norm": 0, "save_total_limit": 1,
+    "warmup_steps": 0, "learning_rate": 0,
+}  # fmt: skip
+"""Trainer arguments that make no sense below a number; the libraries fail late, or train nothing without a word."""
+
+
+def check_numbers(arguments: Mapping[str, Any], seed: int) -> None:
+    """Raise UsageError for numbers of the trainer with which nothing can be trained."""
+    for name, least in AT_LEAST.items():
+        value = arguments.get(name)
+        if isinstance(value, int | float) and not value >= least:
+            raise UsageError(f"trainer.{name} must be at least {least}, not {value}")
+    epochs, steps = arguments.get("num_train_epochs", 3), arguments.get("max_steps", -1)
+    if not steps > 0 and not epochs > 0:
+        raise UsageError(f"trainer.num_train_epochs {epochs} trains nothing; it must be above 0")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {seed}")
+
+
 def plan(rows: int, tokens: int, arguments: Mapping[str, Any], processes: int) -> Plan:
     """Count the steps as transformers' trainer does. Raises DataError for fewer rows than one batch.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import StorageError, UsageError
 from olmes_suite.hooks import TrainingSet
+from olmes_suite.runs.store import RunLock
 from train_plugins import lineage
 
 FREE = frozenset({"eval", "output", "final", "decontam", "gate"})
@@ -22,26 +25,72 @@ FREE_ARGUMENTS = frozenset(
 """Trainer arguments that do not touch the weights."""
 
 
-def start(output: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from; None to begin. Raises UsageError for a folder that holds something else.
+LOCK = ".lock"
+"""In the output, while a stage is writing there."""
+PART = ".part"
+"""In the output, while the last weights are being written."""
 
-    A checkpoint that was being written when the stage was killed has no lineage and is removed.
+
+@contextmanager
+def lock(output: Path) -> Iterator[None]:
+    """Keeps two stages from writing one folder; it goes with the process, however that ends. Raises RunLocked."""
+    made = not output.is_dir()
+    with RunLock(output / LOCK, f"stage {output}", "--output"):
+        try:
+            yield
+        finally:
+            (output / LOCK).unlink(missing_ok=True)
+            if made:  # and nothing was written: no trace is left
+                with suppress(OSError):
+                    output.rmdir()
+
+
+def start(output: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from; None to begin.
+
+    Raises UsageError for a folder that holds something else, StorageError for one that cannot be written.
     """
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output}: is a file")
+    _check_writable(output)
     if not output.is_dir() or not any(_of_a_stage(path) for path in output.iterdir()):
         return None
     if not resume:
         raise UsageError(f"{output}: is not empty; --resume goes on with the stage there, or name another --output")
     whole = lineage.whole_checkpoints(output)
-    for torn in set(output.glob("checkpoint-*")) - set(whole):
-        shutil.rmtree(torn, ignore_errors=True)
     return whole[-1] if whole else None
+
+
+def _check_writable(output: Path) -> None:
+    """The folder, or the nearest one above it that is there, takes new files: known before hours of work."""
+    place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise UsageError(f"--output {output}: {place} is a file, not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError(f"--output {output}: {place} cannot be written; name another place")
+
+
+def remove_torn(output: Path) -> None:
+    """Remove checkpoints that were being written, or rotated away, when the stage ended: they have no lineage."""
+    for torn in {*output.glob("checkpoint-*"), output / PART} - set(lineage.whole_checkpoints(output)):
+        shutil.rmtree(torn, ignore_errors=True)
+
+
+def rotate(output: Path, limit: int | None, best: str | None, held: Collection[str] = ()) -> None:
+    """Keep the `limit` newest checkpoints, among them the last, the `best` and those that are `held`, be they more. Any
+    other loses its lineage first, so that a kill in between leaves nothing that looks whole."""
+    whole = lineage.whole_checkpoints(output)
+    kept = {path for path in whole if str(path) == best or str(path) in held} | set(whole[-1:])
+    for path in reversed(whole):
+        if limit and path not in kept and len(kept) < limit:
+            kept.add(path)
+    for path in whole if limit else ():
+        if path not in kept:
+            (path / lineage.FILE).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _of_a_stage(path: Path) -> bool:
     """A checkpoint, or any file; folders that hooks wrote before a stage was refused are no reason to stop."""
-    return path.is_file() or path.name.startswith("checkpoint-")
+    return (path.is_file() and not path.name.startswith(".")) or path.name.startswith("checkpoint-")
 
 
 def finished(output: Path, resume: bool) -> bool:
@@ -82,6 +131,19 @@ def _same_rows(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any
         for name in ("sha256", "rows", "rows_sha256")
         if name in old
     )
+
+
+def same_processes(checkpoint: Path, processes: int) -> None:
+    """Raise UsageError unless so many processes made the checkpoint.
+
+    Each has saved its own state of the random numbers and rollouts; without `batch_size` the batch would change.
+    """
+    before = lineage.read(checkpoint).get("hardware", {}).get("training_processes", processes)
+    if before != processes:
+        raise UsageError(
+            f"--resume: {checkpoint} was made by {before} processes, not {processes}; each has its own share of the "
+            f"saved state. Go on with --num-processes {before}, or start anew with another --output"
+        )
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:

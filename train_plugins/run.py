@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from olmes_suite import hooks
-from olmes_suite.errors import StageRefused, UsageError
+from olmes_suite.errors import StageRefused, StorageError, UsageError
 from olmes_suite.hooks import StageData
 from train_plugins import data, encoding, gate, lineage, lora, memory, offload, plan, recipe, resume
 from train_plugins.evaluation import Evaluator
-from train_plugins.stage import Stage, is_classifier
+from train_plugins.stage import Stage, check_language_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +47,23 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
     output = Path(str(wanted.output)).expanduser()
     start = resume.start(output, go_on)
     wanted, arguments = trainer_arguments(stage, wanted)
-    if start is not None:
-        resume.same_stage(start, wanted.as_data())
-    evaluator = Evaluator(wanted.eval, output) if wanted.eval and plan.is_main() else None
-    watchers = stage.watchers(wanted, output) if plan.is_main() else ()
-    manager = hooks.manager([*plugins, *([evaluator] if evaluator else []), *watchers])
-    try:
-        if evaluator and start is not None:
+    done = resume.finished(output, go_on)
+    made = output if done else start
+    if made is not None:
+        resume.same_stage(made, wanted.as_data())
+    if start is not None and not done:
+        resume.same_processes(start, plan.world_size())
+    with ExitStack() as held:
+        if begun := output.is_dir():
+            _alone(held, output)
+        evaluator = Evaluator(wanted.eval, output) if wanted.eval and plan.is_main() else None
+        if evaluator:
+            held.callback(evaluator.close)
+        watchers = stage.watchers(wanted, output) if plan.is_main() else ()
+        manager = hooks.manager([*plugins, *([evaluator] if evaluator else []), *watchers])
+        if evaluator and go_on:
             evaluator.catch_up()
-        if resume.finished(output, go_on):
+        if done:
             print(f"{output}: this stage is finished already", file=sys.stderr)
             _gate(wanted, output, evaluator)
             return output
@@ -63,7 +72,14 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
             resume.same_stage(start, wanted.as_data(), ready.data.sets)
         for line in report(ready) if plan.is_main() else ():
             print(line, file=sys.stderr)
-        written = train(ready, start, manager, evaluator, watchers)
+        if not begun:
+            _alone(held, output)
+        try:
+            written = train(ready, start, manager, evaluator, watchers)
+        except StorageError:
+            if plan.is_main():
+                resume.remove_torn(output)  # it takes up the space that is lacking
+            raise
         if written is None:
             return output
         offload.release()  # the trainer is gone
@@ -71,10 +87,14 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
         if evaluator and (best := evaluator.best()):
             print(f"best checkpoint: step {best.step}, {evaluator.best_folder(best)}", file=sys.stderr)
         _gate(wanted, output, evaluator)
-    finally:
-        if evaluator:
-            evaluator.close()
     return output
+
+
+def _alone(held: ExitStack, output: Path) -> None:
+    """Keep other stages from the output folder, and clear what a killed one left half-written. Raises RunLocked."""
+    if plan.is_main():
+        held.enter_context(resume.lock(output))
+        resume.remove_torn(output)
 
 
 def _gate(wanted: recipe.Recipe, output: Path, evaluator: Evaluator | None) -> None:
@@ -92,11 +112,12 @@ def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recip
     given = recipe.check_trainer(wanted.trainer, config, "recipe")
     if wanted.eval and not stage.generates:
         raise UsageError(f"eval: the checkpoints of {stage.name} generate nothing to evaluate; remove the key")
-    if stage.generates and is_classifier(wanted.model):  # transformers would draw the missing head, and only print it
-        raise UsageError(f"{wanted.model}: a sequence classifier (a reward model?), not a language model")
+    if stage.generates:
+        check_language_model(wanted.model)
     wanted = replace(wanted, trainer=given)
     gpu = _has_gpu()  # TRL's own default is bf16 wherever it runs
     arguments = {"bf16": gpu, "dataloader_pin_memory": gpu, "report_to": "none", **stage.defaults(wanted), **given}
+    plan.check_numbers(arguments, wanted.seed)
     if wanted.lora is not None:
         lora.check(wanted.lora, stage.name)
     if wanted.eval and wanted.eval.device == "same" and plan.world_size() > 1:
@@ -157,11 +178,11 @@ def train(
 ) -> dict[str, Any] | None:  # fmt: skip
     """Train and save; returns the last checkpoint's lineage, None on all processes but the first.
 
-    Raises StageRefused where the loss is not finite or the memory does not suffice.
+    Raises StageRefused where the loss is not finite or the memory does not suffice, ModelError, StorageError.
     """
-    import torch
     from transformers import PrinterCallback
 
+    from train_plugins import failures
     from train_plugins.watch import Checkpoints, Progress
 
     output, wanted = ready.output, ready.recipe
@@ -170,9 +191,9 @@ def train(
     before = lineage.read(start) if start else {}
     described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes, before)
     args = configuration(ready.stage.config(wanted), ready.arguments, wanted)
-    with lora.explained(wanted.lora):
+    limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates
+    with failures.loading(wanted.model), lora.explained(wanted.lora):
         trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
-
     if wanted.lora and wanted.lora.bits:
         lora.settle(trainer.model, args.bf16 or args.fp16)
     plan.check_world(trainer.accelerator)
@@ -190,20 +211,19 @@ def train(
             state.best_metric, state.best_global_step = best.average, best.step
 
     progress = Progress()
-    checkpoints = Checkpoints(described, lambda: int(trainer._total_train_tokens), saved, before)
+    tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
+    held = evaluator.held if evaluator else tuple
+    checkpoints = Checkpoints(described, tokens, saved, before, together, limit, held)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
-    try:
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    except torch.OutOfMemoryError:
-        raise StageRefused(
-            "out of memory; lower trainer.per_device_train_batch_size or trainer.max_length, or use more processes"
-        ) from None
-    finally:
-        progress.stop()
-    written = _save(trainer, output, checkpoints, wanted.lora is not None)
+    with failures.training(output):
+        try:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        finally:
+            progress.stop()
+        written = _save(trainer, output, checkpoints, wanted.lora is not None)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # the other processes end here, whatever the first one does after this
     return written
@@ -211,9 +231,10 @@ def train(
 
 def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[str, Any] | None:
     """The last weights into the output folder: written aside, moved in, the lineage last. None: not on the first."""
-    part = output / ".part"
+    part = output / resume.PART
     if trainer.is_world_process_zero():
         shutil.rmtree(part, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(part / lora.FOLDER if adapter else part))
     if not trainer.is_world_process_zero():
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from olmes_suite.errors import UsageError
 from olmes_suite.models.checkpoint import is_hub_id
+from olmes_suite.runs.store import read_json
 from train_plugins import memory, plan
 
 if TYPE_CHECKING:
     from train_plugins.encoding import Encoded
     from train_plugins.recipe import Recipe
 
+LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+"""How the names of classes end that generate text."""
 TRL_LENGTH = 1024
 """TRL's default of max_length."""
 
@@ -103,6 +105,21 @@ def from_trl(name: str) -> Any:
 
 def is_classifier(model: str) -> bool | None:
     """The checkpoint is a sequence classifier; None where its configuration is not on this machine."""
+    names = architectures(model)
+    return None if names is None else any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def check_language_model(model: str) -> None:
+    """Raise UsageError for a checkpoint whose class has no language model's head."""
+    if is_classifier(model):
+        raise UsageError(f"{model}: a sequence classifier (a reward model?), not a language model")
+    names = architectures(model) or []
+    if names and not any(name.endswith(LANGUAGE_MODELS) for name in names):
+        raise UsageError(f"{model}: a {names[0]}, not a language model; give a checkpoint that generates text")
+
+
+def architectures(model: str) -> list[str] | None:
+    """The classes that the checkpoint's configuration names; None where it is not on this machine. Raises DataError."""
     file = Path(model).expanduser() / "config.json"
     if is_hub_id(model):
         from huggingface_hub import try_to_load_from_cache
@@ -113,5 +130,5 @@ def is_classifier(model: str) -> bool | None:
         file = Path(found)
     if not file.is_file():
         return None
-    names = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
-    return any(str(name).endswith("ForSequenceClassification") for name in names)
+    config = read_json(file)
+    return [str(name) for name in config.get("architectures") or []] if isinstance(config, dict) else []

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from olmes_suite.errors import StageRefused
-from train_plugins import lineage
+from train_plugins import lineage, resume
 
 
 class Watched:
@@ -34,25 +34,32 @@ class Watched:
     def not_a_number(self) -> StageRefused:
         """The error for numbers that are not finite, naming the checkpoint that is left."""
         state, output = self.state, Path(self.args.output_dir)  # type: ignore[attr-defined]
-        good = lineage.whole_checkpoints(output)
-        kept = f"the last good checkpoint is {good[-1]}" if good else "there was no checkpoint yet"
         return StageRefused(
-            f"the loss or its gradient is not a number at step {state.global_step + 1}; {kept}; "
+            f"the loss or its gradient is not a number at step {state.global_step + 1}; {lineage.last_good(output)}; "
             "lower trainer.learning_rate or look at the data"
         )
 
 
 class Checkpoints(TrainerCallback):
-    """Gives each saved checkpoint its lineage and card, then tells `saved`."""
+    """Gives each saved checkpoint its lineage and card, tells `saved`, and removes old checkpoints.
+
+    The order is what makes a kill at any moment harmless: all processes have written their part (`together` waits for
+    them) before the lineage says that the checkpoint is whole, and older ones go after that. transformers, left to
+    itself, rotates before the new checkpoint is whole. `held` names those that must not go yet.
+    """
 
     def __init__(
         self, described: Mapping[str, Any], tokens: Callable[[], int], saved: Callable[[Path, Any], None],
-        before: Mapping[str, Any],
+        before: Mapping[str, Any], together: Callable[[], None] = lambda: None, limit: int | None = None,
+        held: Callable[[], Collection[str]] = tuple,
     ) -> None:  # fmt: skip
         self.described = described
         self.tokens = tokens
         self.saved = saved
         self.before = before
+        self.together = together
+        self.limit = limit
+        self.held = held
         self.started = time.perf_counter()
 
     def write(self, folder: Path, step: int) -> dict[str, Any]:
@@ -62,11 +69,13 @@ class Checkpoints(TrainerCallback):
         return lineage.write(folder, self.described, step, tokens, seconds)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """On the first process only: the others see a folder that is still being written."""
+        """On the first process only, when all have written."""
+        self.together()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             self.write(folder, state.global_step)
             self.saved(folder, state)
+            resume.rotate(folder.parent, self.limit, state.best_model_checkpoint, self.held())
 
 
 class Progress(TrainerCallback):

@@ -96,7 +96,7 @@ class Watching(TrainerCallback):
     def _results(self) -> list[evaluation.Result]:
         try:
             results = evaluation.read_results(self.output / evaluation.FILE)
-        except ValueError:  # a line is being written
+        except OlmesError:  # not ours to complain of
             return []
         return [one for one in results if one.average is not None and one.run is not None]
 

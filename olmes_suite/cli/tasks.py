@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Data, DataDirs, Json, UnsafeCode, source
+from olmes_suite.cli.options import Data, DataDirs, IncludePath, Json, UnsafeCode, include, source
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -116,6 +116,7 @@ def check(
     limit: Annotated[int | None, typer.Option("--limit", help="Documents of every leaf task; all by default.")] = None,
     data_dir: DataDirs = None,
     data: Data = None,
+    include_path: IncludePath = None,
     unsafe_code: UnsafeCode = False,
     as_json: Json = False,
 ) -> int:
@@ -133,6 +134,9 @@ def check(
 
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, not {limit}")
+    include(include_path)
+    if include_path and not task:
+        raise UsageError("--include-path: name the tasks of your own to check")
     where = source(data_dir, data)
     if not where.mirrors:
         where = source(None, SAMPLE)

@@ -28,6 +28,17 @@ class Token:
     """The model's own choice."""
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the server says of a prompt."""
+
+    tokens: tuple[Token, ...]
+    generated: int
+    """Tokens beside."""
+    truncated: bool
+    """The prompt was cut on the left."""
+
+
 class Silent(RequestFailed):
     """The server gives no log-probabilities of prompts."""
 
@@ -38,8 +49,8 @@ def question(request: Request, model: str, start: str) -> dict[str, Any]:
     return body | ({"prompt_logprobs": 1} if request.messages is not None else {"logprobs": 1, "echo": True})
 
 
-def tokens_of(raw: bytes, request: Request, model: str) -> tuple[list[Token], int]:
-    """The prompt's tokens, and how many were generated beside. Raises Malformed, OtherModel or Silent."""
+def heard(raw: bytes, request: Request, model: str, truncated: bool) -> Heard:
+    """The prompt's tokens. Raises Malformed, OtherModel or Silent."""
     body, choices = body_and_choices(raw)
     check_name(body, model)
     usage = body.get("usage")
@@ -55,7 +66,7 @@ def tokens_of(raw: bytes, request: Request, model: str) -> tuple[list[Token], in
                 raise KeyError("echo")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise Silent(f"{request.task}: {_WHY}") from None
-    return found, count(usage, "completion_tokens")
+    return Heard(tuple(found), count(usage, "completion_tokens"), truncated)
 
 
 _WHY = (
@@ -118,7 +129,7 @@ def beyond(tokens: Sequence[Token], context: Sequence[Token], ending: str) -> li
     return own
 
 
-def scored(tokens: Sequence[Token], own: Sequence[Token], request: Request, generated: int) -> Response:
+def scored(found: Heard, own: Sequence[Token], request: Request) -> Response:
     """The response to a choice whose tokens are `own`. Raises RequestFailed where one has no log-probability."""
     values = [token.logprob for token in own if token.logprob is not None]
     if not own or len(values) < len(own):
@@ -129,6 +140,7 @@ def scored(tokens: Sequence[Token], own: Sequence[Token], request: Request, gene
     return Response(
         loglikelihood=math.fsum(values),
         is_greedy=all(token.greedy for token in own),
-        prompt_tokens=len(tokens),
-        completion_tokens=generated,
+        prompt_tokens=len(found.tokens),
+        completion_tokens=found.generated,
+        truncated=found.truncated,
     )

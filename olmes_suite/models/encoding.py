@@ -38,9 +38,8 @@ class Encoder:
         try:
             text = self._apply(PROBE)
         except Exception as error:  # a template is a program of its own: anything can go wrong in it
-            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelError(
-                f"the chat template cannot be rendered ({reason}); give another with --chat-template FILE"
+                f"the chat template cannot be rendered ({_reason(error)}); give another with --chat-template FILE"
             ) from None
         bos = self.tokenizer.bos_token
         adds_bos = bos is not None and self.tokenizer.encode("a")[:1] == [self.tokenizer.bos_token_id]
@@ -69,15 +68,23 @@ class Encoder:
                 f"{request.task}: asks in chat messages and the model has no chat template; give --chat-template FILE"
             )
         try:
-            return self._apply(request.chat) + request.prefix
-        except TemplateError as error:
+            return self._continued(request) + request.prefix
+        except Exception as error:  # a template is a program of its own: anything can go wrong in it
+            raise RequestFailed(
+                f"{request.task}: the chat template refuses document {request.doc_id} ({_reason(error)})"
+            ) from None
+
+    def _continued(self, request: Request) -> str:
+        """The rendered messages; without those of the system where the template takes none, as in lm-eval's hf."""
+        try:
+            return self._apply(request.chat)
+        except TemplateError:
             rest = [message for message in request.chat if message["role"] != "system"]
             if len(rest) == len(request.chat):
-                raise RequestFailed(
-                    f"{request.task}: the chat template refuses document {request.doc_id} ({error})"
-                ) from None
-            self.system_dropped = True  # lm-eval's hf model does the same; the notes say so
-            return self._apply(rest) + request.prefix
+                raise
+            text = self._apply(rest)
+            self.system_dropped = True  # the notes say so
+            return text
 
     def prompts(self, requests: Sequence[Request]) -> list[list[int]]:
         """Token ids of the prompts of generation requests."""
@@ -137,3 +144,7 @@ class Encoder:
                 for i, ids in zip(chosen, found["input_ids"], strict=True):
                     out[i] = list(ids)
         return out
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

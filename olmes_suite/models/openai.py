@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import requests
@@ -14,6 +15,7 @@ from olmes_suite.endpoint import TRIES, Endpoint, Refused
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models import echo, served
 from olmes_suite.models.base import Backend
+from olmes_suite.models.refusal import Room, context_in, cut, fitted, other_room
 from olmes_suite.records import Request, Response, canonical_json, sha256
 from olmes_suite.usage import Usage, cost
 
@@ -23,6 +25,8 @@ MOST = 256
 """And at most, unless said otherwise."""
 TIMEOUT, PER_TOKEN = 120.0, 0.5
 """Seconds of silence in one request: so many, and so many more for each token of the longest answer."""
+TURNS = 6
+"""A request is sent: as it is, with the other name of its limit, to learn its prompt's length, with room, cut."""
 
 Answered = tuple[int, int, Response]
 
@@ -166,34 +170,38 @@ class OpenAIBackend(Backend):
         self, session: requests.Session, request: Request, wanted: tuple[tuple[int, int], ...], stop: threading.Event
     ) -> list[Response] | None:
         """Responses to the wanted samples, or to the first of them; None if `stop` was set. Raises RequestFailed."""
-        room: dict[str, int] = {}
-        for _ in range(4):
-            limit = self._limit_name
+        room, most = Room(), served.limit_of(request)
+        for _ in range(TURNS):
+            limit, samples = self._limit_name, 1 if room.context else len(wanted)
             body = served.generation(
-                request, self.model, drop_prefix=self.drop_prefix, samples=len(wanted), seed=wanted[0][1], room=room
+                request, self.model, drop_prefix=self.drop_prefix, samples=samples, seed=wanted[0][1], room=room
             )
             try:
                 batch = self.endpoint.post(
                     session,
                     served.path_of(request),
                     served.with_limit(body, request, limit),
-                    lambda raw: served.batch_of(raw, request, self.model, len(wanted)),
-                    self.timeout or TIMEOUT + PER_TOKEN * served.limit_of(request),
+                    partial(served.batch_of, request=request, model=self.model, samples=samples),
+                    self.timeout or TIMEOUT + PER_TOKEN * most,
                     stop,
                 )
             except Refused as error:
                 if limit != served.NEW_LIMIT and served.wants_other_limit(error.status, error.reason):
                     self._limit_name = served.NEW_LIMIT  # for all requests from now on
                     continue
-                other = served.room_in(error.reason, served.limit_of(request)) if error.status == 400 else None
-                if other is None or other == room:
+                other = other_room(error.reason, most, room) if error.status == 400 else None
+                if other is None:
                     raise
                 room = other
                 continue
             if batch is None:
                 return None
             self._count(batch.prompt_tokens, batch.completion_tokens)
-            return served.responses_of(batch, request, "truncate_prompt_tokens" in room)
+            if not room.context:
+                return served.responses_of(batch, request, room.kept is not None)
+            if not batch.prompt_tokens:
+                break
+            room = fitted(batch.prompt_tokens, most, room.context)
         raise RequestFailed(f"{request.task}: document {request.doc_id} does not fit the context of {self.model}")
 
     def _count(self, prompt: int, completion: int) -> None:
@@ -215,34 +223,43 @@ class OpenAIBackend(Backend):
         found = self._tokens(session, request, context + ending, stop)
         if found is None:
             return
-        tokens, generated = found
-        own = echo.tail(tokens, ending)
-        if own is None:  # the choice begins within a token: it has those beyond as many as the context alone has
+        own = echo.tail(found.tokens, ending)
+        if own is None and not found.truncated:
+            # the choice begins within a token: it has those beyond as many as the context alone has
             alone = self._tokens(session, request, context, stop)
             if alone is None:
                 return
-            own = echo.beyond(tokens, alone[0], ending)
-        response = echo.scored(tokens, own, request, generated)
+            own = echo.beyond(found.tokens, alone.tokens, ending)
+        response = echo.scored(found, own or [], request)
         for sample, _ in ask.wanted:
             yield ask.position, sample, response
 
     def _tokens(
         self, session: requests.Session, request: Request, start: str, stop: threading.Event
-    ) -> tuple[list[echo.Token], int] | None:
-        """The tokens of the prompt, and how many were generated; None if `stop` was set. Raises RequestFailed."""
-        try:
-            found = self.endpoint.post(
-                session,
-                served.path_of(request),
-                echo.question(request, self.model, start),
-                lambda raw: echo.tokens_of(raw, request, self.model),
-                self.timeout or TIMEOUT,
-                stop,
-            )
-        except Refused as error:
-            if error.status in (400, 404, 405, 422):
-                raise echo.silent(request, error.reason) from None
-            raise
-        if found is not None:
-            self._count(len(found[0]), found[1])
-        return found
+    ) -> echo.Heard | None:
+        """The tokens of the prompt, cut on the left to what the server takes; None if `stop` was set.
+
+        Raises RequestFailed.
+        """
+        kept: int | None = None
+        while True:
+            try:
+                found = self.endpoint.post(
+                    session,
+                    served.path_of(request),
+                    echo.question(request, self.model, start) | cut(kept),
+                    partial(echo.heard, request=request, model=self.model, truncated=kept is not None),
+                    self.timeout or TIMEOUT,
+                    stop,
+                )
+            except Refused as error:
+                context = context_in(error.reason) if error.status == 400 and kept is None else None
+                if context is not None:
+                    kept = context - 1  # the server wants room for a token of its own
+                    continue
+                if error.status in (400, 404, 405, 422):
+                    raise echo.silent(request, error.reason) from None
+                raise
+            if found is not None:
+                self._count(len(found.tokens), found.generated)
+            return found

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmes_suite.errors import RequestFailed
-from olmes_suite.models.base import DEFAULT_MAX_TOKENS, fit
+from olmes_suite.models.base import DEFAULT_MAX_TOKENS
+from olmes_suite.models.refusal import Room
 from olmes_suite.models.stops import cut_at_stop
 from olmes_suite.records import Request, Response
 from olmes_suite.wire import Malformed, body_and_choices, count, messages_of, sendable, text_of
@@ -17,18 +18,12 @@ MOST_STOPS = 4
 """Stop strings that OpenAI's servers take."""
 SNAPSHOT = re.compile(r"-(\d{4}|\d{4}-\d{2}-\d{2})")
 """What a hosted model's name may have behind it in an answer: the date of the version that spoke."""
-CONTEXT = re.compile(r"(?:context|model) (?:length|window|size) (?:is|of)(?: only)? (\d+)", re.IGNORECASE)
-PROMPT = re.compile(
-    r"(\d+) (?:tokens )?(?:in|from) the (?:messages|prompt|input)"
-    r"|(?:has|passed|contains)(?: at least)? (\d+) (?:input |prompt )?tokens"
-    r"|prompt \(length (\d+)\)",
-    re.IGNORECASE,
-)
-"""Where a refusal names the model's context, and the prompt's tokens: the words of OpenAI, vLLM and SGLang."""
-
-
 NEW_LIMIT = "max_completion_tokens"
 """Under which newer chat models of OpenAI take the token limit; they refuse `max_tokens`."""
+
+
+TOOLS = ("tool_calls", "function_call")
+"""Why an answer ended, where the server reads calls of tools out of it."""
 
 
 class OtherModel(RequestFailed):
@@ -83,9 +78,9 @@ def limit_of(request: Request) -> int:
 
 
 def generation(
-    request: Request, model: str, *, drop_prefix: bool, samples: int, seed: int, room: dict[str, int]
+    request: Request, model: str, *, drop_prefix: bool, samples: int, seed: int, room: Room
 ) -> dict[str, Any]:
-    """The body that asks for `samples` answers; `room` replaces the token limit where the context is too short."""
+    """The body that asks for `samples` answers; `room` replaces limit and prompt where the context is too short."""
     start = "" if drop_prefix and request.messages is not None else start_of(request)
     temperature = request.temperature or 0.0
     body = asked(request, model, start) | {"max_tokens": limit_of(request), "temperature": temperature}
@@ -97,7 +92,7 @@ def generation(
         body["n"] = samples
     if stops := [stop for stop in request.stop if stop][:MOST_STOPS]:
         body["stop"] = stops
-    return body | room
+    return body | room.fields
 
 
 def wants_other_limit(status: int, reason: str) -> bool:
@@ -139,9 +134,32 @@ def batch_of(raw: bytes, request: Request, model: str, samples: int) -> Batch:
             raise RequestFailed(f"{request.task}: document {request.doc_id}: the server's content filter withheld it")
         if finish in ("abort", "error"):
             raise Malformed(f"the answer ended with {finish!r}")
-        said.append(Said(text_of(choice, request.messages is not None), finish if isinstance(finish, str) else None))
+        if finish in TOOLS or calls(choice):
+            raise RequestFailed(
+                f"{request.task}: document {request.doc_id}: the server took the answer for a tool call, and keeps its "
+                "text; start it without a tool parser"
+            )
+        said.append(Said(answer_in(choice, request), finish if isinstance(finish, str) else None))
     usage = body.get("usage")
     return Batch(tuple(said), count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
+
+
+def calls(choice: dict[str, Any]) -> bool:
+    """Whether a choice of the chat endpoint calls a tool, though none was offered."""
+    message = choice.get("message")
+    return isinstance(message, dict) and bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def answer_in(choice: dict[str, Any], request: Request) -> str:
+    """The text of a choice. SGLang sends null for an answer without text, which is one if the model ended it itself.
+
+    Raises Malformed where there is none.
+    """
+    message = choice.get("message") if request.messages is not None else None
+    ended = choice.get("finish_reason") in ("stop", "length")
+    if ended and isinstance(message, dict) and message.get("content", "") is None and not message.get("refusal"):
+        return ""
+    return text_of(choice, request.messages is not None)
 
 
 def responses_of(batch: Batch, request: Request, truncated: bool) -> list[Response]:
@@ -164,25 +182,6 @@ def responses_of(batch: Batch, request: Request, truncated: bool) -> list[Respon
             )
         )
     return found
-
-
-def room_in(reason: str, max_tokens: int) -> dict[str, int] | None:
-    """What to send instead where a server refuses a request as longer than its context; None for other reasons.
-
-    `fit` is the rule of all backends; `truncate_prompt_tokens` (vLLM) cuts the prompt on the left.
-    """
-    context, prompt = _number(CONTEXT, reason), _number(PROMPT, reason)
-    if context is None or prompt is None:
-        return None
-    kept, room = fit(prompt, max_tokens, context)
-    if kept < prompt:
-        return {"max_tokens": room, "truncate_prompt_tokens": kept}
-    return {"max_tokens": room} if room < max_tokens else None
-
-
-def _number(pattern: re.Pattern[str], text: str) -> int | None:
-    found = pattern.search(text)
-    return next((int(group) for group in found.groups() if group), None) if found else None
 
 
 def names(models: Sequence[str]) -> str:

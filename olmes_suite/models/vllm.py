@@ -29,6 +29,7 @@ from olmes_suite.models.vllm_asks import (
     Outcome,
     RankAsk,
     TextAsk,
+    likelihood,
     rank_asks,
     text_asks,
 )
@@ -42,7 +43,7 @@ CPU_SHARE = 0.3
 NO_MATTER = frozenset(
     {"tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "max_num_seqs", "enforce_eager",
      "max_num_batched_tokens", "distributed_executor_backend", "disable_custom_all_reduce", "kv_cache_memory_bytes",
-     "enable_prefix_caching", "cpu_offload_gb", "load_format", "max_parallel_loading_workers", "download_dir"}
+     "enable_prefix_caching", "cpu_offload_gb", "max_parallel_loading_workers", "download_dir"}
 )  # fmt: skip
 """Engine arguments that are no part of the fingerprint: how much runs at a time and where, not what is computed."""
 OWN = {
@@ -248,7 +249,7 @@ class VLLMBackend(Backend):
         ]
         for ask, outcome in self._outcomes([FirstAsk(i, tuple(prompt), top) for i, prompt in enumerate(prompts)]):
             likely = sorted((outcome.first or {}).items(), key=lambda item: -item[1])[:top]
-            yield ask.position, [(self.tokenizer.decode([token]), value) for token, value in likely]
+            yield ask.position, [(self.tokenizer.decode([token]), likelihood([value])) for token, value in likely]
 
     def close(self) -> None:
         """End the engine and free its memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -117,7 +118,7 @@ class RankAsk:
                     raise RequestFailed("vLLM gave no log-probabilities of a prompt's tokens")
                 values.append(told[token].logprob)
                 greedy.append(told[token].rank == 1)
-            yield choice.position, choice.sample, choice.response(sum(values), all(greedy))
+            yield choice.position, choice.sample, choice.response(likelihood(values), all(greedy))
 
     def _told(self, outcome: Outcome, choice: Choice) -> Sequence[Mapping[int, Any] | None]:
         start = len(self.row.inputs) - len(choice.tokens) + 1
@@ -135,6 +136,16 @@ class FirstAsk:
     def settings(self) -> dict[str, Any]:
         """One greedy token with its rivals."""
         return {"temperature": 0.0, "max_tokens": 1, "logprobs": self.top, "detokenize": False}
+
+
+def likelihood(values: Sequence[float]) -> float:
+    """The sum of log-probabilities; -inf is one, of what the model rules out. Raises RequestFailed for others."""
+    total = sum(values)
+    if math.isnan(total) or total == math.inf:
+        raise RequestFailed(
+            f"vLLM gave {total} for a log-probability: the model's numbers overflow; try --dtype float32"
+        )
+    return total
 
 
 def text_asks(jobs: Sequence[Generation], ends: Ends, tokenizer: Any, penalty: float = 1.0) -> list[TextAsk]:

@@ -233,8 +233,11 @@ def put_in_order(path: Path, rank: Callable[[Place], Any]) -> tuple[int, int]:
 class RunLock:
     """Keeps two processes from writing one run. The lock goes with the process, however that ends."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str | None = None, flag: str = "--runs") -> None:
+        """`what` is written (by default the run of the lock's name), `flag` names another place for it."""
         self.path = path
+        self.what = what or f"run {path.stem}"
+        self.flag = flag
         self._handle: Any = None
 
     def __enter__(self) -> RunLock:
@@ -248,7 +251,7 @@ class RunLock:
             holder = self._handle.read().strip() or "another process"
             self._handle.close()
             raise RunLocked(
-                f"run {self.path.stem} is being written by {holder}; wait for it or give another --runs"
+                f"{self.what} is being written by {holder}; wait for it or give another {self.flag}"
             ) from error
         self._handle.truncate(0)
         self._handle.write(

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
 from olmes_suite.errors import OlmesError, UsageError
+from olmes_suite.ray_address import AUTO, LOCAL, reach
 from olmes_suite.workers.board import Answered, Piece, Seeds
 from olmes_suite.workers.engine import About, Engine, Message, Recipe
 from olmes_suite.workers.places import threads
 from olmes_suite.workers.worker import Worker, WorkerDied, unless_error
 
-AUTO, LOCAL = "auto", "local"
-"""AUTO: the cluster of $RAY_ADDRESS, else the one that runs on this machine, else LOCAL: one of this machine alone,
-started for the run."""
-PATIENCE = 5.0
-"""Seconds in which a cluster's address must answer."""
+SECRETS = ("OPENAI_API_KEY", "HF_TOKEN")
+"""Variables that an engine may need. A cluster's nodes have them from whoever started it; ours go with the first call:
+what is in a `runtime_env` is shown on Ray's dashboard and written into its logs."""
 
 
 class Replica:
@@ -29,8 +27,9 @@ class Replica:
         self._recipe = recipe
         self._engine: Engine | None = None
 
-    def ready(self) -> Message:
-        """Load the model."""
+    def ready(self, secrets: dict[str, str]) -> Message:
+        """Load the model, with these variables set."""
+        os.environ.update(secrets)
         try:
             self._engine = Engine(self._recipe)
         except OlmesError as error:
@@ -69,7 +68,8 @@ class RayWorker(Worker):
 
     def ready(self) -> About:
         """Waits for the model."""
-        about: About = unless_error(_get(self._actor.ready.remote()))
+        secrets = {name: os.environ[name] for name in SECRETS if os.environ.get(name)}
+        about: About = unless_error(_get(self._actor.ready.remote(secrets)))
         return about
 
     def answer(self, piece: Piece) -> Iterator[list[Answered]]:
@@ -151,7 +151,7 @@ def _join(address: str, workers: int) -> None:
     """Raises UsageError where no cluster answers."""
     import ray
 
-    _reach(address)
+    reach(address, client=False)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address != LOCAL:
         try:
@@ -177,20 +177,3 @@ def _room(gpus: float, processors: float, workers: int | None, each: int | None)
             f"each worker takes {what if need else 'one of the ' + what}"
         )
     return workers or most, need
-
-
-def _reach(address: str) -> None:
-    """Raises UsageError where nobody listens: Ray itself would go on trying for half a minute."""
-    place = address.removeprefix("ray://")
-    if place in (LOCAL, AUTO):
-        return
-    host, _, port = place.rpartition(":")
-    if not host or not port.isdigit():
-        raise UsageError(f"--ray {address}: not an address; give host:port, ray://host:port, auto or local")
-    try:
-        socket.create_connection((host, int(port)), PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(
-            f"--ray {address}: no Ray cluster answers there ({error}); start one with `ray start --head`, or give "
-            "`--ray local` for this machine alone"
-        ) from None

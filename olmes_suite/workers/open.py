@@ -48,46 +48,68 @@ def open_fleet(
 ) -> Backend:
     """The workers of a crew, started and ready. Raises UsageError or ModelError."""
     check(crew, backend)
-    own = dict(options)
-    each = group_size(options)
+    each, most = group_size(options), under_way(backend, options)
     if crew.ray is not None:
         from olmes_suite.workers.actors import RayWorker, connect
 
         cpu = backend in NO_GPU or str(options.get("device") or "").startswith("cpu")
         count, gpus, leave = connect(crew.ray, crew.workers, None if cpu else each)
-        recipe = Recipe(backend, model, _shared(own, count))
         try:
-            return Fleet([partial(RayWorker, recipe, gpus, count)] * count, "Ray actors", tell, apart=True, leave=leave)
+            count = count if crew.workers or most is None else min(count, most)
+            recipes = [Recipe(backend, model, own) for own in shared_out(options, most, count)]
+            actors = [partial(RayWorker, recipe, gpus, count) for recipe in recipes]
+            return Fleet(actors, "Ray actors", tell, apart=True, leave=leave)
         except BaseException:
             leave()
             raise
     count = crew.workers or 1
     places = [threads(count)] * count if backend in NO_GPU else assign(count, each, options.get("device"))
     if backend == "vllm" and not any("CUDA_VISIBLE_DEVICES" in place for place in places):
-        own = _memory(own, count)
-    recipe = Recipe(backend, model, _shared(own, count))
-    return Fleet([partial(ProcessWorker, recipe, place) for place in places], "processes", tell)
+        options = _memory(options, count)
+    shares = shared_out(options, most, count)
+    makers = [partial(ProcessWorker, Recipe(backend, model, own), p) for own, p in zip(shares, places, strict=True)]
+    return Fleet(makers, "processes", tell)
 
 
 def group_size(options: Mapping[str, Any]) -> int:
-    """GPUs of one engine."""
+    """GPUs of one engine. Raises UsageError for what is no number of GPUs."""
     options = {**options, **(options.get("model_args") or {})}
     size = 1
     for name in GROUPS:
-        size *= int(options.get(name) or 1)
+        value = options.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(f"--model-args {name}={value}: give a number of GPUs, 1 or more")
+        size *= value
     return size
 
 
-def _memory(options: dict[str, Any], count: int) -> dict[str, Any]:
+def _memory(options: Mapping[str, Any], count: int) -> Mapping[str, Any]:
     """A share for each of more than two engines on a processor: one alone takes half of `CPU_SHARE`."""
     if count > 2:
         share = {"gpu_memory_utilization": round(CPU_SHARE / count, 4)}
-        return options | {"model_args": share | dict(options.get("model_args") or {})}
+        return {**options, "model_args": share | dict(options.get("model_args") or {})}
     return options
 
 
-def _shared(options: dict[str, Any], count: int) -> dict[str, Any]:
-    """`--concurrency` is the run's: each worker has its share of the requests under way."""
-    if options.get("concurrency"):
-        options["concurrency"] = max(1, options["concurrency"] // count)
-    return options
+def under_way(backend: str, options: Mapping[str, Any]) -> int | None:
+    """Requests that the run may have under way at a server; None for an engine that asks none."""
+    if backend == "openai" and not options.get("concurrency"):
+        from olmes_suite.models.openai import MOST
+
+        return MOST
+    return options.get("concurrency") or None
+
+
+def shared_out(options: Mapping[str, Any], most: int | None, count: int) -> list[dict[str, Any]]:
+    """The options of each of `count` workers: together they have as many requests under way as the run may have.
+
+    Raises UsageError where there are more workers than that.
+    """
+    if most is None:
+        return [dict(options)] * count
+    if count > most:
+        raise UsageError(f"--workers {count}: more than the {most} requests that --concurrency lets be under way")
+    each, rest = divmod(most, count)
+    return [{**options, "concurrency": each + (place < rest)} for place in range(count)]
