@@ -30,6 +30,9 @@ def test_a_task_is_scanned_if_every_stage_was() -> None:
     assert inherited({}, own)["scanned"] == ["a", "b"]
     parent = {"flags": {"a": [1]}, "scanned": ["b", "c"]}
     assert inherited(parent, own) == {"flags": {"a": [1, 2]}, "short": {}, "scanned": ["b"]}
+    begun = {"flags": {"c": [7]}, "scanned": ["b"]}
+    again = inherited(parent, own, begun)
+    assert again["flags"] == {"a": [1, 2], "c": [7]} and again["scanned"] == ["b"]
     assert inherited({"flags": {}, "parent": "old"}, own)["scanned"] == []  # an older lineage says nothing of it
 
 

@@ -76,6 +76,7 @@ def test_value_models_that_are_none(folder: Path) -> None:
 
     bad("ppo needs `value_model`")
     bad("no such checkpoint", folder / "nowhere")
+    bad("no such checkpoint", "tulu3-8b-rm")  # the output of a stage that has not run, and no name on the Hub
     bad("a language model, which has no reward head", folder / "tiny")
     bad("give either value_model or fresh_head", folder / "reward", fresh_head=True)
     model = AutoModelForSequenceClassification.from_pretrained(folder / "tiny", num_labels=2)

@@ -13,7 +13,7 @@ from train_fixture import make_recipe, need_trl, pair_rows, refused, sft_rows, w
 
 from olmes_suite.errors import UsageError
 from olmes_suite.models.checkpoint import check_folder
-from train_plugins import evaluation, lora, offload, stages
+from train_plugins import evaluation, lineage, lora, offload, resume, stages
 from train_plugins.recipe import Evaluation
 from train_plugins.run import run
 
@@ -110,5 +110,21 @@ def test_what_is_put_aside_comes_back() -> None:
 def test_where_checkpoints_are_evaluated(tmp_path: Path) -> None:
     line = evaluation.command(Evaluation(tasks=("gsm8k",), device="endpoint", base_url="http://x/v1"), tmp_path)
     assert line[line.index("--backend") + 1] == "openai" and line[line.index("--base-url") + 1] == "http://x/v1"
+    wanted = Evaluation(tasks=("gsm8k",), device="endpoint", base_url="http://x/v1")
+    (tmp_path / lineage.FILE).write_text("{}")
+    line = evaluation.command(wanted, tmp_path, "out/checkpoint-5")  # under its own path, with the lineage of its links
+    assert line[line.index("--model") + 1] == "out/checkpoint-5"
+    assert line[line.index("--lineage") + 1] == str(tmp_path / lineage.FILE)
+    made = evaluation.Evaluator(wanted, tmp_path)
+    made.started |= {5, 10}
+    made.done.append(evaluation.Result(5, "checkpoint-5", None, {}, None, "failed"))
+    assert made.held() == {str(tmp_path / "checkpoint-10")}  # until the server has answered for it
+    for step in (5, 10, 15, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / lineage.FILE).write_text("{}")
+    resume.rotate(tmp_path, 1, None, made.held())
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
+    line = evaluation.command(Evaluation(tasks=("gsm8k",)), tmp_path, "out/checkpoint-5")
+    assert line[line.index("--model") + 1] == str(tmp_path)
     assert evaluation.devices(Evaluation(device=1)) == {"CUDA_VISIBLE_DEVICES": "1"}
     assert evaluation.devices(Evaluation(device="same")) == {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from models_fixture import make_tiny_model
 from train_fixture import need_trl, pair_rows, refused, sft_rows, write_rows
 
 from olmes_suite.errors import ModelError, UsageError
-from train_plugins import lineage, pipeline, pipeline_run
+from train_plugins import evaluation, lineage, pipeline, pipeline_run
 
 TRAINER = {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1,
            "max_length": 256, "gradient_checkpointing": False}  # fmt: skip
@@ -128,6 +130,63 @@ def test_the_trainers_arguments_are_checked_too(folder: Path) -> None:
     prompts = {"data": [{"path": "sft.jsonl"}], "rlvr": {"value_model": "reward"}, "trainer": {}}
     data["stages"].append({"name": "third", "kind": "rlvr", "recipe": stage("rlvr", **prompts)})
     assert pipeline_run.check(load(data))[-1].recipe.own.value_model == "out/reward"
+
+
+def stopped_before_training(
+    found: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch, trained: int
+) -> list[tuple[str, bool]]:
+    """(model, whether it was there) of the evaluations of a pipeline that ends before so many stages are trained."""
+    looks: list[tuple[str, bool]] = []
+
+    def look(wanted: Any, model: str) -> evaluation.Result:
+        looks.append((model, Path(model).exists()))
+        return evaluation.Result(0, model, f"runs/{len(looks)}", {}, None)
+
+    def train(one: Any, *_: Any) -> None:
+        if len(list(Path("out").glob("*/trained"))) == trained:
+            raise KeyboardInterrupt
+        one.output.mkdir(parents=True)
+        (one.output / "trained").touch()
+        (one.output / lineage.FILE).write_text('{"step": 2}')
+
+    monkeypatch.setattr(pipeline_run, "check", lambda found: list(found.stages))
+    monkeypatch.setattr(pipeline_run, "evaluate", look)
+    monkeypatch.setattr(pipeline_run, "_train", train)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline_run.run(found)
+    return looks
+
+
+def test_the_base_is_evaluated_and_what_a_stage_with_eval_starts_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = whole()
+    data["stages"][2]["recipe"]["eval"] = data["stages"][0]["recipe"].pop("eval")
+    found = load(data)
+    assert stopped_before_training(found, monkeypatch, 2) == [("tiny", True), ("out/first", True)]
+    shutil.rmtree("out")
+    assert stopped_before_training(load(whole()), monkeypatch, 2) == [("tiny", True)]  # the first is its own stage's
+
+
+def test_the_final_look_is_at_the_weights_that_are_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def look(wanted: Any, model: str) -> evaluation.Result:
+        looks.append(model)
+        return evaluation.Result(0, model, "runs/one", {"tulu3_gpqa": 0.5}, 0.5)
+
+    monkeypatch.setattr(pipeline_run, "evaluate", look)
+    found = load(whole(final={"tasks": ["gpqa"]}))
+    shutil.copytree("tiny", "out/second")
+    for _ in range(2):
+        said = pipeline_run._final(found)
+        assert said is not None and said.average == 0.5
+    assert looks == ["out/second"]
+    make_tiny_model(Path("out/second"), seed=3)  # the stage was trained anew
+    refused(lambda: pipeline_run._final(found), "taken at other weights", UsageError)
+    Path("out/final.json").write_text(json.dumps({**asdict(said), "checkpoint": "out/second"}))
+    refused(lambda: pipeline_run._final(found), "taken at other weights", UsageError)
+    assert looks == ["out/second"]
 
 
 @pytest.mark.long

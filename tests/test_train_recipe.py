@@ -59,7 +59,7 @@ def test_shipped_recipes_have_the_papers_learning_rates(name: str, rate: float) 
     ("name", "rate", "beta", "batch", "algorithm", "unended"),
     [
         ("tulu3_rlvr_8b", 3e-7, 0.05, 224, "ppo", -10.0), ("tulu3_rlvr_70b", 1e-7, 0.07, 640, "ppo", -10.0),
-        ("tulu3_rlvr_405b", 1e-7, 0.05, 1856, "ppo", -10.0), ("tulu31_grpo_8b", 5e-7, 0.01, 48 * 16, "grpo", None),
+        ("tulu3_rlvr_405b", 1e-7, 0.05, 1856, "ppo", -10.0), ("tulu31_grpo_8b", 5e-7, 0.01, 48 * 16 // 2, "grpo", 0.0),
     ],
 )  # fmt: skip
 def test_shipped_recipes_of_rlvr_have_the_published_numbers(
@@ -70,6 +70,48 @@ def test_shipped_recipes_of_rlvr_have_the_published_numbers(
     assert (found.own.algorithm, found.own.no_eos_penalty, found.own.reward) == (algorithm, unended, 10.0)
     assert found.trainer["num_iterations"] == (4 if algorithm == "ppo" else 1)
     assert (found.own.gamma, found.own.lam, found.own.value_coef) == (1.0, 0.95, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "updates", "rollout", "each", "last"),
+    [
+        ("tulu3_rlvr_8b", 3, 4, 224, 100, None), ("tulu3_rlvr_70b", 8, 4, 640, 40, None),
+        ("tulu3_rlvr_405b", 3, 4, 1856, 25, 75), ("tulu31_grpo_8b", 1, 2, 768, 40, None),
+    ],
+)  # fmt: skip
+def test_what_the_paper_counts_in_rollouts_is_so_many_steps(
+    name: str, seed: int, updates: int, rollout: int, each: int, last: int | None
+) -> None:
+    """`updates` of the weights for a rollout of `rollout` responses, a checkpoint after `each` rollouts."""
+    from train_plugins.rlvr import plan_rollouts
+
+    found = recipe.load(Path(name), "rlvr", stages.find("rlvr").own, stages.names())
+    given = {**found.trainer, "gradient_accumulation_steps": found.batch_size}
+    assert (found.seed, int(given["save_steps"])) == (seed, each * updates)
+    one = plan_rollouts(30_000, 30_000, {**given, "max_steps": updates, "max_completion_length": 1}, 1)
+    assert one.tokens == 2 * rollout  # a token for the prompt, one for the response: it is a single rollout
+    if last is not None:
+        assert given["max_steps"] == last * updates
+
+
+def test_the_learning_rate_of_405b_falls_as_the_commands(tmp_path: Path) -> None:
+    """Linear over the 860 steps of 400,000 episodes, of which 300 are trained."""
+    need_trl()
+    import torch
+    from transformers import get_scheduler
+
+    found = recipe.load(Path("tulu3_rlvr_405b"), "rlvr", stages.find("rlvr").own, stages.names())
+    given = recipe.check_trainer(found.trainer, stages.find("rlvr").config(found), "recipe")
+    assert 400_000 // 1856 * 4 == 860
+    rates = []
+    for kind, steps, more in (
+        (given["lr_scheduler_type"], given["max_steps"], given["lr_scheduler_kwargs"]),
+        ("linear", 860, None),
+    ):
+        optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=given["learning_rate"])
+        schedule = get_scheduler(kind, optimiser, 0, steps, scheduler_specific_kwargs=more)
+        rates.append([schedule.lr_lambdas[0](step) for step in range(301)])
+    assert rates[0] == pytest.approx(rates[1], rel=1e-6) and rates[0][300] < 0.66
 
 
 def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
@@ -124,6 +166,22 @@ def test_the_unseen_suite_is_for_the_last_checkpoint_of_a_final_stage(tmp_path: 
         every = {**wanted, "every": 10}
         refused(lambda every=every: load(tmp_path, eval=every, final=True), "only the last may look", UsageError)
     assert load(tmp_path, eval={"suite": "dev", "every": 10}).eval is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["ifeval_ood_repaired", "ifbench", "bigcodebench", "gpqa_llama31", "mmlu_pro_llama31", "deepmind_math_v0"]
+)
+def test_variants_and_siblings_of_the_unseen_suite_choose_no_checkpoint(tmp_path: Path, name: str) -> None:
+    refused(lambda: load(tmp_path, eval={"tasks": [name], "every": 10}), "which is for the end", UsageError)
+    every = {"tasks": ["gsm8k", name], "every": 10}
+    refused(lambda: load(tmp_path, eval=every, final=True), "only the last may look", UsageError)
+
+
+def test_a_gate_would_show_the_unseen_suite_to_the_parent(tmp_path: Path) -> None:
+    for wanted in ({"suite": "unseen"}, {"tasks": ["gsm8k", "gpqa"]}):
+        keys = {"eval": wanted, "gate": {"margin": 5}, "final": True}
+        refused(lambda keys=keys: load(tmp_path, **keys), "gate on dev", UsageError)
+    assert load(tmp_path, eval={"suite": "dev"}, gate={"margin": 5}, final=True).gate
 
 
 def test_trainer_arguments_are_the_trainers_own(tmp_path: Path) -> None:

@@ -109,6 +109,9 @@ def test_forms_of_a_truth(verifiers):
     assert one(verifiers, "math", r"\boxed{x+1}", "1+x") == 1
     assert one(verifiers, "string", " The  ANSWER, is 'yes'\n", "the answer is yes") == 1
     assert one(verifiers, "string", "Oslo", ["Bergen", "oslo."]) == 1
+    assert one(verifiers, "gsm8k", "It is 72.", 72.0) == 1 and one(verifiers, "string", "72", 72.0) == 1
+    assert one(verifiers, "gsm8k", "It is 7.", 72.0) == 0 and one(verifiers, "string", "2.5", 2.5) == 1
+    assert one(verifiers, "math", r"\boxed{72}", 72.0) == 1
     assert one(verifiers, "string", "-", "+") == 0 and one(verifiers, "string", " + ", "+") == 1
 
 

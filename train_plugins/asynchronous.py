@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from train_plugins import advantages
+from train_plugins import advantages, dropout
 from train_plugins.rollouts import response_text, row_of
 from train_plugins.verifiers import Call, Verifiers
 from train_plugins.watch import Watched
@@ -70,3 +70,4 @@ class AsyncGrpo(Watched, AsyncGRPOTrainer):
         ends = (int(kwargs["processing_class"].eos_token_id),)
         super().__init__(*args, reward_funcs=Reward(names, keys, ends), **kwargs)
         self._total_train_tokens = 0
+        dropout.switch_off(self.model)

@@ -64,6 +64,29 @@ def prepare_tokenizer(tokenizer: Any, template: str | None, masked: bool) -> Any
     return tokenizer
 
 
+def pad_apart(tokenizer: Any) -> None:
+    """Give the tokenizer a padding token that is no end-of-text: transformers' classifiers read the last token that is
+    not padding, which were the one before the end-of-text.
+
+    Any special token will do that no conversation ends in: one that is named for it, the unknown one, a reserved one,
+    the beginning of text. Raises UsageError where there is none.
+    """
+    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    wanted = [
+        *(token for token in special if "pad" in token.lower()), tokenizer.unk_token,
+        *(token for token in special if "reserved" in token.lower()), tokenizer.bos_token,
+    ]  # fmt: skip
+    free = [token for token in wanted if token and token != tokenizer.eos_token]
+    if not free:
+        raise UsageError(
+            "the tokenizer pads with its end-of-text token, so the reward would be read at the token before it; set "
+            "`pad_token` in its tokenizer_config.json to another special token"
+        )
+    tokenizer.pad_token = free[0]
+
+
 def render(tokenizer: Any, messages: list[Message]) -> tuple[list[int], list[int]]:
     """(token ids, mask) of a conversation; mask 1: a token of an assistant's turn, its end-of-text included."""
     done = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)

@@ -86,7 +86,7 @@ class Evaluator:
         if best is not None and best.step == int(run["step"]):  # the output itself is the best
             shutil.rmtree(self.output / BEST, ignore_errors=True)
         scores = [asdict(result) for result in self.results() if result.error is None]
-        write_text(checkpoint / "README.md", lineage.card(run, scores))
+        lineage.rewrite_card(checkpoint, run, scores)
 
     def catch_up(self) -> None:
         """What an earlier start of the stage saved and did not evaluate; of a finished stage, wait for it.
@@ -148,6 +148,12 @@ class Evaluator:
             checkpoint = self.output / f"checkpoint-{step}"
             self.waiting.append(self.pool.submit(self._evaluate, folder, checkpoint, step))
 
+    def held(self) -> set[str]:
+        """The checkpoints that an endpoint has yet to read from their own folders, not from the links."""
+        waiting = self.started - {one.step for one in self.done}
+        at_endpoint = self.wanted.device == "endpoint"
+        return {str(self.output / f"checkpoint-{step}") for step in waiting} if at_endpoint else set()
+
     def _is_asked(self, step: int) -> bool:
         """It is evaluated, or will be."""
         return step in self.started or any(one.step == step and one.error is None for one in self.results())
@@ -157,7 +163,7 @@ class Evaluator:
         if folder != checkpoint and is_adapter(folder):
             said, complained, status = self._call(merging(folder))
         if status == 0:
-            said, complained, status = self._call(command(self.wanted, folder))
+            said, complained, status = self._call(command(self.wanted, folder, checkpoint))
         if self.closed:
             return
         result = replace(judged(said, complained, status, str(checkpoint), step), asked=asked(self.wanted))
@@ -205,8 +211,10 @@ class Evaluator:
 
 
 def asked(wanted: Evaluation) -> str:
-    """What decides an average: the tasks and how many of their documents."""
-    return " ".join([*([wanted.suite] if wanted.suite else []), *wanted.tasks, f"limit={wanted.limit}"])
+    """What decides an average: the tasks, how many of their documents, and who judges the answers."""
+    judges = {name: getattr(wanted, name) for name in ("judge", "classifier", "encoder")}
+    named = [f"{name}={value}" for name, value in judges.items() if value is not None]
+    return " ".join([*([wanted.suite] if wanted.suite else []), *wanted.tasks, f"limit={wanted.limit}", *named])
 
 
 def step_of(folder: Path) -> int | None:
@@ -238,20 +246,22 @@ def _started(line: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
     )
 
 
-def command(wanted: Evaluation, folder: Path | str) -> list[str]:
-    """The command line that evaluates a checkpoint's folder."""
+def command(wanted: Evaluation, folder: Path | str, checkpoint: Path | str | None = None) -> list[str]:
+    """The command line that evaluates a checkpoint's folder. An endpoint is asked for it under its own path,
+    `checkpoint`, where `folder` holds its links."""
+    at_endpoint = wanted.device == "endpoint"
     line = [
         sys.executable,
         "-m",
         "olmes_suite.cli.main",
         "eval",
         "--model",
-        str(folder),
+        str(checkpoint if at_endpoint and checkpoint is not None else folder),
         "--runs",
         wanted.runs,
         "--json",
     ]
-    if wanted.device == "endpoint":
+    if at_endpoint:
         line += ["--backend", "openai", "--base-url", str(wanted.base_url)]
         own = Path(folder) / lineage.FILE
         line += ["--lineage", str(own)] if own.is_file() else []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import StageRefused, UsageError
+from olmes_suite.models.fingerprint import fingerprint_of
 from olmes_suite.runs.store import read_json, write_json, write_text
 from train_plugins import gains, gate, lineage, resume
 from train_plugins.evaluation import FILE as EVALUATIONS
@@ -24,7 +25,7 @@ from train_plugins.recipe import Recipe
 from train_plugins.run import trainer_arguments
 
 FINAL = "final.json"
-"""In the pipeline's output: the final look, by checkpoint; what stands there is not looked at again."""
+"""In the pipeline's output: the final look, by checkpoint and hash of its weights; these are not looked at again."""
 RECIPES = "recipes"
 """In the pipeline's output: the stages' recipes, as the pipeline resolved them."""
 
@@ -58,11 +59,14 @@ def run(pipeline: Pipeline, launch: Sequence[str] = ()) -> Path:
     stages = check(pipeline)
     runs: dict[str, Path] = {}
     first = next((one for one in stages if one.recipe.eval), None)
+    asked: set[str] = set()
     if first is not None:
-        _tell(f"base {first.recipe.model}: evaluation")
-        _note(runs, first.recipe.model, evaluate(_eval(first), first.recipe.model))
+        _evaluate(first, pipeline.base, runs, asked)
     trained: list[str] = []
     for one in stages:
+        if one.recipe.eval is not None:  # a gain has two ends
+            _evaluate(one, one.recipe.model, runs, asked)
+            asked.add(str(one.output))  # by the stage itself
         if _finished(one):
             if one.recipe.model in trained:
                 raise _older_parent(one, "was trained")
@@ -82,6 +86,14 @@ def run(pipeline: Pipeline, launch: Sequence[str] = ()) -> Path:
     return pipeline.last.output
 
 
+def _evaluate(one: Planned, model: str, runs: dict[str, Path], asked: set[str]) -> None:
+    """Evaluate a checkpoint as the stage's `eval` says, unless it has been or its own stage has."""
+    if model not in asked and one.recipe.eval is not None:
+        asked.add(model)
+        _tell(f"{model}: evaluation")
+        _note(runs, model, evaluate(one.recipe.eval, model))
+
+
 def _older_parent(one: Planned, how: str) -> UsageError:
     return UsageError(
         f"stage {one.name}: {one.output} {how} from an earlier {one.recipe.model}; remove the folder to train it anew"
@@ -92,11 +104,6 @@ def _made(one: Planned) -> bytes:
     """The lineage of the stage's last checkpoint as it stands in the file; empty as long as there is none."""
     file = one.output / lineage.FILE
     return file.read_bytes() if file.is_file() else b""
-
-
-def _eval(one: Planned) -> Any:
-    assert one.recipe.eval is not None
-    return one.recipe.eval
 
 
 def _tell(line: str) -> None:
@@ -186,15 +193,22 @@ def _final(pipeline: Pipeline) -> Result | None:
     if pipeline.final is None:
         return None
     file, checkpoint = pipeline.output / FINAL, str(pipeline.last.output)
+    weights = fingerprint_of(checkpoint).digest
     if file.is_file():
-        found = Result(**read_json(file))
+        kept = read_json(file)
+        seen, found = kept.pop("weights", None), Result(**kept)
         if found.checkpoint != checkpoint:
             raise UsageError(f"{file}: the final look was taken at {found.checkpoint}, not {checkpoint}")
+        if seen != weights:
+            raise UsageError(
+                f"{file}: the final look was taken at other weights than those that {checkpoint} holds now; its scores "
+                "are not theirs. Remove the file to look again, which the ledger will count"
+            )
         return found
     _tell(f"final look at {checkpoint}: {pipeline.final.suite or ', '.join(pipeline.final.tasks)}")
     found = evaluate(pipeline.final, checkpoint)
     if found.run is not None:  # a run that did not come about has looked at nothing
-        write_json(file, asdict(found))
+        write_json(file, {**asdict(found), "weights": weights})
     return found
 
 

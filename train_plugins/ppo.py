@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from train_plugins import advantages, plan, value_model
+from train_plugins import advantages, dropout, plan, value_model
 from train_plugins.rollouts import Rollouts
 
 
@@ -42,6 +42,8 @@ class Ppo(Rollouts, GRPOTrainer):
         self.seen: list[torch.Tensor] = []
         self.beta: float
         critic = value_model.load(value_source, self.model.dtype)
+        if self.args.disable_dropout:
+            dropout.switch_off(critic)
         policy = self.model.get_base_model() if self.adapted else self.model
         value_model.attach(policy, critic.to(self.model.device), self.seen)
         if self.use_vllm:  # it would not know the value model's weights

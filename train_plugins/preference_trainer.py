@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import load_from_disk
 from trl import DPOTrainer
 
@@ -46,14 +47,19 @@ class PreferenceTrainer(Watched, DPOTrainer):
             lora.settle(self.model, self.args.bf16 or self.args.fp16)
         if self.keys.loss == "simpo":
             return dataset
-        how = f"{self._precompute_model_hash} bf16={self.args.bf16} fp16={self.args.fp16}"
-        place = reference_logprobs.key(dataset, how)
-        columns = reference_logprobs.read(place, len(dataset))
+        first, place = self.accelerator.is_main_process, ""
+        found: list[Any] = [None]
+        if first:
+            how = f"{self._precompute_model_hash} bf16={self.args.bf16} fp16={self.args.fp16}"
+            place = reference_logprobs.key(dataset, how)
+            found = [reference_logprobs.read(place, len(dataset))]
+        broadcast_object_list(found)  # each process has a cache of its own on another machine: the first one's decides
+        columns = found[0]
         if columns is None:
             columns = self._reference(dataset, name, batch_size)
-            if self.accelerator.is_main_process:
+            if first:
                 reference_logprobs.write(place, columns)
-        elif self.accelerator.is_main_process:
+        elif first:
             print("reference log-probabilities: from the cache", file=sys.stderr)
         for column in reference_logprobs.COLUMNS:
             dataset = dataset.add_column(column, columns[column])

@@ -224,6 +224,11 @@ def _check(recipe: Recipe, where: str) -> None:
     if recipe.gate is not None:
         if recipe.eval is None:
             raise UsageError(f"{where}: gate: needs `eval`, which says what the gate compares")
+        if looked := unseen_in(recipe.eval):
+            raise UsageError(
+                f"{where}: gate: evaluates the checkpoint that the stage starts from too, and eval names {looked[0]} "
+                "of the unseen suite, which only the last one may see; gate on dev"
+            )
         gate.rules(recipe.gate, f"{where}: gate")
 
 
@@ -240,13 +245,11 @@ def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
     registry.include_paths += [path for path in map(Path, wanted.include_path) if path not in registry.include_paths]
     if (wanted.device == "endpoint") != (wanted.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
-    names = [entry.task for entry in suites.load(wanted.suite).tasks] if wanted.suite else []
-    names += [registry.find(name).name for name in wanted.tasks]
-    looked = sorted({name for name in names if _is_unseen(name)})
+    looked = unseen_in(wanted)
     if looked and not final:
         raise UsageError(
-            f"{where}: eval names {len(looked)} tasks of the unseen suite ({looked[0]}), which is for the end; "
-            "evaluate on dev, or say `final: true`"
+            f"{where}: eval names {len(looked)} tasks of the unseen suite or of its kind ({looked[0]}), which is for "
+            "the end; evaluate on dev, or say `final: true`"
         )
     if looked and wanted.every is not None:
         raise UsageError(
@@ -254,9 +257,11 @@ def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
         )
 
 
-def _is_unseen(name: str) -> bool:
-    known = registry.index().get(name)
-    return not suites.unseen_tasks().isdisjoint({name, *(known.leaves if known else ())})
+def unseen_in(wanted: Evaluation) -> list[str]:
+    """The tasks of the unseen suite, their variants and siblings, that an evaluation names. Raises UsageError."""
+    names = [entry.task for entry in suites.load(wanted.suite).tasks] if wanted.suite else []
+    names += [registry.find(name).name for name in wanted.tasks]
+    return sorted({name for name in names if suites.asks_unseen(name)})
 
 
 def check_trainer(arguments: Mapping[str, Any], config: type, where: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from train_plugins import lineage
 
 FREE = frozenset({"eval", "output", "final", "decontam", "gate"})
 """Keys that may change between the starts of one stage."""
+POLICY = "decontam.on_contamination"
+"""Not free: it decides which rows are trained on, and what the lineage says of those that were."""
 FREE_ARGUMENTS = frozenset(
     {"logging_steps", "logging_strategy", "report_to", "run_name", "save_steps", "save_strategy", "save_total_limit",
      "dataloader_num_workers", "dataset_num_proc"}
@@ -72,11 +74,11 @@ def remove_torn(output: Path) -> None:
         shutil.rmtree(torn, ignore_errors=True)
 
 
-def rotate(output: Path, limit: int | None, best: str | None) -> None:
-    """Keep the `limit` newest checkpoints, among them the last and the `best` one. Each loses its lineage first, so
-    that a kill in between leaves nothing that looks whole."""
+def rotate(output: Path, limit: int | None, best: str | None, held: Collection[str] = ()) -> None:
+    """Keep the `limit` newest checkpoints, among them the last, the `best` and those that are `held`, be they more. Any
+    other loses its lineage first, so that a kill in between leaves nothing that looks whole."""
     whole = lineage.whole_checkpoints(output)
-    kept = {path for path in whole if str(path) == best} | set(whole[-1:])
+    kept = {path for path in whole if str(path) == best or str(path) in held} | set(whole[-1:])
     for path in reversed(whole):
         if limit and path not in kept and len(kept) < limit:
             kept.add(path)
@@ -105,15 +107,30 @@ def same_stage(checkpoint: Path, recipe: Mapping[str, Any], sets: Sequence[Train
     then, now = flatten(before["recipe"]), flatten(recipe)
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key) and not _free(key):
-            raise UsageError(
-                f"--resume: {key} was {then.get(key)!r} and is now {now.get(key)!r}; the saved state of optimiser and "
-                f"schedule would win over it. Go on with the old value, or start anew with another --output"
+            why = (
+                "the steps before were trained on what it left then"
+                if key == POLICY
+                else "the saved state of optimiser and schedule would win over it"
             )
-    old = [one["sha256"] for one in before["data"]]
-    if sets and old != [one.sha256 for one in sets]:
+            raise UsageError(
+                f"--resume: {key} was {then.get(key)!r} and is now {now.get(key)!r}; {why}. Go on with the old value, "
+                "or start anew with another --output"
+            )
+    if sets and not _same_rows(before["data"], [lineage.data_line(one) for one in sets]):
         raise UsageError(
-            "--resume: the training data has changed since the checkpoint; start anew with another --output"
+            "--resume: the training data has changed since the checkpoint, or what decontamination leaves of it; start "
+            "anew with another --output"
         )
+
+
+def _same_rows(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> bool:
+    """Files and rows are the same, in order; a checkpoint of an earlier version has no hash of its rows."""
+    return len(then) == len(now) and all(
+        old[name] == new[name]
+        for old, new in zip(then, now, strict=True)
+        for name in ("sha256", "rows", "rows_sha256")
+        if name in old
+    )
 
 
 def same_processes(checkpoint: Path, processes: int) -> None:
@@ -140,5 +157,7 @@ def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _free(key: str) -> bool:
+    if key == POLICY:
+        return False
     first, _, rest = key.partition(".")
     return first in FREE or (first == "trainer" and rest in FREE_ARGUMENTS)

@@ -35,10 +35,11 @@ class RlvrKeys:
     reward: float = 10.0
     """Times the verified fraction of a response."""
     no_eos_penalty: float | None = -10.0
-    """The score of a response without end-of-text, in place of its reward; null: none."""
+    """The score of a response without end-of-text, in place of its reward; null: none. As in the paper's PPO, whatever
+    the algorithm; Tülu 3.1's GRPO has 0."""
     beta: float = 0.05
     """Of the KL divergence from the checkpoint that the stage starts from: in the reward of each token (ppo), of each
-    response (rloo), in the loss (grpo)."""
+    response (rloo), in the loss (grpo). As in the paper's PPO, whatever the algorithm; Tülu 3.1's GRPO has 0.01."""
     value_model: str | None = None
     """ppo: the reward model that the value model starts from."""
     fresh_head: bool = False
@@ -84,7 +85,10 @@ class Rlvr(Stage):
         return found
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
-        """The paper's (Table 21) for PPO, Tülu 3.1's for the others; dropout off, one minibatch."""
+        """The paper's (Table 21) for PPO; the others have Tülu 3.1's schedule and group. Dropout off, one minibatch.
+
+        The keys under `rlvr` have one default for all algorithms: the recipe `tulu31_grpo_8b` has Tülu 3.1's numbers.
+        """
         ppo = recipe.own.algorithm == "ppo"
         common = {"epsilon": 0.2, "temperature": 1.0, "max_completion_length": 2048, "max_grad_norm": 1.0}
         if recipe.own.asynchronous:
@@ -260,8 +264,9 @@ def _check_value_model(recipe: Recipe) -> None:
     if own.fresh_head:
         raise UsageError("rlvr: give either value_model or fresh_head")
     folder = Path(own.value_model).expanduser()
-    if not is_hub_id(own.value_model) and not (folder / "config.json").is_file():
-        raise UsageError(f"rlvr.value_model {own.value_model}: no such checkpoint")
+    on_the_hub = "/" in own.value_model and is_hub_id(own.value_model)
+    if not on_the_hub and not (folder / "config.json").is_file():
+        raise UsageError(f"rlvr.value_model {own.value_model}: no such checkpoint; on the Hub it is ORGANISATION/NAME")
     if is_classifier(own.value_model) is False:
         raise UsageError(
             f"rlvr.value_model {own.value_model}: a language model, which has no reward head; name a reward model, or "

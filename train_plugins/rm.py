@@ -31,6 +31,7 @@ class RewardModel(Stage):
     name = "rm"
     uses = "RewardConfig"
     own = RewardKeys
+    pooled = True
     generates = False
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from olmes_suite.errors import StageRefused
-from train_plugins import advantages, lora, vllm_rollouts
+from train_plugins import advantages, dropout, lora, vllm_rollouts
 from train_plugins.verifiers import Call, Verifiers
 from train_plugins.watch import Watched
 
@@ -52,6 +52,9 @@ class Rollouts(Watched):
         self.scores = torch.zeros(0)
         self._total_train_tokens = 0
         super().__init__(*args, reward_funcs=verified, **kwargs)  # type: ignore[call-arg]
+        for model in (self.model, getattr(self, "ref_model", None)):  # type: ignore[attr-defined]
+            if model is not None and self.args.disable_dropout:  # type: ignore[attr-defined]
+                dropout.switch_off(model)
         self.adapted: bool = is_peft_model(self.model)  # type: ignore[attr-defined]
         if self.adapted and self.use_vllm:  # type: ignore[attr-defined]
             self.vllm_generation._iter_named_params = lambda: lora.merged(self.model)  # type: ignore[attr-defined]

@@ -142,6 +142,8 @@ def prepare(stage: Stage, wanted: recipe.Recipe, arguments: Mapping[str, Any], m
 
     template = encoding.template_text(wanted.chat_template)
     tokenizer = encoding.prepare_tokenizer(load_tokenizer(wanted.model, None), template, stage.masked)
+    if stage.pooled:
+        encoding.pad_apart(tokenizer)
     about = hooks.Stage(stage.name, wanted.model, Path(str(wanted.output)).expanduser(), wanted.final, wanted.as_data())
     sets = data.load(wanted.data, stage.form)
     if manager is not None:
@@ -186,7 +188,8 @@ def train(
     output, wanted = ready.output, ready.recipe
     counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
               "dropped": ready.encoded.dropped}  # fmt: skip
-    described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes)
+    before = lineage.read(start) if start else {}
+    described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes, before)
     args = configuration(ready.stage.config(wanted), ready.arguments, wanted)
     limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates
     with failures.loading(wanted.model), lora.explained(wanted.lora):
@@ -208,9 +211,9 @@ def train(
             state.best_metric, state.best_global_step = best.average, best.step
 
     progress = Progress()
-    before = lineage.read(start) if start else {}
     tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
-    checkpoints = Checkpoints(described, tokens, saved, before, together, limit)
+    held = evaluator.held if evaluator else tuple
+    checkpoints = Checkpoints(described, tokens, saved, before, together, limit, held)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):

@@ -33,6 +33,8 @@ class Stage(ABC):
     """Frozen dataclass of the recipe's keys under the stage's name."""
     masked: ClassVar[bool] = False
     """The chat template must mark the assistant's turns."""
+    pooled: ClassVar[bool] = False
+    """Its head reads the last token that is no padding."""
     generates: ClassVar[bool] = True
     """Its checkpoints are language models that `olmes eval` can ask."""
 

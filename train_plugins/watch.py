@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,13 @@ class Checkpoints(TrainerCallback):
 
     The order is what makes a kill at any moment harmless: all processes have written their part (`together` waits for
     them) before the lineage says that the checkpoint is whole, and older ones go after that. transformers, left to
-    itself, rotates before the new checkpoint is whole.
+    itself, rotates before the new checkpoint is whole. `held` names those that must not go yet.
     """
 
     def __init__(
         self, described: Mapping[str, Any], tokens: Callable[[], int], saved: Callable[[Path, Any], None],
         before: Mapping[str, Any], together: Callable[[], None] = lambda: None, limit: int | None = None,
+        held: Callable[[], Collection[str]] = tuple,
     ) -> None:  # fmt: skip
         self.described = described
         self.tokens = tokens
@@ -58,6 +59,7 @@ class Checkpoints(TrainerCallback):
         self.before = before
         self.together = together
         self.limit = limit
+        self.held = held
         self.started = time.perf_counter()
 
     def write(self, folder: Path, step: int) -> dict[str, Any]:
@@ -73,7 +75,7 @@ class Checkpoints(TrainerCallback):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             self.write(folder, state.global_step)
             self.saved(folder, state)
-            resume.rotate(folder.parent, self.limit, state.best_model_checkpoint)
+            resume.rotate(folder.parent, self.limit, state.best_model_checkpoint, self.held())
 
 
 class Progress(TrainerCallback):

@@ -35,16 +35,16 @@ def known(lineage: Mapping[str, Any]) -> Known:
     return Known(lineage.get("flags", {}), lineage.get("short", {}), frozenset(lineage.get("scanned", ())))
 
 
-def inherited(parent: Mapping[str, Any], own: Known) -> dict[str, Any]:
-    """`flags`, `short` and `scanned` of a stage's lineage: its own and its parent's.
+def inherited(parent: Mapping[str, Any], own: Known, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`flags`, `short` and `scanned` of a stage's lineage: its own, its parent's, and those of its `earlier` start.
 
     A task counts as scanned only if the data of all stages were compared with it; without a lineage the parent is the
-    first of all, and its data are nobody's business.
+    first of all, and its data are nobody's business. An earlier start, if there was one, had the same data.
     """
-    before = known(parent)
-    both = joined(before, own)
+    before, begun = known(parent), known(earlier or {})
     scanned = own.scanned & before.scanned if parent else own.scanned
-    return {"flags": dict(both.flags), "short": dict(both.short), "scanned": sorted(scanned)}
+    both = joined(joined(before, own), begun)
+    return {"flags": dict(both.flags), "short": dict(both.short), "scanned": sorted(scanned | begun.scanned)}
 
 
 def _long(found: Known, task: str) -> set[int]:

@@ -18,6 +18,8 @@ from olmes_suite import registry
 from olmes_suite.errors import UsageError
 
 _FIELDS = ("task", "skill", "primary", "aggregate", "cluster")
+UNSEEN_TOO = ("bigcodebench", "ifbench", "gpqa", "mmlu_pro", "deepmind_math")
+"""Families of tasks that are no part of the unseen suite, and ask what it asks."""
 _AGGREGATES = ("mean", "macro", "micro", "stratified")
 
 
@@ -63,6 +65,16 @@ def unseen_tasks() -> frozenset[str]:
         if entry.task in registry.index():
             listed.update(registry.index()[entry.task].leaves)
     return frozenset(listed)
+
+
+@lru_cache(maxsize=1024)
+def asks_unseen(name: str) -> bool:
+    """The task is one of the unseen suite, or a variant or sibling that asks what it asks: it must choose no
+    checkpoint and reward no response. A group is one if any of its sub-tasks is."""
+    known = registry.index().get(name)
+    families = {*(task.removeprefix(registry.PREFIX) for task in unseen_tasks()), *UNSEEN_TOO}
+    plain = [one.removeprefix(registry.PREFIX) for one in (name, *(known.leaves if known else ()))]
+    return any(one == family or one.startswith(f"{family}_") for one in plain for family in families)
 
 
 def _load(name: str, inside: tuple[str, ...]) -> Suite:

@@ -35,7 +35,7 @@ def _same_text(response: str, truth: str) -> bool:
 
 
 def text_of(truth: Any) -> str:
-    """A truth that must be text or a number. Raises Malformed."""
+    """A truth that must be text or a number; Parquet makes 72 a 72.0, which no response says. Raises Malformed."""
     if isinstance(truth, bool) or not isinstance(truth, (str, int, float)) or not str(truth).strip():
         raise Malformed(f"expected text or a number, not {shown(truth)}")
-    return str(truth)
+    return str(int(truth) if isinstance(truth, float) and truth.is_integer() else truth)

@@ -28,8 +28,6 @@ SANDBOXED = {
 }
 """Run in threads of the trainer's process; the sandbox has processes and time limits of its own."""
 GROUP = "olmes.verifiers"
-_UNSEEN_TOO = ("bigcodebench", "ifbench", "gpqa", "mmlu_pro", "deepmind_math")
-"""Tasks that are no part of the unseen suite, and ask what it asks."""
 
 
 def names() -> list[str]:
@@ -45,10 +43,9 @@ def check(wanted: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=256)
 def _check(name: str) -> str:
     lower = name.strip().lower()
-    plain = lower.removeprefix(registry.PREFIX)
     if lower in BUILT_IN or lower in SANDBOXED:
         return lower
-    if any(plain == task or plain.startswith(f"{task}_") for task in _unseen()):
+    if suites.asks_unseen(lower):
         raise UsageError(
             f"{name!r} is a task of the unseen suite, which is for the end: its checker is no reward; "
             f"known verifiers: {', '.join(names())}"
@@ -75,8 +72,3 @@ def load(name: str) -> Any:
 
 def _installed() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
-
-
-@lru_cache(maxsize=1)
-def _unseen() -> frozenset[str]:
-    return frozenset(name.removeprefix(registry.PREFIX) for name in suites.unseen_tasks()) | set(_UNSEEN_TOO)

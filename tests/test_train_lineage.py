@@ -1,0 +1,127 @@
+"""What a checkpoint says of where it comes from: it survives a changed recipe, and the card says the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models_fixture import make_tiny_model
+from train_fixture import make_recipe, need_trl, refused, sft_rows, write_rows
+
+from olmes_suite.errors import UsageError
+from olmes_suite.hooks import Stage, StageData, TrainingSet, hookimpl
+from train_plugins import evaluation, lineage, recipe, resume, stages
+from train_plugins.run import run
+
+need_trl()
+
+LINEAGE = {
+    "parent": "p", "root": "r", "stage": "rlvr", "recipe": {"output": "x"}, "rows": {"trained": 3}, "data": [],
+    "decontam": None, "flags": {"tulu3_gsm8k": [1, 2]}, "ancestors": [{"checkpoint": "zz", "stage": "sft", "step": 9}],
+    "seed": 1, "versions": {"trl": "1"}, "hardware": {"gpus": ["H100"], "processors": 2, "training_processes": 8},
+}  # fmt: skip
+
+
+class Policy:
+    """Stands in for decontamination: `warn` flags two rows, `filter` takes them out, `other` takes others out."""
+
+    def __init__(self, kept: list[int] | None = None) -> None:
+        self.kept = kept
+
+    @hookimpl
+    def olmes_before_stage(self, stage: Any, data: StageData) -> StageData:
+        asked = stage.recipe["decontam"]["on_contamination"]
+        if asked == "warn":
+            return replace(data, decontam={"on_contamination": "warn"}, flags={"tulu3_gsm8k": [0, 1]})
+        (one,) = data.sets
+        kept = one.rows.select(self.kept or range(2, len(one.rows)))
+        return replace(data, sets=(replace(one, rows=kept),), decontam={"on_contamination": "filter"})
+
+
+class Kill:
+    """Ends the stage after its first checkpoint."""
+
+    @hookimpl
+    def olmes_after_checkpoint(self, stage: Any, checkpoint: Path) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("pluggy.PluginManager.load_setuptools_entrypoints", lambda *a: 0)  # this machine's plugins
+    make_tiny_model(tmp_path / "tiny")
+    write_rows(tmp_path / "rows.jsonl", sft_rows(12))
+    return tmp_path
+
+
+def begun(folder: Path, policy: str, go_on: bool = False, *plugins: Any, **decontam: Any) -> Path:
+    """A stage of five steps of two rows, with a checkpoint after the second."""
+    settings = {"per_device_train_batch_size": 2, "save_steps": 2, "max_steps": 5}
+    wanted = make_recipe(
+        "sft", folder, folder / "rows.jsonl", trainer=settings, decontam={"on_contamination": policy, **decontam}
+    )
+    return run(stages.find("sft"), wanted, go_on, plugins)
+
+
+def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        begun(folder, "warn", False, Policy(), Kill())
+    said = r"on_contamination was 'warn' and is now 'filter'; the steps before"
+    refused(lambda: begun(folder, "filter", True, Policy()), said, UsageError)
+
+    class Blind:
+        """An installed plugin that finds nothing, as one asked for other suites would."""
+
+        @hookimpl
+        def olmes_before_stage(self, stage: Any, data: StageData) -> StageData:
+            return replace(data, decontam={"on_contamination": "warn"})
+
+    out = begun(folder, "warn", True, Blind(), suites=["dev"])
+    assert lineage.read(out)["flags"] == {"tulu3_gsm8k": [0, 1]}
+    assert "| tulu3_gsm8k | 2 | 0, 1 |" in (out / "README.md").read_text()
+
+
+def test_a_resumed_stage_has_the_rows_that_it_began_with(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        begun(folder, "filter", False, Policy(), Kill())
+    for kept in (list(range(1, 12)), [*range(3, 12), 2], [0, *range(3, 12)]):  # more, another order, another row
+        refused(
+            lambda kept=kept: begun(folder, "filter", True, Policy(kept)), "what decontamination leaves", UsageError
+        )
+    assert lineage.read(begun(folder, "filter", True, Policy()))["rows"]["trained"] == 10
+
+
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    one = TrainingSet("a.jsonl", "0" * 64, Dataset.from_list([{"messages": []}] * 3))
+    described = lineage.describe(Stage("sft", "p", tmp_path, False, {}), StageData((one,)), {}, 0, 1)
+    for line in described["data"]:
+        del line["rows_sha256"]
+    lineage.write(tmp_path, described, 1, 1, 1.0)
+    resume.same_stage(tmp_path, {}, [one])
+    less = replace(one, rows=one.rows.select([0, 1]))
+    refused(lambda: resume.same_stage(tmp_path, {}, [less]), "what decontamination leaves", UsageError)
+
+
+def test_the_card_says_what_the_lineage_says(tmp_path: Path) -> None:
+    lineage.write(tmp_path, LINEAGE, 5, 10, 1.0)
+    card = (tmp_path / "README.md").read_text()
+    for said in ("| tulu3_gsm8k | 2 | 1, 2 |", "gpus: H100", "training_processes: 8", "| zz | sft | 9 |", "trl 1"):
+        assert said in card
+
+
+def test_what_a_stage_added_to_its_card_stays(tmp_path: Path) -> None:
+    lineage.write(tmp_path, LINEAGE, 5, 10, 1.0)
+    wanted = recipe.Evaluation(tasks=("gsm8k",))
+    result = {"step": 5, "checkpoint": str(tmp_path), "run": "r", "tasks": {"tulu3_gsm8k": 0.5}, "average": 0.5}
+    (tmp_path / evaluation.FILE).write_text(json.dumps({**result, "asked": evaluation.asked(wanted)}) + "\n")
+    card = tmp_path / "README.md"
+    card.write_text(card.read_text() + "\n## Reward, KL and dev\n\n| 5 |\n")
+    for _ in range(2):  # a finished stage that is resumed writes its scores into the card
+        evaluation.Evaluator(wanted, tmp_path).catch_up()
+    said = card.read_text()
+    assert said.count("## Reward, KL and dev\n\n| 5 |\n") == 1 and "| 5 | tulu3_gsm8k | 50.0 |" in said
