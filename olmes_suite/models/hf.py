@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,11 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.base import Backend
 from olmes_suite.models.batches import Budget, bytes_per_token, unless_out_of_memory
-from olmes_suite.models.decoding import RowSampler, RowStop, RowStopper
+from olmes_suite.models.decoding import RowSampler, RowStop, RowStopper, RowWatch
 from olmes_suite.models.encoding import Encoder
 from olmes_suite.models.fingerprint import ModelFingerprint, fingerprint_of
 from olmes_suite.models.generation import Decoder, Task
-from olmes_suite.models.jobs import Choice, Ends, Generation, Row, choices, generations, rows_of, wanted_of
+from olmes_suite.models.jobs import Choice, Ends, Generation, Row, choices, generations, no_number, rows_of, wanted_of
 from olmes_suite.models.loading import (
     context_length,
     load_model,
@@ -227,7 +228,8 @@ class HFBackend(Backend):
         )
         stops = [self._stop(job) for job in batch]
         temperatures = [job.request.temperature or 0.0 for job in batch]
-        processors = LogitsProcessorList()
+        watch = RowWatch()
+        processors = LogitsProcessorList([watch])
         if any(temperatures):
             top_ps = [1.0 if job.request.top_p is None else job.request.top_p for job in batch]
             processors.append(RowSampler(temperatures, top_ps, [job.seed for job in batch], self.device))
@@ -240,13 +242,15 @@ class HFBackend(Backend):
                 num_beams=1,
                 pad_token_id=pad,
                 eos_token_id=list(self.ends.ids) or None,
-                stopping_criteria=StoppingCriteriaList([RowStopper(stops)]),
+                stopping_criteria=StoppingCriteriaList([RowStopper(stops, watch)]),
                 logits_processor=processors,
                 use_cache=True,
             )
         return [(job.position, job.sample, self._response(job, stop)) for job, stop in zip(batch, stops, strict=True)]
 
     def _response(self, job: Generation, stop: RowStop) -> Response:
+        if stop.reason == "broken":
+            raise no_number(job.request)
         return job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends)
 
     @property
@@ -271,6 +275,8 @@ class HFBackend(Backend):
                 rows = logits[torch.arange(len(batch), device=logits.device), last].float().log_softmax(dim=-1)
                 values, tokens = rows.topk(min(top, rows.shape[-1]), dim=-1)
             for position, found, likely in zip(batch, tokens.tolist(), values.tolist(), strict=True):
+                if not math.isfinite(likely[0]):
+                    raise no_number(requests[position])
                 texts = [self.tokenizer.decode([token]) for token in found]
                 yield position, list(zip(texts, likely, strict=True))
 
