@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
 
+from olmes_suite.cli.main import run as run_command
+from olmes_suite.response_cache import ResponseCache
+
 HEAVY = (
     "torch",
     "transformers",
@@ -250,3 +253,13 @@ def test_a_users_own_lm_eval_task(tmp_path: Path) -> None:
         )
     )
     assert done["tasks"]["sums"]["n"] == 2 and done["tasks"]["sums"]["metrics"]["exact_match"]["value"] == 0.0
+
+
+def test_ctrl_c_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def pressed(self: object) -> None:
+        raise KeyboardInterrupt
+
+    ResponseCache(tmp_path).close()
+    monkeypatch.setattr(ResponseCache, "holdings", pressed)
+    assert run_command(["cache", "show", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.strip() == "olmes: interrupted"
