@@ -30,7 +30,7 @@ class Server:
         """Make an engine from the recipe that comes first, say so, then serve until told to end."""
         try:
             recipe = self._connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         threading.Thread(target=self._listen, daemon=True).start()
         try:
