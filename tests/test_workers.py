@@ -395,6 +395,9 @@ class TestProcesses:
             said = run.stderr.read()  # until the workers too, which write there, are gone
             assert run.wait(60) == {signal.SIGKILL: -9, None: 2}.get(how, run.returncode)
         workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("begun-*")]
+        deadline = time.monotonic() + 60
+        while any(map(alive, workers)) and time.monotonic() < deadline:  # files are closed a moment before the end
+            time.sleep(0.01)
         assert len(workers) == 2 and not any(map(alive, workers))
         assert said.count("Traceback") == (how == signal.SIGINT)
 
