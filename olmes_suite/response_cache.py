@@ -10,7 +10,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,43 +83,65 @@ class ResponseCache:
         except OSError as error:
             raise StorageError(f"{folder}: cannot be used ({error.strerror}); give --cache another folder") from None
         self._lock = threading.Lock()
+        self.fault: str | None = None
+        """What could not be read, if anything."""
 
     def find(self, backend: str, keys: Sequence[str]) -> dict[Address, Response]:
-        """All that is kept under these keys."""
+        """All that is kept under these keys and can be read; `fault` says what cannot."""
         found: dict[Address, Response] = {}
+        try:
+            for key, seed, body in self._rows(backend, keys):
+                try:
+                    found[key, seed] = Response(**json.loads(body))
+                except (ValueError, TypeError) as error:  # damaged, or of another version
+                    self.fault = f"{self.path}: an entry cannot be read ({error})"
+        except sqlite3.Error as error:
+            self.fault = f"{self.path}: cannot be read ({error})"
+        return found
+
+    def _rows(self, backend: str, keys: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+        """(key, seed, body) of what is kept under these keys."""
         with self._lock:
             for start in range(0, len(keys), 500):
                 some = keys[start : start + 500]
                 marks = ",".join("?" * len(some))
-                rows = self._db.execute(
+                yield from self._db.execute(
                     f"SELECT key, seed, body FROM responses WHERE backend = ? AND key IN ({marks})", (backend, *some)
                 )
-                for key, seed, body in rows:
-                    found[key, seed] = Response(**json.loads(body))
-        return found
+
+    @contextmanager
+    def _usable(self, how: str) -> Iterator[None]:
+        """Within it, what SQLite raises is a StorageError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"{self.path}: cannot be {how} ({error}); try again when no run is at work on it, else delete it"
+            ) from None
 
     def add(self, backend: str, model: str, name: str, entries: Iterable[Entry]) -> None:
         """Keep responses, in one transaction; those that are there already stay. Raises StorageError."""
         now = time.time()
         rows = [(entry.key, backend, entry.seed, model, entry.task, _body(entry.response), now) for entry in entries]
-        try:
-            with self._lock, self._db:
-                self._db.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", (model, backend, name))
-                self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: cannot be written ({error})") from None
+        with self._usable("written"), self._lock, self._db:
+            self._db.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", (model, backend, name))
+            self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def holdings(self) -> list[Holding]:
-        """By model, the one used last first."""
-        rows = self._db.execute(
-            "SELECT r.model, r.backend, COALESCE(m.name, ''), COUNT(*), SUM(LENGTH(r.body)) / 1e6, MIN(written), "
-            "MAX(written) FROM responses r LEFT JOIN models m ON m.model = r.model AND m.backend = r.backend "
-            "GROUP BY r.model, r.backend ORDER BY MAX(written) DESC"
-        )
-        return [Holding(*row) for row in rows]
+        """By model, the one used last first. Raises StorageError."""
+        with self._usable("read"), self._lock:
+            rows = self._db.execute(
+                "SELECT r.model, r.backend, COALESCE(m.name, ''), COUNT(*), SUM(LENGTH(r.body)) / 1e6, MIN(written), "
+                "MAX(written) FROM responses r LEFT JOIN models m ON m.model = r.model AND m.backend = r.backend "
+                "GROUP BY r.model, r.backend ORDER BY MAX(written) DESC"
+            )
+            return [Holding(*row) for row in rows]
 
     def prune(self, model: str | None = None, before: float | None = None, task: str | None = None) -> int:
-        """Delete what matches all that is given (start of a fingerprint, or a name; Unix seconds); returns how many."""
+        """Delete what matches all that is given (start of a fingerprint, or a name; Unix seconds); returns how many.
+
+        Raises StorageError.
+        """
         where, values = ["1"], []
         if model is not None:
             where.append(
@@ -130,7 +153,7 @@ class ResponseCache:
             if value is not None:
                 where.append(f"{column} ?")
                 values.append(value)
-        with self._lock:
+        with self._usable("pruned"), self._lock:
             with self._db:
                 gone = self._db.execute(f"DELETE FROM responses WHERE {' AND '.join(where)}", values).rowcount
                 self._db.execute(
@@ -138,7 +161,8 @@ class ResponseCache:
                     "AND r.backend = models.backend)"
                 )
             if gone:
-                self._db.execute("VACUUM")
+                with suppress(sqlite3.OperationalError):  # another process reads: its space is used again later
+                    self._db.execute("VACUUM")
         return gone
 
     def close(self) -> None:

@@ -79,7 +79,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral with a window": ("Mistral", {"sliding_window": 24}),
     "gemma2": ("Gemma2", {"sliding_window": 24, "num_hidden_layers": 4, "query_pre_attn_scalar": 16}),
     "gemma3": ("Gemma3Text", {"sliding_window": 24, "sliding_window_pattern": 2, "query_pre_attn_scalar": 16}),
+    "gemma4": ("Gemma4Text", {"sliding_window": 24}),
     "olmo2": ("Olmo2", {}),
+    "doge": ("Doge", {"keep_window_size": 16}),
+    "rwkv": ("Rwkv", {}),
     "mamba": ("Mamba", {"state_size": 4, "time_step_rank": 4}),
 }
 """Class of the configuration, less "Config", and what of it is not as in SMALL."""

@@ -26,8 +26,9 @@ def install(folder: Path) -> str:
 class Slow(MockBackend):
     """`model` is orders: KEY=VALUE, with commas between them.
 
-    pause=S: seconds an answer. die=WORD, fail=WORD, bug=WORD: what a prompt with this word does. none=FILE: the model
-    cannot be loaded once there is such a file. most=N,until=FILE: a process gives N answers, and more only once there
+    load=S: seconds that the model takes to load; begun=FILE: FILE-PID is there once it begins to. pause=S: seconds an
+    answer. die=WORD, fail=WORD, bug=WORD: what a prompt with this word does. none=FILE: the model cannot be loaded
+    once there is such a file. most=N,until=FILE: a process gives N answers, and more only once there
     is such a file: what a test does at the N-th answer happens in the middle, however slow the machine is.
     """
 
@@ -38,6 +39,9 @@ class Slow(MockBackend):
         super().__init__(model)
         self.orders = dict(order.split("=", 1) for order in model.split(","))
         self.given = 0
+        if "begun" in self.orders:
+            Path(f"{self.orders['begun']}-{os.getpid()}").touch()
+        time.sleep(float(self.orders.get("load", 0)))
         gate = self.orders.get("none")
         if gate and Path(gate).exists():
             raise ModelError("the tests want no more of these")

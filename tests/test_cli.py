@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
 
+from olmes_suite.cli.main import run as run_command
+from olmes_suite.response_cache import ResponseCache
+
 HEAVY = (
     "torch",
     "transformers",
@@ -291,3 +294,13 @@ def test_a_users_own_task_is_checked(tmp_path: Path) -> None:
         olmes("tasks", "check", "--include-path", folder, tmp=tmp_path)
     )
     assert "no such folder" in one_line_error(olmes("tasks", "check", "a", "--include-path", "gone", tmp=tmp_path))
+
+
+def test_ctrl_c_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def pressed(self: object) -> None:
+        raise KeyboardInterrupt
+
+    ResponseCache(tmp_path).close()
+    monkeypatch.setattr(ResponseCache, "holdings", pressed)
+    assert run_command(["cache", "show", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.strip() == "olmes: interrupted"

@@ -15,7 +15,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
-from models_fixture import CHAT_TEMPLATE, PROMPTS, answers, choice, generation, make_tiny_model, one_line
+from models_fixture import (
+    CHAT_TEMPLATE,
+    PROMPTS,
+    SMALL,
+    answers,
+    choice,
+    generation,
+    make_tiny_model,
+    make_tiny_tokenizer,
+    one_line,
+)
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models import fingerprint as fingerprints
@@ -169,6 +179,27 @@ class TestBrokenCheckpoints:
         one_line(lambda: make_backend("hf", str(tiny), device="gpu9"), "--device gpu9", UsageError)
         one_line(lambda: make_backend("hf", str(tiny), device="cuda:99"), "--device cuda:99", UsageError)
         one_line(lambda: make_backend("hf", str(tiny), device="cpu", dtype="int3"), "--dtype int3", UsageError)
+
+    @pytest.mark.parametrize("device", ["meta", "hpu", "vulkan", "xla"])
+    def test_devices_that_torch_knows_and_this_machine_has_not(self, tiny: Path, device: str) -> None:
+        one_line(lambda: make_backend("hf", str(tiny), device=device), f"--device {device}: torch cannot", UsageError)
+
+    @pytest.mark.parametrize(("name", "own"), [("GPT2", {}), ("OPT", {}), ("GPTJ", {"rotary_dim": 8})])
+    def test_a_context_beyond_the_positions(self, tmp_path: Path, name: str, own: dict[str, Any]) -> None:
+        import transformers
+
+        config: Any = getattr(transformers, f"{name}Config")(**{**SMALL, **own, "max_position_embeddings": 64})
+        model: Any = transformers.AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(tmp_path)
+        make_tiny_tokenizer().save_pretrained(tmp_path)
+        whole: Any = make_backend("hf", str(tmp_path), device="cpu", max_length=64)
+        (found,) = answers(whole, [generation(0, "x y z " * 40)])
+        assert found.prompt_tokens == 40 and found.completion_tokens == 24
+        one_line(
+            lambda: make_backend("hf", str(tmp_path), device="cpu", max_length=65),
+            "--max-length 65: .* has positions for 64 tokens only",
+            UsageError,
+        )
 
 
 class TestFingerprint:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,53 @@ def test_a_cache_that_breaks_costs_no_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(backend.cache, "add", broken)
     assert len(list(backend.run(greedy(3), [[0]] * 3))) == 3
     assert backend.settings()["cache"] == {"folder": str(tmp_path), "found": 0, "asked": 3, "broken": "disk full"}
+
+
+def test_damaged_pages_cost_no_answer(tmp_path, capsys):
+    requests = [Request("t", i, 0, "generate", text=f"Question {i} " + "x" * 300) for i in range(900)]
+    before = ask(Counting(), tmp_path, requests)
+    raw = bytearray((tmp_path / FILE).read_bytes())
+    raw[len(raw) // 4 : -8192] = b"\xab" * len(raw[len(raw) // 4 : -8192])
+    (tmp_path / FILE).write_bytes(raw)
+    backend = CachedBackend(Counting(), ResponseCache(tmp_path), "m")
+    assert sorted(backend.run(requests, [[0]] * 900), key=lambda answer: answer[:2]) == before
+    told = backend.settings()["cache"]
+    assert told["asked"] > 0 and told["found"] + told["asked"] == 900 and FILE in told["broken"]
+    backend.close()
+    for words in (["show"], ["prune", "--all"]):
+        assert command(["cache", words[0], str(tmp_path), *words[1:]]) == 2
+        said = capsys.readouterr().err
+        assert "delete it" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("body", ['{"text": "a", "later": 1}', '["a"]', "5", "{", ""])
+def test_an_entry_that_cannot_be_read_is_asked_again(tmp_path, body):
+    before = ask(Counting(), tmp_path, greedy(3))
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        db.execute("UPDATE responses SET body = ? WHERE key = (SELECT MIN(key) FROM responses)", (body,))
+        db.commit()
+    inner = Counting()
+    backend = CachedBackend(inner, ResponseCache(tmp_path), "m")
+    assert sorted(backend.run(greedy(4), [[0]] * 4), key=lambda answer: answer[:2])[:3] == before
+    told = backend.settings()["cache"]
+    assert (inner.count, told["found"]) == (2, 2) and "an entry cannot be read" in told["broken"]
+    backend.close()
+    assert len(ResponseCache(tmp_path).find("mock", [request.key("a") for request in greedy(4)])) == 3
+
+
+def test_a_busy_cache_costs_no_answer_and_cannot_be_pruned(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("olmes_suite.response_cache.WAIT_SECONDS", 0.05)
+    ask(Counting(), tmp_path, greedy(3))
+    cache = ResponseCache(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="locked"):
+            cache.prune("a")
+        backend = CachedBackend(Counting(), cache, "m")
+        assert len(list(backend.run(greedy(5), [[0]] * 5))) == 5
+        assert "locked" in backend.settings()["cache"]["broken"]
+        other.execute("ROLLBACK")
+    assert cache.prune("a") == 3
 
 
 def test_a_stop_request_reaches_the_engine(tmp_path):

@@ -18,7 +18,7 @@ from models_fixture import ARCHITECTURES, STARTS, TEXT, answers, choice, generat
 from olmes_suite.models.factory import make_backend
 from olmes_suite.models.prefix_tree import by_prefix, prefixes, release
 
-SHARES = [name for name in ARCHITECTURES if name != "mamba"]
+SHARES = [name for name in ARCHITECTURES if name not in ("doge", "mamba", "rwkv")]
 STOPS = ("ea", "\n", "72", "</s>")
 LONG, OTHER = TEXT[:300], TEXT[200:380]
 TEXTS = [
@@ -60,6 +60,8 @@ class TestAnswers:
         assert (ours.shared is not None) == (kind in SHARES), ours.why_plain
         assert bool(notes) == (kind not in SHARES)
         assert ours.settings()["reuse"] == ("prefixes" if kind in SHARES else ours.why_plain)
+        assert ours.one_by_one == (kind in ("doge", "rwkv")) == any("batch size is 1" in line for line in ours.notes())
+        assert kind != "doge" or "keep_window_size" in ours.why_plain
 
     def test_greedy_answers(self, pair: Any) -> None:
         _, ours, plain, _ = pair
@@ -110,7 +112,7 @@ class TestAnswers:
     def test_the_model_is_as_it_was(self, pair: Any) -> None:
         kind, ours, plain, _ = pair
         assert ours.settings()["attention"] == plain.settings()["attention"]
-        assert kind == "mamba" or not ours.model.get_output_embeddings()._forward_pre_hooks
+        assert kind not in SHARES or not ours.model.get_output_embeddings()._forward_pre_hooks
 
 
 @pytest.fixture(scope="module")

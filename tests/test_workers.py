@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,16 +22,26 @@ from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.mock import MockBackend
 from olmes_suite.records import Request, Response
 from olmes_suite.workers.board import MOST_DEATHS, Board
-from olmes_suite.workers.engine import Recipe, bundles
+from olmes_suite.workers.bundles import Bundles
+from olmes_suite.workers.engine import Engine, Recipe
 from olmes_suite.workers.fleet import Fleet
 from olmes_suite.workers.open import Crew, check, group_size, open_fleet
 from olmes_suite.workers.places import assign, gpus, listed_gpus, threads
 from olmes_suite.workers.process import ProcessWorker
+from olmes_suite.workers.side_by_side import side_by_side
 from olmes_suite.workers.worker import WorkersDead
 
 
 def asks(number: int, samples: int = 1) -> list[Request]:
     return [Request("t", i, 0, "generate", text=f"Shots\n\nQuestion {i}", samples=samples) for i in range(number)]
+
+
+def alive(pid: int) -> bool:
+    """Not a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def seeds_for(requests: list[Request]) -> list[list[int | None]]:
@@ -180,10 +193,78 @@ class TestPlaces:
         assert "\n" not in str(caught.value)
 
 
-def test_answers_are_sent_in_bundles():
-    answers = [(i, 0, Response()) for i in range(5)]
-    assert [len(b) for b in bundles(answers, seconds=1e9)] == [5]
-    assert [len(b) for b in bundles(answers, seconds=0)] == [1] * 5
+class TestBundles:
+    answers = tuple((i, 0, Response()) for i in range(5))
+
+    def test_what_comes_together_is_sent_together(self):
+        sent: queue.SimpleQueue = queue.SimpleQueue()
+        with Bundles(sent.put, seconds=1e9) as bundles:
+            bundles.put(self.answers[0])
+            assert sent.get(timeout=60) == [self.answers[0]]
+            for answer in self.answers[1:]:
+                bundles.put(answer)
+            assert sent.empty()
+        assert sent.get() == list(self.answers[1:]) and sent.empty()
+
+    def test_none_waits_for_an_engine_at_work(self):
+        """All answers of a batch leave while the next one is computed, however long that takes."""
+        sent: queue.SimpleQueue = queue.SimpleQueue()
+        with Bundles(sent.put, seconds=0.05) as bundles:
+            for answer in self.answers:
+                bundles.put(answer)
+            found = []
+            while len(found) < 5:  # before the engine says anything more
+                found += sent.get(timeout=60)
+        assert found == list(self.answers)
+
+    def test_an_error_of_sending_is_raised(self):
+        def send(bundle):
+            raise TypeError("cannot be sent")
+
+        with pytest.raises(TypeError, match="cannot be sent"), Bundles(send, seconds=0) as bundles:
+            bundles.put(self.answers[0])
+
+    @pytest.mark.parametrize("orders", ["pause=0", "fail=Question 3"])
+    def test_an_engine_gives_its_messages_from_another_thread_too(self, orders):
+        """As Ray's actors ask for them."""
+        engine = Engine.__new__(Engine)
+        engine.backend = slow_engine.Slow(orders)
+        messages = list(engine.answer(asks(6), [(0,)] * 6))
+        answered = [answer for kind, content in messages if kind == "answers" for answer in content]
+        assert len(answered) == (3 if "fail" in orders else 6)
+        assert (messages[-1][0] == "error") == ("fail" in orders)
+
+
+class TestSideBySide:
+    def test_results_are_in_the_order_of_the_calls(self):
+        go = threading.Event()
+
+        def last() -> int:
+            go.wait(60)
+            return 1
+
+        def first() -> int:
+            go.set()
+            return 2
+
+        assert side_by_side([last, first]) == [1, 2]
+
+    def test_a_failure_is_raised_while_others_are_under_way(self):
+        before, never = threading.enumerate(), threading.Event()
+        started = threading.Event()
+
+        def wait() -> None:
+            started.set()
+            never.wait(60)
+
+        def fail() -> None:
+            started.wait(60)
+            raise ModelError("no weights")
+
+        with pytest.raises(ModelError, match="no weights"):
+            side_by_side([wait, fail])
+        assert all(thread.daemon for thread in threading.enumerate() if thread not in before)
+        never.set()
 
 
 @pytest.fixture
@@ -316,6 +397,35 @@ class TestProcesses:
         (tmp_path / "gate").touch()
         with pytest.raises(ModelError, match="no more of these"):
             fleet(f"none={tmp_path / 'gate'}")
+
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, None])
+    def test_nobody_waits_for_a_model_that_is_still_loaded(self, tmp_path, how):
+        """Ctrl-C, a kill, or an error elsewhere while workers load: the run ends at once, and they with it."""
+        begun = tmp_path / "begun"
+        program = (
+            "import signal, sys, time; from pathlib import Path\n"
+            "from olmes_suite.runs.ahead import Ahead; from olmes_suite.workers.open import Crew, open_fleet\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            f"made = Ahead(lambda: open_fleet(Crew(2), 'slow', 'load=600,begun={begun}', {{}}, print), True)\n"
+            f"while len(list(Path({str(tmp_path)!r}).glob('begun-*'))) < 2: time.sleep(0.01)\n"
+            + ("sys.exit(2)" if how is None else "print('waits', flush=True); made.get()")
+        )
+        env = {**os.environ, "PYTHONPATH": slow_engine.install(tmp_path / "site")}
+        with subprocess.Popen(
+            [sys.executable, "-c", program], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as run:
+            assert run.stdout is not None and run.stderr is not None
+            if how is not None:
+                assert run.stdout.readline() == "waits\n"
+                run.send_signal(how)
+            said = run.stderr.read()  # until the workers too, which write there, are gone
+            assert run.wait(60) == {signal.SIGKILL: -9, None: 2}.get(how, run.returncode)
+        workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("begun-*")]
+        deadline = time.monotonic() + 60
+        while any(map(alive, workers)) and time.monotonic() < deadline:  # files are closed a moment before the end
+            time.sleep(0.01)
+        assert len(workers) == 2 and not any(map(alive, workers))
+        assert said.count("Traceback") == (how == signal.SIGINT)
 
     def test_workers_end_with_their_parent(self, fleet):
         crew = fleet("pause=0")

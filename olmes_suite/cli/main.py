@@ -117,6 +117,8 @@ def run(args: list[str] | None = None) -> int:
         if type(error).__name__ == "Abort":
             return fail("interrupted", 130)
         raise
+    if outcome == 130:  # typer has caught Ctrl-C, and says nothing
+        return fail("interrupted", 130)
     return outcome if isinstance(outcome, int) else 0
 
 

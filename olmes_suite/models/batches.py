@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -26,14 +26,6 @@ def free_memory(device: torch.device) -> int:
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 2 * 1024**3
-
-
-def bytes_per_token(config: Any, size: int) -> int:
-    """Bytes of one token's keys and values in all layers; `size`: bytes of a number."""
-    text = config.get_text_config(decoder=True)
-    heads = text.num_attention_heads
-    dimension = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * dimension * size
 
 
 class Budget:

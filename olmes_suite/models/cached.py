@@ -56,7 +56,8 @@ class CachedBackend(Backend):
     def settings(self) -> dict[str, Any]:
         """The inner backend's, and how many of this session's answers came from the cache."""
         counts = {"folder": str(self.cache.path.parent), "found": self.found, "asked": self.asked}
-        return self.inner.settings() | {"cache": counts | ({"broken": self._broken} if self._broken else {})}
+        broken = self._broken or self.cache.fault
+        return self.inner.settings() | {"cache": counts | ({"broken": broken} if broken else {})}
 
     def notes(self) -> list[str]:
         """The inner backend's, and what a cache cannot know of a server."""

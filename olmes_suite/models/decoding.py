@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
+BROKEN = -1
+"""In place of a token whose logit is not a number. What NaN and infinity do: argmax takes them for the largest."""
 LOOK_BACK = 2
 """Tokens decoded before the part that a stop string may lie in: some tokenizers strip a text's first space."""
 
@@ -15,7 +17,7 @@ LOOK_BACK = 2
 class RowStop:
     """Stops one row: at an end-of-text token, at one of its own stop strings, or at its own token limit.
 
-    Holds what the row has said until then.
+    Holds what the row has said until then. `reason` is stop, length, or broken: there was no next token.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class RowStop:
 
     def add(self, token: int) -> None:
         """The next token; what comes after the end is not looked at."""
-        if self.reason is None:
+        if self.reason is None and token == BROKEN:
+            self.reason = "broken"
+        elif self.reason is None:
             self.tokens.append(token)
             self.reason = self._reason(token)
 
@@ -59,15 +63,37 @@ class RowStop:
         return any(end in piece for end in self.ends)
 
 
+def checked(tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """The tokens (rows), taken by logits (rows, vocabulary), with BROKEN where there was nothing to choose by.
+
+    The largest logit is NaN or infinite if any is, and every way of choosing takes it then. Stays on the device.
+    """
+    return torch.where(logits.gather(1, tokens[:, None])[:, 0].isfinite(), tokens, BROKEN)
+
+
+class RowWatch(LogitsProcessor):
+    """Sees the logits as they come from the model, and remembers which rows' are numbers."""
+
+    def __init__(self) -> None:
+        self.whole: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """[rows, vocabulary] scores as they are."""
+        self.whole = scores.amax(dim=-1).isfinite()
+        return scores
+
+
 class RowStopper(StoppingCriteria):
     """Stops each row of a batch by itself; what transformers appends afterwards is not looked at."""
 
-    def __init__(self, rows: Sequence[RowStop]) -> None:
-        self.rows = rows
+    def __init__(self, rows: Sequence[RowStop], watch: RowWatch) -> None:
+        self.rows, self.watch = rows, watch
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """[rows] booleans: which rows are done, given [rows, length] token ids."""
-        for row, token in zip(self.rows, input_ids[:, -1].tolist(), strict=True):
+        assert self.watch.whole is not None
+        tokens = torch.where(self.watch.whole, input_ids[:, -1], BROKEN)
+        for row, token in zip(self.rows, tokens.tolist(), strict=True):
             row.add(token)
         return torch.tensor([row.reason is not None for row in self.rows], device=input_ids.device)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from olmes_suite.models.decoding import RowSampler, RowStop, generator
+from olmes_suite.models.decoding import RowSampler, RowStop, checked, generator
 from olmes_suite.models.jobs import Generation
 from olmes_suite.models.prefix_tree import Node, release
 from olmes_suite.models.reuse import SharedModel
@@ -166,7 +166,9 @@ class Decoder:
 
     def _take(self, logits: torch.Tensor, first: int) -> None:
         """Each row from `first` on takes a token; those that end leave, and others move up into their places."""
-        for row, token in zip(self.rows[first:], self._drawn(logits, first).argmax(dim=-1).tolist(), strict=True):
+        logits = logits.float()
+        tokens = checked(self._drawn(logits, first).argmax(dim=-1), logits)
+        for row, token in zip(self.rows[first:], tokens.tolist(), strict=True):
             row.stop.add(token)
         for place in range(len(self.rows) - 1, first - 1, -1):
             row = self.rows[place]
@@ -175,16 +177,16 @@ class Decoder:
             self.finished.append((row.task.job, row.stop))
             release(row.task.node)
             last = len(self.rows) - 1
-            if place < last:
-                self.rows[place] = self.rows[last]
-                for keys, values in self._store:
-                    keys[place] = keys[last]
-                    values[place] = values[last]
+            self.rows[place] = self.rows[last]
+            for tensor in (tensor for pair in self._store for tensor in pair):
+                if place < last:
+                    tensor[place] = tensor[last]
+                tensor[last].zero_()  # what is masked is multiplied by 0: a NaN left here would reach the next row
             self.rows.pop()
             self._prefixes = self._sampler = None
 
     def _drawn(self, logits: torch.Tensor, first: int) -> torch.Tensor:
-        logits = logits.float()
+        """`logits`, of sampled rows with all but the drawn token at minus infinity."""
         rows = self.rows[first:]
         if not any(row.task.job.request.temperature for row in rows):
             return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,14 @@ from olmes_suite.records import Request, Response
 
 Wanted = tuple[int, int, int]
 """(position of the request, sample, seed)"""
+
+
+def no_number(request: Request) -> RequestFailed:
+    """What to raise where a model's output for a request is NaN or infinite: an error, never a score."""
+    return RequestFailed(
+        f"{request.task}: the model's output for document {request.doc_id} is not a number: its weights are damaged, "
+        "or too large for this dtype; check the checkpoint, or try --dtype float32"
+    )
 
 
 def limit_of(request: Request) -> int:
@@ -86,6 +95,7 @@ class Choice:
 
     position: int
     sample: int
+    request: Request
     context: tuple[int, ...]
     tokens: tuple[int, ...]
     """The continuation's."""
@@ -97,7 +107,13 @@ class Choice:
         return self.context + self.tokens[:-1]
 
     def response(self, value: float, greedy: bool) -> Response:
-        """The response with this log-likelihood; `greedy`: the model itself would go on like this."""
+        """The response with this log-likelihood; `greedy`: the model itself would go on like this.
+
+        Raises RequestFailed for NaN and for infinity. Minus infinity is no exception: a log-softmax in float32 gives
+        it only where the logit is infinite itself, and no JSON file could hold it.
+        """
+        if not math.isfinite(value):
+            raise no_number(self.request)
         return Response(
             loglikelihood=value,
             is_greedy=greedy,
@@ -158,5 +174,5 @@ def choices(encoder: Encoder, requests: Sequence[Request], wanted: Sequence[Want
             raise RequestFailed(f"{request.task}: {what}, more than the context of {max_length}; raise --max-length")
         kept = min(len(context), max_length + 1 - len(continuation))
         cut = tuple(context[len(context) - kept :])
-        found.append(Choice(position, sample, cut, tuple(continuation), kept < len(context)))
+        found.append(Choice(position, sample, requests[position], cut, tuple(continuation), kept < len(context)))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ DTYPES = {
 }  # fmt: skip
 UNKNOWN_LENGTH = 2048
 """Context length where neither the configuration nor the tokenizer names one, as in lm-eval."""
+POSITIONS = re.compile(r"pos|wpe")
+"""In the name of a table of positions."""
 NO_LENGTH = 10**9
 """A tokenizer without a limit says 10^30."""
 
@@ -34,6 +37,13 @@ def pick_device(device: str | None) -> torch.device:
         raise UsageError(
             f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use"
         )
+    if found.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=found).tolist()
+        except Exception:  # torch raises half a dozen types; `meta` holds no numbers
+            raise UsageError(
+                f"--device {device}: torch cannot compute there on this machine; use cpu, cuda or cuda:0"
+            ) from None
     return found
 
 
@@ -119,6 +129,18 @@ def context_length(config: Any, tokenizer: Any) -> int:
             return int(value)
     length = getattr(tokenizer, "model_max_length", None)
     return int(length) if length is not None and 0 < length < NO_LENGTH else UNKNOWN_LENGTH
+
+
+def learned_positions(model: Any) -> int | None:
+    """Tokens for which a model has a table of positions; None where it computes them."""
+    words = model.get_input_embeddings()
+    sizes = [
+        module.num_embeddings - int(getattr(module, "offset", (module.padding_idx or -1) + 1))
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Embedding) and module is not words and POSITIONS.search(name.split(".")[-1])
+    ]
+    sizes += [len(buffer) for name, buffer in model.named_buffers() if name.split(".")[-1] == "embed_positions"]
+    return min(sizes, default=None)
 
 
 def _place(model: str) -> str:

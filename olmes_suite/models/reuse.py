@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,9 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 REMEMBERED, WORTH = 2, 32
 """Beginnings of prompts that are kept from one call to the next, and tokens in common that make one of use."""
 LAYER_KINDS = frozenset({"full_attention", "sliding_attention"})
+LATE = re.compile(r"window|chunk|compress|keep_|index_(topk|block|local)|floor_scale")
+TOLD = re.compile(r"sliding_window|max_window_layers")
+"""Settings by which attention changes after more tokens than the probe has, and those of them that are told to it."""
 
 
 class SharedModel:
@@ -26,6 +30,8 @@ class SharedModel:
         self.model, self.device = model, device
         self._picks: torch.Tensor | None = None
         self._remembered: list[tuple[Tokens, Layers]] = []
+        self.token_bytes = 0
+        """Bytes of one token's keys and values in all layers, as the probe found them."""
 
     def forget(self) -> None:
         """Let go of what is kept for later calls: memory ran out, or the model is not needed any more."""
@@ -122,6 +128,8 @@ class SharedModel:
         kinds = set(getattr(config, "layer_types", None) or ())
         if not kinds <= LAYER_KINDS or hasattr(config, "attention_chunk_size"):
             return "its layers keep more than keys and values"
+        if late := late_settings(config):
+            return f"its setting {next(iter(late))} changes what tokens see, which a short trial cannot show"
         if _rotates_by_length(config):
             return "its rotary positions depend on the longest prompt"
         try:
@@ -143,6 +151,9 @@ class SharedModel:
             state = Pass(positions, self.prefixes([node, node]))
             picks = torch.arange(PROBE_TOKENS - PROBE_SHARED, device=self.device).expand(2, -1)
             shared = self.logits(ids[:, PROBE_SHARED:], state, picks).float()
+        self.token_bytes = sum(
+            tensor.shape[0] * tensor.shape[2] * tensor.element_size() for pair in node.cache for tensor in pair
+        )
         if state.calls != config.num_hidden_layers:
             return "not all of its layers are attention"
         if _slides(config) and not state.windows:
@@ -161,6 +172,16 @@ def _joined(first: Layers, rest: Layers) -> Layers:
         (torch.cat([keys, more_keys], dim=1), torch.cat([values, more_values], dim=1))
         for (keys, values), (more_keys, more_values) in zip(first, rest, strict=True)
     ]
+
+
+def late_settings(config: Any) -> dict[str, Any]:
+    """Settings by which attention may change after many tokens in a way that nobody here knows."""
+    settings: dict[str, Any] = config.to_dict()
+    return {
+        name: value
+        for name, value in settings.items()
+        if value and not isinstance(value, bool) and LATE.search(name) and not TOLD.search(name)
+    }
 
 
 def _rotates_by_length(config: Any) -> bool:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import time
+import queue
+import threading
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from olmes_suite.errors import OlmesError
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Request
-from olmes_suite.workers.board import Answered, Seeds
+from olmes_suite.workers.board import Seeds
+from olmes_suite.workers.bundles import Bundles
 
 Message = tuple[str, Any]
 """"answers": a list of them; "error": an OlmesError; "bug": a traceback."""
-BUNDLE = 0.2
-"""Seconds for which answers are held back at most while others come, to be sent together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +84,40 @@ class Engine:
         if number == self._number:
             self.backend.stop_requested = True
 
+    def deliver(self, requests: Sequence[Request], seeds: Sequence[Seeds], send: Callable[[Message], None]) -> None:
+        """Compute answers in this thread; another sends them in bundles. An error is the last message.
+
+        The positions are those within the piece.
+        """
+        last: Message | None = None
+        with Bundles(lambda bundle: send(("answers", bundle))) as bundles:
+            try:
+                for answer in self.backend.run(requests, seeds):
+                    bundles.put(answer)
+            except OlmesError as error:
+                last = "error", error
+            except Exception:  # shown by the parent with the worker's own traceback
+                last = "bug", traceback.format_exc()
+        if last is not None:
+            send(last)
+
     def answer(self, requests: Sequence[Request], seeds: Sequence[Seeds]) -> Iterator[Message]:
-        """Answers in bundles; an error is the last message. The positions are those within the piece."""
+        """The messages of `deliver`, which runs in a thread of its own."""
+        messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                self.deliver(requests, seeds, messages.put)
+            finally:
+                messages.put(None)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
         try:
-            for bundle in bundles(self.backend.run(requests, seeds)):
-                yield "answers", bundle
-        except OlmesError as error:
-            yield "error", error
-        except Exception:  # shown by the parent with the worker's own traceback
-            yield "bug", traceback.format_exc()
-
-
-def bundles(answers: Iterable[Answered], seconds: float = BUNDLE) -> Iterator[list[Answered]]:
-    """The answers in lists; a list ends with the first answer that comes `seconds` after the last list was sent."""
-    held: list[Answered] = []
-    sent = 0.0
-    for answer in answers:
-        held.append(answer)
-        if (now := time.monotonic()) - sent >= seconds:
-            yield held
-            held, sent = [], now
-    if held:
-        yield held
+            while (message := messages.get()) is not None:
+                yield message
+        except GeneratorExit:  # nobody wants the rest
+            self.backend.stop_requested = True
+            raise
+        finally:
+            thread.join()

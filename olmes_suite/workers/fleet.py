@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from olmes_suite.errors import ModelError, OlmesError, RequestFailed
@@ -14,6 +14,7 @@ from olmes_suite.models.base import Backend
 from olmes_suite.records import Request
 from olmes_suite.workers.board import Answered, Board, Piece
 from olmes_suite.workers.engine import About
+from olmes_suite.workers.side_by_side import side_by_side
 from olmes_suite.workers.worker import Worker, WorkerDied, WorkersDead
 
 RESTARTS = 3
@@ -89,18 +90,14 @@ class Fleet(Backend):
 
     def _start(self) -> list[About]:
         """All at once; where one fails, none is left."""
-        pool = ThreadPoolExecutor(len(self.seats))
-        started = [pool.submit(seat.start) for seat in self.seats]
         try:
-            return [future.result() for future in started]
+            return side_by_side([seat.start for seat in self.seats])
         except BaseException as error:  # Ctrl-C too: those that still load are not waited for
             for seat in self.seats:
                 seat.end(gently=False)
             if isinstance(error, WorkerDied):
                 raise ModelError(f"a worker died while it loaded its model ({error})") from None
             raise
-        finally:
-            pool.shutdown(wait=False)
 
     @property
     def tokenizer_name(self) -> str:
@@ -130,18 +127,14 @@ class Fleet(Backend):
     def _told(self, what: str, seats: Sequence[Seat]) -> list[Any]:
         def ask(seat: Seat) -> Any:
             with seat.busy:
-                return None if seat.worker is None else seat.worker.tell(what)
+                try:
+                    return None if seat.worker is None else seat.worker.tell(what)
+                except WorkerDied as death:
+                    if what == "fingerprint":
+                        raise ModelError(f"a worker died while it read its model's files ({death})") from None
+                    return None
 
-        with ThreadPoolExecutor(max(1, len(seats))) as pool:
-            asked = [pool.submit(ask, seat) for seat in seats]
-        found = []
-        for future in asked:
-            try:
-                found.append(future.result())
-            except WorkerDied as death:
-                if what == "fingerprint":
-                    raise ModelError(f"a worker died while it read its model's files ({death})") from None
-        return [one for one in found if one is not None]
+        return [one for one in side_by_side([partial(ask, seat) for seat in seats]) if one is not None]
 
     def notes(self) -> list[str]:
         """The first worker's, and how many there are."""
@@ -149,8 +142,7 @@ class Fleet(Backend):
 
     def close(self) -> None:
         """End all workers."""
-        with ThreadPoolExecutor(len(self.seats)) as pool:
-            list(pool.map(Seat.end, self.seats))
+        side_by_side([seat.end for seat in self.seats])
         self._leave()
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ class ProcessWorker(Worker):
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C is the parent's
             )
+        atexit.register(self._process.kill)  # whatever it is at, if this process ends without `close`
         self._connection = Connection(ours.detach())
         self._sending = threading.Lock()
         self._send(recipe)
@@ -83,6 +85,7 @@ class ProcessWorker(Worker):
         except (WorkerDied, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+        atexit.unregister(self._process.kill)
         self._connection.close()
 
     def _send(self, message: Any) -> None:
