@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
+from helpers import environment
 
 from olmes_suite.errors import ModelError
 from olmes_suite.models.factory import loads_in_a_thread
@@ -40,3 +44,34 @@ def test_who_may_be_made_in_a_thread(monkeypatch):
     monkeypatch.setitem(__import__("olmes_suite.models.factory", fromlist=["BUILT_IN"]).BUILT_IN, "vllm", "x:Y")
     monkeypatch.setattr("olmes_suite.models.factory.find_spec", lambda name: object())
     assert not loads_in_a_thread("auto")
+
+
+SEEN = """
+import sys
+from pathlib import Path
+from olmes_suite.data import DataSource
+from olmes_suite.errors import ModelError
+from olmes_suite.runs.evaluate import evaluate
+from olmes_suite.runs.plan import Options
+
+class Quiet:
+    def note(self, text):
+        pass
+
+def make(options, gold):
+    print("transformers" in sys.modules)
+    raise ModelError("seen")
+
+options = Options("m", task_names=("gsm8k",), source=DataSource(sample=True), runs=Path(sys.argv[1]))
+try:
+    evaluate(options, make, Quiet(), early=True)
+except ModelError:
+    pass
+"""
+
+
+def test_nobody_finds_transformers_half_imported(tmp_path: Path):
+    """`datasets` looks for names of what it finds in sys.modules: the thread may not be the first to import it."""
+    command = [sys.executable, "-c", SEEN, str(tmp_path)]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["True"], done.stderr

@@ -122,6 +122,9 @@ def _evaluate(
 ) -> Finished:
     import olmes_suite.lmeval  # noqa: F401  # first: two threads that import the same packages wait for each other
 
+    if early:  # `datasets` looks it up in sys.modules, where what the other thread has half imported lacks its names
+        import transformers  # noqa: F401
+
     loading = Ahead(lambda: make_backend(options, _gold_answers(plans)), early)
     for plan in plans:
         if plan.error is None:
