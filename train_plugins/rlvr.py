@@ -266,7 +266,10 @@ def _check_value_model(recipe: Recipe) -> None:
     folder = Path(own.value_model).expanduser()
     on_the_hub = "/" in own.value_model and is_hub_id(own.value_model)
     if not on_the_hub and not (folder / "config.json").is_file():
-        raise UsageError(f"rlvr.value_model {own.value_model}: no such checkpoint; on the Hub it is ORGANISATION/NAME")
+        raise UsageError(
+            f"rlvr.value_model {own.value_model}: no such checkpoint; `olmes train rm` makes one, and on the Hub it is "
+            "ORGANISATION/NAME"
+        )
     if is_classifier(own.value_model) is False:
         raise UsageError(
             f"rlvr.value_model {own.value_model}: a language model, which has no reward head; name a reward model, or "
