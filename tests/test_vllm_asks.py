@@ -342,16 +342,17 @@ def test_vllm_is_not_chosen_without_a_gpu(tiny: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_is_no_log_probability_is_an_error() -> None:
-    """A network whose numbers overflow gives NaN; -inf is what a model rules out."""
-    job = Choice(0, 0, (1, 2), (3,), False)
+    """A network whose numbers overflow gives NaN or infinities."""
+    request = generation(0)
+    job = Choice(0, 0, request, (1, 2), (3,), False)
     ask = RankAsk(Row((1, 2), (job,)))
     for value in (float("nan"), float("inf")):
         with pytest.raises(RequestFailed, match="log-probability"):
             list(ask.read(Outcome([3], "length", (), {3: value})))
-    ((_, _, found),) = ask.read(Outcome([3], "length", (), {3: float("-inf")}))
-    assert found.loglikelihood == float("-inf")
+    with pytest.raises(RequestFailed, match="not a number"):
+        list(ask.read(Outcome([3], "length", (), {3: float("-inf")})))
     told = [None, None, {3: SimpleNamespace(logprob=float("nan"), rank=1)}]
-    long = Row((1, 2, 3), (Choice(0, 0, (1, 2), (3, 4), False),))
+    long = Row((1, 2, 3), (Choice(0, 0, request, (1, 2), (3, 4), False),))
     with pytest.raises(RequestFailed, match="log-probability"):
         list(RankAsk(long).read(Outcome([4], "length", told, {4: -1.0})))
 
