@@ -31,7 +31,8 @@ import pyarrow.parquet as pq
 sys.path[0] = str(Path(__file__).parent.parent)  # this file has the package's name
 
 from decontam import evals, prepare, report, scan, sources  # noqa: E402
-from decontam.index import Rule, load  # noqa: E402
+from decontam.index import load  # noqa: E402
+from decontam.matching.rule import Rule  # noqa: E402
 from olmes_suite.data import DataSource  # noqa: E402
 
 ROLES = ("user", "assistant", "system")

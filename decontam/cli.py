@@ -106,7 +106,7 @@ def _command(act: Callable[[Asked, bool], int]) -> None:
         workers: Workers = None, ray: Ray = None, embed: Embed = None, embed_top: EmbedTop = 3,
         embed_min: EmbedMin = 0.75, as_json: Json = False,
     ) -> int:  # fmt: skip
-        from decontam.index import Rule
+        from decontam.matching.rule import Rule
         from decontam.scan import Settings
         from olmes_suite.cli.options import include, source
         from olmes_suite.errors import UsageError

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from decontam import hashing, kernel
 
 if TYPE_CHECKING:
-    from decontam.index import Rule
+    from decontam.matching.rule import Rule
 
 
 def step(n: int) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 from decontam import evals, own, tokens
 from decontam.evals import Item, Wanted
-from decontam.index import SCHEMA, Index, Rule, build, load
+from decontam.index import SCHEMA, Index, build, load
+from decontam.matching.rule import Rule
 from olmes_suite.data import DataSource
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.fingerprint import cache_folder

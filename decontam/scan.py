@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from decontam import tokens
-from decontam.index import Rule
+from decontam.matching.rule import Rule
 from decontam.sources import Block, TrainSet
 from olmes_suite.errors import DataError
 from olmes_suite.records import canonical_json, sha256

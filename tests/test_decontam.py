@@ -14,7 +14,8 @@ from decontam import tokens
 from decontam.batches import Batch
 from decontam.evals import Item
 from decontam.filtering import Filter
-from decontam.index import Index, Rule, build
+from decontam.index import Index, build
+from decontam.matching.rule import Rule
 from decontam.verify import Pair, Verifier
 
 Found = dict[tuple[int, int], tuple[str, float]]

@@ -15,7 +15,7 @@ import pytest
 from helpers import environment, write_gsm8k
 
 from decontam import evals, prepare, tokens
-from decontam.index import Rule
+from decontam.matching.rule import Rule
 from olmes_suite import registry
 from olmes_suite.cli.main import run
 from olmes_suite.data import DataSource

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from decontam import exact, tokens
 from decontam.batches import Batch
 from decontam.filtering import Filter
-from decontam.index import Index, Rule
+from decontam.index import Index
+from decontam.matching.rule import Rule
 from decontam.verify import Verifier
 from tests.test_decontam import cases, index_of, ours
 

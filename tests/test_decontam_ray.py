@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from decontam import on_ray, prepare, scan, sources
-from decontam.index import Rule
+from decontam.matching.rule import Rule
 from olmes_suite.cli.main import run
 from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, UsageError
