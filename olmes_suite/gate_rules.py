@@ -131,3 +131,8 @@ def _known(data: Any, keys: tuple[str, ...], where: str) -> None:
     for key in _mapping(data, where):
         if key not in keys:
             raise UsageError(f"{where}: unknown key {key!r}{nearest(str(key), list(keys))}; known: {', '.join(keys)}")
+
+
+def rules(given: str | Mapping[str, Any], where: str) -> Rules:
+    """The rules of a `gate.yaml`, or of its content in a recipe. Raises UsageError."""
+    return read_rules(Path(given)) if isinstance(given, str) else parse_rules(given, where)

@@ -96,14 +96,14 @@ def test_rollouts_that_cannot_be_had(folder: Path, monkeypatch: pytest.MonkeyPat
     bad("rlvr.server is for", server="http://localhost:1")
     bad("asynchronous is for", asynchronous=True)
     bad("no KL term: say `beta: 0`", asynchronous=True, rollouts="vllm_server")
-    monkeypatch.setattr("train_plugins.rlvr.has_gpu", lambda: False)
+    monkeypatch.setattr("train_plugins.distributed.has_gpu", lambda: False)
     bad("asynchronous needs a GPU", asynchronous=True, rollouts="vllm_server", beta=0)
     monkeypatch.setattr("train_plugins.rlvr.find_spec", lambda name: None)
     bad(r"needs vLLM: pip install 'trl\[vllm\]'", rollouts="vllm_colocate")
     monkeypatch.setattr("train_plugins.rlvr.find_spec", lambda name: name)
     bad("say where it is", rollouts="vllm_server")
     bad("which needs a GPU", rollouts="vllm_server", server="http://localhost:1")
-    monkeypatch.setattr("train_plugins.rlvr.has_gpu", lambda: True)
+    monkeypatch.setattr("train_plugins.distributed.has_gpu", lambda: True)
     bad("server http://127.0.0.1:9 does not answer", rollouts="vllm_server", server="http://127.0.0.1:9")
 
 
@@ -112,7 +112,7 @@ def test_the_asynchronous_reward_travels_to_another_process(folder: Path, monkey
 
     asynchronous = pytest.importorskip("train_plugins.asynchronous")
     monkeypatch.setattr(asynchronous, "Verifiers", Coin)
-    monkeypatch.setattr("train_plugins.rlvr.has_gpu", lambda: True)
+    monkeypatch.setattr("train_plugins.distributed.has_gpu", lambda: True)
     monkeypatch.setattr("train_plugins.rlvr.find_spec", lambda name: name)
     monkeypatch.setattr("train_plugins.rlvr._check_server", lambda url: None)
     own = {"asynchronous": True, "rollouts": "vllm_server", "beta": 0, "server": "http://localhost:8000"}

@@ -12,7 +12,8 @@ from train_fixture import need_trl, refused, weights
 
 from olmes_suite.errors import UsageError
 from olmes_suite.models.checkpoint import check_folder
-from train_plugins import lora, memory, stages, value_model
+from train_plugins import lora, memory, recipe, stages, value_model
+from train_plugins.checkpoints import adapters
 from train_plugins.run import dry_run, trainer_arguments
 
 need_trl()
@@ -43,12 +44,12 @@ def test_it_ends_in_a_whole_model(folder: Path, algorithm: str) -> None:
     assert base.keys() == whole.keys()
     moved = {name.split(".")[-2] for name in base if not bool((base[name] == whole[name]).all())}
     assert moved == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    assert lora.is_adapter(out / "checkpoint-1") and lora.is_adapter(out / lora.FOLDER)
+    assert adapters.is_adapter(out / "checkpoint-1") and adapters.is_adapter(out / adapters.FOLDER)
     ends = [json.loads((one / "generation_config.json").read_text())["eos_token_id"] for one in (out, folder / "tiny")]
     assert ends[0] == ends[1] and len(ends[0]) > 2
     for checkpoint in (out, out / "checkpoint-1"):
         assert (checkpoint / value_model.FOLDER).is_dir() == (algorithm == "ppo")
-    assert not (out / lora.FOLDER / value_model.FOLDER).exists()
+    assert not (out / adapters.FOLDER / value_model.FOLDER).exists()
     if algorithm == "ppo":
         start, end = weights(folder / "reward"), weights(out / value_model.FOLDER)
         assert start.keys() == end.keys() and any(bool((start[n] != end[n]).any()) for n in start)
@@ -64,7 +65,7 @@ def test_an_engine_gets_the_merged_weights_and_the_base_stays(folder: Path, algo
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     given = dict(value_model.of_policy(lora.merged(trainer.model)))
     trainer.save_model(str(folder / "adapter"))
-    lora.merge(folder / "adapter", folder / "whole")
+    adapters.merge(folder / "adapter", folder / "whole")
     wanted = weights(folder / "whole")
     assert given.keys() == wanted.keys()
     assert all(torch.allclose(given[name], wanted[name], atol=1e-7) for name in wanted)
@@ -103,6 +104,6 @@ def test_the_memory_is_that_of_the_adapter(folder: Path) -> None:
     held = memory.hold(plain.model, None, stages.find("rlvr").beside(plain))
     assert (held.trained, held.frozen, held.frozen_bytes) == (base + reward, base, 4 * base)  # value model, reference
     assert "million frozen ones" in dry_run(stages.find("rlvr"), wanted)[-1]
-    packed = memory.hold(wanted.model, lora.Lora(bits=4), ())
+    packed = memory.hold(wanted.model, recipe.Lora(bits=4), ())
     linear = memory.count(memory.linear(memory.shapes(folder / "tiny"), "all-linear"))
     assert 0 < linear < base and packed.frozen_bytes == 4 * (base - linear) + linear / 2

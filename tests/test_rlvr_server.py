@@ -88,7 +88,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     import trl.generation.vllm_generation as generation
 
     monkeypatch.setattr("train_plugins.rlvr.find_spec", lambda name: name)
-    monkeypatch.setattr("train_plugins.rlvr.has_gpu", lambda: True)
+    monkeypatch.setattr("train_plugins.distributed.has_gpu", lambda: True)
     for module in (client, generation):
         monkeypatch.setattr(module, "is_vllm_available", lambda *_: True)
     monkeypatch.setattr(client, "Retry", lambda retry=client.Retry, **more: retry(**more | {"backoff_factor": 0}))

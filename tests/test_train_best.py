@@ -14,7 +14,8 @@ from train_fixture import make_recipe, need_trl, sft_rows, weights, write_rows
 
 from olmes_suite.models.checkpoint import check_folder
 from olmes_suite.runs.store import write_json, write_text
-from train_plugins import evaluation, lineage, lora, stages
+from train_plugins import evaluation, lineage, stages
+from train_plugins.checkpoints import adapters
 from train_plugins.recipe import Evaluation
 from train_plugins.run import run
 
@@ -157,10 +158,10 @@ def test_the_best_of_a_real_stage(
     best = out / evaluation.BEST
     assert f"best checkpoint: step {wanted}, {best}" in capsys.readouterr().err
     check_folder(best)
-    assert not lora.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best)["step"] == wanted
+    assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best)["step"] == wanted
     moved, base = weights(best), weights(tmp_path / "tiny")
     assert moved.keys() == base.keys() and any(bool((moved[name] != base[name]).any()) for name in base)
     if not adapter:
         return
-    lora.merge(out / "checkpoint-4", tmp_path / "last")
+    adapters.merge(out / "checkpoint-4", tmp_path / "last")
     assert any(bool((moved[name] != value).any()) for name, value in weights(tmp_path / "last").items())

@@ -13,7 +13,8 @@ from train_fixture import make_recipe, need_trl, pair_rows, refused, sft_rows, w
 
 from olmes_suite.errors import UsageError
 from olmes_suite.models.checkpoint import check_folder
-from train_plugins import evaluation, lineage, lora, offload, resume, stages
+from train_plugins import evaluation, lineage, lora, offload, recipe, resume, stages
+from train_plugins.checkpoints import adapters
 from train_plugins.recipe import Evaluation
 from train_plugins.run import run
 
@@ -45,13 +46,13 @@ def test_an_adapter_is_trained_merged_and_evaluated(folder: Path) -> None:
     assert base.keys() == merged.keys()
     moved = {name.split(".")[-2] for name in base if not bool((base[name] == merged[name]).all())}
     assert moved == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    assert lora.is_adapter(out / "checkpoint-1") and (out / "adapter" / lora.CONFIG).is_file()
+    assert adapters.is_adapter(out / "checkpoint-1") and (out / "adapter" / adapters.CONFIG).is_file()
     results = evaluation.read_results(out / evaluation.FILE)
     assert [(result.step, result.error) for result in results] == [(1, None), (2, None)]
     best = out / evaluation.BEST
     assert results[0].average == results[1].average  # both 0: the earlier one is kept, as a whole model
     check_folder(best)
-    assert not lora.is_adapter(best)
+    assert not adapters.is_adapter(best)
 
 
 @pytest.mark.long
@@ -67,8 +68,8 @@ def test_preference_stages_take_adapters(folder: Path, kind: str, own: dict[str,
 
 
 def test_adapters_that_make_no_sense_are_refused() -> None:
-    refused(lambda: lora.check(lora.Lora(r=0), "sft"), "r must be at least 1", UsageError)
-    refused(lambda: lora.check(lora.Lora(), "distil"), "distil trains all weights", UsageError)
+    refused(lambda: lora.check(recipe.Lora(r=0), "sft"), "r must be at least 1", UsageError)
+    refused(lambda: lora.check(recipe.Lora(), "distil"), "distil trains all weights", UsageError)
 
 
 class Fake:

@@ -19,7 +19,7 @@ from train_plugins.verifiers import Call, Verifiers
 from train_plugins.watch import Watched
 
 if TYPE_CHECKING:
-    from train_plugins.rlvr import RlvrKeys
+    from train_plugins.rl.keys import RlvrKeys
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer

@@ -71,7 +71,7 @@ def _stage(stage: str, file: Path, changes: list[str], output: Path | None, resu
 
         print("\n".join(planned(found, wanted)))
         return 0
-    from train_plugins.plan import is_main
+    from train_plugins.distributed import is_main
     from train_plugins.run import run
 
     done = run(found, wanted, resume)

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError
 from train_plugins.lora import keywords
-from train_plugins.losses import Kind
+from train_plugins.losses import DpoKeys
 from train_plugins.messages import preference
 from train_plugins.stage import Stage
 
 if TYPE_CHECKING:
     from train_plugins.encoding import Encoded
     from train_plugins.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class DpoKeys:
-    """Keys under `dpo`."""
-
-    loss: Kind = "dpo_norm"
-    beta: float = 5.0
-    """5 is the paper's for dpo_norm; vanilla DPO is used with about 0.1, SimPO with 2 to 10."""
-    gamma: float = 0.0
-    """SimPO's margin between the rewards."""
-    separate_forward: bool = False
-    """Chosen and rejected in two forward passes of half the size, for less memory; the same loss."""
 
 
 class Dpo(Stage):

@@ -21,7 +21,7 @@ from olmes_suite.errors import DataError
 from olmes_suite.hooks import Stage, hookimpl
 from olmes_suite.runs.store import write_text
 from train_plugins import lineage
-from train_plugins.lora import is_adapter
+from train_plugins.checkpoints.adapters import is_adapter
 from train_plugins.parents import end_with_parent
 from train_plugins.recipe import Evaluation
 
@@ -279,7 +279,7 @@ def command(wanted: Evaluation, folder: Path | str, checkpoint: Path | str | Non
 
 def merging(folder: Path) -> list[str]:
     """The command line that makes a whole model of a folder with an adapter."""
-    return [sys.executable, "-m", "train_plugins.lora", str(folder), str(folder)]
+    return [sys.executable, "-m", "train_plugins.checkpoints.adapters", str(folder), str(folder)]
 
 
 def devices(wanted: Evaluation) -> dict[str, str]:

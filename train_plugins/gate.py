@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import StageRefused
-from olmes_suite.gate_rules import Rules, parse_rules, read_rules
+from olmes_suite.gate_rules import rules
 
 if TYPE_CHECKING:
     from train_plugins.evaluation import Result
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 
 FILE = "gate.json"
 """In the stage's output: what the gate said, as `olmes gate --json` prints it."""
-
-
-def rules(given: str | Mapping[str, Any], where: str) -> Rules:
-    """The rules of a `gate.yaml`, or of its content in a recipe. Raises UsageError."""
-    return read_rules(Path(given)) if isinstance(given, str) else parse_rules(given, where)
 
 
 def judge(given: str | Mapping[str, Any], wanted: Evaluation, parent: str, output: Path, result: Result | None) -> str:

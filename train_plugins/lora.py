@@ -1,41 +1,17 @@
 """Low-rank adapters: what is trained in place of all weights (LoRA), over weights in 4 or 8 bits (QLoRA).
 
 Checkpoints of a running stage hold the adapter alone; its last one is merged, so that it is a plain folder.
-
-    python -m train_plugins.lora ADAPTER FOLDER      merge an adapter into its base and write the whole model
 """
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from olmes_suite.errors import UsageError
-
-CONFIG = "adapter_config.json"
-FOLDER = "adapter"
-"""In the stage's output: the adapter of the last checkpoint, as it was before it was merged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """Keys under `lora`; Hu et al. 2021, Dettmers et al. 2023."""
-
-    r: int = 16
-    """Rank."""
-    alpha: float = 32.0
-    """The update is scaled by alpha / r."""
-    dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
-    """Names of the layers that get an adapter; all-linear: every linear layer but the head."""
-    bits: Literal[4, 8] | None = None
-    """QLoRA: the frozen weights in 4 (NF4) or 8 bits; needs bitsandbytes."""
+from train_plugins.recipe import Lora
 
 
 def check(wanted: Lora, stage: str) -> None:
@@ -133,37 +109,3 @@ def merged(model: Any) -> Iterator[tuple[str, Any]]:
         if name in adapted:
             weight = weight + adapted[name].get_delta_weight(model.active_adapter).to(weight.dtype)
         yield name.replace(".base_layer", ""), weight
-
-
-def is_adapter(folder: Path) -> bool:
-    """The folder holds an adapter that is not merged, or not to the end."""
-    return (folder / CONFIG).is_file()
-
-
-def merge(adapter: Path, folder: Path) -> None:
-    """Write the base model with the adapter added to its weights, in the base's own precision, and the tokenizer.
-
-    In the adapter's own folder the model takes its place: transformers would go back to the base where it finds both.
-    """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    base = config["base_model_name_or_path"]
-    if config["task_type"] == "SEQ_CLS":
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype="auto")
-    else:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)
-    if folder != adapter:
-        tokenizer.save_pretrained(folder)
-        return
-    (folder / CONFIG).unlink()  # first: without it the model is whole
-    for file in folder.glob("adapter_*"):
-        file.unlink()
-
-
-if __name__ == "__main__":
-    merge(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["dpo_norm", "dpo", "simpo"]
@@ -30,3 +31,16 @@ def preference(chosen: Any, rejected: Any, margin: float = 0.0) -> Any:
     from torch.nn.functional import logsigmoid
 
     return -logsigmoid(chosen - rejected - margin)
+
+
+@dataclass(frozen=True, slots=True)
+class DpoKeys:
+    """Keys under `dpo`."""
+
+    loss: Kind = "dpo_norm"
+    beta: float = 5.0
+    """5 is the paper's for dpo_norm; vanilla DPO is used with about 0.1, SimPO with 2 to 10."""
+    gamma: float = 0.0
+    """SimPO's margin between the rewards."""
+    separate_forward: bool = False
+    """Chosen and rejected in two forward passes of half the size, for less memory; the same loss."""

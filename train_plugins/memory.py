@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train_plugins.lora import Lora
+from train_plugins.recipe import Lora
 
 GIB = 2**30
 TRAINED = 16

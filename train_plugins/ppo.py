@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from train_plugins import advantages, dropout, plan, value_model
+from train_plugins import advantages, distributed, dropout, value_model
 from train_plugins.rollouts import Rollouts
 
 
@@ -26,7 +26,7 @@ class PpoConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         wanted, steps = self.num_generations, self.steps_per_generation or self.gradient_accumulation_steps
-        batch = self.generation_batch_size or self.per_device_train_batch_size * plan.world_size() * steps
+        batch = self.generation_batch_size or self.per_device_train_batch_size * distributed.world_size() * steps
         self.num_generations = max(2, batch)  # the base class insists on two or more that divide the batch
         super().__post_init__()
         self.num_generations = wanted

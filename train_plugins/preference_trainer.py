@@ -14,7 +14,7 @@ from datasets import load_from_disk
 from trl import DPOTrainer
 
 from train_plugins import lora, losses, reference_logprobs
-from train_plugins.dpo import DpoKeys
+from train_plugins.losses import DpoKeys
 from train_plugins.watch import Watched
 
 _TENSORS = ("input_ids", "attention_mask", "completion_mask")

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from olmes_suite import registry, suites
+from olmes_suite import gate_rules, registry, suites
 from olmes_suite.errors import UsageError
-from train_plugins import fields, gate
-from train_plugins.lora import Lora
+from train_plugins import fields
 
 SHIPPED = Path(__file__).parent / "recipes"
 RESERVED = {
@@ -81,6 +80,21 @@ class Evaluation:
     classifier: str | None = None
     classifier_base_url: str | None = None
     encoder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Keys under `lora`; Hu et al. 2021, Dettmers et al. 2023."""
+
+    r: int = 16
+    """Rank."""
+    alpha: float = 32.0
+    """The update is scaled by alpha / r."""
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Names of the layers that get an adapter; all-linear: every linear layer but the head."""
+    bits: Literal[4, 8] | None = None
+    """QLoRA: the frozen weights in 4 (NF4) or 8 bits; needs bitsandbytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +243,7 @@ def _check(recipe: Recipe, where: str) -> None:
                 f"{where}: gate: evaluates the checkpoint that the stage starts from too, and eval names {looked[0]} "
                 "of the unseen suite, which only the last one may see; gate on dev"
             )
-        gate.rules(recipe.gate, f"{where}: gate")
+        gate_rules.rules(recipe.gate, f"{where}: gate")
 
 
 def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:

@@ -5,62 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.models.checkpoint import is_hub_id
-from train_plugins.lora import Lora, keywords
+from train_plugins.distributed import has_gpu, is_sharded
+from train_plugins.lora import keywords
 from train_plugins.memory import Beside
-from train_plugins.plan import Plan, is_sharded
+from train_plugins.plan import Plan
+from train_plugins.rl.keys import NO_LENGTH, RlvrKeys
 from train_plugins.stage import Stage, from_trl, is_classifier
 
 if TYPE_CHECKING:
     from train_plugins.encoding import Encoded
-    from train_plugins.recipe import Recipe
-
-NO_LENGTH = 512
-"""TRL's default of max_completion_length."""
-
-
-@dataclass(frozen=True, slots=True)
-class RlvrKeys:
-    """Keys under `rlvr`."""
-
-    algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
-    verifiers: Mapping[str, str] | tuple[str, ...] | None = None
-    """A list: the verifiers that rows may name. A mapping: what rows name to the verifier's name."""
-    reward: float = 10.0
-    """Times the verified fraction of a response."""
-    no_eos_penalty: float | None = -10.0
-    """The score of a response without end-of-text, in place of its reward; null: none. As in the paper's PPO, whatever
-    the algorithm; Tülu 3.1's GRPO has 0."""
-    beta: float = 0.05
-    """Of the KL divergence from the checkpoint that the stage starts from: in the reward of each token (ppo), of each
-    response (rloo), in the loss (grpo). As in the paper's PPO, whatever the algorithm; Tülu 3.1's GRPO has 0.01."""
-    value_model: str | None = None
-    """ppo: the reward model that the value model starts from."""
-    fresh_head: bool = False
-    """ppo: instead of `value_model`, start from the policy with a random head."""
-    gamma: float = 1.0
-    lam: float = 0.95
-    """λ of GAE."""
-    value_coef: float = 0.1
-    value_clip: float = 0.2
-    max_prompt_length: int = 2048
-    """Tokens; rows with longer prompts are left out."""
-    rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
-    asynchronous: bool = False
-    """grpo with vllm_server: sample beside the learner, from older weights (TRL's experimental trainer). It has no
-    reference model and so no KL term: `beta` must be 0."""
-    server: str | None = None
-    """URL of the vLLM server, for vllm_server; docs/training.md has the command that starts one."""
-    workers: int = 2
-    """Processes that verify, of each training process."""
-    timeout: float = 10.0
-    """Seconds that a verdict may take."""
+    from train_plugins.recipe import Lora, Recipe
 
 
 class Rlvr(Stage):
@@ -242,7 +202,7 @@ def _check_numbers(own: RlvrKeys, arguments: Mapping[str, Any]) -> None:
     ):  # fmt: skip
         if not low <= value <= high:
             raise UsageError(f"rlvr.{name} must lie between {low} and {high}, not {value}")
-    from train_plugins.plan import world_size
+    from train_plugins.distributed import world_size
 
     responses, _ = rollout_size(arguments, world_size())
     group = int(arguments["num_generations"])
@@ -356,10 +316,3 @@ def _check_server(url: str | None) -> None:
             f"the vLLM server {url} does not answer ({' '.join(str(error).split())[:150]}); start it with "
             """`VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}'`"""
         ) from None
-
-
-def has_gpu() -> bool:
-    """There is one for this process."""
-    import torch
-
-    return bool(torch.cuda.is_available())

@@ -19,7 +19,7 @@ from train_plugins.verifiers import Call, Verifiers
 from train_plugins.watch import Watched
 
 if TYPE_CHECKING:
-    from train_plugins.rlvr import RlvrKeys
+    from train_plugins.rl.keys import RlvrKeys
 
 EPOCH_STRIDE = 1_000_003
 """Between the seeds of two epochs' orders."""

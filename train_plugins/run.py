@@ -13,7 +13,8 @@ from typing import Any
 from olmes_suite import hooks
 from olmes_suite.errors import StageRefused, StorageError, UsageError
 from olmes_suite.hooks import StageData
-from train_plugins import data, encoding, gate, lineage, lora, memory, offload, plan, recipe, resume
+from train_plugins import data, distributed, encoding, gate, lineage, lora, memory, offload, plan, recipe, resume
+from train_plugins.checkpoints import adapters
 from train_plugins.evaluation import Evaluator
 from train_plugins.stage import Stage, check_language_model
 
@@ -52,14 +53,14 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
     if made is not None:
         resume.same_stage(made, wanted.as_data())
     if start is not None and not done:
-        resume.same_processes(start, plan.world_size())
+        resume.same_processes(start, distributed.world_size())
     with ExitStack() as held:
         if begun := output.is_dir():
             _alone(held, output)
-        evaluator = Evaluator(wanted.eval, output) if wanted.eval and plan.is_main() else None
+        evaluator = Evaluator(wanted.eval, output) if wanted.eval and distributed.is_main() else None
         if evaluator:
             held.callback(evaluator.close)
-        watchers = stage.watchers(wanted, output) if plan.is_main() else ()
+        watchers = stage.watchers(wanted, output) if distributed.is_main() else ()
         manager = hooks.manager([*plugins, *([evaluator] if evaluator else []), *watchers])
         if evaluator and go_on:
             evaluator.catch_up()
@@ -70,14 +71,14 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
         ready = prepare(stage, wanted, arguments, manager)
         if start is not None:
             resume.same_stage(start, wanted.as_data(), ready.data.sets)
-        for line in report(ready) if plan.is_main() else ():
+        for line in report(ready) if distributed.is_main() else ():
             print(line, file=sys.stderr)
         if not begun:
             _alone(held, output)
         try:
             written = train(ready, start, manager, evaluator, watchers)
         except StorageError:
-            if plan.is_main():
+            if distributed.is_main():
                 resume.remove_torn(output)  # it takes up the space that is lacking
             raise
         if written is None:
@@ -92,7 +93,7 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
 
 def _alone(held: ExitStack, output: Path) -> None:
     """Keep other stages from the output folder, and clear what a killed one left half-written. Raises RunLocked."""
-    if plan.is_main():
+    if distributed.is_main():
         held.enter_context(resume.lock(output))
         resume.remove_torn(output)
 
@@ -120,9 +121,9 @@ def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recip
     plan.check_numbers(arguments, wanted.seed)
     if wanted.lora is not None:
         lora.check(wanted.lora, stage.name)
-    if wanted.eval and wanted.eval.device == "same" and plan.world_size() > 1:
+    if wanted.eval and wanted.eval.device == "same" and distributed.world_size() > 1:
         raise UsageError("eval.device: same moves the model of one process aside; name another GPU or an endpoint")
-    if not gpu and plan.world_size() > 1:  # accelerate looks for a world of CPUs only where it is told to
+    if not gpu and distributed.world_size() > 1:  # accelerate looks for a world of CPUs only where it is told to
         arguments = {"use_cpu": True, **arguments}
     arguments |= stage.extra_arguments(wanted)
     every = wanted.eval.every if wanted.eval else None
@@ -130,7 +131,7 @@ def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recip
         if every % int(arguments.get("save_steps", every)) or arguments.get("save_strategy", "steps") != "steps":
             raise UsageError(f"eval.every {every} is no multiple of trainer.save_steps {arguments['save_steps']}")
         arguments = {"save_steps": every, "save_strategy": "steps", **arguments}
-    arguments["gradient_accumulation_steps"] = plan.accumulation(wanted.batch_size, arguments, plan.world_size())
+    arguments["gradient_accumulation_steps"] = plan.accumulation(wanted.batch_size, arguments, distributed.world_size())
     stage.check(wanted, arguments)
     configuration(config, arguments, wanted)
     return wanted, arguments
@@ -147,14 +148,14 @@ def prepare(stage: Stage, wanted: recipe.Recipe, arguments: Mapping[str, Any], m
     about = hooks.Stage(stage.name, wanted.model, Path(str(wanted.output)).expanduser(), wanted.final, wanted.as_data())
     sets = data.load(wanted.data, stage.form)
     if manager is not None:
-        with plan.first_alone():  # the hooks write into one folder
+        with distributed.first_alone():  # the hooks write into one folder
             sets = hooks.before_stage(manager, about, sets)
         if wanted.decontam is not None and sets.decontam is None:
             raise StageRefused("decontam is asked for, and no installed plugin looked at the data; remove the key")
     rows = stage.select(wanted, _together(sets))
     _, length = stage.limit(wanted, arguments)
     encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
-    planned = stage.plan(encoded, arguments, plan.world_size())
+    planned = stage.plan(encoded, arguments, distributed.world_size())
     return Prepared(stage, wanted, arguments, about, sets, tokenizer, encoded, planned)
 
 
@@ -196,7 +197,7 @@ def train(
         trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
     if wanted.lora and wanted.lora.bits:
         lora.settle(trainer.model, args.bf16 or args.fp16)
-    plan.check_world(trainer.accelerator)
+    distributed.check_world(trainer.accelerator)
 
     def saved(checkpoint: Path, state: Any) -> None:
         """Tell the hooks of a checkpoint, and the trainer of the best one."""
@@ -235,12 +236,12 @@ def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[s
     if trainer.is_world_process_zero():
         shutil.rmtree(part, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(part / lora.FOLDER if adapter else part))
+    trainer.save_model(str(part / adapters.FOLDER if adapter else part))
     if not trainer.is_world_process_zero():
         return None
     if adapter:
-        lora.merge(part / lora.FOLDER, part)
-        for beside in [path for path in (part / lora.FOLDER).iterdir() if path.is_dir()]:  # PPO's value model
+        adapters.merge(part / adapters.FOLDER, part)
+        for beside in [path for path in (part / adapters.FOLDER).iterdir() if path.is_dir()]:  # PPO's value model
             beside.replace(part / beside.name)
     trainer.state.save_to_json(str(part / "trainer_state.json"))
     for file in part.iterdir():

@@ -16,7 +16,7 @@ from olmes_suite.models.loading import context_length
 from olmes_suite.models.vllm_engine import ENVIRONMENT, explain, first_line, printing_to
 
 if TYPE_CHECKING:
-    from train_plugins.rlvr import RlvrKeys
+    from train_plugins.rl.keys import RlvrKeys
 
 SILENT = ("VLLM_LOGGING_LEVEL", "VLLM_LOGGING_STREAM", "VLLM_NO_USAGE_STATS")
 """Of the settings with which `olmes eval` starts an engine, those that hold for training too."""
