@@ -19,15 +19,16 @@ from pathlib import Path
 
 from olmes_suite import registry
 from olmes_suite.data import DataSource
-from olmes_suite.lmeval import load_task
+from olmes_suite.tasks import catalog
+from olmes_suite.tasks.load import load_task
 from train_plugins.verifiers import Call, Verifiers
 
 
 def calls_of(data_dir: Path, number: int, recorded: Path | None) -> list[Call]:
     """`number` calls, the same on every machine."""
     subjects = {
-        leaf: list(load_task(registry.task_file(registry.find(leaf)), DataSource((data_dir,))).task_docs)
-        for leaf in registry.find("math").leaves
+        leaf: list(load_task(registry.task_file(catalog.find(leaf)), DataSource((data_dir,))).task_docs)
+        for leaf in catalog.find("math").leaves
     }
     calls = []
     for line in recorded.read_text(encoding="utf-8").splitlines() if recorded else []:

@@ -18,6 +18,7 @@ from olmes_suite import registry, suites
 from olmes_suite.data import DataSource, DataSpec, file_signature, find_split, load_split
 from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.tasks import catalog
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,7 +86,7 @@ def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, S
     chosen = [entry.task for name in names or (() if tasks else ALL_SUITES) for entry in suites.load(name).tasks]
     evaluations: dict[str, Evaluation] = {}
     missing: list[tuple[str, str]] = []
-    for name in dict.fromkeys([*chosen, *(registry.find(task).name for task in tasks)]):
+    for name in dict.fromkeys([*chosen, *(catalog.find(task).name for task in tasks)]):
         if name not in registry.index():
             missing.append((name, NOT_BUILT))
             continue

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from olmes_suite import registry
 from olmes_suite.errors import UsageError
+from olmes_suite.tasks import catalog
 
 EVERYWHERE = ""
 """Stands for every task where fields are named without one."""
@@ -40,9 +40,9 @@ def chosen(fields: Mapping[str, Sequence[str]]) -> Chosen:
 
     Raises UsageError for an unknown task.
     """
-    entries = [(registry.find(name), tuple(given)) for name, given in fields.items() if name != EVERYWHERE]
+    entries = [(catalog.find(name), tuple(given)) for name, given in fields.items() if name != EVERYWHERE]
     by_leaf: dict[str, tuple[str, ...]] = {}
     for entry, given in sorted(entries, key=lambda pair: -len(pair[0].leaves)):
         by_leaf.update(dict.fromkeys(entry.leaves, given))
-    named = {name: frozenset(registry.find(name).leaves) for name in fields if name != EVERYWHERE}
+    named = {name: frozenset(catalog.find(name).leaves) for name in fields if name != EVERYWHERE}
     return Chosen(by_leaf, tuple(fields.get(EVERYWHERE, ())), named)

@@ -16,6 +16,7 @@ from olmes_suite import registry
 from olmes_suite.data import DataSource
 from olmes_suite.errors import OlmesError
 from olmes_suite.runs.scores import instances_file
+from olmes_suite.tasks import catalog
 
 Place = tuple[str, Any]
 """(leaf task, doc_id)."""
@@ -62,10 +63,10 @@ def _from(run: Run, leaf: str) -> Any:
 def _leaf(
     leaf: str, doc_ids: list[Any], source: DataSource, engine: Mapping[str, Any], key: tuple[Any, int, str] | None
 ) -> tuple[dict[Place, Prompt], bool]:
-    from olmes_suite.lmeval import load_task
     from olmes_suite.runs.plan import Leaf
+    from olmes_suite.tasks.load import load_task
 
-    task = load_task(registry.task_file(registry.find(leaf)), source)
+    task = load_task(registry.task_file(catalog.find(leaf)), source)
     loaded = Leaf(leaf, task, range(len(task.task_docs)))
     positions, chat = loaded.positions(), bool(engine.get("chat", True))
     found: dict[Place, Prompt] = {}

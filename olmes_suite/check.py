@@ -15,6 +15,7 @@ from olmes_suite.runs.fingerprint import metric_names
 from olmes_suite.runs.plan import Leaf, limited
 from olmes_suite.runs.pool import ScoringPool
 from olmes_suite.scoring import DeferredScorer
+from olmes_suite.tasks import catalog
 from olmes_suite.tools import ToolOptions, Tools
 
 _TOLERANCE = 1e-6
@@ -65,12 +66,12 @@ def check(
     options: ToolOptions | None = None,
 ) -> list[Checked]:
     """Check tasks one after the other; `told` hears of each leaf. Raises MissingData where a task's data is missing."""
-    from olmes_suite.lmeval import load_task
+    from olmes_suite.tasks.load import load_task
 
     out = []
     with closing(Tools(options or ToolOptions())) as tools, ScoringPool(tools=tools) as pool:
         for name in names:
-            for leaf_name in registry.find(name).leaves:
+            for leaf_name in catalog.find(name).leaves:
                 task = load_task(registry.task_file(registry.index()[leaf_name]), source)
                 leaf = Leaf(leaf_name, task, range(len(task.task_docs)))
                 if limit is not None:
@@ -88,7 +89,7 @@ def check_leaf(leaf: Leaf, pool: ScoringPool) -> Checked:
     """Score the gold and the corrupted gold of every chosen document."""
     task = leaf.task
     metrics = metric_names(task)
-    checked = Checked(leaf.name, registry.find(leaf.name).primary)
+    checked = Checked(leaf.name, catalog.find(leaf.name).primary)
     full = len(leaf.rows) == len(task.task_docs) and not (task.source and task.source.sample)
     checked.expected = expected_rejects(leaf) if not (task.source and task.source.sample) else {}
     checked.whole = full

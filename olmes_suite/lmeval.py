@@ -13,7 +13,6 @@ import datasets
 from lm_eval import utils as lm_eval_utils
 from lm_eval.api.instance import Instance as LmEvalInstance
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks._yaml_loader import load_yaml
 
 from olmes_suite.data import DataSource, DataSpec, load_split
 from olmes_suite.errors import UsageError
@@ -222,23 +221,6 @@ def request_of(instance: LmEvalInstance, index: int) -> Request:
         samples=instance.repeats or 1,
         **common,
     )
-
-
-def load_task(path: Path, source: DataSource) -> SuiteTask:
-    """Build the task of a YAML file. Raises MissingData or DataError for its data, UsageError for the file."""
-    config = load_yaml(path)
-    config["metadata"] = {**(config.get("metadata") or {}), "config_source": str(path)}
-    kind = config.get("class")
-    if not (isinstance(kind, type) and issubclass(kind, SuiteTask)):
-        from olmes_suite.foreign import LmEvalTask
-
-        if kind is not None:
-            raise UsageError(f"{path}: tasks with a Python class of their own are not supported")
-        kind = LmEvalTask
-    cls = type("SuiteTask", (kind,), {"source": source})
-    task: SuiteTask = cls(config=config)
-    task.set_fewshot_seed(1234)
-    return task
 
 
 def call(function: Callable[..., Any] | str | None, doc: Mapping[str, Any]) -> Any:

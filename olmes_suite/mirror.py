@@ -17,6 +17,7 @@ from olmes_suite import registry, resources
 from olmes_suite.data import DataSource, DataSpec, check_columns, content_hash, find_split, load_split
 from olmes_suite.errors import DataError, MissingData
 from olmes_suite.runs.store import read_json, storage, write_json
+from olmes_suite.tasks import catalog
 
 HASHES = "data_hashes.json"
 RECONSTRUCTED = frozenset({"EleutherAI/drop"})
@@ -50,7 +51,7 @@ def needed(names: Iterable[str]) -> list[Needed]:
     """The splits that tasks read (documents and few-shot), each once."""
     found: dict[str, Needed] = {}
     for name in names:
-        for leaf in registry.find(name).leaves:
+        for leaf in catalog.find(name).leaves:
             for item in _splits(leaf):
                 found.setdefault(item.place, item)
     return list(found.values())
@@ -58,7 +59,7 @@ def needed(names: Iterable[str]) -> list[Needed]:
 
 def needed_nltk(names: Iterable[str]) -> list[str]:
     """Packages of NLTK's data that the scorers of tasks read, from the task files' `nltk`."""
-    return sorted({package for name in names for leaf in registry.find(name).leaves for package in _nltk(leaf)})
+    return sorted({package for name in names for leaf in catalog.find(name).leaves for package in _nltk(leaf)})
 
 
 def _nltk(leaf: str) -> list[str]:

@@ -71,29 +71,6 @@ def full_name(name: str) -> str:
     return PREFIX + name if PREFIX + name in index() else name
 
 
-include_paths: list[Path] = []
-"""Folders of the user's own lm-eval task files, searched before lm-eval's."""
-
-
-def find(name: str) -> TaskEntry:
-    """The entry of a task, prefix optional: one of ours, a user's own, or one that lm-eval ships.
-
-    Raises UsageError naming the nearest task.
-    """
-    entry = index().get(full_name(name))
-    if entry is None:
-        from olmes_suite import foreign
-
-        found = foreign.find(name, tuple(include_paths))
-        index().update({e.name: e for e in found})
-        entry = found[0] if found else None
-    if entry is None:
-        raise UsageError(
-            f"unknown task {name!r}{nearest(name, [n.removeprefix(PREFIX) for n in index()])}; `olmes tasks` lists them"
-        )
-    return entry
-
-
 def nearest(name: str, known: list[str]) -> str:
     """`, did you mean 'x'?` or nothing."""
     close = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0.5)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from olmes_suite import registry
 from olmes_suite.errors import OlmesError
+from olmes_suite.tasks import catalog
 
 SIZES = "sizes.json"
 
@@ -29,7 +30,7 @@ def sizes() -> dict[str, int]:
 def leaf_sizes(task: str) -> list[int] | None:
     """Documents of each leaf of a task (prefix optional), None where one is not known. Raises UsageError."""
     name = registry.full_name(task)
-    leaves = registry.find(name).leaves
+    leaves = catalog.find(name).leaves
     found = [sizes().get(leaf) for leaf in leaves]
     return None if None in found else [size for size in found if size is not None]
 
@@ -37,7 +38,7 @@ def leaf_sizes(task: str) -> list[int] | None:
 def count(mirrors: list[Path]) -> dict[str, int]:
     """Count the documents of all tasks whose data the mirrors hold."""
     from olmes_suite.data import DataSource
-    from olmes_suite.lmeval import load_task
+    from olmes_suite.tasks.load import load_task
 
     found, source = dict(sizes()), DataSource(tuple(mirrors))
     for entry in registry.index().values():

@@ -20,9 +20,9 @@ from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData
 from olmes_suite.judges.base import Answer
 from olmes_suite.judges.length_control import FILE, Gamed, LengthControl, build, controlled, fit, read_gamed
-from olmes_suite.lmeval import load_task
 from olmes_suite.records import sha256
 from olmes_suite.scoring import Item
+from olmes_suite.tasks.load import load_task
 from olmes_suite.tools import ToolOptions, Tools
 
 FOLDER = ROOT / "tasks/alpaca_eval"

@@ -13,12 +13,12 @@ from helpers import as_json, olmes
 from olmes_suite import registry
 from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData
-from olmes_suite.lmeval import load_task
 from olmes_suite.runs.plan import Leaf, TaskPlan
 from olmes_suite.runs.rehearsal import rehearse
 from olmes_suite.sandbox import Verdict
 from olmes_suite.sandbox.scores import scored
 from olmes_suite.scoring import pass_at
+from olmes_suite.tasks.load import load_task
 from olmes_suite.tools import Tools
 
 CODE = ("tulu3_humaneval", "tulu3_humaneval_plus", "tulu3_bigcodebench", "tulu3_bigcodebench_hard")

@@ -23,7 +23,7 @@ from olmes_suite.constraints.registry import Profile, constraint, everything, fi
 from olmes_suite.constraints.text import listed
 from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData, UsageError
-from olmes_suite.lmeval import load_task
+from olmes_suite.tasks.load import load_task
 
 ROOT = Path(__file__).parent.parent
 CASES = [json.loads(line) for line in (ROOT / "tests/data/constraints.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -17,11 +17,13 @@ from olmes_suite.errors import DataError, MissingData
 from olmes_suite.judges import refusal, wildguard
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.wildguard import Verdict
-from olmes_suite.lmeval import ROW, SuiteTask, load_task
+from olmes_suite.lmeval import ROW, SuiteTask
 from olmes_suite.records import Instance, sha256
 from olmes_suite.runs.plan import Leaf
 from olmes_suite.runs.record import estimates
 from olmes_suite.scoring import Item
+from olmes_suite.tasks import catalog
+from olmes_suite.tasks.load import load_task
 from olmes_suite.tools import ToolOptions, Tools
 
 SETS = ("harmbench", "xstest", "wildguardtest", "jailbreaktrigger", "do_anything_now", "wildjailbreak")
@@ -414,7 +416,7 @@ def test_real_data_has_the_papers_numbers(data_dir):
 
 def test_the_suites_name_the_tasks():
     for version in VERSIONS:
-        group = registry.find(f"safety{version}")
+        group = catalog.find(f"safety{version}")
         assert group.members == tuple(f"tulu3_safety{version}_{name}" for name in SETS)
         assert (group.primary, group.aggregate) == ("safety", "macro")
     assert [entry.task for entry in suites.load("safety").tasks] == [f"tulu3_safety_{name}" for name in SETS]

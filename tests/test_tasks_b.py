@@ -16,7 +16,8 @@ import pytest
 
 from olmes_suite import choices
 from olmes_suite.data import DataSource
-from olmes_suite.lmeval import ROW, SuiteTask, load_task
+from olmes_suite.lmeval import ROW, SuiteTask
+from olmes_suite.tasks.load import load_task
 
 TASKS = Path(__file__).parent.parent / "tasks"
 FOLDERS = ("mmlu", "mmlu_pro", "gpqa", "agieval", "bbh")

@@ -10,7 +10,9 @@ import pytest
 from olmes_suite import registry
 from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData, UsageError
-from olmes_suite.lmeval import SuiteTask, load_task
+from olmes_suite.lmeval import SuiteTask
+from olmes_suite.tasks import catalog
+from olmes_suite.tasks.load import load_task
 from train_plugins.verifiers import Call, VerifierFailed, Verifiers
 from train_plugins.verifiers.func_names import _TABLE
 from train_plugins.verifiers.programs import program
@@ -51,7 +53,7 @@ def failure(verifiers: Verifiers, name: str, truth: object, response: str = "3",
 
 
 def loaded(name: str, source: DataSource | None = None) -> SuiteTask:
-    return load_task(registry.task_file(registry.find(name)), source or DataSource(sample=True))
+    return load_task(registry.task_file(catalog.find(name)), source or DataSource(sample=True))
 
 
 def call_of(task: str, doc: dict, response: str) -> tuple[str, Call]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from olmes_suite import gate_rules, registry, suites
 from olmes_suite.errors import UsageError
+from olmes_suite.tasks import catalog
 from train_plugins import fields
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -256,7 +257,7 @@ def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
     for folder in wanted.include_path:
         if not Path(folder).is_dir():
             raise UsageError(f"{where}: eval.include_path {folder}: no such folder")
-    registry.include_paths += [path for path in map(Path, wanted.include_path) if path not in registry.include_paths]
+    catalog.include_paths += [path for path in map(Path, wanted.include_path) if path not in catalog.include_paths]
     if (wanted.device == "endpoint") != (wanted.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
     looked = unseen_in(wanted)
@@ -274,7 +275,7 @@ def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
 def unseen_in(wanted: Evaluation) -> list[str]:
     """The tasks of the unseen suite, their variants and siblings, that an evaluation names. Raises UsageError."""
     names = [entry.task for entry in suites.load(wanted.suite).tasks] if wanted.suite else []
-    names += [registry.find(name).name for name in wanted.tasks]
+    names += [catalog.find(name).name for name in wanted.tasks]
     return sorted({name for name in names if suites.asks_unseen(name)})
 
 

@@ -38,7 +38,8 @@ def compare(
     """
     from olmes_suite import compare as comparing
     from olmes_suite.errors import NotComparable, UsageError
-    from olmes_suite.runs.scores import by_subtask, load
+    from olmes_suite.runs.locate import load
+    from olmes_suite.runs.scores import by_subtask
 
     if len(runs_given) < 2:
         raise UsageError("two runs are needed: olmes compare A B [C …]")

@@ -55,11 +55,10 @@ def verify(suite: Suite = None, task: Task = None, data_dir: DataDirs = None, as
 
 def _names(suite: list[str] | None, task: list[str] | None) -> list[str]:
     from olmes_suite import registry, suites
+    from olmes_suite.tasks import catalog
 
     named = [entry.task for name in suite or () for entry in suites.load(name).tasks if entry.task in registry.index()]
-    return [*named, *(registry.find(name).name for name in task or ())] or [
-        entry.name for entry in registry.top_level()
-    ]
+    return [*named, *(catalog.find(name).name for name in task or ())] or [entry.name for entry in registry.top_level()]
 
 
 def _report(verdicts: Iterable[Verdict], as_json: bool, good: tuple[str, ...]) -> int:

@@ -51,7 +51,7 @@ def gate(
     from olmes_suite.errors import Broken, DataError
     from olmes_suite.gate import as_json as report_json
     from olmes_suite.gate import gate as judge
-    from olmes_suite.runs.scores import load
+    from olmes_suite.runs.locate import load
 
     rules = _rules(config, alpha, margin, inconclusive)
     try:

@@ -89,13 +89,13 @@ def local(runs: Path) -> None:
 
 def include(folders: list[Path] | None) -> None:
     """Make the user's own task files known. Raises UsageError for a folder that is not there."""
-    from olmes_suite import registry
     from olmes_suite.errors import UsageError
+    from olmes_suite.tasks import catalog
 
     for folder in folders or ():
         if not folder.is_dir():
             raise UsageError(f"--include-path {folder}: no such folder")
-        registry.include_paths.append(folder)
+        catalog.include_paths.append(folder)
 
 
 def source(data_dirs: list[Path] | None, data: str | None) -> DataSource:

@@ -72,7 +72,7 @@ def _measured(between: str, task: str | None, runs: Path) -> float:
     from olmes_suite.compare import compare_runs
     from olmes_suite.errors import NotComparable, UsageError
     from olmes_suite.registry import full_name
-    from olmes_suite.runs.scores import load
+    from olmes_suite.runs.locate import load
 
     names = between.split(",")
     if len(names) != 2:

@@ -70,8 +70,9 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
 def show(task: Annotated[str, typer.Argument(help="Task or group, prefix optional.")], as_json: Json = False) -> int:
     """Show one task: its definition, and the first sample document's request."""
     from olmes_suite import registry
+    from olmes_suite.tasks import catalog
 
-    entry = registry.find(task)
+    entry = catalog.find(task)
     leaf = registry.index()[entry.leaves[0]]
     about = {**_entry(entry.name, entry), "file": str(registry.task_file(entry))}
     if as_json:
@@ -90,7 +91,7 @@ def _show_request(leaf: Any) -> None:
     from olmes_suite import registry
     from olmes_suite.data import DataSource
     from olmes_suite.errors import MissingData
-    from olmes_suite.lmeval import load_task
+    from olmes_suite.tasks.load import load_task
 
     try:
         loaded = load_task(registry.task_file(leaf), DataSource(sample=True))

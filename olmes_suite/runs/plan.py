@@ -13,6 +13,7 @@ from olmes_suite import registry, resources, suites
 from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData, UsageError
 from olmes_suite.records import Instance, Request, canonical_json, sha256
+from olmes_suite.tasks import catalog
 from olmes_suite.tools import ToolOptions, Tools
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
         for entry in suite.tasks:
             plans.setdefault(entry.task, _planned(entry))
     for name in options.task_names:
-        entry_name = registry.find(name).name
+        entry_name = catalog.find(name).name
         plans.setdefault(entry_name, _planned(suites.SuiteEntry(entry_name, skill_of(entry_name))))
     return list(plans.values()), chosen
 
@@ -175,17 +176,17 @@ def _planned(entry: suites.SuiteEntry) -> TaskPlan:
     if known is None:
         if entry.task.startswith(registry.PREFIX) and any(entry in suites.load(s).tasks for s in suites.names()):
             return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
-        registry.find(entry.task)
+        catalog.find(entry.task)
         raise AssertionError("find raises for unknown tasks")
     return TaskPlan(entry.task, entry.primary or known.primary, entry.aggregate or known.aggregate, entry.skill)
 
 
 def load_leaves(plan: TaskPlan, options: Options) -> None:
     """Read the task's data and choose its documents. Missing data marks the task, malformed data raises DataError."""
-    from olmes_suite.lmeval import load_task
+    from olmes_suite.tasks.load import load_task
 
     cluster = _cluster_column(plan.name, options)
-    for name in registry.find(plan.name).leaves:
+    for name in catalog.find(plan.name).leaves:
         try:
             task = load_task(registry.task_file(registry.index()[name]), options.source)
         except MissingData as error:

@@ -25,6 +25,7 @@ from olmes_suite.runs.pool import ScoringPool
 from olmes_suite.runs.record import combine, count_flags, estimates, left_out, results, write_instances
 from olmes_suite.runs.store import RunLock, read_json, read_lines, storage, write_json
 from olmes_suite.scoring import DeferredScorer
+from olmes_suite.tasks import catalog
 from olmes_suite.tools import MODELS, ToolOptions, Tools
 
 COUNTS = ("asked", "retries", "prompt_tokens", "completion_tokens")
@@ -99,7 +100,7 @@ def score_responses(
 
     Raises MissingData where a scorer needs a model that `options` do not name, RequestFailed where one gave up.
     """
-    entry = registry.find(name)
+    entry = catalog.find(name)
     given = read_responses(path, entry)
     plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
     leaves: dict[str, Leaf] = {}
@@ -123,7 +124,7 @@ def _look_for(plan: TaskPlan, tools: Tools) -> None:
 
 
 def _leaf(task: str, entry: registry.TaskEntry, source: DataSource) -> Leaf:
-    from olmes_suite.lmeval import load_task
+    from olmes_suite.tasks.load import load_task
 
     try:
         loaded = load_task(registry.task_file(registry.index()[task]), source)
