@@ -15,8 +15,8 @@ import typer
 from olmes_suite.cli.options import BareRay, Data, DataDirs, IncludePath, Json
 
 if TYPE_CHECKING:
-    from decontam.candidates import Search
-    from decontam.prepare import Prepared
+    from decontam.matching.prepared_index import Prepared
+    from decontam.paraphrases.candidates import Search
     from decontam.report import Report
     from decontam.scan import SetParts, Settings
     from olmes_suite.data import DataSource
@@ -180,7 +180,7 @@ def _search(model: str | None, top: int, least: float) -> Search | None:
     """The embedding search, its encoder looked for before anything is read."""
     if model is None:
         return None
-    from decontam.candidates import checked
+    from decontam.paraphrases.candidates import checked
 
     return checked(model, top, least)
 
@@ -207,9 +207,11 @@ def _eval_fields(given: list[str]) -> dict[str, list[str]]:
 
 def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
     """The finished scan. What could not be read is said on standard error, one line each."""
-    from decontam import evals, prepare, sources
+    from decontam.check import scanned
+    from decontam.items import items as evals
+    from decontam.matching import prepared_index
     from decontam.scan import in_processes
-    from decontam.stage import scanned
+    from decontam.training_data import sources
     from olmes_suite.errors import UsageError
 
     if not asked.train:
@@ -217,20 +219,22 @@ def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
     sets = [sources.find(name, asked.source, asked.split, asked.out) for name in dict.fromkeys(asked.train)]
     rule = asked.settings.rule
     if asked.own is not None:
-        prepared = prepare.of_file(asked.own, rule)
+        prepared = prepared_index.of_file(asked.own, rule)
     else:
-        prepared = prepare.of_suites(evals.of_suites(asked.suites, asked.tasks, asked.eval_fields), asked.source, rule)
+        prepared = prepared_index.of_suites(
+            evals.of_suites(asked.suites, asked.tasks, asked.eval_fields), asked.source, rule
+        )
     if asked.ray is None:
         run = in_processes(asked.workers)
     else:
-        from decontam.on_ray import on_ray
+        from decontam.scan_on_ray import on_ray
 
         run = on_ray(asked.ray)
     done, found = scanned(sets, asked.settings, prepared, asked.out, run, _watcher())
     for line in [_unscanned(m["task"], m["error"]) for m in found.data["missing"]] + found.data["problems"]:
         print("olmes: " + " ".join(line.split()), file=sys.stderr)
     if asked.search is not None:
-        from decontam.candidates import search
+        from decontam.paraphrases.candidates import search
 
         found = search(done, prepared.index, asked.settings, asked.search, found, _watcher())
     return done, prepared, found

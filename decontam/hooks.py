@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from decontam.check import Contaminated, Judged, judge
 from decontam.clean import REMOVED, matched_rows
-from decontam.sources import TrainSet
-from decontam.stage import Contaminated, Judged, judge
+from decontam.training_data.sources import TrainSet
 from olmes_suite import __version__
 from olmes_suite.data import DataSource
 from olmes_suite.hooks import Stage, StageData, StageRefused, TrainingSet, hookimpl

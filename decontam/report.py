@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from decontam import pairs
-from decontam.index import Index
+from decontam.matching import pairs
+from decontam.matching.index import Index
 from decontam.scan import WORST, SetParts, Settings
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.runs.store import read_json, storage, write_json, write_text

@@ -157,7 +157,7 @@ def test_what_is_scanned_is_what_is_trained_on(folder: Path) -> None:
 
 
 def test_a_scan_is_kept_by_content(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from decontam.stage import check
+    from decontam.check import check
     from olmes_suite.data import DataSource
 
     original, scanned = scanning.run_job, []

@@ -10,7 +10,7 @@ import pytest
 from decontam_fixture import SECRET, SHORT, Decontam, lines
 from helpers import write_gsm8k
 
-from decontam.stage import check
+from decontam.check import check
 from olmes_suite.data import DataSource
 
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from decontam import forms
-from decontam.batches import Batch
-from decontam.columns import batch_of, check_types, text_columns
-from decontam.forms import Form, RowError, detect
-from decontam.sources import Block
+from decontam.training_data import forms
+from decontam.training_data.batches import Batch
+from decontam.training_data.columns import batch_of, check_types, text_columns
+from decontam.training_data.forms import Form, RowError, detect
+from decontam.training_data.sources import Block
 from olmes_suite.errors import DataError
 
 BATCH_BYTES = 8 << 20

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decontam import evals, own, tokens
-from decontam.evals import Item, Wanted
-from decontam.index import SCHEMA, Index, build, load
+from decontam.items import items, own_file
+from decontam.items.items import Item, Wanted
+from decontam.matching.index import SCHEMA, Index, build, load
 from decontam.matching.rule import Rule
+from decontam.text import tokens
 from olmes_suite.data import DataSource
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.fingerprint import cache_folder
@@ -28,19 +29,19 @@ class Prepared:
 
 def of_suites(wanted: Wanted, source: DataSource, rule: Rule) -> Prepared:
     """The index of tasks' evaluations. Raises NothingToScan where no data is here, DataError for wrong data."""
-    stamp = evals.signature(wanted, source)
+    stamp = items.signature(wanted, source)
     if stamp is None:
-        return _built(*evals.read(wanted, source), rule, None)
+        return _built(*items.read(wanted, source), rule, None)
     folder = _folder(stamp, rule)
     found = load(folder)
     if found is not None:
         return Prepared(found, folder, True)
-    return _built(*evals.read(wanted, source), rule, folder)
+    return _built(*items.read(wanted, source), rule, folder)
 
 
 def of_file(path: Path, rule: Rule) -> Prepared:
     """The index of a user's own evaluations. Raises UsageError and DataError for the file."""
-    wanted, groups = own.of_file(path)
+    wanted, groups = own_file.of_file(path)
     return _built(wanted, groups, rule, None)
 
 
@@ -48,7 +49,7 @@ def _built(wanted: Wanted, groups: Sequence[Sequence[Item]], rule: Rule, folder:
     leaves = [leaf for evaluation in wanted.evaluations for leaf in evaluation.leaves]
     about = [{"name": e.name, "unseen": e.unseen} for e in wanted.evaluations]
     missing = [{"task": name, "error": why} for name, why in wanted.missing]
-    same = evals.siblings(leaves) if leaves else {}
+    same = items.siblings(leaves) if leaves else {}
     index = build(list(zip(about, groups, strict=True)), rule, _key(about, groups, rule), missing, same)
     target = folder or _folder(index.key + sha256(canonical_json([about, missing, same])), rule)
     index.save(target)

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decontam import clean as cleaning
-from decontam import evals, prepare, report, scan, sources
-from decontam.index import Index
-from decontam.prepare import Prepared
+from decontam import report, scan
+from decontam.items import items
+from decontam.matching import prepared_index
+from decontam.matching.index import Index
+from decontam.matching.prepared_index import Prepared
 from decontam.scan import Runner, SetParts, Settings
+from decontam.training_data import sources
 from olmes_suite.data import DataSource
 from olmes_suite.errors import OlmesError
 from olmes_suite.runs.fingerprint import cache_folder
@@ -98,7 +101,7 @@ def judge(
     Raises Contaminated under `stop`, and for data that could not be read in full.
     """
     asked = settings or Settings()
-    prepared = prepare.of_suites(evals.of_suites(suites, (), {}), source, asked.rule)
+    prepared = prepared_index.of_suites(items.of_suites(suites, (), {}), source, asked.rule)
     parts = cache_folder() / "decontam" / "parts"
     done, found = scanned(sets, asked, prepared, out, scan.in_processes(workers), parts=parts)
     if found.data["problems"]:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decontam.readers import BOM, csv_records, opened
-from decontam.sources import Block, is_array
+from decontam.training_data.readers import BOM, csv_records, opened
+from decontam.training_data.sources import Block, is_array
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from decontam.hashing import SEED, add_word, compiled, finish, inlined
+from decontam.text.hashing import SEED, add_word, compiled, finish, inlined
 
 BLOCK = 64
 """Bytes whose kinds fit into the bits of one number."""

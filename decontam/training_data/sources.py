@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from decontam import saved
+from decontam.training_data import saved_datasets
 from olmes_suite.data import DataSource, file_signature
 from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.runs.fingerprint import cache_folder
@@ -121,15 +121,15 @@ def _root(files: Sequence[Path]) -> Path:
 
 def _in_folder(folder: Path, split: str, out: Path | None) -> list[Path]:
     """The files of a folder; of a `datasets` directory those of the split, as its state lists them."""
-    if (folder / saved.SPLITS).is_file():
-        splits = [p for p in sorted(folder.iterdir()) if (p / saved.STATE).is_file()]
+    if (folder / saved_datasets.SPLITS).is_file():
+        splits = [p for p in sorted(folder.iterdir()) if (p / saved_datasets.STATE).is_file()]
         chosen = [p for p in splits if p.name == split] or splits
         return [file for p in chosen for file in _in_folder(p, split, out)]
-    if (folder / saved.STATE).is_file():
-        return saved.data_files(folder)
+    if (folder / saved_datasets.STATE).is_file():
+        return saved_datasets.data_files(folder)
     return [
         p for p in sorted(folder.rglob("*"))
-        if p.is_file() and kind_of(p) and not p.name.startswith("_") and p.name not in saved.ABOUT
+        if p.is_file() and kind_of(p) and not p.name.startswith("_") and p.name not in saved_datasets.ABOUT
         and not hidden(p, folder, out)
     ]  # fmt: skip
 

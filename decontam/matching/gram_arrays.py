@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decontam import hashing, kernel
+from decontam.matching import kernel
+from decontam.text import hashing
 
 if TYPE_CHECKING:
     from decontam.matching.rule import Rule

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from decontam.evals import Evaluation, Item, Wanted
+from decontam.items.items import Evaluation, Item, Wanted
 from olmes_suite.errors import DataError, UsageError
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from decontam.characters import FULL, exact_tokens
-from decontam.hashing import compiled, find, has, power, prefixes, run_hash, token_hashes
-from decontam.kernel import find_tails, powers
+from decontam.matching.kernel import find_tails, powers
+from decontam.text.characters import FULL, exact_tokens
+from decontam.text.hashing import compiled, find, has, power, prefixes, run_hash, token_hashes
 
 WINDOW = 8192
 """Tokens of a row that are held at once."""
@@ -18,11 +18,12 @@ WINDOW = 8192
 def compare_rows(segments: Any, rows: Any, chars: Any, grams: Any, items: Any) -> Any:
     """The items that some rows hit.
 
-    `segments` as in `decontam.kernel.scan_rows`; rows int64[r], ascending, none that needs normalising; `grams` is
-    (n, bits of n-grams, their shift, keys, buckets, their shift, short as in `scan_rows`); `items` are arrays of the
-    index: (offsets, postings, item_of, tokens, short, item_tokens, needed, part_items, part_tokens, token_starts,
-    token_ends, codes, code_ends), and scratch that is left as it was found but for the last: marks bool[tokens] and
-    done bool[keys], all False, the last run of an item int64[items], all -1, and int64[1], the postings looked at.
+    `segments` as in `decontam.matching.kernel.scan_rows`; rows int64[r], ascending, none that needs normalising;
+    `grams` is (n, bits of n-grams, their shift, keys, buckets, their shift, short as in `scan_rows`); `items` are
+    arrays of the index: (offsets, postings, item_of, tokens, short, item_tokens, needed, part_items, part_tokens,
+    token_starts, token_ends, codes, code_ends), and scratch that is left as it was found but for the last: marks
+    bool[tokens] and done bool[keys], all False, the last run of an item int64[items], all -1, and int64[1], the
+    postings looked at.
 
     Returns (hits int64[p, 5], evaluation spans int64[e, 3], training spans int64[t, 3]): a hit is row, item, its
     matched tokens, and how many spans of either side are its own; a span is its part (field of the index, segment of

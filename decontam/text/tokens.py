@@ -4,7 +4,7 @@ A text is brought to Unicode NFKC and case-folded (`casefold(NFKC(text))`). A to
 (`\\w` of Python's `re`); in scripts that are written without spaces every word character is a token of its own.
 
 Two implementations give the same tokens: `tokenize` here, on Python strings, and the single pass over UTF-8 bytes of
-`decontam.kernel`, which reads the table that `character_table` makes from this module's rules.
+`decontam.matching.kernel`, which reads the table that `character_table` makes from this module's rules.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
-from decontam import forms
-from decontam.batches import Batch
-from decontam.forms import Form, RowError
+from decontam.training_data import forms
+from decontam.training_data.batches import Batch
+from decontam.training_data.forms import Form, RowError
 
 
 @dataclass(frozen=True, slots=True)

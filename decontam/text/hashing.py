@@ -30,7 +30,10 @@ _MIX = np.uint64(0xD6E8FEB86659FD93)
 _LENGTH = np.uint64(0xE7037ED1A0B428DB)
 
 
-SOURCES = ("blocks", "characters", "exact", "hashing", "kernel", "tokens", "words")
+SOURCES = (
+    "matching/exact", "matching/kernel", "text/ascii_blocks", "text/characters", "text/hashing", "text/tokens",
+    "text/vocabulary",
+)  # fmt: skip
 """The modules with compiled code, or with constants that it holds."""
 
 
@@ -45,7 +48,7 @@ def _cache() -> str:
 
     Numba looks at the file of the function that it loads, not at those of the functions and constants within.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     beside = package / "__pycache__" if os.access(package, os.W_OK) else cache_folder() / "decontam" / "compiled"
     return str(Path(numba.config.CACHE_DIR or beside) / stamp(package))
 

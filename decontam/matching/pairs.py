@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from decontam.batches import Batch
-from decontam.index import Index
-from decontam.verify import Found, Side, Spans
+from decontam.matching.index import Index
+from decontam.matching.verify import Found, Side, Spans
+from decontam.training_data.batches import Batch
 
 _SPANS = pa.list_(pa.list_(pa.int64()))
 _NAMES = pa.list_(pa.string())

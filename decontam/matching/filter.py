@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decontam import blocks, kernel, lookup, tokens
-from decontam.batches import Batch
-from decontam.characters import BROKEN, CANDIDATE, NEEDS_NORMALIZING
-from decontam.index import Index
+from decontam.matching import gram_arrays, kernel
+from decontam.matching.index import Index
+from decontam.text import ascii_blocks, tokens
+from decontam.text.characters import BROKEN, CANDIDATE, NEEDS_NORMALIZING
+from decontam.training_data.batches import Batch
 
 _BUFFER = 4096
 """Tokens that are looked up together: enough for loads to overlap, few enough for the first cache."""
@@ -35,7 +36,7 @@ class Filter:
         self._chars = (arrays["table"], arrays["expansions"])
         self._normalized = (arrays["normalized_table"], arrays["normalized_expansions"])
         self._grams = (
-            index.n, lookup.step(index.n), *bits(arrays["part_bits"]), *bits(arrays["bits"]),
+            index.n, gram_arrays.step(index.n), *bits(arrays["part_bits"]), *bits(arrays["bits"]),
             arrays["keys"], arrays["buckets"], shift(len(arrays["buckets"]) - 1),
         )  # fmt: skip
         self._short = (*bits(arrays["short_tails"]), *bits(arrays["short_bits"]), arrays["short_lengths"])
@@ -46,7 +47,7 @@ class Filter:
         self._state = (
             np.zeros(len(arrays["keys"]), np.int32), np.zeros(index.items, np.int32), np.zeros(index.items, np.int32),
             np.zeros(index.items, np.int32), np.ones(1, np.int64), np.zeros(room, np.uint64), np.zeros(room, np.int64),
-            blocks.buffers(),
+            ascii_blocks.buffers(),
         )  # fmt: skip
 
     def __call__(self, batch: Batch) -> Verdicts:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decontam import tokens
-from decontam.characters import FULL, NOTHING, SLACK, exact_tokens
-from decontam.hashing import compiled, token_hash
+from decontam.text import tokens
+from decontam.text.characters import FULL, NOTHING, SLACK, exact_tokens
+from decontam.text.hashing import compiled, token_hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from decontam.blocks import BLOCKS, TOKENS, edges, hashed
-from decontam.hashing import BASE, SEED, add_code, add_word, compiled, finish
-from decontam.tokens import ALONE, JOINS, SEVERAL, WORD
+from decontam.text.ascii_blocks import BLOCKS, TOKENS, edges, hashed
+from decontam.text.hashing import BASE, SEED, add_code, add_word, compiled, finish
+from decontam.text.tokens import ALONE, JOINS, SEVERAL, WORD
 
 NOTHING, CANDIDATE, NEEDS_NORMALIZING, BROKEN, FULL = range(5)
 """What a pass says of a text. NEEDS_NORMALIZING: pass it in NFKC; BROKEN: it is not UTF-8; FULL: it needs more room."""
@@ -119,11 +119,11 @@ def _hash_ascii(data: Any, i: int, end: int, prefix: Any, count: int, buffers: A
 
 @compiled
 def hash_tokens(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int, buffers: Any) -> Any:
-    """Append the tokens of data[i:end] to `prefix` (see `decontam.hashing`), which holds `count` already.
+    """Append the tokens of data[i:end] to `prefix` (see `decontam.text.hashing`), which holds `count` already.
 
     Stops between two tokens when `prefix` is almost full. `chars` is (table, expansions) of
-    `decontam.tokens.character_table`, `buffers` is scratch of `decontam.blocks`. Returns (next byte, tokens in
-    `prefix`, NOTHING, NEEDS_NORMALIZING or BROKEN).
+    `decontam.text.tokens.character_table`, `buffers` is scratch of `decontam.text.ascii_blocks`. Returns
+    (next byte, tokens in `prefix`, NOTHING, NEEDS_NORMALIZING or BROKEN).
     """
     room = len(prefix) - SLACK
     while True:

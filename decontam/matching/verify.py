@@ -9,10 +9,11 @@ from itertools import groupby, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from decontam import exact, tokens, words
-from decontam.batches import Batch
-from decontam.filtering import bits, shift
-from decontam.index import Index
+from decontam.matching import exact
+from decontam.matching.filter import bits, shift
+from decontam.matching.index import Index
+from decontam.text import tokens, vocabulary
+from decontam.training_data.batches import Batch
 
 Span = tuple[int, int]
 _PIECES = 256
@@ -154,7 +155,7 @@ def _tokens(
     used = count = 0
     for text, name in zip(texts, names, strict=True):
         for places in _groups(tokens.pieces(text)):
-            found, ends, borders = words.tokenized([text[start:end] for start, end in places], chars)
+            found, ends, borders = vocabulary.tokenized([text[start:end] for start, end in places], chars)
             for (start, _), (first, last) in zip(places, borders.tolist(), strict=True):
                 begin = int(ends[first - 1, 0]) if first else 0
                 own = ends[first:last] + np.array([used - begin, start, start], np.int32)

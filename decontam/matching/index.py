@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decontam import lookup, tokens, words
-from decontam.evals import Item
+from decontam.items.items import Item
+from decontam.matching import gram_arrays
 from decontam.matching.rule import Rule
+from decontam.text import tokens, vocabulary
 
 SCHEMA = 3
 _NEVER = np.iinfo(np.int32).max
@@ -38,7 +39,7 @@ _ARRAYS: dict[str, Any] = {
 field; item_tokens, part_tokens: where each item, each field begins (one more at the end); short: items without a field
 of n tokens; part_items: where each item's fields begin; codes, code_ends: of the vocabulary; keys: the grams'
 hashes, sorted; offsets: where a gram's postings begin; buckets, bits, part_bits, short_bits, short_tails: ways into the
-keys (`decontam.lookup`); table, expansions: see `decontam.tokens.character_table`."""
+keys (`decontam.matching.gram_arrays`); table, expansions: see `decontam.text.tokens.character_table`."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class _Builder:
     def arrays(self, rule: Rule) -> dict[str, NDArray[Any]]:
         """All arrays of the index."""
         chars = tokens.character_table(normalized=False)
-        found = words.read(list(self._known), chars)
+        found = vocabulary.read(list(self._known), chars)
         borders = found.borders[np.array(self._part_texts, dtype=np.int64)]
         sizes = borders[:, 1] - borders[:, 0]
         begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -202,8 +203,8 @@ class _Builder:
             "part_fields": np.array(self._part_fields), "text_ends": np.cumsum([len(text) for text in self._texts]),
             "text": np.frombuffer(b"".join(self._texts), dtype=np.uint8),
         }  # fmt: skip
-        starts, lengths = lookup.grams(begins, sizes, short[owner], rule)
-        made |= lookup.arrays(made, starts, lengths, rule.n)
+        starts, lengths = gram_arrays.grams(begins, sizes, short[owner], rule)
+        made |= gram_arrays.arrays(made, starts, lengths, rule.n)
         made["table"], made["expansions"] = chars
         made["normalized_table"], made["normalized_expansions"] = tokens.character_table(normalized=True)
         return {name: np.ascontiguousarray(made[name], dtype=kind) for name, kind in _ARRAYS.items()}

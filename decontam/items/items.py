@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decontam import fields as choice
+from decontam.items import chosen_fields as choice
 from olmes_suite import registry, suites
 from olmes_suite.data import DataSource, DataSpec, file_signature, find_split, load_split
 from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError

@@ -1,14 +1,15 @@
 """The single pass over the bytes of training text: tokens, n-gram hashes, look-up. Compiled by Numba.
 
-Everything here is a filter. What it passes on is compared token by token in `decontam.exact`; what it drops has too
-few equal hashes to have enough equal n-grams.
+Everything here is a filter. What it passes on is compared token by token in `decontam.matching.exact`; what it drops
+has too few equal hashes to have enough equal n-grams.
 
-Layout of the index arrays (`decontam.index.Index` holds them): a *gram* is a run of tokens of an evaluation item, `n`
-long or, in items shorter than that, a whole field. Its *postings* are the places of its first token among all tokens
-of the evaluation.
+Layout of the index arrays (`decontam.matching.index.Index` holds them): a *gram* is a run of tokens of an
+evaluation item, `n` long or, in items shorter than that, a whole field. Its *postings* are the places of its first
+token among all tokens of the evaluation.
 
 An n-gram holds, wherever it begins, one run of m = n - q + 1 tokens that begins at a multiple of q. So only every q-th
-m-gram of a text is looked up, and the n-grams around it where the evaluation has that m-gram (`decontam.index.steps`).
+m-gram of a text is looked up, and the n-grams around it where the evaluation has that m-gram
+(`decontam.matching.index.steps`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from decontam.characters import CANDIDATE, NOTHING, SLACK, hash_tokens
-from decontam.hashing import BASE, SEED, compiled, find, has, power, run_hash
+from decontam.text.characters import CANDIDATE, NOTHING, SLACK, hash_tokens
+from decontam.text.hashing import BASE, SEED, compiled, find, has, power, run_hash
 
 TAIL = 2
 """Tokens at the end of a short item by which it is first looked for."""
@@ -150,7 +151,7 @@ def scan_rows(segments: Any, rows: int, chars: Any, grams: Any, short: Any, tabl
     their shift, lengths int64[k]), `tables` (postings' ends, postings, lengths of the grams, item of a token, tokens
     that an item needs); `state` is scratch, which one process uses again and again: (row of a gram, row of an item,
     matched tokens of an item, its last gram, number of the first row int64[1], prefix uint64[…], places int64[…],
-    scratch of `decontam.blocks`).
+    scratch of `decontam.text.ascii_blocks`).
     Row numbers go up from call to call, so that nothing needs to be cleared.
     """
     data, starts, ends, owner = segments

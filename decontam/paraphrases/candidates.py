@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from decontam.encoder import SentenceEncoder
-from decontam.index import Index
-from decontam.nearest import SCHEMA, Items, Nearest, Texts, merged
-from decontam.readers import Reader
+from decontam.matching.index import Index
+from decontam.paraphrases.encoder import SentenceEncoder
+from decontam.paraphrases.nearest import SCHEMA, Items, Nearest, Texts, merged
 from decontam.report import CANDIDATES, Report, places, write_page
 from decontam.scan import SetParts, Settings
-from decontam.sources import Block
+from decontam.training_data.readers import Reader
+from decontam.training_data.sources import Block
 from olmes_suite.errors import UsageError
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.fingerprint import cache_folder
