@@ -22,8 +22,7 @@ from decontam.scan import Runner, SetParts, Settings
 from decontam.training_data import sources
 from olmes_suite.data import DataSource
 from olmes_suite.errors import OlmesError
-from olmes_suite.runs.fingerprint import cache_folder
-from olmes_suite.runs.store import storage
+from olmes_suite.files import cache_folder, storage
 
 OnContamination = Literal["stop", "filter", "warn"]
 

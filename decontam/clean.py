@@ -17,7 +17,7 @@ from decontam.scan import SetParts
 from decontam.training_data import copies, saved_datasets
 from decontam.training_data.sources import hidden
 from olmes_suite.errors import DataError, UsageError
-from olmes_suite.runs.store import storage
+from olmes_suite.files import storage
 
 REMOVED = "removed.jsonl"
 CLEAN = "clean"

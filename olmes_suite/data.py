@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, MissingData
-from olmes_suite.records import canonical_json, sha256
+from olmes_suite.records import canonical_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -235,9 +235,3 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
             _hub_unreachable = isinstance(error, (ConnectionError, OSError)) and "reach" in str(error)
     reason = str(tried).splitlines()[0] if str(tried) else type(tried).__name__
     raise MissingData(f"{missing_message(source, spec, split)} ({reason})")
-
-
-def file_signature(path: Path) -> str:
-    """Path, size, times and inode as one key for caches: `cp -p` and `rsync -t` bring other content at an old time."""
-    status = path.stat()
-    return sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}")

@@ -16,7 +16,7 @@ from typing import Any
 from olmes_suite import registry, resources
 from olmes_suite.data import DataSource, DataSpec, check_columns, content_hash, find_split, load_split
 from olmes_suite.errors import DataError, MissingData
-from olmes_suite.runs.store import read_json, storage, write_json
+from olmes_suite.files import read_json, storage, write_json
 from olmes_suite.tasks import catalog
 
 HASHES = "data_hashes.json"

@@ -23,9 +23,9 @@ def judge(given: str | Mapping[str, Any], wanted: Evaluation, parent: str, outpu
     The parent is evaluated in the same way where it has not been. Raises StageRefused unless the candidate passes;
     what the documents cannot decide passes only where the rules say `inconclusive: pass`.
     """
+    from olmes_suite.files import write_json
     from olmes_suite.gate import as_json, gate
     from olmes_suite.runs.scores import read_run
-    from olmes_suite.runs.store import write_json
     from train_plugins.evaluation import evaluate
 
     before = evaluate(wanted, parent)
@@ -43,7 +43,7 @@ def judge(given: str | Mapping[str, Any], wanted: Evaluation, parent: str, outpu
 
 def passed(output: Path) -> bool:
     """A gate has let the stage in `output` pass."""
-    from olmes_suite.runs.store import read_json
+    from olmes_suite.files import read_json
 
     file = output / FILE
     return file.is_file() and read_json(file).get("exit") == 0

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import StageRefused, UsageError
+from olmes_suite.files import read_json, write_json, write_text
 from olmes_suite.models.fingerprint import fingerprint_of
-from olmes_suite.runs.store import read_json, write_json, write_text
 from train_plugins import gains, gate, lineage, resume
 from train_plugins.evaluation import FILE as EVALUATIONS
 from train_plugins.evaluation import Result, environment, evaluate, read_results

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from olmes_suite.files import storage
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.store import storage
 
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
@@ -57,6 +57,6 @@ def write(name: str, columns: dict[str, list[float]]) -> None:
 
 
 def _file(name: str) -> Path:
-    from olmes_suite.runs.fingerprint import cache_folder
+    from olmes_suite.files import cache_folder
 
     return cache_folder() / "reference" / f"{name}.parquet"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import StorageError, UsageError
+from olmes_suite.files import RunLock
 from olmes_suite.hooks import TrainingSet
-from olmes_suite.runs.store import RunLock
 from train_plugins import lineage
 
 FREE = frozenset({"eval", "output", "final", "decontam", "gate"})

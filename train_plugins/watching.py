@@ -17,10 +17,10 @@ from transformers import TrainerCallback
 
 from olmes_suite.compare import compare_average, compare_runs
 from olmes_suite.errors import OlmesError
+from olmes_suite.files import write_text
 from olmes_suite.hooks import Stage, hookimpl
 from olmes_suite.paired import Difference
 from olmes_suite.runs.scores import RunScores, read_run
-from olmes_suite.runs.store import write_text
 from train_plugins import evaluation
 from train_plugins.overoptimisation import Overoptimised, judge
 from train_plugins.training_table import Evaluated, history_line, joined, log_line, table, warning

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from decontam.items import chosen_fields as choice
 from olmes_suite import registry, suites
-from olmes_suite.data import DataSource, DataSpec, file_signature, find_split, load_split
+from olmes_suite.data import DataSource, DataSpec, find_split, load_split
 from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError
+from olmes_suite.files import file_signature
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.tasks import catalog
 

@@ -27,9 +27,8 @@ from decontam.scan import SetParts, Settings
 from decontam.training_data.readers import Reader
 from decontam.training_data.sources import Block
 from olmes_suite.errors import UsageError
+from olmes_suite.files import cache_folder, storage, write_json
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.fingerprint import cache_folder
-from olmes_suite.runs.store import storage, write_json
 
 SHOWN = 5
 """Candidates of each evaluation in the report."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
-from olmes_suite.runs.fingerprint import cache_folder
+from olmes_suite.files import cache_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import DataError
+from olmes_suite.files import read_json, write_text
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.store import read_json, write_text
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 ABOUT = frozenset({STATE, INFO, SPLITS, "dataset_infos.json"})

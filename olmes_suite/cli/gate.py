@@ -86,8 +86,8 @@ def _rules(config: Path | None, alpha: float | None, margin: float | None, incon
 
 def _write(report: GateReport, junit: Path | None, summary: Path | None, whole: Path | None) -> None:
     from olmes_suite import reports
+    from olmes_suite.files import storage, write_json, write_text
     from olmes_suite.gate import as_json
-    from olmes_suite.runs.store import storage, write_json, write_text
 
     if whole is not None:
         write_json(whole, as_json(report))

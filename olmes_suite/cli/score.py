@@ -101,9 +101,10 @@ def _given(
     lineage: Path | None,
     as_json: bool,
 ) -> int:
+    from olmes_suite.files import write_text
     from olmes_suite.runs import ledger
     from olmes_suite.runs.rescore import instance_lines, score_responses
-    from olmes_suite.runs.store import command_line, write_text
+    from olmes_suite.runs.store import command_line
 
     read = ledger.read_lineage("", lineage)
     summary, scored = score_responses(task, responses, where, tools)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from olmes_suite.files import cache_folder
 from olmes_suite.judges.asking import CachedJudge
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.cache import AnswerCache
 from olmes_suite.judges.checkpoints import digest_of
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Request, canonical_json, sha256
-from olmes_suite.runs.fingerprint import cache_folder
 from olmes_suite.tools import ToolOptions
 
 ENGINE = ("device", "dtype", "batch_size")

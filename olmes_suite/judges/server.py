@@ -10,12 +10,12 @@ import requests
 
 from olmes_suite.concurrency import Crowd, Limit
 from olmes_suite.endpoint import TRIES, Endpoint
+from olmes_suite.files import cache_folder
 from olmes_suite.judges.asking import CachedJudge
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.cache import AnswerCache
 from olmes_suite.judges.wire import answer_of, body_of, path_of
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.fingerprint import cache_folder
 from olmes_suite.usage import cost
 
 Ask = tuple[str, Question]

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from olmes_suite import suites
 from olmes_suite.errors import DataError, MissingData, ModelError, OlmesError, RequestFailed, UsageError
+from olmes_suite.files import RunLock, read_json, storage, write_json
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request
 from olmes_suite.runs import ledger
@@ -37,7 +38,7 @@ from olmes_suite.runs.plan import (
 from olmes_suite.runs.pool import ScorerFailed, ScoringPool
 from olmes_suite.runs.record import FLAGS, results, write_instances
 from olmes_suite.runs.rehearsal import rehearse
-from olmes_suite.runs.store import UNFINISHED, ResponseFile, RunLock, put_in_order, read_json, storage, write_json
+from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
 from olmes_suite.tools import Tools
 
 

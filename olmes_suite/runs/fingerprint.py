@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.data import content_hash, file_signature, find_split
+from olmes_suite.data import content_hash, find_split
 from olmes_suite.errors import OlmesError
+from olmes_suite.files import cache_folder, file_signature, write_json
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.store import write_json
 
 if TYPE_CHECKING:
     from olmes_suite.lmeval import SuiteTask
@@ -20,11 +18,6 @@ if TYPE_CHECKING:
     from olmes_suite.tools import Tools
 
 _VERSION = 1
-
-
-def cache_folder() -> Path:
-    """Where hashes are kept between runs: `$OLMES_CACHE`, else `~/.cache/olmes`."""
-    return Path(os.environ.get("OLMES_CACHE") or Path.home() / ".cache" / "olmes")
 
 
 def fingerprint(leaf: Leaf, chat: bool, tools: Tools | None = None) -> dict[str, str]:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import suites
+from olmes_suite.files import RunLock, read_json, storage, write_json
 from olmes_suite.models.floor import ANSWERS
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.evaluate import Finished, MakeBackend, Watcher, evaluate
 from olmes_suite.runs.plan import Options
 from olmes_suite.runs.record import suite_result
-from olmes_suite.runs.store import SCHEMA, UNFINISHED, RunLock, read_json, storage, write_json
+from olmes_suite.runs.store import SCHEMA, UNFINISHED
 
 FLOORS = "floors.json"
 _PARTS = ".floor"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import UsageError
-from olmes_suite.runs.store import storage
+from olmes_suite.files import storage
 from olmes_suite.suites import unseen_tasks
 
 LEDGER = "unseen-ledger.jsonl"

@@ -15,6 +15,7 @@ from typing import Any
 from olmes_suite import registry, resources, suites
 from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData, UsageError
+from olmes_suite.files import RunLock, read_json, storage, write_json
 from olmes_suite.records import Instance, Response, Scored
 from olmes_suite.runs.deferred import score_waiting
 from olmes_suite.runs.fingerprint import fingerprint
@@ -23,7 +24,7 @@ from olmes_suite.runs.known import Known, known
 from olmes_suite.runs.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
 from olmes_suite.runs.pool import ScoringPool
 from olmes_suite.runs.record import combine, count_flags, estimates, left_out, results, write_instances
-from olmes_suite.runs.store import RunLock, read_json, read_lines, storage, write_json
+from olmes_suite.runs.store import read_lines
 from olmes_suite.scoring import DeferredScorer
 from olmes_suite.tasks import catalog
 from olmes_suite.tools import MODELS, ToolOptions, Tools
