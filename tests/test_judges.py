@@ -11,7 +11,9 @@ import time
 import pytest
 from judge_server import BAD_REPLIES, Reply, asked, chat, judge_server
 
-from olmes_suite.endpoint import retry_after
+from olmes_suite.endpoints.bodies import Malformed
+from olmes_suite.endpoints.client import retry_after
+from olmes_suite.endpoints.usage import Usage, cost
 from olmes_suite.errors import MissingData, RequestFailed
 from olmes_suite.judges import build
 from olmes_suite.judges.base import Answer, Question
@@ -19,8 +21,6 @@ from olmes_suite.judges.cache import AnswerCache
 from olmes_suite.judges.server import ServerJudge
 from olmes_suite.judges.wire import answer_of, body_of
 from olmes_suite.tools import ToolOptions
-from olmes_suite.usage import Usage, cost
-from olmes_suite.wire import Malformed
 
 
 def questions(count, **kind):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from olmes_suite.paired import Difference, Pairs, compare, drop_p
+from olmes_suite.comparison.paired_tests import Difference, Pairs, compare, drop_p
 from train_plugins import training_table
 from train_plugins.evaluation import Result
 from train_plugins.overoptimisation import ALPHA, allowed, judge, rose

@@ -20,9 +20,9 @@ from typing import Any
 from olmes_suite.errors import DataError
 from olmes_suite.files import write_text
 from olmes_suite.hooks import Stage, hookimpl
+from olmes_suite.processes import end_with_parent
 from train_plugins import lineage
 from train_plugins.checkpoints.adapters import is_adapter
-from train_plugins.parents import end_with_parent
 from train_plugins.recipe import Evaluation
 
 FILE = "evaluations.jsonl"

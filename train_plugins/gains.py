@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.compare import TaskComparison, adjusted, compare_runs
-from olmes_suite.reports import p_value, points, short
+from olmes_suite.comparison.compare import TaskComparison, adjusted, compare_runs
+from olmes_suite.comparison.reports import p_value, points, short
 from olmes_suite.runs.scores import read_run
 
 FILE = "gains.json"

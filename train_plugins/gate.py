@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from olmes_suite.comparison.gate_rules import rules
 from olmes_suite.errors import StageRefused
-from olmes_suite.gate_rules import rules
 
 if TYPE_CHECKING:
     from train_plugins.evaluation import Result
@@ -23,8 +23,8 @@ def judge(given: str | Mapping[str, Any], wanted: Evaluation, parent: str, outpu
     The parent is evaluated in the same way where it has not been. Raises StageRefused unless the candidate passes;
     what the documents cannot decide passes only where the rules say `inconclusive: pass`.
     """
+    from olmes_suite.comparison.gate import as_json, gate
     from olmes_suite.files import write_json
-    from olmes_suite.gate import as_json, gate
     from olmes_suite.runs.scores import read_run
     from train_plugins.evaluation import evaluate
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmes_suite.errors import OlmesError, UsageError
+from olmes_suite.processes import end_with_parent
 from olmes_suite.registry import nearest
-from train_plugins.parents import end_with_parent
 
 SHIPPED = Path(__file__).parent / "launchers"
 STATUS = "OLMES_LAUNCH_STATUS"

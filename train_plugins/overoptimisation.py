@@ -2,8 +2,9 @@
 
 The question is asked at each evaluated checkpoint, against each earlier one: has dev fallen between the two, on the
 same documents, by more than chance explains, while the verified reward has risen? Dev's fall has a one-sided paired
-p-value (`olmes_suite.compare`). With K evaluations planned there are K (K − 1) / 2 such pairs; Bonferroni's share of
-5 % for each keeps the chance of a single false warning in a whole training at 5 %, whatever the reward does.
+p-value (`olmes_suite.comparison.compare`). With K evaluations planned there are K (K − 1) / 2 such pairs;
+Bonferroni's share of 5 % for each keeps the chance of a single false warning in a whole training at 5 %, whatever
+the reward does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from olmes_suite.paired import Difference
+from olmes_suite.comparison.paired_tests import Difference
 from olmes_suite.stats import satterthwaite, t_quantile
 
 ALPHA = 0.05

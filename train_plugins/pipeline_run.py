@@ -16,10 +16,10 @@ from typing import Any
 from olmes_suite.errors import StageRefused, UsageError
 from olmes_suite.files import read_json, write_json, write_text
 from olmes_suite.models.fingerprint import fingerprint_of
+from olmes_suite.processes import end_with_parent
 from train_plugins import gains, gate, lineage, resume
 from train_plugins.evaluation import FILE as EVALUATIONS
 from train_plugins.evaluation import Result, environment, evaluate, read_results
-from train_plugins.parents import end_with_parent
 from train_plugins.pipeline import Pipeline, Planned
 from train_plugins.recipe import Recipe
 from train_plugins.run import trainer_arguments

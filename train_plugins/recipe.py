@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from olmes_suite import gate_rules, registry, suites
+from olmes_suite import registry, suites
+from olmes_suite.comparison import gate_rules
 from olmes_suite.errors import UsageError
 from olmes_suite.tasks import catalog
 from train_plugins import fields

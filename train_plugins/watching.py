@@ -15,11 +15,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from olmes_suite.compare import compare_average, compare_runs
+from olmes_suite.comparison.compare import compare_average, compare_runs
+from olmes_suite.comparison.paired_tests import Difference
 from olmes_suite.errors import OlmesError
 from olmes_suite.files import write_text
 from olmes_suite.hooks import Stage, hookimpl
-from olmes_suite.paired import Difference
 from olmes_suite.runs.scores import RunScores, read_run
 from train_plugins import evaluation
 from train_plugins.overoptimisation import Overoptimised, judge

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from olmes_suite.endpoints.usage import Usage
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.cache import AnswerCache
-from olmes_suite.usage import Usage
 
 EVERY = 10.0
 """Seconds between two lines about progress."""
@@ -68,5 +68,5 @@ class CachedJudge(ABC):
     def _shared(self, positions: Sequence[int], answer: Answer) -> Iterator[tuple[int, Answer]]:
         for number, position in enumerate(positions):
             given = answer if number == 0 else replace(answer, cached=True)
-            self.usage.add(given)
+            self.usage.add(given.prompt_tokens, given.completion_tokens, given.cached)
             yield position, given

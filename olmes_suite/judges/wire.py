@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from olmes_suite.endpoints.bodies import Malformed, body_and_choices, count, messages_of, sendable, text_of
 from olmes_suite.judges.base import Answer, Question
-from olmes_suite.wire import Malformed, body_and_choices, count, messages_of, sendable, text_of
 
 
 def path_of(question: Question) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from olmes_suite.endpoints.bodies import body_and_choices, count
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.served import asked, check_name, start_of
 from olmes_suite.records import Request, Response
-from olmes_suite.wire import body_and_choices, count
 
 
 @dataclass(frozen=True, slots=True)

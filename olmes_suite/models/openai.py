@@ -10,14 +10,14 @@ from typing import Any
 
 import requests
 
-from olmes_suite.concurrency import Crowd, Limit
-from olmes_suite.endpoint import TRIES, Endpoint, Refused
+from olmes_suite.endpoints.client import TRIES, Endpoint, Refused
+from olmes_suite.endpoints.concurrency import Crowd, Limit
+from olmes_suite.endpoints.usage import Usage, cost
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models import echo, served
 from olmes_suite.models.base import Backend
 from olmes_suite.models.refusal import Room, context_in, cut, fitted, other_room
 from olmes_suite.records import Request, Response, canonical_json, sha256
-from olmes_suite.usage import Usage, cost
 
 START = 16
 """Requests under way at first."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from olmes_suite.endpoints.bodies import Malformed, body_and_choices, count, messages_of, sendable, text_of
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.base import DEFAULT_MAX_TOKENS
 from olmes_suite.models.refusal import Room
 from olmes_suite.models.stops import cut_at_stop
 from olmes_suite.records import Request, Response
-from olmes_suite.wire import Malformed, body_and_choices, count, messages_of, sendable, text_of
 
 MOST_STOPS = 4
 """Stop strings that OpenAI's servers take."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from olmes_suite.compare import Comparison, TaskComparison
-from olmes_suite.gate import GateReport, TaskVerdict
+from olmes_suite.comparison.compare import Comparison, TaskComparison
+from olmes_suite.comparison.gate import GateReport, TaskVerdict
 from olmes_suite.registry import PREFIX
 
 SUMMARY_BYTES = 1024 * 1024

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from olmes_suite import paired
-from olmes_suite.paired import Difference, Pairs
+from olmes_suite.comparison import paired_tests
+from olmes_suite.comparison.paired_tests import Difference, Pairs
 from olmes_suite.runs.scores import PARTS, LeafScores, RunScores, TaskScores
 from olmes_suite.stats import Floats, normal_quantile, t_quantile
 
@@ -226,10 +226,10 @@ def compare_task(
     return replace(
         start,
         flagged=flagged,
-        clean=paired.compare(rest, alpha, resamples) if rest is not None else None,
+        clean=paired_tests.compare(rest, alpha, resamples) if rest is not None else None,
         baseline=value_a,
         candidate=value_b,
-        difference=paired.compare(aligned.pairs, alpha, resamples),
+        difference=paired_tests.compare(aligned.pairs, alpha, resamples),
         only_baseline=aligned.only_baseline,
         only_candidate=aligned.only_candidate,
         aligned=aligned,
@@ -275,7 +275,7 @@ def with_normal_error(start: Difference, stderr: float, alpha: float) -> Differe
         lower=delta - normal_quantile(1 - alpha) * stderr,
         p=min(1.0, 2 * min(p_drop, 1 - p_drop)),
         p_drop=p_drop,
-        detectable=paired.detectable(stderr),
+        detectable=paired_tests.detectable(stderr),
     )
 
 
@@ -304,7 +304,7 @@ def adjusted(tasks: Sequence[TaskComparison]) -> list[TaskComparison]:
     out = list(tasks)
     if tested:
         p = [p for _, p in tested]
-        for (i, _), holm, bh in zip(tested, paired.holm(p), paired.benjamini_hochberg(p), strict=True):
+        for (i, _), holm, bh in zip(tested, paired_tests.holm(p), paired_tests.benjamini_hochberg(p), strict=True):
             out[i] = replace(out[i], p_holm=holm, p_bh=bh)
     return out
 
@@ -322,7 +322,7 @@ def compare_average(tasks: Sequence[TaskComparison], alpha: float = 0.05, resamp
         if None in errors:
             return start
         return with_normal_error(start, share * math.hypot(*(e or 0.0 for e in errors)), alpha)
-    found = paired.compare(_joined(parts, share), alpha, resamples)
+    found = paired_tests.compare(_joined(parts, share), alpha, resamples)
     if not others:
         return found
     moved = replace(

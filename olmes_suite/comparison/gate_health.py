@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from olmes_suite.compare import TaskComparison
-from olmes_suite.gate_rules import CONTAMINATED, HEALTH, MORE, Rules
+from olmes_suite.comparison.compare import TaskComparison
+from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, Rules
 from olmes_suite.registry import PREFIX
 from olmes_suite.runs.scores import RunScores
 

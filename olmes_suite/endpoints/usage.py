@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-
-if TYPE_CHECKING:
-    from olmes_suite.judges.base import Answer
 
 PRICED_HOST = "api.openai.com"
 
@@ -31,14 +28,14 @@ class Usage:
     truncated: int = 0
     """Questions that did not fit the model's context and were cut on the left."""
 
-    def add(self, answer: Answer) -> None:
-        """Count one answer."""
-        if answer.cached:
+    def add(self, prompt_tokens: int, completion_tokens: int, cached: bool) -> None:
+        """Count one answer; a cached one cost no tokens."""
+        if cached:
             self.cached += 1
             return
         self.asked += 1
-        self.prompt_tokens += answer.prompt_tokens
-        self.completion_tokens += answer.completion_tokens
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
 
     def as_json(self) -> dict[str, Any]:
         """The form used in manifest.json."""

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import requests
 
-from olmes_suite.concurrency import Limit
+from olmes_suite.endpoints.bodies import Malformed
+from olmes_suite.endpoints.concurrency import Limit
+from olmes_suite.endpoints.usage import Usage
 from olmes_suite.errors import RequestFailed, UsageError
-from olmes_suite.usage import Usage
-from olmes_suite.wire import Malformed
 
 TRIES = 7
 AGAIN = frozenset({408, 409, 425, 429})

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from olmes_suite import compare as comparing
-from olmes_suite.compare import Comparison, TaskComparison, compare_average
+from olmes_suite.comparison import compare as comparing
+from olmes_suite.comparison.compare import Comparison, TaskComparison, compare_average
+from olmes_suite.comparison.gate_health import Finding, findings
+from olmes_suite.comparison.gate_rules import Rules
+from olmes_suite.comparison.paired_tests import Difference, holm
 from olmes_suite.errors import UsageError
-from olmes_suite.gate_health import Finding, findings
-from olmes_suite.gate_rules import Rules
-from olmes_suite.paired import Difference, holm
 from olmes_suite.registry import PREFIX, full_name, index, nearest
 from olmes_suite.runs.scores import RunScores
 from olmes_suite.stats import normal_quantile

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from olmes_suite import paired
+from olmes_suite.comparison import paired_tests
+from olmes_suite.comparison.gate_rules import Rules
 from olmes_suite.errors import UsageError
-from olmes_suite.gate_rules import Rules
 from olmes_suite.stats import Floats, normal_quantile
 
 DRAWS = 20_000
@@ -96,7 +96,7 @@ def gate_power(
     flips: float = FLIPS,
     delta: float = 0.0,
     draws: int = DRAWS,
-    seed: int = paired.SEED,
+    seed: int = paired_tests.SEED,
 ) -> GatePower:
     """Simulate `draws` candidates whose true score is lower by `delta` on every task, and judge each as the gate does.
 
@@ -134,8 +134,8 @@ def _draw(
     if task.samples == 1 and (len(task.leaves) == 1 or not task.macro):
         losses = rng.binomial(n, (flips + delta) / 2, draws)
         wins = rng.binomial(n - losses, (flips - delta) / 2 / (1 - (flips + delta) / 2))
-        lower = paired.tango_lower(wins, losses, n, z)
-        return (wins - losses) / n, lower, paired.drop_p(wins, losses)
+        lower = paired_tests.tango_lower(wins, losses, n, z)
+        return (wins - losses) / n, lower, paired_tests.drop_p(wins, losses)
     stderr = task.stderr(flips, delta)
     found = rng.normal(-delta, stderr, draws)
     return found, found - z * stderr, ndtr(found / stderr)
