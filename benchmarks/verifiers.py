@@ -53,7 +53,7 @@ def processor_seconds() -> float:
 _ALONE = """
 import json, sys, time
 from olmes_suite.registry import tasks_folder
-from olmes_suite.runs.worker import scorer_at
+from olmes_suite.evaluation.scoring_worker import scorer_at
 score = scorer_at(str(tasks_folder() / "math" / "task.py"), "score")
 score.one({"solution": r"\\boxed{1}"}, "Final Answer: The final answer is $2$. I hope it is correct.")
 calls = json.load(sys.stdin)

@@ -63,7 +63,7 @@ def _from(run: Run, leaf: str) -> Any:
 def _leaf(
     leaf: str, doc_ids: list[Any], source: DataSource, engine: Mapping[str, Any], key: tuple[Any, int, str] | None
 ) -> tuple[dict[Place, Prompt], bool]:
-    from olmes_suite.runs.plan import Leaf
+    from olmes_suite.evaluation.plan import Leaf
     from olmes_suite.tasks.load import load_task
 
     task = load_task(registry.task_file(catalog.find(leaf)), source)

@@ -13,9 +13,9 @@ from typing import Any
 from leaderboard.model import PARTS, Average, Cell, Clean, Kind, Problem, Run
 from olmes_suite import registry
 from olmes_suite.errors import DataError, OlmesError, UsageError
+from olmes_suite.evaluation.floor import floors, identity
 from olmes_suite.files import read_json
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.floor import floors, identity
 from olmes_suite.runs.scores import check_schema
 from olmes_suite.runs.store import UNFINISHED
 

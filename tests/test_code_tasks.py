@@ -13,8 +13,8 @@ from helpers import as_json, olmes
 from olmes_suite import registry
 from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData
-from olmes_suite.runs.plan import Leaf, TaskPlan
-from olmes_suite.runs.rehearsal import rehearse
+from olmes_suite.evaluation.canonical_solutions import rehearse
+from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.sandbox import Verdict
 from olmes_suite.sandbox.scores import scored
 from olmes_suite.scoring import pass_at
@@ -145,8 +145,8 @@ def test_all_canonical_solutions_of_humaneval_pass(data_dir, tools):
 def test_a_failing_canonical_solution_stops_the_task(tools, monkeypatch):
     task = loaded("tulu3_humaneval")
     task.own = {**task.own, "gold": lambda doc: "    return 0\n"}
-    monkeypatch.setattr("olmes_suite.runs.rehearsal._read", lambda path: {})
-    monkeypatch.setattr("olmes_suite.runs.rehearsal.write_json", lambda path, data: None)
+    monkeypatch.setattr("olmes_suite.evaluation.canonical_solutions._read", lambda path: {})
+    monkeypatch.setattr("olmes_suite.evaluation.canonical_solutions.write_json", lambda path, data: None)
     plan = TaskPlan("tulu3_humaneval", "pass_at_10", "mean", leaves=[Leaf(task.config.task, task, range(4))])
     rehearse(plan, tools, lambda line: None)
     assert plan.error is not None and "canonical solutions do not pass" in plan.error and plan.leaves == []

@@ -34,7 +34,7 @@ def inside(part: list[str], whole: list[str]) -> bool:
 @pytest.mark.parametrize("entry", registry.top_level(), ids=lambda entry: entry.name)
 def test_declared_texts_stand_in_the_rendered_requests(entry: registry.TaskEntry) -> None:
     """Read by pyarrow without lm-eval, and rendered by lm-eval: the same rows, and the same words in them."""
-    from olmes_suite.runs.plan import Leaf
+    from olmes_suite.evaluation.plan import Leaf
     from olmes_suite.tasks.load import load_task
 
     leaf = entry.leaves[0]

@@ -13,13 +13,13 @@ import pytest
 from olmes_suite import tools
 from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData, RequestFailed
+from olmes_suite.evaluation.evaluate import evaluate
+from olmes_suite.evaluation.plan import Options
+from olmes_suite.evaluation.pool import ScorerFailed
+from olmes_suite.evaluation.rescore import rescore, score_responses
 from olmes_suite.judges.base import Answer
 from olmes_suite.models.mock import MockBackend
 from olmes_suite.records import sha256
-from olmes_suite.runs.evaluate import evaluate
-from olmes_suite.runs.plan import Options
-from olmes_suite.runs.pool import ScorerFailed
-from olmes_suite.runs.rescore import rescore, score_responses
 from olmes_suite.tasks import catalog
 from olmes_suite.tools import ToolOptions
 

@@ -11,11 +11,11 @@ from helpers import as_json, olmes
 from olmes_suite import registry
 from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError
+from olmes_suite.evaluation.plan import Leaf
+from olmes_suite.evaluation.record import count_flags, estimates
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.lmeval import SuiteTask
 from olmes_suite.records import Instance, sha256
-from olmes_suite.runs.plan import Leaf
-from olmes_suite.runs.record import count_flags, estimates
 from olmes_suite.scoring import DeferredScorer, Item
 from olmes_suite.tasks.load import load_task
 from olmes_suite.tools import ToolOptions, Tools

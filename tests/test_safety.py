@@ -14,13 +14,13 @@ from helpers import as_json, olmes, one_line_error
 from olmes_suite import registry, suites
 from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData
+from olmes_suite.evaluation.plan import Leaf
+from olmes_suite.evaluation.record import estimates
 from olmes_suite.judges import refusal, wildguard
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.wildguard import Verdict
 from olmes_suite.lmeval import ROW, SuiteTask
 from olmes_suite.records import Instance, sha256
-from olmes_suite.runs.plan import Leaf
-from olmes_suite.runs.record import estimates
 from olmes_suite.scoring import Item
 from olmes_suite.tasks import catalog
 from olmes_suite.tasks.load import load_task

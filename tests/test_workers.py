@@ -404,7 +404,8 @@ class TestProcesses:
         begun = tmp_path / "begun"
         program = (
             "import signal, sys, time; from pathlib import Path\n"
-            "from olmes_suite.runs.ahead import Ahead; from olmes_suite.workers.open import Crew, open_fleet\n"
+            "from olmes_suite.evaluation.background_load import Ahead\n"
+            "from olmes_suite.workers.open import Crew, open_fleet\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             f"made = Ahead(lambda: open_fleet(Crew(2), 'slow', 'load=600,begun={begun}', {{}}, print), True)\n"
             f"while len(list(Path({str(tmp_path)!r}).glob('begun-*'))) < 2: time.sleep(0.01)\n"

@@ -31,7 +31,7 @@ def prompts(
     """Print one JSON line per request."""
     from olmes_suite import registry
     from olmes_suite.errors import UsageError
-    from olmes_suite.runs.plan import Leaf, limited
+    from olmes_suite.evaluation.plan import Leaf, limited
     from olmes_suite.tasks import catalog
     from olmes_suite.tasks.load import load_task
 

@@ -127,10 +127,10 @@ def check(
     are counted against the recorded number.
     """
     from olmes_suite import registry
-    from olmes_suite.check import Checked
-    from olmes_suite.check import check as run_check
     from olmes_suite.data import SAMPLE
     from olmes_suite.errors import MissingData, UsageError
+    from olmes_suite.evaluation.gold_check import Checked
+    from olmes_suite.evaluation.gold_check import check as run_check
     from olmes_suite.tools import ToolOptions
 
     if limit is not None and limit < 1:

@@ -1,6 +1,7 @@
 """A model that gives one constant, degenerate answer to everything: what a task gives for nothing.
 
-`olmes eval --backend floor` asks with each answer in turn (`olmes_suite.runs.floor`); the best is the task's floor.
+`olmes eval --backend floor` asks with each answer in turn (`olmes_suite.evaluation.floor`); the best is the task's
+floor.
 """
 
 from __future__ import annotations

@@ -14,17 +14,13 @@ from typing import Any, Protocol
 
 from olmes_suite import suites
 from olmes_suite.errors import DataError, MissingData, ModelError, OlmesError, RequestFailed, UsageError
-from olmes_suite.files import RunLock, read_json, storage, write_json
-from olmes_suite.models.base import Backend
-from olmes_suite.records import Instance, Request
-from olmes_suite.runs import ledger
-from olmes_suite.runs.ahead import Ahead
-from olmes_suite.runs.deferred import score_waiting
-from olmes_suite.runs.fingerprint import fingerprint
-from olmes_suite.runs.generate import Part, Scoring, Waiting, generate
-from olmes_suite.runs.known import known
-from olmes_suite.runs.manifest import manifest
-from olmes_suite.runs.plan import (
+from olmes_suite.evaluation.background_load import Ahead
+from olmes_suite.evaluation.canonical_solutions import rehearse
+from olmes_suite.evaluation.deferred_scoring import score_waiting
+from olmes_suite.evaluation.fingerprint import fingerprint
+from olmes_suite.evaluation.generate import Part, Scoring, Waiting, generate
+from olmes_suite.evaluation.manifest import manifest
+from olmes_suite.evaluation.plan import (
     NOT_BUILT,
     Leaf,
     Options,
@@ -35,9 +31,13 @@ from olmes_suite.runs.plan import (
     preflight,
     run_name,
 )
-from olmes_suite.runs.pool import ScorerFailed, ScoringPool
-from olmes_suite.runs.record import FLAGS, results, write_instances
-from olmes_suite.runs.rehearsal import rehearse
+from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
+from olmes_suite.evaluation.record import FLAGS, results, write_instances
+from olmes_suite.files import RunLock, read_json, storage, write_json
+from olmes_suite.models.base import Backend
+from olmes_suite.records import Instance, Request
+from olmes_suite.runs import ledger
+from olmes_suite.runs.known import known
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
 from olmes_suite.tools import Tools
 

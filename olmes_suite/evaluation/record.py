@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import stats
+from olmes_suite.evaluation.fingerprint import metric_names
+from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.files import storage
 from olmes_suite.records import Instance
-from olmes_suite.runs.fingerprint import metric_names
 from olmes_suite.runs.known import Known
-from olmes_suite.runs.plan import Leaf, TaskPlan
 from olmes_suite.runs.store import SCHEMA
 from olmes_suite.suites import Suite
 

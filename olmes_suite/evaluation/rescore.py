@@ -15,15 +15,15 @@ from typing import Any
 from olmes_suite import registry, resources, suites
 from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData, UsageError
+from olmes_suite.evaluation.deferred_scoring import score_waiting
+from olmes_suite.evaluation.fingerprint import fingerprint
+from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make_instance
+from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
+from olmes_suite.evaluation.pool import ScoringPool
+from olmes_suite.evaluation.record import combine, count_flags, estimates, left_out, results, write_instances
 from olmes_suite.files import RunLock, read_json, storage, write_json
 from olmes_suite.records import Instance, Response, Scored
-from olmes_suite.runs.deferred import score_waiting
-from olmes_suite.runs.fingerprint import fingerprint
-from olmes_suite.runs.generate import OpenDocument, Scoring, Waiting, make_instance
 from olmes_suite.runs.known import Known, known
-from olmes_suite.runs.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
-from olmes_suite.runs.pool import ScoringPool
-from olmes_suite.runs.record import combine, count_flags, estimates, left_out, results, write_instances
 from olmes_suite.runs.store import read_lines
 from olmes_suite.scoring import DeferredScorer
 from olmes_suite.tasks import catalog
@@ -176,7 +176,7 @@ def _submit(
     def done(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
         found[item.task, item.doc_id] = make_instance(leaf, item.doc_id, doc, scored, samples, empty, timed_out)
 
-    from olmes_suite.runs.fingerprint import metric_names
+    from olmes_suite.evaluation.fingerprint import metric_names
 
     pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, f"{item.task} document {item.doc_id}", done)
 
@@ -218,7 +218,7 @@ def _summary(entry: registry.TaskEntry, plan: TaskPlan, found: list[Instance]) -
 
 def _metric_names(plan: TaskPlan) -> list[str]:
     """The metrics of a task without sub-tasks, in order."""
-    from olmes_suite.runs.fingerprint import metric_names
+    from olmes_suite.evaluation.fingerprint import metric_names
 
     return metric_names(plan.leaves[0].task)
 

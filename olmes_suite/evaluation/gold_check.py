@@ -10,10 +10,10 @@ from typing import Any
 
 from olmes_suite import registry
 from olmes_suite.data import DataSource
+from olmes_suite.evaluation.fingerprint import metric_names
+from olmes_suite.evaluation.plan import Leaf, limited
+from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.records import Scored
-from olmes_suite.runs.fingerprint import metric_names
-from olmes_suite.runs.plan import Leaf, limited
-from olmes_suite.runs.pool import ScoringPool
 from olmes_suite.scoring import DeferredScorer
 from olmes_suite.tasks import catalog
 from olmes_suite.tools import ToolOptions, Tools

@@ -13,7 +13,7 @@ from typing import Any
 
 from olmes_suite import __version__
 from olmes_suite.data import find_split
-from olmes_suite.runs.plan import Options, TaskPlan
+from olmes_suite.evaluation.plan import Options, TaskPlan
 from olmes_suite.runs.store import SCHEMA
 from olmes_suite.tools import Tools
 

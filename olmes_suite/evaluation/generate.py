@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from olmes_suite.evaluation.fingerprint import metric_names
+from olmes_suite.evaluation.plan import Leaf, TaskPlan
+from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request, Response, Scored, canonical_json, sha256
-from olmes_suite.runs.fingerprint import metric_names
-from olmes_suite.runs.plan import Leaf, TaskPlan
-from olmes_suite.runs.pool import ScoringPool
 from olmes_suite.runs.store import Line, ResponseFile
 from olmes_suite.scoring import DeferredScorer
 

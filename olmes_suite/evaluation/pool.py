@@ -154,7 +154,7 @@ class ScoringPool:
     def _work(self, worker: subprocess.Popen[bytes] | None, job: _Job) -> subprocess.Popen[bytes] | None:
         if worker is None or worker.poll() is not None:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "olmes_suite.runs.worker"],
+                [sys.executable, "-m", "olmes_suite.evaluation.scoring_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,

@@ -13,8 +13,8 @@ from olmes_suite.files import cache_folder, file_signature, write_json
 from olmes_suite.records import canonical_json, sha256
 
 if TYPE_CHECKING:
+    from olmes_suite.evaluation.plan import Leaf
     from olmes_suite.lmeval import SuiteTask
-    from olmes_suite.runs.plan import Leaf
     from olmes_suite.tools import Tools
 
 _VERSION = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from olmes_suite.errors import OlmesError
+from olmes_suite.evaluation.generate import Waiting, make_instance
+from olmes_suite.evaluation.plan import Leaf
+from olmes_suite.evaluation.pool import ScorerFailed
 from olmes_suite.records import Instance
-from olmes_suite.runs.generate import Waiting, make_instance
-from olmes_suite.runs.plan import Leaf
-from olmes_suite.runs.pool import ScorerFailed
 from olmes_suite.scoring import DeferredScorer, Item
 from olmes_suite.tools import Tools
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import suites
+from olmes_suite.evaluation.evaluate import Finished, MakeBackend, Watcher, evaluate
+from olmes_suite.evaluation.plan import Options
+from olmes_suite.evaluation.record import suite_result
 from olmes_suite.files import RunLock, read_json, storage, write_json
 from olmes_suite.models.floor import ANSWERS
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.evaluate import Finished, MakeBackend, Watcher, evaluate
-from olmes_suite.runs.plan import Options
-from olmes_suite.runs.record import suite_result
 from olmes_suite.runs.store import SCHEMA, UNFINISHED
 
 FLOORS = "floors.json"
@@ -30,7 +30,7 @@ _COMPARED = ("prompt", "data", "scorer")
 
 
 def measure(options: Options, make_backend: MakeBackend, make_watcher: Callable[[], Watcher]) -> Finished:
-    """Run every degenerate answer and combine the best. Raises what `olmes_suite.runs.evaluate.evaluate` raises."""
+    """Run every degenerate answer and combine the best. Raises what `evaluation.evaluate.evaluate` raises."""
     found: dict[str, Finished] = {}
     for answer in ANSWERS:
         part = replace(

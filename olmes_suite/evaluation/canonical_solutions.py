@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.check import REJECTED
 from olmes_suite.errors import MissingData, OlmesError
+from olmes_suite.evaluation.gold_check import REJECTED
+from olmes_suite.evaluation.plan import Leaf, TaskPlan
+from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.files import cache_folder, write_json
 from olmes_suite.records import Scored, canonical_json, sha256
-from olmes_suite.runs.plan import Leaf, TaskPlan
-from olmes_suite.runs.pool import ScoringPool
 from olmes_suite.scoring import SandboxedScorer
 from olmes_suite.tools import Tools
 
