@@ -36,7 +36,7 @@ from decontam.matching import prepared_index  # noqa: E402
 from decontam.matching.index import load  # noqa: E402
 from decontam.matching.rule import Rule  # noqa: E402
 from decontam.training_data import sources  # noqa: E402
-from olmes_suite.data import DataSource  # noqa: E402
+from olmes_suite.tasks.documents import DataSource  # noqa: E402
 
 ROLES = ("user", "assistant", "system")
 SAMPLE, PEER_SAMPLE = 20_000_000, 3_000_000

@@ -20,9 +20,9 @@ from decontam.matching.index import Index
 from decontam.matching.prepared_index import Prepared
 from decontam.scan import Runner, SetParts, Settings
 from decontam.training_data import sources
-from olmes_suite.data import DataSource
 from olmes_suite.errors import OlmesError
 from olmes_suite.files import cache_folder, storage
+from olmes_suite.tasks.documents import DataSource
 
 OnContamination = Literal["stop", "filter", "warn"]
 

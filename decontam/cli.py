@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from decontam.paraphrases.candidates import Search
     from decontam.report import Report
     from decontam.scan import SetParts, Settings
-    from olmes_suite.data import DataSource
+    from olmes_suite.tasks.documents import DataSource
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -288,7 +288,7 @@ def _show_set(entries: list[dict[str, Any]]) -> None:
     """The evaluations of which a set holds anything, in 80 columns; the others by name."""
     import textwrap
 
-    from olmes_suite.registry import PREFIX
+    from olmes_suite.tasks.index import PREFIX
 
     names = {entry["task"]: entry["task"].removeprefix(PREFIX) for entry in entries}
     found = sorted((e for e in entries if e["hit"] or e["short_hit"]), key=lambda e: (-e["percent"], -e["short_hit"]))

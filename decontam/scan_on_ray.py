@@ -15,7 +15,7 @@ from typing import Any
 
 from decontam.scan import Job, Runner, run_job
 from olmes_suite.errors import DataError, OlmesError, UsageError
-from olmes_suite.ray_address import AUTO, reach
+from olmes_suite.workers.ray_address import AUTO, reach
 
 
 def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner:

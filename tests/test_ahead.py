@@ -49,7 +49,7 @@ def test_who_may_be_made_in_a_thread(monkeypatch):
 SEEN = """
 import sys
 from pathlib import Path
-from olmes_suite.data import DataSource
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.errors import ModelError
 from olmes_suite.evaluation.evaluate import evaluate
 from olmes_suite.evaluation.plan import Options

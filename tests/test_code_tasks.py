@@ -10,16 +10,16 @@ from contextlib import closing
 import pytest
 from helpers import as_json, olmes
 
-from olmes_suite import registry
-from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData
 from olmes_suite.evaluation.canonical_solutions import rehearse
 from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.sandbox import Verdict
 from olmes_suite.sandbox.scores import scored
-from olmes_suite.scoring import pass_at
+from olmes_suite.scoring.scorers import pass_at
+from olmes_suite.scoring.tools import Tools
+from olmes_suite.tasks import index
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
-from olmes_suite.tools import Tools
 
 CODE = ("tulu3_humaneval", "tulu3_humaneval_plus", "tulu3_bigcodebench", "tulu3_bigcodebench_hard")
 OURS_IS_STRICTER = "variant: equal to everything"
@@ -37,7 +37,7 @@ def tools():
 
 
 def loaded(name, source=None):
-    return load_task(registry.task_file(registry.index()[name]), source or DataSource(sample=True))
+    return load_task(index.task_file(index.index()[name]), source or DataSource(sample=True))
 
 
 def test_pass_at_k_is_the_unbiased_estimator():

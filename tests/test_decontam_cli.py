@@ -257,7 +257,7 @@ def test_a_stage_stops_filters_or_warns(tmp_path: Path) -> None:
     from helpers import write_gsm8k
 
     from decontam.check import Contaminated, check
-    from olmes_suite.data import DataSource
+    from olmes_suite.tasks.documents import DataSource
 
     source = DataSource((write_gsm8k(tmp_path / "data"),))
     question = "A shelf holds 3 books and 6 more arrive. How many books are there?"

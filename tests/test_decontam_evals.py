@@ -18,10 +18,10 @@ from decontam.items import items as evals
 from decontam.matching import prepared_index
 from decontam.matching.rule import Rule
 from decontam.text import tokens
-from olmes_suite import registry
 from olmes_suite.cli.main import run
-from olmes_suite.data import DataSource
 from olmes_suite.errors import UsageError
+from olmes_suite.tasks import index
+from olmes_suite.tasks.documents import DataSource
 
 SAMPLE = DataSource((), sample=True)
 
@@ -31,15 +31,15 @@ def inside(part: list[str], whole: list[str]) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("entry", registry.top_level(), ids=lambda entry: entry.name)
-def test_declared_texts_stand_in_the_rendered_requests(entry: registry.TaskEntry) -> None:
+@pytest.mark.parametrize("entry", index.top_level(), ids=lambda entry: entry.name)
+def test_declared_texts_stand_in_the_rendered_requests(entry: index.TaskEntry) -> None:
     """Read by pyarrow without lm-eval, and rendered by lm-eval: the same rows, and the same words in them."""
     from olmes_suite.evaluation.plan import Leaf
     from olmes_suite.tasks.load import load_task
 
     leaf = entry.leaves[0]
     wanted = evals.of_suites((), (leaf,), {})
-    task = load_task(registry.task_file(registry.index()[leaf]), SAMPLE)
+    task = load_task(index.task_file(index.index()[leaf]), SAMPLE)
     items = {item.doc_id: item for item in evals.items(wanted.evaluations[0], SAMPLE)}
     documents = dict(Leaf(leaf, task, range(len(task.task_docs))).documents())
     assert set(documents) <= set(items) and documents
@@ -189,7 +189,7 @@ def test_nothing_to_scan_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 def test_reading_evaluations_imports_no_lm_eval(tmp_path: Path) -> None:
     code = (
-        "import sys; from decontam.items import items as evals; from olmes_suite.data import DataSource\n"
+        "import sys; from decontam.items import items as evals; from olmes_suite.tasks.documents import DataSource\n"
         "w = evals.of_suites((), ('gsm8k', 'mmlu'), {}); evals.read(w, DataSource((), sample=True))\n"
         "assert not {'lm_eval', 'torch', 'datasets'} & set(sys.modules), 'heavy'"
     )

@@ -19,8 +19,8 @@ from decontam.matching import prepared_index
 from decontam.matching.rule import Rule
 from decontam.training_data import sources
 from olmes_suite.cli.main import run
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.tasks.documents import DataSource
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'olmes-suite[ray]'")
 

@@ -11,7 +11,7 @@ from decontam_fixture import SECRET, SHORT, Decontam, lines
 from helpers import write_gsm8k
 
 from decontam.check import check
-from olmes_suite.data import DataSource
+from olmes_suite.tasks.documents import DataSource
 
 
 @pytest.fixture

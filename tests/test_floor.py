@@ -133,7 +133,7 @@ def test_left_out_rows_are_named_and_missing_data_is_one_line(tmp_path: Path) ->
 
 def nltk_folder() -> str | None:
     """The folder that holds NLTK's data, where the machine has one."""
-    from olmes_suite import resources
+    from olmes_suite.scoring import language_resources
 
-    found = resources.nltk_folder("punkt_tab")
-    return None if found is None or resources.missing("stopwords") else str(found.parents[2])
+    found = language_resources.nltk_folder("punkt_tab")
+    return None if found is None or language_resources.missing("stopwords") else str(found.parents[2])

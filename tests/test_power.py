@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from olmes_suite import suites
 from olmes_suite.comparison import paired_tests, power
 from olmes_suite.comparison.gate_rules import Rules, TaskRule
 from olmes_suite.comparison.power import PlannedTask
 from olmes_suite.errors import UsageError
-from olmes_suite.sizes import leaf_sizes
+from olmes_suite.tasks import suites
+from olmes_suite.tasks.sizes import leaf_sizes
 
 
 @pytest.mark.parametrize(("delta", "flips"), [(0.02, 0.1), (0.05, 0.3), (0.03, 0.08)])

@@ -11,7 +11,7 @@ from rlvr_fixture import folder, history, make_rlvr, prompt_rows, rlvr_trainer, 
 from train_fixture import need_trl, refused, weights
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models.checkpoint import check_folder
+from olmes_suite.models.local.checkpoint import check_folder
 from train_plugins import lora, memory, recipe, stages, value_model
 from train_plugins.checkpoints import adapters
 from train_plugins.run import dry_run, trainer_arguments

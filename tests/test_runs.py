@@ -17,7 +17,7 @@ from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
 
 SLOW_MOCK = """
 import itertools, sys, time
-from olmes_suite.models.mock import MockBackend
+from olmes_suite.models.without_model.mock import MockBackend
 plain = MockBackend.run
 given = itertools.count()
 def slow(self, requests, seeds):
@@ -378,7 +378,7 @@ def test_a_hanging_scorer_is_stopped_and_counted() -> None:
 
     from olmes_suite.evaluation.pool import ScoringPool
     from olmes_suite.records import Scored
-    from olmes_suite.scoring import Scorer
+    from olmes_suite.scoring.scorers import Scorer
 
     got: list[tuple[Scored, bool]] = []
     with ScoringPool(1) as pool:
@@ -417,11 +417,11 @@ class Quiet:
 def test_a_failed_request_is_an_error_and_is_taken_up_again(
     tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from olmes_suite.data import DataSource
     from olmes_suite.errors import RequestFailed
     from olmes_suite.evaluation.evaluate import evaluate
     from olmes_suite.evaluation.plan import Options
-    from olmes_suite.models.mock import MockBackend
+    from olmes_suite.models.without_model.mock import MockBackend
+    from olmes_suite.tasks.documents import DataSource
 
     monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
     asked: list[int] = []

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData
-from olmes_suite.lmeval import SuiteTask
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
+from olmes_suite.tasks.task import SuiteTask
 
 TASKS = Path(__file__).parent.parent / "tasks"
 FOLDERS = ("math", "drop", "popqa", "truthfulqa", "deepmind_math", "ifeval")

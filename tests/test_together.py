@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from olmes_suite.data import DataSource
 from olmes_suite.errors import RequestFailed
 from olmes_suite.evaluation.evaluate import Finished, evaluate
 from olmes_suite.evaluation.plan import Options
-from olmes_suite.models.mock import MockBackend
+from olmes_suite.models.without_model.mock import MockBackend
+from olmes_suite.tasks.documents import DataSource
 
 TASKS = ("gsm8k", "mmlu_mc", "truthfulqa")
 

@@ -100,7 +100,7 @@ def test_two_processes_killed_end_as_unbroken_ones(folder: Path, name: str, kill
 
 SUMS = """\
 task: sums
-class: !function olmes_suite.lmeval.SuiteTask
+class: !function olmes_suite.tasks.task.SuiteTask
 dataset_path: mine/sums
 columns: {q: string}
 hub: false

@@ -12,7 +12,7 @@ from models_fixture import make_tiny_model
 from train_fixture import make_recipe, need_trl, pair_rows, refused, sft_rows, weights, write_rows
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models.checkpoint import check_folder
+from olmes_suite.models.local.checkpoint import check_folder
 from train_plugins import evaluation, lineage, lora, offload, recipe, resume, stages
 from train_plugins.checkpoints import adapters
 from train_plugins.recipe import Evaluation

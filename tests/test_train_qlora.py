@@ -9,7 +9,7 @@ import pytest
 from models_fixture import make_tiny_model
 from train_fixture import losses, make_recipe, need_trl, pair_rows, sft_rows, weights, write_rows
 
-from olmes_suite.models.checkpoint import check_folder
+from olmes_suite.models.local.checkpoint import check_folder
 from train_plugins import lora, stages
 from train_plugins.run import configuration, prepare, run, trainer_arguments
 

@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from olmes_suite.errors import UsageError
-from olmes_suite.registry import nearest
+from olmes_suite.tasks.index import nearest
 
 T = TypeVar("T")
 INNER = "inner"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from olmes_suite.errors import OlmesError, UsageError
 from olmes_suite.processes import end_with_parent
-from olmes_suite.registry import nearest
+from olmes_suite.tasks.index import nearest
 
 SHIPPED = Path(__file__).parent / "launchers"
 STATUS = "OLMES_LAUNCH_STATUS"

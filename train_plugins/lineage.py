@@ -12,7 +12,7 @@ from typing import Any
 from olmes_suite import __version__
 from olmes_suite.files import read_json, write_json, write_text
 from olmes_suite.hooks import Stage, StageData, TrainingSet
-from olmes_suite.runs.known import Known, inherited
+from olmes_suite.runs.contamination import Known, inherited
 from olmes_suite.runs.ledger import read_lineage
 from train_plugins.data import rows_hash
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models.checkpoint import check_folder, is_hub_id
-from olmes_suite.registry import nearest
+from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+from olmes_suite.tasks.index import nearest
 from train_plugins import encoding, fields, recipe, stages
 from train_plugins.recipe import Evaluation, Recipe
 from train_plugins.stage import Stage

@@ -15,7 +15,7 @@ from typing import Any
 
 from olmes_suite.errors import StageRefused, UsageError
 from olmes_suite.files import read_json, write_json, write_text
-from olmes_suite.models.fingerprint import fingerprint_of
+from olmes_suite.models.local.fingerprint import fingerprint_of
 from olmes_suite.processes import end_with_parent
 from train_plugins import gains, gate, lineage, resume
 from train_plugins.evaluation import FILE as EVALUATIONS

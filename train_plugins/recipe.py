@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from olmes_suite import registry, suites
 from olmes_suite.comparison import gate_rules
 from olmes_suite.errors import UsageError
-from olmes_suite.tasks import catalog
+from olmes_suite.tasks import catalog, index, suites
 from train_plugins import fields
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -292,7 +291,7 @@ def check_trainer(arguments: Mapping[str, Any], config: type, where: str) -> dic
         if name in RESERVED:
             raise UsageError(f"{where}: trainer.{name} is not taken; use {RESERVED[name]}")
         if name not in known:
-            raise UsageError(f"{where}: trainer: unknown key {name!r}{registry.nearest(str(name), sorted(known))}")
+            raise UsageError(f"{where}: trainer: unknown key {name!r}{index.nearest(str(name), sorted(known))}")
         checked[name] = fields.convert(hints[name], value, f"{where}: trainer.{name}")
     return checked
 

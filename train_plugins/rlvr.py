@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, UsageError
-from olmes_suite.models.checkpoint import is_hub_id
+from olmes_suite.models.local.checkpoint import is_hub_id
 from train_plugins.distributed import has_gpu, is_sharded
 from train_plugins.lora import keywords
 from train_plugins.memory import Beside

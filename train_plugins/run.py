@@ -139,7 +139,7 @@ def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recip
 
 def prepare(stage: Stage, wanted: recipe.Recipe, arguments: Mapping[str, Any], manager: Any = None) -> Prepared:
     """Read and encode the data, through the hooks where a plugin manager is given. Raises OlmesError."""
-    from olmes_suite.models.loading import load_tokenizer
+    from olmes_suite.models.local.loading import load_tokenizer
 
     template = encoding.template_text(wanted.chat_template)
     tokenizer = encoding.prepare_tokenizer(load_tokenizer(wanted.model, None), template, stage.masked)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from olmes_suite.errors import UsageError
 from olmes_suite.files import read_json
-from olmes_suite.models.checkpoint import is_hub_id
+from olmes_suite.models.local.checkpoint import is_hub_id
 from train_plugins import memory, plan
 
 if TYPE_CHECKING:

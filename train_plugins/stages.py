@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from olmes_suite.errors import UsageError
-from olmes_suite.registry import nearest
+from olmes_suite.tasks.index import nearest
 from train_plugins.stage import Stage
 
 BUILT_IN = {

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import ModelError, OlmesError, StageRefused, UsageError
-from olmes_suite.models.loading import context_length
-from olmes_suite.models.vllm_engine import ENVIRONMENT, explain, first_line, printing_to
+from olmes_suite.models.local.loading import context_length
+from olmes_suite.models.vllm.engine import ENVIRONMENT, explain, first_line, printing_to
 
 if TYPE_CHECKING:
     from train_plugins.rl.keys import RlvrKeys

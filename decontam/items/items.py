@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decontam.items import chosen_fields as choice
-from olmes_suite import registry, suites
-from olmes_suite.data import DataSource, DataSpec, find_split, load_split
 from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError
 from olmes_suite.files import file_signature
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.tasks import catalog
+from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.documents import DataSource, DataSpec, find_split, load_split
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,10 +87,10 @@ def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, S
     evaluations: dict[str, Evaluation] = {}
     missing: list[tuple[str, str]] = []
     for name in dict.fromkeys([*chosen, *(catalog.find(task).name for task in tasks)]):
-        if name not in registry.index():
+        if name not in index.index():
             missing.append((name, NOT_BUILT))
             continue
-        leaves = tuple(_leaf(leaf, own) for leaf in registry.index()[name].leaves)
+        leaves = tuple(_leaf(leaf, own) for leaf in index.index()[name].leaves)
         apart = len({leaf.spec.path for leaf in leaves}) > 1
         unseen = name in suites.unseen_tasks()
         for evaluation in [Evaluation(leaf.task, (leaf,), unseen) for leaf in leaves] if apart else [
@@ -103,15 +102,15 @@ def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, S
 
 
 def _leaf(name: str, own: choice.Chosen) -> Leaf:
-    entry = registry.index()[name]
-    config = definition(registry.task_file(entry))
+    entry = index.index()[name]
+    config = definition(index.task_file(entry))
     told = config.get("metadata") or {}
     named, strict = own.of(name)
     fields = named or tuple(told.get("texts") or ())
-    short = name.removeprefix(registry.PREFIX)
+    short = name.removeprefix(index.PREFIX)
     if not fields:
         raise UsageError(f"task {short} declares no texts to compare; name its fields: --eval-field {short}:FIELD")
-    path = registry.task_file(entry)
+    path = index.task_file(entry)
     return Leaf(
         name,
         DataSpec(
@@ -168,7 +167,7 @@ def _items(leaf: Leaf, source: DataSource) -> list[Item]:
     known = ", ".join(table.column_names)
     if leaf.strict and len(names) < len(leaf.fields):
         absent = next(name for name in leaf.fields if name not in names)
-        raise UsageError(f"--eval-field {leaf.task.removeprefix(registry.PREFIX)}:{absent}: the data set has {known}")
+        raise UsageError(f"--eval-field {leaf.task.removeprefix(index.PREFIX)}:{absent}: the data set has {known}")
     if not names:
         raise DataError(f"task {leaf.task}: no field {', '.join(leaf.fields)}; the data set has {known}")
     columns = [_shown(table[name].to_pylist(), leaf.without.get(name, ())) for name in names]
@@ -262,7 +261,7 @@ def siblings(leaves: Sequence[Leaf]) -> dict[str, list[str]]:
     """Leaf task to itself and all shipped leaf tasks with the same rows: variants whose items are the same."""
     wanted = {_place(leaf) for leaf in leaves}
     same: dict[str, list[str]] = {}
-    for name, entry in registry.index().items():
+    for name, entry in index.index().items():
         if not entry.members and not Path(entry.file).is_absolute():
             leaf = _leaf(name, choice.NOTHING)
             if _place(leaf) in wanted:

@@ -9,7 +9,7 @@ token among all tokens of the evaluation.
 
 An n-gram holds, wherever it begins, one run of m = n - q + 1 tokens that begins at a multiple of q. So only every q-th
 m-gram of a text is looked up, and the n-grams around it where the evaluation has that m-gram
-(`decontam.matching.index.steps`).
+(`decontam.matching.gram_arrays.step`).
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from decontam.items.items import Item, Wanted
 from decontam.matching.index import SCHEMA, Index, build, load
 from decontam.matching.rule import Rule
 from decontam.text import tokens
-from olmes_suite.data import DataSource
 from olmes_suite.files import cache_folder
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.tasks.documents import DataSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from olmes_suite.errors import ModelError
 from olmes_suite.judges.encoder import TextEncoder
-from olmes_suite.models.checkpoint import is_hub_id
+from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.records import canonical_json, sha256
 
 POOLING = ("mean", "cls", "max", "lasttoken")

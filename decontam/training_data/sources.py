@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from decontam.training_data import saved_datasets
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.files import cache_folder, file_signature, write_text
+from olmes_suite.tasks.documents import DataSource
 
 BLOCK_BYTES = 64 << 20
 KINDS = {

@@ -76,7 +76,7 @@ def _only(run: RunScores, names: list[str]) -> RunScores:
     from dataclasses import replace
 
     from olmes_suite.errors import UsageError
-    from olmes_suite.registry import full_name, nearest
+    from olmes_suite.tasks.index import full_name, nearest
 
     if not names:
         return run
@@ -91,7 +91,7 @@ def _flips(
     comparison: Comparison, a: RunScores, b: RunScores, wanted: int, groups: dict[str, str]
 ) -> list[dict[str, Any]]:
     from olmes_suite.comparison.compare import flips
-    from olmes_suite.runs.answers import answers
+    from olmes_suite.runs.responses import answers
 
     out = []
     for task in comparison.tasks if wanted else ():

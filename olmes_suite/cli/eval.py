@@ -97,7 +97,7 @@ def evaluate(
     from olmes_suite.models.factory import loads_in_a_thread
     from olmes_suite.models.model_args import parse
     from olmes_suite.runs.store import command_line
-    from olmes_suite.workers.open import Crew, check
+    from olmes_suite.workers.factory import Crew, check
 
     engine = {
         "device": device, "dtype": dtype, "batch_size": batch_size, "max_length": max_length,

@@ -71,8 +71,8 @@ def _measured(between: str, task: str | None, runs: Path) -> float:
     """Share of documents that differ between two runs, over the task or over all tasks."""
     from olmes_suite.comparison.compare import compare_runs
     from olmes_suite.errors import NotComparable, UsageError
-    from olmes_suite.registry import full_name
     from olmes_suite.runs.locate import load
+    from olmes_suite.tasks.index import full_name
 
     names = between.split(",")
     if len(names) != 2:
@@ -94,8 +94,8 @@ def _measured(between: str, task: str | None, runs: Path) -> float:
 def _task(task: str, delta: float | None, flips: float, power: float, alpha: float, samples: int) -> dict[str, Any]:
     from olmes_suite.comparison import power as planning
     from olmes_suite.errors import UsageError
-    from olmes_suite.registry import full_name
-    from olmes_suite.sizes import leaf_sizes
+    from olmes_suite.tasks.index import full_name
+    from olmes_suite.tasks.sizes import leaf_sizes
 
     if delta is None:
         raise UsageError("--delta is needed: the difference to find, in points")
@@ -119,11 +119,11 @@ def _task(task: str, delta: float | None, flips: float, power: float, alpha: flo
 
 
 def _planned(suite: str, limit: int | None, samples: int) -> list[PlannedTask]:
-    from olmes_suite import suites
     from olmes_suite.comparison.power import PlannedTask
     from olmes_suite.errors import UsageError
-    from olmes_suite.registry import index
-    from olmes_suite.sizes import leaf_sizes
+    from olmes_suite.tasks import suites
+    from olmes_suite.tasks.index import index
+    from olmes_suite.tasks.sizes import leaf_sizes
 
     planned = []
     for entry in suites.load(suite).tasks:

@@ -24,8 +24,8 @@ from olmes_suite.cli.options import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from olmes_suite.data import DataSource
-    from olmes_suite.tools import ToolOptions
+    from olmes_suite.scoring.tools import ToolOptions
+    from olmes_suite.tasks.documents import DataSource
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

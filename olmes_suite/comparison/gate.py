@@ -19,9 +19,9 @@ from olmes_suite.comparison.gate_health import Finding, findings
 from olmes_suite.comparison.gate_rules import Rules
 from olmes_suite.comparison.paired_tests import Difference, holm
 from olmes_suite.errors import UsageError
-from olmes_suite.registry import PREFIX, full_name, index, nearest
 from olmes_suite.runs.scores import RunScores
 from olmes_suite.stats import normal_quantile
+from olmes_suite.tasks.index import PREFIX, full_name, index, nearest
 
 Verdict = Literal["pass", "fail", "inconclusive", "not comparable"]
 AVERAGE = "suite average"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from olmes_suite.comparison.compare import TaskComparison
 from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, Rules
-from olmes_suite.registry import PREFIX
 from olmes_suite.runs.scores import RunScores
+from olmes_suite.tasks.index import PREFIX
 
 Kind = Literal["fail", "error", "note"]
 """fail: the candidate is worse in a way that scores do not show; error: the run is broken; note: to be known."""

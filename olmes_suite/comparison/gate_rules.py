@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import UsageError
-from olmes_suite.registry import nearest
+from olmes_suite.tasks.index import nearest
 
 MARGIN = 0.01
 """Default margin: one point."""

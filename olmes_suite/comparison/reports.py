@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from olmes_suite.comparison.compare import Comparison, TaskComparison
 from olmes_suite.comparison.gate import GateReport, TaskVerdict
-from olmes_suite.registry import PREFIX
+from olmes_suite.tasks.index import PREFIX
 
 SUMMARY_BYTES = 1024 * 1024
 """GitHub drops a step summary above 1 MiB."""

@@ -15,8 +15,8 @@ from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.files import cache_folder, write_json
 from olmes_suite.records import Scored, canonical_json, sha256
-from olmes_suite.scoring import SandboxedScorer
-from olmes_suite.tools import Tools
+from olmes_suite.scoring.scorers import SandboxedScorer
+from olmes_suite.scoring.tools import Tools
 
 if TYPE_CHECKING:
     from olmes_suite.sandbox.grade import Sandbox

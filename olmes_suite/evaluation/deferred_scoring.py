@@ -9,8 +9,8 @@ from olmes_suite.evaluation.generate import Waiting, make_instance
 from olmes_suite.evaluation.plan import Leaf
 from olmes_suite.evaluation.pool import ScorerFailed
 from olmes_suite.records import Instance
-from olmes_suite.scoring import DeferredScorer, Item
-from olmes_suite.tools import Tools
+from olmes_suite.scoring.scorers import DeferredScorer, Item
+from olmes_suite.scoring.tools import Tools
 
 
 def score_waiting(waiting: Sequence[Waiting], tools: Tools) -> list[Instance]:

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.models.base import Backend
     from olmes_suite.records import Request
-    from olmes_suite.workers.open import Crew
+    from olmes_suite.workers.factory import Crew
 
 
 def check_model(backend: str, model: str) -> None:
     """Look at the checkpoint's files before anything heavy is imported or read. Raises ModelError or UsageError."""
     from olmes_suite.errors import UsageError
-    from olmes_suite.models.checkpoint import check_folder, is_hub_id
+    from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
 
     if backend in ("auto", "hf", "vllm"):
         if not model:
@@ -36,12 +36,12 @@ def make_backend(
     """The backend that the options name, or workers that run it, behind a cache; `tell` hears of workers that die."""
     from olmes_suite.evaluation.plan import model_name
     from olmes_suite.models.factory import make_backend as make
-    from olmes_suite.workers.open import open_fleet
+    from olmes_suite.workers.factory import open_fleet
 
     engine = {"seed": options.seed, **options.engine}
     if cache is not None:
-        from olmes_suite.models.cached import CachedBackend
-        from olmes_suite.response_cache import ResponseCache
+        from olmes_suite.models.cache.backend import CachedBackend
+        from olmes_suite.models.cache.store import ResponseCache
 
         kept = ResponseCache(cache)  # before the model is loaded
         return CachedBackend(make_backend(options, answers, crew, tell), kept, model_name(options))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from olmes_suite import suites
 from olmes_suite.errors import DataError, MissingData, ModelError, OlmesError, RequestFailed, UsageError
 from olmes_suite.evaluation.background_load import Ahead
 from olmes_suite.evaluation.canonical_solutions import rehearse
@@ -37,9 +36,10 @@ from olmes_suite.files import RunLock, read_json, storage, write_json
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request
 from olmes_suite.runs import ledger
-from olmes_suite.runs.known import known
+from olmes_suite.runs.contamination import known
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
-from olmes_suite.tools import Tools
+from olmes_suite.scoring.tools import Tools
+from olmes_suite.tasks import suites
 
 
 class Watcher(Protocol):
@@ -121,7 +121,7 @@ def _evaluate(
     watcher: Watcher,
     early: bool,
 ) -> Finished:
-    import olmes_suite.lmeval  # noqa: F401  # first: two threads that import the same packages wait for each other
+    import olmes_suite.tasks.task  # noqa: F401  # first: two threads that import the same packages wait for each other
 
     if early:  # `datasets` looks it up in sys.modules, where what the other thread has half imported lacks its names
         import transformers  # noqa: F401

@@ -7,15 +7,15 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.data import content_hash, find_split
 from olmes_suite.errors import OlmesError
 from olmes_suite.files import cache_folder, file_signature, write_json
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.tasks.documents import content_hash, find_split
 
 if TYPE_CHECKING:
     from olmes_suite.evaluation.plan import Leaf
-    from olmes_suite.lmeval import SuiteTask
-    from olmes_suite.tools import Tools
+    from olmes_suite.scoring.tools import Tools
+    from olmes_suite.tasks.task import SuiteTask
 
 _VERSION = 1
 
@@ -60,7 +60,7 @@ def metric_names(task: SuiteTask) -> list[str]:
 
 
 def _cache_key(task: SuiteTask) -> str:
-    from olmes_suite.lmeval import Splits
+    from olmes_suite.tasks.task import Splits
 
     parts: list[Any] = [_VERSION, task.config.task]
     for path in sorted(task.folder.iterdir()):
@@ -98,7 +98,7 @@ def _rows_hash(docs: Any) -> str:
 
 
 def _data_hash(task: SuiteTask) -> str:
-    from olmes_suite.lmeval import Splits
+    from olmes_suite.tasks.task import Splits
 
     splits = task.dataset
     if not isinstance(splits, Splits):

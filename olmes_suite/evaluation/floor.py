@@ -1,7 +1,7 @@
 """The floor: what constant, degenerate answers score. Measured, kept in the run store, and shown beside every score.
 
-Each answer of `olmes_suite.models.floor` is an ordinary run under RUNS/.floor/ANSWER; the best of them for each task
-makes the run that the user sees, and RUNS/floors.json holds every task's floor for the runs to come.
+Each answer of `olmes_suite.models.without_model.floor` is an ordinary run under RUNS/.floor/ANSWER; the best of them
+for each task makes the run that the user sees, and RUNS/floors.json holds every task's floor for the runs to come.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from olmes_suite import suites
 from olmes_suite.evaluation.evaluate import Finished, MakeBackend, Watcher, evaluate
 from olmes_suite.evaluation.plan import Options
 from olmes_suite.evaluation.record import suite_result
 from olmes_suite.files import RunLock, read_json, storage, write_json
-from olmes_suite.models.floor import ANSWERS
+from olmes_suite.models.without_model.floor import ANSWERS
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.store import SCHEMA, UNFINISHED
+from olmes_suite.tasks import suites
 
 FLOORS = "floors.json"
 _PARTS = ".floor"

@@ -14,7 +14,7 @@ from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request, Response, Scored, canonical_json, sha256
 from olmes_suite.runs.store import Line, ResponseFile
-from olmes_suite.scoring import DeferredScorer
+from olmes_suite.scoring.scorers import DeferredScorer
 
 CHUNK = 4096
 """Documents whose requests are in memory at one time."""

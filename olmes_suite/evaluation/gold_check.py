@@ -8,15 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from olmes_suite import registry
-from olmes_suite.data import DataSource
 from olmes_suite.evaluation.fingerprint import metric_names
 from olmes_suite.evaluation.plan import Leaf, limited
 from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.records import Scored
-from olmes_suite.scoring import DeferredScorer
-from olmes_suite.tasks import catalog
-from olmes_suite.tools import ToolOptions, Tools
+from olmes_suite.scoring.scorers import DeferredScorer
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from olmes_suite.tasks import catalog, index
+from olmes_suite.tasks.documents import DataSource
 
 _TOLERANCE = 1e-6
 REJECTED = "rejected_golds.json"
@@ -72,13 +71,13 @@ def check(
     with closing(Tools(options or ToolOptions())) as tools, ScoringPool(tools=tools) as pool:
         for name in names:
             for leaf_name in catalog.find(name).leaves:
-                task = load_task(registry.task_file(registry.index()[leaf_name]), source)
+                task = load_task(index.task_file(index.index()[leaf_name]), source)
                 leaf = Leaf(leaf_name, task, range(len(task.task_docs)))
                 if limit is not None:
                     leaf.rows = limited(leaf, limit, 1234)
                 found = check_leaf(leaf, pool)
                 if found.without_gold == found.documents:  # constraints: our own passing and failing pairs instead
-                    own = load_task(registry.task_file(registry.index()[leaf_name]), DataSource(sample=True))
+                    own = load_task(index.task_file(index.index()[leaf_name]), DataSource(sample=True))
                     found = check_leaf(Leaf(leaf_name, own, range(len(own.task_docs))), pool)
                 out.append(found)
                 told(found)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import __version__
-from olmes_suite.data import find_split
 from olmes_suite.evaluation.plan import Options, TaskPlan
 from olmes_suite.runs.store import SCHEMA
-from olmes_suite.tools import Tools
+from olmes_suite.scoring.tools import Tools
+from olmes_suite.tasks.documents import find_split
 
 _PACKAGES = (
     "olmes-suite",
@@ -66,7 +66,7 @@ def hardware() -> dict[str, Any]:
 
 def data_used(plans: Sequence[TaskPlan]) -> dict[str, Any]:
     """Of each leaf task: data set, revision, and the file that was read."""
-    from olmes_suite.lmeval import Splits
+    from olmes_suite.tasks.task import Splits
 
     used: dict[str, Any] = {}
     for plan in plans:

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite import registry, resources, suites
-from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData, UsageError
 from olmes_suite.records import Instance, Request, canonical_json, sha256
-from olmes_suite.tasks import catalog
-from olmes_suite.tools import ToolOptions, Tools
+from olmes_suite.scoring import language_resources as resources
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.documents import DataSource
 
 if TYPE_CHECKING:
-    from olmes_suite.lmeval import SuiteTask
+    from olmes_suite.tasks.task import SuiteTask
 
 
 NOT_BUILT = "not part of this version of olmes-suite"
@@ -57,7 +57,7 @@ class Leaf:
 
     def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(doc_id, document) in row order; doc_id is the row in the whole split."""
-        from olmes_suite.lmeval import ROW
+        from olmes_suite.tasks.task import ROW
 
         docs = self.task.task_docs
         for row in self.rows:
@@ -76,7 +76,7 @@ class Leaf:
 
     def positions(self) -> dict[int, int]:
         """doc_id to position, over all of the task's documents."""
-        from olmes_suite.lmeval import ROW
+        from olmes_suite.tasks.task import ROW
 
         docs = self.task.task_docs
         if ROW in docs.column_names:
@@ -88,20 +88,20 @@ class Leaf:
         return self.task.requests(doc, doc_id, chat=chat)
 
     def resources(self) -> set[str]:
-        """Names of `olmes_suite.resources` that scoring the chosen documents takes."""
+        """Names of `olmes_suite.scoring.language_resources` that scoring the chosen documents takes."""
         wanted = self.task.own.get("resources")
         return {name for _, doc in self.documents() for name in wanted(doc)} if wanted else set()
 
     def cluster_of(self, doc: Mapping[str, Any], doc_id: int) -> str:
         """What the document shares with others; decided here and nowhere else."""
-        from olmes_suite.lmeval import call
+        from olmes_suite.tasks.task import call
 
         found = call(self.cluster or self.task.own.get("cluster"), doc)
         return f"{self.name}:{doc_id}" if found is None else sha256(f"{self.name}:{found}")[:16]
 
     def stratum_of(self, doc: Mapping[str, Any]) -> str:
         """The part of the task that the document belongs to; "" where a task has no parts."""
-        from olmes_suite.lmeval import call
+        from olmes_suite.tasks.task import call
 
         found = call(self.task.own.get("strata"), doc)
         return "" if found is None else str(found)
@@ -165,16 +165,16 @@ def skill_of(task: str) -> str:
     """The skill under which the shipped suites list a task (or its group)."""
     for suite in map(suites.load, ("dev", "unseen", "safety")):
         for entry in suite.tasks:
-            known = registry.index().get(entry.task)
+            known = index.index().get(entry.task)
             if task == entry.task or (known and task in known.members):
                 return entry.skill
     return "other"
 
 
 def _planned(entry: suites.SuiteEntry) -> TaskPlan:
-    known = registry.index().get(entry.task)
+    known = index.index().get(entry.task)
     if known is None:
-        if entry.task.startswith(registry.PREFIX) and any(entry in suites.load(s).tasks for s in suites.names()):
+        if entry.task.startswith(index.PREFIX) and any(entry in suites.load(s).tasks for s in suites.names()):
             return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
         catalog.find(entry.task)
         raise AssertionError("find raises for unknown tasks")
@@ -188,7 +188,7 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
     cluster = _cluster_column(plan.name, options)
     for name in catalog.find(plan.name).leaves:
         try:
-            task = load_task(registry.task_file(registry.index()[name]), options.source)
+            task = load_task(index.task_file(index.index()[name]), options.source)
         except MissingData as error:
             plan.error = str(error).replace("--task TASK", f"--task {plan.name}")
             plan.leaves = []
@@ -244,7 +244,7 @@ def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str
     what = "+".join(
         [
             *(Path(name).stem for name in options.suite_names),
-            *(name.removeprefix(registry.PREFIX) for name in options.task_names),
+            *(name.removeprefix(index.PREFIX) for name in options.task_names),
         ]
     )
     identity = {

@@ -16,8 +16,8 @@ from typing import Any
 
 from olmes_suite.errors import MissingData, OlmesError
 from olmes_suite.records import Scored
-from olmes_suite.scoring import SandboxedScorer, Scorer
-from olmes_suite.tools import Tools
+from olmes_suite.scoring.scorers import SandboxedScorer, Scorer
+from olmes_suite.scoring.tools import Tools
 
 Done = Callable[[Scored, list[Scored], bool], None]
 """Called with the document's scores, those of each response, and whether the scorer ran out of time."""

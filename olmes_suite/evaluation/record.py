@@ -13,9 +13,9 @@ from olmes_suite.evaluation.fingerprint import metric_names
 from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.files import storage
 from olmes_suite.records import Instance
-from olmes_suite.runs.known import Known
+from olmes_suite.runs.contamination import Known
 from olmes_suite.runs.store import SCHEMA
-from olmes_suite.suites import Suite
+from olmes_suite.tasks.suites import Suite
 
 FLAGS = (
     "truncated", "length", "empty", "extraction_failed", "scorer_timeout", "sandbox_error", "judge_unparsed",

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from olmes_suite import registry, resources, suites
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.evaluation.deferred_scoring import score_waiting
 from olmes_suite.evaluation.fingerprint import fingerprint
@@ -23,11 +21,13 @@ from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.evaluation.record import combine, count_flags, estimates, left_out, results, write_instances
 from olmes_suite.files import RunLock, read_json, storage, write_json
 from olmes_suite.records import Instance, Response, Scored
-from olmes_suite.runs.known import Known, known
+from olmes_suite.runs.contamination import Known, known
 from olmes_suite.runs.store import read_lines
-from olmes_suite.scoring import DeferredScorer
-from olmes_suite.tasks import catalog
-from olmes_suite.tools import MODELS, ToolOptions, Tools
+from olmes_suite.scoring import language_resources
+from olmes_suite.scoring.scorers import DeferredScorer
+from olmes_suite.scoring.tools import MODELS, ToolOptions, Tools
+from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.documents import DataSource
 
 COUNTS = ("asked", "retries", "prompt_tokens", "completion_tokens")
 """Counts of a judge that add up when a run is scored again."""
@@ -43,7 +43,7 @@ class Given:
     loglikelihoods: list[float] | None
 
 
-def read_responses(path: Path, entry: registry.TaskEntry) -> list[Given]:
+def read_responses(path: Path, entry: index.TaskEntry) -> list[Given]:
     """Read responses from anywhere. Raises UsageError naming the line for anything that is not as documented."""
     seen: set[tuple[str, int]] = set()
     given: list[Given] = []
@@ -64,23 +64,23 @@ def read_responses(path: Path, entry: registry.TaskEntry) -> list[Given]:
     return given
 
 
-def _given(line: str, where: str, entry: registry.TaskEntry) -> Given:
+def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
     try:
         data = json.loads(line)
     except ValueError as error:
         raise UsageError(f"{where}: not JSON ({error})") from error
     if not isinstance(data, dict) or isinstance(data.get("doc_id"), bool) or not isinstance(data.get("doc_id"), int):
         raise UsageError(f"{where}: expected an object with an integer doc_id")
-    task = registry.full_name(data["task"]) if isinstance(data.get("task"), str) else None
+    task = index.full_name(data["task"]) if isinstance(data.get("task"), str) else None
     if task is None and not entry.members:
         task = entry.name
     if task not in entry.leaves:
-        known = [leaf.removeprefix(registry.PREFIX) for leaf in entry.leaves]
+        known = [leaf.removeprefix(index.PREFIX) for leaf in entry.leaves]
         raise UsageError(
-            f"{where}: `task` must name a sub-task of {entry.name}{registry.nearest(str(data.get('task')), known)}"
+            f"{where}: `task` must name a sub-task of {entry.name}{index.nearest(str(data.get('task')), known)}"
         )
     texts, ranks = data.get("responses"), data.get("loglikelihoods")
-    ranked = registry.index()[task].output == "multiple_choice"
+    ranked = index.index()[task].output == "multiple_choice"
     if ranked and not (
         isinstance(ranks, list)
         and ranks
@@ -124,15 +124,15 @@ def _look_for(plan: TaskPlan, tools: Tools) -> None:
         raise MissingData(f"{plan.name}: {plan.error}")
 
 
-def _leaf(task: str, entry: registry.TaskEntry, source: DataSource) -> Leaf:
+def _leaf(task: str, entry: index.TaskEntry, source: DataSource) -> Leaf:
     from olmes_suite.tasks.load import load_task
 
     try:
-        loaded = load_task(registry.task_file(registry.index()[task]), source)
+        loaded = load_task(index.task_file(index.index()[task]), source)
     except MissingData as error:
         raise MissingData(str(error).replace("--task TASK", f"--task {entry.name}")) from error
     leaf = Leaf(task, loaded, range(len(loaded.task_docs)))
-    resources.require(leaf.resources())
+    language_resources.require(leaf.resources())
     return leaf
 
 
@@ -181,7 +181,7 @@ def _submit(
     pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, f"{item.task} document {item.doc_id}", done)
 
 
-def _summary(entry: registry.TaskEntry, plan: TaskPlan, found: list[Instance]) -> dict[str, Any]:
+def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> dict[str, Any]:
     by_leaf = {leaf.name: [i for i in found if i.task == leaf.name] for leaf in plan.leaves}
     parts = {leaf.name: estimates(leaf, by_leaf[leaf.name]) for leaf in plan.leaves}
     whole = sum(len(leaf.task.task_docs) for leaf in plan.leaves)

@@ -11,7 +11,7 @@ from typing import Any
 
 from olmes_suite.errors import OlmesError
 from olmes_suite.records import Scored
-from olmes_suite.scoring import Scorer
+from olmes_suite.scoring.scorers import Scorer
 
 
 @lru_cache(maxsize=64)

@@ -12,10 +12,10 @@ from olmes_suite.endpoints.client import TRIES, Endpoint
 from olmes_suite.endpoints.concurrency import Crowd, Limit
 from olmes_suite.endpoints.usage import cost
 from olmes_suite.files import cache_folder
-from olmes_suite.judges.asking import CachedJudge
 from olmes_suite.judges.base import Answer, Question
+from olmes_suite.judges.bodies import answer_of, body_of, path_of
 from olmes_suite.judges.cache import AnswerCache
-from olmes_suite.judges.wire import answer_of, body_of, path_of
+from olmes_suite.judges.cached_judge import CachedJudge
 from olmes_suite.records import canonical_json, sha256
 
 Ask = tuple[str, Question]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from olmes_suite.scoring import exact_match
+from olmes_suite.scoring.scorers import exact_match
 from train_plugins.verifiers.base import Malformed, shown
 from train_plugins.verifiers.tasks import task
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from olmes_suite.registry import nearest
+from olmes_suite.tasks.index import nearest
 from train_plugins.verifiers.base import Malformed, shown
 
 Condition = tuple[str, dict[str, Any]]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from olmes_suite.errors import OlmesError, UsageError
-from olmes_suite.tools import ToolOptions, Tools
+from olmes_suite.scoring.tools import ToolOptions, Tools
 from train_plugins.verifiers import register
 from train_plugins.verifiers.base import Call, Malformed, OutOfTime, VerifierFailed, where
 from train_plugins.verifiers.process import Ended, Process

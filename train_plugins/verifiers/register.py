@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from olmes_suite import registry, suites
 from olmes_suite.errors import UsageError
+from olmes_suite.tasks import index, suites
 from train_plugins.verifiers.base import Verifier
 
 BUILT_IN = {
@@ -53,7 +53,7 @@ def _check(name: str) -> str:
     for known in _installed():
         if known.lower() == lower:
             return known
-    raise UsageError(f"unknown verifier {name!r}{registry.nearest(lower, names())}; known: {', '.join(names())}")
+    raise UsageError(f"unknown verifier {name!r}{index.nearest(lower, names())}; known: {', '.join(names())}")
 
 
 def load(name: str) -> Any:

@@ -6,7 +6,7 @@ import importlib.util
 from functools import lru_cache
 from typing import Any
 
-from olmes_suite.registry import tasks_folder
+from olmes_suite.tasks.index import tasks_folder
 
 
 @lru_cache(maxsize=8)
