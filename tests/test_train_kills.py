@@ -17,8 +17,8 @@ from models_fixture import make_tiny_model
 from rlvr_fixture import make_models, prompt_rows
 from train_fixture import need_trl, pair_rows, sft_rows, weights, write_rows
 
-from train_plugins import lineage, resume
-from train_plugins.evaluation import FILE as EVALUATIONS
+from train_plugins.checkpoints import lineage, resume
+from train_plugins.checkpoints.evaluator import FILE as EVALUATIONS
 
 need_trl()
 

@@ -13,8 +13,8 @@ from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
 from olmes_suite.tasks.task import SuiteTask
 from train_plugins.verifiers import Call, VerifierFailed, Verifiers
-from train_plugins.verifiers.func_names import _TABLE
 from train_plugins.verifiers.programs import program
+from train_plugins.verifiers.tulu3_constraints import _TABLE
 
 ALL = ("gsm8k", "math", "ifeval", "ifeval_fraction", "ifeval_strict", "string")
 LEFT_OUT = ("sleeps", "loop", "equal to everything")
