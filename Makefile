@@ -46,6 +46,7 @@ lint: $(VENV)/.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 check: lint
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm and not long"

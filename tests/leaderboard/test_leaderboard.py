@@ -14,8 +14,8 @@ import pytest
 from board_store import DEV, UNSEEN, Made, family, make
 from board_text import HOSTILE, ONE
 
-from leaderboard import board, build, instances, lineage, marks, page, pairs, published, reading
-from leaderboard.model import Cell, Row
+from leaderboard import board, build, comparisons, instances, lineage, marks, page, published, reading
+from leaderboard.page_data import Cell, Row
 from olmes_suite.cli.main import run as olmes
 from olmes_suite.comparison.compare import compare_runs
 from olmes_suite.runs.scores import read_run
@@ -193,7 +193,7 @@ def test_pairs_are_those_of_olmes_compare(store, family_page):
 def test_pairs_keep_to_their_budget(store):
     made = build.load(store)
     cost = len(made.rows[0].cells) + len(made.rows[3].cells)
-    few, problems = pairs.compare(made, cost + 1)
+    few, problems = comparisons.compare(made, cost + 1)
     assert [(pair.baseline, pair.candidate) for pair in few] == [(3, 0)] and not problems
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leaderboard.model import Board, Problem, Row
+from leaderboard.page_data import Board, Problem, Row
 from leaderboard.reading import one_line
 from olmes_suite.comparison.compare import Comparison, TaskComparison, compare_average, compare_runs
 from olmes_suite.comparison.paired_tests import Difference
