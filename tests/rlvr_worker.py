@@ -15,8 +15,10 @@ import torch
 from gradients import Keep, fsdp_on_cpu
 from rlvr_fixture import Coin, make_rlvr, prompt_rows
 
-from train_plugins import plan, rollouts, stages
-from train_plugins.run import configuration, prepare, trainer_arguments
+from train_plugins import distributed
+from train_plugins.rl import rollouts
+from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.stages import registry
 
 rollouts.Verifiers = Coin
 
@@ -34,18 +36,18 @@ def answers(prompts: list[list[int]], ends: list[int]) -> list[list[int]]:
 
 def train(folder: Path, algorithm: str, adapter: bool, sharded: bool, checkpointing: bool) -> dict[str, Any]:
     """Two rollouts of eight responses, two steps on each."""
-    world = plan.world_size()
+    world = distributed.world_size()
     rate = (1e-4 if adapter else 1e-3) if algorithm == "ppo" else 1e-5  # or all ratios leave the clip
     settings = {"per_device_train_batch_size": 2, "num_iterations": 2, "gradient_checkpointing": checkpointing,
                 "learning_rate": rate}  # fmt: skip
     name = f"{algorithm}-{world}-{adapter}-{sharded}-{checkpointing}"
-    own = folder / f"{name}-{plan.is_main()}"
+    own = folder / f"{name}-{distributed.is_main()}"
     own.mkdir(exist_ok=True)
     value = {"value_model": str(folder / "reward")} if algorithm == "ppo" else {}
     rows = prompt_rows(16 if algorithm == "ppo" else 4)
     wanted = make_rlvr(own, algorithm, rows, model=str(folder / "tiny"), trainer=settings, rlvr=value,
                        output=str(folder / f"out-{name}"), **({"lora": {"r": 4}} if adapter else {}))  # fmt: skip
-    stage = stages.find("rlvr")
+    stage = registry.find("rlvr")
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(wanted), arguments, wanted)
@@ -73,7 +75,7 @@ def train(folder: Path, algorithm: str, adapter: bool, sharded: bool, checkpoint
 def main() -> None:
     folder, out, algorithm = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     found = train(folder, algorithm, *(word in sys.argv[4:] for word in ("lora", "fsdp", "checkpointing")))
-    if plan.is_main():
+    if distributed.is_main():
         torch.save(found, out)
 
 

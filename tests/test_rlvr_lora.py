@@ -11,9 +11,13 @@ from rlvr_fixture import folder, history, make_rlvr, prompt_rows, rlvr_trainer, 
 from train_fixture import need_trl, refused, weights
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models.checkpoint import check_folder
-from train_plugins import lora, memory, stages, value_model
-from train_plugins.run import dry_run, trainer_arguments
+from olmes_suite.models.local.checkpoint import check_folder
+from train_plugins.checkpoints import adapters
+from train_plugins.config import recipe
+from train_plugins.rl import value_model
+from train_plugins.running.train_stage import dry_run, trainer_arguments
+from train_plugins.stages import memory, registry
+from train_plugins.trainers import lora
 
 need_trl()
 pytestmark = pytest.mark.long
@@ -43,12 +47,12 @@ def test_it_ends_in_a_whole_model(folder: Path, algorithm: str) -> None:
     assert base.keys() == whole.keys()
     moved = {name.split(".")[-2] for name in base if not bool((base[name] == whole[name]).all())}
     assert moved == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-    assert lora.is_adapter(out / "checkpoint-1") and lora.is_adapter(out / lora.FOLDER)
+    assert adapters.is_adapter(out / "checkpoint-1") and adapters.is_adapter(out / adapters.FOLDER)
     ends = [json.loads((one / "generation_config.json").read_text())["eos_token_id"] for one in (out, folder / "tiny")]
     assert ends[0] == ends[1] and len(ends[0]) > 2
     for checkpoint in (out, out / "checkpoint-1"):
         assert (checkpoint / value_model.FOLDER).is_dir() == (algorithm == "ppo")
-    assert not (out / lora.FOLDER / value_model.FOLDER).exists()
+    assert not (out / adapters.FOLDER / value_model.FOLDER).exists()
     if algorithm == "ppo":
         start, end = weights(folder / "reward"), weights(out / value_model.FOLDER)
         assert start.keys() == end.keys() and any(bool((start[n] != end[n]).any()) for n in start)
@@ -64,7 +68,7 @@ def test_an_engine_gets_the_merged_weights_and_the_base_stays(folder: Path, algo
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     given = dict(value_model.of_policy(lora.merged(trainer.model)))
     trainer.save_model(str(folder / "adapter"))
-    lora.merge(folder / "adapter", folder / "whole")
+    adapters.merge(folder / "adapter", folder / "whole")
     wanted = weights(folder / "whole")
     assert given.keys() == wanted.keys()
     assert all(torch.allclose(given[name], wanted[name], atol=1e-7) for name in wanted)
@@ -74,7 +78,7 @@ def test_an_engine_gets_the_merged_weights_and_the_base_stays(folder: Path, algo
 def test_what_adapters_cannot_do_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def bad(match: str, algorithm: str = "grpo", **keys: Any) -> None:
         wanted = make_rlvr(folder, algorithm, prompt_rows(8), **{**LORA, **keys})
-        refused(lambda: trainer_arguments(stages.find("rlvr"), wanted), match, UsageError)
+        refused(lambda: trainer_arguments(registry.find("rlvr"), wanted), match, UsageError)
 
     bad("rlvr switches all dropout off", lora={"dropout": 0.1})
     bad("the reference is the base", trainer={"sync_ref_model": True})
@@ -95,14 +99,14 @@ def test_the_memory_is_that_of_the_adapter(folder: Path) -> None:
     base, reward = (memory.count(memory.shapes(folder / name)) for name in ("tiny", "reward"))
     trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(8), **LORA))
     wanted = make_rlvr(folder, "ppo", prompt_rows(8), **LORA)
-    held = memory.hold(wanted.model, wanted.lora, stages.find("rlvr").beside(wanted))
+    held = memory.hold(wanted.model, wanted.lora, registry.find("rlvr").beside(wanted))
     assert held.trained == sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     assert held.frozen == sum(p.numel() for p in trainer.model.parameters() if not p.requires_grad) == base
     assert held.frozen_bytes == 4 * base
     plain = make_rlvr(folder, "ppo", prompt_rows(8))
-    held = memory.hold(plain.model, None, stages.find("rlvr").beside(plain))
+    held = memory.hold(plain.model, None, registry.find("rlvr").beside(plain))
     assert (held.trained, held.frozen, held.frozen_bytes) == (base + reward, base, 4 * base)  # value model, reference
-    assert "million frozen ones" in dry_run(stages.find("rlvr"), wanted)[-1]
-    packed = memory.hold(wanted.model, lora.Lora(bits=4), ())
+    assert "million frozen ones" in dry_run(registry.find("rlvr"), wanted)[-1]
+    packed = memory.hold(wanted.model, recipe.Lora(bits=4), ())
     linear = memory.count(memory.linear(memory.shapes(folder / "tiny"), "all-linear"))
     assert 0 < linear < base and packed.frozen_bytes == 4 * (base - linear) + linear / 2

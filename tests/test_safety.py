@@ -11,22 +11,23 @@ from pathlib import Path
 import pytest
 from helpers import as_json, olmes, one_line_error
 
-from olmes_suite import registry, suites
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData
+from olmes_suite.evaluation.plan import Leaf
+from olmes_suite.evaluation.record import estimates
 from olmes_suite.judges import refusal, wildguard
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.wildguard import Verdict
-from olmes_suite.lmeval import ROW, SuiteTask, load_task
 from olmes_suite.records import Instance, sha256
-from olmes_suite.runs.plan import Leaf
-from olmes_suite.runs.record import estimates
-from olmes_suite.scoring import Item
-from olmes_suite.tools import ToolOptions, Tools
+from olmes_suite.scoring.scorers import Item
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.load import load_task
+from olmes_suite.tasks.task import ROW, SuiteTask
 
 SETS = ("harmbench", "xstest", "wildguardtest", "jailbreaktrigger", "do_anything_now", "wildjailbreak")
 VERSIONS = ("", "_2510")
-TASKS = registry.tasks_folder() / "safety"
+TASKS = index.tasks_folder() / "safety"
 SAMPLE = DataSource((), sample=True)
 PRIMARY = {
     "harmbench": "inverted_micro_asr_lower", "xstest": "overall_accuracy", "wildguardtest": "inverted_micro_harm_lower",
@@ -414,7 +415,7 @@ def test_real_data_has_the_papers_numbers(data_dir):
 
 def test_the_suites_name_the_tasks():
     for version in VERSIONS:
-        group = registry.find(f"safety{version}")
+        group = catalog.find(f"safety{version}")
         assert group.members == tuple(f"tulu3_safety{version}_{name}" for name in SETS)
         assert (group.primary, group.aggregate) == ("safety", "macro")
     assert [entry.task for entry in suites.load("safety").tasks] == [f"tulu3_safety_{name}" for name in SETS]

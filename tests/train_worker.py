@@ -13,30 +13,31 @@ import torch
 from gradients import Keep, fsdp_on_cpu
 from train_fixture import make_recipe
 
-from train_plugins import plan, stages
-from train_plugins.run import configuration, prepare, trainer_arguments
+from train_plugins import distributed
+from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.stages import registry
 
 KINDS: dict[str, dict[str, Any]] = {"sft": {}, "dpo": {}, "rm": {"rm": {"fresh_head": True}}}
 
 
 def train(kind: str, folder: Path, sharded: bool) -> dict[str, Any]:
     """Two steps of four rows; their losses and gradients, and how the processes worked together."""
-    world = plan.world_size()
+    world = distributed.world_size()
     settings = {"per_device_train_batch_size": 4 // world, "max_steps": 2, "max_grad_norm": 0.0,
                 "gradient_checkpointing": False}  # fmt: skip
     rows = folder / ("sft.jsonl" if kind == "sft" else "pairs.jsonl")
-    own = folder / f"recipe-{plan.is_main()}-{world}-{sharded}"
+    own = folder / f"recipe-{distributed.is_main()}-{world}-{sharded}"
     own.mkdir(exist_ok=True)
     keys = {"model": str(folder / "tiny"), "output": str(folder / f"out-{kind}-{world}-{sharded}"), **KINDS[kind]}
     wanted = make_recipe(kind, own, rows, batch_size=4, trainer=settings, **keys)
-    stage = stages.find(kind)
+    stage = registry.find(kind)
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(), arguments, wanted)
     if sharded:
         fsdp_on_cpu(args)
     trainer = stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
-    plan.check_world(trainer.accelerator)
+    distributed.check_world(trainer.accelerator)
     keep = Keep()
     trainer.add_callback(keep)
     trainer.train()
@@ -50,7 +51,7 @@ def train(kind: str, folder: Path, sharded: bool) -> dict[str, Any]:
 def main() -> None:
     folder, out, sharded = Path(sys.argv[1]), Path(sys.argv[2]), "fsdp" in sys.argv[3:]
     found = {kind: train(kind, folder, sharded) for kind in KINDS}
-    if plan.is_main():
+    if distributed.is_main():
         torch.save(found, out)
 
 

@@ -24,7 +24,8 @@ def set_name(name: Annotated[str, typer.Argument(metavar="NAME")], run: Referenc
     """Name a run of the run store; `olmes gate --baseline NAME` finds it."""
     from olmes_suite.errors import UsageError
     from olmes_suite.runs.baseline import name_baseline
-    from olmes_suite.runs.scores import locate, read_run
+    from olmes_suite.runs.locate import locate
+    from olmes_suite.runs.scores import read_run
 
     path = locate(run, runs)
     if not path.is_dir():
@@ -41,7 +42,7 @@ def save(
 ) -> None:  # fmt: skip
     """Write a run's instance scores, and nothing else, to a small file for a repository."""
     from olmes_suite.runs.baseline import save as write
-    from olmes_suite.runs.scores import load
+    from olmes_suite.runs.locate import load
 
     found = load(run, runs)
     write(found, file)

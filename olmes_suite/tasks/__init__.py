@@ -1,0 +1,1 @@
+"""Tasks and suites: which there are, where their documents come from, and how they are loaded."""

@@ -1,0 +1,30 @@
+"""Finding a task by name: one of ours, a user's own, or one that lm-eval ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from olmes_suite.errors import UsageError
+from olmes_suite.tasks.index import PREFIX, TaskEntry, full_name, index, nearest
+
+include_paths: list[Path] = []
+"""Folders of the user's own lm-eval task files, searched before lm-eval's."""
+
+
+def find(name: str) -> TaskEntry:
+    """The entry of a task, prefix optional: one of ours, a user's own, or one that lm-eval ships.
+
+    Raises UsageError naming the nearest task.
+    """
+    entry = index().get(full_name(name))
+    if entry is None:
+        from olmes_suite.tasks import external
+
+        found = external.find(name, tuple(include_paths))
+        index().update({e.name: e for e in found})
+        entry = found[0] if found else None
+    if entry is None:
+        raise UsageError(
+            f"unknown task {name!r}{nearest(name, [n.removeprefix(PREFIX) for n in index()])}; `olmes tasks` lists them"
+        )
+    return entry

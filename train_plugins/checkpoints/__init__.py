@@ -1,0 +1,1 @@
+"""Checkpoints of a stage: lineage, adapters, resuming, evaluation, gate and gains."""
