@@ -294,7 +294,7 @@ def judged(said: str, complained: str, status: int, checkpoint: str, step: int) 
     except ValueError:
         lines = [line for line in complained.splitlines() if line.strip()]
         return Result(step, checkpoint, None, {}, None, lines[-1] if lines else f"olmes eval ended with {status}")
-    sub_tasks = {part for task in results["tasks"].values() for part in task.get("tasks", ())}
+    sub_tasks = {part for task in results["tasks"].values() for part in task.get("subtasks", ())}
     tasks = {
         name: task["metrics"].get(task.get("primary"), {}).get("value")
         for name, task in results["tasks"].items()

@@ -66,6 +66,19 @@ def test_the_average_of_all_tasks_decides_and_the_earlier_of_equals(tmp_path: Pa
     assert (told.best_folder(best) / "model.safetensors").read_text() == "2"
 
 
+def test_a_group_counts_once_in_the_average() -> None:
+    def entry(value: float, **more: Any) -> dict[str, Any]:
+        metrics = {"exact_match": {"value": value, "stderr": 0.1, "ci95": None}}
+        return {"n": 4, "primary": "exact_match", "metrics": metrics, "clean": None, "flags": {}, **more}
+
+    parts = {f"tulu3_mmlu_{name}": entry(value) for name, value in (("a", 0.4), ("b", 0.5), ("c", 0.6))}
+    tasks = {"tulu3_mmlu": entry(0.5, subtasks=list(parts)), **parts, "tulu3_gsm8k": entry(0.9)}
+    printed = {"schema": "1.0", "run": "r", "model": "m", "tasks": tasks, "suites": {}, "path": "runs/r"}
+    result = evaluator.judged(json.dumps(printed), "", 0, "checkpoint-1", 1)
+    assert result.tasks == {"tulu3_mmlu": 0.5, "tulu3_gsm8k": 0.9}
+    assert result.average == pytest.approx(0.7)
+
+
 def test_a_resumed_stage_knows_its_best(tmp_path: Path) -> None:
     evaluated(tmp_path, (1, 2))
     shutil.rmtree(tmp_path / "checkpoint-2")
