@@ -40,7 +40,7 @@ class Told(evaluator.Evaluator):
         self.called.append(folder)
         values = self.scores[int(folder.rpartition("step")[2])]
         tasks = {name: {"primary": "m", "metrics": {"m": {"value": v}}} for name, v in zip("ab", values, strict=True)}
-        return json.dumps({"path": "runs/x", "tasks": tasks}), "", 0
+        return json.dumps({"run": "x", "model": "m", "path": "runs/x", "tasks": tasks}), "", 0
 
 
 SCORES: dict[int, tuple[float | None, ...]] = {1: (0.9, 0.0), 2: (0.4, 0.6), 3: (1.0, None), 4: (0.5, 0.5)}
@@ -171,7 +171,7 @@ def test_the_best_of_a_real_stage(
     best = out / evaluator.BEST
     assert f"best checkpoint: step {wanted}, {best}" in capsys.readouterr().err
     check_folder(best)
-    assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best)["step"] == wanted
+    assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best).step == wanted
     moved, base = weights(best), weights(tmp_path / "tiny")
     assert moved.keys() == base.keys() and any(bool((moved[name] != base[name]).any()) for name in base)
     if not adapter:
