@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from olmes_suite import paired
+from olmes_suite.comparison import paired_tests
 from olmes_suite.stats import normal_quantile
 
 PEER = """
@@ -44,14 +44,14 @@ def rates(simulations: int) -> None:
             changed = rng.binomial(n, flips, simulations)
             wins = rng.binomial(changed, 0.5)
             losses = changed - wins
-            alarm = paired.drop_p(wins, losses) <= 0.05
-            exact = (paired.mcnemar(wins, losses)[0] <= 0.10) & (losses > wins)
+            alarm = paired_tests.drop_p(wins, losses) <= 0.05
+            exact = (paired_tests.mcnemar(wins, losses)[0] <= 0.10) & (losses > wins)
             fixed = (losses - wins) / n >= 0.02
             losses = rng.binomial(n, (flips + margin) / 2, simulations)
             wins = rng.binomial(n - losses, (flips - margin) / 2 / (1 - (flips + margin) / 2))
             delta = (wins - losses) / n
             wald = delta - z * np.sqrt(((wins + losses) / n - delta**2) / n) > -margin
-            tango = paired.tango_lower(wins, losses, n, z) > -margin
+            tango = paired_tests.tango_lower(wins, losses, n, z) > -margin
             cells = [100 * float(x.mean()) for x in (alarm, exact, fixed, tango, wald)]
             left = f"{n:>5}{flips:>7.2f}{cells[0]:>8.1f}{cells[1]:>8.1f}{cells[2]:>10.1f}"
             print(f"{left} |{cells[3]:>8.1f}{cells[4]:>8.1f}")

@@ -30,10 +30,13 @@ import pyarrow.parquet as pq
 
 sys.path[0] = str(Path(__file__).parent.parent)  # this file has the package's name
 
-from decontam import evals, prepare, report, scan, sources  # noqa: E402
-from decontam.index import load  # noqa: E402
+from decontam import report, scan  # noqa: E402
+from decontam.items import items as evals  # noqa: E402
+from decontam.matching import prepared_index  # noqa: E402
+from decontam.matching.index import load  # noqa: E402
 from decontam.matching.rule import Rule  # noqa: E402
-from olmes_suite.data import DataSource  # noqa: E402
+from decontam.training_data import sources  # noqa: E402
+from olmes_suite.tasks.documents import DataSource  # noqa: E402
 
 ROLES = ("user", "assistant", "system")
 SAMPLE, PEER_SAMPLE = 20_000_000, 3_000_000
@@ -83,7 +86,9 @@ def made(folder: Path, out: Path, size: int) -> tuple[list[Path], int]:
         return pool.apply(corpus, (folder, out, size))
 
 
-def timed(train: sources.TrainSet, prepared: prepare.Prepared, out: Path, workers: int) -> tuple[float, float, float]:
+def timed(
+    train: sources.TrainSet, prepared: prepared_index.Prepared, out: Path, workers: int
+) -> tuple[float, float, float]:
     """(wall seconds, processor seconds, other work's share of the machine) of one scan with its report."""
     settings = scan.Settings(Rule(), ROLES)
     start, used, busy = time.perf_counter(), _used(), _busy()
@@ -158,7 +163,7 @@ def main() -> None:
     rule, where = Rule(), DataSource.from_environment(asked.data_dir)
     start = time.perf_counter()
     wanted = evals.of_suites((), (), {})
-    prepared = prepare.of_suites(wanted, where, rule)
+    prepared = prepared_index.of_suites(wanted, where, rule)
     print(f"index: {prepared.index.items} items, {prepared.index.nbytes / 1e6:.0f} MB, "
           f"{'read' if prepared.cached else 'built'} in {time.perf_counter() - start:.1f} s")  # fmt: skip
     start = time.perf_counter()
@@ -168,7 +173,7 @@ def main() -> None:
         measure(asked.train, int(asked.gigabytes * 1e9), prepared, asked.peer, Path(temporary))
 
 
-def measure(train: Path, wanted: int, prepared: prepare.Prepared, python: str | None, folder: Path) -> None:
+def measure(train: Path, wanted: int, prepared: prepared_index.Prepared, python: str | None, folder: Path) -> None:
     """Make the text, scan it, and let the others read a sample."""
     warm, _ = made(train, folder, 1)
     timed(sources.TrainSet("warm", folder, tuple(warm)), prepared, folder / "warm", 1)  # compiles, maps the index

@@ -107,7 +107,7 @@ def mc(row: dict) -> str:
 
 def ours(folder: str, asked: list[dict], batch: int | None, samples: int, reuse: bool) -> list:
     """Answers of the hf backend; its own batch size without one."""
-    from olmes_suite.models.hf import HFBackend
+    from olmes_suite.models.hf.backend import HFBackend
     from olmes_suite.records import Request
 
     backend = HFBackend(folder, device="cpu", reuse=reuse, batch_size=batch)

@@ -16,11 +16,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from olmes_suite import registry
-from olmes_suite.data import DataSource
-from olmes_suite.tasks import catalog
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from olmes_suite.tasks import catalog, index
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
-from olmes_suite.tools import ToolOptions, Tools
 
 
 def cold(doc: dict[str, str]) -> bool:
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("--unsafe-code", action="store_true")
     given = parser.parse_args()
     source = DataSource((given.data_dir,)) if given.data_dir else DataSource(sample=True)
-    task = load_task(registry.task_file(catalog.find("humaneval")), source)
+    task = load_task(index.task_file(catalog.find("humaneval")), source)
     docs = [dict(doc) for doc in task.task_docs]
     tools = Tools(ToolOptions(unsafe_code=given.unsafe_code))
     started = time.monotonic()

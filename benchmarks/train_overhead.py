@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from models_fixture import make_tiny_model
 from train_fixture import make_recipe, pair_rows, sft_rows, write_rows
 
-from train_plugins import stages
-from train_plugins.run import configuration, prepare, trainer_arguments
-from train_plugins.watch import Checkpoints, Progress
+from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.stages import registry
+from train_plugins.trainers.callbacks import Checkpoints, Progress
 
 WARM = 5
 """Steps that are not counted."""
@@ -66,7 +66,7 @@ def seconds(kind: str, folder: Path, steps: int, ours: bool) -> float:
     settings = {"max_steps": steps, "per_device_train_batch_size": 8, "gradient_checkpointing": False,
                 "save_strategy": "no", "logging_steps": 5}  # fmt: skip
     recipe = make_recipe(kind, folder, rows, trainer=settings)
-    stage = stages.find(kind)
+    stage = registry.find(kind)
     recipe, arguments = trainer_arguments(stage, recipe)
     ready = prepare(stage, recipe, arguments)
     args = configuration(stage.config(), arguments, recipe)

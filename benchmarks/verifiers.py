@@ -17,9 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from olmes_suite import registry
-from olmes_suite.data import DataSource
-from olmes_suite.tasks import catalog
+from olmes_suite.tasks import catalog, index
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
 from train_plugins.verifiers import Call, Verifiers
 
@@ -27,7 +26,7 @@ from train_plugins.verifiers import Call, Verifiers
 def calls_of(data_dir: Path, number: int, recorded: Path | None) -> list[Call]:
     """`number` calls, the same on every machine."""
     subjects = {
-        leaf: list(load_task(registry.task_file(catalog.find(leaf)), DataSource((data_dir,))).task_docs)
+        leaf: list(load_task(index.task_file(catalog.find(leaf)), DataSource((data_dir,))).task_docs)
         for leaf in catalog.find("math").leaves
     }
     calls = []
@@ -52,8 +51,8 @@ def processor_seconds() -> float:
 
 _ALONE = """
 import json, sys, time
-from olmes_suite.registry import tasks_folder
-from olmes_suite.runs.worker import scorer_at
+from olmes_suite.tasks.index import tasks_folder
+from olmes_suite.evaluation.scoring_worker import scorer_at
 score = scorer_at(str(tasks_folder() / "math" / "task.py"), "score")
 score.one({"solution": r"\\boxed{1}"}, "Final Answer: The final answer is $2$. I hope it is correct.")
 calls = json.load(sys.stdin)

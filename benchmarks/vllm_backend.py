@@ -55,7 +55,7 @@ def asked_in(case: str, mirror: Path) -> list[dict]:
 
 def ours(folder: str) -> tuple:
     """What asks our backend, and what empties its cache."""
-    from olmes_suite.models.vllm import VLLMBackend
+    from olmes_suite.models.vllm.backend import VLLMBackend
     from olmes_suite.records import Request
 
     backend = VLLMBackend(folder, model_args=ENGINE)

@@ -57,10 +57,10 @@ def machine() -> float:
 
 def measure(kind: str, workers: int, folder: str, requests: list) -> Figures:
     """One fleet over all requests."""
-    from olmes_suite.workers.actors import RayWorker, connect
     from olmes_suite.workers.engine import Recipe
     from olmes_suite.workers.fleet import Fleet
     from olmes_suite.workers.process import ProcessWorker
+    from olmes_suite.workers.ray_actors import RayWorker, connect
 
     recipe = Recipe("hf", folder, {"device": "cpu"})
     if kind == "ray":

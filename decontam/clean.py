@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decontam import copies, pairs, saved
-from decontam.index import Index
+from decontam.matching import pairs
+from decontam.matching.index import Index
 from decontam.report import places, problems
 from decontam.scan import SetParts
-from decontam.sources import hidden
+from decontam.training_data import copies, saved_datasets
+from decontam.training_data.sources import hidden
 from olmes_suite.errors import DataError, UsageError
-from olmes_suite.runs.store import storage
+from olmes_suite.files import storage
 
 REMOVED = "removed.jsonl"
 CLEAN = "clean"
@@ -102,7 +103,7 @@ def _clean_set(found: SetParts, index: Index, target: Path, out: Path, log: Any,
         rows += count
     if not single:
         _copy_rest(found, partial, out)
-        saved.renew(partial, removed, left)
+        saved_datasets.renew(partial, removed, left)
     _forget(target)
     partial.rename(target)
     return Cleaned(found.train.name, target, rows - len(matched), len(matched))
@@ -140,6 +141,6 @@ def _copy_rest(found: SetParts, target: Path, out: Path) -> None:
     root = found.train.root
     for path in sorted(root.rglob("*")):
         place = target / path.relative_to(root)
-        if path.is_file() and path not in taken and not hidden(path, root, out) and not saved.is_cache(path):
+        if path.is_file() and path not in taken and not hidden(path, root, out) and not saved_datasets.is_cache(path):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)

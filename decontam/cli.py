@@ -15,11 +15,11 @@ import typer
 from olmes_suite.cli.options import BareRay, Data, DataDirs, IncludePath, Json
 
 if TYPE_CHECKING:
-    from decontam.candidates import Search
-    from decontam.prepare import Prepared
+    from decontam.matching.prepared_index import Prepared
+    from decontam.paraphrases.candidates import Search
     from decontam.report import Report
     from decontam.scan import SetParts, Settings
-    from olmes_suite.data import DataSource
+    from olmes_suite.tasks.documents import DataSource
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -180,7 +180,7 @@ def _search(model: str | None, top: int, least: float) -> Search | None:
     """The embedding search, its encoder looked for before anything is read."""
     if model is None:
         return None
-    from decontam.candidates import checked
+    from decontam.paraphrases.candidates import checked
 
     return checked(model, top, least)
 
@@ -207,9 +207,11 @@ def _eval_fields(given: list[str]) -> dict[str, list[str]]:
 
 def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
     """The finished scan. What could not be read is said on standard error, one line each."""
-    from decontam import evals, prepare, sources
+    from decontam.check import scanned
+    from decontam.items import items as evals
+    from decontam.matching import prepared_index
     from decontam.scan import in_processes
-    from decontam.stage import scanned
+    from decontam.training_data import sources
     from olmes_suite.errors import UsageError
 
     if not asked.train:
@@ -217,20 +219,22 @@ def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
     sets = [sources.find(name, asked.source, asked.split, asked.out) for name in dict.fromkeys(asked.train)]
     rule = asked.settings.rule
     if asked.own is not None:
-        prepared = prepare.of_file(asked.own, rule)
+        prepared = prepared_index.of_file(asked.own, rule)
     else:
-        prepared = prepare.of_suites(evals.of_suites(asked.suites, asked.tasks, asked.eval_fields), asked.source, rule)
+        prepared = prepared_index.of_suites(
+            evals.of_suites(asked.suites, asked.tasks, asked.eval_fields), asked.source, rule
+        )
     if asked.ray is None:
         run = in_processes(asked.workers)
     else:
-        from decontam.on_ray import on_ray
+        from decontam.scan_on_ray import on_ray
 
         run = on_ray(asked.ray)
     done, found = scanned(sets, asked.settings, prepared, asked.out, run, _watcher())
     for line in [_unscanned(m["task"], m["error"]) for m in found.data["missing"]] + found.data["problems"]:
         print("olmes: " + " ".join(line.split()), file=sys.stderr)
     if asked.search is not None:
-        from decontam.candidates import search
+        from decontam.paraphrases.candidates import search
 
         found = search(done, prepared.index, asked.settings, asked.search, found, _watcher())
     return done, prepared, found
@@ -284,7 +288,7 @@ def _show_set(entries: list[dict[str, Any]]) -> None:
     """The evaluations of which a set holds anything, in 80 columns; the others by name."""
     import textwrap
 
-    from olmes_suite.registry import PREFIX
+    from olmes_suite.tasks.index import PREFIX
 
     names = {entry["task"]: entry["task"].removeprefix(PREFIX) for entry in entries}
     found = sorted((e for e in entries if e["hit"] or e["short_hit"]), key=lambda e: (-e["percent"], -e["short_hit"]))

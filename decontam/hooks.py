@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from decontam.check import Contaminated, Judged, judge
 from decontam.clean import REMOVED, matched_rows
-from decontam.sources import TrainSet
-from decontam.stage import Contaminated, Judged, judge
+from decontam.training_data.sources import TrainSet
 from olmes_suite import __version__
-from olmes_suite.data import DataSource
+from olmes_suite.files import storage, write_text
 from olmes_suite.hooks import Stage, StageData, StageRefused, TrainingSet, hookimpl
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.known import Known, joined
-from olmes_suite.runs.store import storage, write_text
+from olmes_suite.runs.contamination import Known, joined
+from olmes_suite.tasks.documents import DataSource
 
 FOLDER = "decontam"
 """Below the stage's output: `report.json`, `pairs.parquet`, `report.html`, and which rows were removed."""

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from decontam import pairs
-from decontam.index import Index
+from decontam.matching import pairs
+from decontam.matching.index import Index
 from decontam.scan import WORST, SetParts, Settings
 from olmes_suite.errors import DataError, UsageError
-from olmes_suite.runs.store import read_json, storage, write_json, write_text
+from olmes_suite.files import read_json, storage, write_json, write_text
 
 SCHEMA = "1.0"
 REPORT, PAIRS, FLAGS, PAGE = "report.json", "pairs.parquet", "flags.json", "report.html"

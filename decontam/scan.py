@@ -14,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from decontam import tokens
 from decontam.matching.rule import Rule
-from decontam.sources import Block, TrainSet
+from decontam.text import tokens
+from decontam.training_data.sources import Block, TrainSet
 from olmes_suite.errors import DataError
 from olmes_suite.records import canonical_json, sha256
 
@@ -141,9 +141,9 @@ def _read_part(job: Job) -> Part | None:
 @lru_cache(maxsize=1)
 def _tools(index: Path, threshold: float) -> tuple[Any, Any]:
     """The filter and the verifier of this process."""
-    from decontam.filtering import Filter
-    from decontam.index import load
-    from decontam.verify import Verifier
+    from decontam.matching.filter import Filter
+    from decontam.matching.index import load
+    from decontam.matching.verify import Verifier
 
     found = load(index)
     if found is None:
@@ -153,8 +153,8 @@ def _tools(index: Path, threshold: float) -> tuple[Any, Any]:
 
 def run_job(job: Job) -> None:
     """Scan one block and write its part. The work of one process, or of one machine."""
-    from decontam.pairs import PairFile, Worst
-    from decontam.readers import Reader
+    from decontam.matching.pairs import PairFile, Worst
+    from decontam.training_data.readers import Reader
 
     sift, verifier = _tools(job.index, job.settings.rule.threshold)
     reader = Reader(job.settings.roles, job.settings.fields)

@@ -7,7 +7,7 @@ from typing import Any
 
 from leaderboard import lineage
 from leaderboard.model import SKILLS, Board, Cell, Column, Problem, Row, Run
-from olmes_suite import suites
+from olmes_suite.tasks import suites
 
 _KINDS = {"measured": 0, "imported": 1, "floor": 2, "published": 3}
 _ORDER = {"dev": 0, "unseen": 1, "other": 2}

@@ -9,8 +9,8 @@ from leaderboard import board as boards
 from leaderboard import instances, page, pairs, published, reading
 from leaderboard.instances import Choice, Chunk
 from leaderboard.model import Board, Problem
+from olmes_suite.files import write_text
 from olmes_suite.runs.ledger import LEDGER, read_ledger
-from olmes_suite.runs.store import write_text
 
 CELLS = 400
 """Without --instances, documents are embedded up to so many cells."""

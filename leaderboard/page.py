@@ -18,7 +18,7 @@ from leaderboard.instances import Chunk, pack
 from leaderboard.marks import Mark
 from leaderboard.model import PARTS, Average, Board, Cell, Column, Row
 from leaderboard.pairs import Pair
-from olmes_suite.reports import short
+from olmes_suite.comparison.reports import short
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (

@@ -9,9 +9,9 @@ from typing import Any
 
 from leaderboard.model import Board, Problem, Row
 from leaderboard.reading import one_line
-from olmes_suite.compare import Comparison, TaskComparison, compare_average, compare_runs
+from olmes_suite.comparison.compare import Comparison, TaskComparison, compare_average, compare_runs
+from olmes_suite.comparison.paired_tests import Difference
 from olmes_suite.errors import OlmesError
-from olmes_suite.paired import Difference
 from olmes_suite.runs.scores import RunScores, TaskScores, read_run
 
 PAIRS = 200

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.model import Run
-from olmes_suite import registry
-from olmes_suite.data import DataSource
 from olmes_suite.errors import OlmesError
 from olmes_suite.runs.scores import instances_file
-from olmes_suite.tasks import catalog
+from olmes_suite.tasks import catalog, index
+from olmes_suite.tasks.documents import DataSource
 
 Place = tuple[str, Any]
 """(leaf task, doc_id)."""
@@ -45,7 +44,7 @@ def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, P
     found: dict[Place, Prompt] = {}
     note = ""
     for leaf, doc_ids in wanted.items():
-        if leaf not in registry.index() and _from(run, leaf) != "lm-eval":
+        if leaf not in index.index() and _from(run, leaf) != "lm-eval":
             return found, f"{leaf} is no task of this installation: its prompts cannot be rendered"
         own, same = _leaf(leaf, doc_ids, source, engine, keys.get(leaf))
         found.update(own)
@@ -63,10 +62,10 @@ def _from(run: Run, leaf: str) -> Any:
 def _leaf(
     leaf: str, doc_ids: list[Any], source: DataSource, engine: Mapping[str, Any], key: tuple[Any, int, str] | None
 ) -> tuple[dict[Place, Prompt], bool]:
-    from olmes_suite.runs.plan import Leaf
+    from olmes_suite.evaluation.plan import Leaf
     from olmes_suite.tasks.load import load_task
 
-    task = load_task(registry.task_file(catalog.find(leaf)), source)
+    task = load_task(index.task_file(catalog.find(leaf)), source)
     loaded = Leaf(leaf, task, range(len(task.task_docs)))
     positions, chat = loaded.positions(), bool(engine.get("chat", True))
     found: dict[Place, Prompt] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.model import Average, Cell, Row
-from olmes_suite.registry import PREFIX
+from olmes_suite.tasks.index import PREFIX
 
 SOURCE = "Tülu 3, arXiv 2411.15124"
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.model import PARTS, Average, Cell, Clean, Kind, Problem, Run
-from olmes_suite import registry
 from olmes_suite.errors import DataError, OlmesError, UsageError
+from olmes_suite.evaluation.floor import floors, identity
+from olmes_suite.files import read_json
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.floor import floors, identity
 from olmes_suite.runs.scores import check_schema
-from olmes_suite.runs.store import UNFINISHED, read_json
+from olmes_suite.runs.store import UNFINISHED
+from olmes_suite.tasks import index
 
 _NO_MODEL = frozenset({"mock", "oracle", "floor"})
 """Backends without a checkpoint: each of their runs is a row of its own."""
@@ -196,9 +197,9 @@ def _floor(
 @lru_cache(maxsize=1024)
 def judged(task: str) -> bool:
     """Whether a task of ours names a judge or classifier among what its scorer needs."""
-    entry = registry.index().get(task)
+    entry = index.index().get(task)
     if entry is None:
         return False
-    folder = registry.task_file(entry).parent
+    folder = index.task_file(entry).parent
     texts = (path.read_text(encoding="utf-8") for path in folder.glob("*.yaml"))
     return any(re.search(r"^needs:.*\b(judge|classifier)\b", text, re.MULTILINE) for text in texts)

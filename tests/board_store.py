@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from olmes_suite import stats
+from olmes_suite.files import write_json
 from olmes_suite.runs.scores import PARTS
-from olmes_suite.runs.store import write_json
 
 DEV = (
     ("tulu3_mmlu", "knowledge"), ("tulu3_popqa", "knowledge"), ("tulu3_bbh", "reasoning"), ("tulu3_drop", "reasoning"),

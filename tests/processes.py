@@ -9,7 +9,7 @@ from typing import Any
 
 from helpers import ROOT, environment
 
-from train_plugins import launch
+from train_plugins.running import launch
 
 FSDP = {
     "ACCELERATE_USE_FSDP": "true",

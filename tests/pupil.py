@@ -5,7 +5,7 @@ from __future__ import annotations
 from judge_server import Reply
 from models_fixture import generation
 
-from olmes_suite.models.openai import OpenAIBackend
+from olmes_suite.models.openai.backend import OpenAIBackend
 from olmes_suite.records import sha256
 
 MODELS = Reply({"object": "list", "data": [{"id": "pupil"}, {"id": "other"}]})

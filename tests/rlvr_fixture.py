@@ -12,8 +12,9 @@ import pytest
 from models_fixture import make_tiny_model
 from train_fixture import chat, write_rows
 
-from train_plugins import recipe, stages
-from train_plugins.run import configuration, prepare, run, trainer_arguments
+from train_plugins.config import recipe
+from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.stages import registry
 
 
 def prompt_rows(count: int) -> list[dict[str, Any]]:
@@ -81,12 +82,12 @@ def make_rlvr(folder: Path, algorithm: str, rows: Sequence[Any], **keys: Any) ->
              "data": [{"path": str(data)}], "trainer": trainer, "rlvr": own, **keys}  # fmt: skip
     file = folder / "rlvr.yaml"
     file.write_text(yaml.safe_dump(whole), encoding="utf-8")
-    return recipe.load(file, "rlvr", stages.find("rlvr").own, stages.names())
+    return recipe.load(file, "rlvr", registry.find("rlvr").own, registry.names())
 
 
 def rlvr_trainer(wanted: recipe.Recipe) -> Any:
     """The trainer of a recipe, its models loaded."""
-    stage = stages.find("rlvr")
+    stage = registry.find("rlvr")
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(wanted), arguments, wanted)
@@ -97,7 +98,7 @@ def train_rlvr(
     folder: Path, algorithm: str, rows: Sequence[Any], go_on: bool = False, plugins: Any = (), **keys: Any
 ) -> Path:
     """Run the stage."""
-    return run(stages.find("rlvr"), make_rlvr(folder, algorithm, rows, **keys), go_on, plugins)
+    return run(registry.find("rlvr"), make_rlvr(folder, algorithm, rows, **keys), go_on, plugins)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -114,6 +115,6 @@ def history(folder: Path) -> list[dict[str, Any]]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the models; the verifiers toss coins."""
     monkeypatch.setattr("pluggy.PluginManager.load_setuptools_entrypoints", lambda *a: 0)  # this machine's plugins
-    monkeypatch.setattr("train_plugins.rollouts.Verifiers", Coin)
+    monkeypatch.setattr("train_plugins.rl.rollouts.Verifiers", Coin)
     make_models(tmp_path)
     return tmp_path

@@ -15,8 +15,10 @@ import torch
 from gradients import Keep, fsdp_on_cpu
 from rlvr_fixture import Coin, make_rlvr, prompt_rows
 
-from train_plugins import distributed, rollouts, stages
-from train_plugins.run import configuration, prepare, trainer_arguments
+from train_plugins import distributed
+from train_plugins.rl import rollouts
+from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.stages import registry
 
 rollouts.Verifiers = Coin
 
@@ -45,7 +47,7 @@ def train(folder: Path, algorithm: str, adapter: bool, sharded: bool, checkpoint
     rows = prompt_rows(16 if algorithm == "ppo" else 4)
     wanted = make_rlvr(own, algorithm, rows, model=str(folder / "tiny"), trainer=settings, rlvr=value,
                        output=str(folder / f"out-{name}"), **({"lora": {"r": 4}} if adapter else {}))  # fmt: skip
-    stage = stages.find("rlvr")
+    stage = registry.find("rlvr")
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(wanted), arguments, wanted)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from olmes_suite.records import Scored
-from olmes_suite.scoring import scorer
+from olmes_suite.scoring.scorers import scorer
 
 
 @scorer(isolated=True, timeout=2.0)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from olmes_suite.errors import ModelError, RequestFailed
-from olmes_suite.models.mock import MockBackend
+from olmes_suite.models.without_model.mock import MockBackend
 
 ENTRY = "[olmes.backends]\nslow = slow_engine:Slow\n"
 

@@ -121,7 +121,7 @@ def test_the_shell_example(workspace: Path) -> None:
 
 
 def test_the_example_rules_are_valid() -> None:
-    from olmes_suite.gate_rules import read_rules
+    from olmes_suite.comparison.gate_rules import read_rules
 
     rules = read_rules(ROOT / "examples/ci/gate.yaml")
     assert rules.task("tulu3_gsm8k").required

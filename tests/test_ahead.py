@@ -11,8 +11,8 @@ import pytest
 from helpers import environment
 
 from olmes_suite.errors import ModelError
+from olmes_suite.evaluation.background_load import Ahead
 from olmes_suite.models.factory import loads_in_a_thread
-from olmes_suite.runs.ahead import Ahead
 
 
 def test_it_is_made_beside_other_work():
@@ -49,10 +49,10 @@ def test_who_may_be_made_in_a_thread(monkeypatch):
 SEEN = """
 import sys
 from pathlib import Path
-from olmes_suite.data import DataSource
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.errors import ModelError
-from olmes_suite.runs.evaluate import evaluate
-from olmes_suite.runs.plan import Options
+from olmes_suite.evaluation.evaluate import evaluate
+from olmes_suite.evaluation.plan import Options
 
 class Quiet:
     def note(self, text):

@@ -16,14 +16,14 @@ import pytest
 from helpers import ROOT, as_json, environment, olmes, one_line_error
 from judge_server import Reply, asked, chat, judge_server
 
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData
 from olmes_suite.judges.base import Answer
 from olmes_suite.judges.length_control import FILE, Gamed, LengthControl, build, controlled, fit, read_gamed
 from olmes_suite.records import sha256
-from olmes_suite.scoring import Item
+from olmes_suite.scoring.scorers import Item
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
-from olmes_suite.tools import ToolOptions, Tools
 
 FOLDER = ROOT / "tasks/alpaca_eval"
 DOC = {"instruction": "Say hello.", "output": "Hello from the baseline."}

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from olmes_suite import paired, power, stats
-from olmes_suite.gate import gate
-from olmes_suite.gate_rules import Rules
-from olmes_suite.paired import Pairs
-from olmes_suite.power import PlannedTask
+from olmes_suite import stats
+from olmes_suite.comparison import paired_tests, power
+from olmes_suite.comparison.gate import gate
+from olmes_suite.comparison.gate_rules import Rules
+from olmes_suite.comparison.paired_tests import Pairs
+from olmes_suite.comparison.power import PlannedTask
 from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores
 
 pytestmark = pytest.mark.long
@@ -42,7 +43,7 @@ def draw_table(
 @pytest.mark.parametrize("flips", DISCORDANCES)
 def test_false_alarms_of_binary_scores(n: int, flips: float) -> None:
     wins, losses = draw_table(np.random.default_rng(n), n, flips, 0.0, MANY)
-    rate = float((paired.drop_p(wins, losses) <= 0.05).mean())
+    rate = float((paired_tests.drop_p(wins, losses) <= 0.05).mean())
     assert rate <= 0.052 + slack(0.05, MANY)
     if n * flips >= 15:
         assert rate >= 0.025
@@ -53,7 +54,7 @@ def test_false_alarms_of_binary_scores(n: int, flips: float) -> None:
 @pytest.mark.parametrize("margin", [0.01, 0.02])
 def test_a_true_drop_of_the_margin_rarely_passes(n: int, flips: float, margin: float) -> None:
     wins, losses = draw_table(np.random.default_rng(n), n, flips, margin, MANY)
-    passes = float((paired.tango_lower(wins, losses, n, Z) > -margin).mean())
+    passes = float((paired_tests.tango_lower(wins, losses, n, Z) > -margin).mean())
     assert passes <= 0.065
 
 
@@ -85,9 +86,9 @@ def equal(difference: npt.NDArray[np.float64], cluster: npt.NDArray[np.int64] | 
 @pytest.mark.parametrize("flips", DISCORDANCES)
 def test_error_rates_of_graded_scores(n: int, flips: float) -> None:
     rng, simulations, margin = np.random.default_rng(n), 1200, 0.01
-    same = [paired.compare(equal(graded(rng, n, flips, 0.0))) for _ in range(simulations)]
+    same = [paired_tests.compare(equal(graded(rng, n, flips, 0.0))) for _ in range(simulations)]
     assert np.mean([d.p_drop <= 0.05 for d in same if d.p_drop is not None]) <= 0.05 + slack(0.05, simulations)
-    worse = [paired.compare(equal(graded(rng, n, flips, min(margin, flips / 2)))) for _ in range(simulations)]
+    worse = [paired_tests.compare(equal(graded(rng, n, flips, min(margin, flips / 2)))) for _ in range(simulations)]
     assert np.mean([(d.lower or 0) > -min(margin, flips / 2) for d in worse]) <= 0.05 + slack(0.05, simulations)
 
 
@@ -96,9 +97,9 @@ def test_error_rates_of_graded_scores(n: int, flips: float) -> None:
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_error_rates_of_clustered_scores(groups: int, simulations: int, flips: float, share: float) -> None:
     rng, margin = np.random.default_rng(groups), 0.03
-    same = [paired.compare(equal(*clustered(rng, groups, flips, 0.0, share))) for _ in range(simulations)]
+    same = [paired_tests.compare(equal(*clustered(rng, groups, flips, 0.0, share))) for _ in range(simulations)]
     assert np.mean([d.p_drop <= 0.05 for d in same if d.p_drop is not None]) <= 0.05 + slack(0.05, simulations)
-    worse = [paired.compare(equal(*clustered(rng, groups, flips, margin, share))) for _ in range(simulations)]
+    worse = [paired_tests.compare(equal(*clustered(rng, groups, flips, margin, share))) for _ in range(simulations)]
     assert np.mean([(d.lower or 0) > -margin for d in worse]) <= 0.05 + slack(0.05, simulations)
 
 

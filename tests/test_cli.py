@@ -13,7 +13,7 @@ import pytest
 from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
 
 from olmes_suite.cli.main import run as run_command
-from olmes_suite.response_cache import ResponseCache
+from olmes_suite.models.cache.store import ResponseCache
 
 HEAVY = (
     "torch",
@@ -279,7 +279,7 @@ def test_a_users_own_task_is_checked(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "sample.jsonl").write_text('{"q": "1+1", "a": "2"}\n{"q": "2+2", "a": "4"}\n')
     (folder / "sums.yaml").write_text(
-        "task: sums\nclass: !function olmes_suite.lmeval.SuiteTask\ndataset_path: mine/sums\nhub: false\n"
+        "task: sums\nclass: !function olmes_suite.tasks.task.SuiteTask\ndataset_path: mine/sums\nhub: false\n"
         "columns: {q: string, a: string}\ntest_split: test\noutput_type: generate_until\ndoc_to_text: '{{q}}='\n"
         "doc_to_target: ''\ngeneration_kwargs: {until: [], max_gen_toks: 4, temperature: 0.0, do_sample: false}\n"
         "process_results: !function task.score\ngold: !function task.gold\ncorrupt: !function task.corrupt\n"

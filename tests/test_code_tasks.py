@@ -10,16 +10,16 @@ from contextlib import closing
 import pytest
 from helpers import as_json, olmes
 
-from olmes_suite import registry
-from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData
-from olmes_suite.runs.plan import Leaf, TaskPlan
-from olmes_suite.runs.rehearsal import rehearse
+from olmes_suite.evaluation.canonical_solutions import rehearse
+from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.sandbox import Verdict
 from olmes_suite.sandbox.scores import scored
-from olmes_suite.scoring import pass_at
+from olmes_suite.scoring.scorers import pass_at
+from olmes_suite.scoring.tools import Tools
+from olmes_suite.tasks import index
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
-from olmes_suite.tools import Tools
 
 CODE = ("tulu3_humaneval", "tulu3_humaneval_plus", "tulu3_bigcodebench", "tulu3_bigcodebench_hard")
 OURS_IS_STRICTER = "variant: equal to everything"
@@ -37,7 +37,7 @@ def tools():
 
 
 def loaded(name, source=None):
-    return load_task(registry.task_file(registry.index()[name]), source or DataSource(sample=True))
+    return load_task(index.task_file(index.index()[name]), source or DataSource(sample=True))
 
 
 def test_pass_at_k_is_the_unbiased_estimator():
@@ -145,8 +145,8 @@ def test_all_canonical_solutions_of_humaneval_pass(data_dir, tools):
 def test_a_failing_canonical_solution_stops_the_task(tools, monkeypatch):
     task = loaded("tulu3_humaneval")
     task.own = {**task.own, "gold": lambda doc: "    return 0\n"}
-    monkeypatch.setattr("olmes_suite.runs.rehearsal._read", lambda path: {})
-    monkeypatch.setattr("olmes_suite.runs.rehearsal.write_json", lambda path, data: None)
+    monkeypatch.setattr("olmes_suite.evaluation.canonical_solutions._read", lambda path: {})
+    monkeypatch.setattr("olmes_suite.evaluation.canonical_solutions.write_json", lambda path, data: None)
     plan = TaskPlan("tulu3_humaneval", "pass_at_10", "mean", leaves=[Leaf(task.config.task, task, range(4))])
     rehearse(plan, tools, lambda line: None)
     assert plan.error is not None and "canonical solutions do not pass" in plan.error and plan.leaves == []

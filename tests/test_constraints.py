@@ -13,7 +13,6 @@ from helpers import as_json, olmes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmes_suite import resources
 from olmes_suite.constraints import count, registry, verdicts
 from olmes_suite.constraints.count import within
 from olmes_suite.constraints.french import is_french
@@ -21,8 +20,9 @@ from olmes_suite.constraints.loose import loose_variants
 from olmes_suite.constraints.places import countries_named
 from olmes_suite.constraints.registry import Profile, constraint, everything, find
 from olmes_suite.constraints.text import listed
-from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData, UsageError
+from olmes_suite.scoring import language_resources
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def follows(name: str, profile: Profile, response: str, **arguments: Any) -> boo
 def skip_without(names: Iterable[str]) -> None:
     """Skip where this machine lacks what a checker reads."""
     try:
-        resources.require(names)
+        language_resources.require(names)
     except MissingData as error:
         pytest.skip(str(error))
 
@@ -62,7 +62,7 @@ def skip_without(names: Iterable[str]) -> None:
 @pytest.fixture
 def nltk_data() -> None:
     """All of NLTK's data that checkers read."""
-    skip_without(resources.NLTK_DATA)
+    skip_without(language_resources.NLTK_DATA)
 
 
 @pytest.fixture
@@ -325,11 +325,11 @@ def test_countries_of_places() -> None:
 
 def test_countries_need_a_model_that_the_user_names(monkeypatch: pytest.MonkeyPatch) -> None:
     doc = document(("count:countries", {"percentage": 2}))
-    monkeypatch.delenv(resources.SPACY_MODEL, raising=False)
+    monkeypatch.delenv(language_resources.SPACY_MODEL, raising=False)
     assert verdicts.needs(doc, "reference") == {"spacy_model"}
     with pytest.raises(MissingData, match="OLMES_SPACY_MODEL"):
         verdicts.scored(doc, "France and Japan", "reference")
-    monkeypatch.setenv(resources.SPACY_MODEL, "no_such_model")
+    monkeypatch.setenv(language_resources.SPACY_MODEL, "no_such_model")
     with pytest.raises(MissingData, match=r"spacy|no_such_model"):
         verdicts.scored(doc, "France and Japan", "repaired")
 
@@ -339,7 +339,7 @@ def test_places_of_a_spacy_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     model = spacy.blank("en")
     model.add_pipe("entity_ruler").add_patterns([{"label": "GPE", "pattern": name} for name in ("France", "Japan")])
     model.to_disk(tmp_path / "model")
-    monkeypatch.setenv(resources.SPACY_MODEL, str(tmp_path / "model"))
+    monkeypatch.setenv(language_resources.SPACY_MODEL, str(tmp_path / "model"))
     doc = document(("count:countries", {"percentage": 2}))
     assert verdicts.scored(doc, "From France to Japan.", "repaired").scores["prompt_level_strict_acc"] == 1.0
     assert verdicts.scored(doc, "From France to France.", "repaired").scores["prompt_level_strict_acc"] == 0.0
@@ -352,7 +352,7 @@ def test_missing_nltk_data_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("NLTK_DATA", str(tmp_path))
     monkeypatch.delenv("OLMES_DATA_DIR", raising=False)
     with pytest.raises(MissingData, match="olmes data pull") as raised:
-        resources.require(["stopwords", "punkt_tab"])
+        language_resources.require(["stopwords", "punkt_tab"])
     assert "\n" not in str(raised.value) and "punkt_tab, stopwords are not" in str(raised.value)
 
 
@@ -361,13 +361,13 @@ def test_nltk_data_is_copied_into_a_mirror_and_found_there(
 ) -> None:
     import nltk
 
-    for name in resources.NLTK_DATA:
-        assert resources.fetch_nltk(name, tmp_path / "nltk") == "pulled"
-        assert resources.fetch_nltk(name, tmp_path / "nltk") == "kept"
+    for name in language_resources.NLTK_DATA:
+        assert language_resources.fetch_nltk(name, tmp_path / "nltk") == "pulled"
+        assert language_resources.fetch_nltk(name, tmp_path / "nltk") == "kept"
     monkeypatch.setattr(nltk.data, "path", [])
     monkeypatch.delenv("NLTK_DATA", raising=False)
     monkeypatch.setenv("OLMES_DATA_DIR", str(tmp_path))
-    resources.require(resources.NLTK_DATA)
+    language_resources.require(language_resources.NLTK_DATA)
 
 
 # The tasks ----------------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ TASKS = {name: ROOT / f"tasks/{name.removesuffix('_repaired')}/tulu3_{name}.yaml
 @pytest.mark.parametrize("name", TASKS)
 def test_sample_golds(name: str) -> None:
     task = load_task(TASKS[name], SAMPLE)
-    docs = [doc for doc in task.task_docs if not any(map(resources.missing, task.own["resources"](doc)))]
+    docs = [doc for doc in task.task_docs if not any(map(language_resources.missing, task.own["resources"](doc)))]
     assert len(docs) > len(task.task_docs) / 3, "most need nothing beside the response"
     for doc in docs:
         gold, corrupt = (task.own[key](doc) for key in ("gold", "corrupt"))

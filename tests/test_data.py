@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from olmes_suite import data
-from olmes_suite.data import DataSource, DataSpec
 from olmes_suite.errors import DataError, MissingData
+from olmes_suite.tasks import documents
+from olmes_suite.tasks.documents import DataSource, DataSpec
 
 SPEC = DataSpec("me/set", "main", "abc123", {"q": "string", "n": "int"}, {"test": ["new", "old"]})
 
@@ -32,9 +32,9 @@ def test_the_first_mirror_and_the_preferred_name_win(tmp_path: Path) -> None:
     write(b, "new", table(2))
     write(b, "old", table(3))
     source = DataSource((a, b))
-    assert data.load_split(source, SPEC, "test").num_rows == 2
+    assert documents.load_split(source, SPEC, "test").num_rows == 2
     write(a, "old", table(4))
-    assert data.load_split(source, SPEC, "test").num_rows == 4
+    assert documents.load_split(source, SPEC, "test").num_rows == 4
 
 
 def test_the_hub_is_asked_for_the_pinned_revision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_the_hub_is_asked_for_the_pinned_revision(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", load)
-    assert data.load_split(DataSource(), SPEC, "test").num_rows == 5
+    assert documents.load_split(DataSource(), SPEC, "test").num_rows == 5
     assert asked == [("me/set", "main", "new", "abc123"), ("me/set", "main", "old", "abc123")]
 
 
@@ -66,40 +66,42 @@ def test_an_unreachable_hub_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(data, "_hub_unreachable", False)
+    monkeypatch.setattr(documents, "_hub_unreachable", False)
     one_name = DataSpec("me/set", "main")
     for _ in range(3):
         with pytest.raises(MissingData, match=r"me/set \(main, test\).*olmes data pull"):
-            data.load_split(DataSource(), one_name, "test")
+            documents.load_split(DataSource(), one_name, "test")
     assert calls == 1
 
 
 def test_a_set_that_is_on_no_hub_says_so() -> None:
     with pytest.raises(MissingData, match="local mirror only"):
-        data.load_split(DataSource(), DataSpec("me/set", "main", hub=False), "test")
+        documents.load_split(DataSource(), DataSpec("me/set", "main", hub=False), "test")
 
 
 def test_the_fixed_draw_is_made_from_the_full_split_only(tmp_path: Path) -> None:
     spec = DataSpec("me/set", "main", columns={"n": "int"}, subset={"full": 50, "k": 5, "seed": 1234})
     write(tmp_path, "test", table(50))
-    drawn = data.load_split(DataSource((tmp_path,)), spec, "test")["n"].to_pylist()
+    drawn = documents.load_split(DataSource((tmp_path,)), spec, "test")["n"].to_pylist()
     assert drawn == random.Random(1234).sample(range(50), 5)
     write(tmp_path, "test", table(5))
-    assert data.load_split(DataSource((tmp_path,)), spec, "test")["n"].to_pylist() == [0, 1, 2, 3, 4]
+    assert documents.load_split(DataSource((tmp_path,)), spec, "test")["n"].to_pylist() == [0, 1, 2, 3, 4]
 
 
 def test_every_wrong_column_is_named(tmp_path: Path) -> None:
     write(tmp_path, "new", pa.table({"n": ["one"]}))
     with pytest.raises(DataError, match="column 'q' is missing; column 'n' is string, expected int"):
-        data.load_split(DataSource((tmp_path,)), SPEC, "test")
+        documents.load_split(DataSource((tmp_path,)), SPEC, "test")
 
 
 def test_the_content_hash_is_of_rows_not_of_files() -> None:
     whole, parts = table(6), pa.concat_tables([table(4), table(2, first=4)])
-    assert data.content_hash(whole, ["q", "n"]) == data.content_hash(parts, ["n", "q"])
-    assert data.content_hash(whole.append_column("more", [[0] * 6]), ["q", "n"]) == data.content_hash(whole, ["q", "n"])
-    assert data.content_hash(whole, ["q"]) != data.content_hash(whole, ["q", "n"])
-    assert data.content_hash(table(6, first=1), ["q", "n"]) != data.content_hash(whole, ["q", "n"])
+    assert documents.content_hash(whole, ["q", "n"]) == documents.content_hash(parts, ["n", "q"])
+    assert documents.content_hash(whole.append_column("more", [[0] * 6]), ["q", "n"]) == documents.content_hash(
+        whole, ["q", "n"]
+    )
+    assert documents.content_hash(whole, ["q"]) != documents.content_hash(whole, ["q", "n"])
+    assert documents.content_hash(table(6, first=1), ["q", "n"]) != documents.content_hash(whole, ["q", "n"])
 
 
 def test_mirrors_of_the_environment_come_after_those_of_the_command(

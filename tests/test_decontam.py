@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from decontam import tokens
-from decontam.batches import Batch
-from decontam.evals import Item
-from decontam.filtering import Filter
-from decontam.index import Index, build
+from decontam.items.items import Item
+from decontam.matching.filter import Filter
+from decontam.matching.index import Index, build
 from decontam.matching.rule import Rule
-from decontam.verify import Pair, Verifier
+from decontam.matching.verify import Pair, Verifier
+from decontam.text import tokens
+from decontam.training_data.batches import Batch
 
 Found = dict[tuple[int, int], tuple[str, float]]
 

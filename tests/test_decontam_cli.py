@@ -223,7 +223,7 @@ def test_a_killed_scan_reads_only_what_is_left(tmp_path: Path, olmes: Any, monke
 
 
 def test_blocks_of_one_file_count_rows_through(tmp_path: Path, olmes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from decontam import sources
+    from decontam.training_data import sources
 
     train = tmp_path / "many.jsonl"
     train.write_bytes(lines([{"prompt": SECRET if i % 7 == 3 else f"row {i}", "é": "x" * i} for i in range(100)]))
@@ -256,8 +256,8 @@ def test_two_processes_give_the_same_files(tmp_path: Path, olmes: Any) -> None:
 def test_a_stage_stops_filters_or_warns(tmp_path: Path) -> None:
     from helpers import write_gsm8k
 
-    from decontam.stage import Contaminated, check
-    from olmes_suite.data import DataSource
+    from decontam.check import Contaminated, check
+    from olmes_suite.tasks.documents import DataSource
 
     source = DataSource((write_gsm8k(tmp_path / "data"),))
     question = "A shelf holds 3 books and 6 more arrive. How many books are there?"

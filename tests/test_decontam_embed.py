@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decontam import nearest
-from decontam.nearest import Items, Nearest, Texts
+from decontam.paraphrases import nearest
+from decontam.paraphrases.nearest import Items, Nearest, Texts
 from olmes_suite.cli.main import run
 
 ITEMS = [
@@ -110,7 +110,7 @@ def test_a_paraphrase_deep_in_a_long_turn_is_found(folder: Path, olmes: Any, min
 def test_a_killed_search_embeds_only_what_is_left(
     folder: Path, olmes: Any, minilm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from decontam import candidates
+    from decontam.paraphrases import candidates
 
     write(folder / "second.jsonl", [{"prompt": text} for text in OTHERS])
     args = ("--train", folder / "mix.jsonl", "--train", folder / "second.jsonl", "--embed", minilm)
@@ -149,7 +149,7 @@ def test_vectors_are_those_of_the_definition(minilm: str) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    from decontam.encoder import SentenceEncoder
+    from decontam.paraphrases.encoder import SentenceEncoder
 
     encoder = SentenceEncoder(minilm, "cpu")
     windows = encoder.windows([*ITEMS, "", "a"])

@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import environment, write_gsm8k
 
-from decontam import evals, prepare, tokens
+from decontam.items import items as evals
+from decontam.matching import prepared_index
 from decontam.matching.rule import Rule
-from olmes_suite import registry
+from decontam.text import tokens
 from olmes_suite.cli.main import run
-from olmes_suite.data import DataSource
 from olmes_suite.errors import UsageError
+from olmes_suite.tasks import index
+from olmes_suite.tasks.documents import DataSource
 
 SAMPLE = DataSource((), sample=True)
 
@@ -29,15 +31,15 @@ def inside(part: list[str], whole: list[str]) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("entry", registry.top_level(), ids=lambda entry: entry.name)
-def test_declared_texts_stand_in_the_rendered_requests(entry: registry.TaskEntry) -> None:
+@pytest.mark.parametrize("entry", index.top_level(), ids=lambda entry: entry.name)
+def test_declared_texts_stand_in_the_rendered_requests(entry: index.TaskEntry) -> None:
     """Read by pyarrow without lm-eval, and rendered by lm-eval: the same rows, and the same words in them."""
-    from olmes_suite.runs.plan import Leaf
+    from olmes_suite.evaluation.plan import Leaf
     from olmes_suite.tasks.load import load_task
 
     leaf = entry.leaves[0]
     wanted = evals.of_suites((), (leaf,), {})
-    task = load_task(registry.task_file(registry.index()[leaf]), SAMPLE)
+    task = load_task(index.task_file(index.index()[leaf]), SAMPLE)
     items = {item.doc_id: item for item in evals.items(wanted.evaluations[0], SAMPLE)}
     documents = dict(Leaf(leaf, task, range(len(task.task_docs))).documents())
     assert set(documents) <= set(items) and documents
@@ -72,12 +74,12 @@ def test_fields_can_be_chosen() -> None:
 def test_the_index_is_kept_and_changes_with_the_data(tmp_path: Path) -> None:
     source = DataSource((write_gsm8k(tmp_path / "data"),))
     wanted = evals.of_suites((), ("gsm8k",), {})
-    first = prepare.of_suites(wanted, source, Rule())
-    again = prepare.of_suites(wanted, source, Rule())
+    first = prepared_index.of_suites(wanted, source, Rule())
+    again = prepared_index.of_suites(wanted, source, Rule())
     assert (first.cached, again.cached) == (False, True) and again.index.key == first.index.key
-    assert not prepare.of_suites(wanted, source, Rule(n=5)).cached
+    assert not prepared_index.of_suites(wanted, source, Rule(n=5)).cached
     write_gsm8k(tmp_path / "data", rows=41)
-    other = prepare.of_suites(wanted, source, Rule())
+    other = prepared_index.of_suites(wanted, source, Rule())
     assert not other.cached and other.index.items == 41
 
 
@@ -167,13 +169,13 @@ def test_the_kept_index_knows_the_variants_and_what_is_unseen(tmp_path: Path, mo
     """A release that adds a variant, or moves a task to `unseen`, does not load the index of the last one."""
     source = DataSource((write_gsm8k(tmp_path / "data"),))
     wanted = evals.of_suites((), ("gsm8k",), {})
-    before = prepare.of_suites(wanted, source, Rule())
-    assert prepare.of_suites(wanted, source, Rule()).cached
+    before = prepared_index.of_suites(wanted, source, Rule())
+    assert prepared_index.of_suites(wanted, source, Rule()).cached
     moved = replace(wanted, evaluations=tuple(replace(e, unseen=True) for e in wanted.evaluations))
-    assert prepare.of_suites(moved, source, Rule()).index.evaluations[0]["unseen"]
+    assert prepared_index.of_suites(moved, source, Rule()).index.evaluations[0]["unseen"]
     same = {"tulu3_gsm8k": [*before.index.same["tulu3_gsm8k"], "tulu3_gsm8k_new"]}
     monkeypatch.setattr(evals, "siblings", lambda leaves: same)
-    assert prepare.of_suites(wanted, source, Rule()).index.same == same
+    assert prepared_index.of_suites(wanted, source, Rule()).index.same == same
 
 
 def test_nothing_to_scan_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +189,7 @@ def test_nothing_to_scan_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 def test_reading_evaluations_imports_no_lm_eval(tmp_path: Path) -> None:
     code = (
-        "import sys; from decontam import evals; from olmes_suite.data import DataSource\n"
+        "import sys; from decontam.items import items as evals; from olmes_suite.tasks.documents import DataSource\n"
         "w = evals.of_suites((), ('gsm8k', 'mmlu'), {}); evals.read(w, DataSource((), sample=True))\n"
         "assert not {'lm_eval', 'torch', 'datasets'} & set(sys.modules), 'heavy'"
     )
@@ -198,7 +200,7 @@ def test_reading_evaluations_imports_no_lm_eval(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_the_index_of_all_suites_on_real_data(data_dir: Path) -> None:
     """GSM8K's rows are as many as the evaluator has, and everything fits into memory."""
-    prepared = prepare.of_suites(evals.of_suites((), (), {}), DataSource((data_dir,)), Rule())
+    prepared = prepared_index.of_suites(evals.of_suites((), (), {}), DataSource((data_dir,)), Rule())
     sizes = {e["name"]: e["end"] - e["first"] for e in prepared.index.evaluations}
     assert sizes["tulu3_gsm8k"] == 1319 and sizes["tulu3_mmlu"] == 14042 and sizes["tulu3_bbh"] == 6511
     assert prepared.index.nbytes < 5e8

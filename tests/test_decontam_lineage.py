@@ -157,8 +157,8 @@ def test_what_is_scanned_is_what_is_trained_on(folder: Path) -> None:
 
 
 def test_a_scan_is_kept_by_content(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from decontam.stage import check
-    from olmes_suite.data import DataSource
+    from decontam.check import check
+    from olmes_suite.tasks.documents import DataSource
 
     original, scanned = scanning.run_job, []
 

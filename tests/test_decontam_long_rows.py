@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decontam import exact, tokens
-from decontam.batches import Batch
-from decontam.filtering import Filter
-from decontam.index import Index
+from decontam.matching import exact
+from decontam.matching.filter import Filter
+from decontam.matching.index import Index
 from decontam.matching.rule import Rule
-from decontam.verify import Verifier
+from decontam.matching.verify import Verifier
+from decontam.text import tokens
+from decontam.training_data.batches import Batch
 from tests.test_decontam import cases, index_of, ours
 
 Spans = list[tuple[str, tuple[int, int]]]

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from decontam import on_ray, prepare, scan, sources
+from decontam import scan, scan_on_ray
+from decontam.matching import prepared_index
 from decontam.matching.rule import Rule
+from decontam.training_data import sources
 from olmes_suite.cli.main import run
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.tasks.documents import DataSource
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'olmes-suite[ray]'")
 
@@ -46,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 def jobs_of(folder: Path) -> list[scan.Job]:
     """One job for each shard, its parts in `folder`/parts."""
-    prepared = prepare.of_file(folder / "eval.jsonl", Rule())
+    prepared = prepared_index.of_file(folder / "eval.jsonl", Rule())
     train = sources.find(str(folder / "set"), DataSource())
     (folder / "parts").mkdir()
     return [
@@ -92,7 +94,7 @@ def test_an_address_where_nobody_answers_is_one_line(
 def test_the_address_of_the_environment_is_tried(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(UsageError, match="no Ray cluster answers"):
-        list(on_ray.on_ray()(jobs_of(folder)))
+        list(scan_on_ray.on_ray()(jobs_of(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_a_worker_that_dies_is_replaced(cluster: Any, folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         run_job(job)
 
-    done = list(on_ray.on_ray("local", dies_once)(jobs))
+    done = list(scan_on_ray.on_ray("local", dies_once)(jobs))
     assert marker.exists() and len(done) == len(jobs)
     found = [pq.read_table(folder / "parts" / f"{job.key}.parquet").num_rows for job in jobs]
     assert found == [5, 5, 5, 5, 5]
@@ -140,5 +142,5 @@ def test_what_a_worker_meets_is_one_line(cluster: Any, folder: Path) -> None:
 
     for work, said in ((blind, "storage that all machines see"), (fails, "the reason"), (refuses, "index cannot be")):
         with pytest.raises(DataError, match=said) as caught:
-            list(on_ray.on_ray("local", work)(jobs))
+            list(scan_on_ray.on_ray("local", work)(jobs))
         assert "\n" not in str(caught.value)

@@ -10,8 +10,8 @@ import pytest
 from decontam_fixture import SECRET, SHORT, Decontam, lines
 from helpers import write_gsm8k
 
-from decontam.stage import check
-from olmes_suite.data import DataSource
+from decontam.check import check
+from olmes_suite.tasks.documents import DataSource
 
 
 @pytest.fixture

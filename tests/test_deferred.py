@@ -10,22 +10,22 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from olmes_suite import tools
-from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData, RequestFailed
+from olmes_suite.evaluation.evaluate import evaluate
+from olmes_suite.evaluation.plan import Options
+from olmes_suite.evaluation.pool import ScorerFailed
+from olmes_suite.evaluation.rescore import rescore, score_responses
 from olmes_suite.judges.base import Answer
-from olmes_suite.models.mock import MockBackend
+from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.records import sha256
-from olmes_suite.runs.evaluate import evaluate
-from olmes_suite.runs.plan import Options
-from olmes_suite.runs.pool import ScorerFailed
-from olmes_suite.runs.rescore import rescore, score_responses
+from olmes_suite.scoring import tools
+from olmes_suite.scoring.tools import ToolOptions
 from olmes_suite.tasks import catalog
-from olmes_suite.tools import ToolOptions
+from olmes_suite.tasks.documents import DataSource
 
 TASK = """
 task: {name}
-class: !function olmes_suite.lmeval.SuiteTask
+class: !function olmes_suite.tasks.task.SuiteTask
 dataset_path: mine/judged
 columns: {{question: string}}
 hub: false

@@ -6,7 +6,7 @@ import pytest
 from models_fixture import generation, make_tiny_tokenizer, one_line
 
 from olmes_suite.errors import RequestFailed
-from olmes_suite.models.encoding import Encoder
+from olmes_suite.models.local.encoding import Encoder
 
 NO_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from helpers import as_json, olmes, one_line_error, write_gsm8k
 
-from olmes_suite.runs.evaluate import Finished
-from olmes_suite.runs.floor import ANSWERS, beside, combined, floors, keep
-from olmes_suite.runs.plan import Options
+from olmes_suite.evaluation.evaluate import Finished
+from olmes_suite.evaluation.floor import ANSWERS, beside, combined, floors, keep
+from olmes_suite.evaluation.plan import Options
 
 
 def outcome(**tasks: float | None) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def test_left_out_rows_are_named_and_missing_data_is_one_line(tmp_path: Path) ->
 
 def nltk_folder() -> str | None:
     """The folder that holds NLTK's data, where the machine has one."""
-    from olmes_suite import resources
+    from olmes_suite.scoring import language_resources
 
-    found = resources.nltk_folder("punkt_tab")
-    return None if found is None or resources.missing("stopwords") else str(found.parents[2])
+    found = language_resources.nltk_folder("punkt_tab")
+    return None if found is None or language_resources.missing("stopwords") else str(found.parents[2])

@@ -258,7 +258,7 @@ class TestBudget:
             answers(backend, [choice(0, 0, "x", " y z" * 30)])
 
     def test_single_token_choices_share_a_forward_pass(self, hf: Any) -> None:
-        from olmes_suite.models.jobs import choices, rows_of
+        from olmes_suite.models.local.jobs import choices, rows_of
 
         asked = [choice(0, i, "Answer:", f" {c}") for i, c in enumerate("xzXZ")]
         rows = rows_of(choices(hf.encoder, asked, [(i, 0, 0) for i in range(4)], hf.max_length))
@@ -273,7 +273,7 @@ class TestSampler:
     def test_draws_follow_the_cut_distribution(self) -> None:
         import torch
 
-        from olmes_suite.models.decoding import RowSampler
+        from olmes_suite.models.hf.decoding import RowSampler
 
         logits = torch.tensor([3.0, 2.0, 1.0, 0.0, -5.0])
         rows = 4000
@@ -287,7 +287,7 @@ class TestSampler:
     def test_top_p_of_zero_is_greedy(self) -> None:
         import torch
 
-        from olmes_suite.models.decoding import RowSampler
+        from olmes_suite.models.hf.decoding import RowSampler
 
         sampler = RowSampler([1.0], [0.0], [7], torch.device("cpu"))
         assert int(sampler(torch.zeros(1, 1), torch.tensor([[0.0, 1.0, 0.5]])).argmax()) == 1

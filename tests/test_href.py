@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 import pytest
 from helpers import as_json, olmes
 
-from olmes_suite import registry
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError
+from olmes_suite.evaluation.plan import Leaf
+from olmes_suite.evaluation.record import count_flags, estimates
 from olmes_suite.judges.base import Answer, Question
-from olmes_suite.lmeval import SuiteTask
 from olmes_suite.records import Instance, sha256
-from olmes_suite.runs.plan import Leaf
-from olmes_suite.runs.record import count_flags, estimates
-from olmes_suite.scoring import DeferredScorer, Item
+from olmes_suite.scoring.scorers import DeferredScorer, Item
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from olmes_suite.tasks import index
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
-from olmes_suite.tools import ToolOptions, Tools
+from olmes_suite.tasks.task import SuiteTask
 
-FILE = registry.tasks_folder() / "href" / "tulu3_href.yaml"
+FILE = index.tasks_folder() / "href" / "tulu3_href.yaml"
 EMBEDDED = ("Open QA", "Fact Checking or Attributed QA")
 ALONE = ("Brainstorm", "Summarize")
 

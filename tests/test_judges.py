@@ -11,16 +11,16 @@ import time
 import pytest
 from judge_server import BAD_REPLIES, Reply, asked, chat, judge_server
 
-from olmes_suite.endpoint import retry_after
+from olmes_suite.endpoints.bodies import Malformed
+from olmes_suite.endpoints.client import retry_after
+from olmes_suite.endpoints.usage import Usage, cost
 from olmes_suite.errors import MissingData, RequestFailed
-from olmes_suite.judges import build
+from olmes_suite.judges import factory
 from olmes_suite.judges.base import Answer, Question
+from olmes_suite.judges.bodies import answer_of, body_of
 from olmes_suite.judges.cache import AnswerCache
 from olmes_suite.judges.server import ServerJudge
-from olmes_suite.judges.wire import answer_of, body_of
-from olmes_suite.tools import ToolOptions
-from olmes_suite.usage import Usage, cost
-from olmes_suite.wire import Malformed
+from olmes_suite.scoring.tools import ToolOptions
 
 
 def questions(count, **kind):
@@ -233,19 +233,19 @@ def test_prices_count_for_their_own_host_only():
 
 
 def test_the_options_decide_which_judge(tmp_path):
-    served = build.judge(ToolOptions(judge="m", judge_base_url="http://localhost:1/v1"))
+    served = factory.judge(ToolOptions(judge="m", judge_base_url="http://localhost:1/v1"))
     assert isinstance(served, ServerJudge) and served.name == "m"
     with pytest.raises(MissingData, match="--judge MODEL"):
-        build.judge(ToolOptions())
+        factory.judge(ToolOptions())
     with pytest.raises(MissingData, match="--classifier MODEL"):
-        build.classifier(ToolOptions(judge="m"))
+        factory.classifier(ToolOptions(judge="m"))
     with pytest.raises(MissingData, match=r"no config\.json"):
-        build.judge(ToolOptions(judge=str(tmp_path)))
+        factory.judge(ToolOptions(judge=str(tmp_path)))
 
 
 def test_an_installed_judge_is_named_with_a_colon(monkeypatch):
     point = type("Point", (), {"load": lambda self: lambda rest, options: ("made", rest, options.seed)})()
-    monkeypatch.setattr(build, "entry_points", lambda group, name: [point] if name == "mine" else [])
-    assert build.judge(ToolOptions(judge="mine:strict", seed=3)) == ("made", "strict", 3)
+    monkeypatch.setattr(factory, "entry_points", lambda group, name: [point] if name == "mine" else [])
+    assert factory.judge(ToolOptions(judge="mine:strict", seed=3)) == ("made", "strict", 3)
     with pytest.raises(MissingData, match="other:strict"):
-        build.judge(ToolOptions(judge="other:strict"))
+        factory.judge(ToolOptions(judge="other:strict"))

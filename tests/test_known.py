@@ -13,8 +13,8 @@ from helpers import as_json, olmes, write_gsm8k
 
 from olmes_suite import stats
 from olmes_suite.errors import UsageError
-from olmes_suite.runs import record
-from olmes_suite.runs.known import Known, inherited, known
+from olmes_suite.evaluation import record
+from olmes_suite.runs.contamination import Known, inherited, known
 from olmes_suite.runs.ledger import read_lineage
 
 

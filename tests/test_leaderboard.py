@@ -16,7 +16,7 @@ from board_store import DEV, UNSEEN, Made, family, make
 from leaderboard import board, build, instances, lineage, marks, page, pairs, published, reading
 from leaderboard.model import Cell, Row
 from olmes_suite.cli.main import run as olmes
-from olmes_suite.compare import compare_runs
+from olmes_suite.comparison.compare import compare_runs
 from olmes_suite.runs.scores import read_run
 
 ONE = (("tulu3_gsm8k", "math"),)

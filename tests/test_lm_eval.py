@@ -12,7 +12,7 @@ import pytest
 from helpers import ROOT, as_json, environment, olmes
 from models_fixture import make_tiny_model
 
-from olmes_suite import registry
+from olmes_suite.tasks import index as registry
 
 TASKS = ["tulu3_gsm8k", "tulu3_truthfulqa", "tulu3_popqa"]
 
@@ -120,7 +120,7 @@ def test_the_lm_eval_command_finds_the_task_folder(tmp_path: Path) -> None:
 
 
 def test_the_index_is_fresh() -> None:
-    """`python -m olmes_suite.registry` has been run since a task file changed."""
+    """`python -m olmes_suite.tasks.index` has been run since a task file changed."""
     written = json.loads((registry.tasks_folder() / registry.INDEX).read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(registry.build(registry.tasks_folder())))
 

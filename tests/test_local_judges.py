@@ -15,9 +15,9 @@ from olmes_suite.judges.base import Question
 from olmes_suite.judges.checkpoints import digest_of
 from olmes_suite.judges.encoder import TextEncoder
 from olmes_suite.judges.local import LocalJudge
-from olmes_suite.models.hf import HFBackend
-from olmes_suite.models.mock import MockBackend
-from olmes_suite.tools import ToolOptions
+from olmes_suite.models.hf.backend import HFBackend
+from olmes_suite.models.without_model.mock import MockBackend
+from olmes_suite.scoring.tools import ToolOptions
 
 QUESTIONS = [
     Question(messages=(("user", "Which of these is a colour?"),), max_tokens=4, top_logprobs=5),

@@ -28,14 +28,14 @@ from models_fixture import (
 )
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
-from olmes_suite.models import fingerprint as fingerprints
 from olmes_suite.models.base import Backend
-from olmes_suite.models.checkpoint import check_folder
 from olmes_suite.models.factory import backend_names, make_backend
-from olmes_suite.models.fingerprint import fingerprint_of, hub_commit
-from olmes_suite.models.floor import ANSWERS, FloorBackend
-from olmes_suite.models.mock import MockBackend
-from olmes_suite.models.oracle import OracleBackend
+from olmes_suite.models.local import fingerprint as fingerprints
+from olmes_suite.models.local.checkpoint import check_folder
+from olmes_suite.models.local.fingerprint import fingerprint_of, hub_commit
+from olmes_suite.models.without_model.floor import ANSWERS, FloorBackend
+from olmes_suite.models.without_model.mock import MockBackend
+from olmes_suite.models.without_model.oracle import OracleBackend
 from olmes_suite.records import Request
 
 
@@ -158,7 +158,7 @@ class TestBrokenCheckpoints:
         import torch
         from transformers import LlamaForCausalLM
 
-        from olmes_suite.models.loading import load_model
+        from olmes_suite.models.local.loading import load_model
 
         def memory(device: torch.device) -> tuple[int, int]:
             if free is None:
@@ -320,8 +320,11 @@ class TestModelless:
         import subprocess
         import sys
 
-        names = "mock, oracle, floor, factory, fingerprint, checkpoint"
-        code = f"import sys; from olmes_suite.models import {names}; sys.exit('torch' in sys.modules)"
+        code = (
+            "import sys; from olmes_suite.models import factory\n"
+            "from olmes_suite.models.local import checkpoint, fingerprint\n"
+            "from olmes_suite.models.without_model import floor, mock, oracle; sys.exit('torch' in sys.modules)"
+        )
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
     def test_oracle_answers_with_the_gold(self) -> None:

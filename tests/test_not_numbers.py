@@ -13,7 +13,7 @@ import pytest
 from models_fixture import PROMPTS, answers, choice, generation, make_tiny_model, one_line
 
 from olmes_suite.errors import RequestFailed
-from olmes_suite.models.hf import HFBackend
+from olmes_suite.models.hf.backend import HFBackend
 
 BAD = "Z"
 """What the broken model has no numbers for."""
@@ -73,8 +73,8 @@ def test_an_infinite_logit_is_no_certainty(folder: Path) -> None:
 
 def test_it_does_no_harm_to_the_rows_after_it(folder: Path) -> None:
     """The place of a row that broke is taken by another, shorter one."""
-    from olmes_suite.models.generation import Decoder, Task
-    from olmes_suite.models.jobs import Generation
+    from olmes_suite.models.hf.generation import Decoder, Task
+    from olmes_suite.models.local.jobs import Generation
 
     backend = broken(folder)
     prompts = ["the children run down " * 7, f"{BAD} the old clock in the hall strikes nine and " * 6, *PROMPTS[:5]]

@@ -9,9 +9,9 @@ from pupil import MODELS, ask, backend, completion, good, said
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.base import fit
-from olmes_suite.models.openai import OpenAIBackend
-from olmes_suite.models.refusal import Room, other_room
-from olmes_suite.models.served import with_limit
+from olmes_suite.models.openai.backend import OpenAIBackend
+from olmes_suite.models.openai.bodies import with_limit
+from olmes_suite.models.openai.context_limit import Room, other_room
 
 
 def null(body, **more):

@@ -17,7 +17,7 @@ from judge_server import Reply, judge_server
 from models_fixture import answers
 from pupil import MODELS, ask, backend, completion, good, said
 
-from olmes_suite.concurrency import HOLD, Limit
+from olmes_suite.endpoints.concurrency import HOLD, Limit
 from olmes_suite.records import sha256
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from olmes_suite import paired, power, suites
+from olmes_suite.comparison import paired_tests, power
+from olmes_suite.comparison.gate_rules import Rules, TaskRule
+from olmes_suite.comparison.power import PlannedTask
 from olmes_suite.errors import UsageError
-from olmes_suite.gate_rules import Rules, TaskRule
-from olmes_suite.power import PlannedTask
-from olmes_suite.sizes import leaf_sizes
+from olmes_suite.tasks import suites
+from olmes_suite.tasks.sizes import leaf_sizes
 
 
 @pytest.mark.parametrize(("delta", "flips"), [(0.02, 0.1), (0.05, 0.3), (0.03, 0.08)])
@@ -18,7 +19,7 @@ def test_the_items_that_are_needed_give_the_power(delta: float, flips: float) ->
     n, rng = power.items_needed(delta, flips), np.random.default_rng(1)
     losses = rng.binomial(n, (flips + delta) / 2, 20_000)
     wins = rng.binomial(n - losses, (flips - delta) / 2 / (1 - (flips + delta) / 2))
-    found = (paired.mcnemar(wins, losses)[1] <= 0.05).mean()
+    found = (paired_tests.mcnemar(wins, losses)[1] <= 0.05).mean()
     assert found == pytest.approx(0.8, abs=0.03)
     assert power.power_of(n, delta, flips) == pytest.approx(0.8, abs=0.005)
 

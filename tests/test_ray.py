@@ -15,11 +15,11 @@ from pupil import MODELS, ask, good
 from test_workers import asks, expected, seeds_for, texts
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
-from olmes_suite.models.mock import MockBackend
-from olmes_suite.ray_address import reach
-from olmes_suite.workers.actors import RayWorker, connect
+from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.workers.engine import Recipe
 from olmes_suite.workers.fleet import Fleet
+from olmes_suite.workers.ray_actors import RayWorker, connect
+from olmes_suite.workers.ray_address import reach
 
 pytestmark = pytest.mark.long
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 from models_fixture import one_line
 
-from olmes_suite import ray_address
 from olmes_suite.errors import UsageError
-from olmes_suite.ray_address import reach
+from olmes_suite.workers import ray_address
+from olmes_suite.workers.ray_address import reach
 
 
 @contextmanager

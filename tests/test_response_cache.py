@@ -17,10 +17,10 @@ from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
 
 from olmes_suite.cli.main import run as command
 from olmes_suite.errors import StorageError, UsageError
-from olmes_suite.models.cached import CachedBackend
-from olmes_suite.models.mock import MockBackend
+from olmes_suite.models.cache.backend import CachedBackend
+from olmes_suite.models.cache.store import FILE, Entry, ResponseCache
+from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.records import Request, Response
-from olmes_suite.response_cache import FILE, Entry, ResponseCache
 
 
 class Counting(MockBackend):
@@ -116,7 +116,7 @@ def test_a_writer_that_is_killed_leaves_whole_responses(tmp_path):
 import sys
 from pathlib import Path
 from olmes_suite.records import Response
-from olmes_suite.response_cache import Entry, ResponseCache
+from olmes_suite.models.cache.store import Entry, ResponseCache
 cache = ResponseCache(Path(sys.argv[1]))
 for number in range(10**6):
     cache.add("mock", "m", "name", [Entry(f"{number}", -1, "t", Response("x" * 5000))])
@@ -177,7 +177,7 @@ def test_an_entry_that_cannot_be_read_is_asked_again(tmp_path, body):
 
 
 def test_a_busy_cache_costs_no_answer_and_cannot_be_pruned(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("olmes_suite.response_cache.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("olmes_suite.models.cache.store.WAIT_SECONDS", 0.05)
     ask(Counting(), tmp_path, greedy(3))
     cache = ResponseCache(tmp_path)
     with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:

@@ -16,7 +16,7 @@ import pytest
 from models_fixture import ARCHITECTURES, STARTS, TEXT, answers, choice, generation, make_model, make_tiny_tokenizer
 
 from olmes_suite.models.factory import make_backend
-from olmes_suite.models.prefix_tree import by_prefix, prefixes, release
+from olmes_suite.models.hf.prefix_tree import by_prefix, prefixes, release
 
 SHARES = [name for name in ARCHITECTURES if name not in ("doge", "mamba", "rwkv")]
 STOPS = ("ea", "\n", "72", "</s>")
@@ -210,7 +210,7 @@ class TestStops:
     """Where a row ends."""
 
     def test_a_tail_that_cannot_end_a_stop_string_need_not_be_decoded(self) -> None:
-        from olmes_suite.models.decoding import RowStop
+        from olmes_suite.models.hf.decoding import RowStop
 
         tokenizer, draw = make_tiny_tokenizer(), random.Random(0)
         ids = tokenizer("Question: the ea gs 72\n\nééa </s> ef: s. day</s>", add_special_tokens=False).input_ids

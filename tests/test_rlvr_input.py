@@ -14,8 +14,9 @@ from train_fixture import chat, need_trl, refused
 
 from olmes_suite.errors import StageRefused
 from olmes_suite.hooks import hookimpl
-from train_plugins import lineage, stages
-from train_plugins.run import dry_run, prepare, trainer_arguments
+from train_plugins.checkpoints import lineage
+from train_plugins.running.train_stage import dry_run, prepare, trainer_arguments
+from train_plugins.stages import registry
 from train_plugins.verifiers import VerifierFailed, Verifiers
 
 need_trl()
@@ -26,7 +27,7 @@ __all__ = ["folder"]
 def plan(folder: Path, algorithm: str = "grpo", rows: Any = None, **keys: Any) -> Any:
     """The plan, without a model."""
     wanted = make_rlvr(folder, algorithm, prompt_rows(8) if rows is None else rows, **keys)
-    return prepare(stages.find("rlvr"), *trainer_arguments(stages.find("rlvr"), wanted))
+    return prepare(registry.find("rlvr"), *trainer_arguments(registry.find("rlvr"), wanted))
 
 
 def test_rows_that_cannot_be_trained_on(folder: Path) -> None:
@@ -96,28 +97,28 @@ def test_rollouts_that_cannot_be_had(folder: Path, monkeypatch: pytest.MonkeyPat
     bad("rlvr.server is for", server="http://localhost:1")
     bad("asynchronous is for", asynchronous=True)
     bad("no KL term: say `beta: 0`", asynchronous=True, rollouts="vllm_server")
-    monkeypatch.setattr("train_plugins.distributed.has_gpu", lambda: False)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks.has_gpu", lambda: False)
     bad("asynchronous needs a GPU", asynchronous=True, rollouts="vllm_server", beta=0)
-    monkeypatch.setattr("train_plugins.rlvr.find_spec", lambda name: None)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks.find_spec", lambda name: None)
     bad(r"needs vLLM: pip install 'trl\[vllm\]'", rollouts="vllm_colocate")
-    monkeypatch.setattr("train_plugins.rlvr.find_spec", lambda name: name)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks.find_spec", lambda name: name)
     bad("say where it is", rollouts="vllm_server")
     bad("which needs a GPU", rollouts="vllm_server", server="http://localhost:1")
-    monkeypatch.setattr("train_plugins.distributed.has_gpu", lambda: True)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks.has_gpu", lambda: True)
     bad("server http://127.0.0.1:9 does not answer", rollouts="vllm_server", server="http://127.0.0.1:9")
 
 
 def test_the_asynchronous_reward_travels_to_another_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pickle
 
-    asynchronous = pytest.importorskip("train_plugins.asynchronous")
+    asynchronous = pytest.importorskip("train_plugins.rl.async_grpo")
     monkeypatch.setattr(asynchronous, "Verifiers", Coin)
-    monkeypatch.setattr("train_plugins.distributed.has_gpu", lambda: True)
-    monkeypatch.setattr("train_plugins.rlvr.find_spec", lambda name: name)
-    monkeypatch.setattr("train_plugins.rlvr._check_server", lambda url: None)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks.has_gpu", lambda: True)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks.find_spec", lambda name: name)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks._check_server", lambda url: None)
     own = {"asynchronous": True, "rollouts": "vllm_server", "beta": 0, "server": "http://localhost:8000"}
     ready = plan(folder, rlvr=own)
-    assert stages.find("rlvr").config(ready.recipe) is asynchronous.AsyncGRPOConfig
+    assert registry.find("rlvr").config(ready.recipe) is asynchronous.AsyncGRPOConfig
     reward = asynchronous.Reward(("gsm8k", "string"), ready.recipe.own, (1,))
     rows = [ready.encoded.rows[0]] * 2
     columns = {name: [row[name] for row in rows] for name in ("verifier", "truth", "extra", "row")}
@@ -129,7 +130,7 @@ def test_the_asynchronous_reward_travels_to_another_process(folder: Path, monkey
 
 
 def test_a_sampling_engine_gets_the_policy_alone() -> None:
-    from train_plugins import value_model
+    from train_plugins.rl import value_model
 
     pairs = [("model.norm", 1), ("value_model.score.weight", 2), ("lm_head.weight", 3)]
     assert list(value_model.of_policy(pairs)) == [pairs[0], pairs[2]]
@@ -150,7 +151,7 @@ def test_the_plan_counts_what_is_trained(folder: Path) -> None:
     settings = {"num_train_epochs": 3, "max_completion_length": 12}
     for algorithm, rows, keys in (("ppo", 19, {"num_iterations": 4}), ("grpo", 5, {})):
         wanted = make_rlvr(folder, algorithm, prompt_rows(rows), trainer={**settings, **keys})
-        lines = dry_run(stages.find("rlvr"), wanted)
+        lines = dry_run(registry.find("rlvr"), wanted)
         out = train_rlvr(
             folder, algorithm, prompt_rows(rows), trainer={**settings, **keys}, output=str(folder / algorithm)
         )
@@ -182,7 +183,7 @@ def test_a_verifier_that_raises_stops_the_stage_and_keeps_the_checkpoint(
 def test_a_truth_that_cannot_be_read_stops_the_stage_before_the_first_rollout(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train_plugins.rollouts.Verifiers", Verifiers)
+    monkeypatch.setattr("train_plugins.rl.rollouts.Verifiers", Verifiers)
     monkeypatch.setattr(Verifiers, "verify", _only_empty(Verifiers.verify))
     rows = [*prompt_rows(8), {"prompt": "a", "ground_truth": '{"func_name": "no_such"}', "verifier": "ifeval"}]
     refused(lambda: train_rlvr(folder, "grpo", rows), "ifeval.*row 8", StageRefused)

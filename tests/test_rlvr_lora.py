@@ -11,10 +11,13 @@ from rlvr_fixture import folder, history, make_rlvr, prompt_rows, rlvr_trainer, 
 from train_fixture import need_trl, refused, weights
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models.checkpoint import check_folder
-from train_plugins import lora, memory, recipe, stages, value_model
+from olmes_suite.models.local.checkpoint import check_folder
 from train_plugins.checkpoints import adapters
-from train_plugins.run import dry_run, trainer_arguments
+from train_plugins.config import recipe
+from train_plugins.rl import value_model
+from train_plugins.running.train_stage import dry_run, trainer_arguments
+from train_plugins.stages import memory, registry
+from train_plugins.trainers import lora
 
 need_trl()
 pytestmark = pytest.mark.long
@@ -75,7 +78,7 @@ def test_an_engine_gets_the_merged_weights_and_the_base_stays(folder: Path, algo
 def test_what_adapters_cannot_do_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def bad(match: str, algorithm: str = "grpo", **keys: Any) -> None:
         wanted = make_rlvr(folder, algorithm, prompt_rows(8), **{**LORA, **keys})
-        refused(lambda: trainer_arguments(stages.find("rlvr"), wanted), match, UsageError)
+        refused(lambda: trainer_arguments(registry.find("rlvr"), wanted), match, UsageError)
 
     bad("rlvr switches all dropout off", lora={"dropout": 0.1})
     bad("the reference is the base", trainer={"sync_ref_model": True})
@@ -96,14 +99,14 @@ def test_the_memory_is_that_of_the_adapter(folder: Path) -> None:
     base, reward = (memory.count(memory.shapes(folder / name)) for name in ("tiny", "reward"))
     trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(8), **LORA))
     wanted = make_rlvr(folder, "ppo", prompt_rows(8), **LORA)
-    held = memory.hold(wanted.model, wanted.lora, stages.find("rlvr").beside(wanted))
+    held = memory.hold(wanted.model, wanted.lora, registry.find("rlvr").beside(wanted))
     assert held.trained == sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     assert held.frozen == sum(p.numel() for p in trainer.model.parameters() if not p.requires_grad) == base
     assert held.frozen_bytes == 4 * base
     plain = make_rlvr(folder, "ppo", prompt_rows(8))
-    held = memory.hold(plain.model, None, stages.find("rlvr").beside(plain))
+    held = memory.hold(plain.model, None, registry.find("rlvr").beside(plain))
     assert (held.trained, held.frozen, held.frozen_bytes) == (base + reward, base, 4 * base)  # value model, reference
-    assert "million frozen ones" in dry_run(stages.find("rlvr"), wanted)[-1]
+    assert "million frozen ones" in dry_run(registry.find("rlvr"), wanted)[-1]
     packed = memory.hold(wanted.model, recipe.Lora(bits=4), ())
     linear = memory.count(memory.linear(memory.shapes(folder / "tiny"), "all-linear"))
     assert 0 < linear < base and packed.frozen_bytes == 4 * (base - linear) + linear / 2

@@ -12,7 +12,7 @@ from rlvr_fixture import make_models
 from safetensors.torch import load_file
 from train_fixture import need_trl
 
-from train_plugins.value_model import FOLDER
+from train_plugins.rl.value_model import FOLDER
 
 need_trl()
 pytestmark = pytest.mark.long

@@ -13,7 +13,7 @@ import pytest
 from rlvr_fixture import folder, make_rlvr, prompt_rows
 from train_fixture import need_trl
 
-from train_plugins import lineage
+from train_plugins.checkpoints import lineage
 
 need_trl()
 pytestmark = pytest.mark.long
@@ -87,8 +87,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     import trl.generation.vllm_client as client
     import trl.generation.vllm_generation as generation
 
-    monkeypatch.setattr("train_plugins.rlvr.find_spec", lambda name: name)
-    monkeypatch.setattr("train_plugins.distributed.has_gpu", lambda: True)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks.find_spec", lambda name: name)
+    monkeypatch.setattr("train_plugins.stages.rlvr_checks.has_gpu", lambda: True)
     for module in (client, generation):
         monkeypatch.setattr(module, "is_vllm_available", lambda *_: True)
     monkeypatch.setattr(client, "Retry", lambda retry=client.Retry, **more: retry(**more | {"backoff_factor": 0}))

@@ -17,7 +17,7 @@ from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
 
 SLOW_MOCK = """
 import itertools, sys, time
-from olmes_suite.models.mock import MockBackend
+from olmes_suite.models.without_model.mock import MockBackend
 plain = MockBackend.run
 given = itertools.count()
 def slow(self, requests, seeds):
@@ -376,9 +376,9 @@ def test_contaminated_documents_are_marked_and_left_out_of_the_clean_score(tmp_p
 def test_a_hanging_scorer_is_stopped_and_counted() -> None:
     from scorers_for_tests import hangs, raises
 
+    from olmes_suite.evaluation.pool import ScoringPool
     from olmes_suite.records import Scored
-    from olmes_suite.runs.pool import ScoringPool
-    from olmes_suite.scoring import Scorer
+    from olmes_suite.scoring.scorers import Scorer
 
     got: list[tuple[Scored, bool]] = []
     with ScoringPool(1) as pool:
@@ -391,7 +391,7 @@ def test_a_hanging_scorer_is_stopped_and_counted() -> None:
         )
         pool.join()
     assert [(scored.scores, late) for scored, late in got] == [({"m": 0.0}, True), ({"m": 1.0}, False)]
-    from olmes_suite.runs.pool import ScorerFailed
+    from olmes_suite.evaluation.pool import ScorerFailed
 
     with pytest.raises(ScorerFailed, match="three: the scorer raised KeyError"), ScoringPool(1) as pool:
         pool.submit(raises, ("m",), {}, ["x"], "three", lambda *_: None)
@@ -399,7 +399,7 @@ def test_a_hanging_scorer_is_stopped_and_counted() -> None:
 
 
 def test_sample_seeds_follow_run_key_and_index() -> None:
-    from olmes_suite.runs.generate import sample_seed
+    from olmes_suite.evaluation.generate import sample_seed
 
     assert sample_seed(1, "k", 0) == sample_seed(1, "k", 0)
     assert len({sample_seed(1, "k", 0), sample_seed(2, "k", 0), sample_seed(1, "l", 0), sample_seed(1, "k", 1)}) == 4
@@ -417,11 +417,11 @@ class Quiet:
 def test_a_failed_request_is_an_error_and_is_taken_up_again(
     tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from olmes_suite.data import DataSource
     from olmes_suite.errors import RequestFailed
-    from olmes_suite.models.mock import MockBackend
-    from olmes_suite.runs.evaluate import evaluate
-    from olmes_suite.runs.plan import Options
+    from olmes_suite.evaluation.evaluate import evaluate
+    from olmes_suite.evaluation.plan import Options
+    from olmes_suite.models.without_model.mock import MockBackend
+    from olmes_suite.tasks.documents import DataSource
 
     monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
     asked: list[int] = []

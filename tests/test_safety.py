@@ -11,24 +11,23 @@ from pathlib import Path
 import pytest
 from helpers import as_json, olmes, one_line_error
 
-from olmes_suite import registry, suites
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError, MissingData
+from olmes_suite.evaluation.plan import Leaf
+from olmes_suite.evaluation.record import estimates
 from olmes_suite.judges import refusal, wildguard
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.wildguard import Verdict
-from olmes_suite.lmeval import ROW, SuiteTask
 from olmes_suite.records import Instance, sha256
-from olmes_suite.runs.plan import Leaf
-from olmes_suite.runs.record import estimates
-from olmes_suite.scoring import Item
-from olmes_suite.tasks import catalog
+from olmes_suite.scoring.scorers import Item
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
-from olmes_suite.tools import ToolOptions, Tools
+from olmes_suite.tasks.task import ROW, SuiteTask
 
 SETS = ("harmbench", "xstest", "wildguardtest", "jailbreaktrigger", "do_anything_now", "wildjailbreak")
 VERSIONS = ("", "_2510")
-TASKS = registry.tasks_folder() / "safety"
+TASKS = index.tasks_folder() / "safety"
 SAMPLE = DataSource((), sample=True)
 PRIMARY = {
     "harmbench": "inverted_micro_asr_lower", "xstest": "overall_accuracy", "wildguardtest": "inverted_micro_harm_lower",

@@ -14,9 +14,9 @@ from helpers import as_json, olmes
 from judge_server import Body, Reply, Served, chat, judge_server
 from models_fixture import make_tiny_model
 
-from olmes_suite.data import DataSource
-from olmes_suite.registry import task_file
 from olmes_suite.tasks.catalog import find
+from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.index import task_file
 from olmes_suite.tasks.load import load_task
 
 SETS = ("harmbench", "xstest", "wildguardtest", "jailbreaktrigger", "do_anything_now", "wildjailbreak")

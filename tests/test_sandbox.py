@@ -21,7 +21,7 @@ from olmes_suite.sandbox.grade import Sandbox, build, named
 from olmes_suite.sandbox.interpreter import LIBRARIES, interpreter
 from olmes_suite.sandbox.jail import Jail, JailFailed
 from olmes_suite.sandbox.rungs import candidates
-from olmes_suite.tools import ToolOptions
+from olmes_suite.scoring.tools import ToolOptions
 
 GOOD = "def double(x):\n    return 2 * x\n"
 TESTS = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == -6\n"

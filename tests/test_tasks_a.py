@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData
-from olmes_suite.lmeval import SuiteTask
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
+from olmes_suite.tasks.task import SuiteTask
 
 TASKS = Path(__file__).parent.parent / "tasks"
 FOLDERS = ("math", "drop", "popqa", "truthfulqa", "deepmind_math", "ifeval")
@@ -226,7 +226,7 @@ def test_a_swallowed_alarm_rings_again() -> None:
     """SymPy and finalizers swallow exceptions; the limit holds all the same."""
     program = """
 import sys
-from olmes_suite.runs.worker import scorer_at
+from olmes_suite.evaluation.scoring_worker import scorer_at
 limit, swallowed = scorer_at(sys.argv[1], "score").function.__globals__["time_limit"], 0
 try:
     with limit(0.1):
@@ -248,7 +248,7 @@ def test_math_gives_up_on_enormous_numbers() -> None:
     huge = "Final Answer: The final answer is $(1+x)^{100000}$. I hope it is correct."
     program = """
 import json, sys
-from olmes_suite.runs.worker import scorer_at
+from olmes_suite.evaluation.scoring_worker import scorer_at
 print(json.dumps(scorer_at(sys.argv[1], "score").one(*json.loads(sys.argv[2])).scores))
 """
     assert json.loads(math_process(program, json.dumps([MATH_DOC, huge])))["exact_match_flex"] == 0.0

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from olmes_suite import choices
-from olmes_suite.data import DataSource
-from olmes_suite.lmeval import ROW, SuiteTask
+from olmes_suite.scoring import multiple_choice
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
+from olmes_suite.tasks.task import ROW, SuiteTask
 
 TASKS = Path(__file__).parent.parent / "tasks"
 FOLDERS = ("mmlu", "mmlu_pro", "gpqa", "agieval", "bbh")
@@ -393,9 +393,9 @@ def test_linear_forms_equal_the_patterns(seed: int) -> None:
     after = task("tulu3_bbh_navigate").own["gold"].__globals__["_next_after"]
     for text in (noise(1000 * seed + i, pieces) for i in range(1000)):
         lines = re.findall(r".*\b([A-J])\b", text)
-        assert choices.last_alone("A-J", text) == (lines[-1] if lines else "")
+        assert multiple_choice.last_alone("A-J", text) == (lines[-1] if lines else "")
         first = re.search(r".*\b([A-D])\b", text)
-        assert choices.first_line_last_alone("A-D", text) == (first.group(1) if first else "")
+        assert multiple_choice.first_line_last_alone("A-D", text) == (first.group(1) if first else "")
         colon = re.search(r".*[aA]nswer:\s*([A-J])", text)
         assert pro(text) == (colon.group(1) if colon else "")
         stated = re.findall(r"(?<=the answer is )(.*?)(?=\.)", text)
@@ -418,7 +418,7 @@ def test_long_responses_are_scored_quickly(name: str) -> None:
 
 
 def test_shared_wrapper_has_the_letters_twice() -> None:
-    text = choices.wrapped("Question: {braces}?\n\n", "(A), (B).")
+    text = multiple_choice.wrapped("Question: {braces}?\n\n", "(A), (B).")
     assert text.count("is one of (A), (B).") == 2 and "{braces}" in text
-    assert choices.another("D", 4) == "A" and choices.another("A", 4) == "B"
-    assert choices.parenthesised(list(string.ascii_lowercase[:2])) == " (A) a\n (B) b\n"
+    assert multiple_choice.another("D", 4) == "A" and multiple_choice.another("A", 4) == "B"
+    assert multiple_choice.parenthesised(list(string.ascii_lowercase[:2])) == " (A) a\n (B) b\n"

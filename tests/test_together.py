@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from olmes_suite.data import DataSource
 from olmes_suite.errors import RequestFailed
-from olmes_suite.models.mock import MockBackend
-from olmes_suite.runs.evaluate import Finished, evaluate
-from olmes_suite.runs.plan import Options
+from olmes_suite.evaluation.evaluate import Finished, evaluate
+from olmes_suite.evaluation.plan import Options
+from olmes_suite.models.without_model.mock import MockBackend
+from olmes_suite.tasks.documents import DataSource
 
 TASKS = ("gsm8k", "mmlu_mc", "truthfulqa")
 
@@ -92,7 +92,7 @@ def test_a_task_that_fails_does_not_take_the_others_along(tmp_path: Path) -> Non
 def test_an_error_of_a_scorer_is_forgotten_with_its_task() -> None:
     from scorers_for_tests import hangs, raises
 
-    from olmes_suite.runs.pool import ScorerFailed, ScoringPool
+    from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
 
     got = []
     with ScoringPool(1) as pool:

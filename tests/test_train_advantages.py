@@ -12,7 +12,7 @@ from train_fixture import need_trl
 need_trl()
 torch = pytest.importorskip("torch")
 
-from train_plugins import advantages  # noqa: E402  (torch is an extra)
+from train_plugins.rl import advantages  # noqa: E402  (torch is an extra)
 
 
 def batch(seed: int = 0, rows: int = 5, width: int = 9) -> tuple[Any, ...]:

@@ -12,12 +12,12 @@ from helpers import ROOT
 from models_fixture import make_tiny_model
 from train_fixture import make_recipe, need_trl, sft_rows, weights, write_rows
 
-from olmes_suite.models.checkpoint import check_folder
-from olmes_suite.runs.store import write_json, write_text
-from train_plugins import evaluation, lineage, stages
-from train_plugins.checkpoints import adapters
-from train_plugins.recipe import Evaluation
-from train_plugins.run import run
+from olmes_suite.files import write_json, write_text
+from olmes_suite.models.local.checkpoint import check_folder
+from train_plugins.checkpoints import adapters, evaluator, lineage
+from train_plugins.config.recipe import Evaluation
+from train_plugins.running.train_stage import run
+from train_plugins.stages import registry
 
 
 def checkpoint(output: Path, step: int) -> Path:
@@ -28,7 +28,7 @@ def checkpoint(output: Path, step: int) -> Path:
     return folder
 
 
-class Told(evaluation.Evaluator):
+class Told(evaluator.Evaluator):
     """Evaluates by a table of scores in place of a process."""
 
     def __init__(self, scores: dict[int, tuple[float | None, ...]], output: Path, **keys: Any) -> None:
@@ -60,8 +60,8 @@ def test_the_average_of_all_tasks_decides_and_the_earlier_of_equals(tmp_path: Pa
     told = evaluated(tmp_path)
     best = told.best()
     assert best is not None and (best.step, best.average) == (2, 0.5)  # 3 lacks a task's score, 4 is no better
-    assert told.best_folder(best) == tmp_path / evaluation.BEST
-    assert (tmp_path / evaluation.BEST / "model.safetensors").read_text() == "2"
+    assert told.best_folder(best) == tmp_path / evaluator.BEST
+    assert (tmp_path / evaluator.BEST / "model.safetensors").read_text() == "2"
     shutil.rmtree(tmp_path / "checkpoint-2")  # rotated away
     assert (told.best_folder(best) / "model.safetensors").read_text() == "2"
 
@@ -81,29 +81,29 @@ def test_a_resumed_stage_knows_its_best(tmp_path: Path) -> None:
 
 def test_a_kill_before_the_best_was_put_away(tmp_path: Path) -> None:
     evaluated(tmp_path, (1, 2))
-    shutil.rmtree(tmp_path / evaluation.BEST)
-    (tmp_path / "checkpoint-1").rename(tmp_path / evaluation.BEST)  # what was best before
-    write_text(tmp_path / evaluation.LINKS / f"{tmp_path.name}-step2/model.safetensors", "torn")
+    shutil.rmtree(tmp_path / evaluator.BEST)
+    (tmp_path / "checkpoint-1").rename(tmp_path / evaluator.BEST)  # what was best before
+    write_text(tmp_path / evaluator.LINKS / f"{tmp_path.name}-step2/model.safetensors", "torn")
     again = Told(SCORES, tmp_path)
     best = again.best()
     assert best is not None and again.best_folder(best) == tmp_path / "checkpoint-2"
     again.catch_up()
     again.wait()
     again.close()
-    assert (tmp_path / evaluation.BEST / "model.safetensors").read_text() == "2"
-    assert not again.called and not list((tmp_path / evaluation.LINKS).iterdir())
+    assert (tmp_path / evaluator.BEST / "model.safetensors").read_text() == "2"
+    assert not again.called and not list((tmp_path / evaluator.LINKS).iterdir())
 
 
 def test_a_checkpoint_that_was_rotated_away_before_its_turn(tmp_path: Path) -> None:
     evaluated(tmp_path, (1,))
-    evaluation.link(checkpoint(tmp_path, 2), tmp_path / evaluation.LINKS / f"{tmp_path.name}-step2")
+    evaluator.link(checkpoint(tmp_path, 2), tmp_path / evaluator.LINKS / f"{tmp_path.name}-step2")
     shutil.rmtree(tmp_path / "checkpoint-2")
     again = Told(SCORES, tmp_path)
     again.catch_up()
     again.wait()
     again.close()
     best = again.best()
-    assert best is not None and best.step == 2 and again.best_folder(best) == tmp_path / evaluation.BEST
+    assert best is not None and best.step == 2 and again.best_folder(best) == tmp_path / evaluator.BEST
 
 
 def test_scores_of_another_question_are_not_compared(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_scores_of_another_question_are_not_compared(tmp_path: Path) -> None:
     other.close()
     best = other.best()
     assert best is not None and (best.step, best.average) == (1, 0.2)
-    assert [one.step for one in evaluation.read_results(tmp_path / evaluation.FILE)] == [1, 2]
-    assert (tmp_path / evaluation.BEST / "model.safetensors").read_text() == "1"
+    assert [one.step for one in evaluator.read_results(tmp_path / evaluator.FILE)] == [1, 2]
+    assert (tmp_path / evaluator.BEST / "model.safetensors").read_text() == "1"
 
 
 @pytest.mark.long
@@ -144,9 +144,9 @@ def test_the_best_of_a_real_stage(
     made = make_recipe("sft", tmp_path, write_rows(tmp_path / "rows.jsonl", sft_rows(16)), eval=asked, trainer=trainer,
                        **adapter)  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
-        run(stages.find("sft"), made, False, [StopAfter(3)])
-    out = run(stages.find("sft"), made, True)
-    results = {one.step: one for one in evaluation.read_results(out / evaluation.FILE)}
+        run(registry.find("sft"), made, False, [StopAfter(3)])
+    out = run(registry.find("sft"), made, True)
+    results = {one.step: one for one in evaluator.read_results(out / evaluator.FILE)}
     assert sorted(results) == [1, 2, 3, 4] and all(one.error is None for one in results.values())
     scores = {}
     for step, one in results.items():
@@ -155,7 +155,7 @@ def test_the_best_of_a_real_stage(
     assert len(set(scores.values())) == 4, scores
     wanted = max(scores, key=lambda step: scores[step])
     assert wanted < 4, scores  # or the output itself were the best
-    best = out / evaluation.BEST
+    best = out / evaluator.BEST
     assert f"best checkpoint: step {wanted}, {best}" in capsys.readouterr().err
     check_folder(best)
     assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best)["step"] == wanted

@@ -14,8 +14,11 @@ from train_fixture import chat, losses, make_recipe, need_trl, pair_rows, refuse
 
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.hooks import hookimpl
-from train_plugins import encoding, evaluation, lineage, reference_logprobs, stages
-from train_plugins.run import configuration, prepare, run, trainer_arguments
+from train_plugins.checkpoints import evaluator, lineage
+from train_plugins.data import encoding
+from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.stages import registry
+from train_plugins.trainers import reference_logprobs
 
 need_trl()
 pytestmark = pytest.mark.long
@@ -31,14 +34,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def train(folder: Path, rows: list[dict[str, Any]], kind: str = "dpo", go_on: bool = False, **keys: Any) -> Path:
     data = write_rows(folder / "rows.jsonl", rows)
-    return run(stages.find(kind), make_recipe(kind, folder, data, **keys), go_on)
+    return run(registry.find(kind), make_recipe(kind, folder, data, **keys), go_on)
 
 
 def trainer_for(folder: Path, keys: dict[str, Any], model: Path | None = None) -> Any:
     data = write_rows(folder / "rows.jsonl", pair_rows(4))
     settings = {"per_device_train_batch_size": 4, "gradient_checkpointing": False}
     wanted = make_recipe("dpo", folder, data, dpo=keys, trainer=settings)
-    stage = stages.find("dpo")
+    stage = registry.find("dpo")
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(), arguments, wanted)
@@ -177,7 +180,7 @@ def test_a_killed_stage_ends_in_the_weights_of_an_unbroken_one(folder: Path, kin
     data = write_rows(folder / "rows.jsonl", pair_rows(12))
     broken = {**keys, "output": str(folder / "broken")}
     with pytest.raises(KeyboardInterrupt):
-        run(stages.find(kind), make_recipe(kind, folder, data, **broken), False, [StopAfter()])
+        run(registry.find(kind), make_recipe(kind, folder, data, **broken), False, [StopAfter()])
     assert not (folder / "broken/config.json").exists()
     resumed = train(folder, pair_rows(12), kind, True, **broken)
     assert losses(resumed) == losses(whole) and len(losses(whole)) == 6
@@ -257,30 +260,30 @@ def test_checkpoints_are_evaluated_beside_the_training(
         "runs": str(folder / "runs"),
     }
     out = train(folder, pair_rows(8), eval=wanted, trainer={"save_total_limit": 1, "save_steps": 1})
-    results = evaluation.read_results(out / evaluation.FILE)
+    results = evaluator.read_results(out / evaluator.FILE)
     assert [(result.step, result.error) for result in results] == [(1, None), (2, None)], capsys.readouterr().err
     assert all(set(result.tasks) == {"tulu3_gsm8k"} and result.average is not None for result in results)
     manifests = {json.loads((Path(result.run) / "manifest.json").read_text())["lineage"]["step"] for result in results}
     assert manifests == {1, 2}
     assert "| 2 | average |" in (out / "README.md").read_text()
-    assert not (out / evaluation.LINKS).exists()
+    assert not (out / evaluator.LINKS).exists()
     assert (folder / "runs/out").exists() is False and len(list((folder / "runs").glob("out*"))) == 2
     assert "best checkpoint: step 1" in capsys.readouterr().err  # equal averages: the earlier one
 
     asked: list[int] = []
-    monkeypatch.setattr(evaluation.Evaluator, "_evaluate", lambda self, folder, checkpoint, step: asked.append(step))
+    monkeypatch.setattr(evaluator.Evaluator, "_evaluate", lambda self, folder, checkpoint, step: asked.append(step))
     train(folder, pair_rows(8), go_on=True, eval=wanted, trainer={"save_total_limit": 1, "save_steps": 1})
     assert asked == []  # done already
-    (out / evaluation.FILE).unlink()  # as if killed before it was
+    (out / evaluator.FILE).unlink()  # as if killed before it was
     train(folder, pair_rows(8), go_on=True, eval=wanted, trainer={"save_total_limit": 1, "save_steps": 1})
     assert asked[0] == 2 and len(asked) == len(set(asked))
-    assert not (out / evaluation.LINKS).exists()
+    assert not (out / evaluator.LINKS).exists()
 
 
 def test_an_evaluation_that_fails_does_not_stop_the_stage(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = {"tasks": ["gsm8k"], "limit": 1, "data_dir": [str(folder / "nowhere")], "runs": str(folder / "runs")}
     out = train(folder, pair_rows(4), eval=wanted)
-    (result,) = evaluation.read_results(out / evaluation.FILE)
+    (result,) = evaluator.read_results(out / evaluator.FILE)
     assert result.error and "no such folder" in result.error
     assert "evaluation of step 1: failed" in capsys.readouterr().err
     assert (out / lineage.FILE).is_file()

@@ -13,8 +13,8 @@ from train_fixture import chat, make_recipe, need_trl, sft_rows, write_rows
 from decontam import hooks as decontam_hooks
 from leaderboard import hooks as board_hooks
 from olmes_suite.hooks import Stage, StageRefused, manager
-from train_plugins import stages
-from train_plugins.run import prepare, run, trainer_arguments
+from train_plugins.running.train_stage import prepare, run, trainer_arguments
+from train_plugins.stages import registry
 
 need_trl()
 pytestmark = pytest.mark.long
@@ -48,7 +48,7 @@ def recipe_of(folder: Path, answer: str) -> Any:
 
 def prepared(folder: Path, answer: str) -> Any:
     """The stage's data after the hooks."""
-    stage = stages.find("sft")
+    stage = registry.find("sft")
     wanted, arguments = trainer_arguments(stage, recipe_of(folder, answer))
     plugins = manager()
     if not plugins.is_registered(decontam_hooks):
@@ -74,8 +74,8 @@ def test_filter_takes_the_planted_rows_out_and_no_other(folder: Path) -> None:
 
 def test_warn_trains_and_flags_the_items_in_the_lineage(folder: Path) -> None:
     plugins = () if manager().is_registered(decontam_hooks) else (decontam_hooks,)
-    checkpoint = run(stages.find("sft"), recipe_of(folder, "warn"), False, plugins)
-    from train_plugins import lineage
+    checkpoint = run(registry.find("sft"), recipe_of(folder, "warn"), False, plugins)
+    from train_plugins.checkpoints import lineage
 
     found = lineage.read(checkpoint)
     # Questions about a shelf share all their words but the numbers: at least the planted ones are flagged.

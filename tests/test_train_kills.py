@@ -17,8 +17,8 @@ from models_fixture import make_tiny_model
 from rlvr_fixture import make_models, prompt_rows
 from train_fixture import need_trl, pair_rows, sft_rows, weights, write_rows
 
-from train_plugins import lineage, resume
-from train_plugins.evaluation import FILE as EVALUATIONS
+from train_plugins.checkpoints import lineage, resume
+from train_plugins.checkpoints.evaluator import FILE as EVALUATIONS
 
 need_trl()
 
@@ -100,7 +100,7 @@ def test_two_processes_killed_end_as_unbroken_ones(folder: Path, name: str, kill
 
 SUMS = """\
 task: sums
-class: !function olmes_suite.lmeval.SuiteTask
+class: !function olmes_suite.tasks.task.SuiteTask
 dataset_path: mine/sums
 columns: {q: string}
 hub: false

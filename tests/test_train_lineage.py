@@ -13,8 +13,10 @@ from train_fixture import make_recipe, need_trl, refused, sft_rows, write_rows
 
 from olmes_suite.errors import UsageError
 from olmes_suite.hooks import Stage, StageData, TrainingSet, hookimpl
-from train_plugins import evaluation, lineage, recipe, resume, stages
-from train_plugins.run import run
+from train_plugins.checkpoints import evaluator, lineage, resume
+from train_plugins.config import recipe
+from train_plugins.running.train_stage import run
+from train_plugins.stages import registry
 
 need_trl()
 
@@ -63,7 +65,7 @@ def begun(folder: Path, policy: str, go_on: bool = False, *plugins: Any, **decon
     wanted = make_recipe(
         "sft", folder, folder / "rows.jsonl", trainer=settings, decontam={"on_contamination": policy, **decontam}
     )
-    return run(stages.find("sft"), wanted, go_on, plugins)
+    return run(registry.find("sft"), wanted, go_on, plugins)
 
 
 def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(folder: Path) -> None:
@@ -118,10 +120,10 @@ def test_what_a_stage_added_to_its_card_stays(tmp_path: Path) -> None:
     lineage.write(tmp_path, LINEAGE, 5, 10, 1.0)
     wanted = recipe.Evaluation(tasks=("gsm8k",))
     result = {"step": 5, "checkpoint": str(tmp_path), "run": "r", "tasks": {"tulu3_gsm8k": 0.5}, "average": 0.5}
-    (tmp_path / evaluation.FILE).write_text(json.dumps({**result, "asked": evaluation.asked(wanted)}) + "\n")
+    (tmp_path / evaluator.FILE).write_text(json.dumps({**result, "asked": evaluator.asked(wanted)}) + "\n")
     card = tmp_path / "README.md"
     card.write_text(card.read_text() + "\n## Reward, KL and dev\n\n| 5 |\n")
     for _ in range(2):  # a finished stage that is resumed writes its scores into the card
-        evaluation.Evaluator(wanted, tmp_path).catch_up()
+        evaluator.Evaluator(wanted, tmp_path).catch_up()
     said = card.read_text()
     assert said.count("## Reward, KL and dev\n\n| 5 |\n") == 1 and "| 5 | tulu3_gsm8k | 50.0 |" in said

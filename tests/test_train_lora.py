@@ -12,11 +12,13 @@ from models_fixture import make_tiny_model
 from train_fixture import make_recipe, need_trl, pair_rows, refused, sft_rows, weights, write_rows
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models.checkpoint import check_folder
-from train_plugins import evaluation, lineage, lora, offload, recipe, resume, stages
-from train_plugins.checkpoints import adapters
-from train_plugins.recipe import Evaluation
-from train_plugins.run import run
+from olmes_suite.models.local.checkpoint import check_folder
+from train_plugins.checkpoints import adapters, evaluator, lineage, resume
+from train_plugins.config import recipe
+from train_plugins.config.recipe import Evaluation
+from train_plugins.running.train_stage import run
+from train_plugins.stages import registry
+from train_plugins.trainers import lora, offload
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def train(folder: Path, kind: str, go_on: bool = False, **keys: Any) -> Path:
     data = write_rows(folder / f"{kind}.jsonl", sft_rows(8) if kind == "sft" else pair_rows(8))
     trainer = {"learning_rate": 1e-2, **keys.pop("trainer", {})}
     made = make_recipe(kind, folder, data, lora={"r": 4}, output=str(folder / kind), trainer=trainer, **keys)
-    return run(stages.find(kind), made, go_on)
+    return run(registry.find(kind), made, go_on)
 
 
 @pytest.mark.long
@@ -47,9 +49,9 @@ def test_an_adapter_is_trained_merged_and_evaluated(folder: Path) -> None:
     moved = {name.split(".")[-2] for name in base if not bool((base[name] == merged[name]).all())}
     assert moved == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert adapters.is_adapter(out / "checkpoint-1") and (out / "adapter" / adapters.CONFIG).is_file()
-    results = evaluation.read_results(out / evaluation.FILE)
+    results = evaluator.read_results(out / evaluator.FILE)
     assert [(result.step, result.error) for result in results] == [(1, None), (2, None)]
-    best = out / evaluation.BEST
+    best = out / evaluator.BEST
     assert results[0].average == results[1].average  # both 0: the earlier one is kept, as a whole model
     check_folder(best)
     assert not adapters.is_adapter(best)
@@ -109,23 +111,23 @@ def test_what_is_put_aside_comes_back() -> None:
 
 
 def test_where_checkpoints_are_evaluated(tmp_path: Path) -> None:
-    line = evaluation.command(Evaluation(tasks=("gsm8k",), device="endpoint", base_url="http://x/v1"), tmp_path)
+    line = evaluator.command(Evaluation(tasks=("gsm8k",), device="endpoint", base_url="http://x/v1"), tmp_path)
     assert line[line.index("--backend") + 1] == "openai" and line[line.index("--base-url") + 1] == "http://x/v1"
     wanted = Evaluation(tasks=("gsm8k",), device="endpoint", base_url="http://x/v1")
     (tmp_path / lineage.FILE).write_text("{}")
-    line = evaluation.command(wanted, tmp_path, "out/checkpoint-5")  # under its own path, with the lineage of its links
+    line = evaluator.command(wanted, tmp_path, "out/checkpoint-5")  # under its own path, with the lineage of its links
     assert line[line.index("--model") + 1] == "out/checkpoint-5"
     assert line[line.index("--lineage") + 1] == str(tmp_path / lineage.FILE)
-    made = evaluation.Evaluator(wanted, tmp_path)
+    made = evaluator.Evaluator(wanted, tmp_path)
     made.started |= {5, 10}
-    made.done.append(evaluation.Result(5, "checkpoint-5", None, {}, None, "failed"))
+    made.done.append(evaluator.Result(5, "checkpoint-5", None, {}, None, "failed"))
     assert made.held() == {str(tmp_path / "checkpoint-10")}  # until the server has answered for it
     for step in (5, 10, 15, 20):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / lineage.FILE).write_text("{}")
     resume.rotate(tmp_path, 1, None, made.held())
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
-    line = evaluation.command(Evaluation(tasks=("gsm8k",)), tmp_path, "out/checkpoint-5")
+    line = evaluator.command(Evaluation(tasks=("gsm8k",)), tmp_path, "out/checkpoint-5")
     assert line[line.index("--model") + 1] == str(tmp_path)
-    assert evaluation.devices(Evaluation(device=1)) == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert evaluation.devices(Evaluation(device="same")) == {}
+    assert evaluator.devices(Evaluation(device=1)) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert evaluator.devices(Evaluation(device="same")) == {}

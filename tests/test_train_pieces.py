@@ -12,8 +12,10 @@ from rlvr_fixture import Coin, make_models, make_rlvr, prompt_rows, rlvr_trainer
 from train_fixture import make_recipe, need_trl, pair_rows, refused, write_rows
 
 from olmes_suite.errors import UsageError
-from train_plugins import encoding, reference_logprobs, stages
-from train_plugins.run import configuration, prepare, trainer_arguments
+from train_plugins.data import encoding
+from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.stages import registry
+from train_plugins.trainers import reference_logprobs
 
 need_trl()
 
@@ -22,7 +24,7 @@ DROPOUT = 0.5
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("train_plugins.rollouts.Verifiers", Coin)
+    monkeypatch.setattr("train_plugins.rl.rollouts.Verifiers", Coin)
     make_models(tmp_path)
     return tmp_path
 
@@ -37,7 +39,7 @@ def test_the_first_pass_over_a_rollout_sees_the_networks_that_sampled(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Policy, reference and value model have dropout in their attention, which Llama keeps as a number."""
-    from train_plugins.ppo import Ppo
+    from train_plugins.rl.ppo import Ppo
 
     for name in ("tiny", "reward"):
         change(folder / name / "config.json", attention_dropout=DROPOUT)
@@ -69,7 +71,7 @@ def test_the_first_pass_over_a_rollout_sees_the_networks_that_sampled(
 def test_layers_of_dropout_are_switched_off_too() -> None:
     import torch
 
-    from train_plugins import dropout
+    from train_plugins.trainers import dropout
 
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5), torch.nn.AlphaDropout(0.5)).train()
     dropout.switch_off(model)
@@ -86,8 +88,8 @@ def test_a_reward_is_read_at_the_end_of_text_whatever_the_tokenizer_pads_with(fo
     change(tiny / "tokenizer_config.json", pad_token=tokens["eos_token"] if pad else None)
     change(tiny / "config.json", pad_token_id=None)
     rows = write_rows(folder / "pairs.jsonl", pair_rows(4))
-    wanted, arguments = trainer_arguments(stages.find("rm"), make_recipe("rm", folder, rows, rm={"fresh_head": True}))
-    stage = stages.find("rm")
+    wanted, arguments = trainer_arguments(registry.find("rm"), make_recipe("rm", folder, rows, rm={"fresh_head": True}))
+    stage = registry.find("rm")
     ready = prepare(stage, wanted, arguments)
     trainer = stage.trainer(wanted, configuration(stage.config(wanted), arguments, wanted), ready.encoded.rows,
                             ready.tokenizer)  # fmt: skip
@@ -131,7 +133,7 @@ def test_the_first_process_says_for_all_whether_the_reference_is_cached(
     """The second process, on another machine: what lies in its own cache, or does not, must not count."""
     from datasets import Dataset
 
-    from train_plugins import preference_trainer
+    from train_plugins.trainers import preference
 
     def no_look(*_: Any) -> Any:
         raise AssertionError("a process beside the first has looked into its own cache")
@@ -145,11 +147,11 @@ def test_the_first_process_says_for_all_whether_the_reference_is_cached(
 
     monkeypatch.setattr(reference_logprobs, "read", no_look)
     monkeypatch.setattr(reference_logprobs, "write", no_look)
-    monkeypatch.setattr(preference_trainer, "broadcast_object_list", from_the_first)
+    monkeypatch.setattr(preference, "broadcast_object_list", from_the_first)
     second = SimpleNamespace(
         model=None, keys=SimpleNamespace(loss="dpo"), accelerator=SimpleNamespace(is_main_process=False),
         args=SimpleNamespace(bf16=False, fp16=False), _precompute_model_hash="x", _reference=lambda *_: computed,
     )  # fmt: skip
     rows = Dataset.from_list([{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}] * 2)
-    found = preference_trainer.PreferenceTrainer._precompute_ref_logps(second, rows, "train", 1)
+    found = preference.PreferenceTrainer._precompute_ref_logps(second, rows, "train", 1)
     assert {column: list(found[column]) for column in reference_logprobs.COLUMNS} == (columns if known else computed)

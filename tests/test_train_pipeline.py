@@ -15,7 +15,8 @@ from models_fixture import make_tiny_model
 from train_fixture import need_trl, pair_rows, refused, sft_rows, write_rows
 
 from olmes_suite.errors import ModelError, UsageError
-from train_plugins import evaluation, lineage, pipeline, pipeline_run
+from train_plugins.checkpoints import evaluator, lineage
+from train_plugins.running import pipeline_file, run_pipeline
 
 TRAINER = {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1,
            "max_length": 256, "gradient_checkpointing": False}  # fmt: skip
@@ -48,9 +49,9 @@ def whole(**changes: Any) -> dict[str, Any]:
     return {"runs": "runs", "output": "out", "stages": listed, **changes}
 
 
-def load(data: dict[str, Any], *changes: str) -> pipeline.Pipeline:
+def load(data: dict[str, Any], *changes: str) -> pipeline_file.Pipeline:
     Path("pipeline.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
-    return pipeline.load(Path("pipeline.yaml"), changes)
+    return pipeline_file.load(Path("pipeline.yaml"), changes)
 
 
 def test_each_stage_starts_where_the_last_model_ended(folder: Path) -> None:
@@ -121,26 +122,26 @@ def test_a_value_model_is_a_stage_or_a_checkpoint(folder: Path) -> None:
 def test_the_trainers_arguments_are_checked_too(folder: Path) -> None:
     need_trl()
     data = worse(2, trainer={**TRAINER, "learning_rat": 1})
-    refused(lambda: pipeline_run.check(load(data)), "stage 'second': .*did you mean 'learning_rate'", UsageError)
-    lines = "\n".join(pipeline_run.dry_run(load(whole(final={"suite": "unseen"}))))
+    refused(lambda: run_pipeline.check(load(data)), "stage 'second': .*did you mean 'learning_rate'", UsageError)
+    lines = "\n".join(run_pipeline.dry_run(load(whole(final={"suite": "unseen"}))))
     assert "# stage second: dpo from out/first to out/second" in lines
     assert "# at the end, once: unseen on out/second" in lines
     assert not (folder / "out").exists()
     data = whole()
     prompts = {"data": [{"path": "sft.jsonl"}], "rlvr": {"value_model": "reward"}, "trainer": {}}
     data["stages"].append({"name": "third", "kind": "rlvr", "recipe": stage("rlvr", **prompts)})
-    assert pipeline_run.check(load(data))[-1].recipe.own.value_model == "out/reward"
+    assert run_pipeline.check(load(data))[-1].recipe.own.value_model == "out/reward"
 
 
 def stopped_before_training(
-    found: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch, trained: int
+    found: pipeline_file.Pipeline, monkeypatch: pytest.MonkeyPatch, trained: int
 ) -> list[tuple[str, bool]]:
     """(model, whether it was there) of the evaluations of a pipeline that ends before so many stages are trained."""
     looks: list[tuple[str, bool]] = []
 
-    def look(wanted: Any, model: str) -> evaluation.Result:
+    def look(wanted: Any, model: str) -> evaluator.Result:
         looks.append((model, Path(model).exists()))
-        return evaluation.Result(0, model, f"runs/{len(looks)}", {}, None)
+        return evaluator.Result(0, model, f"runs/{len(looks)}", {}, None)
 
     def train(one: Any, *_: Any) -> None:
         if len(list(Path("out").glob("*/trained"))) == trained:
@@ -149,11 +150,11 @@ def stopped_before_training(
         (one.output / "trained").touch()
         (one.output / lineage.FILE).write_text('{"step": 2}')
 
-    monkeypatch.setattr(pipeline_run, "check", lambda found: list(found.stages))
-    monkeypatch.setattr(pipeline_run, "evaluate", look)
-    monkeypatch.setattr(pipeline_run, "_train", train)
+    monkeypatch.setattr(run_pipeline, "check", lambda found: list(found.stages))
+    monkeypatch.setattr(run_pipeline, "evaluate", look)
+    monkeypatch.setattr(run_pipeline, "_train", train)
     with pytest.raises(KeyboardInterrupt):
-        pipeline_run.run(found)
+        run_pipeline.run(found)
     return looks
 
 
@@ -171,21 +172,21 @@ def test_the_base_is_evaluated_and_what_a_stage_with_eval_starts_from(
 def test_the_final_look_is_at_the_weights_that_are_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 
-    def look(wanted: Any, model: str) -> evaluation.Result:
+    def look(wanted: Any, model: str) -> evaluator.Result:
         looks.append(model)
-        return evaluation.Result(0, model, "runs/one", {"tulu3_gpqa": 0.5}, 0.5)
+        return evaluator.Result(0, model, "runs/one", {"tulu3_gpqa": 0.5}, 0.5)
 
-    monkeypatch.setattr(pipeline_run, "evaluate", look)
+    monkeypatch.setattr(run_pipeline, "evaluate", look)
     found = load(whole(final={"tasks": ["gpqa"]}))
     shutil.copytree("tiny", "out/second")
     for _ in range(2):
-        said = pipeline_run._final(found)
+        said = run_pipeline._final(found)
         assert said is not None and said.average == 0.5
     assert looks == ["out/second"]
     make_tiny_model(Path("out/second"), seed=3)  # the stage was trained anew
-    refused(lambda: pipeline_run._final(found), "taken at other weights", UsageError)
+    refused(lambda: run_pipeline._final(found), "taken at other weights", UsageError)
     Path("out/final.json").write_text(json.dumps({**asdict(said), "checkpoint": "out/second"}))
-    refused(lambda: pipeline_run._final(found), "taken at other weights", UsageError)
+    refused(lambda: run_pipeline._final(found), "taken at other weights", UsageError)
     assert looks == ["out/second"]
 
 

@@ -13,7 +13,8 @@ from processes import FSDP, work
 from train_fixture import need_trl, pair_rows, refused, sft_rows, write_rows
 
 from olmes_suite.errors import UsageError
-from train_plugins import launch, lineage
+from train_plugins.checkpoints import lineage
+from train_plugins.running import launch
 
 need_trl()
 pytestmark = pytest.mark.long

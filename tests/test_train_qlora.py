@@ -9,9 +9,10 @@ import pytest
 from models_fixture import make_tiny_model
 from train_fixture import losses, make_recipe, need_trl, pair_rows, sft_rows, weights, write_rows
 
-from olmes_suite.models.checkpoint import check_folder
-from train_plugins import lora, stages
-from train_plugins.run import configuration, prepare, run, trainer_arguments
+from olmes_suite.models.local.checkpoint import check_folder
+from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.stages import registry
+from train_plugins.trainers import lora
 
 need_trl()
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install bitsandbytes")
@@ -39,7 +40,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_stage_trains_and_merges_into_the_base(
     tmp_path: Path, kind: str, bits: int, recwarn: pytest.WarningsRecorder
 ) -> None:
-    out = run(stages.find(kind), recipe_of(tmp_path, kind, bits, num_train_epochs=4))
+    out = run(registry.find(kind), recipe_of(tmp_path, kind, bits, num_train_epochs=4))
     check_folder(out)
     base, whole = weights(tmp_path / "tiny"), weights(out)
     moved = {name.split(".")[-2] for name in base.keys() & whole.keys() if bool((base[name] != whole[name]).any())}
@@ -54,7 +55,7 @@ def test_gradients_in_four_bits_are_those_of_the_unpacked_weights(tmp_path: Path
     import torch
     from bitsandbytes.functional import dequantize_4bit
 
-    stage = stages.find("dpo")
+    stage = registry.find("dpo")
     wanted, arguments = trainer_arguments(stage, recipe_of(tmp_path, "dpo", 4))
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(wanted), arguments, wanted)

@@ -13,8 +13,10 @@ from helpers import environment, olmes, one_line_error
 from train_fixture import chat, need_trl, refused, write_rows
 
 from olmes_suite.errors import DataError, UsageError
-from train_plugins import plan, recipe, resume, stages
-from train_plugins.messages import conversation, preference
+from train_plugins.checkpoints import resume
+from train_plugins.config import recipe
+from train_plugins.data.messages import conversation, preference
+from train_plugins.stages import plan, registry
 
 MINIMAL: dict[str, Any] = {"model": "tiny", "output": "out", "data": [{"path": "a.jsonl"}]}
 
@@ -22,14 +24,14 @@ MINIMAL: dict[str, Any] = {"model": "tiny", "output": "out", "data": [{"path": "
 def load(folder: Path, kind: str = "sft", changes: tuple[str, ...] = (), **keys: Any) -> recipe.Recipe:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump({**MINIMAL, **keys}))
-    return recipe.load(file, kind, stages.find(kind).own, stages.names(), changes)
+    return recipe.load(file, kind, registry.find(kind).own, registry.names(), changes)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
 def test_shipped_recipes_are_whole(name: str) -> None:
     kind = name.split("_")[1]
     stage = "rlvr" if kind == "grpo" else kind
-    found = recipe.load(Path(name), stage, stages.find(stage).own, stages.names())
+    found = recipe.load(Path(name), stage, registry.find(stage).own, registry.names())
     assert found.chat_template == "tulu" and found.decontam is not None and found.eval is None
     if kind in ("rlvr", "grpo"):
         return
@@ -47,7 +49,7 @@ def test_shipped_recipes_are_whole(name: str) -> None:
 )  # fmt: skip
 def test_shipped_recipes_have_the_papers_learning_rates(name: str, rate: float) -> None:
     kind = name.split("_")[0]
-    found = recipe.load(Path(f"tulu3_{name}"), kind, stages.find(kind).own, stages.names())
+    found = recipe.load(Path(f"tulu3_{name}"), kind, registry.find(kind).own, registry.names())
     assert found.trainer["learning_rate"] == rate
     if kind == "dpo":
         assert (found.own.loss, found.own.beta) == ("dpo_norm", 5.0)
@@ -65,7 +67,7 @@ def test_shipped_recipes_have_the_papers_learning_rates(name: str, rate: float) 
 def test_shipped_recipes_of_rlvr_have_the_published_numbers(
     name: str, rate: float, beta: float, batch: int, algorithm: str, unended: float | None
 ) -> None:
-    found = recipe.load(Path(name), "rlvr", stages.find("rlvr").own, stages.names())
+    found = recipe.load(Path(name), "rlvr", registry.find("rlvr").own, registry.names())
     assert (found.trainer["learning_rate"], found.own.beta, found.batch_size) == (rate, beta, batch)
     assert (found.own.algorithm, found.own.no_eos_penalty, found.own.reward) == (algorithm, unended, 10.0)
     assert found.trainer["num_iterations"] == (4 if algorithm == "ppo" else 1)
@@ -83,9 +85,9 @@ def test_what_the_paper_counts_in_rollouts_is_so_many_steps(
     name: str, seed: int, updates: int, rollout: int, each: int, last: int | None
 ) -> None:
     """`updates` of the weights for a rollout of `rollout` responses, a checkpoint after `each` rollouts."""
-    from train_plugins.rlvr import plan_rollouts
+    from train_plugins.stages.rlvr import plan_rollouts
 
-    found = recipe.load(Path(name), "rlvr", stages.find("rlvr").own, stages.names())
+    found = recipe.load(Path(name), "rlvr", registry.find("rlvr").own, registry.names())
     given = {**found.trainer, "gradient_accumulation_steps": found.batch_size}
     assert (found.seed, int(given["save_steps"])) == (seed, each * updates)
     one = plan_rollouts(30_000, 30_000, {**given, "max_steps": updates, "max_completion_length": 1}, 1)
@@ -100,8 +102,8 @@ def test_the_learning_rate_of_405b_falls_as_the_commands(tmp_path: Path) -> None
     import torch
     from transformers import get_scheduler
 
-    found = recipe.load(Path("tulu3_rlvr_405b"), "rlvr", stages.find("rlvr").own, stages.names())
-    given = recipe.check_trainer(found.trainer, stages.find("rlvr").config(found), "recipe")
+    found = recipe.load(Path("tulu3_rlvr_405b"), "rlvr", registry.find("rlvr").own, registry.names())
+    given = recipe.check_trainer(found.trainer, registry.find("rlvr").config(found), "recipe")
     assert 400_000 // 1856 * 4 == 860
     rates = []
     for kind, steps, more in (
@@ -120,7 +122,7 @@ def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
     assert found.trainer == {"learning_rate": "5e-6"}  # typed when the trainer's class is known
     assert (found.data[0].limit, found.own.loss, found.final) == (10, "mean", True)
     assert found.eval is not None and found.eval.tasks == ("gsm8k",)
-    assert recipe.load(tmp_path / "recipe.yaml", "sft", stages.find("sft").own, (), (), Path("b")).output == "b"
+    assert recipe.load(tmp_path / "recipe.yaml", "sft", registry.find("sft").own, (), (), Path("b")).output == "b"
     for change, said in (
         ("seed", "expected key=value"),
         ("data.3.limit=1", "'3' is no entry of a list of 1"),
@@ -186,7 +188,7 @@ def test_a_gate_would_show_the_unseen_suite_to_the_parent(tmp_path: Path) -> Non
 
 def test_trainer_arguments_are_the_trainers_own(tmp_path: Path) -> None:
     need_trl()
-    config = stages.find("sft").config()
+    config = registry.find("sft").config()
     checked = recipe.check_trainer({"learning_rate": "5e-6", "max_length": None, "bf16": True}, config, "r")
     assert checked == {"learning_rate": 5e-6, "max_length": None, "bf16": True}
     for arguments, said in (

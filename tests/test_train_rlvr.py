@@ -12,8 +12,8 @@ from test_train_sft import StopAfter
 from train_fixture import need_trl, refused, weights
 
 from olmes_suite.errors import StageRefused, UsageError
-from train_plugins import lineage
-from train_plugins.value_model import WRAPPED
+from train_plugins.checkpoints import lineage
+from train_plugins.rl.value_model import WRAPPED
 
 need_trl()
 pytestmark = pytest.mark.long

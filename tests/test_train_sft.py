@@ -13,8 +13,10 @@ from train_fixture import chat, losses, make_recipe, need_trl, refused, sft_rows
 from olmes_suite.errors import DataError, ModelError, OlmesError, RunLocked, StageRefused, StorageError, UsageError
 from olmes_suite.hooks import Stage, StageData, hookimpl
 from olmes_suite.runs.ledger import lineage_name, read_lineage
-from train_plugins import encoding, lineage, resume, stages
-from train_plugins.run import configuration, prepare, run, trainer_arguments
+from train_plugins.checkpoints import lineage, resume
+from train_plugins.data import encoding
+from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.stages import registry
 
 need_trl()
 pytestmark = pytest.mark.long
@@ -29,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def train(folder: Path, rows: list[dict[str, Any]], go_on: bool = False, plugins: Any = (), **keys: Any) -> Path:
     data = write_rows(folder / "rows.jsonl", rows)
-    return run(stages.find("sft"), make_recipe("sft", folder, data, **keys), go_on, plugins)
+    return run(registry.find("sft"), make_recipe("sft", folder, data, **keys), go_on, plugins)
 
 
 def first_gradient(
@@ -42,7 +44,7 @@ def first_gradient(
     settings = {"per_device_train_batch_size": each, "gradient_accumulation_steps": passes, "max_steps": 1,
                 "packing": packing, "max_grad_norm": 0.0}  # fmt: skip
     wanted = make_recipe("sft", folder, data, sft={"loss": loss}, trainer=settings, output=str(folder / f"g{each}"))
-    stage = stages.find("sft")
+    stage = registry.find("sft")
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(), arguments, wanted)

@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT
 
 from olmes_suite.errors import UsageError
-from train_plugins.verifiers import Call, VerifierFailed, Verifiers, names, register
+from train_plugins.verifiers import Call, VerifierFailed, Verifiers, names, registry
 
 MINE = """
 import os, sys, time
@@ -74,9 +74,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "entry_points.txt").write_text("[olmes.verifiers]\n" + "\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    register._check.cache_clear()
+    registry._check.cache_clear()
     yield
-    register._check.cache_clear()
+    registry._check.cache_clear()
 
 
 def one(verifiers: Verifiers, name: str, response: str, truth: object, **row: object) -> float | None:

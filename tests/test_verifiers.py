@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from olmes_suite import registry
-from olmes_suite.data import DataSource
 from olmes_suite.errors import MissingData, UsageError
-from olmes_suite.lmeval import SuiteTask
-from olmes_suite.tasks import catalog
+from olmes_suite.tasks import catalog, index
+from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
+from olmes_suite.tasks.task import SuiteTask
 from train_plugins.verifiers import Call, VerifierFailed, Verifiers
-from train_plugins.verifiers.func_names import _TABLE
 from train_plugins.verifiers.programs import program
+from train_plugins.verifiers.tulu3_constraints import _TABLE
 
 ALL = ("gsm8k", "math", "ifeval", "ifeval_fraction", "ifeval_strict", "string")
 LEFT_OUT = ("sleeps", "loop", "equal to everything")
@@ -53,7 +52,7 @@ def failure(verifiers: Verifiers, name: str, truth: object, response: str = "3",
 
 
 def loaded(name: str, source: DataSource | None = None) -> SuiteTask:
-    return load_task(registry.task_file(catalog.find(name)), source or DataSource(sample=True))
+    return load_task(index.task_file(catalog.find(name)), source or DataSource(sample=True))
 
 
 def call_of(task: str, doc: dict, response: str) -> tuple[str, Call]:

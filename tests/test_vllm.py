@@ -29,8 +29,8 @@ from models_fixture import (
 from test_workers_runs import children, only_run, wait_for
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models import vllm_engine
 from olmes_suite.models.factory import make_backend
+from olmes_suite.models.vllm import engine as vllm_engine
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm makes an environment that has it")
 pytestmark = pytest.mark.vllm

@@ -12,12 +12,12 @@ import pytest
 from models_fixture import PROMPTS, STOPS, answers, choice, generation, make_tiny_model, one_line
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
-from olmes_suite.models import vllm_engine
-from olmes_suite.models.decoding import RowStop
 from olmes_suite.models.factory import make_backend
-from olmes_suite.models.jobs import Choice, Row
+from olmes_suite.models.hf.decoding import RowStop
+from olmes_suite.models.local.jobs import Choice, Row
 from olmes_suite.models.model_args import parse
-from olmes_suite.models.vllm_asks import Outcome, RankAsk, TextAsk
+from olmes_suite.models.vllm import engine
+from olmes_suite.models.vllm.requests import Outcome, RankAsk, TextAsk
 
 
 class FakeEngine:
@@ -39,7 +39,7 @@ class FakeEngine:
 
     def step(self) -> list[tuple[int, Outcome]]:
         if self.breaks_after == 0:
-            raise vllm_engine.BrokenDown("broken")
+            raise engine.BrokenDown("broken")
         self.breaks_after = None if self.breaks_after is None else self.breaks_after - 1
         return [(number, self._answer(self.open.pop(number))) for number in sorted(self.open)[-3:]]
 
@@ -95,9 +95,9 @@ def engines(hf: Any, monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
         started[-1].arguments = arguments  # type: ignore[attr-defined]
         return started[-1]
 
-    monkeypatch.setattr(vllm_engine, "check_installed", lambda: None)
-    monkeypatch.setattr(vllm_engine, "installed_version", lambda: "0")
-    monkeypatch.setattr(vllm_engine, "start", start)
+    monkeypatch.setattr(engine, "check_installed", lambda: None)
+    monkeypatch.setattr(engine, "installed_version", lambda: "0")
+    monkeypatch.setattr(engine, "start", start)
     return started
 
 
@@ -250,7 +250,7 @@ class TestBadInput:
     """One line each."""
 
     def test_without_vllm_the_extra_is_named(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(vllm_engine, "find_spec", lambda name: None)
+        monkeypatch.setattr(engine, "find_spec", lambda name: None)
         one_line(lambda: make_backend("vllm", str(tiny)), r"pip install 'olmes-suite\[vllm\]'", UsageError)
 
     @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ UNTOLD = RuntimeError("Engine core initialization failed. See root cause above. 
 def test_why_an_engine_did_not_start(error: Exception, log: str, told: str) -> None:
     import re
 
-    found = vllm_engine.explain(error, log)
+    found = engine.explain(error, log)
     assert re.search(told, found)
     assert "\n" not in found
 

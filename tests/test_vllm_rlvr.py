@@ -14,7 +14,7 @@ from helpers import ROOT, environment, olmes, one_line_error, write_gsm8k
 from rlvr_fixture import history, make_models, make_rlvr, prompt_rows
 from train_fixture import weights
 
-from train_plugins import lineage
+from train_plugins.checkpoints import lineage
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm makes an environment that has it")
 pytestmark = pytest.mark.vllm

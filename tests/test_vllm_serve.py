@@ -18,7 +18,7 @@ import requests
 from models_fixture import PROMPTS, STOPS, answers, choice, generation, make_tiny_model
 
 from olmes_suite.models.factory import make_backend
-from olmes_suite.models.openai import OpenAIBackend
+from olmes_suite.models.openai.backend import OpenAIBackend
 from olmes_suite.records import Request, Response
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm makes an environment that has it")

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from olmes_suite.paired import Difference, Pairs, compare, drop_p
-from train_plugins import training_table
-from train_plugins.evaluation import Result
-from train_plugins.overoptimisation import ALPHA, allowed, judge, rose
-from train_plugins.training_table import Evaluated, joined, log_line, table
-from train_plugins.watching import Watching, read_history
+from olmes_suite.comparison.paired_tests import Difference, Pairs, compare, drop_p
+from train_plugins.checkpoints.evaluator import Result
+from train_plugins.rl import reward_table
+from train_plugins.rl.overoptimisation import ALPHA, allowed, judge, rose
+from train_plugins.rl.reward_history import Watching, read_history
+from train_plugins.rl.reward_table import Evaluated, joined, log_line, table
 
 
 def fall(points: float, p: float) -> Difference:
@@ -149,7 +149,7 @@ def log(watching: Watching, step: int, **metrics: float) -> None:
 def test_a_training_is_recorded_and_warned_of_once(tmp_path, monkeypatch):
     right = np.arange(200) < 120
     runs = {"a": scores_of(right), "b": scores_of(right & (np.arange(200) >= 60)), "c": scores_of(np.zeros(200, bool))}
-    monkeypatch.setattr("train_plugins.watching.read_run", lambda path: runs[path.name])
+    monkeypatch.setattr("train_plugins.rl.reward_history.read_run", lambda path: runs[path.name])
     said: list[str] = []
     watching = Watching(tmp_path, every=10, say=said.append)
     watching.on_train_begin(None, state(0), None)
@@ -208,4 +208,4 @@ def test_an_evaluation_that_cannot_be_read_stops_nothing(tmp_path):
 
 
 def test_shown_metrics_have_headings():
-    assert set(training_table.SHOWN) == {"verified", "kl", "length", "eos_rate", "no_signal"}
+    assert set(reward_table.SHOWN) == {"verified", "kl", "length", "eos_rate", "no_signal"}

@@ -19,17 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
-from olmes_suite.models.mock import MockBackend
+from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.records import Request, Response
-from olmes_suite.workers.board import MOST_DEATHS, Board
-from olmes_suite.workers.bundles import Bundles
+from olmes_suite.workers.base import WorkersDead
+from olmes_suite.workers.bundling import Bundles
 from olmes_suite.workers.engine import Engine, Recipe
+from olmes_suite.workers.factory import Crew, check, group_size, open_fleet
 from olmes_suite.workers.fleet import Fleet
-from olmes_suite.workers.open import Crew, check, group_size, open_fleet
-from olmes_suite.workers.places import assign, gpus, listed_gpus, threads
+from olmes_suite.workers.placement import assign, gpus, listed_gpus, threads
 from olmes_suite.workers.process import ProcessWorker
+from olmes_suite.workers.scheduler import MOST_DEATHS, Board
 from olmes_suite.workers.side_by_side import side_by_side
-from olmes_suite.workers.worker import WorkersDead
 
 
 def asks(number: int, samples: int = 1) -> list[Request]:
@@ -167,7 +167,7 @@ class TestPlaces:
     def test_the_memory_is_shared_by_engines_on_a_processor(self, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         made = []
-        monkeypatch.setattr("olmes_suite.workers.open.Fleet", lambda makers, *_: made.append(makers[0].args[0]))
+        monkeypatch.setattr("olmes_suite.workers.factory.Fleet", lambda makers, *_: made.append(makers[0].args[0]))
         for count, more in ((2, {}), (4, {}), (4, {"gpu_memory_utilization": 0.1})):
             open_fleet(Crew(workers=count), "vllm", "m", {"model_args": more}, print)
         assert [one.options["model_args"] for one in made] == [
@@ -404,7 +404,8 @@ class TestProcesses:
         begun = tmp_path / "begun"
         program = (
             "import signal, sys, time; from pathlib import Path\n"
-            "from olmes_suite.runs.ahead import Ahead; from olmes_suite.workers.open import Crew, open_fleet\n"
+            "from olmes_suite.evaluation.background_load import Ahead\n"
+            "from olmes_suite.workers.factory import Crew, open_fleet\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             f"made = Ahead(lambda: open_fleet(Crew(2), 'slow', 'load=600,begun={begun}', {{}}, print), True)\n"
             f"while len(list(Path({str(tmp_path)!r}).glob('begun-*'))) < 2: time.sleep(0.01)\n"
@@ -438,7 +439,7 @@ class TestProcesses:
 def shares_of(monkeypatch, workers, options):
     """What each worker may have under way, of a crew that is not started."""
     seen = []
-    monkeypatch.setattr("olmes_suite.workers.open.Fleet", lambda makers, kind, tell: seen.extend(makers))
+    monkeypatch.setattr("olmes_suite.workers.factory.Fleet", lambda makers, kind, tell: seen.extend(makers))
     open_fleet(Crew(workers=workers), "openai", "m", {**options, "base_url": "http://x"}, print)
     return [make.args[0].options["concurrency"] for make in seen]
 
@@ -453,8 +454,8 @@ def test_the_servers_requests_under_way_are_shared_out_whole(monkeypatch):
 
 def test_what_ray_has_room_for_is_no_more_than_may_be_under_way(monkeypatch):
     seen = []
-    monkeypatch.setattr("olmes_suite.workers.actors.connect", lambda *_: (8, 0, lambda: None))
-    monkeypatch.setattr("olmes_suite.workers.open.Fleet", lambda makers, *_, **__: seen.extend(makers))
+    monkeypatch.setattr("olmes_suite.workers.ray_actors.connect", lambda *_: (8, 0, lambda: None))
+    monkeypatch.setattr("olmes_suite.workers.factory.Fleet", lambda makers, *_, **__: seen.extend(makers))
     open_fleet(Crew(ray="local"), "openai", "m", {"concurrency": 3, "base_url": "http://x"}, print)
     assert [(make.args[0].options["concurrency"], make.args[2]) for make in seen] == [(1, 3)] * 3
     with pytest.raises(UsageError, match="--workers 8"):

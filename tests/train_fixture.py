@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from olmes_suite.errors import OlmesError
-from train_plugins import recipe, stages
+from train_plugins.config import recipe
+from train_plugins.stages import registry
 
 WORDS = ["red", "green", "blue", "seven", "eggs", "clock", "stairs", "hall", "hen", "school"]
 
@@ -64,7 +65,7 @@ def make_recipe(kind: str, folder: Path, rows: Path, **keys: Any) -> recipe.Reci
              "data": keys.pop("files", [{"path": str(rows)}]), "trainer": trainer, **keys}  # fmt: skip
     file = folder / f"{kind}.yaml"
     file.write_text(yaml.safe_dump(whole), encoding="utf-8")
-    return recipe.load(file, kind, stages.find(kind).own, stages.names())
+    return recipe.load(file, kind, registry.find(kind).own, registry.names())
 
 
 def refused(action: Any, match: str, kind: type[OlmesError] = OlmesError) -> None:

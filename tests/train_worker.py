@@ -13,8 +13,9 @@ import torch
 from gradients import Keep, fsdp_on_cpu
 from train_fixture import make_recipe
 
-from train_plugins import distributed, stages
-from train_plugins.run import configuration, prepare, trainer_arguments
+from train_plugins import distributed
+from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.stages import registry
 
 KINDS: dict[str, dict[str, Any]] = {"sft": {}, "dpo": {}, "rm": {"rm": {"fresh_head": True}}}
 
@@ -29,7 +30,7 @@ def train(kind: str, folder: Path, sharded: bool) -> dict[str, Any]:
     own.mkdir(exist_ok=True)
     keys = {"model": str(folder / "tiny"), "output": str(folder / f"out-{kind}-{world}-{sharded}"), **KINDS[kind]}
     wanted = make_recipe(kind, own, rows, batch_size=4, trainer=settings, **keys)
-    stage = stages.find(kind)
+    stage = registry.find(kind)
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(), arguments, wanted)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from train_plugins.launch import Launch
+    from train_plugins.running.launch import Launch
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -45,7 +45,7 @@ def train(
 
     Exit status: 0 done, 1 refused (contamination, a gate, a loss that is not a number), 2 wrong usage, 130 interrupted.
     """
-    from train_plugins import launch
+    from train_plugins.running import launch
 
     started = launch.read(launcher, num_processes, launch_config)
     if stage == PIPELINE:
@@ -61,18 +61,18 @@ def train(
 
 
 def _stage(stage: str, file: Path, changes: list[str], output: Path | None, resume: bool, dry_run: bool) -> int:
-    from train_plugins import recipe as recipes
-    from train_plugins import stages
+    from train_plugins.config import recipe as recipes
+    from train_plugins.stages import registry
 
-    found = stages.find(stage)
-    wanted = recipes.load(file, found.name, found.own, stages.names(), changes, output)
+    found = registry.find(stage)
+    wanted = recipes.load(file, found.name, found.own, registry.names(), changes, output)
     if dry_run:
-        from train_plugins.run import dry_run as planned
+        from train_plugins.running.train_stage import dry_run as planned
 
         print("\n".join(planned(found, wanted)))
         return 0
     from train_plugins.distributed import is_main
-    from train_plugins.run import run
+    from train_plugins.running.train_stage import run
 
     done = run(found, wanted, resume)
     if is_main():
@@ -81,11 +81,11 @@ def _stage(stage: str, file: Path, changes: list[str], output: Path | None, resu
 
 
 def _pipeline(file: Path, changes: list[str], dry_run: bool, started: Launch | None) -> int:
-    from train_plugins import pipeline, pipeline_run
+    from train_plugins.running import pipeline_file, run_pipeline
 
-    found = pipeline.load(file, changes)
+    found = pipeline_file.load(file, changes)
     if dry_run:
-        print("\n".join(pipeline_run.dry_run(found)))
+        print("\n".join(run_pipeline.dry_run(found)))
     else:
-        pipeline_run.run(found, started.options() if started else ())
+        run_pipeline.run(found, started.options() if started else ())
     return 0

@@ -30,7 +30,7 @@ def callback() -> None:
 @app.command()
 def show(folder: Folder, as_json: Json = False) -> int:
     """List the models in a cache, the one used last first."""
-    from olmes_suite.response_cache import ResponseCache
+    from olmes_suite.models.cache.store import ResponseCache
 
     with closing(ResponseCache(folder, create=False)) as cache:
         found = cache.holdings()
@@ -50,13 +50,13 @@ def prune(
     folder: Folder, model: Model = None, older_than: Days = None, task: Task = None, everything: All = False
 ) -> int:
     """Delete responses: those that match all that is given. A run that is under way goes on."""
-    from olmes_suite import registry
     from olmes_suite.errors import UsageError
-    from olmes_suite.response_cache import ResponseCache
+    from olmes_suite.models.cache.store import ResponseCache
+    from olmes_suite.tasks import index
 
     if model is None and older_than is None and task is None and not everything:
         raise UsageError("say what to delete: --model, --older-than, --task, or --all")
-    name = None if task is None else task if task.startswith(registry.PREFIX) else registry.PREFIX + task
+    name = None if task is None else task if task.startswith(index.PREFIX) else index.PREFIX + task
     before = None if older_than is None else time.time() - 86400 * older_than
     with closing(ResponseCache(folder, create=False)) as cache:
         print(f"{cache.prune(model, before, name)} responses deleted")

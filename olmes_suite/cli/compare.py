@@ -12,7 +12,7 @@ import typer
 from olmes_suite.cli.options import Json, Runs
 
 if TYPE_CHECKING:
-    from olmes_suite.compare import Comparison
+    from olmes_suite.comparison.compare import Comparison
     from olmes_suite.runs.scores import RunScores
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -36,7 +36,7 @@ def compare(
 
     Exit status: 0, 2 wrong usage, 4 some tasks do not compare (prompt, data, scorer or settings differ).
     """
-    from olmes_suite import compare as comparing
+    from olmes_suite.comparison import compare as comparing
     from olmes_suite.errors import NotComparable, UsageError
     from olmes_suite.runs.locate import load
     from olmes_suite.runs.scores import by_subtask
@@ -57,7 +57,7 @@ def compare(
     if as_json:
         _print_json(found, changed if flips else None)
     elif markdown:
-        from olmes_suite.reports import compare_markdown
+        from olmes_suite.comparison.reports import compare_markdown
 
         print("\n".join(map(compare_markdown, found)), end="")
     else:
@@ -76,7 +76,7 @@ def _only(run: RunScores, names: list[str]) -> RunScores:
     from dataclasses import replace
 
     from olmes_suite.errors import UsageError
-    from olmes_suite.registry import full_name, nearest
+    from olmes_suite.tasks.index import full_name, nearest
 
     if not names:
         return run
@@ -90,8 +90,8 @@ def _only(run: RunScores, names: list[str]) -> RunScores:
 def _flips(
     comparison: Comparison, a: RunScores, b: RunScores, wanted: int, groups: dict[str, str]
 ) -> list[dict[str, Any]]:
-    from olmes_suite.compare import flips
-    from olmes_suite.runs.answers import answers
+    from olmes_suite.comparison.compare import flips
+    from olmes_suite.runs.responses import answers
 
     out = []
     for task in comparison.tasks if wanted else ():
@@ -112,7 +112,7 @@ def _flips(
 
 
 def _print_json(found: list[Comparison], changed: list[list[dict[str, Any]]] | None) -> None:
-    from olmes_suite.compare import as_json
+    from olmes_suite.comparison.compare import as_json
 
     out = [as_json(comparison) for comparison in found]
     for one, flipped in zip(out, changed or [], strict=False):

@@ -12,7 +12,7 @@ import typer
 from olmes_suite.cli.options import DataDirs, Json, source
 
 if TYPE_CHECKING:
-    from olmes_suite.mirror import Verdict
+    from olmes_suite.tasks.mirror import Verdict
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 Suite = Annotated[list[str] | None, typer.Option("--suite", help="Suite; repeatable.")]
@@ -36,7 +36,7 @@ def pull(
 
     What is there already is kept.
     """
-    from olmes_suite.mirror import pull as fetch
+    from olmes_suite.tasks.mirror import pull as fetch
 
     return _report(fetch(_names(suite, task), out, source(data_dir, None)), as_json, good=("pulled", "kept"))
 
@@ -45,7 +45,7 @@ def pull(
 def verify(suite: Suite = None, task: Task = None, data_dir: DataDirs = None, as_json: Json = False) -> int:
     """Check a mirror against the recorded content hashes of the columns that tasks read."""
     from olmes_suite.errors import UsageError
-    from olmes_suite.mirror import verify as compare
+    from olmes_suite.tasks.mirror import verify as compare
 
     where = source(data_dir, None)
     if not where.mirrors:
@@ -54,11 +54,10 @@ def verify(suite: Suite = None, task: Task = None, data_dir: DataDirs = None, as
 
 
 def _names(suite: list[str] | None, task: list[str] | None) -> list[str]:
-    from olmes_suite import registry, suites
-    from olmes_suite.tasks import catalog
+    from olmes_suite.tasks import catalog, index, suites
 
-    named = [entry.task for name in suite or () for entry in suites.load(name).tasks if entry.task in registry.index()]
-    return [*named, *(catalog.find(name).name for name in task or ())] or [entry.name for entry in registry.top_level()]
+    named = [entry.task for name in suite or () for entry in suites.load(name).tasks if entry.task in index.index()]
+    return [*named, *(catalog.find(name).name for name in task or ())] or [entry.name for entry in index.top_level()]
 
 
 def _report(verdicts: Iterable[Verdict], as_json: bool, good: tuple[str, ...]) -> int:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from olmes_suite.registry import PREFIX
-from olmes_suite.runs.evaluate import Finished
-from olmes_suite.runs.floor import beside
+from olmes_suite.evaluation.evaluate import Finished
+from olmes_suite.evaluation.floor import beside
+from olmes_suite.evaluation.plan import NOT_BUILT, TaskPlan
 from olmes_suite.runs.ledger import NO_LOOK
-from olmes_suite.runs.plan import NOT_BUILT, TaskPlan
+from olmes_suite.tasks.index import PREFIX
 
 _PLAIN_SECONDS = 10.0
 
@@ -125,7 +125,7 @@ def print_results(finished: Finished, command: Sequence[str]) -> None:
 
 
 def _table(outcome: Mapping[str, Any], record: Mapping[str, Any], floors: Mapping[str, Any]) -> Any:
-    """The scores by skill; `floors` (see `olmes_suite.runs.floor.beside`) make a column of their own."""
+    """The scores by skill; `floors` (see `olmes_suite.evaluation.floor.beside`) make a column of their own."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -213,8 +213,8 @@ def warnings(outcome: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]
 
 def limited_line(outcome: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """What a limited run can still detect, and what all documents could."""
-    from olmes_suite.sizes import leaf_sizes
     from olmes_suite.stats import detectable_difference
+    from olmes_suite.tasks.sizes import leaf_sizes
 
     start = f"limited to {record['limit']} documents of every leaf task"
     done = [plan["task"] for plan in record["plan"] if "error" not in outcome["tasks"][plan["task"]]]

@@ -64,7 +64,7 @@ def _sandbox() -> str:
     from contextlib import closing
 
     from olmes_suite.errors import MissingData
-    from olmes_suite.tools import Tools
+    from olmes_suite.scoring.tools import Tools
 
     try:
         with closing(Tools()) as tools:
@@ -88,14 +88,14 @@ def _device() -> str:
 
 
 def _data(data_dir: Any) -> dict[str, tuple[int, int]]:
-    from olmes_suite import registry
-    from olmes_suite.data import DataSource, find_split
-    from olmes_suite.mirror import needed
+    from olmes_suite.tasks import index
+    from olmes_suite.tasks.documents import DataSource, find_split
+    from olmes_suite.tasks.mirror import needed
 
     where = source(data_dir, None)
     if not where.mirrors:
         return {}
-    wanted = needed(entry.name for entry in registry.top_level())
+    wanted = needed(entry.name for entry in index.top_level())
     return {
         str(m): (sum(find_split(DataSource((m,)), n.spec, n.split) is not None for n in wanted), len(wanted))
         for m in where.mirrors
@@ -104,7 +104,7 @@ def _data(data_dir: Any) -> dict[str, tuple[int, int]]:
 
 def _scorers() -> dict[str, str]:
     """What scorers read beside a response: "found", or the one line that a run would fail with."""
-    from olmes_suite import resources
+    from olmes_suite.scoring import language_resources
 
-    names = (*resources.NLTK_DATA, *resources.PACKAGES, "spacy_model")
-    return {name: resources.missing(name) or "found" for name in names}
+    names = (*language_resources.NLTK_DATA, *language_resources.PACKAGES, "spacy_model")
+    return {name: language_resources.missing(name) or "found" for name in names}

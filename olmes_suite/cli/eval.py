@@ -6,7 +6,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,15 +29,11 @@ from olmes_suite.cli.options import (
     source,
     tool_options,
 )  # fmt: skip
+from olmes_suite.evaluation.engines import check_cache, check_model, make_backend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from olmes_suite.models.base import Backend
-    from olmes_suite.records import Request
-    from olmes_suite.runs.evaluate import Finished
-    from olmes_suite.runs.plan import Options
-    from olmes_suite.workers.open import Crew
+    from olmes_suite.evaluation.evaluate import Finished
+    from olmes_suite.evaluation.plan import Options
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -95,13 +91,13 @@ def evaluate(
     over an unfinished run continues it.
     """
     from olmes_suite.cli import display
+    from olmes_suite.evaluation.evaluate import evaluate as run_evaluation
+    from olmes_suite.evaluation.floor import measure
+    from olmes_suite.evaluation.plan import Options as Wanted
     from olmes_suite.models.factory import loads_in_a_thread
     from olmes_suite.models.model_args import parse
-    from olmes_suite.runs.evaluate import evaluate as run_evaluation
-    from olmes_suite.runs.floor import measure
-    from olmes_suite.runs.plan import Options as Wanted
     from olmes_suite.runs.store import command_line
-    from olmes_suite.workers.open import Crew, check
+    from olmes_suite.workers.factory import Crew, check
 
     engine = {
         "device": device, "dtype": dtype, "batch_size": batch_size, "max_length": max_length,
@@ -142,7 +138,7 @@ def evaluate(
 def show(finished: Finished, options: Options, as_json: bool) -> None:
     """Print the scores, with the floors that stand beside them."""
     from olmes_suite.cli import display
-    from olmes_suite.runs.floor import beside
+    from olmes_suite.evaluation.floor import beside
 
     if as_json:
         found = beside(finished)
@@ -152,48 +148,3 @@ def show(finished: Finished, options: Options, as_json: bool) -> None:
         if finished.old:
             print("this run is finished already; --again repeats it", file=sys.stderr)
         display.print_results(finished, options.command)
-
-
-def check_model(backend: str, model: str) -> None:
-    """Look at the checkpoint's files before anything heavy is imported or read. Raises ModelError or UsageError."""
-    from olmes_suite.errors import UsageError
-    from olmes_suite.models.checkpoint import check_folder, is_hub_id
-
-    if backend in ("auto", "hf", "vllm"):
-        if not model:
-            raise UsageError("--model is needed: a checkpoint's folder or a Hub id (or --backend mock)")
-        if not is_hub_id(model):
-            check_folder(model)
-
-
-def make_backend(
-    options: Options,
-    answers: Callable[[Request], Any],
-    crew: Crew | None = None,
-    tell: Callable[[str], None] = print,
-    cache: Path | None = None,
-) -> Backend:
-    """The backend that the options name, or workers that run it, behind a cache; `tell` hears of workers that die."""
-    from olmes_suite.models.factory import make_backend as make
-    from olmes_suite.runs.plan import model_name
-    from olmes_suite.workers.open import open_fleet
-
-    engine = {"seed": options.seed, **options.engine}
-    if cache is not None:
-        from olmes_suite.models.cached import CachedBackend
-        from olmes_suite.response_cache import ResponseCache
-
-        kept = ResponseCache(cache)  # before the model is loaded
-        return CachedBackend(make_backend(options, answers, crew, tell), kept, model_name(options))
-    if crew:
-        return open_fleet(crew, options.backend, options.model, engine, tell)
-    extra = {"answers": answers} if options.backend == "oracle" else {}
-    return make(options.backend, options.model, **engine, **extra)
-
-
-def check_cache(cache: Path | None, backend: str) -> None:
-    """Raises UsageError for a backend whose answers are not a model's."""
-    from olmes_suite.errors import UsageError
-
-    if cache is not None and backend in ("oracle", "floor"):
-        raise UsageError(f"--backend {backend} answers without a model; leave out --cache")

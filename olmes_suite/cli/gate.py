@@ -14,8 +14,8 @@ import typer
 from olmes_suite.cli.options import Json, Runs
 
 if TYPE_CHECKING:
-    from olmes_suite.gate import GateReport
-    from olmes_suite.gate_rules import Rules
+    from olmes_suite.comparison.gate import GateReport
+    from olmes_suite.comparison.gate_rules import Rules
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -48,9 +48,9 @@ def gate(
 
     Exit status: 0 pass, 1 regression, 2 wrong usage, 3 inconclusive, 4 not comparable, 5 infrastructure.
     """
+    from olmes_suite.comparison.gate import as_json as report_json
+    from olmes_suite.comparison.gate import gate as judge
     from olmes_suite.errors import Broken, DataError
-    from olmes_suite.gate import as_json as report_json
-    from olmes_suite.gate import gate as judge
     from olmes_suite.runs.locate import load
 
     rules = _rules(config, alpha, margin, inconclusive)
@@ -73,7 +73,7 @@ def gate(
 
 def _rules(config: Path | None, alpha: float | None, margin: float | None, inconclusive: str | None) -> Rules:
     """The file's rules, with what the command line says in their place."""
-    from olmes_suite.gate_rules import Rules, parse_rules, read_rules
+    from olmes_suite.comparison.gate_rules import Rules, parse_rules, read_rules
 
     rules = read_rules(config) if config else Rules()
     given = {"alpha": alpha, "margin": margin, "inconclusive": inconclusive}
@@ -85,9 +85,9 @@ def _rules(config: Path | None, alpha: float | None, margin: float | None, incon
 
 
 def _write(report: GateReport, junit: Path | None, summary: Path | None, whole: Path | None) -> None:
-    from olmes_suite import reports
-    from olmes_suite.gate import as_json
-    from olmes_suite.runs.store import storage, write_json, write_text
+    from olmes_suite.comparison import reports
+    from olmes_suite.comparison.gate import as_json
+    from olmes_suite.files import storage, write_json, write_text
 
     if whole is not None:
         write_json(whole, as_json(report))
@@ -102,7 +102,7 @@ def _write(report: GateReport, junit: Path | None, summary: Path | None, whole: 
 def _annotate(report: GateReport, stream: Any) -> None:
     """Workflow annotations, where a GitHub runner reads them; it takes them from either stream."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        from olmes_suite.reports import workflow_annotations
+        from olmes_suite.comparison.reports import workflow_annotations
 
         for line in workflow_annotations(report):
             print(line, file=stream)

@@ -26,8 +26,9 @@ def callback() -> None:
 def scores(file: File, name: Name, runs: Runs = Path("runs"), again: Again = False, as_json: Json = False) -> None:
     """Make a run of scores from anywhere; scores are fractions from 0 to 1, task names are taken as they stand."""
     from olmes_suite.cli.options import local
+    from olmes_suite.files import read_json
     from olmes_suite.runs.imports import import_scores
-    from olmes_suite.runs.store import command_line, read_json
+    from olmes_suite.runs.store import command_line
 
     local(runs)
     folder = import_scores(file, name, runs, command_line(), again)

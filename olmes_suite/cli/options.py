@@ -9,8 +9,8 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from olmes_suite.data import DataSource
-    from olmes_suite.tools import ToolOptions
+    from olmes_suite.scoring.tools import ToolOptions
+    from olmes_suite.tasks.documents import DataSource
 
 DataDirs = Annotated[
     list[Path] | None,
@@ -69,7 +69,7 @@ def tool_options(
 ) -> ToolOptions:  # fmt: skip
     """The models that score. Raises UsageError for an endpoint without a model's name, or one that is no URL."""
     from olmes_suite.errors import UsageError
-    from olmes_suite.tools import ToolOptions
+    from olmes_suite.scoring.tools import ToolOptions
 
     for flag, name, url in (("judge", judge, judge_base_url), ("classifier", classifier, classifier_base_url)):
         if url is not None and not name:
@@ -100,8 +100,8 @@ def include(folders: list[Path] | None) -> None:
 
 def source(data_dirs: list[Path] | None, data: str | None) -> DataSource:
     """The data source that the options name. Raises UsageError for a folder that is not there."""
-    from olmes_suite.data import SAMPLE, DataSource
     from olmes_suite.errors import UsageError
+    from olmes_suite.tasks.documents import SAMPLE, DataSource
 
     for folder in data_dirs or ():
         if not folder.is_dir():

@@ -11,8 +11,8 @@ import typer
 from olmes_suite.cli.options import Json, Runs
 
 if TYPE_CHECKING:
-    from olmes_suite.gate_rules import Rules
-    from olmes_suite.power import PlannedTask
+    from olmes_suite.comparison.gate_rules import Rules
+    from olmes_suite.comparison.power import PlannedTask
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -61,7 +61,7 @@ def power(
 def _rules(config: Path | None, margin: float | None, alpha: float) -> Rules:
     from dataclasses import replace
 
-    from olmes_suite.gate_rules import Rules, parse_rules, read_rules
+    from olmes_suite.comparison.gate_rules import Rules, parse_rules, read_rules
 
     rules = read_rules(config) if config else replace(Rules(), alpha=alpha)
     return rules if margin is None else replace(rules, margin=parse_rules({"margin": margin}, "command line").margin)
@@ -69,10 +69,10 @@ def _rules(config: Path | None, margin: float | None, alpha: float) -> Rules:
 
 def _measured(between: str, task: str | None, runs: Path) -> float:
     """Share of documents that differ between two runs, over the task or over all tasks."""
-    from olmes_suite.compare import compare_runs
+    from olmes_suite.comparison.compare import compare_runs
     from olmes_suite.errors import NotComparable, UsageError
-    from olmes_suite.registry import full_name
     from olmes_suite.runs.locate import load
+    from olmes_suite.tasks.index import full_name
 
     names = between.split(",")
     if len(names) != 2:
@@ -92,10 +92,10 @@ def _measured(between: str, task: str | None, runs: Path) -> float:
 
 
 def _task(task: str, delta: float | None, flips: float, power: float, alpha: float, samples: int) -> dict[str, Any]:
-    from olmes_suite import power as planning
+    from olmes_suite.comparison import power as planning
     from olmes_suite.errors import UsageError
-    from olmes_suite.registry import full_name
-    from olmes_suite.sizes import leaf_sizes
+    from olmes_suite.tasks.index import full_name
+    from olmes_suite.tasks.sizes import leaf_sizes
 
     if delta is None:
         raise UsageError("--delta is needed: the difference to find, in points")
@@ -119,11 +119,11 @@ def _task(task: str, delta: float | None, flips: float, power: float, alpha: flo
 
 
 def _planned(suite: str, limit: int | None, samples: int) -> list[PlannedTask]:
-    from olmes_suite import suites
+    from olmes_suite.comparison.power import PlannedTask
     from olmes_suite.errors import UsageError
-    from olmes_suite.power import PlannedTask
-    from olmes_suite.registry import index
-    from olmes_suite.sizes import leaf_sizes
+    from olmes_suite.tasks import suites
+    from olmes_suite.tasks.index import index
+    from olmes_suite.tasks.sizes import leaf_sizes
 
     planned = []
     for entry in suites.load(suite).tasks:
@@ -138,7 +138,7 @@ def _planned(suite: str, limit: int | None, samples: int) -> list[PlannedTask]:
 
 
 def _gate(suite: str, rules: Rules, flips: float, delta: float, limit: int | None, samples: int) -> dict[str, Any]:
-    from olmes_suite.power import gate_power
+    from olmes_suite.comparison.power import gate_power
 
     planned = _planned(suite, limit, samples)
     found = gate_power(planned, rules, flips, delta / 100)

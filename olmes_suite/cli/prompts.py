@@ -29,10 +29,9 @@ def prompts(
     data: Data = None,
 ) -> int:
     """Print one JSON line per request."""
-    from olmes_suite import registry
     from olmes_suite.errors import UsageError
-    from olmes_suite.runs.plan import Leaf, limited
-    from olmes_suite.tasks import catalog
+    from olmes_suite.evaluation.plan import Leaf, limited
+    from olmes_suite.tasks import catalog, index
     from olmes_suite.tasks.load import load_task
 
     if limit is not None and limit < 1:
@@ -40,7 +39,7 @@ def prompts(
     wanted = _numbers(doc_ids) if doc_ids is not None else None
     entry, where, found = catalog.find(task), source(data_dir, data), set()
     for name in entry.leaves:
-        loaded = load_task(registry.task_file(registry.index()[name]), where)
+        loaded = load_task(index.task_file(index.index()[name]), where)
         leaf = Leaf(name, loaded, range(len(loaded.task_docs)))
         if limit is not None:
             leaf.rows = limited(leaf, limit, seed)

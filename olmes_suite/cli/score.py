@@ -24,8 +24,8 @@ from olmes_suite.cli.options import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from olmes_suite.data import DataSource
-    from olmes_suite.tools import ToolOptions
+    from olmes_suite.scoring.tools import ToolOptions
+    from olmes_suite.tasks.documents import DataSource
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -76,7 +76,7 @@ def score(
 
 
 def _again(run: Path, where: DataSource, tools: ToolOptions, as_json: bool) -> int:
-    from olmes_suite.runs.rescore import rescore
+    from olmes_suite.evaluation.rescore import rescore
 
     new = rescore(run, where, tools)
     if as_json:
@@ -101,9 +101,10 @@ def _given(
     lineage: Path | None,
     as_json: bool,
 ) -> int:
+    from olmes_suite.evaluation.rescore import instance_lines, score_responses
+    from olmes_suite.files import write_text
     from olmes_suite.runs import ledger
-    from olmes_suite.runs.rescore import instance_lines, score_responses
-    from olmes_suite.runs.store import command_line, write_text
+    from olmes_suite.runs.store import command_line
 
     read = ledger.read_lineage("", lineage)
     summary, scored = score_responses(task, responses, where, tools)

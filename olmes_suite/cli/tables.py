@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from olmes_suite.compare import Comparison, TaskComparison
-from olmes_suite.gate import GateReport, TaskVerdict
-from olmes_suite.reports import p_value, points, short, span
+from olmes_suite.comparison.compare import Comparison, TaskComparison
+from olmes_suite.comparison.gate import GateReport, TaskVerdict
+from olmes_suite.comparison.reports import p_value, points, short, span
 
 _COLOURS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "not comparable": "magenta"}
 

@@ -22,11 +22,11 @@ def listing(
     """List tasks."""
     if context.invoked_subcommand is not None:
         return
-    from olmes_suite import registry
+    from olmes_suite.tasks import index as registry
 
     index = registry.index()
     if suite is not None:
-        from olmes_suite import suites
+        from olmes_suite.tasks import suites
 
         chosen = [(entry.task, index.get(entry.task)) for entry in suites.load(suite).tasks]
     else:
@@ -49,7 +49,7 @@ def listing(
 def _entry(name: str, entry: Any) -> dict[str, Any]:
     if entry is None:
         return {"task": name, "available": False}
-    from olmes_suite import registry
+    from olmes_suite.tasks import index as registry
 
     leaf = registry.index()[entry.leaves[0]]
     return {
@@ -69,8 +69,8 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
 @app.command()
 def show(task: Annotated[str, typer.Argument(help="Task or group, prefix optional.")], as_json: Json = False) -> int:
     """Show one task: its definition, and the first sample document's request."""
-    from olmes_suite import registry
     from olmes_suite.tasks import catalog
+    from olmes_suite.tasks import index as registry
 
     entry = catalog.find(task)
     leaf = registry.index()[entry.leaves[0]]
@@ -88,9 +88,9 @@ def show(task: Annotated[str, typer.Argument(help="Task or group, prefix optiona
 
 
 def _show_request(leaf: Any) -> None:
-    from olmes_suite import registry
-    from olmes_suite.data import DataSource
     from olmes_suite.errors import MissingData
+    from olmes_suite.tasks import index as registry
+    from olmes_suite.tasks.documents import DataSource
     from olmes_suite.tasks.load import load_task
 
     try:
@@ -126,12 +126,12 @@ def check(
     Uses the mirror where one is given, the sample documents otherwise. Golds that the reference's own scorer rejects
     are counted against the recorded number.
     """
-    from olmes_suite import registry
-    from olmes_suite.check import Checked
-    from olmes_suite.check import check as run_check
-    from olmes_suite.data import SAMPLE
     from olmes_suite.errors import MissingData, UsageError
-    from olmes_suite.tools import ToolOptions
+    from olmes_suite.evaluation.gold_check import Checked
+    from olmes_suite.evaluation.gold_check import check as run_check
+    from olmes_suite.scoring.tools import ToolOptions
+    from olmes_suite.tasks import index as registry
+    from olmes_suite.tasks.documents import SAMPLE
 
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, not {limit}")

@@ -34,9 +34,9 @@ def _known(form: str) -> bool:
 @functools.lru_cache(maxsize=2)
 def _shares(language: str) -> Mapping[str, float]:
     """Each form's share of a language's running words."""
-    from olmes_suite import resources
+    from olmes_suite.scoring import language_resources
 
-    resources.require(["french_words"])
+    language_resources.require(["french_words"])
     from spellchecker import SpellChecker
 
     counts: Mapping[str, int] = SpellChecker(language=language).word_frequency.dictionary

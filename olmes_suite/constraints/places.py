@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from olmes_suite import resources
 from olmes_suite.constraints.text import ascii_only
+from olmes_suite.scoring import language_resources
 
 
 def places(text: str) -> list[str]:
     """Geopolitical entities (spaCy's label GPE) in order. Raises MissingData without $OLMES_SPACY_MODEL."""
-    resources.require(["spacy_model"])
-    model = resources.spacy_model(os.environ[resources.SPACY_MODEL])
+    language_resources.require(["spacy_model"])
+    model = language_resources.spacy_model(os.environ[language_resources.SPACY_MODEL])
     return [entity.text for entity in model(text).ents if entity.label_ == "GPE"]
 
 

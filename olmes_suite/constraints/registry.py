@@ -47,7 +47,7 @@ class Constraint:
     draws: Mapping[str, Draw]
     """Where the reference draws a missing parameter at random, how."""
     needs: tuple[str, ...]
-    """Names of `olmes_suite.resources`."""
+    """Names of `olmes_suite.scoring.language_resources`."""
 
     def arguments(self, given: Mapping[str, Any], prompt: str, rng: random.Random) -> dict[str, Any]:
         """The check's keyword arguments from a document's. Raises CheckerError for one that is missing or unknown.

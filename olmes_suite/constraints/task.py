@@ -11,7 +11,7 @@ from typing import Any
 from olmes_suite.constraints.registry import total_version
 from olmes_suite.constraints.verdicts import needs, scored
 from olmes_suite.records import Scored
-from olmes_suite.scoring import scorer
+from olmes_suite.scoring.scorers import scorer
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:

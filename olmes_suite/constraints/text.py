@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from olmes_suite import resources
+from olmes_suite.scoring import language_resources
 
 PUNCTUATION = string.punctuation
 _NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
@@ -67,7 +67,7 @@ def _asking(name: str, function: Any, argument: Any) -> Any:
     try:
         return function(argument)
     except LookupError:
-        resources.require([name])  # the mirrors' folders are made known here, else the one line for the user
+        language_resources.require([name])  # the mirrors' folders are made known here, else the one line for the user
         return function(argument)
 
 

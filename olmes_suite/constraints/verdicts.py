@@ -35,7 +35,7 @@ def named(doc: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def needs(doc: Mapping[str, Any], profile: Profile) -> set[str]:
-    """Names of `olmes_suite.resources` that the document's checkers read."""
+    """Names of `olmes_suite.scoring.language_resources` that the document's checkers read."""
     found = (find(name, profile) for name, _ in named(doc))
     return {need for entry in found if entry is not None for need in entry.needs}
 

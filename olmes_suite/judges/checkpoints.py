@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from olmes_suite.errors import ModelError
-from olmes_suite.models.checkpoint import is_hub_id
-from olmes_suite.models.fingerprint import fingerprint_of, hub_commit
+from olmes_suite.models.local.checkpoint import is_hub_id
+from olmes_suite.models.local.fingerprint import fingerprint_of, hub_commit
 
 
 def digest_of(model: str) -> str:

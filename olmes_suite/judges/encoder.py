@@ -65,7 +65,7 @@ class TextEncoder:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        from olmes_suite.models.loading import pick_device
+        from olmes_suite.models.local.loading import pick_device
 
         self.device = pick_device(self.device_name)
         try:

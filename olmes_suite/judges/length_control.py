@@ -21,7 +21,7 @@ import numpy as np
 
 from olmes_suite.errors import DataError
 from olmes_suite.records import sha256
-from olmes_suite.tools import ToolOptions
+from olmes_suite.scoring.tools import ToolOptions
 
 DATA_SET, FILE = "tatsu-lab/alpaca_eval", "df_gamed.csv"
 COLUMNS = ("index", "preference", "std_delta_len", "instruction_difficulty")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from olmes_suite.judges.asking import CachedJudge
+from olmes_suite.files import cache_folder
 from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.cache import AnswerCache
+from olmes_suite.judges.cached_judge import CachedJudge
 from olmes_suite.judges.checkpoints import digest_of
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Request, canonical_json, sha256
-from olmes_suite.runs.fingerprint import cache_folder
-from olmes_suite.tools import ToolOptions
+from olmes_suite.scoring.tools import ToolOptions
 
 ENGINE = ("device", "dtype", "batch_size")
 """Options of the candidate's backend that the judge's takes too."""

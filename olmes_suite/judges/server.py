@@ -8,15 +8,15 @@ from pathlib import Path
 
 import requests
 
-from olmes_suite.concurrency import Crowd, Limit
-from olmes_suite.endpoint import TRIES, Endpoint
-from olmes_suite.judges.asking import CachedJudge
+from olmes_suite.endpoints.client import TRIES, Endpoint
+from olmes_suite.endpoints.concurrency import Crowd, Limit
+from olmes_suite.endpoints.usage import cost
+from olmes_suite.files import cache_folder
 from olmes_suite.judges.base import Answer, Question
+from olmes_suite.judges.bodies import answer_of, body_of, path_of
 from olmes_suite.judges.cache import AnswerCache
-from olmes_suite.judges.wire import answer_of, body_of, path_of
+from olmes_suite.judges.cached_judge import CachedJudge
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.fingerprint import cache_folder
-from olmes_suite.usage import cost
 
 Ask = tuple[str, Question]
 
@@ -25,7 +25,7 @@ class ServerJudge(CachedJudge):
     """Asks a served model through /chat/completions or /completions; the key is `$OPENAI_API_KEY`, if any.
 
     Sends nothing but the questions. What is no answer is tried again, `tries` times in all (see
-    `olmes_suite.endpoint`); then the question has failed.
+    `olmes_suite.endpoints.client`); then the question has failed.
     """
 
     def __init__(

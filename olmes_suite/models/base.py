@@ -50,7 +50,7 @@ class Backend(LM):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides the answers (see `olmes_suite.models.fingerprint`)."""
+        """SHA-256 over all that decides the answers (see `olmes_suite.models.local.fingerprint`)."""
 
     @abstractmethod
     def run(
@@ -94,7 +94,7 @@ class Backend(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """lm-eval's generation call."""
-        from olmes_suite.lmeval import request_of
+        from olmes_suite.tasks.task import request_of
 
         asked = [request_of(instance, position) for position, instance in enumerate(requests)]
         texts: list[str] = [""] * len(asked)
@@ -104,7 +104,7 @@ class Backend(LM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """lm-eval's log-likelihood call."""
-        from olmes_suite.lmeval import request_of
+        from olmes_suite.tasks.task import request_of
 
         asked = [request_of(instance, position) for position, instance in enumerate(requests)]
         out: list[tuple[float, bool]] = [(0.0, False)] * len(asked)

@@ -12,15 +12,15 @@ from typing import Any
 
 from olmes_suite.errors import OlmesError, UsageError
 from olmes_suite.models.base import Backend
-from olmes_suite.models.checkpoint import check_folder, is_hub_id
+from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
 
 BUILT_IN = {
-    "hf": "olmes_suite.models.hf:HFBackend",
-    "vllm": "olmes_suite.models.vllm:VLLMBackend",
-    "openai": "olmes_suite.models.openai:OpenAIBackend",
-    "mock": "olmes_suite.models.mock:MockBackend",
-    "oracle": "olmes_suite.models.oracle:OracleBackend",
-    "floor": "olmes_suite.models.floor:FloorBackend",
+    "hf": "olmes_suite.models.hf.backend:HFBackend",
+    "vllm": "olmes_suite.models.vllm.backend:VLLMBackend",
+    "openai": "olmes_suite.models.openai.backend:OpenAIBackend",
+    "mock": "olmes_suite.models.without_model.mock:MockBackend",
+    "oracle": "olmes_suite.models.without_model.oracle:OracleBackend",
+    "floor": "olmes_suite.models.without_model.floor:FloorBackend",
 }
 """Imported when asked for: some of them bring torch."""
 WITHOUT_MODEL = ("mock", "oracle", "floor")

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.files import read_json, storage, write_json
 from olmes_suite.runs.scores import BASELINES, LeafScores, RunScores, TaskScores, leaf_scores, read_object, validated
-from olmes_suite.runs.store import SCHEMA, read_json, storage, write_json
+from olmes_suite.runs.store import SCHEMA
 
 
 def save(run: RunScores, path: Path) -> None:

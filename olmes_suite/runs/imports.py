@@ -13,8 +13,9 @@ from typing import Any
 
 from olmes_suite import stats
 from olmes_suite.errors import UsageError
+from olmes_suite.files import RunLock, storage, write_json
 from olmes_suite.runs.scores import instances_file
-from olmes_suite.runs.store import SCHEMA, UNFINISHED, RunLock, storage, write_json
+from olmes_suite.runs.store import SCHEMA, UNFINISHED
 
 _FIELDS = ("task", "doc_id", "score", "cluster")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import UsageError
-from olmes_suite.runs.store import storage
-from olmes_suite.suites import unseen_tasks
+from olmes_suite.files import storage
+from olmes_suite.tasks.suites import unseen_tasks
 
 LEDGER = "unseen-ledger.jsonl"
 NO_LOOK = frozenset({"mock", "oracle", "floor"})

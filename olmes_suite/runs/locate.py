@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from olmes_suite.errors import UsageError
-from olmes_suite.registry import nearest
+from olmes_suite.files import read_json
 from olmes_suite.runs.baseline import read_baseline
 from olmes_suite.runs.scores import BASELINES, RunScores, read_run
-from olmes_suite.runs.store import UNFINISHED, read_json
+from olmes_suite.runs.store import UNFINISHED
+from olmes_suite.tasks.index import nearest
 
 
 def load(reference: str, runs: Path) -> RunScores:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from olmes_suite.errors import DataError, UsageError
-from olmes_suite.runs.store import SCHEMA, read_json
+from olmes_suite.files import read_json
+from olmes_suite.runs.store import SCHEMA
 from olmes_suite.stats import Floats
 
 BASELINES = "baselines.json"

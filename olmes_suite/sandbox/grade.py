@@ -23,7 +23,7 @@ from olmes_suite.sandbox.jail import Jail, JailFailed
 from olmes_suite.sandbox.limits import Limits
 from olmes_suite.sandbox.rungs import REFUSAL, Rung, candidates
 from olmes_suite.sandbox.verdict import Ran, Verdict
-from olmes_suite.tools import ToolOptions
+from olmes_suite.scoring.tools import ToolOptions
 
 T = TypeVar("T")
 _PROGRAM_MODULES = (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from olmes_suite.records import Scored
 from olmes_suite.sandbox.verdict import Verdict
-from olmes_suite.scoring import pass_at
+from olmes_suite.scoring.scorers import pass_at
 
 
 def scored(

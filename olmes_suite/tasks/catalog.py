@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from olmes_suite.errors import UsageError
-from olmes_suite.registry import PREFIX, TaskEntry, full_name, index, nearest
+from olmes_suite.tasks.index import PREFIX, TaskEntry, full_name, index, nearest
 
 include_paths: list[Path] = []
 """Folders of the user's own lm-eval task files, searched before lm-eval's."""
@@ -18,9 +18,9 @@ def find(name: str) -> TaskEntry:
     """
     entry = index().get(full_name(name))
     if entry is None:
-        from olmes_suite import foreign
+        from olmes_suite.tasks import external
 
-        found = foreign.find(name, tuple(include_paths))
+        found = external.find(name, tuple(include_paths))
         index().update({e.name: e for e in found})
         entry = found[0] if found else None
     if entry is None:

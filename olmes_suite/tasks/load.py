@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from olmes_suite.data import DataSource
 from olmes_suite.errors import UsageError
-from olmes_suite.foreign import LmEvalTask
-from olmes_suite.lmeval import SuiteTask
+from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.external import LmEvalTask
+from olmes_suite.tasks.task import SuiteTask
 
 
 def load_task(path: Path, source: DataSource) -> SuiteTask:

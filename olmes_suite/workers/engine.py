@@ -13,8 +13,8 @@ from typing import Any
 from olmes_suite.errors import OlmesError
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Request
-from olmes_suite.workers.board import Seeds
-from olmes_suite.workers.bundles import Bundles
+from olmes_suite.workers.bundling import Bundles
+from olmes_suite.workers.scheduler import Seeds
 
 Message = tuple[str, Any]
 """"answers": a list of them; "error": an OlmesError; "bug": a traceback."""

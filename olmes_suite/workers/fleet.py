@@ -12,10 +12,10 @@ from typing import Any
 from olmes_suite.errors import ModelError, OlmesError, RequestFailed
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Request
-from olmes_suite.workers.board import Answered, Board, Piece
+from olmes_suite.workers.base import Worker, WorkerDied, WorkersDead
 from olmes_suite.workers.engine import About
+from olmes_suite.workers.scheduler import Answered, Board, Piece
 from olmes_suite.workers.side_by_side import side_by_side
-from olmes_suite.workers.worker import Worker, WorkerDied, WorkersDead
 
 RESTARTS = 3
 """Times that a worker which died is started again in one run."""

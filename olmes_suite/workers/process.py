@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from olmes_suite.workers.board import Answered, Piece
+from olmes_suite.workers.base import Worker, WorkerDied, unless_error
 from olmes_suite.workers.engine import About, Recipe
-from olmes_suite.workers.worker import Worker, WorkerDied, unless_error
+from olmes_suite.workers.scheduler import Answered, Piece
 
 END_SECONDS = 20.0
 """For a worker to let go of its model, before it is killed."""
@@ -28,7 +28,7 @@ class ProcessWorker(Worker):
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "olmes_suite.workers.serve", str(theirs.fileno())],
+                [sys.executable, "-m", "olmes_suite.workers.process_main", str(theirs.fileno())],
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a library prints must not get into `--json`

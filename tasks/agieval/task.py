@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from olmes_suite.choices import another, parenthesised, wrapped
 from olmes_suite.records import Scored
 from olmes_suite.scoring import exact_match, last_match, scorer
+from olmes_suite.scoring.multiple_choice import another, parenthesised, wrapped
 
 _EXACT_PHRASE = r"Therefore, the answer is \(([A-F])\)"
 _LABEL = re.compile(r"^\s*\([A-E]\)\s*|^\s*[A-E][.?]?\s*")

@@ -24,8 +24,8 @@ from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.length_control import Controlled, controlled
 from olmes_suite.records import Instance, Scored
 from olmes_suite.scoring import Item, deferred
+from olmes_suite.scoring.tools import Tools
 from olmes_suite.stats import Estimate, mean
-from olmes_suite.tools import Tools
 
 SEED = 0
 """The package's seed of the order."""

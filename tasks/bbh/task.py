@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from olmes_suite.choices import another
 from olmes_suite.records import Scored
 from olmes_suite.scoring import Scorer, exact_match, lm_eval_config, scorer
+from olmes_suite.scoring.multiple_choice import another
 
 CHOICE = r"\([A-Z]\)"
 _BACKSPACES = "\x08([A-Z])\x08"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.lmeval import SuiteTask
+from olmes_suite.tasks.task import SuiteTask
 
 _HEAD = "Solve the following math problem efficiently:\n"
 _CONCLUDE = 'conclude with "Therefore, the final answer is {}. I hope it is correct."'

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from olmes_suite.data import DataSource
 from olmes_suite.errors import DataError
 from olmes_suite.records import Scored
 from olmes_suite.scoring import lm_eval_module, scorer
+from olmes_suite.tasks.documents import DataSource
 
 FEWSHOT_ROWS = (57767, 15315, 981)
 """`random.Random(1234).sample(rows of train, 3)` of the reference, the same for 77,400 to 96,567 rows."""

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from olmes_suite.choices import another, last_alone, parenthesised, wrapped
 from olmes_suite.records import Scored
 from olmes_suite.scoring import exact_match, last_match, scorer
+from olmes_suite.scoring.multiple_choice import another, last_alone, parenthesised, wrapped
 
 LETTERS = "ABCD"
 _SEED = 111

@@ -14,7 +14,7 @@ from typing import Any
 
 from olmes_suite.errors import DataError
 from olmes_suite.judges.base import Question
-from olmes_suite.judges.collect import per_response
+from olmes_suite.judges.per_response import per_response
 from olmes_suite.records import Scored
 from olmes_suite.scoring import Item, deferred
 

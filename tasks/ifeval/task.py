@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from olmes_suite import resources as scorer_resources
 from olmes_suite.constraints.loose import loose_variants
 from olmes_suite.records import Scored
+from olmes_suite.scoring import language_resources as scorer_resources
 from olmes_suite.scoring import scorer
 
 

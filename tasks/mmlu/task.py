@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any
 
-from olmes_suite.choices import another, dotted, first_line_last_alone, parenthesised, wrapped
 from olmes_suite.records import Scored
 from olmes_suite.scoring import exact_match, last_match, scorer
+from olmes_suite.scoring.multiple_choice import another, dotted, first_line_last_alone, parenthesised, wrapped
 
 LETTERS = "ABCD"
 _EXACT_PHRASE = r"Therefore, the answer is \(([A-D])\)"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from itertools import cycle, islice
 from typing import Any
 
-from olmes_suite.choices import another, dotted, last_alone, parenthesised, wrapped
 from olmes_suite.records import Scored
 from olmes_suite.scoring import exact_match, last_match, scorer
+from olmes_suite.scoring.multiple_choice import another, dotted, last_alone, parenthesised, wrapped
 
 _ZERO_SHOT = r"Therefore, the answer is \(([A-J])\)"
 _LLAMA31 = r"The answer is:?\s*\(?([A-J])\b"

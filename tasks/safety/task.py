@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from olmes_suite.errors import DataError
 from olmes_suite.judges import refusal, wildguard
-from olmes_suite.judges.collect import per_response
+from olmes_suite.judges.per_response import per_response
 from olmes_suite.judges.wildguard import Verdict
 from olmes_suite.records import Scored
 from olmes_suite.scoring import DeferredScorer, Item, deferred

@@ -2,6 +2,6 @@
 
 from train_plugins.verifiers.base import Call, Malformed, VerifierFailed
 from train_plugins.verifiers.pool import Verifiers
-from train_plugins.verifiers.register import names
+from train_plugins.verifiers.registry import names
 
 __all__ = ["Call", "Malformed", "VerifierFailed", "Verifiers", "names"]

@@ -14,10 +14,10 @@ from typing import Any
 
 from olmes_suite.constraints.loose import loose_variants
 from olmes_suite.constraints.registry import PROFILES, everything
-from olmes_suite.registry import nearest
+from olmes_suite.tasks.index import nearest
 from train_plugins.verifiers.base import Malformed, shown
-from train_plugins.verifiers.func_names import Choice, conditions
-from train_plugins.verifiers.tasks import task
+from train_plugins.verifiers.task_modules import task
+from train_plugins.verifiers.tulu3_constraints import Choice, conditions
 
 
 def ifeval(response: str, truth: Any, row: Mapping[str, Any]) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from train_plugins.verifiers.answers import text_of
 from train_plugins.verifiers.base import Malformed
-from train_plugins.verifiers.tasks import task
+from train_plugins.verifiers.final_answer import text_of
+from train_plugins.verifiers.task_modules import task
 
 
 def math(response: str, truth: Any, row: Mapping[str, Any]) -> float:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from olmes_suite.errors import OlmesError, UsageError
-from olmes_suite.tools import ToolOptions, Tools
-from train_plugins.verifiers import register
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from train_plugins.verifiers import registry
 from train_plugins.verifiers.base import Call, Malformed, OutOfTime, VerifierFailed, where
 from train_plugins.verifiers.process import Ended, Process
 
@@ -27,7 +27,7 @@ class Verifiers:
         """
         if workers < 1 or timeout <= 0:
             raise UsageError(f"verifiers need at least one worker and some time, not {workers} and {timeout} s")
-        self.names = None if names is None else register.check(names)
+        self.names = None if names is None else registry.check(names)
         self.timeout = timeout
         self.timeouts = 0
         """Verdicts that ran out of time: not verified."""
@@ -49,7 +49,7 @@ class Verifiers:
         wanted = self.names or []
         try:
             for name in wanted:
-                if name in register.SANDBOXED:
+                if name in registry.SANDBOXED:
                     self._program(name)
             list(self._threads.map(lambda process: [self._load(process, name) for name in wanted], self._processes))
         except BaseException:
@@ -97,7 +97,7 @@ class Verifiers:
         self.verify([replace(call, response="") for call in calls])
 
     def _allowed(self, name: str) -> str:
-        (own,) = register.check([name])
+        (own,) = registry.check([name])
         if self.names is not None and own not in self.names:
             raise UsageError(f"the data ask for the verifier {name!r}; the recipe names {', '.join(self.names)}")
         return own
@@ -114,7 +114,7 @@ class Verifiers:
         return 0.0
 
     def _judge(self, name: str, call: Call) -> float | None:
-        if name in register.SANDBOXED:
+        if name in registry.SANDBOXED:
             return self._run_program(name, call)
         process = self._idle.get()
         try:
@@ -137,9 +137,9 @@ class Verifiers:
 
     def _program(self, name: str) -> Callable[..., Any]:
         self._tools.get("sandbox")
-        return self._programs.setdefault(name, register.load(name))
+        return self._programs.setdefault(name, registry.load(name))
 
     @staticmethod
     def _load(process: Process, name: str) -> None:
-        if name not in register.SANDBOXED:
+        if name not in registry.SANDBOXED:
             process.load(name)

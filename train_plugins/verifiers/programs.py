@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train_plugins.verifiers.base import Malformed, OutOfTime, shown
-from train_plugins.verifiers.tasks import task
+from train_plugins.verifiers.task_modules import task
 
 SECONDS = 3.0
 """Processor seconds of a program, as in HumanEval."""

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from train_plugins.verifiers import register
+from train_plugins.verifiers import registry
 from train_plugins.verifiers.base import Malformed, Verifier, shown
 
 MEMORY = 4 * 2**30
@@ -25,7 +25,7 @@ MEMORY = 4 * 2**30
 def answer(asked: Mapping[str, Any], loaded: dict[str, Verifier]) -> dict[str, Any]:
     """The answer to one line; `loaded` grows by the verifiers that are named."""
     if "load" in asked:
-        loaded[asked["load"]] = register.load(asked["load"])
+        loaded[asked["load"]] = registry.load(asked["load"])
         return {"loaded": asked["load"]}
     value = loaded[asked["verify"]](asked["response"], asked["truth"], asked["row"])
     return {"value": None if value is None else fraction(value)}

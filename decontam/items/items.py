@@ -1,0 +1,273 @@
+"""What training data is compared with: the text of every item of an evaluation.
+
+For a task it is the fields that the task declares in its YAML file (`metadata.texts`), read by pyarrow from the split
+that the evaluator scores; lm-eval is not imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decontam.items import chosen_fields as choice
+from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError
+from olmes_suite.files import file_signature
+from olmes_suite.records import canonical_json, sha256
+from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.documents import DataSource, DataSpec, find_split, load_split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NOT_BUILT = "not part of this version of olmes-suite"
+ALL_SUITES = ("dev", "unseen", "safety")
+"""What is scanned unless the user says otherwise; `smoke` repeats tasks of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One instance of an evaluation."""
+
+    task: str
+    """Leaf task, or the user's own name."""
+    doc_id: int | str
+    """Row of the split from 0, or the user's own name."""
+    parts: tuple[tuple[str, str], ...]
+    """(field, text). N-grams do not cross from one part to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One leaf task: where its rows lie and which fields are compared."""
+
+    task: str
+    spec: DataSpec
+    split: str
+    fields: tuple[str, ...]
+    where: Mapping[str, Any] = field(default_factory=dict)
+    without: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Field to patterns of what stands in it and is in no prompt; it is taken out first."""
+    strict: bool = False
+    """The user named the fields for this task: each of them must be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One evaluation with a verdict of its own: a task or a group, or a task of the user's own file."""
+
+    name: str
+    leaves: tuple[Leaf, ...] = ()
+    unseen: bool = False
+    """It belongs to the unseen suite: overlap drops the whole training set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The evaluations of a scan, and those that cannot be had, with the reason."""
+
+    evaluations: tuple[Evaluation, ...]
+    missing: tuple[tuple[str, str], ...] = ()
+    fields: tuple[str, ...] = ()
+    """Fields that the user named for every task: some task must have each of them."""
+
+
+def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, Sequence[str]]) -> Wanted:
+    """The tasks of suites (all suites where nothing is named) and single tasks, each once.
+
+    `fields` replaces what a task declares: task or group, or "" for every task, to field names. A group whose members
+    have data sets of their own (the safety sets) counts as one evaluation for each.
+    Raises UsageError for an unknown suite or task; a field is looked for where the data are read.
+    """
+    own = choice.chosen(fields)
+    chosen = [entry.task for name in names or (() if tasks else ALL_SUITES) for entry in suites.load(name).tasks]
+    evaluations: dict[str, Evaluation] = {}
+    missing: list[tuple[str, str]] = []
+    for name in dict.fromkeys([*chosen, *(catalog.find(task).name for task in tasks)]):
+        if name not in index.index():
+            missing.append((name, NOT_BUILT))
+            continue
+        leaves = tuple(_leaf(leaf, own) for leaf in index.index()[name].leaves)
+        apart = len({leaf.spec.path for leaf in leaves}) > 1
+        unseen = name in suites.unseen_tasks()
+        for evaluation in [Evaluation(leaf.task, (leaf,), unseen) for leaf in leaves] if apart else [
+            Evaluation(name, leaves, unseen)
+        ]:  # fmt: skip
+            evaluations.setdefault(evaluation.name, evaluation)
+    own.check([leaf.task for evaluation in evaluations.values() for leaf in evaluation.leaves])
+    return Wanted(tuple(evaluations.values()), tuple(missing), own.everywhere)
+
+
+def _leaf(name: str, own: choice.Chosen) -> Leaf:
+    entry = index.index()[name]
+    config = definition(index.task_file(entry))
+    told = config.get("metadata") or {}
+    named, strict = own.of(name)
+    fields = named or tuple(told.get("texts") or ())
+    short = name.removeprefix(index.PREFIX)
+    if not fields:
+        raise UsageError(f"task {short} declares no texts to compare; name its fields: --eval-field {short}:FIELD")
+    path = index.task_file(entry)
+    return Leaf(
+        name,
+        DataSpec(
+            path=config["dataset_path"], config=config.get("dataset_name") or "default",
+            revision=config.get("revision", "main"), columns=config.get("columns", {}),
+            split_names=config.get("split_names", {}), subset=config.get("subset"), hub=config.get("hub", True),
+            gated=config.get("gated", False), sample_file=path.parent / "sample.jsonl",
+        ),
+        config.get("test_split") or config.get("validation_split") or "test",
+        fields, config.get("where") or {}, _without(told.get("texts_without") or (), fields), strict,
+    )  # fmt: skip
+
+
+def _without(patterns: Mapping[str, Sequence[str]] | Sequence[str], fields: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Patterns by field; a plain list is for every field."""
+    return dict(patterns) if isinstance(patterns, Mapping) else dict.fromkeys(fields, patterns) if patterns else {}
+
+
+@lru_cache(maxsize=512)
+def definition(path: Path) -> dict[str, Any]:
+    """A task file with what it includes; functions are left as names. The nearer file wins, as lm-eval has it."""
+    import yaml
+
+    try:
+        own = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"task file {path}: {' '.join(str(error).split())}") from error
+    included = own.pop("include", None) or []
+    merged: dict[str, Any] = {}
+    for name in included if isinstance(included, list) else [included]:
+        merged.update(definition(path.parent / name))
+    return {**merged, **own}
+
+
+@lru_cache(maxsize=1)
+def _loader() -> Any:
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """YAML in which `!function name` is the name."""
+
+    Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+    return Loader
+
+
+def items(evaluation: Evaluation, source: DataSource) -> list[Item]:
+    """Every row of the evaluation's splits, as the evaluator numbers them. Raises MissingData and DataError."""
+    return [item for leaf in evaluation.leaves for item in _items(leaf, source)]
+
+
+def _items(leaf: Leaf, source: DataSource) -> list[Item]:
+    table = load_split(source, leaf.spec, leaf.split)
+    names = [name for name in leaf.fields if name in table.column_names]
+    known = ", ".join(table.column_names)
+    if leaf.strict and len(names) < len(leaf.fields):
+        absent = next(name for name in leaf.fields if name not in names)
+        raise UsageError(f"--eval-field {leaf.task.removeprefix(index.PREFIX)}:{absent}: the data set has {known}")
+    if not names:
+        raise DataError(f"task {leaf.task}: no field {', '.join(leaf.fields)}; the data set has {known}")
+    columns = [_shown(table[name].to_pylist(), leaf.without.get(name, ())) for name in names]
+    return [
+        Item(leaf.task, row, tuple((name, column[row]) for name, column in zip(names, columns, strict=True)))
+        for row in _rows(table, leaf.where)
+    ]
+
+
+def _shown(values: Iterable[Any], without: Sequence[str]) -> list[str]:
+    """A field's texts as a prompt shows them."""
+    texts = [_text(value) for value in values]
+    return [re.sub("|".join(without), "", text) for text in texts] if without else texts
+
+
+def _rows(table: pa.Table, where: Mapping[str, Any]) -> list[int]:
+    """The rows that are the task's own."""
+    chosen = set(range(table.num_rows))
+    for column, value in where.items():
+        if column in table.column_names:
+            wanted = value if isinstance(value, list) else [value]
+            chosen &= {row for row, found in enumerate(table[column].to_pylist()) if found in wanted}
+    return sorted(chosen)
+
+
+def _text(value: Any) -> str:
+    """A field's text: the elements of a list are lines of one text."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return "\n".join(_text(element) for element in value)
+    if isinstance(value, dict):
+        return "\n".join(_text(element) for element in value.values())
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def signature(wanted: Wanted, source: DataSource) -> str | None:
+    """A key that changes with the evaluations' definitions and data; None where a split's file is not at hand."""
+    leaves = [leaf for evaluation in wanted.evaluations for leaf in evaluation.leaves]
+    parts: list[Any] = [wanted.missing, wanted.fields, siblings(leaves)]
+    for evaluation in wanted.evaluations:
+        for leaf in evaluation.leaves:
+            where = leaf.spec.sample_file if source.sample else find_split(source, leaf.spec, leaf.split)
+            if where is None and not source.mirrors:
+                return None
+            stamp = file_signature(where) if where is not None and where.is_file() else "missing"
+            parts.append(
+                [
+                    evaluation.name,
+                    evaluation.unseen,
+                    leaf.task,
+                    leaf.split,
+                    leaf.fields,
+                    leaf.where,
+                    leaf.without,
+                    leaf.strict,
+                    leaf.spec.subset,
+                    stamp,
+                ]
+            )
+    return sha256(canonical_json(parts))
+
+
+def read(wanted: Wanted, source: DataSource) -> tuple[Wanted, list[list[Item]]]:
+    """The items of every evaluation; those whose data is not here join `missing`.
+
+    Raises MissingData where there is none at all, UsageError for a field that the user named and that is not there.
+    """
+    here: list[Evaluation] = []
+    found: list[list[Item]] = []
+    missing = list(wanted.missing)
+    for evaluation in wanted.evaluations:
+        try:
+            found.append(items(evaluation, source))
+            here.append(evaluation)
+        except MissingData as error:
+            missing.append((evaluation.name, str(error)))
+    if not here:
+        raise NothingToScan("nothing to compare with: " + "; ".join(f"{name}: {why}" for name, why in missing[:3]))
+    compared = {name for group in found for item in group for name, _ in item.parts} if wanted.fields else set()
+    if absent := [name for name in wanted.fields if name not in compared]:
+        raise UsageError(f"--eval-field {absent[0]}: none of the evaluations has that field")
+    return Wanted(tuple(here), tuple(missing), wanted.fields), found
+
+
+class NothingToScan(OlmesError):
+    """Not one of the wanted evaluations is on this machine."""
+
+
+def siblings(leaves: Sequence[Leaf]) -> dict[str, list[str]]:
+    """Leaf task to itself and all shipped leaf tasks with the same rows: variants whose items are the same."""
+    wanted = {_place(leaf) for leaf in leaves}
+    same: dict[str, list[str]] = {}
+    for name, entry in index.index().items():
+        if not entry.members and not Path(entry.file).is_absolute():
+            leaf = _leaf(name, choice.NOTHING)
+            if _place(leaf) in wanted:
+                same.setdefault(_place(leaf), []).append(name)
+    return {leaf.task: list(dict.fromkeys([*same.get(_place(leaf), ()), leaf.task])) for leaf in leaves}
+
+
+def _place(leaf: Leaf) -> str:
+    return canonical_json([leaf.spec.path, leaf.spec.config, leaf.split, leaf.where, leaf.spec.subset])

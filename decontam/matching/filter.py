@@ -1,0 +1,103 @@
+"""The filter in front of the exact comparison: which rows of a batch share enough hashes with any item."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decontam.matching import gram_arrays, kernel
+from decontam.matching.index import Index
+from decontam.text import ascii_blocks, tokens
+from decontam.text.characters import BROKEN, CANDIDATE, NEEDS_NORMALIZING
+from decontam.training_data.batches import Batch
+
+_BUFFER = 4096
+"""Tokens that are looked up together: enough for loads to overlap, few enough for the first cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Rows of a batch: those to compare exactly, and those whose text is not UTF-8."""
+
+    candidates: list[int]
+    broken: list[int]
+    normalized: frozenset[int]
+    """Rows that only Python can bring to NFKC."""
+
+
+class Filter:
+    """The kernel with its index and scratch memory; one for each process."""
+
+    def __init__(self, index: Index, threshold: float) -> None:
+        arrays = index.arrays
+        self._chars = (arrays["table"], arrays["expansions"])
+        self._normalized = (arrays["normalized_table"], arrays["normalized_expansions"])
+        self._grams = (
+            index.n, gram_arrays.step(index.n), *bits(arrays["part_bits"]), *bits(arrays["bits"]),
+            arrays["keys"], arrays["buckets"], shift(len(arrays["buckets"]) - 1),
+        )  # fmt: skip
+        self._short = (*bits(arrays["short_tails"]), *bits(arrays["short_bits"]), arrays["short_lengths"])
+        self._tables = (
+            arrays["offsets"], arrays["postings"], arrays["gram_lengths"], arrays["item_of"], index.needed(threshold),
+        )  # fmt: skip
+        room = _BUFFER + index.n
+        self._state = (
+            np.zeros(len(arrays["keys"]), np.int32), np.zeros(index.items, np.int32), np.zeros(index.items, np.int32),
+            np.zeros(index.items, np.int32), np.ones(1, np.int64), np.zeros(room, np.uint64), np.zeros(room, np.int64),
+            ascii_blocks.buffers(),
+        )  # fmt: skip
+
+    def __call__(self, batch: Batch) -> Verdicts:
+        """Judge every row of a batch."""
+        verdicts = self._pass(batch, self._chars)
+        hard = np.flatnonzero(verdicts == NEEDS_NORMALIZING)
+        if len(hard):
+            verdicts[hard] = self._pass(_normalized(batch, hard), self._normalized)
+        candidates, broken = (np.flatnonzero(verdicts == verdict).tolist() for verdict in (CANDIDATE, BROKEN))
+        return Verdicts(candidates, broken, frozenset(hard.tolist()))
+
+    def _pass(self, batch: Batch, chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]) -> NDArray[np.uint8]:
+        gram_rows, item_rows, _, _, base = self._state[:5]
+        if base[0] > np.iinfo(np.int32).max - batch.rows:
+            gram_rows[:] = item_rows[:] = 0
+            base[0] = 1
+        segments = (batch.data, batch.starts, batch.ends, batch.owners)
+        found: NDArray[np.uint8] = kernel.scan_rows(
+            segments, batch.rows, chars, self._grams, self._short, self._tables, self._state
+        )
+        return found
+
+
+def bits(array: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], np.uint64]:
+    """A filter of the index as the kernel takes it: with what leaves a bit's number of a hash."""
+    return array, shift(len(array) * 64)
+
+
+def shift(size: int) -> np.uint64:
+    """What leaves as many high bits of a hash as choose one of `size` (a power of two)."""
+    return np.uint64(64 - (size.bit_length() - 1))
+
+
+def _normalized(batch: Batch, rows: NDArray[np.int64]) -> Batch:
+    """The rows with their text in NFKC, numbered from 0; text that is not UTF-8 stays as it is."""
+    numbers = {row: i for i, row in enumerate(rows.tolist())}
+    owners, texts = [], []
+    for row in rows.tolist():
+        for segment in batch.segments(row):
+            raw = batch.data[batch.starts[segment] : batch.ends[segment]].tobytes()
+            try:
+                texts.append(_nfkc(raw.decode("utf-8")))
+            except UnicodeDecodeError:
+                texts.append(raw)
+            owners.append(numbers[row])
+    return Batch.of_texts(texts, owners, len(rows))
+
+
+def _nfkc(text: str) -> bytes:
+    """A text in NFKC, made piece by piece: a long one takes little more memory than it is long."""
+    return b"".join(
+        unicodedata.normalize("NFKC", text[start:end]).encode("utf-8") for start, end in tokens.pieces(text)
+    )

@@ -1,0 +1,72 @@
+"""The index of the wanted evaluations: from the cache where their texts have not changed, else built and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from decontam.items import items, own_file
+from decontam.items.items import Item, Wanted
+from decontam.matching.index import SCHEMA, Index, build, load
+from decontam.matching.rule import Rule
+from decontam.text import tokens
+from olmes_suite.files import cache_folder
+from olmes_suite.records import canonical_json, sha256
+from olmes_suite.tasks.documents import DataSource
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An index and the folder from which worker processes read it."""
+
+    index: Index
+    folder: Path
+    cached: bool
+
+
+def of_suites(wanted: Wanted, source: DataSource, rule: Rule) -> Prepared:
+    """The index of tasks' evaluations. Raises NothingToScan where no data is here, DataError for wrong data."""
+    stamp = items.signature(wanted, source)
+    if stamp is None:
+        return _built(*items.read(wanted, source), rule, None)
+    folder = _folder(stamp, rule)
+    found = load(folder)
+    if found is not None:
+        return Prepared(found, folder, True)
+    return _built(*items.read(wanted, source), rule, folder)
+
+
+def of_file(path: Path, rule: Rule) -> Prepared:
+    """The index of a user's own evaluations. Raises UsageError and DataError for the file."""
+    wanted, groups = own_file.of_file(path)
+    return _built(wanted, groups, rule, None)
+
+
+def _built(wanted: Wanted, groups: Sequence[Sequence[Item]], rule: Rule, folder: Path | None) -> Prepared:
+    leaves = [leaf for evaluation in wanted.evaluations for leaf in evaluation.leaves]
+    about = [{"name": e.name, "unseen": e.unseen} for e in wanted.evaluations]
+    missing = [{"task": name, "error": why} for name, why in wanted.missing]
+    same = items.siblings(leaves) if leaves else {}
+    index = build(list(zip(about, groups, strict=True)), rule, _key(about, groups, rule), missing, same)
+    target = folder or _folder(index.key + sha256(canonical_json([about, missing, same])), rule)
+    index.save(target)
+    return Prepared(load(target) or index, target, False)
+
+
+def _folder(stamp: str, rule: Rule) -> Path:
+    key = sha256(canonical_json([SCHEMA, tokens.VERSION, stamp, rule.n, rule.stride, rule.short]))
+    return cache_folder() / "decontam" / key[:32]
+
+
+def _key(about: Sequence[dict[str, Any]], groups: Sequence[Sequence[Item]], rule: Rule) -> str:
+    """SHA-256 over all texts and names: the content that results depend on."""
+    digest = hashlib.sha256(canonical_json([SCHEMA, tokens.VERSION, rule.n, rule.stride, rule.short]).encode())
+    for evaluation, group in zip(about, groups, strict=True):
+        digest.update(canonical_json(evaluation).encode())
+        for item in group:
+            value: list[Any] = [item.task, item.doc_id, *item.parts]
+            digest.update(repr(value).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()

@@ -1,0 +1,166 @@
+"""The exact comparison of a batch's candidates with the index, and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decontam.matching import exact
+from decontam.matching.filter import bits, shift
+from decontam.matching.index import Index
+from decontam.text import tokens, vocabulary
+from decontam.training_data.batches import Batch
+
+Span = tuple[int, int]
+_PIECES = 256
+"""Pieces of a text that are tokenised together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The matching stretches of one text: for each, the part (field or turn) and [start, end) in its code points."""
+
+    parts: tuple[str, ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One item that a training row hits."""
+
+    item: int
+    kind: str
+    """"ngram", or "short": an item shorter than an n-gram that stands in the row as a whole."""
+    coverage: float
+    """Matched tokens / tokens of the item."""
+    eval: Side
+    train: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """One side of many pairs: the spans of pair k are those from ends[k - 1] to ends[k]."""
+
+    ends: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    """Of each span: a field of the index, or a segment of the batch."""
+    places: NDArray[np.int64]
+    """[spans, 2]: start and end in the part's code points."""
+    name: Callable[[int], str]
+    """The name of a part."""
+
+    def side(self, k: int) -> Side:
+        """The spans of pair k."""
+        own = slice(int(self.ends[k - 1]) if k else 0, int(self.ends[k]))
+        places = tuple((start, end) for start, end in self.places[own].tolist())
+        return Side(tuple(map(self.name, self.parts[own].tolist())), places)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The pairs of a batch, by row and then by item."""
+
+    rows: NDArray[np.int64]
+    items: NDArray[np.int64]
+    short: NDArray[np.bool_]
+    coverage: NDArray[np.float64]
+    eval: Spans
+    train: Spans
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.rows)
+
+    def pair(self, k: int) -> Pair:
+        """One of them."""
+        kind = "short" if self.short[k] else "ngram"
+        return Pair(int(self.items[k]), kind, float(self.coverage[k]), self.eval.side(k), self.train.side(k))
+
+    def pairs(self) -> Iterator[tuple[int, Pair]]:
+        """All of them, with the batch's row."""
+        return ((int(row), self.pair(k)) for k, row in enumerate(self.rows.tolist()))
+
+
+Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+class Verifier:
+    """Compares rows with an index; one for each process."""
+
+    def __init__(self, index: Index, threshold: float) -> None:
+        self.index = index
+        arrays = index.arrays
+        self._chars = (arrays["table"], arrays["expansions"])
+        self._grams = (
+            index.n, *bits(arrays["bits"]), arrays["keys"], arrays["buckets"], shift(len(arrays["buckets"]) - 1),
+            (*bits(arrays["short_tails"]), *bits(arrays["short_bits"]), arrays["short_lengths"]),
+        )  # fmt: skip
+        self._items = (
+            arrays["offsets"], arrays["postings"], arrays["item_of"], arrays["tokens"], arrays["short"],
+            arrays["item_tokens"], index.needed(threshold), arrays["part_items"], arrays["part_tokens"],
+            arrays["token_starts"], arrays["token_ends"], arrays["codes"], arrays["code_ends"],
+            np.zeros(len(arrays["tokens"]), np.bool_), np.zeros(len(arrays["keys"]), np.bool_),
+            np.full(index.items, -1, np.int64), np.zeros(1, np.int64),
+        )  # fmt: skip
+
+    @property
+    def compared(self) -> int:
+        """Places of items that were compared with a place of a row, so far: the work that matches cost."""
+        return int(self._items[-1][0])
+
+    def __call__(self, batch: Batch, rows: Iterable[int], normalized: frozenset[int]) -> Found:
+        """The pairs of these rows; those in `normalized` have text that must be brought to NFKC."""
+        none = np.zeros((0, 5), np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 3), np.int64)
+        hits, evals, trains = (
+            np.concatenate(kind) for kind in zip(none, *self._compared(batch, rows, normalized), strict=True)
+        )
+        items, lengths = hits[:, 1], self.index.lengths
+        return Found(
+            hits[:, 0], items, self.index.arrays["short"][items], hits[:, 2] / lengths[items],
+            Spans(np.cumsum(hits[:, 3]), evals[:, 0], evals[:, 1:], self._field),
+            Spans(np.cumsum(hits[:, 4]), trains[:, 0], trains[:, 1:], batch.name),
+        )  # fmt: skip
+
+    def _compared(self, batch: Batch, rows: Iterable[int], normalized: frozenset[int]) -> Iterator[Arrays]:
+        segments = (batch.data, batch.starts, batch.ends, batch.owners)
+        for hard, group in groupby(rows, normalized.__contains__):
+            if hard:
+                for row in group:
+                    segment = batch.segments(row)
+                    found = _tokens([text for _, text in batch.parts(row)], segment, self._chars)
+                    yield exact.compare_tokens(row, *found, self._grams, self._items)
+            else:
+                wanted = np.array(list(group), dtype=np.int64)
+                yield exact.compare_rows(segments, wanted, self._chars, self._grams, self._items)
+
+    def _field(self, part: int) -> str:
+        return self.index.fields[self.index.arrays["part_fields"][part]]
+
+
+def _groups(places: Iterator[Span]) -> Iterator[list[Span]]:
+    """Pieces of a text, some at a time."""
+    while group := list(islice(places, _PIECES)):
+        yield group
+
+
+def _tokens(
+    texts: Sequence[str], names: Sequence[int], chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]
+) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int64]]:
+    """The tokens of some texts as `exact.compare_tokens` takes them; only the pieces that need it are Python's work."""
+    codes, spans, parts = [np.zeros(0, np.uint32)], [np.zeros((0, 3), np.int32)], []
+    used = count = 0
+    for text, name in zip(texts, names, strict=True):
+        for places in _groups(tokens.pieces(text)):
+            found, ends, borders = vocabulary.tokenized([text[start:end] for start, end in places], chars)
+            for (start, _), (first, last) in zip(places, borders.tolist(), strict=True):
+                begin = int(ends[first - 1, 0]) if first else 0
+                own = ends[first:last] + np.array([used - begin, start, start], np.int32)
+                codes.append(found[begin : int(ends[last - 1, 0]) if last > first else begin])
+                spans.append(own)
+                used, count = used + len(codes[-1]), count + len(own)
+        parts.append((name, count))
+    return np.concatenate(codes), np.concatenate(spans), np.array(parts, np.int64).reshape(-1, 2)

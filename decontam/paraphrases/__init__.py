@@ -1,0 +1,1 @@
+"""Paraphrase candidates: evaluation items near a training text in an embedding space."""

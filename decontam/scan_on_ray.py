@@ -1,0 +1,106 @@
+"""The scan on many machines: the same work per block, handed out by Ray Data.
+
+Training data, cache folder and report folder lie on storage that all machines see, under the same paths. A part of the
+result is a file, so what travels between machines is a block's number; a worker that dies is replaced and its block
+scanned again, and a part appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from decontam.scan import Job, Runner, run_job
+from olmes_suite.errors import DataError, OlmesError, UsageError
+from olmes_suite.workers.ray_address import AUTO, reach
+
+
+def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner:
+    """A runner on the cluster of that address (`host:port`, `ray://host:port`, AUTO or LOCAL).
+
+    Raises UsageError where Ray is not installed or the cluster does not answer, DataError where a machine of it cannot
+    do its part.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UsageError("--ray needs Ray: pip install 'olmes-suite[ray]'") from error
+
+    def run(jobs: list[Job]) -> Iterator[None]:
+        if not jobs:
+            return
+        jobs = [_anywhere(job) for job in jobs]
+        ours = not ray.is_initialized()
+        if ours:
+            _connect(ray, address)
+        try:
+            yield from _handed_out(ray, jobs, work)
+        finally:
+            if ours:
+                ray.shutdown()
+
+    return run
+
+
+def _handed_out(ray: Any, jobs: list[Job], work: Callable[[Job], None]) -> Iterator[None]:
+    """One block of Ray Data for every job: its result is the job's number, and what went wrong."""
+
+    def one(row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            work(jobs[row["item"]])
+        except OlmesError as error:
+            return {**row, "error": str(error)}
+        except Exception as error:  # Ray would wrap it in twenty lines
+            return {**row, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        return {**row, "error": ""}
+
+    _quiet(ray)
+    numbers = ray.data.from_items(list(range(len(jobs))), override_num_blocks=len(jobs))
+    try:
+        for row in numbers.map(one).iter_rows():
+            _look(jobs[row["item"]], row["error"])
+            yield
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise DataError(f"--ray: {lines[-1]}") from error
+
+
+def _look(job: Job, error: str) -> None:
+    """Raise DataError where a worker failed, or where its result is not on this machine's storage."""
+    if error:
+        raise DataError(f"--ray: {job.block.path}: {error}")
+    if not (job.out / f"{job.key}.json").is_file():
+        raise DataError(
+            f"--ray: the result of {job.block.path} is not in {job.out}; data, cache ($OLMES_CACHE) and --out must "
+            "lie on storage that all machines see"
+        )
+
+
+def _anywhere(job: Job) -> Job:
+    """The job with paths that do not depend on the folder in which a worker runs."""
+    block = replace(job.block, path=job.block.path.absolute())
+    return replace(job, block=block, index=job.index.absolute(), out=job.out.absolute())
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Join the cluster, or start one. Raises UsageError within seconds where nobody answers."""
+    named = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
+    reach(named, client=True)
+    common = {"log_to_driver": False, "logging_level": "error", "ignore_reinit_error": True}
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        # Without an address Ray joins a cluster of this machine and, where there is none, starts one.
+        ray.init(address=None if address == AUTO else address, **common)
+    except (ConnectionError, OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise UsageError(f"--ray {named or address}: {lines[0]}") from error
+
+
+def _quiet(ray: Any) -> None:
+    """Our own progress is shown; Ray's would be shown beside it."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

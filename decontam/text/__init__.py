@@ -1,0 +1,1 @@
+"""Text as tokens: how both sides are cut into words and hashed."""

@@ -1,0 +1,196 @@
+"""The one tokenisation, used for evaluation and training text alike.
+
+A text is brought to Unicode NFKC and case-folded (`casefold(NFKC(text))`). A token is a maximal run of word characters
+(`\\w` of Python's `re`); in scripts that are written without spaces every word character is a token of its own.
+
+Two implementations give the same tokens: `tokenize` here, on Python strings, and the single pass over UTF-8 bytes of
+`decontam.matching.kernel`, which reads the table that `character_table` makes from this module's rules.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+VERSION = 1
+"""Raised when any text would give other tokens; part of the key of every cache."""
+
+UNSPACED = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x0F00, 0x0FFF),  # Tibetan
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x1950, 0x19DF),  # Tai Le, New Tai Lue
+    (0x1A20, 0x1AAF),  # Tai Tham
+    (0x2E80, 0x2FDF),  # radicals
+    (0x3005, 0x3007),
+    (0x3021, 0x3029),
+    (0x3031, 0x303C),
+    (0x3041, 0x312F),  # Hiragana, Katakana, Bopomofo
+    (0x31A0, 0x31BF),
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),  # Han
+    (0x4E00, 0x9FFF),
+    (0xA000, 0xA4CF),  # Yi
+    (0xA9E0, 0xA9FF),
+    (0xAA60, 0xAADF),
+    (0xF900, 0xFAFF),
+    (0x1B000, 0x1B16F),
+    (0x20000, 0x323AF),
+)
+"""Code point ranges (ends included) whose scripts put no space between words. Hangul does, and is not here."""
+
+_CLASS = "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED)
+_TOKEN = re.compile(f"[^\\W{_CLASS}]+|(?=\\w)[{_CLASS}]")
+_SPACE = re.compile(r"\s")
+_JAMO = (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
+
+
+def normalize(text: str) -> str:
+    """NFKC, then full case folding."""
+    return text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def tokenize(text: str) -> list[str]:
+    """The tokens of a text, in order."""
+    return _TOKEN.findall(normalize(text))
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """[start, end) of every token of `tokenize`, in code points of the text as it was given."""
+    if text.isascii():
+        return [match.span() for match in _TOKEN.finditer(text.casefold())]
+    folded: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for start, end in _chunks(text):
+        piece = normalize(text[start:end])
+        folded.append(piece)
+        starts += [start] * len(piece)
+        ends += [end] * len(piece)
+    return [(starts[match.start()], ends[match.end() - 1]) for match in _TOKEN.finditer("".join(folded))]
+
+
+PIECE = 4096
+"""Characters of a piece, at least."""
+
+
+def pieces(text: str) -> Iterator[tuple[int, int]]:
+    """[start, end) of pieces of a text, whose tokens, one piece after the other, are the tokens of the text.
+
+    They end with white space that nothing joins. A long text with few characters that only Python can normalise has
+    few pieces with them.
+    """
+    joins = joining()
+    start = 0
+    while start < len(text):
+        spaces = (space.end() for space in _SPACE.finditer(text, start + PIECE))
+        end = next((at for at in spaces if at < len(text) and text[at] not in joins), len(text))
+        yield start, end
+        start = end
+
+
+def code_points(words: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """(code points of all words, one after the other; where each word ends)."""
+    import numpy as np
+
+    codes = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    return codes, np.cumsum([len(word) for word in words], dtype=np.int64)
+
+
+def _chunks(text: str) -> Iterator[tuple[int, int]]:
+    """The smallest pieces of a text whose NFKC forms, one after the other, are the NFKC form of the text."""
+    joins = joining()
+    start = 0
+    for i in range(1, len(text)):
+        if text[i] not in joins:
+            yield start, i
+            start = i
+    if text:
+        yield start, len(text)
+
+
+@lru_cache(maxsize=1)
+def joining() -> frozenset[str]:
+    """Characters that normalisation may join with what stands before them.
+
+    Their compatibility decomposition begins with a combining mark, or with a character that is the second of a
+    canonical composition (Unicode Standard Annex 15: what has no normalisation boundary before it).
+    """
+    second = {chr(code) for code in _JAMO}
+    for char, canonical in zip(_every_character(), _each("NFD"), strict=True):
+        if canonical != char:
+            parts = unicodedata.decomposition(char).split()
+            if len(parts) == 2:
+                second.add(chr(int(parts[1], 16)))
+    combining = unicodedata.combining
+    return frozenset(
+        char
+        for char, parts in zip(_every_character(), _each("NFKD"), strict=True)
+        if char >= "\x80" and (parts[0] in second or combining(parts[0]))
+    )
+
+
+@lru_cache(maxsize=1)
+def _every_character() -> str:
+    return "".join(map(chr, range(sys.maxunicode + 1)))
+
+
+def _each(form: Literal["NFD", "NFKC", "NFKD"] | None, *, folded: bool = False) -> list[str]:
+    """A normal form of every single character. They are made in one go: nothing is joined across a line's end."""
+    whole = "\n".join(_every_character().replace("\n", " "))
+    whole = unicodedata.normalize(form, whole) if form else whole
+    forms = (whole.casefold() if folded else whole).split("\n")
+    forms[ord("\n")] = "\n"
+    return forms
+
+
+SEPARATOR, WORD, ALONE, JOINS, SEVERAL = range(5)
+"""Kinds of a character in the table: between tokens, in a run, a token by itself, needs NFKC first, an expansion."""
+
+
+@lru_cache(maxsize=2)
+def character_table(*, normalized: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """What the kernel does with each code point, as (table uint32[0x110000], expansions uint32[k]).
+
+    An entry is kind << 24 | value: the folded code point of WORD and ALONE, the place of a SEVERAL in `expansions`,
+    where its length stands, followed by that many entries. With `normalized` the text is in NFKC already and nothing
+    JOINS.
+    """
+    import numpy as np
+
+    table = np.zeros(sys.maxunicode + 1, dtype=np.uint32)
+    for run in re.finditer(r"\w+", _every_character()):
+        codes = np.arange(run.start(), run.end(), dtype=np.uint32)
+        table[codes] = WORD << 24 | codes
+    for low, high in UNSPACED:
+        table[low : high + 1] ^= np.where(table[low : high + 1] > 0, (WORD ^ ALONE) << 24, 0).astype(np.uint32)
+    expansions: list[int] = []
+    forms = _each(None if normalized else "NFKC", folded=True)
+    for code, (char, form) in enumerate(zip(_every_character(), forms, strict=True)):
+        if form == char:
+            continue
+        entries = [_entry(c) for c in form]
+        if len(entries) == 1 or not any(entries):
+            table[code] = entries[0]
+        else:
+            table[code] = SEVERAL << 24 | len(expansions)
+            expansions += [len(entries), *entries]
+    if not normalized:
+        table[[ord(char) for char in joining()]] = JOINS << 24
+    return table, np.array(expansions, dtype=np.uint32)
+
+
+def _entry(char: str) -> int:
+    if _TOKEN.fullmatch(char) is None:
+        return SEPARATOR
+    code = ord(char)
+    return (ALONE if any(low <= code <= high for low, high in UNSPACED) else WORD) << 24 | code

@@ -1,0 +1,230 @@
+"""The files of a training set, and the blocks in which they are scanned.
+
+A set is what one `--train` names: a file, a folder, a pattern, a `datasets` directory, or a Hub id. A block is a part
+of one file that can be read alone: some row groups, a range of bytes, or a whole file. Its rows count from 0; their
+place in the set is known when all blocks before it have been read.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from decontam.training_data import saved_datasets
+from olmes_suite.errors import DataError, MissingData, UsageError
+from olmes_suite.files import cache_folder, file_signature, write_text
+from olmes_suite.tasks.documents import DataSource
+
+BLOCK_BYTES = 64 << 20
+KINDS = {
+    ".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
+    ".csv": "csv", ".tsv": "csv",
+}  # fmt: skip
+PRODUCTS = frozenset({
+    ".parts", "clean", "report.json", "report.html", "pairs.parquet", "flags.json", "flags_short.json",
+    "candidates.parquet", "removed.jsonl",
+})  # fmt: skip
+"""What a scan writes into its folder."""
+_PACKED = (".gz", ".zst")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of one file."""
+
+    path: Path
+    kind: str
+    """parquet, arrow, jsonl or csv."""
+    first: int = 0
+    """First row group or byte."""
+    end: int | None = None
+    """The row group or byte after the last; None: all."""
+    content: str = ""
+    """Hash of the file's content where it is known, else its signature as the machine has it that plans the scan:
+    others may see other inodes."""
+
+    @property
+    def packing(self) -> str:
+        """gz, zst or nothing."""
+        return self.path.suffix[1:] if self.path.suffix in _PACKED else ""
+
+    @property
+    def key(self) -> str:
+        """What changes when the file or the range does."""
+        return f"{self.content or file_signature(self.path)} {self.kind} {self.first} {self.end}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSet:
+    """One training set."""
+
+    name: str
+    """The argument as the user gave it."""
+    root: Path
+    """The file or folder that it is."""
+    files: tuple[Path, ...]
+    """In the order in which rows are counted."""
+    contents: Mapping[Path, str] = field(default_factory=dict)
+    """Hash of the content of the files for which it is known."""
+
+    def blocks(self, file: Path) -> Iterator[Block]:
+        """The blocks of one of its files. Raises DataError for parquet that cannot be read."""
+        content = self.contents.get(file) or file_signature(file)
+        return (replace(block, content=content) for block in blocks(file))
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind of a file by its name, None for one that holds no rows."""
+    stem = path.with_suffix("") if path.suffix in _PACKED else path
+    kind = KINDS.get(stem.suffix.lower())
+    return None if path.suffix in _PACKED and kind not in ("jsonl", "csv") else kind
+
+
+def find(name: str, source: DataSource, split: str = "train", out: Path | None = None) -> TrainSet:
+    """The training set of one `--train`; what lies in the report's folder `out` is no part of a folder or pattern.
+
+    Raises UsageError for what is not there, MissingData for a Hub id that cannot be had.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = tuple(_in_folder(path, split, out))
+        if not files:
+            raise UsageError(f"--train {name}: the folder holds no parquet, JSONL, CSV or arrow files")
+        return TrainSet(name, path, files)
+    if path.exists():
+        if kind_of(path) is None:
+            raise UsageError(f"--train {name}: unknown kind of file; known: {', '.join(KINDS)}, and .gz, .zst of text")
+        return TrainSet(name, path, (path,))
+    if any(sign in name for sign in "*?["):
+        fixed = Path(os.path.commonpath([name, re.split(r"[*?[]", name)[0] + "x"]))
+        found = map(Path, sorted(glob.glob(str(path), recursive=True)))
+        files = tuple(p for p in found if kind_of(p) and p.is_file() and not _product(p, fixed, out))
+        if not files:
+            raise UsageError(f"--train {name}: no file matches")
+        return TrainSet(name, _root(files), files)
+    if _HUB_ID.fullmatch(name) and kind_of(path) is None:
+        return _hub(name, source, split)
+    raise UsageError(f"--train {name}: no such file or folder")
+
+
+def _root(files: Sequence[Path]) -> Path:
+    """The folder that all of the files lie in."""
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _in_folder(folder: Path, split: str, out: Path | None) -> list[Path]:
+    """The files of a folder; of a `datasets` directory those of the split, as its state lists them."""
+    if (folder / saved_datasets.SPLITS).is_file():
+        splits = [p for p in sorted(folder.iterdir()) if (p / saved_datasets.STATE).is_file()]
+        chosen = [p for p in splits if p.name == split] or splits
+        return [file for p in chosen for file in _in_folder(p, split, out)]
+    if (folder / saved_datasets.STATE).is_file():
+        return saved_datasets.data_files(folder)
+    return [
+        p for p in sorted(folder.rglob("*"))
+        if p.is_file() and kind_of(p) and not p.name.startswith("_") and p.name not in saved_datasets.ABOUT
+        and not hidden(p, folder, out)
+    ]  # fmt: skip
+
+
+def hidden(path: Path, folder: Path, out: Path | None) -> bool:
+    """Is a file of the folder in a hidden place (`.git`, `.ipynb_checkpoints`), or one of our own reports?"""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts) or _product(path, folder, out)
+
+
+def _product(path: Path, folder: Path, out: Path | None) -> bool:
+    """Was it written by a scan whose report lies in the folder?"""
+    if out is None or not (where := out.resolve()).is_relative_to(folder.resolve()):
+        return False
+    if where != folder.resolve():
+        return path.resolve().is_relative_to(where)
+    return path.resolve().relative_to(where).parts[0] in PRODUCTS
+
+
+def _hub(name: str, source: DataSource, split: str) -> TrainSet:
+    """A data set by its id: from a mirror, else from the Hub through `datasets`."""
+    for mirror in source.mirrors:
+        files = tuple(sorted((mirror / name).glob(f"*/{split}.parquet")))
+        if files:
+            return TrainSet(name, mirror / name, files)
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, split=split)
+        files = tuple(Path(entry["filename"]) for entry in loaded.cache_files)
+    except Exception as error:  # the Hub client raises a dozen unrelated types
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HubSetMissing(
+            f"--train {name}: no such file or folder, and not to be had as a data set of the Hub ({reason})"
+        ) from error
+    return TrainSet(name, _root(files), files)
+
+
+class HubSetMissing(MissingData):
+    """A training set that is neither here nor on the Hub."""
+
+    exit_code = 2
+
+
+def by_content(train: TrainSet) -> TrainSet:
+    """The set with the hash of each file; one that was hashed before and has not changed since is not read again."""
+    return replace(train, contents={file: found for file in train.files if (found := _hash(file))})
+
+
+def _hash(file: Path) -> str:
+    """SHA-256 of a file, remembered by its path, size and time; empty where it cannot be read."""
+    try:
+        memo = cache_folder() / "decontam" / "hashes" / file_signature(file)
+        if memo.is_file():
+            return memo.read_text(encoding="utf-8")
+        with file.open("rb") as handle:
+            found = hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError:
+        return ""  # the scan names the file
+    write_text(memo, found)
+    return found
+
+
+def blocks(file: Path) -> Iterator[Block]:
+    """The blocks of one file. Raises DataError for parquet that cannot be read, OSError for no file."""
+    kind, size = kind_of(file), file.stat().st_size
+    assert kind is not None
+    if kind == "parquet":
+        yield from _row_groups(file)
+    elif kind == "jsonl" and file.suffix not in _PACKED and not is_array(file):
+        for start in range(0, max(size, 1), BLOCK_BYTES):
+            yield Block(file, kind, start, min(start + BLOCK_BYTES, size))
+    else:
+        yield Block(file, kind)
+
+
+def is_array(file: Path) -> bool:
+    """A `.json` file that is one list of objects."""
+    if file.suffix != ".json":
+        return False
+    with file.open("rb") as handle:
+        return handle.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+
+
+def _row_groups(file: Path) -> Iterator[Block]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        about = pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} cannot be read as parquet: {str(error).splitlines()[0]}") from error
+    first, size = 0, 0
+    for group in range(about.num_row_groups):
+        size += about.row_group(group).total_byte_size
+        if size >= BLOCK_BYTES:
+            yield Block(file, "parquet", first, group + 1)
+            first, size = group + 1, 0
+    if first < about.num_row_groups or about.num_row_groups == 0:
+        yield Block(file, "parquet", first, about.num_row_groups)

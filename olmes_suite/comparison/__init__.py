@@ -1,0 +1,1 @@
+"""Comparing recorded runs: paired tests, power, and the gate for CI."""

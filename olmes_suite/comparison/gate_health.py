@@ -1,0 +1,139 @@
+"""Health of a candidate beside its scores: what makes a green or red that cannot be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from olmes_suite.comparison.compare import TaskComparison
+from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, Rules
+from olmes_suite.runs.scores import RunScores
+from olmes_suite.tasks.index import PREFIX
+
+Kind = Literal["fail", "error", "note"]
+"""fail: the candidate is worse in a way that scores do not show; error: the run is broken; note: to be known."""
+
+_WORDS = {
+    "truncated": "prompts were cut",
+    "length": "answers ended at the token limit",
+    "empty": "answers are empty",
+    "extraction_failed": "answers hold nothing to score",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the health checks found."""
+
+    check: str
+    task: str
+    kind: Kind
+    text: str
+    share: float | None = None
+    limit: float | None = None
+
+    def line(self) -> str:
+        """The finding in one line."""
+        name = f"{self.task.removeprefix(PREFIX)}: " if self.task else ""
+        return f"{self.kind}: {name}{self.text}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in the JSON report; shares are fractions."""
+        return {
+            "check": self.check, "task": self.task, "kind": self.kind, "text": self.text, "share": self.share,
+            "limit": self.limit,
+        }  # fmt: skip
+
+
+def findings(
+    baseline: RunScores,
+    candidate: RunScores,
+    tasks: Sequence[TaskComparison],
+    wanted: Collection[str],
+    rules: Rules,
+) -> list[Finding]:
+    """All findings: missing tasks, changed fingerprints, missing documents, broken answers, contaminated data."""
+    out = list(_missing(baseline, candidate, wanted))
+    for task in tasks:
+        out += _changed(task)
+        if task.comparable:
+            out += _documents(task, candidate)
+            out += _answers(task.task, baseline, candidate, rules)
+            out += _contaminated(task.task, candidate, rules)
+    return out
+
+
+def _missing(baseline: RunScores, candidate: RunScores, wanted: Collection[str]) -> Iterator[Finding]:
+    for name in wanted:
+        if name not in candidate.tasks and (name in candidate.failed or _overlap(baseline, candidate)):
+            why = candidate.failed.get(name, "not part of the run")
+            yield Finding("missing_task", name, "error", f"the candidate has no score: {why}")
+        elif name in candidate.tasks and name not in baseline.tasks:
+            why = baseline.failed.get(name, "not part of the run")
+            yield Finding("missing_task", name, "error", f"the baseline has no score: {why}")
+    for name, why in baseline.failed.items():
+        if name not in wanted:
+            text = f"not judged and not in the average, as the baseline has no score: {why}"
+            yield Finding("missing_task", name, "note", text)
+    for name in candidate.tasks:
+        if name not in baseline.tasks and name not in baseline.failed:
+            yield Finding("extra_task", name, "note", "not in the baseline, not judged")
+
+
+def _overlap(baseline: RunScores, candidate: RunScores) -> bool:
+    """Runs that share nothing are of different suites, which is another verdict than a broken run."""
+    return any(name in baseline.tasks for name in candidate.tasks)
+
+
+def _changed(task: TaskComparison) -> Iterator[Finding]:
+    if task.differs:
+        yield Finding(
+            "fingerprint", task.task, "note", f"{' and '.join(task.differs)} differ: the scores do not compare"
+        )
+    if task.reason:
+        yield Finding("documents", task.task, "error", task.reason)
+
+
+def _documents(task: TaskComparison, candidate: RunScores) -> Iterator[Finding]:
+    if task.reason or task.difference is None:
+        return
+    if task.only_baseline:
+        kind: Kind = "note" if candidate.limit is not None or candidate.imported else "error"
+        yield Finding(
+            "documents", task.task, kind, f"the candidate lacks {task.only_baseline} documents of the baseline"
+        )
+    if task.only_candidate:
+        text = f"{task.only_candidate} documents are not in the baseline, not judged"
+        yield Finding("documents", task.task, "note", text)
+
+
+def _answers(name: str, baseline: RunScores, candidate: RunScores, rules: Rules) -> Iterator[Finding]:
+    task, before = candidate.tasks[name], baseline.tasks[name]
+    for flag in HEALTH:
+        share = task.flags.get(flag, 0) / max(task.n, 1)
+        usual = before.flags.get(flag, 0) / max(before.n, 1)
+        limit = rules.health.get(flag, min(1.0, usual + MORE))
+        if share > limit:
+            text = f"{100 * share:.1f} % of {_WORDS[flag]} (baseline {100 * usual:.1f} %, limit {100 * limit:.1f} %)"
+            yield Finding(flag, name, "fail", text, share, limit)
+    count, limit = _errors(candidate.request_errors, name, task.flags), rules.health.get("request_errors", 0.0)
+    if count / max(task.n, 1) > limit:
+        text = f"{count} requests failed for good: repeat the `olmes eval` command"
+        yield Finding("request_errors", name, "error", text, count / max(task.n, 1), limit)
+
+
+def _errors(counted: Mapping[str, int], name: str, flags: Mapping[str, int]) -> int:
+    return max(counted.get(name, 0), flags.get("request_errors", 0))
+
+
+def _contaminated(name: str, candidate: RunScores, rules: Rules) -> Iterator[Finding]:
+    task = candidate.tasks[name]
+    if task.contaminated:
+        short = task.contaminated_short
+        counted = task.contaminated - short
+        share, limit = counted / task.n, rules.health.get("contaminated", CONTAMINATED)
+        kind: Kind = "fail" if share > limit else "note"
+        text = f"the candidate was trained on {counted} of {task.n} documents ({100 * share:.1f} %)"
+        text += f" and holds {short} too short to count" if short else ""
+        yield Finding("contaminated", name, kind, text, share, limit)

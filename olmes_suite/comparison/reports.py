@@ -1,0 +1,184 @@
+"""Verdicts in the forms that others read: markdown, JUnit XML, workflow annotations. Pure functions returning text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from xml.etree import ElementTree as ET
+
+from olmes_suite.comparison.compare import Comparison, TaskComparison
+from olmes_suite.comparison.gate import GateReport, TaskVerdict
+from olmes_suite.tasks.index import PREFIX
+
+SUMMARY_BYTES = 1024 * 1024
+"""GitHub drops a step summary above 1 MiB."""
+ANNOTATIONS = 10
+"""GitHub shows at most so many annotations of a kind per step."""
+
+
+def short(task: str) -> str:
+    """A task's name without the suites' prefix."""
+    return task.removeprefix(PREFIX)
+
+
+def points(value: float | None, sign: bool = False, digits: int = 1) -> str:
+    """A fraction in points; `–` for none."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:{'+' if sign else ''}.{digits}f}"
+    return text.replace("-", "−")
+
+
+def span(ends: tuple[float, float] | None) -> str:
+    """An interval in points."""
+    return f"{points(ends[0], True)} … {points(ends[1], True)}" if ends else "–"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with two significant digits at most."""
+    if p is None:
+        return "–"
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot end a markdown cell or start an HTML tag."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table: the first column to the left, the others to the right."""
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(map(_cell, row)) + " |" for row in rows)])
+
+
+def compare_markdown(comparison: Comparison) -> str:
+    """`olmes compare --markdown`."""
+    header = [
+        "task",
+        "n",
+        "baseline",
+        "candidate",
+        "Δ",
+        "95 % interval",
+        "p",
+        "p (Holm)",
+        "wins / losses",
+        "detectable",
+    ]
+    rows = [_compare_row(task) for task in comparison.tasks]
+    title = f"**{_cell(comparison.candidate)}** against **{_cell(comparison.baseline)}**, in points\n\n"
+    return title + markdown_table(header, rows) + "\n"
+
+
+def _compare_row(task: TaskComparison) -> list[str]:
+    d, mark = task.difference, "" if task.comparable else f" ! {' and '.join(task.differs)} differ"
+    name = short(task.task) + mark
+    if d is None:
+        why = task.reason or "not comparable"
+        return [name, "–", points(task.baseline), points(task.candidate), why, "–", "–", "–", "–", "–"]
+    counts = f"{d.wins} / {d.losses}" if d.method != "unpaired" else "–"
+    scores = [points(task.baseline), points(task.candidate), points(d.delta, True)]
+    return [name, str(d.n), *scores, span(d.ci95), p_value(d.p), p_value(task.p_holm), counts, points(d.detectable)]
+
+
+_WORDS = {"pass": "pass", "fail": "**FAIL**", "inconclusive": "inconclusive"}
+
+
+def gate_markdown(report: GateReport) -> str:
+    """The step summary: verdict, suite average, tasks, findings; under 1 MiB however many tasks there are."""
+    header = ["task", "n", "baseline", "candidate", "Δ", "lower bound", "margin", "p (Holm)", "verdict"]
+    runs = f"`{_cell(report.candidate)}` against `{_cell(report.baseline)}`, in points."
+    title = f"## olmes gate: {report.verdict}\n\n{runs}\n\n"
+    lines = [_gate_row(task) for task in report.rows]
+    notes = [f"* {_cell(line)}" for line in report.findings()]
+    tail = "\n\n" + "\n".join(notes) + "\n" if notes else "\n"
+    text = title + markdown_table(header, lines) + tail
+    left = len(lines)
+    while len(text.encode()) >= SUMMARY_BYTES and (left or notes):
+        left, notes = left // 2, notes[: len(notes) // 2]
+        rest = f"\n\n{len(lines) - left} more tasks are in the JSON report.\n"
+        text = title + markdown_table(header, lines[:left]) + "\n\n" + "\n".join(notes) + rest
+    return text
+
+
+def _gate_row(task: TaskVerdict) -> list[str]:
+    d = task.difference
+    scores = [points(task.baseline), points(task.candidate), points(d.delta if d else None, True)]
+    bound = points(d.lower if d else None, True)
+    return [
+        short(task.task), str(d.n) if d else "–", *scores, bound, points(-task.margin, True), p_value(task.p_adjusted),
+        _WORDS[task.verdict],
+    ]  # fmt: skip
+
+
+def junit(report: GateReport) -> str:
+    """JUnit XML: one test case per task, one for the suite average, one for each kind of health finding."""
+    suite = ET.Element("testsuite", name="olmes gate")
+    for task in report.rows:
+        case = ET.SubElement(suite, "testcase", classname="olmes.gate", name=_xml(short(task.task)))
+        said = _xml(task.sentence())
+        if task.verdict == "fail":
+            ET.SubElement(case, "failure", message=said).text = said
+        elif task.verdict == "inconclusive":
+            ET.SubElement(case, "skipped", message=said)
+        ET.SubElement(case, "system-out").text = said
+    for finding in report.health:
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname="olmes.gate.health",
+            name=_xml(f"{finding.check} {short(finding.task)}".strip()),
+        )
+        if finding.kind == "error":
+            ET.SubElement(case, "error", message=_xml(finding.text))
+        elif finding.kind == "fail":
+            ET.SubElement(case, "failure", message=_xml(finding.text))
+        else:
+            ET.SubElement(case, "system-out").text = _xml(finding.text)
+    counts = {kind: len(suite.findall(f"testcase/{kind}")) for kind in ("failure", "error", "skipped")}
+    suite.set("tests", str(len(suite.findall("testcase"))))
+    suite.set("failures", str(counts["failure"]))
+    suite.set("errors", str(counts["error"]))
+    suite.set("skipped", str(counts["skipped"]))
+    whole = ET.Element("testsuites")
+    whole.append(suite)
+    ET.indent(whole)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(whole, encoding="unicode") + "\n"
+
+
+def _xml(text: str) -> str:
+    """Without the characters that XML 1.0 cannot hold."""
+    return "".join(
+        c if c in "\t\n" or " " <= c < "\ud800" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?" for c in text
+    )
+
+
+def workflow_annotations(report: GateReport) -> list[str]:
+    """GitHub workflow commands: an error per failure, a warning per doubt, at most ten of a kind."""
+    errors, warnings = [], []
+    for task in report.rows:
+        line = f"title=olmes gate%3A {_property(short(task.task))}::{_data(task.sentence())}"
+        if task.verdict == "fail":
+            errors.append(line)
+        elif task.verdict == "inconclusive" and task.required:
+            warnings.append(line)
+    for finding in report.health:
+        title = _property(f"olmes gate: {finding.check} {short(finding.task)}".strip())
+        (warnings if finding.kind == "note" else errors).append(f"title={title}::{_data(finding.text)}")
+    out = []
+    for kind, lines in (("error", errors), ("warning", warnings)):
+        shown = lines if len(lines) <= ANNOTATIONS else lines[: ANNOTATIONS - 1]
+        out += [f"::{kind} {line}" for line in shown]
+        if len(lines) > len(shown):
+            out.append(f"::{kind} title=olmes gate::{len(lines) - len(shown)} more in the step summary")
+    return out
+
+
+def _data(text: str) -> str:
+    """Escaped as the message of a workflow command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    """Escaped as a property of a workflow command."""
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,1 @@
+"""Making a run: plan, generate, score, record; resuming, scoring again, and floors."""

@@ -1,0 +1,261 @@
+"""The plan of a run: which tasks, which documents, and a name that the same command always gets."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from olmes_suite.errors import MissingData, UsageError
+from olmes_suite.records import Instance, Request, canonical_json, sha256
+from olmes_suite.scoring import language_resources as resources
+from olmes_suite.scoring.tools import ToolOptions, Tools
+from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.documents import DataSource
+
+if TYPE_CHECKING:
+    from olmes_suite.tasks.task import SuiteTask
+
+
+NOT_BUILT = "not part of this version of olmes-suite"
+"""Error of a task that a shipped suite names and that is not built yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `olmes eval` was asked to do."""
+
+    model: str
+    backend: str = "auto"
+    suite_names: tuple[str, ...] = ()
+    task_names: tuple[str, ...] = ()
+    limit: int | None = None
+    seed: int = 1234
+    source: DataSource = field(default_factory=DataSource)
+    runs: Path = Path("runs")
+    lineage: Path | None = None
+    again: bool = False
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the backend: device, dtype, batch_size, max_length, chat_template, revision."""
+    command: tuple[str, ...] = ()
+    tools: ToolOptions = field(default_factory=ToolOptions)
+
+
+@dataclass(slots=True)
+class Leaf:
+    """One leaf task and the documents of it that are to be evaluated."""
+
+    name: str
+    task: SuiteTask
+    rows: Sequence[int]
+    """Positions in the task's documents."""
+    cluster: str | None = None
+    fingerprint: dict[str, str] = field(default_factory=dict)
+
+    def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(doc_id, document) in row order; doc_id is the row in the whole split."""
+        from olmes_suite.tasks.task import ROW
+
+        docs = self.task.task_docs
+        for row in self.rows:
+            doc = docs[row]
+            yield doc.get(ROW, row), doc
+
+    def document(self, doc_id: int) -> dict[str, Any]:
+        """The document of a row of the whole split. Raises UsageError where the task has no such row."""
+        position = self.positions().get(doc_id)
+        if position is None:
+            raise UsageError(
+                f"{self.name}: no document with doc_id {doc_id} (rows 0 to {len(self.task.task_docs) - 1})"
+            )
+        found: dict[str, Any] = self.task.task_docs[position]
+        return found
+
+    def positions(self) -> dict[int, int]:
+        """doc_id to position, over all of the task's documents."""
+        from olmes_suite.tasks.task import ROW
+
+        docs = self.task.task_docs
+        if ROW in docs.column_names:
+            return {doc_id: position for position, doc_id in enumerate(docs[ROW])}
+        return {position: position for position in range(len(docs))}
+
+    def requests(self, doc_id: int, doc: Mapping[str, Any], chat: bool) -> list[Request]:
+        """The document's requests."""
+        return self.task.requests(doc, doc_id, chat=chat)
+
+    def resources(self) -> set[str]:
+        """Names of `olmes_suite.scoring.language_resources` that scoring the chosen documents takes."""
+        wanted = self.task.own.get("resources")
+        return {name for _, doc in self.documents() for name in wanted(doc)} if wanted else set()
+
+    def cluster_of(self, doc: Mapping[str, Any], doc_id: int) -> str:
+        """What the document shares with others; decided here and nowhere else."""
+        from olmes_suite.tasks.task import call
+
+        found = call(self.cluster or self.task.own.get("cluster"), doc)
+        return f"{self.name}:{doc_id}" if found is None else sha256(f"{self.name}:{found}")[:16]
+
+    def stratum_of(self, doc: Mapping[str, Any]) -> str:
+        """The part of the task that the document belongs to; "" where a task has no parts."""
+        from olmes_suite.tasks.task import call
+
+        found = call(self.task.own.get("strata"), doc)
+        return "" if found is None else str(found)
+
+
+@dataclass(slots=True)
+class TaskPlan:
+    """One top-level task of the run."""
+
+    name: str
+    primary: str
+    aggregate: str
+    skill: str = "other"
+    leaves: list[Leaf] = field(default_factory=list)
+    error: str | None = None
+    """Why the task cannot run (data that is missing); it is named in the results."""
+
+    @property
+    def is_group(self) -> bool:
+        """The task has sub-tasks."""
+        return not (len(self.leaves) == 1 and self.leaves[0].name == self.name)
+
+    @property
+    def documents(self) -> int:
+        """Number of documents to evaluate."""
+        return sum(len(leaf.rows) for leaf in self.leaves)
+
+    def rank(self) -> Callable[[tuple[str, int, int, int]], tuple[int, int, int, int]]:
+        """Where a response (task, doc_id, index, sample) stands among the task's: sub-tasks in order, then rows."""
+        order = self._order
+        return lambda place: (order.get(place[0], len(order)), *place[1:])
+
+    @property
+    def _order(self) -> dict[str, int]:
+        return {leaf.name: number for number, leaf in enumerate(self.leaves)}
+
+    def in_order(self, instances: Iterable[Instance]) -> list[Instance]:
+        """The task's scored documents by sub-task, then by row."""
+        order = self._order
+        return sorted(instances, key=lambda i: (order[i.task], i.doc_id))
+
+
+def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
+    """The tasks that the options name, without reading any data. Raises UsageError for unknown names."""
+    if not options.suite_names and not options.task_names:
+        raise UsageError("say what to evaluate: --suite NAME or --task NAME (see `olmes tasks`)")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit must be at least 1, not {options.limit}")
+    chosen = [suites.load(name) for name in options.suite_names]
+    plans: dict[str, TaskPlan] = {}
+    for suite in chosen:
+        for entry in suite.tasks:
+            plans.setdefault(entry.task, _planned(entry))
+    for name in options.task_names:
+        entry_name = catalog.find(name).name
+        plans.setdefault(entry_name, _planned(suites.SuiteEntry(entry_name, skill_of(entry_name))))
+    return list(plans.values()), chosen
+
+
+def skill_of(task: str) -> str:
+    """The skill under which the shipped suites list a task (or its group)."""
+    for suite in map(suites.load, ("dev", "unseen", "safety")):
+        for entry in suite.tasks:
+            known = index.index().get(entry.task)
+            if task == entry.task or (known and task in known.members):
+                return entry.skill
+    return "other"
+
+
+def _planned(entry: suites.SuiteEntry) -> TaskPlan:
+    known = index.index().get(entry.task)
+    if known is None:
+        if entry.task.startswith(index.PREFIX) and any(entry in suites.load(s).tasks for s in suites.names()):
+            return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
+        catalog.find(entry.task)
+        raise AssertionError("find raises for unknown tasks")
+    return TaskPlan(entry.task, entry.primary or known.primary, entry.aggregate or known.aggregate, entry.skill)
+
+
+def load_leaves(plan: TaskPlan, options: Options) -> None:
+    """Read the task's data and choose its documents. Missing data marks the task, malformed data raises DataError."""
+    from olmes_suite.tasks.load import load_task
+
+    cluster = _cluster_column(plan.name, options)
+    for name in catalog.find(plan.name).leaves:
+        try:
+            task = load_task(index.task_file(index.index()[name]), options.source)
+        except MissingData as error:
+            plan.error = str(error).replace("--task TASK", f"--task {plan.name}")
+            plan.leaves = []
+            return
+        leaf = Leaf(name, task, range(len(task.task_docs)), cluster if cluster in task.task_docs.column_names else None)
+        if options.limit is not None:
+            leaf.rows = limited(leaf, options.limit, options.seed)
+        plan.leaves.append(leaf)
+
+
+def preflight(plan: TaskPlan, tools: Tools) -> None:
+    """Look for all that the task's scorers need, before any model is loaded; what is missing marks the task."""
+    checks = {leaf.task.own["preflight"] for leaf in plan.leaves if leaf.task.own.get("preflight")}
+    needs = {need for leaf in plan.leaves for need in leaf.task.own.get("needs", ())}
+    try:
+        for need in sorted(needs):
+            tools.get(need)
+        for check in checks:
+            check(tools)
+        resources.require(resource for leaf in plan.leaves for resource in leaf.resources())
+    except MissingData as error:
+        plan.error, plan.leaves = str(error).replace("--task TASK", f"--task {plan.name}"), []
+
+
+def _cluster_column(name: str, options: Options) -> str | None:
+    for suite in map(suites.load, options.suite_names):
+        for entry in suite.tasks:
+            if entry.task == name and entry.cluster:
+                return entry.cluster
+    return None
+
+
+def limited(leaf: Leaf, limit: int, seed: int) -> list[int]:
+    """The `limit` rows with the smallest SHA-256 of (seed, task, doc_id), in row order: limits nest."""
+    positions = leaf.positions()
+    smallest = heapq.nsmallest(limit, positions, key=lambda doc_id: sha256(canonical_json([seed, leaf.name, doc_id])))
+    return sorted(positions[doc_id] for doc_id in smallest)
+
+
+def slug(text: str) -> str:
+    """A piece of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60] or "model"
+
+
+def model_name(options: Options) -> str:
+    """The model's display name: the last part of its path, or the backend's name where there is no model."""
+    name = options.model.rstrip("/").rsplit("/", 1)[-1] if options.model else options.backend
+    return name or options.backend
+
+
+def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str) -> str:
+    """Readable, and the same whenever the same command meets the same model and data."""
+    what = "+".join(
+        [
+            *(Path(name).stem for name in options.suite_names),
+            *(name.removeprefix(index.PREFIX) for name in options.task_names),
+        ]
+    )
+    identity = {
+        "model": model_fingerprint,
+        "backend": options.backend,
+        "limit": options.limit,
+        "seed": options.seed,
+        "suites": list(options.suite_names),
+        "tasks": [
+            [plan.name, plan.primary, plan.aggregate, plan.error is None, [leaf.fingerprint for leaf in plan.leaves]]
+            for plan in plans
+        ],
+    }
+    return f"{slug(model_name(options))}-{slug(what)}-{sha256(canonical_json(identity))[:8]}"

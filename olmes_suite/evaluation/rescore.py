@@ -1,0 +1,372 @@
+"""Scoring without a model: responses from anywhere, or those of a recorded run again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from olmes_suite.errors import DataError, MissingData, UsageError
+from olmes_suite.evaluation.deferred_scoring import score_waiting
+from olmes_suite.evaluation.fingerprint import fingerprint
+from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make_instance
+from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
+from olmes_suite.evaluation.pool import ScoringPool
+from olmes_suite.evaluation.record import combine, count_flags, estimates, left_out, results, write_instances
+from olmes_suite.files import RunLock, read_json, storage, write_json
+from olmes_suite.records import Instance, Response, Scored
+from olmes_suite.runs.contamination import Known, known
+from olmes_suite.runs.store import read_lines
+from olmes_suite.scoring import language_resources
+from olmes_suite.scoring.scorers import DeferredScorer
+from olmes_suite.scoring.tools import MODELS, ToolOptions, Tools
+from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.documents import DataSource
+
+COUNTS = ("asked", "retries", "prompt_tokens", "completion_tokens")
+"""Counts of a judge that add up when a run is scored again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One line of a responses file."""
+
+    task: str
+    doc_id: int
+    responses: list[str] | None
+    loglikelihoods: list[float] | None
+
+
+def read_responses(path: Path, entry: index.TaskEntry) -> list[Given]:
+    """Read responses from anywhere. Raises UsageError naming the line for anything that is not as documented."""
+    seen: set[tuple[str, int]] = set()
+    given: list[Given] = []
+    try:
+        with path.open(encoding="utf-8", errors="surrogatepass") as handle:
+            for number, line in enumerate(handle, 1):
+                if not line.strip():
+                    continue
+                item = _given(line, f"{path}, line {number}", entry)
+                if (item.task, item.doc_id) in seen:
+                    raise UsageError(f"{path}, line {number}: doc_id {item.doc_id} of {item.task} stands twice")
+                seen.add((item.task, item.doc_id))
+                given.append(item)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"responses file {path} cannot be read: {error}") from error
+    if not given:
+        raise UsageError(f"responses file {path} has no responses")
+    return given
+
+
+def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON ({error})") from error
+    if not isinstance(data, dict) or isinstance(data.get("doc_id"), bool) or not isinstance(data.get("doc_id"), int):
+        raise UsageError(f"{where}: expected an object with an integer doc_id")
+    task = index.full_name(data["task"]) if isinstance(data.get("task"), str) else None
+    if task is None and not entry.members:
+        task = entry.name
+    if task not in entry.leaves:
+        known = [leaf.removeprefix(index.PREFIX) for leaf in entry.leaves]
+        raise UsageError(
+            f"{where}: `task` must name a sub-task of {entry.name}{index.nearest(str(data.get('task')), known)}"
+        )
+    texts, ranks = data.get("responses"), data.get("loglikelihoods")
+    ranked = index.index()[task].output == "multiple_choice"
+    if ranked and not (
+        isinstance(ranks, list)
+        and ranks
+        and all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in ranks)
+    ):
+        raise UsageError(
+            f"{where}: {task} is scored by log-likelihood and needs `loglikelihoods`, a list of finite numbers"
+        )
+    if not ranked and not (isinstance(texts, list) and texts and all(isinstance(x, str) for x in texts)):
+        raise UsageError(f"{where}: `responses` must be a list of at least one string")
+    return Given(task, data["doc_id"], None if ranked else texts, [float(x) for x in ranks or ()] if ranked else None)
+
+
+def score_responses(
+    name: str, path: Path, source: DataSource, options: ToolOptions | None = None
+) -> tuple[dict[str, Any], list[Instance]]:
+    """Score responses as they are given; returns what `olmes score` prints, and the scored documents.
+
+    Raises MissingData where a scorer needs a model that `options` do not name, RequestFailed where one gave up.
+    """
+    entry = catalog.find(name)
+    given = read_responses(path, entry)
+    plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
+    leaves: dict[str, Leaf] = {}
+    for task in entry.leaves:
+        if any(item.task == task for item in given):
+            leaves[task] = _leaf(task, entry, source)
+    plan.leaves = list(leaves.values())
+    with closing(Tools(replace(options or ToolOptions(), mirrors=source.mirrors, sample=source.sample))) as tools:
+        _look_for(plan, tools)
+        found = plan.in_order(_score_given(given, leaves, path, tools))
+        summary = _summary(entry, plan, found)
+        judged = tools.record()
+        return summary | ({"judge": judged} if judged else {}), found
+
+
+def _look_for(plan: TaskPlan, tools: Tools) -> None:
+    """Raises MissingData for what the task's scorers need and do not have."""
+    preflight(plan, tools)
+    if plan.error is not None:
+        raise MissingData(f"{plan.name}: {plan.error}")
+
+
+def _leaf(task: str, entry: index.TaskEntry, source: DataSource) -> Leaf:
+    from olmes_suite.tasks.load import load_task
+
+    try:
+        loaded = load_task(index.task_file(index.index()[task]), source)
+    except MissingData as error:
+        raise MissingData(str(error).replace("--task TASK", f"--task {entry.name}")) from error
+    leaf = Leaf(task, loaded, range(len(loaded.task_docs)))
+    language_resources.require(leaf.resources())
+    return leaf
+
+
+def _score_given(given: Sequence[Given], leaves: dict[str, Leaf], path: Path, tools: Tools) -> list[Instance]:
+    positions = {name: leaf.positions() for name, leaf in leaves.items()}
+    found: dict[tuple[str, int], Instance] = {}
+    waiting: list[Waiting] = []
+    with ScoringPool(tools=tools) as pool:
+        for item in given:
+            leaf = leaves[item.task]
+            if item.doc_id in leaf.task.left_out:
+                continue
+            position = positions[item.task].get(item.doc_id)
+            if position is None:
+                have = len(positions[item.task])
+                raise UsageError(f"{path}: {item.task} has no document with doc_id {item.doc_id} ({have} documents)")
+            _submit(pool, leaf, item, leaf.task.task_docs[position], found, waiting)
+        pool.join()
+    return [*found.values(), *score_waiting(sorted(waiting, key=lambda w: w.doc_id), tools)]
+
+
+def _submit(
+    pool: ScoringPool,
+    leaf: Leaf,
+    item: Given,
+    doc: dict[str, Any],
+    found: dict[tuple[str, int], Instance],
+    waiting: list[Waiting],
+) -> None:
+    responses: list[Any] = [item.loglikelihoods] if item.loglikelihoods is not None else list(item.responses or ())
+    if item.loglikelihoods is not None and len(item.loglikelihoods) != (wanted := len(leaf.task.doc_to_choice(doc))):
+        raise UsageError(
+            f"{item.task}, doc_id {item.doc_id}: {len(item.loglikelihoods)} log-likelihoods for {wanted} choices"
+        )
+    empty = {"empty"} if item.responses is not None and not any(text.strip() for text in item.responses) else set()
+    scorer = leaf.task.scorer
+    if isinstance(scorer, DeferredScorer):
+        waiting.append(Waiting(leaf, item.doc_id, doc, tuple(responses), frozenset(empty)))
+        return
+
+    def done(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
+        found[item.task, item.doc_id] = make_instance(leaf, item.doc_id, doc, scored, samples, empty, timed_out)
+
+    from olmes_suite.evaluation.fingerprint import metric_names
+
+    pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, f"{item.task} document {item.doc_id}", done)
+
+
+def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> dict[str, Any]:
+    by_leaf = {leaf.name: [i for i in found if i.task == leaf.name] for leaf in plan.leaves}
+    parts = {leaf.name: estimates(leaf, by_leaf[leaf.name]) for leaf in plan.leaves}
+    whole = sum(len(leaf.task.task_docs) for leaf in plan.leaves)
+    out: dict[str, Any] = {
+        "task": entry.name,
+        "n": len(found),
+        "left_out": sum(len(leaf.task.left_out) for leaf in plan.leaves),
+        "errors": sum(not {"checker_error", "sandbox_error"}.isdisjoint(i.flags) for i in found),
+        "primary": entry.primary,
+        "flags": count_flags(found),
+        "without_response": whole - len(found),
+    }
+    if names := {name: n for leaf in plan.leaves for name, n in left_out(leaf).items()}:
+        out["left_out_names"] = names
+    if not entry.members:
+        return {**out, **_metrics(_metric_names(plan), parts[entry.name], entry.primary)}
+    group = combine(entry.aggregate, [(parts[name], len(by_leaf[name])) for name in parts])
+    out["metrics"] = {metric: estimate.as_json() for metric, estimate in group.items()}
+    out["missing_tasks"] = [name for name in entry.leaves if name not in parts]
+    out["tasks"] = {
+        name: {
+            "task": name,
+            "n": len(by_leaf[name]),
+            "left_out": len(leaf.task.left_out),
+            "errors": count_flags(by_leaf[name])["checker_error"],
+            "primary": entry.primary,
+            "metrics": {m: e.as_json() for m, e in parts[name].items()},
+        }
+        for leaf in plan.leaves
+        for name in (leaf.name,)
+    }
+    return out
+
+
+def _metric_names(plan: TaskPlan) -> list[str]:
+    """The metrics of a task without sub-tasks, in order."""
+    from olmes_suite.evaluation.fingerprint import metric_names
+
+    return metric_names(plan.leaves[0].task)
+
+
+def _metrics(names: Sequence[str], parts: dict[str, Any], primary: str) -> dict[str, Any]:
+    """`metrics`, null for pass@k of fewer than k samples; there pass@1 is the primary, and a note says so."""
+    metrics = {name: parts[name].as_json() if name in parts else None for name in names}
+    if metrics.get(primary) is None and primary.startswith("pass_at_") and metrics.get("pass_at_1") is not None:
+        note = f"{primary} needs {primary.removeprefix('pass_at_')} samples of a document; the primary is pass_at_1"
+        return {"primary": "pass_at_1", "note": note, "metrics": metrics}
+    return {"metrics": metrics}
+
+
+def instance_lines(instances: Sequence[Instance]) -> Iterator[str]:
+    """JSON lines of scored documents: {"task","doc_id","scores","samples":[{"scores","extracted"}]}."""
+    for i in instances:
+        samples = [
+            {"scores": s.scores, "extracted": s.extracted} | ({"verdict": s.verdict} if s.verdict else {})
+            for s in i.samples
+        ]
+        yield json.dumps(
+            {"task": i.task, "doc_id": i.doc_id, "scores": i.scored.scores, "samples": samples}, ensure_ascii=False
+        )
+
+
+def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = None) -> dict[str, Any]:
+    """Score a recorded run's responses again, in place, as a new version; the old one moves to `versions/`.
+
+    `named` are the models that score where they are not those of the run.
+    """
+    if not (run / "results.json").is_file():
+        raise UsageError(f"{run} is no finished run (no results.json); `olmes eval` finishes an unfinished one")
+    old, record = read_json(run / "results.json"), read_json(run / "manifest.json")
+    options = _options(record, source, named or ToolOptions())
+    plans, _ = choose(options)
+    tools = Tools(options.tools)
+    try:
+        _reload(plans, old, options, tools)
+        found = known(record.get("lineage", {}))
+        with RunLock(run.parent / ".unfinished" / f"{run.name}.lock"):
+            scored = {plan.name: _from_disk(plan, run, tools) for plan in plans if plan.error is None}
+            for leaf in (leaf for plan in plans for leaf in plan.leaves):
+                leaf.fingerprint = fingerprint(leaf, record["engine"].get("chat", True), tools)
+            chosen = [suites.load(name) for name in options.suite_names]
+            new = results(old["run"], old["model"], plans, scored, chosen, found)
+            new["version"] = int(old.get("version", 1)) + 1
+            _replace(run, old, new, plans, scored, found)
+            if (judged := tools.record()) is not None:
+                write_json(run / "manifest.json", {**record, "judge": _added(record.get("judge") or {}, judged)})
+    finally:
+        tools.close()
+    return new
+
+
+def _added(before: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
+    """The models that scored, with what they were asked in all, where they are the same as before."""
+    found = {}
+    for need, used in judged.items():
+        old = before.get(need, {})
+        same = old.get("fingerprint") is not None and old.get("fingerprint") == used.get("fingerprint")
+        counts = {name: old.get(name, 0) + used[name] for name in COUNTS if name in used} if same else {}
+        if same and used.get("cost_usd") is not None:
+            counts["cost_usd"] = used["cost_usd"] + (old.get("cost_usd") or 0.0)
+        found[need] = {**used, **counts}
+    return found
+
+
+def _reload(plans: Sequence[TaskPlan], old: dict[str, Any], options: Options, tools: Tools) -> None:
+    """The documents of the tasks that have a score; the others keep their error."""
+    for plan in plans:
+        if plan.error is None and not old["tasks"].get(plan.name, {}).get("error"):
+            load_leaves(plan, options)
+            if plan.error is not None:
+                raise MissingData(plan.error)
+            _look_for(plan, tools)
+        else:
+            plan.error = old["tasks"].get(plan.name, {}).get("error", plan.error)
+            plan.leaves = []
+
+
+def _recorded_tools(record: dict[str, Any], named: ToolOptions, source: DataSource) -> ToolOptions:
+    """The models that the run was scored with, where `named` does not name others."""
+    used = record.get("judge") or {}
+    found: dict[str, Any] = {}
+    for need in MODELS:
+        if getattr(named, need) is None and need in used:
+            found[need] = used[need]["model"]
+            if need != "encoder":
+                found[f"{need}_base_url"] = used[need].get("base_url")
+    return replace(named, **found, seed=record["seed"], mirrors=source.mirrors, sample=source.sample)
+
+
+def _options(record: dict[str, Any], source: DataSource | None, tools: ToolOptions) -> Options:
+    named = list(record["suites"])
+    in_suites = {entry.task for name in named for entry in suites.load(name).tasks}
+    tasks = [plan["task"] for plan in record["plan"] if plan["task"] not in in_suites]
+    # Answers to sample documents are scored with sample documents, wherever a mirror is named by now.
+    mirrors = source.mirrors if source and source.mirrors else tuple(Path(m) for m in record["mirrors"])
+    where = DataSource(() if record["sample"] else mirrors, record["sample"])
+    return Options(
+        model=record["model"]["path"],
+        suite_names=tuple(named),
+        task_names=tuple(tasks),
+        limit=record["limit"],
+        seed=record["seed"],
+        source=where,
+        tools=_recorded_tools(record, tools, where),
+    )
+
+
+def _from_disk(plan: TaskPlan, run: Path, tools: Tools) -> list[Instance]:
+    answers: dict[tuple[str, int], dict[tuple[int, int], Response]] = {}
+    for line in read_lines(run / "responses" / f"{plan.name}.jsonl"):
+        answers.setdefault((line.task, line.doc_id), {})[line.index, line.sample] = line.response
+    with ScoringPool(tools=tools) as pool:
+        scoring = Scoring(pool)
+        for leaf in plan.leaves:
+            for doc_id, doc in leaf.documents():
+                got = answers.get((leaf.name, doc_id))
+                if got is None:
+                    raise DataError(
+                        f"{run}: no response of {leaf.name} document {doc_id}; was the run made with other data?"
+                    )
+                scoring.submit(OpenDocument(leaf, doc_id, doc, [], got))
+        pool.join()
+    return plan.in_order([*scoring.instances.values(), *score_waiting(scoring.waiting, tools)])
+
+
+def _replace(
+    run: Path,
+    old: dict[str, Any],
+    new: dict[str, Any],
+    plans: Sequence[TaskPlan],
+    scored: dict[str, list[Instance]],
+    found: Known,
+) -> None:
+    """Write the new scores beside, keep the old ones under `versions/`, then swap; a kill leaves a readable run."""
+    fresh = run / f".version-{os.getpid()}"
+    for plan in plans:
+        if plan.error is None:
+            write_instances(fresh / f"{plan.name}.parquet", scored[plan.name], plan.primary, found)
+    kept = run / "versions" / str(old.get("version", 1))
+    with storage(run):
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(run / "results.json", kept / "results.json")
+        if (run / "instances").exists():
+            shutil.rmtree(kept / "instances", ignore_errors=True)
+            os.replace(run / "instances", kept / "instances")
+        if fresh.exists():
+            os.replace(fresh, run / "instances")
+    write_json(run / "results.json", new)

@@ -1,0 +1,61 @@
+"""A scoring worker: reads jobs as JSON lines on standard input, answers on standard output. Killed when a job hangs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from functools import lru_cache
+from typing import Any
+
+from olmes_suite.errors import OlmesError
+from olmes_suite.records import Scored
+from olmes_suite.scoring.scorers import Scorer
+
+
+@lru_cache(maxsize=64)
+def scorer_at(file: str, name: str) -> Scorer:
+    """The scorer called `name` in the Python file `file`."""
+    spec = importlib.util.spec_from_file_location(f"olmes_scorer_{abs(hash(file))}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    found = getattr(module, name)
+    assert isinstance(found, Scorer)
+    return found
+
+
+def as_list(scored: Scored) -> list[Any]:
+    """A `Scored` in its JSON form."""
+    return [scored.scores, scored.extracted, scored.failed, scored.weight, scored.flags]
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    _die_with_parent()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogatepass")
+    os.dup2(2, 1)  # what a scorer prints must not get between the answers
+    for line in sys.stdin.buffer:
+        job = json.loads(line.decode("utf-8", "surrogatepass"))
+        try:
+            scored, samples = scorer_at(job["file"], job["name"]).document(job["doc"], job["responses"])
+            answer: dict[str, Any] = {"scored": as_list(scored), "samples": [as_list(sample) for sample in samples]}
+        except OlmesError as error:
+            answer = {"olmes_error": str(error)}
+        except Exception as error:  # a scorer's bug is reported with its document, never a silent zero
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Files that appear whole or not at all, locks, and the cache folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from olmes_suite.errors import DataError, RunLocked, StorageError
+from olmes_suite.records import sha256
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into one line. What was written before stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+            errno.EFBIG,
+            errno.ENOTDIR,
+            errno.ENOENT,
+            errno.EISDIR,
+            errno.ENAMETOOLONG,
+        ):
+            reason = os.strerror(error.errno)
+            raise StorageError(
+                f"cannot write {path}: {reason}; free some space or name another place, then repeat the command"
+            ) from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all."""
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("w", encoding="utf-8", errors="surrogatepass") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises DataError naming the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+class RunLock:
+    """Keeps two processes from writing one run. The lock goes with the process, however that ends."""
+
+    def __init__(self, path: Path, what: str | None = None, flag: str = "--runs") -> None:
+        """`what` is written (by default the run of the lock's name), `flag` names another place for it."""
+        self.path = path
+        self.what = what or f"run {path.stem}"
+        self.flag = flag
+        self._handle: Any = None
+
+    def __enter__(self) -> RunLock:
+        with storage(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = self.path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._handle.seek(0)
+            holder = self._handle.read().strip() or "another process"
+            self._handle.close()
+            raise RunLocked(
+                f"{self.what} is being written by {holder}; wait for it or give another {self.flag}"
+            ) from error
+        self._handle.truncate(0)
+        self._handle.write(
+            f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        )
+        self._handle.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.path.unlink(missing_ok=True)
+        self._handle.close()
+
+
+def cache_folder() -> Path:
+    """Where hashes are kept between runs: `$OLMES_CACHE`, else `~/.cache/olmes`."""
+    return Path(os.environ.get("OLMES_CACHE") or Path.home() / ".cache" / "olmes")
+
+
+def file_signature(path: Path) -> str:
+    """Path, size, times and inode as one key for caches: `cp -p` and `rsync -t` bring other content at an old time."""
+    status = path.stat()
+    return sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}")

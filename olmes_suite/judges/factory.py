@@ -1,0 +1,59 @@
+"""From the command line's options to the models that score: a server, a local checkpoint, an installed plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from olmes_suite.errors import MissingData, ModelError, UsageError
+from olmes_suite.judges.base import Judge
+from olmes_suite.scoring.tools import ToolOptions
+
+GROUP = "olmes.judges"
+"""Entry points: a function of (rest of the name, ToolOptions) that returns a Judge, chosen with `--judge NAME:rest`."""
+ENCODER = "roberta-large"
+"""The encoder of BERTScore for English, and of HREF."""
+
+
+def judge(options: ToolOptions) -> Judge:
+    """The judge. Raises MissingData where the options name none, or name one that cannot be had."""
+    return _model("judge", options.judge, options.judge_base_url, options)
+
+
+def classifier(options: ToolOptions) -> Judge:
+    """The classifier. Raises MissingData where the options name none, or name one that cannot be had."""
+    return _model("classifier", options.classifier, options.classifier_base_url, options)
+
+
+def encoder(options: ToolOptions) -> Any:
+    """The encoder, `roberta-large` unless another is named. Raises MissingData where it is not on this machine."""
+    from olmes_suite.judges.encoder import TextEncoder
+
+    return _or_missing("encoder", lambda: TextEncoder(options.encoder or ENCODER, options.engine.get("device")))
+
+
+def _model(need: str, name: str | None, base_url: str | None, options: ToolOptions) -> Judge:
+    if not name:
+        raise MissingData(
+            f"needs a {need}: give --{need} MODEL (a checkpoint), or --{need} NAME --{need}-base-url URL (a server)"
+        )
+    plugin, _, rest = name.partition(":")
+    if base_url is None and rest:
+        for point in entry_points(group=GROUP, name=plugin):
+            build: Callable[[str, ToolOptions], Judge] = point.load()
+            return build(rest, options)
+    if base_url is not None:
+        from olmes_suite.judges.server import ServerJudge
+
+        return ServerJudge(name, base_url)
+    from olmes_suite.judges.local import LocalJudge
+
+    return _or_missing(need, lambda: LocalJudge(name, options))
+
+
+def _or_missing(need: str, build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except (ModelError, UsageError) as error:
+        raise MissingData(f"--{need}: {error}") from error

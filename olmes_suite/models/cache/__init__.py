@@ -1,0 +1,1 @@
+"""Responses kept across runs, and the backend that answers from them."""

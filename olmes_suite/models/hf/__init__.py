@@ -1,0 +1,1 @@
+"""The transformers backend: generation and log-likelihoods with shared prefixes computed once."""

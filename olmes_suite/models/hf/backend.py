@@ -1,0 +1,370 @@
+"""Hugging Face transformers as an engine, on CPU or GPU."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from olmes_suite.errors import RequestFailed, UsageError
+from olmes_suite.models.base import Backend
+from olmes_suite.models.hf.decoding import RowSampler, RowStop, RowStopper, RowWatch
+from olmes_suite.models.hf.generation import Decoder, Task
+from olmes_suite.models.hf.padding import heeds_mask
+from olmes_suite.models.hf.prefix_tree import by_prefix, prefixes, release
+from olmes_suite.models.hf.ranking import Ranked, batches, score
+from olmes_suite.models.hf.reuse import SharedModel
+from olmes_suite.models.local.batch_size import Budget, unless_out_of_memory
+from olmes_suite.models.local.encoding import Encoder
+from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
+from olmes_suite.models.local.jobs import (
+    Choice,
+    Ends,
+    Generation,
+    Row,
+    choices,
+    generations,
+    no_number,
+    rows_of,
+    wanted_of,
+)
+from olmes_suite.models.local.loading import (
+    context_length,
+    learned_positions,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    pick_dtype,
+    read_template,
+)
+from olmes_suite.records import Request, Response, sha256
+
+Job = TypeVar("Job", bound="Generation | Row")
+Answered = tuple[int, int, Response]
+LEAST_TOKENS, LEAST_ROWS = 32, 4
+"""A prefix is worth keeping apart if it has so many tokens and so many prompts have it."""
+PROCESSED = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": 0}
+PROCESSED_LISTS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "forced_bos_token_id",
+    "forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale")  # fmt: skip
+"""Settings of a checkpoint's generation_config by which transformers changes greedy answers, as lm-eval lets it."""
+
+
+class HFBackend(Backend):
+    """A causal language model run by transformers; the answers of lm-eval's `hf` model, row by row.
+
+    `model` is a folder or a Hub id. Unless given, `dtype` is float32 on a CPU and bfloat16 on a GPU, `batch_size`
+    (rows at most) 32 and 128, and `max_length` (tokens of prompt and answer together) the model's own.
+    `chat_template` is a Jinja file that replaces the tokenizer's. `seed` seeds torch; samples have seeds of their own.
+    What prompts have in common is computed once, unless the model's architecture does not allow it, or `reuse` is
+    false: then `batch_size` is 8 and 32.
+    Raises ModelError where the model cannot be loaded, UsageError for a wrong device, dtype or template file, and for
+    a context for which the model has no positions.
+    """
+
+    name = "hf"
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        chat_template: str | Path | None = None,
+        revision: str | None = None,
+        seed: int = 0,
+        reuse: bool = True,
+    ) -> None:
+        super().__init__()
+        self.source = str(model)
+        self.revision = revision
+        self.template = read_template(chat_template)
+        self._device = pick_device(device)  # lm-eval's LM shows it as `device`
+        self.dtype = pick_dtype(dtype, self._device)
+        torch.manual_seed(seed)
+        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
+        self.tokenizer = self.encoder.tokenizer
+        self.model = load_model(self.source, revision, self.dtype, self.device)
+        self.chat = self.encoder.chat
+        self.max_length: int = max_length or context_length(self.model.config, self.tokenizer)
+        most = learned_positions(self.model)
+        if most is not None and self.max_length > most:
+            raise UsageError(f"--max-length {self.max_length}: {self.source} has positions for {most} tokens only")
+        self.ends = Ends.of(self.tokenizer, self.model.generation_config.eos_token_id)
+        shared = SharedModel(self.model, self.device)
+        self.why_plain = shared.why_not() if reuse else "it was not asked for"
+        self.shared = shared if self.why_plain is None else None
+        self.processed = _processed(self.model.generation_config)
+        padded = self.shared is None or self.processed is not None
+        self.one_by_one = padded and not heeds_mask(self.model, self.device)
+        rows = (32, 128) if self.shared else (8, 32)
+        on_gpu = self.device.type != "cpu"
+        self.budget = Budget(1 if self.one_by_one else batch_size or rows[on_gpu], (4096, 16384)[on_gpu])
+        self.at_once = self.budget.rows
+        self.keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        self._pieces: dict[int, str] = {}
+        self._fingerprint: ModelFingerprint | None = None
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The model's place, with whose tokenizer lm-eval's caches were made."""
+        return self.source
+
+    @property
+    def identity(self) -> ModelFingerprint:
+        """The fingerprint with the hashes it is made of; weights are hashed when it is first asked for."""
+        if self._fingerprint is None:
+            settings = {"dtype": str(self.model.dtype), "max_length": self.max_length}
+            self._fingerprint = fingerprint_of(
+                self.source, revision=self.revision, chat_template=self.template, settings=settings
+            )
+        return self._fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over checkpoint, chat template, dtype and context length."""
+        return self.identity.digest
+
+    def settings(self) -> dict[str, Any]:
+        """Device, dtype, batch size, context length, versions."""
+        template = self.tokenizer.chat_template
+        return {
+            "device": str(self.device),
+            "device_name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "batch_size": self.budget.rows,
+            "reuse": self.why_plain or "prefixes",
+            "max_length": self.max_length,
+            "attention": self.model.config._attn_implementation,
+            "chat_template": sha256(str(template)) if template else None,
+            "commit": self._fingerprint.commit if self._fingerprint else None,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def notes(self) -> list[str]:
+        """Lines about the chat template and the BOS token."""
+        lines = []
+        if self.shared is None:
+            lines.append(f"{self.source}: what prompts have in common is computed for each of them: {self.why_plain}")
+        elif self.processed:
+            lines.append(
+                f"{self.source}: its generation_config sets {self.processed}: answers are generated by transformers, "
+                "and what prompts have in common is computed for each of them"
+            )
+        if self.one_by_one:
+            lines.append(f"{self.source}: what pads a shorter prompt changes its answer: the batch size is 1")
+        return [*lines, *self.encoder.notes(self.source)]
+
+    def close(self) -> None:
+        """Free the weights, on the device too."""
+        self.model = self.shared = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
+        """Answers batch by batch, each as soon as its batch is done."""
+        wanted = wanted_of(seeds)
+        generate = [item for item in wanted if requests[item[0]].kind == "generate"]
+        ranking = [item for item in wanted if requests[item[0]].kind == "loglikelihood"]
+        if generate:
+            jobs = generations(self.encoder, requests, generate, self.max_length)
+            plain = self.shared is None or self.processed is not None
+            yield from self._in_batches(jobs, self._generate) if plain else self._decoded(jobs)
+        if ranking and not self.stop_requested:
+            ranked = choices(self.encoder, requests, ranking, self.max_length)
+            plain = self.shared is None
+            yield from self._in_batches(rows_of(ranked), self._score) if plain else self._ranked(ranked)
+
+    def _in_batches(self, jobs: Sequence[Job], work: Callable[[Sequence[Job]], list[Answered]]) -> Iterator[Answered]:
+        """Do the jobs a batch at a time; where memory runs out, halve the batch for the rest of the run."""
+        start = 0
+        while start < len(jobs):
+            batch = jobs[start : start + self.budget.rows]
+            done = unless_out_of_memory(partial(work, batch))
+            if done is None:
+                self._halve(len(batch))
+                continue
+            start += len(batch)
+            yield from done
+            if self.stop_requested:
+                return
+
+    def _halve(self, failed: int) -> None:
+        if self.shared is not None:
+            self.shared.forget()
+        if not self.budget.halve(failed, self.device):
+            raise RequestFailed(
+                f"{self.source}: out of memory with a single request; lower --max-length or use a larger device"
+            )
+
+    # generation ----------------------------------------------------------------------------------------------------
+
+    def _stop(self, job: Generation) -> RowStop:
+        return RowStop(self.tokenizer, self.ends.stops(job.request), job.budget, self.ends.ids, self._pieces)
+
+    def _decoded(self, jobs: Sequence[Generation]) -> Iterator[Answered]:
+        """What the prompts have in common computed once, each answer as soon as it is done."""
+        assert self.shared is not None
+        prompts = [job.prompt for job in jobs]
+        nodes = prefixes(prompts, tokens=LEAST_TOKENS, rows=LEAST_ROWS)
+        tasks = [Task(jobs[i], nodes[i]) for i in by_prefix(prompts, nodes)]
+        while tasks:
+            width = max(len(task.own) + task.job.budget for task in tasks)
+            rows = self.budget.rows_for(width, self.shared.token_bytes, self.device)
+            decoder = Decoder(self.shared, tasks, self._stop, rows, self.budget.tokens)
+            tasks = []
+            while decoder.left:
+                fits = unless_out_of_memory(decoder.advance)
+                for job, stop in decoder.taken():
+                    yield job.position, job.sample, self._response(job, stop)
+                if fits is None:
+                    tasks, used = decoder.left, len(decoder.rows)
+                    del decoder
+                    self._halve(used)
+                    break
+                if self.stop_requested:
+                    decoder.waiting.clear()
+            if self.stop_requested:
+                return
+
+    def _generate(self, batch: Sequence[Generation]) -> list[Answered]:
+        width = max(len(job.prompt) for job in batch)
+        pad = self._pad_id
+        ids = torch.tensor([[pad] * (width - len(job.prompt)) + list(job.prompt) for job in batch], device=self.device)
+        mask = torch.tensor(
+            [[0] * (width - len(job.prompt)) + [1] * len(job.prompt) for job in batch], device=self.device
+        )
+        stops = [self._stop(job) for job in batch]
+        temperatures = [job.request.temperature or 0.0 for job in batch]
+        watch = RowWatch()
+        processors = LogitsProcessorList([watch])
+        if any(temperatures):
+            top_ps = [1.0 if job.request.top_p is None else job.request.top_p for job in batch]
+            processors.append(RowSampler(temperatures, top_ps, [job.seed for job in batch], self.device))
+        with torch.inference_mode():
+            self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max(job.budget for job in batch),
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad,
+                eos_token_id=list(self.ends.ids) or None,
+                stopping_criteria=StoppingCriteriaList([RowStopper(stops, watch)]),
+                logits_processor=processors,
+                use_cache=True,
+            )
+        return [(job.position, job.sample, self._response(job, stop)) for job, stop in zip(batch, stops, strict=True)]
+
+    def _response(self, job: Generation, stop: RowStop) -> Response:
+        if stop.reason == "broken":
+            raise no_number(job.request)
+        return job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends)
+
+    @property
+    def _pad_id(self) -> int:
+        """Any id will do, as it is masked."""
+        return next((token for token in (self.tokenizer.pad_token_id, *self.ends.ids) if token is not None), 0)
+
+    def alternatives(self, requests: Sequence[Request], top: int) -> Iterator[tuple[int, list[tuple[str, float]]]]:
+        """The likeliest first tokens of each answer; a prompt that is too long is cut on the left."""
+        prompts = [
+            (prompt or [self.encoder.prefix_id])[-self.max_length :] for prompt in self.encoder.prompts(requests)
+        ]
+        order = sorted(range(len(prompts)), key=lambda position: -len(prompts[position]))
+        for start in range(0, len(order), self.budget.rows):
+            batch = order[start : start + self.budget.rows]
+            width = len(prompts[batch[0]])
+            # Right padding without a mask is exact for a causal model.
+            ids = [prompts[i] + [self._pad_id] * (width - len(prompts[i])) for i in batch]
+            with torch.inference_mode():
+                logits = self.model(input_ids=torch.tensor(ids, device=self.device), use_cache=False).logits
+                last = torch.tensor([len(prompts[i]) - 1 for i in batch], device=logits.device)
+                rows = logits[torch.arange(len(batch), device=logits.device), last].float().log_softmax(dim=-1)
+                values, tokens = rows.topk(min(top, rows.shape[-1]), dim=-1)
+            for position, found, likely in zip(batch, tokens.tolist(), values.tolist(), strict=True):
+                if not math.isfinite(likely[0]):
+                    raise no_number(requests[position])
+                texts = [self.tokenizer.decode([token]) for token in found]
+                yield position, list(zip(texts, likely, strict=True))
+
+    # log-likelihood ------------------------------------------------------------------------------------------------
+
+    def _ranked(self, wanted: Sequence[Choice]) -> Iterator[Answered]:
+        """Each context computed once for all its choices, and once what contexts have in common."""
+        assert self.shared is not None
+        of: dict[tuple[int, ...], list[Choice]] = {}
+        for choice in wanted:
+            of.setdefault(choice.context, []).append(choice)
+        contexts = list(of)
+        nodes = prefixes(contexts, tokens=LEAST_TOKENS, rows=LEAST_ROWS)
+        places = by_prefix(contexts, nodes)
+        rows = [Ranked(contexts[i], tuple(choice.tokens for choice in of[contexts[i]]), nodes[i]) for i in places]
+        done = 0
+        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
+        while done < len(rows) and not self.stop_requested:
+            for batch in batches(rows[done:], self.budget.rows, self.budget.tokens, vocabulary):
+                scores = unless_out_of_memory(partial(self._ranks, batch))
+                if scores is None:
+                    self._halve(len(batch))
+                    break
+                done += len(batch)
+                for row, found in zip(batch, scores, strict=True):
+                    release(row.node)
+                    for choice, (value, greedy) in zip(of[row.context], found, strict=True):
+                        yield choice.position, choice.sample, choice.response(value, greedy)
+                if self.stop_requested:
+                    return
+
+    def _ranks(self, batch: Sequence[Ranked]) -> list[list[tuple[float, bool]]]:
+        assert self.shared is not None
+        with self.shared.active():
+            return score(self.shared, batch)
+
+    def _score(self, batch: Sequence[Row]) -> list[Answered]:
+        length = max(len(row.inputs) for row in batch)
+        # Right padding without a mask is exact for a causal model, and what lm-eval does.
+        ids = torch.tensor(
+            [[*row.inputs, *[self._pad_id] * (length - len(row.inputs))] for row in batch], device=self.device
+        )
+        spans = [range(len(row.inputs) - row.width, len(row.inputs)) for row in batch]
+        needed = sorted(set().union(*spans))
+        place = {position: i for i, position in enumerate(needed)}
+        index = torch.tensor(needed, device=self.device)
+        out: list[Answered] = []
+        with torch.inference_mode():
+            if self.keeps_logits:
+                logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=index).logits
+            else:
+                logits = self.model(input_ids=ids, use_cache=False).logits[:, index]
+            for i, (row, span) in enumerate(zip(batch, spans, strict=True)):
+                log_probs = logits[i, [place[position] for position in span]].float().log_softmax(dim=-1)
+                out.extend((choice.position, choice.sample, _scored(choice, log_probs)) for choice in row.choices)
+        return out
+
+
+def _scored(choice: Choice, log_probs: torch.Tensor) -> Response:
+    """The response to one choice, from the [positions, vocabulary] log-probabilities of its row."""
+    own = log_probs[-len(choice.tokens) :]
+    tokens = torch.tensor(choice.tokens, device=own.device)
+    value = float(own.gather(1, tokens.unsqueeze(1)).sum())
+    return choice.response(value, bool((own.argmax(dim=-1) == tokens).all()))
+
+
+def _processed(config: Any) -> str | None:
+    """The first setting of a generation_config by which transformers changes greedy answers."""
+    for name, neutral in PROCESSED.items():
+        if getattr(config, name, None) not in (None, neutral):
+            return name
+    return next((name for name in PROCESSED_LISTS if getattr(config, name, None) is not None), None)

@@ -1,0 +1,211 @@
+"""Texts token by token, row beside row: shared prefixes stand apart, and a row that is done makes room for the next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from olmes_suite.models.hf.decoding import RowSampler, RowStop, checked, generator
+from olmes_suite.models.hf.prefix_tree import Node, release
+from olmes_suite.models.hf.reuse import SharedModel
+from olmes_suite.models.hf.shared_attention import Layers, Pass, Prefix
+from olmes_suite.models.local.jobs import Generation
+
+GROWTH = 64
+"""Tokens by which the rows' store is widened at least."""
+
+
+@dataclass(slots=True)
+class Task:
+    """A text to generate, with the node of its prompt's shared prefix."""
+
+    job: Generation
+    node: Node | None
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """The prompt behind the shared prefix."""
+        return self.job.prompt[self.node.end if self.node else 0 :]
+
+
+@dataclass(slots=True)
+class _Row:
+    task: Task
+    stop: RowStop
+    source: int | torch.Generator
+    stored: int
+    """Own tokens whose keys and values are stored."""
+
+
+class Decoder:
+    """Generates a list of texts, `most` rows at a time. What it has not finished can be taken over by another."""
+
+    def __init__(
+        self, model: SharedModel, tasks: Sequence[Task], stop: Callable[[Generation], RowStop], most: int, tokens: int
+    ) -> None:
+        """`stop` makes a row's end; `tokens` is the most that goes through the model at one time."""
+        self.model, self.make_stop, self.most, self.tokens = model, stop, most, tokens
+        self.waiting = deque(tasks)
+        self.rows: list[_Row] = []
+        self.finished: list[tuple[Generation, RowStop]] = []
+        self._store: Layers = []
+        self._prefixes: list[Prefix] | None = None
+        self._sampler: RowSampler | None = None
+
+    @property
+    def left(self) -> list[Task]:
+        """Tasks that are not done, those under way first."""
+        return [*(row.task for row in self.rows), *self.waiting]
+
+    def taken(self) -> list[tuple[Generation, RowStop]]:
+        """What was finished since this was last asked."""
+        done, self.finished = self.finished, []
+        return done
+
+    def advance(self) -> bool:
+        """Go on until a text is done or nothing is left; what is done is added to `finished`. True."""
+        with self.model.active():
+            while not self.finished and (self.rows or self.waiting):
+                free = self.most - len(self.rows)
+                if self.waiting and (free >= max(1, self.most // 4) or not self.rows):
+                    self._fill()
+                else:
+                    self._step()
+        return True
+
+    # new rows ------------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Take up tasks until no more rows fit."""
+        while self.waiting and (free := self.most - len(self.rows)):
+            self._admit(free)
+
+    def _admit(self, number: int) -> None:
+        """Encode the prompts of the next tasks, equal ones once, and take their first tokens."""
+        batch: dict[tuple[int, tuple[int, ...]], list[Task]] = {}
+        widest = 0
+        while number and self.waiting:
+            task = self.waiting[0]
+            key = (id(task.node), task.own)
+            wider = max(widest, len(task.own))
+            if batch and key not in batch and (len(batch) + 1) * wider > self.tokens:
+                break
+            batch.setdefault(key, []).append(self.waiting.popleft())
+            widest, number = wider, number - 1
+        groups = list(batch.values())
+        first = len(self.rows)
+        for task in (task for group in groups for task in group):  # they count as under way if memory runs out
+            source = generator(task.job.seed, self.model.device) if task.job.request.temperature else 0
+            self.rows.append(_Row(task, self.make_stop(task.job), source, len(task.own)))
+        logits = self._encode([group[0] for group in groups], [len(group) for group in groups], first, widest)
+        self._prefixes = self._sampler = None
+        self._take(logits, first)
+
+    def _encode(self, tasks: Sequence[Task], times: Sequence[int], first: int, width: int) -> torch.Tensor:
+        """[rows, vocabulary] logits of the prompts' last tokens; each row occurs as often as `times` says."""
+        device = self.model.device
+        ids = torch.tensor([[*task.own, *[0] * (width - len(task.own))] for task in tasks], device=device)
+        starts = torch.tensor([[task.node.end if task.node else 0] for task in tasks], device=device)
+        positions = starts + torch.arange(width, device=device)
+        picks = torch.tensor([[len(task.own) - 1] for task in tasks], device=device)
+        longest = max(len(task.job.prompt) + task.job.budget for task in tasks)
+        positions = positions.clamp_max(longest)  # of the padding, which nobody looks at
+        state = Pass(positions, self.model.prefixes([task.node for task in tasks]), keep=True)
+        logits = self.model.logits(ids, state, picks)[:, -1]
+        copies = torch.repeat_interleave(torch.tensor(times, device=device))
+        self._widen(width + 1, state.kept)
+        for (keys, values), (new_keys, new_values) in zip(self._store, state.kept, strict=True):
+            keys[first : first + len(copies), :, :width] = new_keys[copies]
+            values[first : first + len(copies), :, :width] = new_values[copies]
+        return logits[copies]
+
+    def _widen(self, width: int, like: Layers | None = None) -> None:
+        """Make the store at least `width` tokens wide."""
+        have = self._store[0][0].shape[2] if self._store else 0
+        if width <= have:
+            return
+        wide = max(width, have + max(GROWTH, have // 4))
+        if not self._store:
+            assert like is not None
+            for keys, values in like:
+                shape = (self.most, keys.shape[1], wide)
+                self._store.append((keys.new_empty(*shape, keys.shape[3]), values.new_empty(*shape, values.shape[3])))
+                for tensor in self._store[-1]:
+                    tensor.zero_()  # what is masked is multiplied by 0, and must be a number
+            return
+        for number, pair in enumerate(self._store):
+            self._store[number] = (_widened(pair[0], wide), _widened(pair[1], wide))
+
+    # next tokens ---------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        device, rows = self.model.device, self.rows
+        if self._prefixes is None:
+            self._prefixes = self.model.prefixes([row.task.node for row in rows])
+        stored = torch.tensor([[row.stored] for row in rows], device=device)
+        starts = torch.tensor([[row.task.node.end if row.task.node else 0] for row in rows], device=device)
+        width = max(row.stored for row in rows) + 1
+        self._widen(width)
+        state = Pass(
+            starts + stored,
+            self._prefixes,
+            visible=(torch.arange(width, device=device) <= stored)[:, None],
+            own=self._store,
+            places=stored,
+            starts=starts,
+            width=width,
+        )
+        last = torch.tensor([[row.stop.tokens[-1]] for row in rows], device=device)
+        logits = self.model.logits(last, state, torch.zeros_like(last))[:, -1]
+        for row in rows:
+            row.stored += 1
+        self._take(logits, 0)
+
+    def _take(self, logits: torch.Tensor, first: int) -> None:
+        """Each row from `first` on takes a token; those that end leave, and others move up into their places."""
+        logits = logits.float()
+        tokens = checked(self._drawn(logits, first).argmax(dim=-1), logits)
+        for row, token in zip(self.rows[first:], tokens.tolist(), strict=True):
+            row.stop.add(token)
+        for place in range(len(self.rows) - 1, first - 1, -1):
+            row = self.rows[place]
+            if row.stop.reason is None:
+                continue
+            self.finished.append((row.task.job, row.stop))
+            release(row.task.node)
+            last = len(self.rows) - 1
+            self.rows[place] = self.rows[last]
+            for tensor in (tensor for pair in self._store for tensor in pair):
+                if place < last:
+                    tensor[place] = tensor[last]
+                tensor[last].zero_()  # what is masked is multiplied by 0: a NaN left here would reach the next row
+            self.rows.pop()
+            self._prefixes = self._sampler = None
+
+    def _drawn(self, logits: torch.Tensor, first: int) -> torch.Tensor:
+        """`logits`, of sampled rows with all but the drawn token at minus infinity."""
+        rows = self.rows[first:]
+        if not any(row.task.job.request.temperature for row in rows):
+            return logits
+        if self._sampler is None or first:
+            requests = [row.task.job.request for row in rows]
+            self._sampler = RowSampler(
+                [request.temperature or 0.0 for request in requests],
+                [1.0 if request.top_p is None else request.top_p for request in requests],
+                [row.source for row in rows],
+                self.model.device,
+            )
+        sampler = self._sampler
+        if first:
+            self._sampler = None
+        return sampler(torch.empty(0), logits)
+
+
+def _widened(tensor: torch.Tensor, width: int) -> torch.Tensor:
+    rows, heads, have, size = tensor.shape
+    wide = tensor.new_zeros(rows, heads, width, size)
+    wide[:, :, :have] = tensor
+    return wide

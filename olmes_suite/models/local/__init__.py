@@ -1,0 +1,1 @@
+"""Checkpoints on this machine: their files, fingerprints, tokens and batches, whatever the engine."""

@@ -1,0 +1,155 @@
+"""SHA-256 over all that decides a model's answers.
+
+A folder's fingerprint is made of its files' contents, so that it does not depend on where the folder lies. Weight files
+are large: a file's hash is kept in a small SQLite cache, by path, size and modification time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from olmes_suite.errors import ModelError
+from olmes_suite.models.local.checkpoint import config_files, is_hub_id, tokenizer_files, weight_files
+from olmes_suite.records import canonical_json, sha256
+
+SETTLED = 2.0
+"""Seconds after which a file's time stamp tells it from a later version; a file changed since is not cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFingerprint:
+    """A model's fingerprint and what it was made of."""
+
+    digest: str
+    files: Mapping[str, str]
+    """File name within the folder to SHA-256; empty for a Hub checkpoint."""
+    commit: str | None = None
+    """The Hub checkpoint's commit."""
+
+
+def fingerprint_of(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    chat_template: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> ModelFingerprint:
+    """The fingerprint of a checkpoint's folder, or of a Hub id that is in the local Hub cache.
+
+    `chat_template` is the text of a template that replaces the tokenizer's; `settings` are the engine's settings that
+    decide answers too (dtype, context length). Raises ModelError where a file cannot be read or the commit is unknown.
+    """
+    extra = {
+        "chat_template": None if chat_template is None else sha256(chat_template),
+        "settings": dict(settings or {}),
+    }
+    if is_hub_id(str(model)):
+        commit = hub_commit(str(model), revision)
+        if commit is None:
+            raise ModelError(
+                f"{model}: its commit is not known on this machine; load the model once, or give a local folder"
+            )
+        return ModelFingerprint(sha256(canonical_json({"hub": [str(model), commit], **extra})), {}, commit)
+    files = hash_folder(Path(model).expanduser())
+    return ModelFingerprint(sha256(canonical_json({"files": files, **extra})), files)
+
+
+def hub_commit(repo_id: str, revision: str | None = None) -> str | None:
+    """The commit of a Hub checkpoint as the local Hub cache has it; None where it is not in the cache."""
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo_id, "config.json", revision=revision or "main")
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def hash_folder(folder: Path) -> dict[str, str]:
+    """SHA-256 of each configuration, tokenizer, template and weight file, by name within the folder."""
+    weights = weight_files(folder)
+    files = [*config_files(folder), *tokenizer_files(folder), *weights]
+    if not weights:
+        raise ModelError(f"{folder}: has no weights to make a fingerprint of; give a checkpoint's folder")
+    hashes: dict[Path, str] = {}
+    with _cache() as cache:
+        for file in files:
+            if (known := cache.get(file)) is not None:
+                hashes[file] = known
+        missing = [file for file in files if file not in hashes]
+        # hashlib lets go of the interpreter lock: four threads hash shards as fast as the disk reads
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for file, (stat, digest) in zip(missing, pool.map(_hash_file, missing), strict=True):
+                hashes[file] = digest
+                cache.put(file, stat, digest)
+    return {file.relative_to(folder).as_posix(): hashes[file] for file in files}
+
+
+def _hash_file(file: Path) -> tuple[os.stat_result, str]:
+    try:
+        stat = file.stat()
+        with file.open("rb") as stream:
+            return stat, hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror}); check the file and its permissions") from None
+
+
+class _Cache:
+    """Hashes by path, size and modification time. A cache that cannot be used is as good as an empty one."""
+
+    def __init__(self, connection: sqlite3.Connection | None) -> None:
+        self.connection = connection
+
+    def get(self, file: Path) -> str | None:
+        """The file's hash, if it was kept and the file has not changed since."""
+        if self.connection is None:
+            return None
+        with contextlib.suppress(sqlite3.Error, OSError):
+            stat = file.stat()
+            row = self.connection.execute(
+                "SELECT sha256 FROM hashes WHERE path = ? AND size = ? AND mtime_ns = ?",
+                (str(file.resolve()), stat.st_size, stat.st_mtime_ns),
+            ).fetchone()
+            return None if row is None else str(row[0])
+        return None
+
+    def put(self, file: Path, stat: os.stat_result, digest: str) -> None:
+        """Keep a hash, unless the file is so new that a change might not show in its time."""
+        if self.connection is None or time.time() - stat.st_mtime < SETTLED:
+            return
+        with contextlib.suppress(sqlite3.Error, OSError), self.connection:
+            self.connection.execute(
+                "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)",
+                (str(file.resolve()), stat.st_size, stat.st_mtime_ns, digest),
+            )
+
+
+@contextlib.contextmanager
+def _cache() -> Iterator[_Cache]:
+    connection: sqlite3.Connection | None = None
+    try:
+        folder = Path(os.environ.get("OLMES_CACHE") or Path.home() / ".cache" / "olmes")
+        folder.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(folder / "hashes.sqlite", timeout=5)
+        with connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT)"
+            )
+    except (sqlite3.Error, OSError, RuntimeError):  # RuntimeError: no home folder
+        if connection is not None:
+            connection.close()
+        connection = None
+    try:
+        yield _Cache(connection)
+    finally:
+        if connection is not None:
+            connection.close()

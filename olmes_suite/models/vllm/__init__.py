@@ -1,0 +1,1 @@
+"""The vLLM backend: one engine for a whole run."""

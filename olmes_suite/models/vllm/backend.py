@@ -1,0 +1,277 @@
+"""vLLM on this machine: one engine for a whole run, all requests in its hands at once."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+
+from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.models.base import Backend
+from olmes_suite.models.local.checkpoint import is_hub_id
+from olmes_suite.models.local.encoding import Encoder
+from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
+from olmes_suite.models.local.jobs import Ends, choices, generations, wanted_of
+from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
+from olmes_suite.models.vllm import engine as vllm_engine
+from olmes_suite.models.vllm.requests import (
+    MOST_TOKENS_ASKED,
+    Answered,
+    Ask,
+    FirstAsk,
+    Outcome,
+    RankAsk,
+    TextAsk,
+    likelihood,
+    rank_asks,
+    text_asks,
+)
+from olmes_suite.records import Request, canonical_json, sha256
+
+AnyAsk = TypeVar("AnyAsk", bound=Ask)
+WINDOW = 8192
+"""Requests in the engine's hands at one time."""
+CPU_SHARE = 0.3
+"""Of a machine without GPU, the memory that vLLM may take: its own default is all but a little."""
+NO_MATTER = frozenset(
+    {"tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "max_num_seqs", "enforce_eager",
+     "max_num_batched_tokens", "distributed_executor_backend", "disable_custom_all_reduce", "kv_cache_memory_bytes",
+     "enable_prefix_caching", "cpu_offload_gb", "max_parallel_loading_workers", "download_dir"}
+)  # fmt: skip
+"""Engine arguments that are no part of the fingerprint: how much runs at a time and where, not what is computed."""
+OWN = {
+    "model": "--model", "tokenizer": "--model", "revision": "--revision", "dtype": "--dtype",
+    "max_model_len": "--max-length", "max_length": "--max-length", "seed": "--seed", "data_parallel_size": "--workers",
+    "device": "CUDA_VISIBLE_DEVICES",
+}  # fmt: skip
+"""Engine arguments that have an option, or another way, of their own."""
+
+
+class VLLMBackend(Backend):
+    """A causal language model run by vLLM, asked with the token ids that `hf` would send.
+
+    `model` is a folder or a Hub id. Unless given, `dtype` is float32 on a CPU and bfloat16 on a GPU, and `max_length`
+    (tokens of prompt and answer together) the model's own. `batch_size` is the most requests computed at a time.
+    `model_args` are more of vLLM's `EngineArgs` (tensor_parallel_size, quantization, gpu_memory_utilization, …);
+    `lora_local_path` among them is the folder of an adapter. The engine starts with the first request.
+    Raises UsageError for a wrong option or where vLLM is missing, ModelError where the model cannot be loaded.
+    """
+
+    name = "vllm"
+    together = True
+    at_once = 1024
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        dtype: str | None = None,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        chat_template: str | Path | None = None,
+        revision: str | None = None,
+        device: str | None = None,
+        seed: int = 0,
+        model_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        vllm_engine.check_installed()
+        self.source, self.revision, self.seed, self.rows = str(model), revision, seed, batch_size
+        self.more = dict(model_args or {})
+        self._check_options(device)
+        self.adapter: str | None = self._adapter()
+        self.template = read_template(chat_template)
+        self.dtype = pick_dtype(dtype, pick_device(None))
+        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
+        self.tokenizer = self.encoder.tokenizer
+        self.chat = self.encoder.chat
+        config, generation = _configuration(self.place, revision)
+        self.max_length: int = max_length or context_length(config, self.tokenizer)
+        self.ends = Ends.of(self.tokenizer, generation.eos_token_id)
+        self.penalty = float(getattr(generation, "repetition_penalty", None) or 1.0)
+        self._engine: vllm_engine.Engine | None = None
+        self._numbers = count()
+        self._fingerprint: ModelFingerprint | None = None
+
+    def _check_options(self, device: str | None) -> None:
+        for name, option in OWN.items():
+            if name in self.more:
+                raise UsageError(f"--model-args {name}: use {option} instead")
+        if device is not None and device != pick_device(None).type:
+            raise UsageError(f"--device {device}: vLLM takes the devices that it sees; set CUDA_VISIBLE_DEVICES")
+
+    def _adapter(self) -> str | None:
+        found = self.more.pop("lora_local_path", None)
+        if found is None:
+            return None
+        file = Path(str(found)).expanduser() / "adapter_config.json"
+        try:
+            rank = int(json.loads(file.read_text(encoding="utf-8"))["r"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"--model-args lora_local_path={found}: has no adapter_config.json with a rank r"
+            ) from None
+        self.more = {"enable_lora": True, "max_lora_rank": max(8, rank), **self.more}
+        return str(file.parent)
+
+    @property
+    def place(self) -> str:
+        """The folder, or the Hub id."""
+        return self.source if is_hub_id(self.source) else str(Path(self.source).expanduser())
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The engine's `EngineArgs`.
+
+        Its context is one token longer than ours: a prompt may fill ours, and vLLM wants room for a token after it,
+        which is sampled and never computed.
+        """
+        mine: dict[str, Any] = {
+            "model": self.place,
+            "revision": self.revision,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_model_len": self.max_length + 1,
+            "seed": self.seed % 2**32,
+            "generation_config": "vllm",  # sampling settings are the task's; end-of-text tokens are passed along
+            "enable_prefix_caching": True,
+            "max_logprobs": MOST_TOKENS_ASKED,
+            "disable_log_stats": True,
+        }
+        if self.rows is not None:
+            mine["max_num_seqs"] = self.rows
+        if not torch.cuda.is_available():
+            mine["gpu_memory_utilization"] = CPU_SHARE
+        return {**mine, **self.more}
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The model's place, with whose tokenizer lm-eval's caches were made."""
+        return self.source
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over checkpoint, chat template, dtype, context length, adapter and what else decides answers."""
+        if self._fingerprint is None:
+            settings: dict[str, Any] = {"engine": "vllm", "dtype": str(self.dtype), "max_length": self.max_length}
+            if more := {name: value for name, value in self.more.items() if name not in NO_MATTER}:
+                settings["arguments"] = json.loads(canonical_json(more))
+            if self.adapter:
+                settings["adapter"] = _files_hash(Path(self.adapter))
+            self._fingerprint = fingerprint_of(
+                self.source, revision=self.revision, chat_template=self.template, settings=settings
+            )
+        return self._fingerprint.digest
+
+    def settings(self) -> dict[str, Any]:
+        """The engine's arguments, devices, versions."""
+        template = self.tokenizer.chat_template
+        arguments = {name: value for name, value in self.arguments.items() if name not in ("model", "seed")}
+        return {
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "max_length": self.max_length,
+            "arguments": arguments,
+            "adapter": self.adapter,
+            "chat_template": sha256(str(template)) if template else None,
+            "commit": self._fingerprint.commit if self._fingerprint else None,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "vllm": vllm_engine.installed_version(),
+        }
+
+    def notes(self) -> list[str]:
+        """Lines about the chat template and the BOS token."""
+        return self.encoder.notes(self.source)
+
+    def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
+        """All requests go to the engine at once; answers come as they get ready."""
+        wanted = wanted_of(seeds)
+        texts = [item for item in wanted if requests[item[0]].kind == "generate"]
+        ranked = [item for item in wanted if requests[item[0]].kind == "loglikelihood"]
+        asks: list[TextAsk | RankAsk] = []
+        if texts:
+            jobs = generations(self.encoder, requests, texts, self.max_length)
+            asks += text_asks(jobs, self.ends, self.tokenizer, self.penalty)
+        if ranked:
+            asks += rank_asks(choices(self.encoder, requests, ranked, self.max_length))
+        if asks:
+            for ask, outcome in self._outcomes(asks):
+                yield from ask.read(outcome)
+
+    def _outcomes(self, asks: Sequence[AnyAsk]) -> Iterator[tuple[AnyAsk, Outcome]]:
+        """What the engine makes of them, in any order. A refused request is told of when the others are done."""
+        engine = self._started()
+        waiting, under_way = deque(asks), dict[int, AnyAsk]()
+        refused: RequestFailed | None = None
+        try:
+            while (waiting or under_way) and not self.stop_requested:
+                while waiting and len(under_way) < WINDOW:
+                    number, ask = next(self._numbers), waiting.popleft()
+                    try:
+                        engine.add(number, ask)
+                        under_way[number] = ask
+                    except RequestFailed as error:
+                        refused = refused or error
+                for number, outcome in engine.step() if under_way else ():
+                    yield under_way.pop(number), outcome
+        except vllm_engine.BrokenDown:
+            self._end()  # the next task gets another engine
+            if not self.stop_requested:  # Ctrl-C reaches the engine's processes too
+                raise
+        finally:
+            engine.abort(list(under_way))
+        if refused is not None:
+            raise refused
+
+    def _started(self) -> vllm_engine.Engine:
+        if self._engine is None:
+            self._engine = vllm_engine.start(self.source, self.arguments, self.adapter)
+        return self._engine
+
+    def _end(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        gc.collect()
+
+    def alternatives(self, requests: Sequence[Request], top: int) -> Iterator[tuple[int, list[tuple[str, float]]]]:
+        """The likeliest first tokens of each answer; a prompt that is too long is cut on the left."""
+        prompts = [
+            (prompt or [self.encoder.prefix_id])[-self.max_length :] for prompt in self.encoder.prompts(requests)
+        ]
+        for ask, outcome in self._outcomes([FirstAsk(i, tuple(prompt), top) for i, prompt in enumerate(prompts)]):
+            likely = sorted((outcome.first or {}).items(), key=lambda item: -item[1])[:top]
+            yield ask.position, [(self.tokenizer.decode([token]), likelihood([value])) for token, value in likely]
+
+    def close(self) -> None:
+        """End the engine and free its memory."""
+        self._end()
+
+
+def _configuration(place: str, revision: str | None) -> tuple[Any, Any]:
+    """The network's configuration and the generation settings. Raises ModelError."""
+    where: dict[str, Any] = {"revision": revision or "main"}
+    auto: Any = transformers.AutoConfig
+    settings: Any = transformers.GenerationConfig
+    try:
+        config = auto.from_pretrained(place, **where)
+    except Exception as error:  # as in loading.py: dozens of types
+        raise ModelError(f"{place}: its configuration cannot be read: {vllm_engine.first_line(str(error))}") from None
+    try:
+        return config, settings.from_pretrained(place, **where)
+    except OSError:
+        return config, settings.from_model_config(config)
+
+
+def _files_hash(folder: Path) -> str:
+    """SHA-256 over an adapter's files."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    return sha256(canonical_json({file.name: sha256(file.read_bytes()) for file in files}))

@@ -1,0 +1,1 @@
+"""Backends that answer without a model: mock, oracle and floor."""

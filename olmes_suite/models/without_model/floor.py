@@ -1,0 +1,75 @@
+"""A model that gives one constant, degenerate answer to everything: what a task gives for nothing.
+
+`olmes eval --backend floor` asks with each answer in turn (`olmes_suite.evaluation.floor`); the best is the task's
+floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from olmes_suite.errors import UsageError
+from olmes_suite.models.base import Backend
+from olmes_suite.models.stops import cut_at_stop
+from olmes_suite.records import Request, Response, sha256
+
+_WORD = "Spring"
+_FILLER = (
+    "There is much to be said about this, and it can be looked at from several sides. First of all it helps to be "
+    "clear about what is meant. Then one may weigh what speaks for it and what speaks against it. In the end it "
+    "depends on the case at hand, on what is known about it, and on what is to be done with the answer."
+)
+
+
+def _prompt(request: Request) -> str:
+    return request.messages[-1][1] if request.messages else request.text or ""
+
+
+ANSWERS: Mapping[str, Callable[[Request], str]] = {
+    "empty": lambda request: "",
+    "word": lambda request: _WORD,
+    "echo": _prompt,
+    "filler": lambda request: "\n\n".join([_FILLER] * 8),
+}
+"""The answers by name: nothing, one English noun, the last user message, a long text about nothing."""
+
+
+class FloorBackend(Backend):
+    """Gives one of `ANSWERS` to every request and finds all continuations equally likely."""
+
+    name = "floor"
+
+    def __init__(self, answer: str = "word") -> None:
+        """Raises UsageError for an answer that is none of `ANSWERS`."""
+        super().__init__()
+        if answer not in ANSWERS:
+            raise UsageError(f"the floor's answers are {', '.join(ANSWERS)}, not {answer!r}")
+        self.answer = answer
+
+    @property
+    def fingerprint(self) -> str:
+        """The answer is all that decides; "floor-2" changes when one of the texts does."""
+        return sha256(f"floor-2\n{self.answer}")
+
+    def run(
+        self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
+    ) -> Iterator[tuple[int, int, Response]]:
+        """The answer, or a log-likelihood of -1, for every sample that is asked for."""
+        ranked = Response(loglikelihood=-1.0, is_greedy=False)
+        for position, (request, row) in enumerate(zip(requests, seeds, strict=True)):
+            if self.stop_requested:
+                return
+            response = self._answer(request) if request.kind == "generate" else ranked
+            for sample, seed in enumerate(row):
+                if seed is not None:
+                    yield position, sample, response
+
+    def _answer(self, request: Request) -> Response:
+        """The text as a model would have given it: within the token limit (a word is a token), cut at stop strings."""
+        raw = ANSWERS[self.answer](request)
+        if request.max_tokens is not None:
+            raw = " ".join(raw.split(" ")[: request.max_tokens])
+        text = cut_at_stop(raw, request.stop)
+        return Response(
+            text=text, finish_reason="stop", completion_tokens=len(text.split()), raw=raw if raw != text else None
+        )

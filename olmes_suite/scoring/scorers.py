@@ -1,0 +1,224 @@
+"""Public helpers for the scoring functions that live beside each task. Light: only the standard library.
+
+A scorer is one function of a document and one response::
+
+    @scorer()
+    def score(doc, response: str) -> Scored:
+        answer = extract(response)
+        return Scored({"exact_match": float(answer == doc["answer"])}, answer, failed=not answer)
+
+The decorator makes it usable as lm-eval's `process_results` (a function of a document and a list of results) and by
+our own runner. Log-likelihood tasks get the list of the choices' log-likelihoods in place of the response.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import re
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from olmes_suite.errors import UsageError
+from olmes_suite.records import Scored
+
+Doc = Mapping[str, Any]
+ScoreFunction = Callable[[Doc, Any], Scored]
+
+
+class Scorer:
+    """A scoring function with what the runner must know about it."""
+
+    def __init__(self, function: ScoreFunction, *, isolated: bool, timeout: float, version: int) -> None:
+        """`isolated`: run in a worker process that is killed after `timeout` seconds for one document."""
+        self.function, self.isolated, self.timeout, self.version = function, isolated, timeout, version
+        functools.update_wrapper(self, function)
+
+    def __call__(self, doc: Doc, results: Sequence[Any]) -> dict[str, float | None]:
+        """lm-eval's `process_results`: scores of a document from the list of its results."""
+        if results and isinstance(results[0], tuple):
+            return dict(self.function(doc, [loglikelihood for loglikelihood, _ in results]).scores)
+        first = results[0]
+        responses = list(first) if isinstance(first, list) else [first]
+        return dict(self.document(doc, responses)[0].scores)
+
+    def one(self, doc: Doc, response: Any) -> Scored:
+        """Score one response (a string, or the list of log-likelihoods of the choices)."""
+        return self.function(doc, response)
+
+    def document(self, doc: Doc, responses: Sequence[Any]) -> tuple[Scored, list[Scored]]:
+        """Score all responses to a document; the first one counts for the document, as in the reference."""
+        samples = [self.function(doc, response) for response in responses]
+        return samples[0], samples
+
+
+def scorer(*, isolated: bool = False, timeout: float = 60.0, version: int = 1) -> Callable[[ScoreFunction], Scorer]:
+    """Mark a function as a task's scorer. Raise `version` when its verdicts change: fingerprints follow it."""
+
+    def wrap(function: ScoreFunction) -> Scorer:
+        return Scorer(function, isolated=isolated, timeout=timeout, version=version)
+
+    return wrap
+
+
+SandboxedFunction = Callable[[Doc, Sequence[str], Any], tuple[Scored, list[Scored]]]
+
+
+class SandboxedScorer(Scorer):
+    """A scorer that runs the responses as programs: it gets all responses to a document, and the sandbox."""
+
+    def __init__(self, function: SandboxedFunction, *, version: int) -> None:
+        super().__init__(lambda doc, response: self.document(doc, [response])[1][0], isolated=False, timeout=0.0,
+                         version=version)  # fmt: skip
+        self.judge = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, doc: Doc, results: Sequence[Any]) -> dict[str, float | None]:
+        """lm-eval's `process_results`, which has no place for a metric without a value."""
+        return {metric: value for metric, value in super().__call__(doc, results).items() if value is not None}
+
+    def document(self, doc: Doc, responses: Sequence[Any], sandbox: Any = None) -> tuple[Scored, list[Scored]]:
+        """Score all responses to a document, without `sandbox` in the best one here. Raises MissingData without one."""
+        return self.judge(doc, responses, sandbox or _sandbox())
+
+
+@functools.lru_cache(maxsize=1)
+def _sandbox() -> Any:
+    """The sandbox under lm-eval, which has no options for one."""
+    from olmes_suite.scoring.tools import Tools
+
+    return Tools().get("sandbox")
+
+
+def sandboxed(*, version: int = 1) -> Callable[[SandboxedFunction], SandboxedScorer]:
+    """Mark a function of (document, responses, sandbox) as a task's scorer; the YAML has `needs: [sandbox]`."""
+
+    def wrap(function: SandboxedFunction) -> SandboxedScorer:
+        return SandboxedScorer(function, version=version)
+
+    return wrap
+
+
+def pass_at(k: int, n: int, c: int) -> float | None:
+    """Chance that one of k samples drawn from n, of which c are right, is right; None where n < k.
+
+    The unbiased estimator 1 − C(n−c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374), equation 1.
+    """
+    if n < k:
+        return None
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A document with its responses, waiting to be scored by a tool."""
+
+    task: str
+    """Leaf task, with its prefix."""
+    doc_id: int
+    doc: Doc
+    responses: tuple[str, ...]
+
+
+DeferredFunction = Callable[[Sequence[Item], Any], Iterator[tuple[int, Scored, list[Scored]]]]
+
+
+class DeferredScorer:
+    """A scorer that asks other models: it gets all documents of a leaf task at once, when the candidate is done."""
+
+    isolated, timeout = False, 0.0
+
+    def __init__(self, function: DeferredFunction, *, version: int) -> None:
+        self.function, self.version = function, version
+        functools.update_wrapper(self, function)
+
+    def __call__(self, doc: Doc, results: Sequence[Any]) -> dict[str, float | None]:
+        """lm-eval's `process_results`, which has no tools to offer. Raises UsageError."""
+        raise UsageError(
+            "this task is scored by another model: run it with `olmes eval`, which takes --judge and the like"
+        )
+
+    def all(self, items: Sequence[Item], tools: Any) -> Iterator[tuple[int, Scored, list[Scored]]]:
+        """(position, score of the document, scores of each response) in any order. Raises RequestFailed."""
+        return self.function(items, tools)
+
+
+def deferred(*, version: int = 1) -> Callable[[DeferredFunction], DeferredScorer]:
+    """Mark a function of (items, `scoring.tools.Tools`) as a task's scorer; the YAML lists its tools in `needs`."""
+
+    def wrap(function: DeferredFunction) -> DeferredScorer:
+        return DeferredScorer(function, version=version)
+
+    return wrap
+
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def exact_match(
+    answer: str,
+    reference: str,
+    *,
+    ignore: Sequence[str] = (),
+    ignore_case: bool = True,
+    ignore_punctuation: bool = True,
+) -> float:
+    """The reference's exact match: drop `ignore` patterns on both sides, lower-case, drop punctuation, compare.
+
+    Source: allenai/olmes `dependencies/hf_evaluate/exact_match.py` (order of the steps matters).
+    """
+    sides = []
+    for text in (answer, reference):
+        for pattern in ignore:
+            text = re.sub(pattern, "", text)
+        if ignore_case:
+            text = text.lower()
+        if ignore_punctuation:
+            text = text.translate(_NO_PUNCTUATION)
+        sides.append(text)
+    return float(sides[0] == sides[1])
+
+
+def last_match(pattern: str, text: str, flags: int = 0) -> str | None:
+    """Group 1 (or the whole match) of the last match of `pattern`, or None."""
+    found = None
+    for found in re.finditer(pattern, text, flags):  # noqa: B007 - the last one is wanted
+        pass
+    if found is None:
+        return None
+    return found.group(1) if found.re.groups else found.group(0)
+
+
+def lm_eval_task_file(path: str) -> Path:
+    """A file below the installed lm-eval's `tasks` folder, found without importing lm-eval."""
+    package = importlib.util.find_spec("lm_eval")
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "tasks" / path
+
+
+@functools.lru_cache(maxsize=8)
+def lm_eval_module(path: str) -> ModuleType:
+    """One Python file below lm-eval's `tasks` folder as a module, without lm-eval's package (and torch) around it."""
+    file = lm_eval_task_file(path)
+    spec = importlib.util.spec_from_file_location("lm_eval_file_" + re.sub(r"\W", "_", path), file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.lru_cache(maxsize=64)
+def lm_eval_config(path: str) -> dict[str, Any]:
+    """A task file of the installed lm-eval, as data: few-shot exemplars are read from there, not copied.
+
+    `path` is relative to lm-eval's `tasks` folder; functions in the file are left as names.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config: dict[str, Any] = load_yaml(lm_eval_task_file(path), resolve_func=False)
+    return config

@@ -1,0 +1,127 @@
+"""The index of tasks: names, sizes and files, read from one JSON file without importing lm-eval.
+
+`python -m olmes_suite.tasks.index` writes the index anew from the task files; a test fails when it is stale.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from olmes_suite.errors import UsageError
+
+PREFIX = "tulu3_"
+INDEX = "index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEntry:
+    """One line of the index: a leaf task or a group of them."""
+
+    name: str
+    file: str
+    """Relative to the tasks folder."""
+    primary: str
+    version: float
+    members: tuple[str, ...] = ()
+    """Leaf tasks of a group; empty for a leaf."""
+    aggregate: str = "mean"
+    """mean (a leaf), macro (unweighted mean of the sub-tasks) or micro (weighted by their documents)."""
+    output: str = ""
+    shots: int = 0
+    dataset: str = ""
+    config: str = ""
+    split: str = ""
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The leaf tasks: the members of a group, or the task itself."""
+        return self.members or (self.name,)
+
+
+def tasks_folder() -> Path:
+    """The task folder: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    shipped = package / "_tasks"
+    return shipped if shipped.is_dir() else package.parent / "tasks"
+
+
+@lru_cache(maxsize=1)
+def index() -> dict[str, TaskEntry]:
+    """All tasks and groups by name."""
+    path = tasks_folder() / INDEX
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"the task index {path} cannot be read ({error}); rebuild it: python -m olmes_suite.tasks.index"
+        ) from error
+    return {
+        name: TaskEntry(name=name, **{**entry, "members": tuple(entry.get("members", ()))})
+        for name, entry in listed.items()
+    }
+
+
+def full_name(name: str) -> str:
+    """The name with its prefix, where a task of that name exists; the name itself otherwise."""
+    return PREFIX + name if PREFIX + name in index() else name
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`, did you mean 'x'?` or nothing."""
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def top_level() -> list[TaskEntry]:
+    """Tasks that are not a sub-task of a group."""
+    inner = {member for entry in index().values() for member in entry.members}
+    return [entry for entry in index().values() if entry.name not in inner]
+
+
+def task_file(entry: TaskEntry) -> Path:
+    """The YAML file of a task."""
+    return tasks_folder() / entry.file
+
+
+def build(folder: Path) -> dict[str, Any]:
+    """Read every task file under `folder` and return the index."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    tasks: dict[str, Any] = {}
+    for path in sorted(folder.rglob(f"{PREFIX}*.yaml")):
+        config = load_yaml(path, resolve_func=False)
+        metadata = config["metadata"]
+        entry: dict[str, Any] = {
+            "file": path.relative_to(folder).as_posix(),
+            "primary": metadata["primary"],
+            "version": metadata["version"],
+        }
+        if "group" in config:
+            entry |= {"members": config["task"], "aggregate": metadata["aggregate"]}
+        else:
+            entry |= {
+                "output": config["output_type"],
+                "shots": metadata.get("shots", config.get("num_fewshot", 0)),
+                "dataset": config["dataset_path"],
+                "config": config.get("dataset_name") or "default",
+                "split": config["test_split"],
+            }
+        tasks[config.get("group") or config["task"]] = entry
+    return {"schema": 1, "tasks": tasks}
+
+
+def main() -> None:
+    """Write the index."""
+    folder = tasks_folder()
+    (folder / INDEX).write_text(
+        json.dumps(build(folder), indent=0, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+if __name__ == "__main__":
+    main()

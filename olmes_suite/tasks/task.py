@@ -1,0 +1,231 @@
+"""The bridge to lm-eval: the class that every task's YAML names, and requests made from lm-eval's instances."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import datasets
+from lm_eval import utils as lm_eval_utils
+from lm_eval.api.instance import Instance as LmEvalInstance
+from lm_eval.api.task import ConfigurableTask
+
+from olmes_suite.errors import UsageError
+from olmes_suite.records import Request
+from olmes_suite.scoring.scorers import DeferredScorer, Scorer
+from olmes_suite.tasks.documents import DataSource, DataSpec, load_split
+
+# lm-eval compiles the same Jinja template on every call, 95 % of its host time; the compiled ones are kept instead.
+lm_eval_utils.env.from_string = functools.lru_cache(maxsize=512)(lm_eval_utils.env.from_string)
+
+OWN_KEYS = (
+    "class", "revision", "columns", "where", "split_names", "subset", "hub", "fewshot", "gold", "corrupt", "chat",
+    "cluster", "strata", "texts", "needs", "preflight", "summary", "gated", "resources", "nltk", "leave_out",
+)  # fmt: skip
+"""Keys of our task files that lm-eval's TaskConfig does not know."""
+
+ROW = "_row"
+"""Column that holds a document's row in the whole split, where a task evaluates a selection of rows."""
+
+
+class Splits(Mapping[str, datasets.Dataset]):
+    """The splits of one data set configuration, read when they are first asked for."""
+
+    def __init__(
+        self,
+        source: DataSource,
+        spec: DataSpec,
+        where: Mapping[str, Any] | None,
+        leave_out: Callable[[Mapping[str, Any]], str | None] | None = None,
+    ) -> None:
+        self.source, self.spec, self.where, self.leave_out = source, spec, where or {}, leave_out
+        self.left_out: dict[int, str] = {}
+        """Row of the whole split to why it is left out."""
+        self._read: dict[str, datasets.Dataset] = {}
+
+    def __getitem__(self, split: str) -> datasets.Dataset:
+        if split not in self._read:
+            table = load_split(self.source, self.spec, split)
+            # A fingerprint of its own would be made by pickling the table's outlines; ours are in `runs.fingerprint`.
+            self._read[split] = self._select(datasets.Dataset(table, fingerprint=uuid4().hex))
+        return self._read[split]
+
+    def _select(self, rows: datasets.Dataset) -> datasets.Dataset:
+        known = {column: value for column, value in self.where.items() if column in rows.column_names}
+        if known:
+            chosen = set(range(len(rows)))
+            for column, value in known.items():
+                wanted = value if isinstance(value, list) else [value]
+                chosen &= {i for i, found in enumerate(rows[column]) if found in wanted}
+            rows = rows.select(sorted(chosen)).add_column(ROW, sorted(chosen))
+        return self._without(rows) if self.leave_out else rows
+
+    def _without(self, rows: datasets.Dataset) -> datasets.Dataset:
+        """The rows that have a scorer; the others are counted by the name that `leave_out` gives."""
+        assert self.leave_out is not None
+        reasons = [self.leave_out(doc) for doc in rows]
+        whole = rows[ROW] if ROW in rows.column_names else range(len(rows))
+        self.left_out = {row: reason for row, reason in zip(whole, reasons, strict=True) if reason is not None}
+        if not self.left_out:
+            return rows
+        numbered = rows if ROW in rows.column_names else rows.add_column(ROW, list(range(len(rows))))
+        return numbered.select([i for i, reason in enumerate(reasons) if reason is None])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+
+class SuiteTask(ConfigurableTask):
+    """lm-eval's configurable task, reading its documents through `olmes_suite.tasks.documents`.
+
+    Beside lm-eval's keys a task file may have: `revision`, `columns`, `split_names`, `subset`, `hub` (see
+    `olmes_suite.tasks.documents.DataSpec`), `where` (column: value or values, the rows of the split that are this
+    task's), `gated` (the Hub gives the data set only to those who ask), `fewshot`
+    (function of the task, giving the few-shot documents), `gold` and `corrupt` (functions of a document, giving a
+    response that scores 1 and one that scores 0), `chat` (false: plain text even for chat models), `cluster`
+    (function of a document, or a column: what the documents of one cluster share), `strata` (the same; a score is the
+    unweighted mean of its strata's means), `needs` (tools of
+    `olmes_suite.scoring.tools` that the scorer takes), `preflight` (function of the tools, called before any model
+    is loaded: raises MissingData for what the scorer lacks), `summary` (function of the instances, giving the
+    metrics that are no means over documents), `resources` (function of a document, giving the names of
+    `olmes_suite.scoring.language_resources` that its scorer reads: looked for before any model is loaded), `nltk`
+    (packages of NLTK's data that `olmes data pull` fetches) and `leave_out` (function of a document that names why
+    it cannot be scored; such rows are counted).
+    """
+
+    source: DataSource | None = None
+    """Set by the runner; otherwise read from the environment, so that plain `lm_eval` finds a mirror too."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        config = dict(config)
+        self.own: dict[str, Any] = {key: config.pop(key) for key in OWN_KEYS if key in config}
+        self.folder = Path((config.get("metadata") or {}).get("config_source", ".")).parent
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        super().__init__(config=config)
+
+    @property
+    def spec(self) -> DataSpec:
+        """The data set as the task file declares it."""
+        own = self.own
+        return DataSpec(
+            path=self.config.dataset_path,
+            config=self.config.dataset_name or "default",
+            revision=own.get("revision", "main"),
+            columns=own.get("columns", {}),
+            split_names=own.get("split_names", {}),
+            subset=own.get("subset"),
+            hub=own.get("hub", True),
+            gated=own.get("gated", False),
+            sample_file=self.folder / "sample.jsonl",
+        )
+
+    @property
+    def chat(self) -> bool:
+        """False: the reference sends this task as plain text."""
+        return bool(self.own.get("chat", True))
+
+    @property
+    def scorer(self) -> Scorer | DeferredScorer:
+        """The scoring function of the task."""
+        function = self.config.process_results
+        if not isinstance(function, Scorer | DeferredScorer):
+            raise UsageError(
+                f"{self.config.task}: process_results must be a function decorated with `scorer` or `deferred` of "
+                "olmes_suite.scoring"
+            )
+        return function
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """lm-eval's hook for reading the data; splits are read when they are used."""
+        self.dataset = Splits(
+            self.source or DataSource.from_environment(), self.spec, self.own.get("where"), self.own.get("leave_out")
+        )
+
+    @property
+    def left_out(self) -> dict[int, str]:
+        """Rows of the whole split that the task cannot score, and the name of what is missing."""
+        return self.dataset.left_out if len(self.task_docs) and isinstance(self.dataset, Splits) else {}
+
+    def fewshot_docs(self) -> Any:
+        """The few-shot documents: from `fewshot` where the task has it, else by lm-eval's rules."""
+        if function := self.own.get("fewshot"):
+            return function(self)
+        if not self.config.num_fewshot and self.fewshot_cfg.samples is None and self.fewshot_cfg.split is None:
+            return None
+        return super().fewshot_docs()
+
+    @staticmethod
+    def resolve_field(doc: Mapping[str, Any], field: str | None = None) -> Any:
+        """lm-eval's rule, without a template engine for text that is no template."""
+        if field and field not in doc and "{" not in field:
+            return field
+        return ConfigurableTask.resolve_field(doc, field)
+
+    def doc_to_prefix(self, doc: Mapping[str, Any]) -> str | None:
+        """The assistant's prefix."""
+        return self.resolve_field(doc, self.config.gen_prefix)
+
+    def requests(self, doc: Mapping[str, Any], doc_id: int, *, chat: bool) -> list[Request]:
+        """The requests of one document, built by lm-eval; `chat` false gives plain text."""
+        template = _keep_messages if chat and self.chat else None
+        context = self.fewshot_context(
+            doc,
+            num_fewshot=self.config.num_fewshot or 0,
+            apply_chat_template=template is not None,
+            fewshot_as_multiturn=True,
+            chat_template=template,
+            gen_prefix=self.doc_to_prefix(doc),
+        )
+        made = self.construct_requests(
+            doc=doc,
+            ctx=context,
+            metadata=(self.config.task, doc_id, self.config.repeats),
+            apply_chat_template=template is not None,
+            chat_template=template,
+        )
+        return [request_of(instance, i) for i, instance in enumerate(made if isinstance(made, list) else [made])]
+
+
+def _keep_messages(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in messages)
+
+
+def request_of(instance: LmEvalInstance, index: int) -> Request:
+    """Our request from an lm-eval instance whose context is messages (role, content) or plain text."""
+    context, argument = instance.args[0], instance.args[1]
+    messages = context if isinstance(context, tuple) else None
+    prefix = ""
+    if messages and messages[-1][0] == "assistant":
+        prefix, messages = messages[-1][1], messages[:-1]
+    common: dict[str, Any] = {
+        "task": instance.task_name, "doc_id": instance.doc_id, "index": index, "messages": messages,
+        "text": None if messages is not None else context, "prefix": prefix,
+    }  # fmt: skip
+    if instance.request_type == "loglikelihood":
+        return Request(kind="loglikelihood", continuation=argument, **common)
+    settings = dict(argument)
+    until = settings.get("until") or []
+    sampled = bool(settings.get("do_sample", False))
+    return Request(
+        kind="generate",
+        stop=tuple([until] if isinstance(until, str) else until),
+        max_tokens=settings.get("max_gen_toks", 256),
+        temperature=float(settings.get("temperature") or 0.0) if sampled else 0.0,
+        top_p=settings.get("top_p"),
+        samples=instance.repeats or 1,
+        **common,
+    )
+
+
+def call(function: Callable[..., Any] | str | None, doc: Mapping[str, Any]) -> Any:
+    """A field of a document, by function or by column name; None without either."""
+    if function is None:
+        return None
+    return doc[function] if isinstance(function, str) else function(doc)

@@ -1,0 +1,94 @@
+"""What each stage gained: paired differences on the same documents, with intervals and adjusted p-values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from olmes_suite.comparison.compare import TaskComparison, adjusted, compare_runs
+from olmes_suite.comparison.reports import p_value, points, short
+from olmes_suite.runs.scores import read_run
+
+FILE = "gains.json"
+SCHEMA = "1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Two evaluated checkpoints, the second trained from the first."""
+
+    stage: str
+    before: Path
+    """Folder of the run."""
+    after: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """One task of one step."""
+
+    stage: str
+    before: str
+    """Name of the run."""
+    after: str
+    task: TaskComparison
+
+
+def gains(steps: Sequence[Step]) -> list[Gain]:
+    """Every step's tasks, compared as `olmes compare` does; p-values are adjusted (Holm) over all of them together.
+
+    Raises DataError for a run that cannot be read.
+    """
+    found = []
+    for step in steps:
+        comparison = compare_runs(read_run(step.before), read_run(step.after))
+        found += [Gain(step.stage, step.before.name, step.after.name, task) for task in comparison.tasks]
+    tasks = adjusted([gain.task for gain in found])
+    return [Gain(one.stage, one.before, one.after, task) for one, task in zip(found, tasks, strict=True)]
+
+
+def as_json(found: Sequence[Gain], about: Mapping[str, Any]) -> dict[str, Any]:
+    """{"schema", …about, "gains": [{"stage","task","baseline","candidate","n","before","after","delta","ci95","p",
+    "p_holm","wins","losses"}]}, fractions; null where two scores do not compare (`reason` says why)."""
+    return {"schema": SCHEMA, **about, "gains": [_row(gain) for gain in found]}
+
+
+def _row(gain: Gain) -> dict[str, Any]:
+    task, d = gain.task, gain.task.difference
+    out: dict[str, Any] = {
+        "stage": gain.stage, "task": task.task, "baseline": gain.before, "candidate": gain.after,
+        "before": task.baseline, "after": task.candidate, "n": d.n if d else 0, "delta": d.delta if d else None,
+        "ci95": list(d.ci95) if d and d.ci95 else None, "p": d.p if d else None, "p_holm": task.p_holm,
+        "wins": d.wins if d else None, "losses": d.losses if d else None,
+    }  # fmt: skip
+    return out if d else out | {"reason": _reason(task)}
+
+
+def _reason(task: TaskComparison) -> str:
+    return f"{' and '.join(task.differs)} differ" if task.differs else task.reason or "no difference"
+
+
+def table(found: Sequence[Gain]) -> Any:
+    """A rich table for 80 columns; bold where p is at most 0.05."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, width in (("stage", 13), ("task", 18)):
+        out.add_column(heading, no_wrap=True, max_width=width)
+    for heading in ("n", "before", "after", "Δ", "95 % interval", "p"):
+        out.add_column(heading, justify="right", no_wrap=True)
+    for gain in found:
+        task, d = gain.task, gain.task.difference
+        names = [escape(gain.stage), escape(short(task.task))]
+        if d is None:
+            out.add_row(*names, "–", points(task.baseline), points(task.candidate), "–", _reason(task)[:14], "–")
+            continue
+        ends = f"{points(d.ci95[0], True)} {points(d.ci95[1], True)}" if d.ci95 else "–"
+        delta = points(d.delta, True)
+        sure = task.p_holm is not None and task.p_holm <= 0.05
+        scores = [points(task.baseline), points(task.candidate), f"[bold]{delta}[/bold]" if sure else delta]
+        out.add_row(*names, str(d.n), *scores, ends, p_value(task.p_holm))
+    return out

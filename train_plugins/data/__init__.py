@@ -1,0 +1,1 @@
+"""Training data: sets, messages, and rows as token ids."""

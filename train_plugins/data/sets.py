@@ -1,0 +1,110 @@
+"""Training sets: read from a file, a folder or the Hub, checked row by row, known by the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from olmes_suite.errors import DataError, MissingData
+from olmes_suite.hooks import StageData, TrainingSet
+from olmes_suite.records import canonical_json
+from train_plugins.config.recipe import DataEntry
+from train_plugins.data.messages import Row, normalise
+
+READABLE = (".jsonl", ".json", ".parquet")
+
+
+def load(entries: Sequence[DataEntry], form: Callable[[Row], dict[str, Any]]) -> StageData:
+    """All sets of a recipe, their rows in the stage's form. Raises DataError or MissingData, one line each."""
+    return StageData(tuple(_load(entry, form) for entry in entries))
+
+
+def rows_hash(rows: Any) -> str:
+    """SHA-256 over the rows' canonical JSON, in order."""
+    total = hashlib.sha256()
+    for row in rows:
+        total.update(canonical_json(row).encode("utf-8", "surrogatepass") + b"\n")
+    return total.hexdigest()
+
+
+def _load(entry: DataEntry, form: Callable[[Row], dict[str, Any]]) -> TrainingSet:
+    from datasets import Dataset
+
+    if entry.path is not None:
+        files = _files(Path(entry.path))
+        read: Iterator[Row] = (row for file in files for row in _rows(file))
+        rows = Dataset.from_list(normalise(islice(read, entry.limit), form, entry.path))
+        return TrainingSet(entry.path, _files_hash(files), rows)
+    name = str(entry.hub)
+    rows = Dataset.from_list(normalise(islice(_hub(name, entry.split), entry.limit), form, name))
+    return TrainingSet(name, rows_hash(rows), rows)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix not in READABLE:
+            raise DataError(f"{path}: not one of {', '.join(READABLE)}")
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder")
+    found = sorted(file for file in path.rglob("*") if file.suffix in READABLE)
+    if not found:
+        raise DataError(f"{path}: holds no {', '.join(READABLE)}")
+    return found
+
+
+def _files_hash(files: list[Path]) -> str:
+    """SHA-256 of the file; of several, the SHA-256 of theirs, one a line, in the order of their names."""
+    hashes = []
+    for file in files:
+        with file.open("rb") as stream:
+            hashes.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    try:
+        if file.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            with pq.ParquetFile(file) as table:
+                for batch in table.iter_batches():
+                    yield from batch.to_pylist()
+        elif file.suffix == ".jsonl":
+            yield from _json_lines(file)
+        else:
+            yield from _objects(json.loads(file.read_text(encoding="utf-8")), file)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+
+
+def _json_lines(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{file}, line {number}: not JSON ({error})") from None
+            yield from _objects([row], file)
+
+
+def _objects(rows: Any, file: Path) -> list[Row]:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{file}: expected JSON objects, one a line, or a list of them")
+    return rows
+
+
+def _hub(name: str, split: str) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    try:
+        return iter(load_dataset(name, split=split))
+    except Exception as error:  # the Hub client has a type for each way of not answering
+        reason = " ".join(str(error).split())[:200]
+        raise MissingData(f"{name} ({split}): cannot be had from the Hub ({reason}); give a `path`") from None

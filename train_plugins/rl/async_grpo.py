@@ -1,0 +1,74 @@
+"""GRPO on rollouts that a server samples beside the learner, by TRL's experimental trainer. It has no KL term.
+
+Off-policy: responses are from weights that are up to `max_staleness` steps old. It needs a GPU, so the tests reach the
+reward and the configuration only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from train_plugins.rl import advantages
+from train_plugins.rl.rollouts import response_text, row_of
+from train_plugins.trainers import dropout
+from train_plugins.trainers.callbacks import Watched
+from train_plugins.verifiers import Call, Verifiers
+
+if TYPE_CHECKING:
+    from train_plugins.rl.keys import RlvrKeys
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
+
+__all__ = ["AsyncGRPOConfig", "AsyncGrpo", "Reward"]
+
+
+@dataclass
+class Reward:
+    """The reward function, sent to TRL's rollout process; the verifiers' workers start there with the first call."""
+
+    names: tuple[str, ...]
+    keys: RlvrKeys
+    ends: tuple[int, ...]
+    """Token ids that end a text."""
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"names": self.names, "keys": self.keys, "ends": self.ends, "state": {}}
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]],
+        verifier: Sequence[str], truth: Sequence[str], extra: Sequence[str], row: Sequence[int], **_: Any,
+    ) -> list[float | None]:  # fmt: skip
+        """The scores of a group's responses; None where the row is skipped. Called from several threads."""
+        lock = self.state.setdefault("lock", threading.Lock())
+        columns = zip(prompts, extra, row, strict=True)
+        rows = [row_of({"prompt": turns, "extra": more, "row": number}) for turns, more, number in columns]
+        calls = [
+            Call(name, response_text(answer), json.loads(wanted), one)
+            for name, answer, wanted, one in zip(verifier, completions, truth, rows, strict=True)
+        ]
+        with lock:
+            if "verifiers" not in self.state:
+                self.state["verifiers"] = Verifiers(self.names, self.keys.workers, self.keys.timeout).__enter__()
+            fractions = self.state["verifiers"].verify(calls)
+        return [
+            advantages.score(fraction, bool(ids) and ids[-1] in self.ends, self.keys.reward, self.keys.no_eos_penalty)
+            for fraction, ids in zip(fractions, completion_ids, strict=True)
+        ]
+
+
+class AsyncGrpo(Watched, AsyncGRPOTrainer):
+    """Asynchronous GRPO on verified rewards."""
+
+    def __init__(self, *args: Any, keys: RlvrKeys, **kwargs: Any) -> None:
+        names = tuple(sorted(set(kwargs["train_dataset"]["verifier"])))
+        ends = (int(kwargs["processing_class"].eos_token_id),)
+        super().__init__(*args, reward_funcs=Reward(names, keys, ends), **kwargs)
+        self._total_train_tokens = 0
+        dropout.switch_off(self.model)

@@ -1,0 +1,1 @@
+"""Running stages and pipelines: launching, failures, one stage, a file of stages."""

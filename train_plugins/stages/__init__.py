@@ -1,0 +1,1 @@
+"""Training stages: what each checks, plans, encodes and trains."""

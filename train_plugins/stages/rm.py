@@ -1,0 +1,81 @@
+"""A reward model: a sequence classifier with one label, trained on preference pairs (Bradley–Terry)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from olmes_suite.errors import UsageError
+from train_plugins.data.messages import preference
+from train_plugins.stages.base import Stage, from_trl, is_classifier
+from train_plugins.trainers.lora import keywords
+
+if TYPE_CHECKING:
+    from train_plugins.config.recipe import Recipe
+    from train_plugins.data.encoding import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class RewardKeys:
+    """Keys under `rm`."""
+
+    fresh_head: bool = False
+    """The checkpoint is a language model; its reward head starts from random numbers."""
+
+
+class RewardModel(Stage):
+    """A reward model on TRL's RewardTrainer."""
+
+    name = "rm"
+    uses = "RewardConfig"
+    own = RewardKeys
+    pooled = True
+    generates = False
+
+    def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
+        """The paper's (Table 36)."""
+        return {"lr_scheduler_type": "linear", "max_length": 2048, "num_train_epochs": 1}
+
+    def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
+        """A language model only where a fresh head is asked for: transformers would draw one and only print it."""
+        classifies = is_classifier(recipe.model)
+        if classifies is False and not recipe.own.fresh_head:
+            raise UsageError(
+                f"{recipe.model}: a language model, which has no reward head; say `rm: {{fresh_head: true}}` to start "
+                "from a random one"
+            )
+        if classifies and recipe.own.fresh_head:
+            raise UsageError(f"{recipe.model}: has a reward head already; remove rm.fresh_head")
+
+    def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """{"chosen", "rejected"}."""
+        return preference(row)
+
+    def encode(self, rows: Any, tokenizer: Any, limit: int | None, processes: int | None) -> Encoded:
+        """{"chosen_ids", "rejected_ids"}; pairs with a conversation over the limit are dropped, none is cut."""
+        from train_plugins.data.encoding import encode, whole_pair_row
+
+        return encode(rows, whole_pair_row, _fits, tokenizer, limit, processes)
+
+    def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
+        """A RewardTrainer."""
+        return _trainer_class()(
+            model=recipe.model, args=args, train_dataset=rows, processing_class=tokenizer,
+            **keywords(recipe.lora, self.name),
+        )  # fmt: skip
+
+
+def _fits(row: dict[str, Any], limit: int | None) -> bool:
+    return limit is None or row["full"] <= limit
+
+
+@lru_cache(maxsize=1)
+def _trainer_class() -> type:
+    from train_plugins.trainers.callbacks import Watched
+
+    class WatchedRewardTrainer(Watched, from_trl("RewardTrainer")):  # type: ignore[misc]
+        """RewardTrainer, watched."""
+
+    return WatchedRewardTrainer

@@ -1,0 +1,107 @@
+"""Supervised fine-tuning: the loss lies on the assistant's turns, summed over tokens as in the Tülu 3 paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from olmes_suite.errors import UsageError
+from train_plugins.data.messages import conversation
+from train_plugins.stages.base import Stage, from_trl
+from train_plugins.trainers.lora import keywords
+
+if TYPE_CHECKING:
+    from train_plugins.config.recipe import Recipe
+    from train_plugins.data.encoding import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class SftKeys:
+    """Keys under `sft`."""
+
+    loss: Literal["sum", "mean"] = "sum"
+    """sum: over the tokens of the whole batch, without a divisor (the paper's fix of equation 2). mean: the same over
+    their number. A learning rate belongs to one of them."""
+
+
+class Sft(Stage):
+    """SFT on TRL's SFTTrainer."""
+
+    name = "sft"
+    uses = "SFTConfig"
+    own = SftKeys
+    masked = True
+
+    def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
+        """The paper's schedule. No clipping with the sum: its gradient is as large as the batch has tokens."""
+        return {
+            "lr_scheduler_type": "linear",
+            "warmup_steps": 0.03,
+            "max_length": 4096,
+            "max_grad_norm": 0.0 if recipe.own.loss == "sum" else 1.0,
+        }
+
+    def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
+        """No packing that cuts and mixes documents."""
+        if arguments.get("packing") and arguments.get("packing_strategy", "bfd") != "bfd":
+            raise UsageError(
+                f"trainer.packing_strategy {arguments['packing_strategy']!r} cuts documents or mixes them; use bfd"
+            )
+
+    def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """{"messages"}."""
+        return conversation(row)
+
+    def encode(self, rows: Any, tokenizer: Any, limit: int | None, processes: int | None) -> Encoded:
+        """{"input_ids", "labels"}; rows without an assistant's token within the limit are dropped."""
+        from train_plugins.data.encoding import encode, sft_row
+
+        return encode(rows, sft_row, _teaches, tokenizer, limit, processes)
+
+    def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
+        """An SFTTrainer with the recipe's loss."""
+        return _trainer_class()(
+            model=recipe.model,
+            args=args,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            summed=recipe.own.loss == "sum",
+            **keywords(recipe.lora, self.name),
+        )
+
+
+def _teaches(row: Mapping[str, Any], limit: int | None) -> bool:
+    return any(label != -100 for label in row["labels"])
+
+
+@lru_cache(maxsize=1)
+def _trainer_class() -> type:
+    from train_plugins.trainers.callbacks import Watched
+
+    class SumLossTrainer(Watched, from_trl("SFTTrainer")):  # type: ignore[misc]
+        """SFTTrainer whose loss may be the sum over tokens."""
+
+        def __init__(self, *args: Any, summed: bool, **kwargs: Any) -> None:
+            self.summed = summed
+            super().__init__(*args, **kwargs)
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            """TRL's loss is the micro-batch's sum over the batch's tokens (`num_items_in_batch`, all processes and
+            accumulated passes); times that number it is the sum, whatever the split. `token_loss` is logged beside it.
+            """
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            if not self.summed or num_items_in_batch is None:
+                return found
+            loss, outputs = found if return_outputs else (found, None)
+            total = loss * num_items_in_batch
+            if self.model.training:
+                here = (inputs["labels"] != -100).sum().clamp(min=1)
+                shared = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+                self._metrics["train"]["token_loss"].append((total.detach() / (here * shared)).item())
+            return (total, outputs) if return_outputs else total
+
+    return SumLossTrainer

@@ -1,0 +1,1 @@
+"""TRL trainers with our losses, adapters, dropout, offloading and callbacks."""

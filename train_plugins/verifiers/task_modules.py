@@ -1,0 +1,20 @@
+"""The evaluator's task modules: what a verifier says is what the task's own functions say."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from typing import Any
+
+from olmes_suite.tasks.index import tasks_folder
+
+
+@lru_cache(maxsize=8)
+def task(name: str) -> Any:
+    """The module `task.py` of a task's folder."""
+    file = tasks_folder() / name / "task.py"
+    spec = importlib.util.spec_from_file_location(f"olmes_verifier_task_{name}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
