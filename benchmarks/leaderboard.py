@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(ROOT))
 
 from board_store import DEV, UNSEEN, Made, make  # noqa: E402
@@ -78,7 +78,7 @@ def browser(out: Path) -> dict:
     chromium, modules = shutil.which("chromium"), os.environ.get("OLMES_NODE_MODULES", "")
     if chromium is None or shutil.which("node") is None or not (Path(modules) / "playwright-core").is_dir():
         return {"browser": "not measured: no chromium, node or $OLMES_NODE_MODULES"}
-    driver = str(ROOT / "tests/leaderboard_browser.cjs")
+    driver = str(ROOT / "tests/leaderboard/leaderboard_browser.cjs")
     done = subprocess.run(
         ["node", driver, chromium, "speed", str(out)],
         capture_output=True,

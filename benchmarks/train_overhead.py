@@ -19,7 +19,7 @@ from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/support"))
 
 from models_fixture import make_tiny_model
 from train_fixture import make_recipe, pair_rows, sft_rows, write_rows

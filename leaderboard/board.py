@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leaderboard import lineage
-from leaderboard.model import SKILLS, Board, Cell, Column, Problem, Row, Run
+from leaderboard.page_data import SKILLS, Board, Cell, Column, Problem, Row, Run
 from olmes_suite.tasks import suites
 
 _KINDS = {"measured": 0, "imported": 1, "floor": 2, "published": 3}

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leaderboard import board as boards
-from leaderboard import instances, page, pairs, published, reading
+from leaderboard import comparisons, instances, page, published, reading
 from leaderboard.instances import Choice, Chunk
-from leaderboard.model import Board, Problem
+from leaderboard.page_data import Board, Problem
 from olmes_suite.files import write_text
 from olmes_suite.runs.ledger import LEDGER, read_ledger
 
@@ -46,7 +46,7 @@ def build(runs: Path, out: Path, wanted: Choice | None = None, with_published: b
     """Write the page of a run store. Raises UsageError for a folder that is not there, StorageError for a full disk."""
     board = load(runs, with_published)
     choice = choose(board, wanted)
-    found, unread = pairs.compare(board, pairs.LIGHT if choice == "none" else 10**9)
+    found, unread = comparisons.compare(board, comparisons.LIGHT if choice == "none" else 10**9)
     troubles: list[Problem] = []
     packed: list[Chunk] = list(instances.chunks(board, choice, troubles))
     board = replace(board, problems=(*board.problems, *_merged([*unread, *troubles])))

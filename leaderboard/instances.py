@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from leaderboard import prompts
-from leaderboard.model import Board, Problem, Run
+from leaderboard.page_data import Board, Problem, Run
 from leaderboard.prompts import Place, responses_file
 from leaderboard.reading import one_line
 from olmes_suite.errors import OlmesError

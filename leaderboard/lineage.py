@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from leaderboard.model import Run
+from leaderboard.page_data import Run
 from olmes_suite.runs.ledger import lineage_name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from leaderboard.model import PARTS, Cell, Row
+from leaderboard.page_data import PARTS, Cell, Row
 
 TROUBLES = {
     "truncated": "prompts cut to the context",

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leaderboard import marks, pairs
+from leaderboard import comparisons, marks
+from leaderboard.comparisons import Pair
 from leaderboard.instances import Chunk, pack
 from leaderboard.marks import Mark
-from leaderboard.model import PARTS, Average, Board, Cell, Column, Row
-from leaderboard.pairs import Pair
+from leaderboard.page_data import PARTS, Average, Board, Cell, Column, Row
 from olmes_suite.comparison.reports import short
 
 STATIC = Path(__file__).parent / "static"
@@ -59,7 +59,7 @@ def render(board: Board, found: Sequence[Pair], documents: Iterable[Chunk], inst
     parts = [_UNFIT.sub("\ufffd", head)]
     details = [
         Chunk("details", pack([_details(row) for row in board.rows])),
-        Chunk("pairs", pack(pairs.as_json(found, board))),
+        Chunk("pairs", pack(comparisons.as_json(found, board))),
     ]
     for chunk in (*details, *documents):
         parts.append(f'<script type="application/octet-stream" id="chunk-{chunk.id}">{chunk.data}</script>\n')

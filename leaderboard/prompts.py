@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from leaderboard.model import Run
+from leaderboard.page_data import Run
 from olmes_suite.errors import OlmesError
 from olmes_suite.runs.scores import instances_file
 from olmes_suite.tasks import catalog, index

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from leaderboard.model import Average, Cell, Row
+from leaderboard.page_data import Average, Cell, Row
 from olmes_suite.tasks.index import PREFIX
 
 SOURCE = "Tülu 3, arXiv 2411.15124"

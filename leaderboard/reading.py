@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from leaderboard.model import PARTS, Average, Cell, Clean, Kind, Problem, Run
+from leaderboard.page_data import PARTS, Average, Cell, Clean, Kind, Problem, Run
 from olmes_suite.errors import DataError, OlmesError, UsageError
 from olmes_suite.evaluation.floor import floors, identity
 from olmes_suite.files import read_json

@@ -1,0 +1,140 @@
+"""The GitHub Action and the shell example, run step by step as a runner would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A folder with an `olmes` command and, as baseline file, a run of the mock model on sample documents."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    shim = binaries / "olmes"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m olmes_suite.cli.main "$@"\n')
+    shim.chmod(0o755)
+    (binaries / "python").symlink_to(sys.executable)
+    olmes(tmp_path, "eval", "--backend", "oracle", "--task", "gsm8k", "--data", "sample")
+    run = next(path.name for path in (tmp_path / "runs").iterdir() if path.name.startswith("oracle"))
+    olmes(tmp_path, "baseline", "save", run, "baseline.json")
+    return tmp_path
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """What a runner gives a step."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "OLMES_DATA"))}
+    own = {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RUNNER_TEMP": str(folder),
+    }
+    return kept | own | more
+
+
+def olmes(folder: Path, *args: str) -> None:
+    """A command that must succeed."""
+    command = [str(folder / "bin/olmes"), *args]
+    subprocess.run(command, cwd=folder, env=environment(folder), check=True, capture_output=True)
+
+
+def evaluated(text: str, values: dict[str, str]) -> str:
+    """Workflow expressions: a context value, `a || b`, and `a != ''`."""
+
+    def one(match: re.Match[str]) -> str:
+        expression = match.group(1).strip()
+        if expression.endswith("!= ''"):
+            return "true" if values.get(expression.removesuffix("!= ''").strip()) else ""
+        return next((value for part in expression.split("||") if (value := values.get(part.strip(), ""))), "")
+
+    return re.sub(r"\$\{\{(.*?)\}\}", one, text)
+
+
+def run_action(folder: Path, **given: str) -> tuple[int, dict[str, str], str, str]:
+    """Run the action's steps; returns exit status, outputs, step summary and log."""
+    action: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
+    named = {name.replace("_", "-"): value for name, value in given.items()}
+    assert set(named) <= set(action["inputs"])
+    inputs = {name: str(entry.get("default", "")) for name, entry in action["inputs"].items()} | {"install": ""} | named
+    values = {f"inputs.{name}": value for name, value in inputs.items()}
+    summary, log, status = folder / "summary.md", "", 0
+    for step in action["runs"]["steps"]:
+        if status or ("if" in step and not evaluated(step["if"], values)):
+            continue
+        output = folder / f"output-{step['name']}"
+        output.touch()
+        own = {key: evaluated(value, values) for key, value in step.get("env", {}).items()}
+        env = environment(
+            folder, GITHUB_ACTIONS="true", GITHUB_OUTPUT=str(output), GITHUB_STEP_SUMMARY=str(summary), **own
+        )
+        command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        status, log = done.returncode, log + done.stdout + done.stderr
+        for line in output.read_text().splitlines():
+            name, _, value = line.partition("=")
+            values[f"steps.{step['id']}.outputs.{name}"] = value
+    outputs = {name: evaluated(entry["value"], values) for name, entry in action["outputs"].items()}
+    return status, outputs, summary.read_text() if summary.exists() else "", log
+
+
+def test_the_action_evaluates_and_gates(workspace: Path) -> None:
+    arguments = "--backend\nmock\n--task\ngsm8k\n--data\nsample\n"
+    status, outputs, summary, log = run_action(workspace, model="any", eval_args=arguments, baseline="baseline.json")
+    assert (status, outputs["verdict"]) == (1, "fail"), log
+    assert summary.startswith("## olmes gate: fail")
+    assert "::error title=olmes gate%3A extraction_failed gsm8k::" in log
+    assert json.loads(Path(outputs["report"]).read_text())["exit"] == 1
+    assert Path(outputs["junit"]).read_text().startswith("<?xml")
+
+
+def test_the_action_gates_a_run_that_is_there(workspace: Path) -> None:
+    run = next(path.name for path in (workspace / "runs").iterdir() if path.name.startswith("oracle"))
+    status, outputs, _, log = run_action(workspace, candidate=run, baseline="baseline.json", inconclusive="pass")
+    assert (status, outputs["verdict"]) == (0, "inconclusive"), log
+
+
+def test_the_action_fails_on_a_wrong_name(workspace: Path) -> None:
+    status, outputs, _, log = run_action(workspace, candidate="$(touch hacked)", baseline="baseline.json")
+    assert (status, outputs["verdict"]) == (2, "")
+    assert "no run '$(touch hacked)'" in log
+    assert not (workspace / "hacked").exists()
+
+
+def test_the_shell_example(workspace: Path) -> None:
+    script = ROOT / "examples/ci/gate.sh"
+    command = ["sh", str(script), "any", "baseline.json", "--backend", "mock", "--task", "gsm8k", "--data", "sample"]
+    done = subprocess.run(command, cwd=workspace, env=environment(workspace), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "gate: fail" in done.stdout
+    assert {"gate.json", "gate.xml", "gate.md"} <= {path.name for path in workspace.iterdir()}
+
+
+def test_the_example_rules_are_valid() -> None:
+    from olmes_suite.comparison.gate_rules import read_rules
+
+    rules = read_rules(ROOT / "examples/ci/gate.yaml")
+    assert rules.task("tulu3_gsm8k").required
+    assert rules.margin_of("tulu3_safety", "safety") == 0.02
+
+
+@pytest.mark.parametrize("name", ["github-workflow.yml", "gitlab-ci.yml"])
+def test_the_example_pipelines_name_what_exists(name: str) -> None:
+    text = (ROOT / "examples/ci" / name).read_text()
+    parsed = yaml.safe_load(text)
+    if "jobs" in parsed:
+        action = yaml.safe_load((ROOT / "action.yml").read_text())
+        step = next(step for step in parsed["jobs"]["gate"]["steps"] if "olmes-suite" in step.get("uses", ""))
+        assert set(step["with"]) <= set(action["inputs"])
+    else:
+        assert "gate.sh" in text

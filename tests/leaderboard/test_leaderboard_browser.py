@@ -1,0 +1,121 @@
+"""The page in a real browser. Needs chromium, node, and playwright-core and axe-core in $OLMES_NODE_MODULES."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from board_store import Made, family, make
+from board_text import HOSTILE, ONE
+
+from leaderboard import build
+
+pytestmark = pytest.mark.slow
+DRIVER = Path(__file__).parent / "leaderboard_browser.cjs"
+
+
+@pytest.fixture(scope="session")
+def drive():
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    modules = os.environ.get("OLMES_NODE_MODULES") or os.environ.get("NODE_PATH", "")
+    if chromium is None or shutil.which("node") is None:
+        pytest.skip("no chromium or no node on this machine (Debian: apt-get install chromium nodejs)")
+    if not (Path(modules) / "playwright-core").is_dir() or not (Path(modules) / "axe-core").is_dir():
+        pytest.skip("npm install playwright-core axe-core somewhere, and name its node_modules in $OLMES_NODE_MODULES")
+
+    def call(scene: str, page: Path) -> dict:
+        done = subprocess.run(
+            ["node", str(DRIVER), chromium, scene, str(page)],
+            capture_output=True, text=True, timeout=240, env={**os.environ, "NODE_PATH": modules},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["requests"] == []
+        assert told["errors"] == []
+        return told["seen"]
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser")
+    family(folder / "runs")
+    return build.build(folder / "runs", folder / "board.html", with_published=True).path
+
+
+def test_sort_filter_and_permalink(drive, page):
+    seen = drive("use", page)
+    for found, sign in ((seen["down"], -1), (seen["up"], 1)):
+        numbers = [float(value) for value in found if value]
+        assert numbers == sorted(numbers, key=lambda x: sign * x) and found[: len(numbers)] == [v for v in found if v]
+    assert (seen["ariaDown"], seen["ariaUp"]) == ("descending", "ascending")
+    assert seen["filtered"] == seen["restored"] == ["llama-rlvr-300-dev-00000006"]
+    assert "sort=tulu3_gsm8k:asc" in seen["hash"] and "filter=stage:rlvr" in seen["hash"]
+    assert seen["restoredFilter"] == "stage:rlvr 300"
+
+
+def test_documents(drive, page):
+    seen = drive("documents", page)
+    assert seen["title"].startswith("gsm8k") and seen["again"] == seen["title"]
+    assert seen["hash"] == "#open=llama-dpo-dev-00000003/tulu3_gsm8k"
+    assert seen["count"] == "60 of 60 documents" and seen["none"] == "0 of 60 documents"
+    assert seen["wrong"] == ["✗ wrong"] and seen["diff"] and seen["closed"] == ""
+
+
+def test_compare(drive, page):
+    seen = drive("compare", page)
+    assert seen["hash"] == "#compare=llama-dpo-dev-00000003,llama-rlvr-300-dev-00000006"
+    line = {row[0]: row for row in seen["rows"]}
+    assert line["ifeval"][4].startswith("▲ +") and line["mmlu_pro"][4] == "0.0"
+    assert seen["scatter"] == 5 and seen["flips"] > 0
+
+
+def test_keyboard_alone(drive, page):
+    seen = drive("keyboard", page)
+    assert (seen["from"], seen["to"]) == ("tulu3_mmlu 0", "tulu3_popqa 1")
+    assert seen["focused"] == "Close" and seen["second"] == "popqa 1"
+    assert seen["sorted"] == "ascending" and seen["tabStops"] == 1
+
+
+def test_dark_and_light(drive, page):
+    seen = drive("theme", page)
+    assert seen["light"] != seen["dark"] == seen["system"]
+
+
+def test_axe_finds_nothing_serious(drive, page):
+    assert drive("axe", page) == []
+
+
+def test_without_javascript(drive, page):
+    seen = drive("plain", page)
+    assert seen["rows"] == 22 and "±" in seen["text"]
+
+
+def test_downloads(drive, page):
+    seen = drive("downloads", page)
+    rows = list(csv.DictReader(io.StringIO(seen["CSV"])))
+    assert [row["stage"] for row in rows] == ["rlvr", "rlvr", "rlvr", "rlvr", "rlvr"]
+    assert 0 < float(rows[0]["gsm8k low"]) < float(rows[0]["gsm8k"]) < float(rows[0]["gsm8k high"]) <= 1
+    assert len(json.loads(seen["JSON"])["runs"]) == 5
+    assert (
+        "(as published)" in seen["Markdown"]
+        and seen["LaTeX"].startswith("\\begin{tabular}")
+        and "mmlu\\_pro" in seen["LaTeX"]
+    )
+
+
+def test_hostile_runs_run_nothing(drive, tmp_path):
+    about = {"parent": HOSTILE, "stage": HOSTILE, "recipe": HOSTILE, "data": [{"path": HOSTILE}]}
+    made = Made("a<img src=x onerror=ran=1>", HOSTILE * 20, ONE, text=HOSTILE * 3 + "x" * 1_000_000, lineage=about)
+    make(tmp_path / "runs", made)
+    make(tmp_path / "runs", replace(made, name="b&amp;\u202eb", model="ok", started=1.0))
+    seen = drive("hostile", build.build(tmp_path / "runs", tmp_path / "board.html").path)
+    assert seen == {"ran": None, "elements": [], "scripts": 1, "wide": False}
