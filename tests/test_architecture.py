@@ -1,9 +1,10 @@
-"""The tables of docs/architecture.md are the layout: imports run down them, and nothing is missing from them."""
+"""docs/architecture.md says what the contracts of import-linter hold, and names files, hooks and groups that exist."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -62,37 +63,27 @@ def imports(path: Path) -> Iterator[str]:
                 yield name
 
 
-def room(module: str, package: str) -> str | None:
-    """The row of a package's table that a module belongs to; None for the package itself."""
-    first, _, rest = module.partition(".")
-    return (rest.split(".")[0] or None) if first == package else first
+def contracts() -> dict[str, dict[str, int]]:
+    """The same from import-linter's contracts."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    return {
+        contract["containers"][0]: {
+            name.strip(): level
+            for level, layer in enumerate(reversed(contract["layers"]))
+            for name in re.split(r"[|:]", layer)
+        }
+        for contract in settings["contracts"]
+        if "containers" in contract
+    }
 
 
-@pytest.mark.parametrize("package", ["olmes_suite", "train_plugins", "decontam"])
-def test_imports_run_down(package: str) -> None:
-    levels = tables()[package]
-    wrong = []
-    for module, path in modules().items():
-        here = room(module, package)
-        if here is None or (package != "olmes_suite" and not module.startswith(f"{package}.")):
-            continue
-        assert here in levels, f"{here} is in no table of docs/architecture.md"
-        for name in imports(path):
-            there = room(name, package)
-            outside = package != "olmes_suite" and not name.startswith(f"{package}.")
-            if there is None or outside or there == here:
-                continue
-            assert there in levels, f"{there} is in no table of docs/architecture.md"
-            if levels[there] >= levels[here]:
-                wrong.append(f"{module} imports {name}")
-    assert wrong == []
-
-
-@pytest.mark.parametrize("package", ["olmes_suite", "train_plugins", "decontam"])
-def test_the_tables_name_nothing_that_is_gone(package: str) -> None:
-    inside = {room(module, package) for module in modules() if module.startswith(f"{package}.")}
+def test_the_tables_are_the_contracts() -> None:
     planned = {"api"}
-    assert set(tables()[package]) - inside - set(PACKAGES) - planned == set()
+    drawn = {
+        package: {name: level for name, level in levels.items() if name not in planned or name in contracts()[package]}
+        for package, levels in tables().items()
+    }
+    assert drawn == contracts()
 
 
 def test_tasks_import_only_what_is_offered_to_them() -> None:
@@ -101,20 +92,25 @@ def test_tasks_import_only_what_is_offered_to_them() -> None:
     for path in files:
         for name in imports(path):
             assert name.split(".")[0] == "olmes_suite", path
-            assert room(name, "olmes_suite") in TASKS_MAY_IMPORT, f"{path}: {name}"
+            assert name.split(".")[1] in TASKS_MAY_IMPORT, f"{path}: {name}"
 
 
 @pytest.mark.parametrize("page", [PAGE, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
-def test_named_files_exist(page: Path) -> None:
-    """Paths below a package, and test files by name, wherever they lie under tests/."""
+def test_named_files_and_tests_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    paths = re.findall(
-        r"`((?:olmes_suite|train_plugins|decontam|leaderboard|tasks|tests|docs|benchmarks)/[\w./-]+)`", text
-    )
-    assert paths
+    tops = "|".join((*PACKAGES, "tasks", "tests", "docs", "benchmarks", "examples", r"\.github"))
+    paths = re.findall(rf"`((?:{tops})/[\w./-]*)`", text)
+    assert len(paths) > 10
     assert [path for path in paths if not (ROOT / path).exists()] == []
-    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
-    assert set(re.findall(r"`(test_\w+\.py)`", text)) - tests == set()
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert set(re.findall(r"`(test_\w+)`", text)) - set(re.findall(r"def (test_\w+)\(", sources)) == set()
+
+
+def test_the_map_names_every_folder() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `([\w/]+)/` \|", text, re.MULTILINE))
+    folders = {"/".join(name.split(".")[:2]) for name, path in modules().items() if path.name == "__init__.py"}
+    assert folders - named == set()
 
 
 def test_entry_points_and_hooks_are_named() -> None:
