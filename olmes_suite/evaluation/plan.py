@@ -89,21 +89,21 @@ class Leaf:
 
     def resources(self) -> set[str]:
         """Names of `olmes_suite.scoring.language_resources` that scoring the chosen documents takes."""
-        wanted = self.task.own.get("resources")
+        wanted = self.task.keys.resources
         return {name for _, doc in self.documents() for name in wanted(doc)} if wanted else set()
 
     def cluster_of(self, doc: Mapping[str, Any], doc_id: int) -> str:
         """What the document shares with others; decided here and nowhere else."""
         from olmes_suite.tasks.task import call
 
-        found = call(self.cluster or self.task.own.get("cluster"), doc)
+        found = call(self.cluster or self.task.keys.cluster, doc)
         return f"{self.name}:{doc_id}" if found is None else sha256(f"{self.name}:{found}")[:16]
 
     def stratum_of(self, doc: Mapping[str, Any]) -> str:
         """The part of the task that the document belongs to; "" where a task has no parts."""
         from olmes_suite.tasks.task import call
 
-        found = call(self.task.own.get("strata"), doc)
+        found = call(self.task.keys.strata, doc)
         return "" if found is None else str(found)
 
 
@@ -201,8 +201,8 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
 
 def preflight(plan: TaskPlan, tools: Tools) -> None:
     """Look for all that the task's scorers need, before any model is loaded; what is missing marks the task."""
-    checks = {leaf.task.own["preflight"] for leaf in plan.leaves if leaf.task.own.get("preflight")}
-    needs = {need for leaf in plan.leaves for need in leaf.task.own.get("needs", ())}
+    checks = {leaf.task.keys.preflight for leaf in plan.leaves if leaf.task.keys.preflight}
+    needs = {need for leaf in plan.leaves for need in leaf.task.keys.needs}
     try:
         for need in sorted(needs):
             tools.get(need)
