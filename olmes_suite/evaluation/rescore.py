@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,6 @@ from olmes_suite.runs.schema import (
     RESULTS,
     Manifest,
     Results,
-    ScoringModel,
     instances_file,
     is_finished,
     read_manifest,
@@ -302,9 +301,7 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
             new = new.but(version=(old.version or 1) + 1, extra=old.extra)
             _replace(run, old, new, plans, scored, found)
             if (judged := scorers(tools)) is not None:
-                before: Mapping[str, ScoringModel] = record.judge or {}
-                asked = {need: used.after(before.get(need)) for need, used in judged.items()}
-                write_manifest(run, record.but(judge=asked))
+                write_manifest(run, record.scored_again(judged))
     finally:
         tools.close()
     return new
@@ -313,8 +310,7 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
 def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: Tools) -> None:
     """The documents of the tasks that have a score; the others keep their error."""
     for plan in plans:
-        before = old.tasks.get(plan.name)
-        error = before.error if before is not None else None
+        error = old.tasks[plan.name].error if plan.name in old.tasks else None
         if plan.error is None and not error:
             load_leaves(plan, options)
             if plan.error is not None:
@@ -327,7 +323,7 @@ def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: To
 
 def _recorded_tools(record: Manifest, named: ToolOptions, source: DataSource) -> ToolOptions:
     """The models that the run was scored with, where `named` does not name others."""
-    used: Mapping[str, ScoringModel] = record.judge or {}
+    used = record.judge or {}
     found: dict[str, Any] = {}
     for need in MODELS:
         if getattr(named, need) is None and need in used:

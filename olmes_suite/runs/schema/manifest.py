@@ -177,6 +177,11 @@ class Manifest(Record):
             "limit": None, "seed": None, "sample": False, "mirrors": [], "lineage": {},
         })  # fmt: skip
 
+    def scored_again(self, judge: Mapping[str, ScoringModel]) -> Self:
+        """The manifest with the models that scored the run again; what the same models were asked before is added."""
+        before = self.judge or {}
+        return self.but(judge={need: used.after(before.get(need)) for need, used in judge.items()})
+
     def suite(self, name: str) -> tuple[str, ...]:
         """Tasks of a suite as the run was made; of an old record that does not say, all that ran."""
         return (self.suite_tasks or {}).get(name) or tuple(plan.task for plan in self.plan)
