@@ -111,6 +111,8 @@ class Recipe:
     """The last checkpoint, and no other, may look at the unseen suite."""
     chat_template: str | None = None
     """`tulu`, or a Jinja file with generation markers; None: the tokenizer's own."""
+    eos_token: str | None = None
+    """The tokenizer's end-of-text token, where the chat template ends turns in another than the checkpoint's."""
     batch_size: int | None = None
     """Rows in one optimiser step over all processes; sets `gradient_accumulation_steps`."""
     decontam: Decontamination | None = None

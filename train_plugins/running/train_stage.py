@@ -17,11 +17,19 @@ from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume
 from train_plugins.checkpoints.evaluator import Evaluator
 from train_plugins.config import recipe
-from train_plugins.data import encoding
+from train_plugins.data import encoding, turn_end
 from train_plugins.data import sets as data
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
+from train_plugins.stages.model_limits import check_fits
 from train_plugins.trainers import lora, offload
+
+DECISIVE = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
+    "per_device_train_batch_size", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "max_grad_norm", "max_length",
+)  # fmt: skip
+"""Arguments of the trainer that `--dry-run` shows whether or not the recipe names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,8 @@ class Prepared:
     tokenizer: Any
     encoded: encoding.Encoded
     plan: plan.Plan
+    notes: tuple[str, ...] = ()
+    """Lines about rows that the model takes, but not well."""
 
     @property
     def output(self) -> Path:
@@ -147,7 +157,12 @@ def prepare(stage: Stage, wanted: recipe.Recipe, arguments: Mapping[str, Any], m
     from olmes_suite.models.local.loading import load_tokenizer
 
     template = encoding.template_text(wanted.chat_template)
-    tokenizer = encoding.prepare_tokenizer(load_tokenizer(wanted.model, None), template, stage.masked)
+    tokenizer = load_tokenizer(wanted.model, None)
+    turn_end.set_eos(tokenizer, wanted.eos_token)
+    tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
+    ends = turn_end.end_ids(tokenizer, wanted.model)
+    if stage.generates:
+        turn_end.check_turn_end(tokenizer, ends, stage.masked)
     if stage.pooled:
         encoding.pad_apart(tokenizer)
     about = hooks.Stage(stage.name, wanted.model, Path(str(wanted.output)).expanduser(), wanted.final, wanted.as_data())
@@ -158,10 +173,11 @@ def prepare(stage: Stage, wanted: recipe.Recipe, arguments: Mapping[str, Any], m
         if wanted.decontam is not None and sets.decontam is None:
             raise StageRefused("decontam is asked for, and no installed plugin looked at the data; remove the key")
     rows = stage.select(wanted, _together(sets))
-    _, length = stage.limit(wanted, arguments)
+    limit, length = stage.limit(wanted, arguments)
     encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
+    notes = check_fits(wanted.model, encoded, tokenizer, limit if "." in limit else f"trainer.{limit}")
     planned = stage.plan(encoded, arguments, distributed.world_size())
-    return Prepared(stage, wanted, arguments, about, sets, tokenizer, encoded, planned)
+    return Prepared(stage, wanted, arguments, about, sets, tokenizer, encoded, planned, tuple(notes))
 
 
 def report(ready: Prepared) -> list[str]:
@@ -169,8 +185,12 @@ def report(ready: Prepared) -> list[str]:
     encoded, planned = ready.encoded, ready.plan
     limit, length = ready.stage.limit(ready.recipe, ready.arguments)
     lines = [f"{one.path}: {len(one.rows)} rows, sha256 {one.sha256[:16]}…" for one in ready.data.sets]
-    if encoded.cut or encoded.dropped:
-        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {encoded.dropped} of {encoded.read} are left out")
+    long = encoded.dropped - encoded.equal
+    if encoded.cut or long:
+        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {long} of {encoded.read} are left out")
+    lines += ready.notes
+    if encoded.equal:
+        lines.append(f"{encoded.equal} of {encoded.read} pairs are left out: chosen and rejected are equal in tokens")
     lines.append(
         f"{planned.rows} rows, batch {planned.batch} ({planned.processes} processes × "
         f"{planned.batch // planned.processes // planned.accumulation} rows × {planned.accumulation} passes), "
@@ -200,6 +220,8 @@ def train(
     limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates
     with failures.loading(wanted.model), lora.explained(wanted.lora):
         trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
+    if ready.stage.generates:  # `generate` looks at the model's settings, not at the tokenizer
+        trainer.model.generation_config.eos_token_id = turn_end.end_ids(ready.tokenizer, wanted.model)
     if wanted.lora and wanted.lora.bits:
         lora.settle(trainer.model, args.bf16 or args.fp16)
     distributed.check_world(trainer.accelerator)
@@ -303,7 +325,9 @@ def dry_run(stage: Stage, wanted: recipe.Recipe) -> list[str]:
 
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
-    resolved = replace(wanted, trainer=arguments).as_data()
+    args = configuration(stage.config(wanted), arguments, wanted)
+    filled = {name: getattr(args, name) for name in DECISIVE if hasattr(args, name)}
+    resolved = replace(wanted, trainer={**filled, **arguments}).as_data()
     length = stage.tokens(wanted, arguments)
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).rstrip()
     needed = memory.estimate(wanted.model, arguments, length, wanted.lora, stage.beside(wanted))
