@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,7 @@ def dry_run(stage: Stage, wanted: recipe.Recipe) -> list[str]:
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(wanted), arguments, wanted)
     filled = {name: getattr(args, name) for name in DECISIVE if hasattr(args, name)}
+    filled = {name: value.value if isinstance(value, Enum) else value for name, value in filled.items()}
     resolved = replace(wanted, trainer={**filled, **arguments}).as_data()
     length = stage.tokens(wanted, arguments)
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).rstrip()
