@@ -124,7 +124,7 @@ def _points(value: float | None) -> str:
 
 def _results(one: Planned) -> list[Result]:
     """The evaluation of the stage's last checkpoint, if there is one."""
-    step = int(lineage.read(one.output)["step"])
+    step = lineage.step(one.output)
     return [result for result in read_results(one.output / EVALUATIONS) if result.step == step]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from olmes_suite import hooks
 from olmes_suite.errors import StageRefused, StorageError, UsageError
 from olmes_suite.hooks import StageData
+from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume
 from train_plugins.checkpoints.evaluator import Evaluator
@@ -100,7 +101,7 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
         if written is None:
             return output
         offload.release()  # the trainer is gone
-        manager.hook.olmes_after_stage(stage=ready.about, checkpoint=output, run=written)
+        manager.hook.olmes_after_stage(stage=ready.about, checkpoint=output, run=written.as_json())
         if evaluator and (best := evaluator.best()):
             print(f"best checkpoint: step {best.step}, {evaluator.best_folder(best)}", file=sys.stderr)
         _gate(wanted, output, evaluator)
@@ -117,7 +118,7 @@ def _alone(held: ExitStack, output: Path) -> None:
 def _gate(wanted: recipe.Recipe, output: Path, evaluator: Evaluator | None) -> None:
     """The recipe's gate, where it has one. Raises StageRefused."""
     if evaluator and wanted.gate is not None and wanted.eval is not None:
-        step = int(lineage.read(output)["step"])
+        step = lineage.step(output)
         last = next((result for result in evaluator.results() if result.step == step), None)
         print(gate.judge(wanted.gate, wanted.eval, wanted.model, output, last), file=sys.stderr)
 
@@ -202,7 +203,7 @@ def report(ready: Prepared) -> list[str]:
 
 def train(
     ready: Prepared, start: Path | None, manager: Any, evaluator: Evaluator | None, watchers: Sequence[Any] = ()
-) -> dict[str, Any] | None:  # fmt: skip
+) -> Lineage | None:  # fmt: skip
     """Train and save; returns the last checkpoint's lineage, None on all processes but the first.
 
     Raises StageRefused where the loss is not finite or the memory does not suffice, ModelError, StorageError.
@@ -215,7 +216,7 @@ def train(
     output, wanted = ready.output, ready.recipe
     counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
               "dropped": ready.encoded.dropped}  # fmt: skip
-    before = lineage.read(start) if start else {}
+    before = lineage.read(start) if start else NO_LINEAGE
     described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes, before)
     args = configuration(ready.stage.config(wanted), ready.arguments, wanted)
     limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates
@@ -258,7 +259,7 @@ def train(
     return written
 
 
-def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[str, Any] | None:
+def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> Lineage | None:
     """The last weights into the output folder: written aside, moved in, the lineage last. None: not on the first."""
     part = output / resume.PART
     if trainer.is_world_process_zero():
@@ -277,7 +278,7 @@ def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[s
             shutil.rmtree(output / file.name, ignore_errors=True)
         file.replace(output / file.name)
     part.rmdir()
-    written: dict[str, Any] = checkpoints.write(output, trainer.state.global_step)
+    written: Lineage = checkpoints.write(output, trainer.state.global_step)
     return written
 
 

@@ -13,6 +13,7 @@ from train_fixture import make_recipe, need_trl, refused, sft_rows, write_rows
 
 from olmes_suite.errors import UsageError
 from olmes_suite.hooks import Stage, StageData, TrainingSet, hookimpl
+from olmes_suite.runs.schema import Lineage
 from train_plugins.checkpoints import evaluator, lineage, resume
 from train_plugins.config import recipe
 from train_plugins.running.train_stage import run
@@ -20,11 +21,11 @@ from train_plugins.stages import registry
 
 need_trl()
 
-LINEAGE = {
+LINEAGE = Lineage.from_json({
     "parent": "p", "root": "r", "stage": "rlvr", "recipe": {"output": "x"}, "rows": {"trained": 3}, "data": [],
     "decontam": None, "flags": {"tulu3_gsm8k": [1, 2]}, "ancestors": [{"checkpoint": "zz", "stage": "sft", "step": 9}],
     "seed": 1, "versions": {"trl": "1"}, "hardware": {"gpus": ["H100"], "processors": 2, "training_processes": 8},
-}  # fmt: skip
+})  # fmt: skip
 
 
 class Policy:
@@ -82,7 +83,7 @@ def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(folder: Path) -> Non
             return replace(data, decontam={"on_contamination": "warn"})
 
     out = begun(folder, "warn", True, Blind(), suites=["dev"])
-    assert lineage.read(out)["flags"] == {"tulu3_gsm8k": [0, 1]}
+    assert lineage.read(out).flags == {"tulu3_gsm8k": (0, 1)}
     assert "| tulu3_gsm8k | 2 | 0, 1 |" in (out / "README.md").read_text()
 
 
@@ -93,7 +94,7 @@ def test_a_resumed_stage_has_the_rows_that_it_began_with(folder: Path) -> None:
         refused(
             lambda kept=kept: begun(folder, "filter", True, Policy(kept)), "what decontamination leaves", UsageError
         )
-    assert lineage.read(begun(folder, "filter", True, Policy()))["rows"]["trained"] == 10
+    assert lineage.read(begun(folder, "filter", True, Policy())).rows["trained"] == 10
 
 
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
@@ -101,9 +102,8 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> N
 
     one = TrainingSet("a.jsonl", "0" * 64, Dataset.from_list([{"messages": []}] * 3))
     described = lineage.describe(Stage("sft", "p", tmp_path, False, {}), StageData((one,)), {}, 0, 1)
-    for line in described["data"]:
-        del line["rows_sha256"]
-    lineage.write(tmp_path, described, 1, 1, 1.0)
+    older = tuple(line.but(rows_sha256=None) for line in described.data)
+    lineage.write(tmp_path, described.but(data=older), 1, 1, 1.0)
     resume.same_stage(tmp_path, {}, [one])
     less = replace(one, rows=one.rows.select([0, 1]))
     refused(lambda: resume.same_stage(tmp_path, {}, [less]), "what decontamination leaves", UsageError)
