@@ -182,8 +182,8 @@ class OpenAIBackend(Backend):
                     bodies.path_of(request),
                     bodies.with_limit(body, request, limit),
                     partial(bodies.batch_of, request=request, model=self.model, samples=samples),
-                    self.timeout or TIMEOUT + PER_TOKEN * most,
-                    stop,
+                    timeout=self.timeout or TIMEOUT + PER_TOKEN * most,
+                    stop=stop,
                 )
             except Refused as error:
                 if limit != bodies.NEW_LIMIT and bodies.wants_other_limit(error.status, error.reason):
@@ -249,8 +249,8 @@ class OpenAIBackend(Backend):
                     bodies.path_of(request),
                     prompt_logprobs.question(request, self.model, start) | cut(kept),
                     partial(prompt_logprobs.heard, request=request, model=self.model, truncated=kept is not None),
-                    self.timeout or TIMEOUT,
-                    stop,
+                    timeout=self.timeout or TIMEOUT,
+                    stop=stop,
                 )
             except Refused as error:
                 context = context_in(error.reason) if error.status == 400 and kept is None else None
