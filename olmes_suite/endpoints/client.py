@@ -17,7 +17,7 @@ import requests
 from olmes_suite.endpoints.bodies import Malformed
 from olmes_suite.endpoints.concurrency import Limit
 from olmes_suite.endpoints.usage import Usage
-from olmes_suite.errors import RequestFailed, UsageError
+from olmes_suite.errors import RequestFailed, UsageError, one_line
 
 TRIES = 7
 AGAIN = frozenset({408, 409, 425, 429})
@@ -183,7 +183,7 @@ class Endpoint:
                 reason = _kind(error)
                 continue
             except (requests.RequestException, ValueError) as error:
-                raise self.refused(" ".join(str(error).split())) from None
+                raise self.refused(one_line(error, None)) from None
             if found.status_code in (401, 403):
                 raise self.refused(
                     f"HTTP {found.status_code}: {said(found.content)}; set $OPENAI_API_KEY to a key that it takes",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from olmes_suite.errors import DataError, UsageError
+from olmes_suite.errors import DataError, UsageError, one_line
 from olmes_suite.files import read_json
 from olmes_suite.runs.store import SCHEMA
 from olmes_suite.stats import Floats
@@ -232,7 +232,7 @@ def _read_leaves(file: Path, fingerprints: Mapping[str, Mapping[str, str] | None
             having = [name for name in _COLUMNS if name not in _LATER or name in opened.schema_arrow.names]
             table = opened.read(columns=having)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"{file} cannot be read: {one_line(error)}") from error
     names = table["task"].combine_chunks().dictionary_encode()
     which = names.indices.to_numpy(zero_copy_only=False)
     doc_ids = table["doc_id"].to_numpy()

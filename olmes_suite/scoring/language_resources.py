@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import MissingData
+from olmes_suite.errors import MissingData, first_line
 
 NLTK_DATA = {
     "punkt_tab": "tokenizers/punkt_tab/english",
@@ -142,4 +142,4 @@ def spacy_model(name: str) -> Any:
     try:
         return spacy.load(name)
     except (OSError, ValueError, ImportError) as error:
-        raise MissingData(f"{SPACY_MODEL}: spaCy cannot load {name}: {str(error).splitlines()[0]}") from None
+        raise MissingData(f"{SPACY_MODEL}: spaCy cannot load {name}: {first_line(error)}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import hooks
-from olmes_suite.errors import StageRefused, StorageError, UsageError
+from olmes_suite.errors import StageRefused, StorageError, UsageError, one_line
 from olmes_suite.hooks import StageData
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume
@@ -264,7 +264,7 @@ def configuration(config: type, arguments: Mapping[str, Any], wanted: recipe.Rec
     try:
         return config(**{**arguments, **fixed})
     except (ValueError, TypeError, ImportError) as error:
-        raise UsageError(f"trainer: {' '.join(str(error).split())[:300]}") from None
+        raise UsageError(f"trainer: {one_line(error, 300)}") from None
 
 
 def _together(sets: StageData) -> Any:

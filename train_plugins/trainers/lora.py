@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import UsageError, one_line
 from train_plugins.config.recipe import Lora
 
 
@@ -40,7 +40,7 @@ def explained(wanted: Lora | None) -> Iterator[None]:
     except ValueError as error:
         if wanted is None:
             raise
-        raise UsageError(f"lora: {' '.join(str(error).split())[:300]}") from None
+        raise UsageError(f"lora: {one_line(error, 300)}") from None
 
 
 def keywords(wanted: Lora | None, stage: str) -> dict[str, Any]:

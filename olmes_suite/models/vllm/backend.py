@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 
-from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
@@ -264,7 +264,7 @@ def _configuration(place: str, revision: str | None) -> tuple[Any, Any]:
     try:
         config = auto.from_pretrained(place, **where)
     except Exception as error:  # as in loading.py: dozens of types
-        raise ModelError(f"{place}: its configuration cannot be read: {vllm_engine.first_line(str(error))}") from None
+        raise ModelError(f"{place}: its configuration cannot be read: {first_line(error)}") from None
     try:
         return config, settings.from_pretrained(place, **where)
     except OSError:
