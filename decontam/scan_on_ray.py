@@ -15,6 +15,7 @@ from typing import Any
 
 from decontam.scan import Job, Runner, run_job
 from olmes_suite.errors import DataError, OlmesError, UsageError, first_line, one_line
+from olmes_suite.plugins import require
 from olmes_suite.workers.ray_address import AUTO, reach
 
 
@@ -24,11 +25,9 @@ def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner
     Raises UsageError where Ray is not installed or the cluster does not answer, DataError where a machine of it cannot
     do its part.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UsageError("--ray needs Ray: pip install 'olmes-suite[ray]'") from error
+    require("ray", "ray", "--ray needs Ray")
+    import ray
+    import ray.data
 
     def run(jobs: list[Job]) -> Iterator[None]:
         if not jobs:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any
 
-from olmes_suite.errors import OlmesError, UsageError
+from olmes_suite.errors import UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+from olmes_suite.plugins import Plugins
 
 BUILT_IN = {
     "hf": "olmes_suite.models.hf.backend:HFBackend",
@@ -27,7 +25,7 @@ WITHOUT_MODEL = ("mock", "oracle", "floor")
 """They have no weights and ignore the options of an engine."""
 CHECKPOINT = ("hf", "vllm")
 """They load a folder or a Hub id."""
-GROUP = "olmes.backends"
+BACKENDS = Plugins("backend", "olmes.backends", BUILT_IN, reserved=("auto",))
 
 
 def make_backend(name: str, model: str | None, **options: Any) -> Backend:
@@ -38,19 +36,19 @@ def make_backend(name: str, model: str | None, **options: Any) -> Backend:
     """
     if name == "auto":
         name = _automatic()
-    load = _find(name)
+    BACKENDS.check(name)
     if name not in WITHOUT_MODEL and not model:
         raise UsageError(f"--backend {name} needs --model: a checkpoint's folder, a Hub id or a served name")
     if name in CHECKPOINT and not is_hub_id(str(model)):
         check_folder(str(model))  # before torch is imported
-    kind = load()
+    kind = BACKENDS.load(name)
     given = {option: value for option, value in options.items() if value is not None}
     return kind(**_accepted(name, kind, model, given))
 
 
 def backend_names() -> list[str]:
     """Every name that `--backend` takes."""
-    return ["auto", *BUILT_IN, *sorted(point.name for point in entry_points(group=GROUP) if point.name not in BUILT_IN)]
+    return BACKENDS.names()
 
 
 def loads_in_a_thread(name: str) -> bool:
@@ -64,34 +62,6 @@ def _automatic() -> str:
     import torch
 
     return "vllm" if torch.cuda.is_available() else "hf"
-
-
-def _find(name: str) -> Callable[[], Callable[..., Backend]]:
-    """What imports the backend's class: the name is checked without importing anything."""
-    if name in BUILT_IN:
-        return lambda: _import(BUILT_IN[name])
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            return lambda: _load(point)
-    near = difflib.get_close_matches(name, backend_names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(backend_names())}"
-    raise UsageError(f"there is no backend {name!r}; {hint}")
-
-
-def _import(place: str) -> Callable[..., Backend]:
-    module, _, cls = place.partition(":")
-    found: Callable[..., Backend] = getattr(import_module(module), cls)
-    return found
-
-
-def _load(point: EntryPoint) -> Callable[..., Backend]:
-    try:
-        found: Callable[..., Backend] = point.load()
-    except OlmesError:
-        raise
-    except Exception as error:  # another package's module: whatever it raises is its owner's to mend
-        raise UsageError(f"backend {point.name!r} ({point.value}) cannot be imported: {error}") from None
-    return found
 
 
 def _accepted(name: str, kind: Callable[..., Backend], model: str | None, given: dict[str, Any]) -> dict[str, Any]:

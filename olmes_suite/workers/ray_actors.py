@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import Any
 
 from olmes_suite.errors import OlmesError, UsageError, first_line
+from olmes_suite.plugins import require
 from olmes_suite.workers.base import Worker, WorkerDied, unless_error
 from olmes_suite.workers.engine import About, Engine, Message, Recipe
 from olmes_suite.workers.placement import threads
@@ -124,8 +124,7 @@ def connect(address: str, workers: int | None, each: int | None) -> tuple[int, i
     `workers` is as many as the cluster has room for unless given; `each`: GPUs of a worker, None for an engine without.
     Raises UsageError where Ray is not installed, cannot be reached, or has too little room.
     """
-    if find_spec("ray") is None:
-        raise UsageError("--ray needs Ray: pip install 'olmes-suite[ray]'")
+    require("ray", "ray", "--ray needs Ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an evaluation tells nobody anything
     import ray
 

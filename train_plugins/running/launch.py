@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmes_suite.errors import OlmesError, UsageError, one_line
+from olmes_suite.plugins import install
 from olmes_suite.processes import end_with_parent
 from olmes_suite.tasks.index import nearest
 
@@ -81,7 +82,7 @@ def start(launch: Launch, arguments: Sequence[str]) -> None:
     try:
         from accelerate.commands.launch import launch_command, launch_command_parser
     except ImportError as error:
-        raise UsageError(f"--launcher needs accelerate ({error}): pip install 'olmes-suite[train]'") from None
+        raise UsageError(f"--launcher needs accelerate ({error}): {install('train')}") from None
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="olmes-launch-") as folder:

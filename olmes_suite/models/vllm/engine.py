@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.models.model_args import check_names
 from olmes_suite.models.vllm.plugin import OWNER
 from olmes_suite.models.vllm.requests import Ask, Outcome
+from olmes_suite.plugins import require
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -56,8 +56,7 @@ class BrokenDown(RequestFailed):
 
 def check_installed() -> None:
     """Raise UsageError, with the extra to install, where vLLM is missing."""
-    if find_spec("vllm") is None:
-        raise UsageError("--backend vllm needs vLLM: pip install 'olmes-suite[vllm]'")
+    require("vllm", "vllm", "--backend vllm needs vLLM")
 
 
 def installed_version() -> str:

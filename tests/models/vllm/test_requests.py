@@ -250,7 +250,7 @@ class TestBadInput:
     """One line each."""
 
     def test_without_vllm_the_extra_is_named(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "find_spec", lambda name: None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         one_line(lambda: make_backend("vllm", str(tiny)), r"pip install 'olmes-suite\[vllm\]'", UsageError)
 
     @pytest.mark.parametrize(
