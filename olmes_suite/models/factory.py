@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from olmes_suite.devices import has_gpu
 from olmes_suite.errors import UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
@@ -57,11 +58,7 @@ def loads_in_a_thread(name: str) -> bool:
 
 
 def _automatic() -> str:
-    if find_spec("vllm") is None:
-        return "hf"
-    import torch
-
-    return "vllm" if torch.cuda.is_available() else "hf"
+    return "vllm" if find_spec("vllm") is not None and has_gpu() else "hf"
 
 
 def _accepted(name: str, kind: Callable[..., Backend], model: str | None, given: dict[str, Any]) -> dict[str, Any]:

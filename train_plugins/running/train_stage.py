@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import hooks
+from olmes_suite.devices import has_gpu
 from olmes_suite.errors import StageRefused, StorageError, UsageError, one_line
 from olmes_suite.hooks import StageData
 from train_plugins import distributed
@@ -121,7 +122,7 @@ def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recip
     if stage.generates:
         check_language_model(wanted.model)
     wanted = replace(wanted, trainer=given)
-    gpu = _has_gpu()  # TRL's own default is bf16 wherever it runs
+    gpu = has_gpu()  # TRL's own default is bf16 wherever it runs
     arguments = {"bf16": gpu, "dataloader_pin_memory": gpu, "report_to": "none", **stage.defaults(wanted), **given}
     plan.check_numbers(arguments, wanted.seed)
     if wanted.lora is not None:
@@ -271,12 +272,6 @@ def _together(sets: StageData) -> Any:
     from datasets import concatenate_datasets
 
     return concatenate_datasets([one.rows for one in sets.sets])
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def _quiet() -> None:

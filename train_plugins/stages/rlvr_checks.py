@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from olmes_suite.devices import has_gpu
 from olmes_suite.errors import UsageError, one_line
 from olmes_suite.models.local.checkpoint import is_hub_id
-from train_plugins.distributed import has_gpu, is_sharded
+from train_plugins.distributed import is_sharded
 from train_plugins.rl.keys import RlvrKeys
 from train_plugins.stages.base import is_classifier
 

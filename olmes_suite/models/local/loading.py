@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 
+from olmes_suite.devices import has_gpu
 from olmes_suite.errors import ModelError, UsageError, first_line
 from olmes_suite.models.local.batch_size import out_of_memory
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
@@ -28,7 +29,7 @@ NO_LENGTH = 10**9
 def pick_device(device: str | None) -> torch.device:
     """The device of that name; a GPU, where there is one, without a name. Raises UsageError."""
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if has_gpu() else "cpu")
     try:
         found = torch.device(device)
     except RuntimeError:
