@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -31,7 +32,7 @@ from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.factory import backend_names, make_backend
 from olmes_suite.models.local import fingerprint as fingerprints
-from olmes_suite.models.local.checkpoint import check_folder
+from olmes_suite.models.local.checkpoint import check_folder, tensor_shapes
 from olmes_suite.models.local.fingerprint import fingerprint_of, hub_commit
 from olmes_suite.models.without_model.floor import ANSWERS, FloorBackend
 from olmes_suite.models.without_model.mock import MockBackend
@@ -94,14 +95,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "tokenizer of nothing": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no weights"),
     "weights cut": (lambda f: _truncate(f / "model.safetensors"), "damaged"),
-    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "header is broken"),
+    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged"),
     "weights garbage": (
         lambda f: (f / "model.safetensors").write_bytes(b"\x10" + bytes(7) + b"x" * 64),
-        "header is broken",
+        "damaged",
     ),
     "weights a pointer": (
         lambda f: (f / "model.safetensors").write_text("version https://git-lfs"),
-        "header is broken",
+        "damaged",
     ),
     "tensor missing": (_drop_a_tensor, "lack 1 of the model's tensors"),
     "tensor of a wrong shape": (_shrink_a_tensor, "model"),
@@ -120,6 +121,15 @@ class TestBrokenCheckpoints:
         damage, match = BROKEN[name]
         damage(copy)
         one_line(lambda: make_backend("hf", str(copy), device="cpu"), match, ModelError)
+
+    def test_shapes_by_the_header(self, copy: Path) -> None:
+        file = copy / "model.safetensors"
+        found = tensor_shapes(file)
+        assert found["model.norm.weight"] == [json.loads((copy / "config.json").read_text())["hidden_size"]]
+        whole = file.read_bytes()
+        for damaged in (whole[:-1], whole + b"x", whole[:4]):
+            file.write_bytes(damaged)
+            one_line(lambda: tensor_shapes(file), "damaged", ModelError)
 
     @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nothing", "a/b/c"])
     def test_missing_folders(self, model: str) -> None:
