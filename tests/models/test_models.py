@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,10 +34,11 @@ from olmes_suite.models.factory import backend_names, make_backend
 from olmes_suite.models.local import fingerprint as fingerprints
 from olmes_suite.models.local.checkpoint import check_folder, tensor_shapes
 from olmes_suite.models.local.fingerprint import fingerprint_of, hub_commit
+from olmes_suite.models.without_model.base import WithoutModel
 from olmes_suite.models.without_model.floor import ANSWERS, FloorBackend
 from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.models.without_model.oracle import OracleBackend
-from olmes_suite.records import Request
+from olmes_suite.records import Request, Response
 
 
 @pytest.fixture(scope="module")
@@ -387,6 +388,33 @@ class Foreign(MockBackend):
     def __init__(self, model: str, *, base_url: str | None = None) -> None:
         super().__init__(model)
         self.base_url = base_url
+
+
+class TestWithoutModel:
+    """What the backends without a model share."""
+
+    class Counting(WithoutModel):
+        name = "counting"
+        fingerprint = "counting"
+        requests = 0
+
+        def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
+            self.requests += 1
+            return [Response(text=f"{request.doc_id} {seed}") for seed in seeds]
+
+    def test_a_request_is_answered_for_the_samples_that_are_asked_for(self) -> None:
+        asked = [replace(generation(0), doc_id=number) for number in range(4)]
+        backend = self.Counting()
+        given = [(at, s, r.text) for at, s, r in backend.run(asked, [[5, None, 6], [None], [], [7]])]
+        assert given == [(0, 0, "0 5"), (0, 2, "0 6"), (3, 0, "3 7")]
+        assert backend.requests == 2  # what is not asked for costs nothing
+
+    def test_it_stops_between_requests(self) -> None:
+        backend, given = self.Counting(), []
+        for answer in backend.run([generation(0)] * 3, [[1, 2]] * 3):
+            given.append(answer)
+            backend.stop_requested = True
+        assert len(given) == 2
 
 
 class TestFactory:

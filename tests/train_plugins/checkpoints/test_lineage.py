@@ -162,8 +162,9 @@ def test_front_matter_that_others_added_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "broken", ["---\na: [\n---\n", "---\n- a\n---\n", "---\n1: a\n---\n", "", "---\nmodel-index: {a: 1}\n---\n"]
 )
-def test_front_matter_that_cannot_be_read_is_written_anew(tmp_path: Path, broken: str) -> None:
-    (tmp_path / "README.md").write_text(f"{broken}\n# mine\n{lineage.END}\nadded\n")
+def test_front_matter_that_cannot_be_read_is_written_anew(tmp_path: Path, broken: str | None) -> None:
+    top = "" if broken is None else f"---\n{broken}\n---\n"
+    (tmp_path / "README.md").write_text(f"{top}\n# mine\n{lineage.END}\nadded\n")
     lineage.rewrite_card(tmp_path, WRITTEN, [])
     assert front_matter(tmp_path / "README.md")["base_model"] == "p"
     assert (tmp_path / "README.md").read_text().endswith(f"{lineage.END}\nadded\n")
