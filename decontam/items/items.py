@@ -19,6 +19,7 @@ from olmes_suite.files import file_signature
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource, DataSpec, find_split, load_split
+from olmes_suite.tasks.keys import TaskKeys
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +105,7 @@ def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, S
 def _leaf(name: str, own: choice.Chosen) -> Leaf:
     entry = index.index()[name]
     config = definition(index.task_file(entry))
-    told = config.get("metadata") or {}
+    told, keys = config.get("metadata") or {}, TaskKeys.of(config)
     named, strict = own.of(name)
     fields = named or tuple(told.get("texts") or ())
     short = name.removeprefix(index.PREFIX)
@@ -113,14 +114,9 @@ def _leaf(name: str, own: choice.Chosen) -> Leaf:
     path = index.task_file(entry)
     return Leaf(
         name,
-        DataSpec(
-            path=config["dataset_path"], config=config.get("dataset_name") or "default",
-            revision=config.get("revision", "main"), columns=config.get("columns", {}),
-            split_names=config.get("split_names", {}), subset=config.get("subset"), hub=config.get("hub", True),
-            gated=config.get("gated", False), sample_file=path.parent / "sample.jsonl",
-        ),
+        keys.data_spec(config["dataset_path"], config.get("dataset_name"), path.parent / "sample.jsonl"),
         config.get("test_split") or config.get("validation_split") or "test",
-        fields, config.get("where") or {}, _without(told.get("texts_without") or (), fields), strict,
+        fields, keys.where or {}, _without(told.get("texts_without") or (), fields), strict,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Evaluate a checkpoint and gate it: gate.sh CHECKPOINT BASELINE [arguments of olmes eval, by default --suite dev]
+# Evaluate a checkpoint and compare it with a baseline.
+#   gate.sh CHECKPOINT BASELINE [arguments of olmes eval; default: --suite dev]
 # Exit status: 0 pass, 1 regression, 2 wrong usage, 3 inconclusive, 4 not comparable, 5 infrastructure.
 set -eu
 checkpoint=$1 baseline=$2
@@ -8,7 +9,7 @@ shift 2
 
 status=0
 olmes eval --model "$checkpoint" "$@" --json > eval.json || status=$?
-[ "$status" -le 1 ] || exit 5    # 1: a task has no score, which the gate judges
+[ "$status" -le 1 ] || exit 5    # 1: a task has no score; the gate handles that
 run=$(python3 -c 'import json; print(json.load(open("eval.json"))["path"])')
 
 set -- --baseline "$baseline" --candidate "$run" --report gate.json --junit gate.xml --summary gate.md

@@ -26,7 +26,7 @@ def rehearse(plan: TaskPlan, tools: Tools, note: Callable[[str], None]) -> None:
     """Run the canonical solutions of the documents that are to be evaluated; a failure that is not listed in the task's
     folder marks the task. Verdicts are cached by task, document, rung and Python."""
     for leaf in plan.leaves:
-        if isinstance(leaf.task.scorer, SandboxedScorer) and leaf.task.own.get("gold"):
+        if isinstance(leaf.task.scorer, SandboxedScorer) and leaf.task.keys.gold:
             try:
                 problem = _unexpected(leaf, tools, note)
             except MissingData as error:
@@ -72,9 +72,11 @@ def verdicts(leaf: Leaf, docs: Mapping[str, dict[str, Any]], tools: Tools) -> di
 
         return keep
 
+    gold = leaf.task.keys.gold
+    assert gold is not None, "rehearse calls this for tasks with `gold` only"
     with ScoringPool(tools=tools) as pool:
         for key, doc in docs.items():
-            pool.submit(scorer, (), doc, [leaf.task.own["gold"](doc)], leaf.name, done(key))
+            pool.submit(scorer, (), doc, [gold(doc)], leaf.name, done(key))
         pool.join()
     return found
 

@@ -132,6 +132,8 @@ def _evaluate(
             load_leaves(plan, options)
             preflight(plan, tools)
             rehearse(plan, tools, watcher.note)
+            for line in (line for leaf in plan.leaves for line in leaf.task.notes()):
+                watcher.note(line)
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
     if "sandbox" in tools.made:
@@ -184,7 +186,7 @@ def _gold_answers(plans: Sequence[TaskPlan]) -> Callable[[Request], Any]:
         if not leaves:  # the plans were empty when the backend was made
             leaves.update((leaf.name, leaf) for plan in plans for leaf in plan.leaves)
         leaf = leaves[request.task]
-        gold = leaf.task.own.get("gold")
+        gold = leaf.task.keys.gold
         rows = positions.setdefault(request.task, leaf.positions())
         found = gold(leaf.task.task_docs[rows[request.doc_id]]) if gold else None
         return found[request.index] if isinstance(found, list) else found

@@ -49,7 +49,7 @@ def _scorer_hash(leaf: Leaf, tools: Tools | None) -> str:
     parts: list[Any] = [
         leaf.name, task.VERSION, task.scorer.version, metric_names(task), task.config.metadata.get("primary")
     ]  # fmt: skip
-    if tools is not None and (models := tools.fingerprints(task.own.get("needs", ()))):
+    if tools is not None and (models := tools.fingerprints(task.keys.needs)):
         parts.append(models)
     return sha256(canonical_json(parts))
 

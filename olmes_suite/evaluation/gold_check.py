@@ -92,7 +92,7 @@ def check_leaf(leaf: Leaf, pool: ScoringPool) -> Checked:
     full = len(leaf.rows) == len(task.task_docs) and not (task.source and task.source.sample)
     checked.expected = expected_rejects(leaf) if not (task.source and task.source.sample) else {}
     checked.whole = full
-    gold, corrupt = task.own.get("gold"), task.own.get("corrupt")
+    gold, corrupt = task.keys.gold, task.keys.corrupt
     scorer = task.scorer
     if isinstance(scorer, DeferredScorer):
         return _check_judged(leaf, checked)

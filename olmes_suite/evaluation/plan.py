@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.errors import MissingData, UsageError
+from olmes_suite.errors import MissingData, UnsuitableTask, UsageError
 from olmes_suite.records import Instance, Request, canonical_json, sha256
 from olmes_suite.scoring import language_resources as resources
 from olmes_suite.scoring.tools import ToolOptions, Tools
@@ -89,21 +89,21 @@ class Leaf:
 
     def resources(self) -> set[str]:
         """Names of `olmes_suite.scoring.language_resources` that scoring the chosen documents takes."""
-        wanted = self.task.own.get("resources")
+        wanted = self.task.keys.resources
         return {name for _, doc in self.documents() for name in wanted(doc)} if wanted else set()
 
     def cluster_of(self, doc: Mapping[str, Any], doc_id: int) -> str:
         """What the document shares with others; decided here and nowhere else."""
         from olmes_suite.tasks.task import call
 
-        found = call(self.cluster or self.task.own.get("cluster"), doc)
+        found = call(self.cluster or self.task.keys.cluster, doc)
         return f"{self.name}:{doc_id}" if found is None else sha256(f"{self.name}:{found}")[:16]
 
     def stratum_of(self, doc: Mapping[str, Any]) -> str:
         """The part of the task that the document belongs to; "" where a task has no parts."""
         from olmes_suite.tasks.task import call
 
-        found = call(self.task.own.get("strata"), doc)
+        found = call(self.task.keys.strata, doc)
         return "" if found is None else str(found)
 
 
@@ -176,8 +176,7 @@ def _planned(entry: suites.SuiteEntry) -> TaskPlan:
     if known is None:
         if entry.task.startswith(index.PREFIX) and any(entry in suites.load(s).tasks for s in suites.names()):
             return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
-        catalog.find(entry.task)
-        raise AssertionError("find raises for unknown tasks")
+        known = catalog.find(entry.task)
     return TaskPlan(entry.task, entry.primary or known.primary, entry.aggregate or known.aggregate, entry.skill)
 
 
@@ -189,7 +188,7 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
     for name in catalog.find(plan.name).leaves:
         try:
             task = load_task(index.task_file(index.index()[name]), options.source)
-        except MissingData as error:
+        except (MissingData, UnsuitableTask) as error:
             plan.error = str(error).replace("--task TASK", f"--task {plan.name}")
             plan.leaves = []
             return
@@ -201,8 +200,8 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
 
 def preflight(plan: TaskPlan, tools: Tools) -> None:
     """Look for all that the task's scorers need, before any model is loaded; what is missing marks the task."""
-    checks = {leaf.task.own["preflight"] for leaf in plan.leaves if leaf.task.own.get("preflight")}
-    needs = {need for leaf in plan.leaves for need in leaf.task.own.get("needs", ())}
+    checks = {leaf.task.keys.preflight for leaf in plan.leaves if leaf.task.keys.preflight}
+    needs = {need for leaf in plan.leaves for need in leaf.task.keys.needs}
     try:
         for need in sorted(needs):
             tools.get(need)

@@ -89,7 +89,7 @@ def estimates(leaf: Leaf, instances: Sequence[Instance]) -> dict[str, stats.Esti
             strata = dict.fromkeys(i.stratum for i in having)
             parts = [_mean(metric, [i for i in having if i.stratum == s], metric in weighted) for s in strata]
             found[metric] = parts[0] if len(parts) == 1 else stats.combine(parts)
-    summary = leaf.task.own.get("summary")
+    summary = leaf.task.keys.summary
     return {**found, **summary(instances)} if summary and instances else found
 
 

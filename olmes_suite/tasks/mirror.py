@@ -18,6 +18,7 @@ from olmes_suite.files import read_json, storage, write_json
 from olmes_suite.scoring import language_resources
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource, DataSpec, check_columns, content_hash, find_split, load_split
+from olmes_suite.tasks.keys import TaskKeys
 
 HASHES = "data_hashes.json"
 RECONSTRUCTED = frozenset({"EleutherAI/drop"})
@@ -62,11 +63,10 @@ def needed_nltk(names: Iterable[str]) -> list[str]:
     return sorted({package for name in names for leaf in catalog.find(name).leaves for package in _nltk(leaf)})
 
 
-def _nltk(leaf: str) -> list[str]:
+def _nltk(leaf: str) -> tuple[str, ...]:
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    found: list[str] = load_yaml(index.task_file(index.index()[leaf]), resolve_func=False).get("nltk", [])
-    return found
+    return TaskKeys.of(load_yaml(index.task_file(index.index()[leaf]), resolve_func=False)).nltk
 
 
 def _splits(leaf: str) -> Iterator[Needed]:
@@ -74,12 +74,7 @@ def _splits(leaf: str) -> Iterator[Needed]:
 
     path = index.task_file(index.index()[leaf])
     config = load_yaml(path, resolve_func=False)
-    spec = DataSpec(
-        path=config["dataset_path"], config=config.get("dataset_name") or "default",
-        revision=config.get("revision", "main"),
-        columns=config.get("columns", {}), split_names=config.get("split_names", {}), subset=config.get("subset"),
-        hub=config.get("hub", True), gated=config.get("gated", False),
-    )  # fmt: skip
+    spec = TaskKeys.of(config).data_spec(config["dataset_path"], config.get("dataset_name"))
     for split in (config["test_split"], *config["metadata"].get("fewshot_splits", ())):
         yield Needed(leaf, spec, split)
 

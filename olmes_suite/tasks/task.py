@@ -18,15 +18,10 @@ from olmes_suite.errors import UsageError
 from olmes_suite.records import Request
 from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.tasks.documents import DataSource, DataSpec, load_split
+from olmes_suite.tasks.keys import TASK_KEYS, TaskKeys
 
 # lm-eval compiles the same Jinja template on every call, 95 % of its host time; the compiled ones are kept instead.
 lm_eval_utils.env.from_string = functools.lru_cache(maxsize=512)(lm_eval_utils.env.from_string)
-
-OWN_KEYS = (
-    "class", "revision", "columns", "where", "split_names", "subset", "hub", "fewshot", "gold", "corrupt", "chat",
-    "cluster", "strata", "texts", "needs", "preflight", "summary", "gated", "resources", "nltk", "leave_out",
-)  # fmt: skip
-"""Keys of our task files that lm-eval's TaskConfig does not know."""
 
 ROW = "_row"
 """Column that holds a document's row in the whole split, where a task evaluates a selection of rows."""
@@ -85,19 +80,7 @@ class Splits(Mapping[str, datasets.Dataset]):
 class SuiteTask(ConfigurableTask):
     """lm-eval's configurable task, reading its documents through `olmes_suite.tasks.documents`.
 
-    Beside lm-eval's keys a task file may have: `revision`, `columns`, `split_names`, `subset`, `hub` (see
-    `olmes_suite.tasks.documents.DataSpec`), `where` (column: value or values, the rows of the split that are this
-    task's), `gated` (the Hub gives the data set only to those who ask), `fewshot`
-    (function of the task, giving the few-shot documents), `gold` and `corrupt` (functions of a document, giving a
-    response that scores 1 and one that scores 0), `chat` (false: plain text even for chat models), `cluster`
-    (function of a document, or a column: what the documents of one cluster share), `strata` (the same; a score is the
-    unweighted mean of its strata's means), `needs` (tools of
-    `olmes_suite.scoring.tools` that the scorer takes), `preflight` (function of the tools, called before any model
-    is loaded: raises MissingData for what the scorer lacks), `summary` (function of the instances, giving the
-    metrics that are no means over documents), `resources` (function of a document, giving the names of
-    `olmes_suite.scoring.language_resources` that its scorer reads: looked for before any model is loaded), `nltk`
-    (packages of NLTK's data that `olmes data pull` fetches) and `leave_out` (function of a document that names why
-    it cannot be scored; such rows are counted).
+    Beside lm-eval's keys a task file may have those of `olmes_suite.tasks.keys.TaskKeys`.
     """
 
     source: DataSource | None = None
@@ -105,7 +88,9 @@ class SuiteTask(ConfigurableTask):
 
     def __init__(self, config: dict[str, Any]) -> None:
         config = dict(config)
-        self.own: dict[str, Any] = {key: config.pop(key) for key in OWN_KEYS if key in config}
+        self.keys = TaskKeys.of(config)
+        for key in ("class", *TASK_KEYS):
+            config.pop(key, None)
         self.folder = Path((config.get("metadata") or {}).get("config_source", ".")).parent
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         super().__init__(config=config)
@@ -113,23 +98,12 @@ class SuiteTask(ConfigurableTask):
     @property
     def spec(self) -> DataSpec:
         """The data set as the task file declares it."""
-        own = self.own
-        return DataSpec(
-            path=self.config.dataset_path,
-            config=self.config.dataset_name or "default",
-            revision=own.get("revision", "main"),
-            columns=own.get("columns", {}),
-            split_names=own.get("split_names", {}),
-            subset=own.get("subset"),
-            hub=own.get("hub", True),
-            gated=own.get("gated", False),
-            sample_file=self.folder / "sample.jsonl",
-        )
+        return self.keys.data_spec(self.config.dataset_path, self.config.dataset_name, self.folder / "sample.jsonl")
 
     @property
     def chat(self) -> bool:
         """False: the reference sends this task as plain text."""
-        return bool(self.own.get("chat", True))
+        return bool(self.keys.chat)
 
     @property
     def scorer(self) -> Scorer | DeferredScorer:
@@ -145,7 +119,7 @@ class SuiteTask(ConfigurableTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """lm-eval's hook for reading the data; splits are read when they are used."""
         self.dataset = Splits(
-            self.source or DataSource.from_environment(), self.spec, self.own.get("where"), self.own.get("leave_out")
+            self.source or DataSource.from_environment(), self.spec, self.keys.where, self.keys.leave_out
         )
 
     @property
@@ -153,9 +127,13 @@ class SuiteTask(ConfigurableTask):
         """Rows of the whole split that the task cannot score, and the name of what is missing."""
         return self.dataset.left_out if len(self.task_docs) and isinstance(self.dataset, Splits) else {}
 
+    def notes(self) -> list[str]:
+        """Lines to print before the run."""
+        return []
+
     def fewshot_docs(self) -> Any:
         """The few-shot documents: from `fewshot` where the task has it, else by lm-eval's rules."""
-        if function := self.own.get("fewshot"):
+        if function := self.keys.fewshot:
             return function(self)
         if not self.config.num_fewshot and self.fewshot_cfg.samples is None and self.fewshot_cfg.split is None:
             return None

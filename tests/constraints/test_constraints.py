@@ -384,10 +384,10 @@ TASKS = {name: ROOT / f"tasks/{name.removesuffix('_repaired')}/tulu3_{name}.yaml
 @pytest.mark.parametrize("name", TASKS)
 def test_sample_golds(name: str) -> None:
     task = load_task(TASKS[name], SAMPLE)
-    docs = [doc for doc in task.task_docs if not any(map(language_resources.missing, task.own["resources"](doc)))]
+    docs = [doc for doc in task.task_docs if not any(map(language_resources.missing, task.keys.resources(doc)))]
     assert len(docs) > len(task.task_docs) / 3, "most need nothing beside the response"
     for doc in docs:
-        gold, corrupt = (task.own[key](doc) for key in ("gold", "corrupt"))
+        gold, corrupt = (call(doc) for call in (task.keys.gold, task.keys.corrupt))
         assert set(task.scorer.one(doc, gold).scores.values()) == {1.0}, doc
         assert task.scorer.one(doc, corrupt).scores["prompt_level_loose_acc"] == 0.0, doc
 

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from helpers import as_json, olmes
@@ -59,7 +60,7 @@ def test_errors_of_the_sandbox_are_no_failures():
 def test_sample_documents_accept_their_gold(name, tools):
     task = loaded(name)
     for doc in task.task_docs:
-        answers = [task.own["gold"](doc), task.own["corrupt"](doc), "    raise SystemExit(0)\n", ""]
+        answers = [task.keys.gold(doc), task.keys.corrupt(doc), "    raise SystemExit(0)\n", ""]
         _, samples = task.scorer.document(doc, answers, tools.get("sandbox"))
         assert [sample.scores["pass_at_1"] for sample in samples] == [1.0, 0.0, 0.0, 0.0]
 
@@ -144,7 +145,7 @@ def test_all_canonical_solutions_of_humaneval_pass(data_dir, tools):
 
 def test_a_failing_canonical_solution_stops_the_task(tools, monkeypatch):
     task = loaded("tulu3_humaneval")
-    task.own = {**task.own, "gold": lambda doc: "    return 0\n"}
+    task.keys = replace(task.keys, gold=lambda doc: "    return 0\n")
     monkeypatch.setattr("olmes_suite.evaluation.canonical_solutions._read", lambda path: {})
     monkeypatch.setattr("olmes_suite.evaluation.canonical_solutions.write_json", lambda path, data: None)
     plan = TaskPlan("tulu3_humaneval", "pass_at_10", "mean", leaves=[Leaf(task.config.task, task, range(4))])
@@ -195,7 +196,7 @@ def test_bigcodebench_names_its_environment(tools, monkeypatch):
     with pytest.raises(MissingData, match="OLMES_BIGCODEBENCH_PYTHON"):
         task.scorer.document(doc, ["x = 1"], tools.get("sandbox"))
     monkeypatch.setenv("OLMES_BIGCODEBENCH_PYTHON", sys.executable)
-    answers = [task.own["gold"](doc)]
+    answers = [task.keys.gold(doc)]
     assert task.scorer.document(doc, answers, tools.get("sandbox"))[0].scores == {"pass_at_1": 1.0}
     monkeypatch.setenv("OLMES_BIGCODEBENCH_PYTHON", "/no/such/python")
     with pytest.raises(MissingData, match="no Python interpreter"):

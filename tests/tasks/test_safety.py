@@ -307,7 +307,7 @@ def test_alternatives_of_tools():
     with_judge, without = Tools(ToolOptions(judge="j", classifier="c"), made), Tools(ToolOptions(classifier="c"), made)
     assert with_judge.get("judge|classifier") is made["judge"]
     assert without.get("judge|classifier") is made["classifier"]
-    needs = task("jailbreaktrigger").own["needs"]
+    needs = task("jailbreaktrigger").keys.needs
     assert with_judge.fingerprints(needs) == {"judge": "j"} and without.fingerprints(needs) == {"classifier": "c"}
     with pytest.raises(MissingData, match="--classifier"):
         Tools(ToolOptions()).get("judge|classifier")

@@ -143,8 +143,8 @@ def test_golds_that_the_reference_rejects(name: str, data_dir: Path, protocol_di
             continue
         made = task(leaf, mirror(data_dir, protocol_dir))
         for doc in made.eval_docs:
-            accepted = made.scorer.one(doc, made.own["gold"](doc)).scores
-            refused = made.scorer.one(doc, made.own["corrupt"](doc)).scores
+            accepted = made.scorer.one(doc, made.keys.gold(doc)).scores
+            refused = made.scorer.one(doc, made.keys.corrupt(doc)).scores
             assert max(refused.values()) < 1e-6, (leaf, doc)
             for metric in recorded:
                 counts[metric]["of"] += 1
@@ -157,17 +157,17 @@ def test_golds_that_the_reference_rejects(name: str, data_dir: Path, protocol_di
 
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_sample_golds_score_one_and_wrong_answers_nothing(name: str) -> None:
-    own = task(name).own
+    keys = task(name).keys
     for doc in sample_docs(name):
-        assert set(scores(name, doc, own["gold"](doc)).values()) == {1.0}
-        assert max(scores(name, doc, own["corrupt"](doc)).values()) == 0.0
+        assert set(scores(name, doc, keys.gold(doc)).values()) == {1.0}
+        assert max(scores(name, doc, keys.corrupt(doc)).values()) == 0.0
 
 
 def test_sample_golds_of_ifeval(splitter: None) -> None:
     for doc in sample_docs("tulu3_ifeval"):
-        own = task("tulu3_ifeval").own
-        assert set(scores("tulu3_ifeval", doc, own["gold"](doc)).values()) == {1.0}
-        assert scores("tulu3_ifeval", doc, own["corrupt"](doc))["prompt_level_loose_acc"] == 0.0
+        keys = task("tulu3_ifeval").keys
+        assert set(scores("tulu3_ifeval", doc, keys.gold(doc)).values()) == {1.0}
+        assert scores("tulu3_ifeval", doc, keys.corrupt(doc))["prompt_level_loose_acc"] == 0.0
 
 
 def test_every_leaf_is_in_its_group_and_loads() -> None:

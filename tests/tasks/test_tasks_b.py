@@ -138,8 +138,8 @@ def test_golds_over_all_documents(name: str, data_dir: Path, protocol_dir: Path)
         metric = made.config.metadata["primary"]
         for doc in made.eval_docs:
             documents[metric] = documents.get(metric, 0) + 1
-            assert made.scorer.one(doc, made.own["corrupt"](doc)).scores[metric] == 0, leaf
-            if made.scorer.one(doc, made.own["gold"](doc)).scores[metric] != 1:
+            assert made.scorer.one(doc, made.keys.corrupt(doc)).scores[metric] == 0, leaf
+            if made.scorer.one(doc, made.keys.gold(doc)).scores[metric] != 1:
                 counts = rejected.setdefault(metric, {})
                 counts[leaf] = counts.get(leaf, 0) + 1
     recorded = json.loads((TASKS / name / "rejected_golds.json").read_text(encoding="utf-8"))
@@ -180,8 +180,8 @@ def test_sample_golds_score_1_and_corrupted_ones_0(folder: str) -> None:
         metric = made.config.metadata["primary"]
         assert len(made.eval_docs) > 0
         for doc in made.eval_docs:
-            assert made.scorer.one(doc, made.own["gold"](doc)).scores[metric] == 1, name
-            assert made.scorer.one(doc, made.own["corrupt"](doc)).scores[metric] == 0, name
+            assert made.scorer.one(doc, made.keys.gold(doc)).scores[metric] == 1, name
+            assert made.scorer.one(doc, made.keys.corrupt(doc)).scores[metric] == 0, name
             assert all(text in doc for text in made.config.metadata["texts"]), name
 
 
@@ -325,7 +325,7 @@ def test_agieval_prompt_strips_labels_and_blank_lines() -> None:
 
 
 def test_agieval_documents_of_a_passage_are_one_cluster() -> None:
-    cluster = task("tulu3_agieval_lsat-ar").own["cluster"]
+    cluster = task("tulu3_agieval_lsat-ar").keys.cluster
     shared, other, alone = (cluster(doc) for doc in task("tulu3_agieval_lsat-ar").eval_docs)
     assert shared == other and shared is not None and alone is None
 
@@ -388,9 +388,9 @@ def noise(seed: int, pieces: list[str]) -> str:
 @pytest.mark.parametrize("seed", range(3))
 def test_linear_forms_equal_the_patterns(seed: int) -> None:
     pieces = ["A", "B", "answer:", "Answer", " ", "\n", "x", ".", "(C)", "the answer is ", "no", "]"]
-    pro = task("tulu3_mmlu_pro_math").own["gold"].__globals__["_after_colon"]
-    statement = task("tulu3_agieval_sat-en").own["gold"].__globals__["_last_statement"]
-    after = task("tulu3_bbh_navigate").own["gold"].__globals__["_next_after"]
+    pro = task("tulu3_mmlu_pro_math").keys.gold.__globals__["_after_colon"]
+    statement = task("tulu3_agieval_sat-en").keys.gold.__globals__["_last_statement"]
+    after = task("tulu3_bbh_navigate").keys.gold.__globals__["_next_after"]
     for text in (noise(1000 * seed + i, pieces) for i in range(1000)):
         lines = re.findall(r".*\b([A-J])\b", text)
         assert multiple_choice.last_alone("A-J", text) == (lines[-1] if lines else "")

@@ -71,7 +71,7 @@ def test_golds_and_their_corruptions_have_the_evaluators_verdicts(verifiers, tas
     made = loaded(task)
     expected, calls = [], []
     for doc in made.task_docs:
-        for response in (made.own["gold"](doc), made.own["corrupt"](doc), "", "7", "\\boxed{43}"):
+        for response in (made.keys.gold(doc), made.keys.corrupt(doc), "", "7", "\\boxed{43}"):
             if response is not None:
                 metric, call = call_of(task, dict(doc), response)
                 calls.append(call)
