@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import UsageError, one_line
 from olmes_suite.tasks.index import nearest
 
 MARGIN = 0.01
@@ -63,7 +63,7 @@ def read_rules(path: Path) -> Rules:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{path} cannot be read: {one_line(error, None)}") from error
     return parse_rules(data or {}, str(path))
 
 

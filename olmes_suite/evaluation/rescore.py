@@ -28,7 +28,7 @@ from olmes_suite.runs.schema import (
     RESULTS,
     Manifest,
     Results,
-    Scorer,
+    ScoringModel,
     instances_file,
     is_finished,
     read_manifest,
@@ -302,7 +302,7 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
             new = new.but(version=(old.version or 1) + 1, extra=old.extra)
             _replace(run, old, new, plans, scored, found)
             if (judged := scorers(tools)) is not None:
-                before: Mapping[str, Scorer] = record.judge or {}
+                before: Mapping[str, ScoringModel] = record.judge or {}
                 asked = {need: used.after(before.get(need)) for need, used in judged.items()}
                 write_manifest(run, record.but(judge=asked))
     finally:
@@ -327,7 +327,7 @@ def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: To
 
 def _recorded_tools(record: Manifest, named: ToolOptions, source: DataSource) -> ToolOptions:
     """The models that the run was scored with, where `named` does not name others."""
-    used: Mapping[str, Scorer] = record.judge or {}
+    used: Mapping[str, ScoringModel] = record.judge or {}
     found: dict[str, Any] = {}
     for need in MODELS:
         if getattr(named, need) is None and need in used:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.errors import DataError, MissingData
+from olmes_suite.errors import DataError, MissingData, first_line
 from olmes_suite.records import canonical_json
 
 if TYPE_CHECKING:
@@ -187,8 +187,7 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as parquet: {reason}") from error
+        raise DataError(f"{path} cannot be read as parquet: {first_line(error)}") from error
 
 
 def _sample_table(spec: DataSpec, split: str) -> pa.Table:
@@ -223,7 +222,7 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
     global _hub_unreachable
     import datasets
 
-    tried: Exception | None = None
+    reason = ""
     if _hub_unreachable:
         raise MissingData(f"{missing_message(source, spec, split)} (the Hub cannot be reached)")
     for name in spec.names_of(split):
@@ -231,7 +230,6 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
             loaded = datasets.load_dataset(spec.path, spec.config, split=name, revision=spec.revision)
             return loaded.data.table.combine_chunks()
         except Exception as error:  # the Hub client raises a dozen unrelated types; every one means "not available"
-            tried = error
+            reason = first_line(error)
             _hub_unreachable = isinstance(error, (ConnectionError, OSError)) and "reach" in str(error)
-    reason = str(tried).splitlines()[0] if str(tried) else type(tried).__name__
     raise MissingData(f"{missing_message(source, spec, split)} ({reason})")

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import UsageError, one_line
 from olmes_suite.tasks import index
 
 SHIPPED = Path(__file__).parent.parent / "suites"
@@ -108,7 +108,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"suite file {path}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"suite file {path}: {one_line(error, None)}") from error
     if not isinstance(data, dict) or not isinstance(data.get("tasks"), list) or not data["tasks"]:
         raise UsageError(f"suite file {path}: it needs a list `tasks`")
     return data

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from olmes_suite.comparison import gate_rules
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import UsageError, one_line
 from olmes_suite.tasks import catalog, index, suites
 from train_plugins.config import typed_yaml
 
@@ -179,7 +179,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"recipe {file}: {' '.join(str(error).split())}") from None
+        raise UsageError(f"recipe {file}: {one_line(error, None)}") from None
     if not isinstance(data, dict):
         raise UsageError(f"recipe {file}: expected a mapping of keys")
     return data

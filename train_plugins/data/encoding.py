@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import DataError, UsageError
+from olmes_suite.errors import DataError, UsageError, one_line
 from olmes_suite.records import Message
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -166,7 +166,7 @@ def encode(
             num_proc=processes,
         )
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
-        raise DataError(f"the chat template cannot render the data: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
     fits = done.filter(teaches, fn_kwargs={"limit": limit}, num_proc=processes)
     if len(fits) == 0:
         raise DataError(f"all {len(rows)} rows are longer than max_length {limit}; raise trainer.max_length")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from olmes_suite.errors import DataError, UsageError
+from olmes_suite.errors import DataError, UsageError, one_line
 from train_plugins.data.encoding import Encoded, token_ids
 from train_plugins.data.messages import Row, check_columns, turns_of
 from train_plugins.verifiers import Verifiers
@@ -77,7 +77,7 @@ def encode_prompts(rows: Any, tokenizer: Any, limit: int | None, processes: int 
     try:
         counted = rows.map(_count, fn_kwargs={"tokenizer": tokenizer}, num_proc=processes)
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
-        raise DataError(f"the chat template cannot render the data: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
     kept = counted.filter(_fits, fn_kwargs={"limit": limit}, num_proc=processes)
     if len(kept) == 0:
         raise DataError(f"all {len(rows)} prompts are longer than {limit} tokens; raise rlvr.max_prompt_length")

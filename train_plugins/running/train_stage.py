@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import hooks
-from olmes_suite.errors import StageRefused, StorageError, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import StageRefused, StorageError, UsageError, one_line
 from olmes_suite.hooks import StageData
 from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 from train_plugins import distributed
@@ -133,7 +134,7 @@ def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recip
     if stage.generates:
         check_language_model(wanted.model)
     wanted = replace(wanted, trainer=given)
-    gpu = _has_gpu()  # TRL's own default is bf16 wherever it runs
+    gpu = has_gpu()  # TRL's own default is bf16 wherever it runs
     arguments = {"bf16": gpu, "dataloader_pin_memory": gpu, "report_to": "none", **stage.defaults(wanted), **given}
     plan.check_numbers(arguments, wanted.seed)
     if wanted.lora is not None:
@@ -288,19 +289,13 @@ def configuration(config: type, arguments: Mapping[str, Any], wanted: recipe.Rec
     try:
         return config(**{**arguments, **fixed})
     except (ValueError, TypeError, ImportError) as error:
-        raise UsageError(f"trainer: {' '.join(str(error).split())[:300]}") from None
+        raise UsageError(f"trainer: {one_line(error, 300)}") from None
 
 
 def _together(sets: StageData) -> Any:
     from datasets import concatenate_datasets
 
     return concatenate_datasets([one.rows for one in sets.sets])
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def _quiet() -> None:

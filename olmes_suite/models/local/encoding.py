@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from olmes_suite.errors import ModelError, RequestFailed
+from olmes_suite.errors import ModelError, RequestFailed, first_line
 from olmes_suite.records import Request
 
 PROBE = [{"role": "user", "content": "Hello"}]
@@ -39,7 +39,7 @@ class Encoder:
             text = self._apply(PROBE)
         except Exception as error:  # a template is a program of its own: anything can go wrong in it
             raise ModelError(
-                f"the chat template cannot be rendered ({_reason(error)}); give another with --chat-template FILE"
+                f"the chat template cannot be rendered ({first_line(error)}); give another with --chat-template FILE"
             ) from None
         bos = self.tokenizer.bos_token
         adds_bos = bos is not None and self.tokenizer.encode("a")[:1] == [self.tokenizer.bos_token_id]
@@ -71,7 +71,7 @@ class Encoder:
             return self._continued(request) + request.prefix
         except Exception as error:  # a template is a program of its own: anything can go wrong in it
             raise RequestFailed(
-                f"{request.task}: the chat template refuses document {request.doc_id} ({_reason(error)})"
+                f"{request.task}: the chat template refuses document {request.doc_id} ({first_line(error)})"
             ) from None
 
     def _continued(self, request: Request) -> str:
@@ -144,7 +144,3 @@ class Encoder:
                 for i, ids in zip(chosen, found["input_ids"], strict=True):
                     out[i] = list(ids)
         return out
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

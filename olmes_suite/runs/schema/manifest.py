@@ -81,7 +81,7 @@ class DataUsed(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scorer(Record):
+class ScoringModel(Record):
     """A judge, classifier or encoder that scored, and what it was asked in all."""
 
     model: str | None = None
@@ -93,7 +93,7 @@ class Scorer(Record):
     completion_tokens: int | None = field(default=None, metadata=OPTIONAL)
     cost_usd: float | None = field(default=None, metadata=OPTIONAL)
 
-    def after(self, before: Scorer | None) -> Self:
+    def after(self, before: ScoringModel | None) -> Self:
         """The scorer with what it was asked before added to its counts, where it is the same as `before`."""
         if before is None or before.fingerprint is None or before.fingerprint != self.fingerprint:
             return self
@@ -148,7 +148,7 @@ class Manifest(Record):
     mirrors: tuple[str, ...] = ()
     sandbox: Mapping[str, Any] | None = None
     """What held the programs; null where none ran."""
-    judge: Mapping[str, Scorer] | None = None
+    judge: Mapping[str, ScoringModel] | None = None
     """The models that scored, by what they were needed for."""
     lineage: Lineage = NO_LINEAGE
     """The checkpoint's lineage file; an empty object where it has none."""
