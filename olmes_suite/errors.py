@@ -70,3 +70,11 @@ class RequestFailed(OlmesError):
     """A request to a model failed for good, after its retries."""
 
     exit_code = 1
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`, did you mean 'x'?` or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""

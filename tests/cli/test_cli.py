@@ -42,6 +42,21 @@ def test_nothing_heavy_is_imported(arguments: list[str], tmp_path: Path) -> None
     assert done.stdout
 
 
+def test_pydantic_is_imported_when_a_file_is_checked(tmp_path: Path) -> None:
+    """Our modules leave it to the first file. typer itself imports it for a command's options, in some versions."""
+    (tmp_path / "gate.yaml").write_text("margin: 2\n")
+    program = (
+        "import sys; from olmes_suite.cli.main import run; run(['--help'])\n"
+        "import olmes_suite.tasks.index, olmes_suite.tasks.suites, olmes_suite.yaml_files, train_plugins.config.recipe\n"
+        "from olmes_suite.comparison.gate_rules import read_rules; from pathlib import Path\n"
+        "found = [m for m in ('pydantic', 'pydantic_core', 'yaml') if m in sys.modules]\n"
+        f"read_rules(Path({str(tmp_path / 'gate.yaml')!r}))\n"
+        "print(found, 'pydantic' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(tmp_path))
+    assert done.stderr.strip().splitlines()[-1] == "[] True"
+
+
 def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
     from olmes_suite.cli.main import COMMANDS
 
