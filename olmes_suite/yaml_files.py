@@ -40,8 +40,8 @@ class YamlFile:
     data: Any
     root: Any = None
     """PyYAML's tree of nodes; None for an empty file."""
-    replaced: set[Keys] = field(default_factory=set)
-    """Values that the file does not hold: `--set` wrote them into `data`."""
+    replaced: set[tuple[str, ...]] = field(default_factory=set)
+    """Values that the file does not hold: `--set` wrote them into `data`; the numbers of lists are text."""
     included: dict[Keys, YamlFile] = field(default_factory=dict)
     """Values that another file holds."""
 
@@ -50,13 +50,18 @@ class YamlFile:
         """The file, as complaints name it."""
         return Place(self.name, file=self)
 
+    def replace(self, names: Sequence[str]) -> None:
+        """Note that a value of `data` is no longer the file's."""
+        self.replaced.add(tuple(names))
+
     def position(self, keys: Keys) -> tuple[str, int | None]:
         """The file and the line of a value; no line for one that stands in no file."""
-        for length in range(1, len(keys) + 1):
-            if keys[:length] in self.replaced:
-                return self.name, None
-            if other := self.included.get(keys[:length]):
-                return other.position(keys[length:])
+        starts = [keys[:length] for length in range(1, len(keys) + 1)]
+        if any(tuple(map(str, start)) in self.replaced for start in starts):
+            return self.name, None
+        for start in starts:
+            if other := self.included.get(start):
+                return other.position(keys[len(start) :])
         return self.name, _line(self.root, keys)
 
 

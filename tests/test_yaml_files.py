@@ -120,12 +120,14 @@ def test_the_line_is_named(tmp_path: Path, text: str, said: str) -> None:
 def test_values_of_the_command_line_and_of_other_files_have_no_line_of_this_one(tmp_path: Path) -> None:
     found = write(tmp_path, "name: a\nrate: 1\nkind: sum\n")
     found.data["rate"] = "fast"
-    found.replaced.add(("rate",))
+    found.replace(["rate"])
     assert "f.yaml: rate: expected a number" in refusal(Keys, found.data, found.place)
     other = yaml_files.YamlFile("pipeline.yaml", {"stages": [found.data]}, included={("stages", 0): found})
     found.data |= {"rate": 1, "kind": "median"}
     where = yaml_files.Place("pipeline.yaml", "stage 'a'", other, ("stages", 0))
     assert refusal(Keys, found.data, where).endswith("f.yaml, line 3: stage 'a': kind: 'median' is none of sum, mean")
+    other.replace(["stages", "0", "kind"])
+    assert refusal(Keys, found.data, where).startswith("pipeline.yaml: stage 'a': kind")
 
 
 @pytest.mark.parametrize(
