@@ -16,6 +16,8 @@ OlmesError                 exit 2   one line on standard error, never a tracebac
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def first_line(error: BaseException, limit: int = 300) -> str:
     """Return the first line that an error's text has, cut to `limit` characters; its type's name if it has no text.
@@ -98,3 +100,11 @@ class RequestFailed(OlmesError):
     """A request to a model failed for good, after its retries."""
 
     exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `, did you mean 'x'?` with the known name that is most like `name`, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -13,7 +13,16 @@ from typing import Any
 
 from olmes_suite import __version__
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan
-from olmes_suite.runs.schema import DataUsed, Engine, Lineage, Manifest, ModelName, PlannedLeaf, PlannedTask, Scorer
+from olmes_suite.runs.schema import (
+    DataUsed,
+    Engine,
+    Lineage,
+    Manifest,
+    ModelName,
+    PlannedLeaf,
+    PlannedTask,
+    ScoringModel,
+)
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks.documents import find_split
 
@@ -124,7 +133,7 @@ def _planned(plan: TaskPlan) -> PlannedTask:
     )
 
 
-def scorers(tools: Tools) -> dict[str, Scorer] | None:
+def scorers(tools: Tools) -> dict[str, ScoringModel] | None:
     """The models that scored, by what they were needed for; None without any."""
     made = tools.record()
-    return None if made is None else {need: Scorer.from_json(used) for need, used in made.items()}
+    return None if made is None else {need: ScoringModel.from_json(used) for need, used in made.items()}
