@@ -67,7 +67,8 @@ def _asking(name: str, function: Any, argument: Any) -> Any:
     try:
         return function(argument)
     except LookupError:
-        language_resources.require([name])  # the mirrors' folders are made known here, else the one line for the user
+        language_resources.extend_nltk_path()
+        language_resources.require([name])
         return function(argument)
 
 
