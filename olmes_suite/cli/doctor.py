@@ -34,6 +34,7 @@ _PACKAGES = (
 @app.command()
 def doctor(data_dir: DataDirs = None, as_json: Json = False) -> int:
     """Say which packages, data and devices are here."""
+    source(data_dir, None).show_to_nltk()
     found: dict[str, Any] = {
         "python": sys.version.split()[0],
         "packages": _packages(),

@@ -122,6 +122,7 @@ def score_responses(
 
     Raises MissingData where a scorer needs a model that `options` do not name, RequestFailed where one gave up.
     """
+    source.show_to_nltk()
     entry = catalog.find(name)
     given = read_responses(path, entry)
     plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
@@ -288,6 +289,7 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
         raise UsageError(f"{run} is no finished run (no results.json); `olmes eval` finishes an unfinished one")
     old, record = read_results(run), read_manifest(run)
     options = _options(record, source, named or ToolOptions())
+    options.source.show_to_nltk()
     plans, _ = choose(options)
     tools = Tools(options.tools)
     try:

@@ -77,13 +77,17 @@ def nltk_folder(name: str) -> Path | None:
     """Where NLTK finds that package of its data: a file or a folder, None where it is nowhere."""
     import nltk.data
 
-    for folder in _nltk_folders():
-        if folder not in nltk.data.path:
-            nltk.data.path.append(folder)
     try:
-        return Path(str(nltk.data.find(NLTK_DATA[name])))
+        return Path(str(nltk.data.find(NLTK_DATA[name], [*nltk.data.path, *_nltk_folders()])))
     except LookupError:
         return None
+
+
+def extend_nltk_path() -> None:
+    """Let NLTK look into `$NLTK_DATA` and the mirrors' folders; what calls NLTK's own functions calls this before."""
+    import nltk.data
+
+    nltk.data.path.extend(folder for folder in _nltk_folders() if folder not in nltk.data.path)
 
 
 def _nltk_folders() -> Iterator[str]:

@@ -40,9 +40,18 @@ class DataSource:
         """
         listed = [part for part in os.environ.get("OLMES_DATA_DIR", "").split(os.pathsep) if part]
         chosen = data or os.environ.get("OLMES_DATA")
-        mirrors = tuple(Path(d) for d in [*data_dirs, *listed])
-        _tell_nltk(mirrors)
-        return cls(mirrors, chosen == SAMPLE)
+        return cls(tuple(Path(d) for d in [*data_dirs, *listed]), chosen == SAMPLE)
+
+    def show_to_nltk(self) -> None:
+        """Add the mirrors' `nltk` folders to `$NLTK_DATA`, after those that it names; scoring workers inherit it.
+
+        What scores or looks for NLTK's data calls this once, at its start.
+        """
+        known = [part for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
+        folders = [str(mirror / "nltk") for mirror in self.mirrors if (mirror / "nltk").is_dir()]
+        known += [folder for folder in folders if folder not in known]
+        if known:
+            os.environ["NLTK_DATA"] = os.pathsep.join(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +78,6 @@ class DataSpec:
     def names_of(self, split: str) -> list[str]:
         """Names under which a split may be found."""
         return list(self.split_names.get(split, ())) or [split]
-
-
-def _tell_nltk(mirrors: tuple[Path, ...]) -> None:
-    """NLTK looks into `$NLTK_DATA` first, then into the mirrors' `nltk` folders; scoring workers inherit it."""
-    known = [part for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
-    known += [
-        str(mirror / "nltk") for mirror in mirrors if (mirror / "nltk").is_dir() and str(mirror / "nltk") not in known
-    ]
-    if known:
-        os.environ["NLTK_DATA"] = os.pathsep.join(known)
 
 
 def find_split(source: DataSource, spec: DataSpec, split: str) -> Path | None:

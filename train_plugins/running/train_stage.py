@@ -16,6 +16,7 @@ from olmes_suite.devices import has_gpu
 from olmes_suite.errors import StageRefused, StorageError, UsageError, one_line
 from olmes_suite.hooks import StageData
 from olmes_suite.runs.schema import NO_LINEAGE, Lineage
+from olmes_suite.tasks import catalog
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume
 from train_plugins.checkpoints.evaluator import Evaluator
@@ -63,6 +64,7 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
     `plugins` are registered beside the installed ones. Raises OlmesError: StageRefused for data or a loss that stops
     the stage, UsageError, DataError and ModelError for what the user can mend.
     """
+    _set_up(wanted)
     output = Path(str(wanted.output)).expanduser()
     start = resume.start(output, go_on)
     wanted, arguments = trainer_arguments(stage, wanted)
@@ -126,7 +128,6 @@ def _gate(wanted: recipe.Recipe, output: Path, evaluator: Evaluator | None) -> N
 
 def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recipe, dict[str, Any]]:
     """The recipe with its trainer's arguments typed, and all arguments of the trainer. Raises UsageError."""
-    _quiet()
     config = stage.config(wanted)
     given = recipe.check_trainer(wanted.trainer, config, "recipe")
     if wanted.eval and not stage.generates:
@@ -298,8 +299,15 @@ def _together(sets: StageData) -> Any:
     return concatenate_datasets([one.rows for one in sets.sets])
 
 
-def _quiet() -> None:
-    """No bars and warnings of the libraries: the stage says what is to be said."""
+def _set_up(wanted: recipe.Recipe) -> None:
+    """Prepare this process for a stage: quiet libraries, and the user's task files known to the hooks."""
+    quiet()
+    if wanted.eval:
+        catalog.include(map(Path, wanted.eval.include_path))
+
+
+def quiet() -> None:
+    """Turn off bars and warnings of the libraries in this process: the stage says what is to be said."""
     import logging as plain
     import os
     import warnings
@@ -308,6 +316,7 @@ def _quiet() -> None:
     import transformers
 
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL reads it when its experimental trainers are imported
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl")
     plain.getLogger("bitsandbytes").setLevel(plain.ERROR)  # a line for each layer and pass without a GPU
     datasets.disable_progress_bars()
@@ -320,6 +329,7 @@ def dry_run(stage: Stage, wanted: recipe.Recipe) -> list[str]:
     """The plan, in lines: the resolved recipe, then rows, steps, tokens and memory. Writes nothing."""
     import yaml
 
+    _set_up(wanted)
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(wanted), arguments, wanted)
