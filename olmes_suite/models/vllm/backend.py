@@ -19,7 +19,7 @@ from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
-from olmes_suite.models.local.jobs import Ends, choices, generations, wanted_of
+from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
 from olmes_suite.models.vllm import engine as vllm_engine
 from olmes_suite.models.vllm.requests import (
@@ -194,7 +194,7 @@ class VLLMBackend(Backend):
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """All requests go to the engine at once; answers come as they get ready."""
-        wanted = wanted_of(seeds)
+        wanted = open_samples(seeds)
         texts = [item for item in wanted if requests[item[0]].kind == "generate"]
         ranked = [item for item in wanted if requests[item[0]].kind == "loglikelihood"]
         asks: list[TextAsk | RankAsk] = []
