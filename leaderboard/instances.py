@@ -12,7 +12,7 @@ from typing import Any, Literal
 from leaderboard import prompts
 from leaderboard.page_data import Board, Problem, Run
 from leaderboard.prompts import Place, responses_file
-from leaderboard.reading import one_line
+from leaderboard.reading import reason
 from olmes_suite.errors import OlmesError
 from olmes_suite.runs.schema import instances_file, read_rows
 
@@ -71,7 +71,7 @@ def _column(board: Board, number: int, task: str, choice: Choice, problems: list
         try:
             cells.append((at, run, documents(run, task)))
         except (OlmesError, OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(Problem(run.name, f"no documents of {task}: {one_line(error)}"))
+            problems.append(Problem(run.name, f"no documents of {task}: {reason(error)}"))
     if choice == "flips":
         moved = disagreed([own for _, _, own in cells])
         cells = [(at, run, [document for document in own if document.place in moved]) for at, run, own in cells]

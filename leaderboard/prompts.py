@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.page_data import Run
-from olmes_suite.errors import OlmesError
+from olmes_suite.errors import OlmesError, one_line
 from olmes_suite.runs.schema import Engine, instances_file
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
@@ -30,7 +30,7 @@ def render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Pr
     try:
         return _render(run, task, places)
     except (OlmesError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return {}, f"prompts cannot be rendered here: {' '.join(str(error).split())[:300]}"
+        return {}, f"prompts cannot be rendered here: {one_line(error, 300)}"
 
 
 def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.page_data import PARTS, Average, Cell, Clean, Kind, Problem, Run
-from olmes_suite.errors import DataError, OlmesError, UsageError
+from olmes_suite.errors import DataError, OlmesError, UsageError, one_line
 from olmes_suite.evaluation.floor import floors, identity
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.schema import (
@@ -42,14 +42,14 @@ def read_store(runs: Path) -> tuple[list[Run], list[Problem]]:
         known = floors(runs)
     except (OlmesError, KeyError, TypeError, AttributeError) as error:
         known = {}
-        problems.append(Problem("floors.json", one_line(error)))
+        problems.append(Problem("floors.json", reason(error)))
     for path in sorted(runs.iterdir()):
         if path.name.startswith(".") or not path.is_dir():
             continue
         try:
             found.append(read(path, known))
         except (OlmesError, ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-            problems.append(Problem(path.name, one_line(error)))
+            problems.append(Problem(path.name, reason(error)))
     if (runs / UNFINISHED).is_dir():
         problems += [
             Problem(path.name, "not finished: the `olmes eval` command that began it goes on with it")
@@ -59,9 +59,9 @@ def read_store(runs: Path) -> tuple[list[Run], list[Problem]]:
     return found, problems
 
 
-def one_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """An exception as a reason on one line."""
-    text = " ".join(str(error).split())[:500]
+    text = one_line(error, 500)
     return text if isinstance(error, OlmesError) else f"damaged ({type(error).__name__}: {text})"
 
 

@@ -16,6 +16,29 @@ OlmesError                 exit 2   one line on standard error, never a tracebac
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """Return the first line that an error's text has, cut to `limit` characters; its type's name if it has no text.
+
+    For errors of torch, Ray and the like, which go on for pages after it.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return _cut(next(filter(None, lines), type(error).__name__), limit)
+
+
+def one_line(error: BaseException, limit: int | None = 200) -> str:
+    """Return an error's whole text on one line, cut to `limit` characters; its type's name if it has no text.
+
+    For errors of parsers and checkers, whose later lines name the place and the reason.
+    """
+    return _cut(" ".join(str(error).split()) or type(error).__name__, limit)
+
+
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else text[:limit] + "…"
+
 
 class OlmesError(Exception):
     """Base of all errors that are shown as one line. `exit_code` is the process's exit status."""
@@ -77,3 +100,11 @@ class RequestFailed(OlmesError):
     """A request to a model failed for good, after its retries."""
 
     exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `, did you mean 'x'?` with the known name that is most like `name`, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -115,9 +115,10 @@ def evaluate(options: Options, make_backend: MakeBackend, watcher: Watcher, *, e
 
     `early`: the backend may be made in another thread, while the tasks are read.
     """
+    source = options.source
+    source.show_to_nltk()
     plans, chosen = choose(options)
     lineage = ledger.lineage_of(options.model, options.lineage)
-    source = options.source
     named = replace(
         options.tools, seed=options.seed, engine=options.engine, mirrors=source.mirrors, sample=source.sample
     )

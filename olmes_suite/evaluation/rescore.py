@@ -14,7 +14,7 @@ from typing import Any
 
 from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.evaluation.deferred_scoring import score_waiting
-from olmes_suite.evaluation.fingerprint import fingerprint
+from olmes_suite.evaluation.fingerprint import fingerprint, metric_names
 from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make_instance
 from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
@@ -121,6 +121,7 @@ def score_responses(
 
     Raises MissingData where a scorer needs a model that `options` do not name, RequestFailed where one gave up.
     """
+    source.show_to_nltk()
     entry = catalog.find(name)
     given = read_responses(path, entry)
     plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
@@ -194,8 +195,6 @@ def _submit(
     def done(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
         found[item.task, item.doc_id] = make_instance(leaf, item.doc_id, doc, scored, samples, empty, timed_out)
 
-    from olmes_suite.evaluation.fingerprint import metric_names
-
     pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, f"{item.task} document {item.doc_id}", done)
 
 
@@ -231,7 +230,7 @@ def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> d
     if names := {name: n for leaf in plan.leaves for name, n in left_out(leaf).items()}:
         out["left_out_names"] = names
     if not entry.members:
-        return {**out, **_metrics(_metric_names(plan), parts[entry.name], entry.primary)}
+        return {**out, **_metrics(metric_names(plan.leaves[0].task), parts[entry.name], entry.primary)}
     group = combine(entry.aggregate, [(parts[name], len(by_leaf[name])) for name in parts])
     out["metrics"] = {metric: estimate.as_json() for metric, estimate in group.items()}
     out["missing_tasks"] = [name for name in entry.leaves if name not in parts]
@@ -248,13 +247,6 @@ def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> d
         for name in (leaf.name,)
     }
     return out
-
-
-def _metric_names(plan: TaskPlan) -> list[str]:
-    """The metrics of a task without sub-tasks, in order."""
-    from olmes_suite.evaluation.fingerprint import metric_names
-
-    return metric_names(plan.leaves[0].task)
 
 
 def _metrics(names: Sequence[str], parts: dict[str, Any], primary: str) -> dict[str, Any]:
@@ -287,6 +279,7 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
         raise UsageError(f"{run} is no finished run (no results.json); `olmes eval` finishes an unfinished one")
     old, record = read_results(run), read_manifest(run)
     options = _options(record, source, named or ToolOptions())
+    options.source.show_to_nltk()
     plans, _ = choose(options)
     tools = Tools(options.tools)
     try:

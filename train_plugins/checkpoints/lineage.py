@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
 
 from olmes_suite import __version__
 from olmes_suite.errors import UsageError
@@ -100,13 +104,27 @@ def last_good(output: Path) -> str:
     return f"the last good checkpoint is {good[-1]}" if good else "there was no checkpoint yet"
 
 
-def card(lineage: Lineage, scores: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The model card: front matter for the Hub, then lineage and scores in words. `scores`: see `evaluation.Result`."""
+def card(lineage: Lineage, scores: Sequence[Mapping[str, Any]] = (), others: Mapping[str, Any] | None = None) -> str:
+    """The model card: front matter for the Hub, then lineage and scores in words. `scores`: see `evaluation.Result`.
+
+    `others` is front matter that others have added; ours comes first and counts.
+    """
+    others = others or {}
+    tags = ["olmes-suite", lineage.stage]
+    given = others.get("tags") or []
+    ours = {
+        "base_model": lineage.parent,
+        "library_name": "transformers",
+        "tags": [*tags, *(tag for tag in (given if isinstance(given, list) else [given]) if tag not in tags)],
+    }
+    data = ModelCardData(**{**ours, **others, **ours}, ignore_metadata_errors=True)
+    return f"---\n{data.to_yaml()}\n---\n{_text(lineage, scores)}"
+
+
+def _text(lineage: Lineage, scores: Sequence[Mapping[str, Any]]) -> str:
     recipe = lineage.recipe
     lines = [
-        "---", f"base_model: {lineage.parent}", "library_name: transformers",
-        f"tags: [olmes-suite, {lineage.stage}]", "---", "",
-        f"# {Path(str(recipe.get('output', 'checkpoint'))).name}, step {lineage.step}", "",
+        "", f"# {Path(str(recipe.get('output', 'checkpoint'))).name}, step {lineage.step}", "",
         f"Stage `{lineage.stage}`, started from `{lineage.parent}`; first ancestor `{lineage.root}`.",
         f"{lineage.rows.get('trained', 0)} rows, {lineage.tokens} tokens, {lineage.seconds} s, "
         f"seed {lineage.seed}.", "",
@@ -125,10 +143,15 @@ def card(lineage: Lineage, scores: Sequence[Mapping[str, Any]] = ()) -> str:
 
 
 def rewrite_card(checkpoint: Path, lineage: Lineage, scores: Sequence[Mapping[str, Any]]) -> None:
-    """Write the card anew, and keep what others have added to its end."""
+    """Write the card anew, and keep what others have added to its front matter and to its end."""
     file = checkpoint / "README.md"
-    added = file.read_text(encoding="utf-8").partition(END)[2] if file.is_file() else ""
-    write_text(file, card(lineage, scores).rstrip("\n") + (added or "\n"))
+    added, others = "", {}
+    if file.is_file():
+        before = file.read_text(encoding="utf-8")
+        added = before.partition(END)[2]
+        with suppress(ValueError, TypeError, yaml.YAMLError):  # front matter that cannot be read is written anew
+            others = ModelCard(before, ignore_metadata_errors=True).data.to_dict()
+    write_text(file, card(lineage, scores, others).rstrip("\n") + (added or "\n"))
 
 
 def _flag_lines(flags: Mapping[str, Sequence[int]]) -> list[str]:

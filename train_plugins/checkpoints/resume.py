@@ -36,14 +36,13 @@ PART = ".part"
 def lock(output: Path) -> Iterator[None]:
     """Keeps two stages from writing one folder; it goes with the process, however that ends. Raises RunLocked."""
     made = not output.is_dir()
-    with RunLock(output / LOCK, f"stage {output}", "--output"):
-        try:
+    try:
+        with RunLock(output / LOCK, f"stage {output}", "--output"):
             yield
-        finally:
-            (output / LOCK).unlink(missing_ok=True)
-            if made:  # and nothing was written: no trace is left
-                with suppress(OSError):
-                    output.rmdir()
+    finally:
+        if made:  # and nothing was written: no trace is left
+            with suppress(OSError):
+                output.rmdir()
 
 
 def start(output: Path, resume: bool) -> Path | None:

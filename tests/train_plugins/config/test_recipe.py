@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from helpers import environment, olmes, one_line_error
 from train_fixture import chat, need_trl, refused, write_rows
 
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.tasks import catalog, index
 from train_plugins.checkpoints import resume
 from train_plugins.config import recipe
 from train_plugins.data.messages import conversation, preference
@@ -25,6 +28,23 @@ def load(folder: Path, kind: str = "sft", changes: tuple[str, ...] = (), **keys:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump({**MINIMAL, **keys}))
     return recipe.load(file, kind, registry.find(kind).own, registry.names(), changes)
+
+
+GOLDEN = Path(__file__).with_name("shipped_recipes.jsonl")
+"""What each shipped recipe holds, byte for byte; a recipe that is changed on purpose changes its line."""
+
+
+@pytest.mark.parametrize("line", GOLDEN.read_text(encoding="utf-8").splitlines(), ids=lambda line: line[12:40])
+def test_shipped_recipes_are_read_to_the_byte(line: str) -> None:
+    name = json.loads(line)["recipe"]
+    stage = registry.find({"grpo": "rlvr"}.get(kind := name.split("_")[1], kind))
+    found = recipe.load(Path(name), stage.name, stage.own, registry.names())
+    assert json.dumps({"recipe": name, "data": found.as_data()}, ensure_ascii=False) == line
+
+
+def test_the_golden_recipes_are_all_that_ship() -> None:
+    names = [json.loads(line)["recipe"] for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    assert names == sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
@@ -159,6 +179,24 @@ def test_mistakes_are_named(tmp_path: Path, keys: dict[str, Any], said: str) -> 
     refused(lambda: load(tmp_path, **keys), said, UsageError)
 
 
+def test_the_line_of_a_mistake_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    start, own = "model: a\noutput: b\ndata: [{path: c}]\n", registry.find("sft").own
+    for text, changes, said in (
+        ("sft:\n  loss: median\n", (), "recipe.yaml, line 5: sft: loss: 'median' is none of sum, mean"),
+        ("dpo: {beta: 5}\n", (), "line 4: the key 'dpo' belongs to the stage dpo"),
+        (
+            "eval: {suite: dev}\ngate:\n  margin: 1\n  tasks:\n    gsm8k: {flor: 1}\n",
+            (),
+            "line 8: gate: tasks: gsm8k: unknown",
+        ),
+        ("seed: 1\n", ("seed=x",), "recipe.yaml: seed: expected a whole number, not 'x'"),
+        ("trainer: {}\nseed: 1\ntrainer: {}\n", (), "the key 'trainer' stands twice, on lines 4 and 6"),
+    ):
+        file.write_text(start + text)
+        refused(lambda c=changes: recipe.load(file, "sft", own, registry.names(), c), said, UsageError)
+
+
 def test_the_unseen_suite_is_for_the_last_checkpoint_of_a_final_stage(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("suite: own\ntasks: [gsm8k, gpqa]\n")
@@ -268,3 +306,17 @@ def test_without_trl_the_extra_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(tmp_path))
     assert "pip install 'olmes-suite[train]'" in one_line_error(done)
+
+
+def test_a_check_changes_nothing_in_the_process(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "sums.yaml").write_text("task: my_sums\ndataset_path: mine/sums\noutput_type: generate_until\n")
+    paths, known, variables = list(catalog.include_paths), set(index.index()), dict(os.environ)
+    wanted: dict[str, Any] = {"tasks": ["my_sums"], "include_path": [str(mine)]}
+    assert load(tmp_path, eval=wanted, gate={"margin": 5}).eval is not None
+    refused(lambda: load(tmp_path, eval={**wanted, "tasks": ["my_sum"]}), "unknown task 'my_sum'", UsageError)
+    assert (list(catalog.include_paths), set(index.index()), dict(os.environ)) == (paths, known, variables)
+    refused(lambda: load(tmp_path, eval={"tasks": ["my_sums"]}), "unknown task 'my_sums'", UsageError)
+    with catalog.including([mine]):
+        assert catalog.find("my_sums").name == "my_sums"
