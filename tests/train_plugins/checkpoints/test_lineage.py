@@ -29,7 +29,7 @@ LINEAGE = Lineage.from_json({
 })  # fmt: skip
 
 
-WRITTEN = {**LINEAGE, "step": 5, "tokens": 10, "seconds": 1.0}
+WRITTEN = LINEAGE.but(step=5, tokens=10, seconds=1.0)
 
 
 class Policy:
@@ -139,7 +139,7 @@ def front_matter(file: Path) -> dict[str, Any]:
 
 def test_the_front_matter_is_yaml_whatever_the_parent_is_called(tmp_path: Path) -> None:
     for parent in ("org/model", "/runs/a: b #1", "[x]", "yes"):
-        lineage.write(tmp_path, {**LINEAGE, "parent": parent}, 5, 10, 1.0)
+        lineage.write(tmp_path, LINEAGE.but(parent=parent), 5, 10, 1.0)
         assert front_matter(tmp_path / "README.md") == {
             "base_model": parent, "library_name": "transformers", "tags": ["olmes-suite", "rlvr"],
         }  # fmt: skip
