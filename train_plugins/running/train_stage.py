@@ -115,7 +115,7 @@ def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recip
     """The recipe with its trainer's arguments typed, and all arguments of the trainer. Raises UsageError."""
     _quiet()
     config = stage.config(wanted)
-    given = recipe.check_trainer(wanted.trainer, config, "recipe")
+    given = recipe.check_trainer(wanted.trainer, config, wanted.place)
     if wanted.eval and not stage.generates:
         raise UsageError(f"eval: the checkpoints of {stage.name} generate nothing to evaluate; remove the key")
     if stage.generates:
