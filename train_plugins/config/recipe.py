@@ -112,6 +112,8 @@ class Recipe:
     """The last checkpoint, and no other, may look at the unseen suite."""
     chat_template: str | None = None
     """`tulu`, or a Jinja file with generation markers; None: the tokenizer's own."""
+    eos_token: str | None = None
+    """The tokenizer's end-of-text token, where the chat template ends turns in another than the checkpoint's."""
     batch_size: int | None = None
     """Rows in one optimiser step over all processes; sets `gradient_accumulation_steps`."""
     decontam: Decontamination | None = None
@@ -258,7 +260,6 @@ def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
     for folder in wanted.include_path:
         if not Path(folder).is_dir():
             raise UsageError(f"{where}: eval.include_path {folder}: no such folder")
-    catalog.include_paths += [path for path in map(Path, wanted.include_path) if path not in catalog.include_paths]
     if (wanted.device == "endpoint") != (wanted.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
     looked = unseen_in(wanted)
@@ -276,8 +277,9 @@ def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
 def unseen_in(wanted: Evaluation) -> list[str]:
     """The tasks of the unseen suite, their variants and siblings, that an evaluation names. Raises UsageError."""
     names = [entry.task for entry in suites.load(wanted.suite).tasks] if wanted.suite else []
-    names += [catalog.find(name).name for name in wanted.tasks]
-    return sorted({name for name in names if suites.asks_unseen(name)})
+    with catalog.including(map(Path, wanted.include_path)):
+        names += [catalog.find(name).name for name in wanted.tasks]
+        return sorted({name for name in names if suites.asks_unseen(name)})
 
 
 def check_trainer(arguments: Mapping[str, Any], config: type[Any], where: Place) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from helpers import environment, olmes, one_line_error
 from train_fixture import chat, need_trl, refused, write_rows
 
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.tasks import catalog, index
 from olmes_suite.yaml_files import Place
 from train_plugins.checkpoints import resume
 from train_plugins.config import recipe
@@ -329,3 +331,17 @@ def test_without_trl_the_extra_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(tmp_path))
     assert "pip install 'olmes-suite[train]'" in one_line_error(done)
+
+
+def test_a_check_changes_nothing_in_the_process(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "sums.yaml").write_text("task: my_sums\ndataset_path: mine/sums\noutput_type: generate_until\n")
+    paths, known, variables = list(catalog.include_paths), set(index.index()), dict(os.environ)
+    wanted: dict[str, Any] = {"tasks": ["my_sums"], "include_path": [str(mine)]}
+    assert load(tmp_path, eval=wanted, gate={"margin": 5}).eval is not None
+    refused(lambda: load(tmp_path, eval={**wanted, "tasks": ["my_sum"]}), "unknown task 'my_sum'", UsageError)
+    assert (list(catalog.include_paths), set(index.index()), dict(os.environ)) == (paths, known, variables)
+    refused(lambda: load(tmp_path, eval={"tasks": ["my_sums"]}), "unknown task 'my_sums'", UsageError)
+    with catalog.including([mine]):
+        assert catalog.find("my_sums").name == "my_sums"

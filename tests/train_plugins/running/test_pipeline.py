@@ -228,7 +228,7 @@ def test_a_pipeline_runs_once_and_says_what_each_stage_gained(folder: Path) -> N
     ]  # fmt: skip
     assert found["base"] == "tiny" and found["checkpoint"] == "out/second"
     assert all(row["p_holm"] >= row["p"] for row in found["gains"])
-    assert lineage.read(Path("out/second"))["ancestors"][-1]["stage"] == "sft"
+    assert lineage.read(Path("out/second")).ancestors[-1].stage == "sft"
     assert json.loads(Path("out/second/gate.json").read_text())["exit"] == 0
     assert "<table" in Path("runs/leaderboard.html").read_text()
     weights = Path("out/second/model.safetensors").stat().st_mtime_ns
