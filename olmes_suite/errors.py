@@ -2,6 +2,7 @@
 
 OlmesError                 exit 2   one line on standard error, never a traceback
 ├── UsageError             exit 2   a wrong name, flag or file
+│   └── WrongKey           exit 2   a wrong key or value in a user's file, which the text names
 ├── DataError              exit 2   data of the wrong shape
 ├── MissingData            exit 1   a data set that is not on this machine: its task fails, the others run
 ├── UnsuitableTask         exit 1   a task whose score is not a mean over documents: it fails, the others run
@@ -48,6 +49,10 @@ class OlmesError(Exception):
 
 class UsageError(OlmesError):
     """The command line, a name or a file given by the user is wrong."""
+
+
+class WrongKey(UsageError):
+    """A key or value in a file given by the user is wrong; the text begins with the file."""
 
 
 class DataError(OlmesError):

@@ -13,7 +13,7 @@ from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from olmes_suite.errors import UsageError, nearest
+from olmes_suite.errors import UsageError, WrongKey, nearest
 
 T = TypeVar("T")
 Keys = tuple[Any, ...]
@@ -78,9 +78,9 @@ class Place:
     def __str__(self) -> str:
         return f"{self.name}: {self.about}" if self.about else self.name
 
-    def inside(self, *keys: Any) -> Place:
-        """The place of a value under this one."""
-        about = _joined(([self.about] if self.about else []), keys)
+    def inside(self, *keys: Any, named: str = "") -> Place:
+        """The place of a value under this one; `named` is what to call it, instead of its keys."""
+        about = _joined(([self.about] if self.about else []), (named,) if named else keys)
         return Place(self.name, about, self.file, (*self.keys, *keys))
 
     def line(self, keys: Keys) -> Place:
@@ -125,7 +125,7 @@ def read(path: Path, what: str = "") -> YamlFile:
 
 
 def typed(kind: type[T], data: Any, where: Place | str, also: Sequence[str] = ()) -> T:
-    """`data` as the annotation `kind` (a dataclass, or any other) wants it. Raises UsageError.
+    """`data` as the annotation `kind` (a dataclass, or any other) wants it. Raises WrongKey.
 
     Nothing is converted but what YAML itself blurs: a number in quotes counts as a float, as YAML 1.1 reads 5e-6, which
     has no dot, as text; one value stands for a tuple of one. Enumerations and foreign classes pass unchecked: their
@@ -140,7 +140,7 @@ def typed(kind: type[T], data: Any, where: Place | str, also: Sequence[str] = ()
         problem = _first([_problem(dict(one), data, also) for one in error.errors(include_url=False)])
     place = where if isinstance(where, Place) else Place(where)
     place = place.line(problem.keys if problem.missing else problem.value)
-    raise UsageError(f"{_joined([str(place)], problem.keys)}: {problem.text}")
+    raise WrongKey(f"{_joined([str(place)], problem.keys)}: {problem.text}")
 
 
 # Lines

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from olmes_suite import yaml_files
 from olmes_suite.comparison import gate_rules
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import UsageError, WrongKey
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.yaml_files import INNER, Place, YamlFile
 
@@ -129,10 +129,12 @@ class Recipe:
     """The stage."""
     own: Any = field(default=None, metadata={INNER: True})
     """The stage's own keys, a dataclass; in the file they stand under the stage's name."""
+    place: Place = field(default=Place("recipe"), metadata={INNER: True}, compare=False, repr=False)
+    """What begins a complaint about the recipe."""
 
     def as_data(self) -> dict[str, Any]:
         """The recipe as it would stand in a file: keys that are set, defaults filled in."""
-        data = _plain(asdict(self))
+        data = {one.name: _plain(getattr(self, one.name)) for one in fields(self) if one.name != "place"}
         data[data.pop("kind")] = data.pop("own")
         return {key: value for key, value in data.items() if value is not None}
 
@@ -159,7 +161,7 @@ def parse(data: Mapping[str, Any], where: Place, kind: str, own: type, known: Se
         if other in rest:
             raise UsageError(f"{where.line((other,))}: the key {other!r} belongs to the stage {other}, this is {kind}")
     settings: Any = yaml_files.typed(own, data.get(kind) or {}, where.inside(kind))
-    recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings)
+    recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings, place=where)
     _check(recipe, where)
     return recipe
 
@@ -280,20 +282,20 @@ def unseen_in(wanted: Evaluation) -> list[str]:
         return sorted({name for name in names if suites.asks_unseen(name)})
 
 
-def check_trainer(arguments: Mapping[str, Any], config: type, where: str) -> dict[str, Any]:
-    """The trainer's arguments, typed as its configuration class wants them. Raises UsageError for unknown ones."""
-    from dataclasses import fields as fields_of
+def check_trainer(arguments: Mapping[str, Any], config: type[Any], where: Place) -> dict[str, Any]:
+    """The trainer's arguments, typed as its configuration class wants them. Raises WrongKey, also for unknown ones."""
     from typing import get_type_hints
 
-    known = {f.name for f in fields_of(config) if f.init}
+    known = {f.name for f in fields(config) if f.init}
     hints = get_type_hints(config)
     checked = {}
     for name, value in arguments.items():
         if name in RESERVED:
-            raise UsageError(f"{where}: trainer.{name} is not taken; use {RESERVED[name]}")
+            raise WrongKey(f"{where.line(('trainer', name))}: trainer.{name} is not taken; use {RESERVED[name]}")
         if name not in known:
-            raise UsageError(f"{where}: trainer: unknown key {name!r}{index.nearest(str(name), sorted(known))}")
-        checked[name] = yaml_files.typed(hints[name], value, f"{where}: trainer.{name}")
+            place = where.line(("trainer", name))
+            raise WrongKey(f"{place}: trainer: unknown key {name!r}{index.nearest(str(name), sorted(known))}")
+        checked[name] = yaml_files.typed(hints[name], value, where.inside("trainer", name, named=f"trainer.{name}"))
     return checked
 
 

@@ -129,7 +129,7 @@ def _gate(wanted: recipe.Recipe, output: Path, evaluator: Evaluator | None) -> N
 def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recipe, dict[str, Any]]:
     """The recipe with its trainer's arguments typed, and all arguments of the trainer. Raises UsageError."""
     config = stage.config(wanted)
-    given = recipe.check_trainer(wanted.trainer, config, "recipe")
+    given = recipe.check_trainer(wanted.trainer, config, wanted.place)
     if wanted.eval and not stage.generates:
         raise UsageError(f"eval: the checkpoints of {stage.name} generate nothing to evaluate; remove the key")
     if stage.generates:

@@ -16,6 +16,7 @@ from train_fixture import chat, need_trl, refused, write_rows
 
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.tasks import catalog, index
+from olmes_suite.yaml_files import Place
 from train_plugins.checkpoints import resume
 from train_plugins.config import recipe
 from train_plugins.data.messages import conversation, preference
@@ -24,9 +25,16 @@ from train_plugins.stages import plan, registry
 MINIMAL: dict[str, Any] = {"model": "tiny", "output": "out", "data": [{"path": "a.jsonl"}]}
 
 
+PLACE = Place("r")
+
+
 def load(folder: Path, kind: str = "sft", changes: tuple[str, ...] = (), **keys: Any) -> recipe.Recipe:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump({**MINIMAL, **keys}))
+    return load_file(file, kind, changes)
+
+
+def load_file(file: Path, kind: str = "sft", changes: tuple[str, ...] = ()) -> recipe.Recipe:
     return recipe.load(file, kind, registry.find(kind).own, registry.names(), changes)
 
 
@@ -123,7 +131,7 @@ def test_the_learning_rate_of_405b_falls_as_the_commands(tmp_path: Path) -> None
     from transformers import get_scheduler
 
     found = recipe.load(Path("tulu3_rlvr_405b"), "rlvr", registry.find("rlvr").own, registry.names())
-    given = recipe.check_trainer(found.trainer, registry.find("rlvr").config(found), "recipe")
+    given = recipe.check_trainer(found.trainer, registry.find("rlvr").config(found), found.place)
     assert 400_000 // 1856 * 4 == 860
     rates = []
     for kind, steps, more in (
@@ -227,16 +235,33 @@ def test_a_gate_would_show_the_unseen_suite_to_the_parent(tmp_path: Path) -> Non
 def test_trainer_arguments_are_the_trainers_own(tmp_path: Path) -> None:
     need_trl()
     config = registry.find("sft").config()
-    checked = recipe.check_trainer({"learning_rate": "5e-6", "max_length": None, "bf16": True}, config, "r")
+    checked = recipe.check_trainer({"learning_rate": "5e-6", "max_length": None, "bf16": True}, config, PLACE)
     assert checked == {"learning_rate": 5e-6, "max_length": None, "bf16": True}
     for arguments, said in (
         ({"learning_rat": 1}, "unknown key 'learning_rat', did you mean 'learning_rate'"),
-        ({"learning_rate": "fast"}, "trainer.learning_rate: expected a number"),
+        ({"learning_rate": "fast"}, "r: trainer.learning_rate: expected a number"),
         ({"num_train_epochs": True}, "expected a number"),
         ({"output_dir": "x"}, "trainer.output_dir is not taken; use output"),
         ({"loss_type": "nll"}, "use sft.loss"),
     ):
-        refused(lambda a=arguments: recipe.check_trainer(a, config, "r"), said, UsageError)
+        refused(lambda a=arguments: recipe.check_trainer(a, config, PLACE), said, UsageError)
+
+
+def test_the_line_of_a_trainer_argument_is_named(tmp_path: Path) -> None:
+    need_trl()
+    for trainer, said in (
+        (
+            {"max_length": 1, "learning_rat": 1},
+            "recipe.yaml, line 7: trainer: unknown key 'learning_rat', did you mean",
+        ),
+        ({"learning_rate": "fast"}, "recipe.yaml, line 6: trainer.learning_rate: expected a number, not 'fast'"),
+        ({"fsdp_config": {}, "seed": 1}, "recipe.yaml, line 7: trainer.seed is not taken; use seed"),
+    ):
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**MINIMAL, "trainer": trainer}, sort_keys=False))
+        found = load_file(tmp_path / "recipe.yaml")
+        refused(
+            lambda f=found: recipe.check_trainer(f.trainer, registry.find("sft").config(), f.place), said, UsageError
+        )
 
 
 def test_rows_are_brought_to_one_form() -> None:
