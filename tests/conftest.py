@@ -49,6 +49,30 @@ def protocol_dir() -> Path:
     return folder
 
 
+def _need_language_data(*names: str) -> None:
+    from olmes_suite.errors import MissingData
+    from olmes_suite.scoring import language_resources
+
+    try:
+        language_resources.require(names)
+    except MissingData as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def punkt_tab() -> None:
+    """NLTK's sentence splitter, which IFEval's checkers need."""
+    _need_language_data("punkt_tab")
+
+
+@pytest.fixture(scope="session")
+def nltk_data() -> None:
+    """All of NLTK's data that checkers read."""
+    from olmes_suite.scoring import language_resources
+
+    _need_language_data(*language_resources.NLTK_DATA)
+
+
 @pytest.fixture
 def cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -63,12 +63,6 @@ def skip_without(names: Iterable[str]) -> None:
 
 
 @pytest.fixture
-def nltk_data() -> None:
-    """All of NLTK's data that checkers read."""
-    skip_without(language_resources.NLTK_DATA)
-
-
-@pytest.fixture
 def marked_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of a spaCy model: places are written with | between them."""
     monkeypatch.setattr(count, "places", lambda text: [place.strip() for place in text.split("|")])
