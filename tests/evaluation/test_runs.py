@@ -36,11 +36,6 @@ main()
 """
 
 
-@pytest.fixture
-def mirror(tmp_path: Path) -> Path:
-    return write_gsm8k(tmp_path / "mirror")
-
-
 def start(tmp: Path, *args: str | Path, most: int = 30, delay: float = 0.02) -> subprocess.Popen[str]:
     """A run of the mock model that gives `most` answers and then waits to be killed: it can never end first."""
     return subprocess.Popen(
@@ -92,13 +87,13 @@ def kills_change_nothing(tmp: Path, mirror: Path, kills: int, seed: int) -> None
 
 
 @pytest.mark.long
-def test_five_kills(tmp_path: Path, mirror: Path) -> None:
-    kills_change_nothing(tmp_path, mirror, 5, seed=1)
+def test_five_kills(tmp_path: Path, gsm8k_mirror: Path) -> None:
+    kills_change_nothing(tmp_path, gsm8k_mirror, 5, seed=1)
 
 
 @pytest.mark.long
-def test_ten_kills(tmp_path: Path, mirror: Path) -> None:
-    kills_change_nothing(tmp_path, mirror, 10, seed=2)
+def test_ten_kills(tmp_path: Path, gsm8k_mirror: Path) -> None:
+    kills_change_nothing(tmp_path, gsm8k_mirror, 10, seed=2)
 
 
 @pytest.mark.slow
@@ -108,7 +103,7 @@ def test_fifty_kills(tmp_path: Path) -> None:
         kills_change_nothing(folder, write_gsm8k(folder / "mirror"), 10, seed=100 + round_)
 
 
-def test_a_torn_last_line_is_asked_again(tmp_path: Path, mirror: Path) -> None:
+def test_a_torn_last_line_is_asked_again(tmp_path: Path, gsm8k_mirror: Path) -> None:
     command = [
         "eval",
         "--backend",
@@ -116,7 +111,7 @@ def test_a_torn_last_line_is_asked_again(tmp_path: Path, mirror: Path) -> None:
         "--task",
         "gsm8k",
         "--data-dir",
-        mirror,
+        gsm8k_mirror,
         "--runs",
         tmp_path / "runs",
         "--json",
@@ -134,7 +129,7 @@ def test_a_torn_last_line_is_asked_again(tmp_path: Path, mirror: Path) -> None:
     assert kept.count(b"\n") == 40 and b"torn" not in kept and whole >= 10
 
 
-def test_what_is_on_disk_is_not_asked_again(tmp_path: Path, mirror: Path) -> None:
+def test_what_is_on_disk_is_not_asked_again(tmp_path: Path, gsm8k_mirror: Path) -> None:
     command = [
         "eval",
         "--backend",
@@ -142,7 +137,7 @@ def test_what_is_on_disk_is_not_asked_again(tmp_path: Path, mirror: Path) -> Non
         "--task",
         "gsm8k",
         "--data-dir",
-        mirror,
+        gsm8k_mirror,
         "--runs",
         tmp_path / "runs",
         "--json",
@@ -160,7 +155,7 @@ def test_what_is_on_disk_is_not_asked_again(tmp_path: Path, mirror: Path) -> Non
     assert after.count('"completion_tokens": 1000') == before >= 20
 
 
-def test_a_finished_run_is_not_repeated_without_again(tmp_path: Path, mirror: Path) -> None:
+def test_a_finished_run_is_not_repeated_without_again(tmp_path: Path, gsm8k_mirror: Path) -> None:
     command = [
         "eval",
         "--backend",
@@ -168,7 +163,7 @@ def test_a_finished_run_is_not_repeated_without_again(tmp_path: Path, mirror: Pa
         "--task",
         "gsm8k",
         "--data-dir",
-        mirror,
+        gsm8k_mirror,
         "--runs",
         tmp_path / "runs",
         "--json",
@@ -180,7 +175,7 @@ def test_a_finished_run_is_not_repeated_without_again(tmp_path: Path, mirror: Pa
     assert third["tasks"] == first["tasks"]
 
 
-def test_results_hold_no_time_or_path(tmp_path: Path, mirror: Path) -> None:
+def test_results_hold_no_time_or_path(tmp_path: Path, gsm8k_mirror: Path) -> None:
     outputs = []
     for name in ("a", "b"):
         done = as_json(
@@ -191,7 +186,7 @@ def test_results_hold_no_time_or_path(tmp_path: Path, mirror: Path) -> None:
                 "--task",
                 "gsm8k",
                 "--data-dir",
-                mirror,
+                gsm8k_mirror,
                 "--runs",
                 tmp_path / name,
                 "--json",
@@ -203,7 +198,7 @@ def test_results_hold_no_time_or_path(tmp_path: Path, mirror: Path) -> None:
     assert str(tmp_path).encode() not in outputs[0]
 
 
-def test_limit_is_nested_and_marked(tmp_path: Path, mirror: Path) -> None:
+def test_limit_is_nested_and_marked(tmp_path: Path, gsm8k_mirror: Path) -> None:
     chosen = {}
     for limit in (5, 12):
         done = as_json(
@@ -216,7 +211,7 @@ def test_limit_is_nested_and_marked(tmp_path: Path, mirror: Path) -> None:
                 "--limit",
                 str(limit),
                 "--data-dir",
-                mirror,
+                gsm8k_mirror,
                 "--runs",
                 tmp_path / "runs",
                 "--json",
@@ -230,8 +225,8 @@ def test_limit_is_nested_and_marked(tmp_path: Path, mirror: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_run_that_another_process_writes_is_refused(tmp_path: Path, mirror: Path) -> None:
-    command = ["eval", "--backend", "mock", "--task", "gsm8k", "--data-dir", mirror, "--runs", tmp_path / "runs"]
+def test_a_run_that_another_process_writes_is_refused(tmp_path: Path, gsm8k_mirror: Path) -> None:
+    command = ["eval", "--backend", "mock", "--task", "gsm8k", "--data-dir", gsm8k_mirror, "--runs", tmp_path / "runs"]
     process = start(tmp_path, *command, most=1)
     wait_for_lines(tmp_path / "runs", 1, process)
     message = one_line_error(olmes(*command, tmp=tmp_path))
@@ -241,8 +236,8 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path: Path, mirror: Pa
     assert olmes(*command, tmp=tmp_path).returncode == 0
 
 
-def test_interrupt_says_how_to_go_on(tmp_path: Path, mirror: Path) -> None:
-    command = ["eval", "--backend", "mock", "--task", "gsm8k", "--data-dir", mirror, "--runs", tmp_path / "runs"]
+def test_interrupt_says_how_to_go_on(tmp_path: Path, gsm8k_mirror: Path) -> None:
+    command = ["eval", "--backend", "mock", "--task", "gsm8k", "--data-dir", gsm8k_mirror, "--runs", tmp_path / "runs"]
     process = start(tmp_path, *command)
     wait_for_lines(tmp_path / "runs", 5, process)
     process.send_signal(signal.SIGINT)
@@ -253,7 +248,7 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path, mirror: Path) -> None:
     assert olmes(*command, tmp=tmp_path).returncode == 0
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, mirror: Path) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, gsm8k_mirror: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -264,7 +259,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, mirror: Path)
         "--task",
         "gsm8k",
         "--data-dir",
-        str(mirror),
+        str(gsm8k_mirror),
         "--runs",
         str(tmp_path / "runs"),
     ]
@@ -284,7 +279,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, mirror: Path)
     assert subprocess.run(command, env=environment(tmp_path), capture_output=True, timeout=120).returncode == 0
 
 
-def test_missing_data_is_named_and_the_rest_runs(tmp_path: Path, mirror: Path) -> None:
+def test_missing_data_is_named_and_the_rest_runs(tmp_path: Path, gsm8k_mirror: Path) -> None:
     done = olmes(
         "eval",
         "--backend",
@@ -294,7 +289,7 @@ def test_missing_data_is_named_and_the_rest_runs(tmp_path: Path, mirror: Path) -
         "--task",
         "popqa",
         "--data-dir",
-        mirror,
+        gsm8k_mirror,
         "--runs",
         tmp_path / "runs",
         "--json",
@@ -312,7 +307,7 @@ def test_missing_data_is_named_and_the_rest_runs(tmp_path: Path, mirror: Path) -
         assert part in outcome["tasks"]["tulu3_popqa"]["error"]
 
 
-def test_a_suite_average_is_never_the_mean_of_what_is_left(tmp_path: Path, mirror: Path) -> None:
+def test_a_suite_average_is_never_the_mean_of_what_is_left(tmp_path: Path, gsm8k_mirror: Path) -> None:
     suite = tmp_path / "mine.yaml"
     suite.write_text("suite: mine\ntasks: [gsm8k, {task: popqa, skill: knowledge}]\n")
     done = olmes(
@@ -322,7 +317,7 @@ def test_a_suite_average_is_never_the_mean_of_what_is_left(tmp_path: Path, mirro
         "--suite",
         suite,
         "--data-dir",
-        mirror,
+        gsm8k_mirror,
         "--runs",
         tmp_path / "runs",
         "--json",
@@ -347,7 +342,7 @@ def test_unseen_looks_are_in_the_ledger(tmp_path: Path) -> None:
     assert set(line) == {"time", "lineage", "run", "tasks", "n", "command"} and line["n"] == 4
 
 
-def test_contaminated_documents_are_marked_and_left_out_of_the_clean_score(tmp_path: Path, mirror: Path) -> None:
+def test_contaminated_documents_are_marked_and_left_out_of_the_clean_score(tmp_path: Path, gsm8k_mirror: Path) -> None:
     lineage = tmp_path / "olmes_lineage.json"
     lineage.write_text(json.dumps({"parent": "base", "flags": {"tulu3_gsm8k": [0, 1, 2]}}))
     done = as_json(
@@ -360,7 +355,7 @@ def test_contaminated_documents_are_marked_and_left_out_of_the_clean_score(tmp_p
             "--lineage",
             lineage,
             "--data-dir",
-            mirror,
+            gsm8k_mirror,
             "--runs",
             tmp_path / "runs",
             "--json",
@@ -415,7 +410,7 @@ class Quiet:
 
 
 def test_a_failed_request_is_an_error_and_is_taken_up_again(
-    tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, gsm8k_mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from olmes_suite.errors import RequestFailed
     from olmes_suite.evaluation.evaluate import evaluate
@@ -437,7 +432,7 @@ def test_a_failed_request_is_an_error_and_is_taken_up_again(
                 asked.append(requests[answer[0]].doc_id)
                 yield answer
 
-    options = Options("", "mock", task_names=("gsm8k",), source=DataSource((mirror,)), runs=tmp_path / "runs")
+    options = Options("", "mock", task_names=("gsm8k",), source=DataSource((gsm8k_mirror,)), runs=tmp_path / "runs")
     failed = evaluate(options, lambda *_: Weak(), Quiet())
     entry = failed.results["tasks"]["tulu3_gsm8k"]
     assert failed.failed == ["tulu3_gsm8k"] and entry["metrics"] == {} and entry["error"] == "the server is gone"

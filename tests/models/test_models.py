@@ -22,7 +22,6 @@ from models_fixture import (
     answers,
     choice,
     generation,
-    make_tiny_model,
     make_tiny_tokenizer,
     one_line,
 )
@@ -37,25 +36,6 @@ from olmes_suite.models.without_model.floor import ANSWERS, FloorBackend
 from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.models.without_model.oracle import OracleBackend
 from olmes_suite.records import Request
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a chat template."""
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def copy(tiny: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny model that a test may break."""
-    return Path(shutil.copytree(tiny, tmp_path / "model"))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hash cache of the test's own."""
-    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def _truncate(file: Path) -> None:
@@ -116,21 +96,21 @@ class TestBrokenCheckpoints:
     """Every broken checkpoint is one line that names what is wrong."""
 
     @pytest.mark.parametrize("name", BROKEN)
-    def test_one_line(self, copy: Path, name: str) -> None:
+    def test_one_line(self, checkpoint_copy: Path, name: str) -> None:
         damage, match = BROKEN[name]
-        damage(copy)
-        one_line(lambda: make_backend("hf", str(copy), device="cpu"), match, ModelError)
+        damage(checkpoint_copy)
+        one_line(lambda: make_backend("hf", str(checkpoint_copy), device="cpu"), match, ModelError)
 
     @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nothing", "a/b/c"])
     def test_missing_folders(self, model: str) -> None:
         one_line(lambda: make_backend("hf", model), "folder", ModelError)
 
-    def test_a_file_is_no_folder(self, copy: Path) -> None:
-        one_line(lambda: check_folder(copy / "config.json"), "is a file", ModelError)
+    def test_a_file_is_no_folder(self, checkpoint_copy: Path) -> None:
+        one_line(lambda: check_folder(checkpoint_copy / "config.json"), "is a file", ModelError)
 
-    def test_an_adapter_is_named(self, copy: Path) -> None:
-        (copy / "config.json").rename(copy / "adapter_config.json")
-        one_line(lambda: check_folder(copy), "adapter", ModelError)
+    def test_an_adapter_is_named(self, checkpoint_copy: Path) -> None:
+        (checkpoint_copy / "config.json").rename(checkpoint_copy / "adapter_config.json")
+        one_line(lambda: check_folder(checkpoint_copy), "adapter", ModelError)
 
     def test_unknown_hub_ids(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from huggingface_hub import HfApi
@@ -153,7 +133,7 @@ class TestBrokenCheckpoints:
         ("free", "words"), [(2, "another process is on it"), (23, "a larger device"), (None, "a larger device")]
     )
     def test_a_full_gpu_says_who_may_be_there(
-        self, tiny: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, words: str
+        self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, words: str
     ) -> None:
         import torch
         from transformers import LlamaForCausalLM
@@ -172,17 +152,25 @@ class TestBrokenCheckpoints:
         monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
         cuda = torch.device("cuda", 0)
         one_line(
-            lambda: load_model(str(tiny), None, torch.float32, cuda), f"does not fit on cuda:0.*{words}", ModelError
+            lambda: load_model(str(tiny_checkpoint), None, torch.float32, cuda),
+            f"does not fit on cuda:0.*{words}",
+            ModelError,
         )
 
-    def test_wrong_device_and_dtype(self, tiny: Path) -> None:
-        one_line(lambda: make_backend("hf", str(tiny), device="gpu9"), "--device gpu9", UsageError)
-        one_line(lambda: make_backend("hf", str(tiny), device="cuda:99"), "--device cuda:99", UsageError)
-        one_line(lambda: make_backend("hf", str(tiny), device="cpu", dtype="int3"), "--dtype int3", UsageError)
+    def test_wrong_device_and_dtype(self, tiny_checkpoint: Path) -> None:
+        one_line(lambda: make_backend("hf", str(tiny_checkpoint), device="gpu9"), "--device gpu9", UsageError)
+        one_line(lambda: make_backend("hf", str(tiny_checkpoint), device="cuda:99"), "--device cuda:99", UsageError)
+        one_line(
+            lambda: make_backend("hf", str(tiny_checkpoint), device="cpu", dtype="int3"), "--dtype int3", UsageError
+        )
 
     @pytest.mark.parametrize("device", ["meta", "hpu", "vulkan", "xla"])
-    def test_devices_that_torch_knows_and_this_machine_has_not(self, tiny: Path, device: str) -> None:
-        one_line(lambda: make_backend("hf", str(tiny), device=device), f"--device {device}: torch cannot", UsageError)
+    def test_devices_that_torch_knows_and_this_machine_has_not(self, tiny_checkpoint: Path, device: str) -> None:
+        one_line(
+            lambda: make_backend("hf", str(tiny_checkpoint), device=device),
+            f"--device {device}: torch cannot",
+            UsageError,
+        )
 
     @pytest.mark.parametrize(("name", "own"), [("GPT2", {}), ("OPT", {}), ("GPTJ", {"rotary_dim": 8})])
     def test_a_context_beyond_the_positions(self, tmp_path: Path, name: str, own: dict[str, Any]) -> None:
@@ -205,8 +193,12 @@ class TestBrokenCheckpoints:
 class TestFingerprint:
     """Stable for equal contents, different for any change."""
 
-    def test_stable_and_independent_of_the_place(self, tiny: Path, copy: Path) -> None:
-        assert fingerprint_of(tiny).digest == fingerprint_of(tiny).digest == fingerprint_of(copy).digest
+    def test_stable_and_independent_of_the_place(self, tiny_checkpoint: Path, checkpoint_copy: Path) -> None:
+        assert (
+            fingerprint_of(tiny_checkpoint).digest
+            == fingerprint_of(tiny_checkpoint).digest
+            == fingerprint_of(checkpoint_copy).digest
+        )
 
     @pytest.mark.parametrize(
         "change",
@@ -218,25 +210,31 @@ class TestFingerprint:
         ],
         ids=["weight", "template", "config", "tokenizer"],
     )
-    def test_any_change_shows(self, copy: Path, change: Callable[[Path], Any]) -> None:
-        before = fingerprint_of(copy).digest
-        change(copy)
-        assert fingerprint_of(copy).digest != before
+    def test_any_change_shows(self, checkpoint_copy: Path, change: Callable[[Path], Any]) -> None:
+        before = fingerprint_of(checkpoint_copy).digest
+        change(checkpoint_copy)
+        assert fingerprint_of(checkpoint_copy).digest != before
 
-    def test_files_that_decide_nothing_are_left_out(self, copy: Path) -> None:
-        before = fingerprint_of(copy).digest
+    def test_files_that_decide_nothing_are_left_out(self, checkpoint_copy: Path) -> None:
+        before = fingerprint_of(checkpoint_copy).digest
         for name in ("optimizer.pt", "training_args.bin", "README.md", "olmes_lineage.json"):
-            (copy / name).write_text("x")
-        assert fingerprint_of(copy).digest == before
+            (checkpoint_copy / name).write_text("x")
+        assert fingerprint_of(checkpoint_copy).digest == before
 
-    def test_settings_and_template_count(self, tiny: Path) -> None:
-        plain = fingerprint_of(tiny).digest
+    def test_settings_and_template_count(self, tiny_checkpoint: Path) -> None:
+        plain = fingerprint_of(tiny_checkpoint).digest
         assert (
-            len({plain, fingerprint_of(tiny, chat_template="x").digest, fingerprint_of(tiny, settings={"a": 1}).digest})
+            len(
+                {
+                    plain,
+                    fingerprint_of(tiny_checkpoint, chat_template="x").digest,
+                    fingerprint_of(tiny_checkpoint, settings={"a": 1}).digest,
+                }
+            )
             == 3
         )
 
-    def test_settled_files_are_hashed_once(self, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_settled_files_are_hashed_once(self, checkpoint_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hashed: list[str] = []
         real = fingerprints._hash_file
 
@@ -246,29 +244,29 @@ class TestFingerprint:
 
         monkeypatch.setattr(fingerprints, "_hash_file", counted)
         old = time.time() - 60
-        for file in copy.iterdir():
+        for file in checkpoint_copy.iterdir():
             os.utime(file, (old, old))
-        first = fingerprint_of(copy).digest
+        first = fingerprint_of(checkpoint_copy).digest
         count = len(hashed)
-        assert fingerprint_of(copy).digest == first
+        assert fingerprint_of(checkpoint_copy).digest == first
         assert len(hashed) == count > 3
-        _flip_last_byte(copy / "model.safetensors")
-        assert fingerprint_of(copy).digest != first
+        _flip_last_byte(checkpoint_copy / "model.safetensors")
+        assert fingerprint_of(checkpoint_copy).digest != first
         assert hashed[count:] == ["model.safetensors"]
 
     @pytest.mark.parametrize("kind", ["file", "garbage", "unwritable"])
-    def test_a_cache_that_cannot_be_used_does_no_harm(self, tiny: Path, cache: Path, kind: str) -> None:
-        expected = fingerprint_of(tiny).digest
-        shutil.rmtree(cache, ignore_errors=True)
+    def test_a_cache_that_cannot_be_used_does_no_harm(self, tiny_checkpoint: Path, hash_cache: Path, kind: str) -> None:
+        expected = fingerprint_of(tiny_checkpoint).digest
+        shutil.rmtree(hash_cache, ignore_errors=True)
         if kind == "file":
-            cache.write_text("in the way")
+            hash_cache.write_text("in the way")
         else:
-            cache.mkdir()
-            (cache / "hashes.sqlite").write_text("not a database " * 100)
-            cache.chmod(0o555 if kind == "unwritable" else 0o755)
-        assert fingerprint_of(tiny).digest == expected
-        if cache.is_dir():
-            cache.chmod(0o755)
+            hash_cache.mkdir()
+            (hash_cache / "hashes.sqlite").write_text("not a database " * 100)
+            hash_cache.chmod(0o555 if kind == "unwritable" else 0o755)
+        assert fingerprint_of(tiny_checkpoint).digest == expected
+        if hash_cache.is_dir():
+            hash_cache.chmod(0o755)
 
     def test_a_hub_checkpoint_is_its_commit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import huggingface_hub
@@ -382,17 +380,17 @@ class Foreign(MockBackend):
 class TestFactory:
     """Names and options."""
 
-    def test_built_in_names(self, tiny: Path) -> None:
+    def test_built_in_names(self, tiny_checkpoint: Path) -> None:
         assert isinstance(make_backend("mock", None, batch_size=4, seed=1), MockBackend)
         assert isinstance(make_backend("floor", None, answer="echo"), FloorBackend)
         assert isinstance(make_backend("oracle", None, answers=lambda request: "x"), OracleBackend)
-        assert type(make_backend("auto", str(tiny), device="cpu", dtype=None)).__name__ == "HFBackend"
+        assert type(make_backend("auto", str(tiny_checkpoint), device="cpu", dtype=None)).__name__ == "HFBackend"
 
-    def test_wrong_names_and_options(self, tiny: Path) -> None:
+    def test_wrong_names_and_options(self, tiny_checkpoint: Path) -> None:
         one_line(lambda: make_backend("moc", None), "did you mean mock", UsageError)
         one_line(lambda: make_backend("zzz", "x"), "there are auto, hf", UsageError)
         one_line(lambda: make_backend("hf", None), "needs --model", UsageError)
-        one_line(lambda: make_backend("hf", str(tiny), base_url="x"), "no option --base-url", UsageError)
+        one_line(lambda: make_backend("hf", str(tiny_checkpoint), base_url="x"), "no option --base-url", UsageError)
         one_line(lambda: make_backend("oracle", None), "needs --answers", UsageError)
 
     @pytest.fixture

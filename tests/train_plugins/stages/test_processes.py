@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from helpers import olmes, one_line_error
-from models_fixture import make_tiny_model
 from processes import FSDP, work
 from train_fixture import need_trl, pair_rows, refused, sft_rows, write_rows
 
@@ -21,24 +21,25 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sft_and_pairs_folder(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The tiny checkpoint with conversations and preference pairs to train it on."""
     made = tmp_path_factory.mktemp("processes")
-    make_tiny_model(made / "tiny")
+    shutil.copytree(tiny_checkpoint, made / "tiny")
     write_rows(made / "sft.jsonl", sft_rows(12))
     write_rows(made / "pairs.jsonl", pair_rows(12))
     return made
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path) -> dict[str, Any]:
-    return work("train_worker.py", folder, 1)
+def alone(sft_and_pairs_folder: Path) -> dict[str, Any]:
+    return work("train_worker.py", sft_and_pairs_folder, 1)
 
 
 @pytest.mark.parametrize(("words", "kind", "extra"), [((), "MULTI_CPU", {}), (("fsdp",), "FSDP", FSDP)])
 def test_two_processes_are_one(
-    folder: Path, alone: dict[str, Any], words: tuple[str, ...], kind: str, extra: dict[str, str]
+    sft_and_pairs_folder: Path, alone: dict[str, Any], words: tuple[str, ...], kind: str, extra: dict[str, str]
 ) -> None:
-    found = work("train_worker.py", folder, 2, *words, **extra)
+    found = work("train_worker.py", sft_and_pairs_folder, 2, *words, **extra)
     for stage, one in alone.items():
         both = found[stage]
         assert both["type"] == kind
@@ -61,12 +62,12 @@ def sft_recipe(folder: Path, name: str, **trainer: Any) -> Path:
     return file
 
 
-def test_the_launcher_trains_in_two_processes_and_tells_errors_in_one_line(folder: Path) -> None:
+def test_the_launcher_trains_in_two_processes_and_tells_errors_in_one_line(sft_and_pairs_folder: Path) -> None:
     two = ("--launcher", "accelerate", "--num-processes", "2")
-    done = olmes("train", "sft", sft_recipe(folder, "both"), *two, tmp=folder)
-    assert done.returncode == 0 and done.stdout.strip() == str(folder / "both"), done.stderr
-    assert lineage.read(folder / "both")["hardware"]["training_processes"] == 2
-    again = olmes("train", "sft", sft_recipe(folder, "both"), *two, tmp=folder)
+    done = olmes("train", "sft", sft_recipe(sft_and_pairs_folder, "both"), *two, tmp=sft_and_pairs_folder)
+    assert done.returncode == 0 and done.stdout.strip() == str(sft_and_pairs_folder / "both"), done.stderr
+    assert lineage.read(sft_and_pairs_folder / "both")["hardware"]["training_processes"] == 2
+    again = olmes("train", "sft", sft_recipe(sft_and_pairs_folder, "both"), *two, tmp=sft_and_pairs_folder)
     assert "is not empty" in one_line_error(again)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from processes import FSDP, work
-from rlvr_fixture import make_models
 from safetensors.torch import load_file
 from train_fixture import need_trl
 
@@ -19,13 +18,6 @@ pytestmark = pytest.mark.long
 
 LOGGED = ("loss", "grad_norm", "loss/value", "rlvr/verified", "rlvr/kl", "rlvr/length", "rlvr/eos_rate",
           "rlvr/no_signal", "rlvr/verified/gsm8k", "rlvr/verified/string")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("processes")
-    make_models(made)
-    return made
 
 
 @cache
@@ -41,9 +33,12 @@ def result(folder: Path, processes: int, *words: str) -> dict[str, Any]:
      (("grpo",), "MULTI_CPU"), (("rloo",), "MULTI_CPU"), (("ppo", "lora"), "MULTI_CPU"),
      (("ppo", "lora", "fsdp"), "FSDP"), (("grpo", "lora"), "MULTI_CPU")],
 )  # fmt: skip
-def test_two_processes_are_one(folder: Path, words: tuple[str, ...], kind: str) -> None:
+def test_two_processes_are_one(rlvr_checkpoints: Path, words: tuple[str, ...], kind: str) -> None:
     adapter = "lora" in words
-    one, two = result(folder, 1, words[0], *(["lora"] if adapter else [])), result(folder, 2, *words)
+    one, two = (
+        result(rlvr_checkpoints, 1, words[0], *(["lora"] if adapter else [])),
+        result(rlvr_checkpoints, 2, *words),
+    )
     assert two["type"] == kind
     assert len(one["history"]) == 4
     for mine, other in zip(two["history"], one["history"], strict=True):
