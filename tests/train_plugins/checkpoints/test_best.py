@@ -137,8 +137,8 @@ def test_the_best_of_a_real_stage(
     asked = {"tasks": ["tulu3_truthfulqa"], "limit": 3, "every": 1, "data_dir": [str(train_folder / "data")],
              "runs": str(train_folder / "runs")}  # fmt: skip
     trainer = {"learning_rate": 2e-2, "lr_scheduler_type": "constant", "save_steps": 1, "save_total_limit": 1}
-    made = make_recipe("sft", train_folder, write_rows(train_folder / "rows.jsonl", sft_rows(16)), eval=asked, trainer=trainer,
-                       **adapter)  # fmt: skip
+    data = write_rows(train_folder / "rows.jsonl", sft_rows(16))
+    made = make_recipe("sft", train_folder, data, eval=asked, trainer=trainer, **adapter)
     with pytest.raises(KeyboardInterrupt):
         run(registry.find("sft"), made, False, [StopAfter(3)])
     out = run(registry.find("sft"), made, True)
