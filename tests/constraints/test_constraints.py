@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import as_json, olmes
+from helpers import as_json, olmes_here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -205,7 +205,7 @@ def test_a_users_own_constraint_in_a_task_of_their_own(tmp_path: Path) -> None:
         "metadata: {version: 1.0}\n"
     )
     asked = ("--task", "loud", "--include-path", tmp_path / "mine", "--runs", tmp_path / "runs", "--json")
-    done = as_json(olmes("eval", "--backend", "floor", *asked, tmp=tmp_path, HF_HOME=str(tmp_path)))
+    done = as_json(olmes_here("eval", "--backend", "floor", *asked, tmp=tmp_path, HF_HOME=str(tmp_path)))
     assert done["tasks"]["loud"]["floor"]["scores"] == {"empty": 0.0, "word": 0.0, "echo": 1.0, "filler": 0.0}
     assert not done["tasks"]["loud"]["flags"]["checker_error"], "the constraint was found"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
+from helpers import as_json, environment, olmes, olmes_here, one_line_error, write_gsm8k
 
 SLOW_MOCK = """
 import itertools, sys, time
@@ -124,7 +124,7 @@ def test_a_torn_last_line_is_asked_again(tmp_path: Path, gsm8k_mirror: Path) -> 
     whole = file.read_bytes().count(b"\n")
     with file.open("ab") as handle:
         handle.write(b'{"key": "torn')
-    finished = as_json(olmes(*command, tmp=tmp_path))
+    finished = as_json(olmes_here(*command, tmp=tmp_path))
     kept = (Path(finished["path"]) / "responses/tulu3_gsm8k.jsonl").read_bytes()
     assert kept.count(b"\n") == 40 and b"torn" not in kept and whole >= 10
 
@@ -150,7 +150,7 @@ def test_what_is_on_disk_is_not_asked_again(tmp_path: Path, gsm8k_mirror: Path) 
     marked = file.read_text().replace('"completion_tokens": ', '"completion_tokens": 1000')
     file.write_text(marked)
     before = marked.count("\n")
-    finished = as_json(olmes(*command, tmp=tmp_path))
+    finished = as_json(olmes_here(*command, tmp=tmp_path))
     after = (Path(finished["path"]) / "responses/tulu3_gsm8k.jsonl").read_text()
     assert after.count('"completion_tokens": 1000') == before >= 20
 
@@ -168,9 +168,9 @@ def test_a_finished_run_is_not_repeated_without_again(tmp_path: Path, gsm8k_mirr
         tmp_path / "runs",
         "--json",
     ]
-    first, second = as_json(olmes(*command, tmp=tmp_path)), as_json(olmes(*command, tmp=tmp_path))
+    first, second = as_json(olmes_here(*command, tmp=tmp_path)), as_json(olmes_here(*command, tmp=tmp_path))
     assert first == second
-    third = as_json(olmes(*command, "--again", tmp=tmp_path))
+    third = as_json(olmes_here(*command, "--again", tmp=tmp_path))
     assert third["path"] == first["path"] + "-2"
     assert third["tasks"] == first["tasks"]
 
@@ -179,7 +179,7 @@ def test_results_hold_no_time_or_path(tmp_path: Path, gsm8k_mirror: Path) -> Non
     outputs = []
     for name in ("a", "b"):
         done = as_json(
-            olmes(
+            olmes_here(
                 "eval",
                 "--backend",
                 "mock",
@@ -202,7 +202,7 @@ def test_limit_is_nested_and_marked(tmp_path: Path, gsm8k_mirror: Path) -> None:
     chosen = {}
     for limit in (5, 12):
         done = as_json(
-            olmes(
+            olmes_here(
                 "eval",
                 "--backend",
                 "oracle",
@@ -245,7 +245,7 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path, gsm8k_mirror: Path) -> None
     assert process.returncode == 130, said
     assert "repeat the same command" in said and "Traceback" not in said
     assert 5 <= lines_of(tmp_path / "runs") < 40
-    assert olmes(*command, tmp=tmp_path).returncode == 0
+    assert olmes_here(*command, tmp=tmp_path).returncode == 0
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, gsm8k_mirror: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, gsm8k_mirror:
 
 
 def test_missing_data_is_named_and_the_rest_runs(tmp_path: Path, gsm8k_mirror: Path) -> None:
-    done = olmes(
+    done = olmes_here(
         "eval",
         "--backend",
         "oracle",
@@ -310,7 +310,7 @@ def test_missing_data_is_named_and_the_rest_runs(tmp_path: Path, gsm8k_mirror: P
 def test_a_suite_average_is_never_the_mean_of_what_is_left(tmp_path: Path, gsm8k_mirror: Path) -> None:
     suite = tmp_path / "mine.yaml"
     suite.write_text("suite: mine\ntasks: [gsm8k, {task: popqa, skill: knowledge}]\n")
-    done = olmes(
+    done = olmes_here(
         "eval",
         "--backend",
         "oracle",
@@ -346,7 +346,7 @@ def test_contaminated_documents_are_marked_and_left_out_of_the_clean_score(tmp_p
     lineage = tmp_path / "olmes_lineage.json"
     lineage.write_text(json.dumps({"parent": "base", "flags": {"tulu3_gsm8k": [0, 1, 2]}}))
     done = as_json(
-        olmes(
+        olmes_here(
             "eval",
             "--backend",
             "oracle",
@@ -446,7 +446,7 @@ def test_a_failed_request_is_an_error_and_is_taken_up_again(
 
 def test_groups_of_shared_sample_documents_have_no_interval(tmp_path: Path) -> None:
     done = as_json(
-        olmes(
+        olmes_here(
             "eval",
             "--backend",
             "oracle",
