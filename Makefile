@@ -12,6 +12,7 @@ VENV ?= .venv
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+DURATIONS := --durations=10 --durations-min=1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -49,10 +50,10 @@ lint: $(VENV)/.done
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm and not long"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm and not long" $(DURATIONS)
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm" $(DURATIONS)
 
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -q -m slow

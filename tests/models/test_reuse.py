@@ -29,7 +29,14 @@ TEXTS = [
 CHOICES = (" A", " B", " C", " green", " in the hall strikes nine", "\n", " in the old door")
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+QUICK = ("llama", "gemma3", "mamba")
+"""One of each kind: full attention, attention with a window, and a state, of which nothing can be shared."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in ARCHITECTURES],
+)
 def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(kind, backend, the same without reuse) in float32."""
     import torch

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers import write_gsm8k
 from models_fixture import make_tiny_model
+from rounding import gradient_limit
 from train_fixture import chat, losses, make_recipe, need_trl, pair_rows, refused, weights, write_rows
 
 from olmes_suite.errors import DataError, UsageError
@@ -22,6 +23,7 @@ from train_plugins.trainers import reference_logprobs
 
 need_trl()
 pytestmark = pytest.mark.long
+LIMIT = gradient_limit(8 * 62)  # four pairs, whose texts have at most 62 tokens
 
 
 def train(folder: Path, rows: list[dict[str, Any]], kind: str = "dpo", go_on: bool = False, **keys: Any) -> Path:
@@ -97,11 +99,11 @@ def test_losses_and_gradients_are_those_of_the_formulas(
     for separate in (False, True):
         keys = {"loss": loss, "beta": beta, "gamma": gamma, "separate_forward": separate}
         found, own, metrics = one_batch(trainer_for(train_folder, keys, policy))
-        assert found == pytest.approx(value, rel=1e-5)
-        assert max(float((own[name] - gradient[name]).abs().max()) for name in gradient) / largest < 1e-5
+        assert found == pytest.approx(value, rel=LIMIT)
+        assert max(float((own[name] - gradient[name]).abs().max()) for name in gradient) / largest < LIMIT
         assert metrics["rewards/margins"][0] == pytest.approx(margin, rel=1e-4)
     if loss != "simpo":
-        assert math.isclose(one_batch(trainer_for(train_folder, keys))[0], math.log(2), rel_tol=1e-5)
+        assert math.isclose(one_batch(trainer_for(train_folder, keys))[0], math.log(2), rel_tol=LIMIT)
 
 
 def test_our_loss_is_trls_sigmoid_norm(train_folder: Path) -> None:
@@ -112,7 +114,7 @@ def test_our_loss_is_trls_sigmoid_norm(train_folder: Path) -> None:
     ours = float(trainer._compute_loss(trainer.model, dict(batch), False).detach())
     trainer.loss_types, trainer.beta = ["sigmoid_norm"], 5.0
     theirs = float(DPOTrainer._compute_loss(trainer, trainer.model, dict(batch), False).detach())
-    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert ours == pytest.approx(theirs, rel=LIMIT)
 
 
 def test_the_reference_is_computed_once_and_kept_by_content(
@@ -224,7 +226,7 @@ def test_a_reward_model_scores_at_the_last_token(train_folder: Path) -> None:
         ids = {side: torch.tensor([encoding.token_ids(tokenizer, row[side])]) for side in ("chosen", "rejected")}
         scores = {side: float(model(one).logits.detach()) for side, one in ids.items()}
         hidden = model.model(ids["chosen"]).last_hidden_state[0, -1]
-        assert float(model.score(hidden).detach()) == pytest.approx(scores["chosen"], rel=1e-5)
+        assert float(model.score(hidden).detach()) == pytest.approx(scores["chosen"], rel=LIMIT)
         right += scores["chosen"] > scores["rejected"]
     assert right >= 7
     refused(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from processes import FSDP, work
+from rounding import gradient_limit
 from safetensors.torch import load_file
 from train_fixture import need_trl
 
@@ -15,6 +16,7 @@ from train_plugins.rl.value_model import FOLDER
 
 need_trl()
 pytestmark = pytest.mark.long
+LIMIT = gradient_limit(8 * 40)  # prompts and responses of a rollout of eight, at most 40 tokens each
 
 LOGGED = ("loss", "grad_norm", "loss/value", "rlvr/verified", "rlvr/kl", "rlvr/length", "rlvr/eos_rate",
           "rlvr/no_signal", "rlvr/verified/gsm8k", "rlvr/verified/string")  # fmt: skip
@@ -50,7 +52,7 @@ def test_two_processes_are_one(rlvr_checkpoints: Path, words: tuple[str, ...], k
             names = [name for name in other if (FOLDER in name) == inside]
             largest = max(float(other[name].abs().max()) for name in names)
             assert largest > 0
-            assert max(float((mine[name] - other[name]).abs().max()) for name in names) / largest < 1e-5
+            assert max(float((mine[name] - other[name]).abs().max()) for name in names) / largest < LIMIT
     for part in ("", "value_model") if words[0] == "ppo" else ("",):
         file = "adapter_model.safetensors" if adapter and not part else "model.safetensors"
         ends = [load_file(Path(found["saved"]) / part / file) for found in (two, one)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from models_fixture import make_tiny_tokenizer
+from rounding import gradient_limit
 from stop_after import StopAfter
 from train_fixture import chat, losses, make_recipe, need_trl, refused, sft_rows, weights, write_rows
 
@@ -21,6 +22,7 @@ from train_plugins.stages import registry
 
 need_trl()
 pytestmark = pytest.mark.long
+LIMIT = gradient_limit(500)  # eight rows hold 495 tokens
 
 
 def train(folder: Path, rows: list[dict[str, Any]], go_on: bool = False, plugins: Any = (), **keys: Any) -> Path:
@@ -88,18 +90,18 @@ def test_the_sum_loss_is_the_sum_for_every_split(train_folder: Path) -> None:
     wanted, value, count = by_hand(train_folder)
     for each, passes in ((8, 1), (2, 4), (1, 8)):
         found, loss = first_gradient(train_folder, each, passes, "sum")
-        assert far(found, wanted) < 1e-5, (each, passes)
-        assert loss == pytest.approx(value, rel=1e-5)
+        assert far(found, wanted) < LIMIT, (each, passes)
+        assert loss == pytest.approx(value, rel=LIMIT)
     found, loss = first_gradient(train_folder, 4, 2, "mean")
-    assert far(found, wanted, 1 / count) < 1e-5
-    assert loss == pytest.approx(value / count, rel=1e-5)
+    assert far(found, wanted, 1 / count) < LIMIT
+    assert loss == pytest.approx(value / count, rel=LIMIT)
 
 
 def test_packed_documents_do_not_see_each_other(train_folder: Path) -> None:
     wanted, value, _ = by_hand(train_folder)
     found, loss = first_gradient(train_folder, 2, 1, "sum", packing=True)
-    assert loss == pytest.approx(value, rel=1e-5)
-    assert far(found, wanted) < 1e-5
+    assert loss == pytest.approx(value, rel=LIMIT)
+    assert far(found, wanted) < LIMIT
 
 
 def test_the_template_marks_answers_and_ends_of_turns() -> None:
