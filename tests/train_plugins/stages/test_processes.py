@@ -18,7 +18,7 @@ from train_plugins.checkpoints import lineage
 from train_plugins.running import launch
 
 need_trl()
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 LIMIT = gradient_limit(8 * 62)  # four pairs, whose texts have at most 62 tokens
 
 
