@@ -23,6 +23,7 @@ from olmes_suite.errors import DataError, UsageError
 from olmes_suite.tasks.documents import DataSource
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'olmes-suite[ray]'")
+pytestmark = pytest.mark.xdist_group("decontam on ray")
 
 SECRET = "One question that nobody else would ever put in quite these words before lunch"
 FILES = ("report.json", "pairs.parquet", "flags.json", "report.html")
