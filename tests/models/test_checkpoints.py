@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from models_fixture import (
 
 from olmes_suite.errors import ModelError, UsageError
 from olmes_suite.models.factory import make_backend
-from olmes_suite.models.local.checkpoint import check_folder
+from olmes_suite.models.local.checkpoint import check_folder, tensor_shapes
 
 
 def _truncate(file: Path) -> None:
@@ -57,14 +58,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "tokenizer of nothing": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no weights"),
     "weights cut": (lambda f: _truncate(f / "model.safetensors"), "damaged"),
-    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "header is broken"),
+    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged"),
     "weights garbage": (
         lambda f: (f / "model.safetensors").write_bytes(b"\x10" + bytes(7) + b"x" * 64),
-        "header is broken",
+        "damaged",
     ),
     "weights a pointer": (
         lambda f: (f / "model.safetensors").write_text("version https://git-lfs"),
-        "header is broken",
+        "damaged",
     ),
     "tensor missing": (_drop_a_tensor, "lack 1 of the model's tensors"),
     "tensor of a wrong shape": (_shrink_a_tensor, "model"),
@@ -83,6 +84,15 @@ class TestBrokenCheckpoints:
         damage, match = BROKEN[name]
         damage(checkpoint_copy)
         one_line(lambda: make_backend("hf", str(checkpoint_copy), device="cpu"), match, ModelError)
+
+    def test_shapes_by_the_header(self, checkpoint_copy: Path) -> None:
+        file = checkpoint_copy / "model.safetensors"
+        found = tensor_shapes(file)
+        assert found["model.norm.weight"] == [json.loads((checkpoint_copy / "config.json").read_text())["hidden_size"]]
+        whole = file.read_bytes()
+        for damaged in (whole[:-1], whole + b"x", whole[:4]):
+            file.write_bytes(damaged)
+            one_line(lambda: tensor_shapes(file), "damaged", ModelError)
 
     @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nothing", "a/b/c"])
     def test_missing_folders(self, model: str) -> None:

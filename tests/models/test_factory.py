@@ -35,8 +35,8 @@ class TestFactory:
         assert type(make_backend("auto", str(tiny_checkpoint), device="cpu", dtype=None)).__name__ == "HFBackend"
 
     def test_wrong_names_and_options(self, tiny_checkpoint: Path) -> None:
-        one_line(lambda: make_backend("moc", None), "did you mean mock", UsageError)
-        one_line(lambda: make_backend("zzz", "x"), "there are auto, hf", UsageError)
+        one_line(lambda: make_backend("moc", None), "did you mean 'mock'", UsageError)
+        one_line(lambda: make_backend("zzz", "x"), "known: auto, hf", UsageError)
         one_line(lambda: make_backend("hf", None), "needs --model", UsageError)
         one_line(lambda: make_backend("hf", str(tiny_checkpoint), base_url="x"), "no option --base-url", UsageError)
         one_line(lambda: make_backend("oracle", None), "needs --answers", UsageError)
@@ -45,13 +45,11 @@ class TestFactory:
     def points(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         from importlib.metadata import EntryPoint
 
-        from olmes_suite.models import factory
-
         made = [
-            EntryPoint("foreign", f"{__name__}:Foreign", factory.GROUP),
-            EntryPoint("gone", "no_such_module_here:X", factory.GROUP),
+            EntryPoint("foreign", f"{__name__}:Foreign", "olmes.backends"),
+            EntryPoint("gone", "no_such_module_here:X", "olmes.backends"),
         ]
-        monkeypatch.setattr(factory, "entry_points", lambda group: made)
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: made)
         yield
 
     @pytest.mark.usefixtures("points")

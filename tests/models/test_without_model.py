@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,10 +17,11 @@ from models_fixture import (
 
 from olmes_suite.errors import RequestFailed, UsageError
 from olmes_suite.models.base import Backend
+from olmes_suite.models.without_model.base import WithoutModel
 from olmes_suite.models.without_model.floor import ANSWERS, FloorBackend
 from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.models.without_model.oracle import OracleBackend
-from olmes_suite.records import Request
+from olmes_suite.records import Request, Response
 
 
 class TestModelless:
@@ -104,3 +106,30 @@ class TestModelless:
     def test_samples_on_disk_are_not_asked_for_again(self, backend: Backend) -> None:
         found = list(backend.run([generation(0), generation(1)], [[None, 5], [None, None]]))
         assert [item[:2] for item in found] == [(0, 1)]
+
+
+class TestWithoutModel:
+    """What the backends without a model share."""
+
+    class Counting(WithoutModel):
+        name = "counting"
+        fingerprint = "counting"
+        requests = 0
+
+        def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
+            self.requests += 1
+            return [Response(text=f"{request.doc_id} {seed}") for seed in seeds]
+
+    def test_a_request_is_answered_for_the_samples_that_are_asked_for(self) -> None:
+        asked = [replace(generation(0), doc_id=number) for number in range(4)]
+        backend = self.Counting()
+        given = [(at, s, r.text) for at, s, r in backend.run(asked, [[5, None, 6], [None], [], [7]])]
+        assert given == [(0, 0, "0 5"), (0, 2, "0 6"), (3, 0, "3 7")]
+        assert backend.requests == 2  # what is not asked for costs nothing
+
+    def test_it_stops_between_requests(self) -> None:
+        backend, given = self.Counting(), []
+        for answer in backend.run([generation(0)] * 3, [[1, 2]] * 3):
+            given.append(answer)
+            backend.stop_requested = True
+        assert len(given) == 2

@@ -69,7 +69,7 @@ class TestProcesses:
                 free.touch()
         assert texts(got) == expected(requests)
         assert crew.settings()["workers"]["died"] == 1
-        assert any("killed by SIGKILL" in line and "started again" in line for line in crew.lines)
+        assert any("killed by SIGKILL" in line and "it is restarted" in line for line in crew.lines)
 
     def test_a_worker_that_cannot_be_started_again(self, fleet, tmp_path):
         gate, free = tmp_path / "gate", tmp_path / "free"

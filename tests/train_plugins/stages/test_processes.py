@@ -68,7 +68,7 @@ def test_the_launcher_trains_in_two_processes_and_tells_errors_in_one_line(sft_a
     two = ("--launcher", "accelerate", "--num-processes", "2")
     done = olmes("train", "sft", sft_recipe(sft_and_pairs_folder, "both"), *two, tmp=sft_and_pairs_folder)
     assert done.returncode == 0 and done.stdout.strip() == str(sft_and_pairs_folder / "both"), done.stderr
-    assert lineage.read(sft_and_pairs_folder / "both")["hardware"]["training_processes"] == 2
+    assert lineage.read(sft_and_pairs_folder / "both").hardware["training_processes"] == 2
     again = olmes("train", "sft", sft_recipe(sft_and_pairs_folder, "both"), *two, tmp=sft_and_pairs_folder)
     assert "is not empty" in one_line_error(again)
 
