@@ -84,7 +84,7 @@ def test_it_does_no_harm_to_the_rows_after_it(tiny_checkpoint: Path) -> None:
         found: dict[int, Any] = {}
         while decoder.left:
             decoder.advance()
-            found |= {job.position: (stop.reason, stop.tokens) for job, stop in decoder.taken()}
+            found |= {job.position: (stop.reason, stop.tokens) for job, stop in decoder.take_finished()}
         return found
 
     together = texts(jobs)

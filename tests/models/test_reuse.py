@@ -57,7 +57,7 @@ class TestAnswers:
 
     def test_it_says_where_nothing_can_be_shared(self, pair: Any) -> None:
         kind, ours, _, _ = pair
-        notes = [line for line in ours.notes() if "in common" in line]
+        notes = [line for line in ours.notes() if "not reused" in line]
         assert (ours.shared is not None) == (kind in SHARES), ours.why_plain
         assert bool(notes) == (kind not in SHARES)
         assert ours.settings()["reuse"] == ("prefixes" if kind in SHARES else ours.why_plain)
