@@ -94,12 +94,13 @@ class HFBackend(Backend):
         self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
         self.tokenizer = self.encoder.tokenizer
         self.model = load_model(self.source, revision, self.dtype, self.device)
+        self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
         self.chat = self.encoder.chat
         self.max_length: int = max_length or context_length(self.model.config, self.tokenizer)
         most = learned_positions(self.model)
         if most is not None and self.max_length > most:
             raise UsageError(f"--max-length {self.max_length}: {self.source} has positions for {most} tokens only")
-        self.ends = Ends.of(self.tokenizer, self.model.generation_config.eos_token_id)
+        self.ends = Ends.of(self.encoder, self.model.generation_config.eos_token_id)
         shared = SharedModel(self.model, self.device)
         self.why_plain = shared.why_not() if reuse else "it was not asked for"
         self.shared = shared if self.why_plain is None else None
@@ -123,7 +124,8 @@ class HFBackend(Backend):
     def identity(self) -> ModelFingerprint:
         """The fingerprint with the hashes it is made of; weights are hashed when it is first asked for."""
         if self._fingerprint is None:
-            settings = {"dtype": str(self.model.dtype), "max_length": self.max_length}
+            settings: dict[str, Any] = {"dtype": str(self.model.dtype), "max_length": self.max_length}
+            settings |= self.encoder.settings() | self.ends.settings(self.tokenizer)
             self._fingerprint = fingerprint_of(
                 self.source, revision=self.revision, chat_template=self.template, settings=settings
             )
@@ -163,7 +165,7 @@ class HFBackend(Backend):
             )
         if self.one_by_one:
             lines.append(f"{self.source}: what pads a shorter prompt changes its answer: the batch size is 1")
-        return [*lines, *self.encoder.notes(self.source)]
+        return [*lines, *self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
 
     def close(self) -> None:
         """Free the weights, on the device too."""
