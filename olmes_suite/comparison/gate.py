@@ -113,7 +113,7 @@ def gate(
 
 
 def _wanted(baseline: RunScores, candidate: RunScores, only: Sequence[str], rules: Rules) -> dict[str, None]:
-    """Tasks to judge: all of the baseline, or those that are named; imported runs: those that both hold."""
+    """Return the tasks to judge: those that are named with `--task`, else all of the baseline and the required ones."""
     known = {**baseline.tasks, **baseline.failed, **candidate.tasks, **candidate.failed}
     short = {name.removeprefix(PREFIX): name for name in known}
     for name in (*only, *rules.tasks):
@@ -121,9 +121,8 @@ def _wanted(baseline: RunScores, candidate: RunScores, only: Sequence[str], rule
             raise UsageError(f"neither run has a task {name!r}{nearest(name, list(short))}")
     if only:
         return dict.fromkeys(short.get(name, full_name(name)) for name in only)
-    both = [name for name in baseline.tasks if not (baseline.imported or candidate.imported) or name in candidate.tasks]
     named = [short.get(name, full_name(name)) for name, rule in rules.tasks.items() if rule.required]
-    return dict.fromkeys([*both, *named])
+    return dict.fromkeys([*baseline.tasks, *named])
 
 
 def _average_tasks(
