@@ -70,7 +70,8 @@ def _with_resource(name: str, function: Callable[[Argument], Result], argument: 
     try:
         return function(argument)
     except LookupError:
-        language_resources.require([name])  # registers the mirrors' folders, or raises MissingData
+        language_resources.extend_nltk_path()
+        language_resources.require([name])  # raises MissingData
         return function(argument)
 
 

@@ -17,7 +17,7 @@ import requests
 from olmes_suite.endpoints.bodies import Malformed
 from olmes_suite.endpoints.concurrency import Limit
 from olmes_suite.endpoints.usage import Usage
-from olmes_suite.errors import RequestFailed, UsageError
+from olmes_suite.errors import RequestFailed, UsageError, one_line
 
 TRIES = 7
 AGAIN = frozenset({408, 409, 425, 429})
@@ -189,7 +189,7 @@ class Endpoint:
                 reason = _kind(error)
                 continue
             except (requests.RequestException, ValueError) as error:
-                raise self.refused(" ".join(str(error).split())) from None
+                raise self.refused(one_line(error, None)) from None
             if response.status_code in (401, 403):
                 refusal = f"HTTP {response.status_code}: {error_reason(response.content)}"
                 raise self.refused(

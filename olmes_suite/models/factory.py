@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
-from olmes_suite.errors import OlmesError, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+from olmes_suite.plugins import Plugins
 
 BUILT_IN = {
     "hf": "olmes_suite.models.hf.backend:HFBackend",
@@ -26,7 +25,7 @@ WITHOUT_MODEL = ("mock", "oracle", "floor")
 """Backends without weights, which ignore the options of an engine."""
 CHECKPOINT = ("hf", "vllm")
 """Backends that load a folder or a Hub id."""
-GROUP = "olmes.backends"
+BACKENDS = Plugins("backend", "olmes.backends", BUILT_IN, reserved=("auto",))
 
 
 def make_backend(name: str, model: str | None, **options: object) -> Backend:
@@ -37,19 +36,19 @@ def make_backend(name: str, model: str | None, **options: object) -> Backend:
     """
     if name == "auto":
         name = _automatic()
-    load = _find(name)
+    BACKENDS.check(name)
     if name not in WITHOUT_MODEL and not model:
         raise UsageError(f"--backend {name} needs --model: a checkpoint's folder, a Hub id or a served name")
     if name in CHECKPOINT and not is_hub_id(str(model)):
         check_folder(str(model))  # before torch is imported
-    kind = load()
+    kind = BACKENDS.load(name)
     present = {option: value for option, value in options.items() if value is not None}
     return kind(**_arguments(name, kind, model, present))
 
 
 def backend_names() -> list[str]:
     """Return every name that `--backend` accepts."""
-    return ["auto", *BUILT_IN, *sorted(point.name for point in entry_points(group=GROUP) if point.name not in BUILT_IN)]
+    return BACKENDS.names()
 
 
 def loads_in_a_thread(name: str) -> bool:
@@ -58,41 +57,7 @@ def loads_in_a_thread(name: str) -> bool:
 
 
 def _automatic() -> str:
-    if find_spec("vllm") is None:
-        return "hf"
-    import torch
-
-    return "vllm" if torch.cuda.is_available() else "hf"
-
-
-def _find(name: str) -> Callable[[], Callable[..., Backend]]:
-    """Return a function that imports the backend's class, after a check of the name that imports nothing."""
-    if name in BUILT_IN:
-        return lambda: _import(BUILT_IN[name])
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            return lambda: _load(point)
-    similar = difflib.get_close_matches(name, backend_names(), n=1)
-    hint = f"did you mean {similar[0]}?" if similar else f"there are {', '.join(backend_names())}"
-    raise UsageError(f"unknown backend {name!r}; {hint}")
-
-
-def _import(path: str) -> Callable[..., Backend]:
-    module, _, cls = path.partition(":")
-    kind: Callable[..., Backend] = getattr(import_module(module), cls)
-    return kind
-
-
-def _load(point: EntryPoint) -> Callable[..., Backend]:
-    try:
-        kind: Callable[..., Backend] = point.load()
-    except OlmesError:
-        raise
-    except Exception as error:  # a module of another package may raise anything
-        raise UsageError(
-            f"backend {point.name!r} ({point.value}) cannot be imported: {error}; update or reinstall its package"
-        ) from None
-    return kind
+    return "vllm" if find_spec("vllm") is not None and has_gpu() else "hf"
 
 
 def _arguments(

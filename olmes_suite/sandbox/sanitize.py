@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from olmes_suite.errors import MissingData
+from olmes_suite.plugins import install
 
 
 class Node(Protocol):
@@ -33,7 +34,7 @@ def parser() -> Any:
         import tree_sitter
         import tree_sitter_python
     except ImportError:
-        raise MissingData("BigCodeBench needs tree-sitter: pip install 'olmes-suite[code]'") from None
+        raise MissingData(f"BigCodeBench needs tree-sitter: {install('code')}") from None
     return tree_sitter.Parser(tree_sitter.Language(tree_sitter_python.language()))
 
 

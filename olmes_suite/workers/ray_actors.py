@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import Any
 
-from olmes_suite.errors import OlmesError, UsageError
+from olmes_suite.errors import OlmesError, UsageError, first_line
+from olmes_suite.plugins import require
 from olmes_suite.workers.base import Worker, WorkerDied, unless_error
 from olmes_suite.workers.engine import About, Engine, Message, Recipe
 from olmes_suite.workers.placement import threads
@@ -107,7 +107,7 @@ def _get(reference: object) -> Any:
     except RayTaskError as error:
         raise RuntimeError(f"a worker failed:\n{error}") from None
     except (RayActorError, RayError) as error:
-        raise WorkerDied(_first_line(error)) from None
+        raise WorkerDied(first_line(error).rstrip(".")) from None
 
 
 def _alive(references: Iterator[Any]) -> Iterator[Any]:
@@ -117,12 +117,7 @@ def _alive(references: Iterator[Any]) -> Iterator[Any]:
         for reference in references:  # noqa: UP028  # `yield from` would close it, which Ray's generators refuse
             yield reference
     except RayError as error:
-        raise WorkerDied(_first_line(error)) from None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+        raise WorkerDied(first_line(error).rstrip(".")) from None
 
 
 def connect(address: str, workers: int | None, each: int | None) -> tuple[int, int, Callable[[], None]]:
@@ -131,8 +126,7 @@ def connect(address: str, workers: int | None, each: int | None) -> tuple[int, i
     `workers`: None takes as many as the cluster has room for. `each`: GPUs of a worker, None for an engine that uses
     none. Raises UsageError where Ray is not installed, cannot be reached, or has too little room.
     """
-    if find_spec("ray") is None:
-        raise UsageError("--ray needs Ray: pip install 'olmes-suite[ray]'")
+    require("ray", "ray", "--ray needs Ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an evaluation sends no usage statistics
     import ray
 
@@ -161,11 +155,11 @@ def _join(address: str, workers: int) -> None:
             return
         except Exception as error:  # an error of Ray or gRPC, or another version of Ray
             if address != AUTO:
-                raise UsageError(f"--ray {address}: {_first_line(error)}") from None
+                raise UsageError(f"--ray {address}: {first_line(error).rstrip('.')}") from None
     try:
         ray.init(address=LOCAL, num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **quiet)
     except Exception as error:
-        raise UsageError(f"--ray: Ray cannot be started on this machine: {_first_line(error)}") from None
+        raise UsageError(f"--ray: Ray cannot be started on this machine: {first_line(error).rstrip('.')}") from None
 
 
 def _room(gpus: float, processors: float, workers: int | None, each: int | None) -> tuple[int, int]:

@@ -375,6 +375,10 @@ def test_nltk_data_is_copied_into_a_mirror_and_found_there(
     monkeypatch.delenv("NLTK_DATA", raising=False)
     monkeypatch.setenv("OLMES_DATA_DIR", str(tmp_path))
     language_resources.require(language_resources.NLTK_DATA)
+    assert nltk.data.path == []  # asking changes nothing
+    for _ in range(2):
+        language_resources.extend_nltk_path()
+        assert nltk.data.path == [str(tmp_path / "nltk")]
 
 
 # The tasks ----------------------------------------------------------------------------------------------------------

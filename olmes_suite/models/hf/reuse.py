@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from olmes_suite.errors import first_line
 from olmes_suite.models.hf.prefix_tree import Node, Tokens, common
 from olmes_suite.models.hf.shared_attention import NAME, Layers, Pass, Prefix, running
 
@@ -140,8 +141,7 @@ class SharedModel:
         try:
             return self._probe(config)
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            return f"the shared attention fails ({reason})"
+            return f"the shared attention fails ({first_line(error)})"
 
     def _probe(self, config: PretrainedConfig) -> str | None:
         """Compare the logits with and without sharing, on two short sequences with the same start."""

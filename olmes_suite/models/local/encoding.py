@@ -7,7 +7,7 @@ from typing import Protocol
 
 from jinja2.exceptions import TemplateError
 
-from olmes_suite.errors import ModelError, RequestFailed
+from olmes_suite.errors import ModelError, RequestFailed, first_line
 from olmes_suite.records import Request
 
 PROBE = [{"role": "user", "content": "Hello"}]
@@ -66,7 +66,7 @@ class Encoder:
             text = self._apply(PROBE)
         except Exception as error:  # a template is a program, which may raise anything
             raise ModelError(
-                f"the chat template cannot be rendered ({_reason(error)}); give another one with --chat-template FILE"
+                f"the chat template cannot be rendered ({first_line(error)}); give one with --chat-template FILE"
             ) from None
         bos = self.tokenizer.bos_token
         if bos is not None and self.tokenizer.encode("a")[:1] == [self.tokenizer.bos_token_id]:
@@ -99,7 +99,7 @@ class Encoder:
             return self._rendered_chat(request) + request.prefix
         except Exception as error:  # a template is a program, which may raise anything
             raise RequestFailed(
-                f"{request.task}: the chat template refuses document {request.doc_id} ({_reason(error)})"
+                f"{request.task}: the chat template refuses document {request.doc_id} ({first_line(error)})"
             ) from None
 
     def _rendered_chat(self, request: Request) -> str:
@@ -173,7 +173,3 @@ class Encoder:
                 for i, ids in zip(chosen, output["input_ids"], strict=True):
                     encoded[i] = list(ids)
         return encoded
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

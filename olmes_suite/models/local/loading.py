@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import transformers
 
-from olmes_suite.errors import ModelError, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import ModelError, UsageError, first_line
 from olmes_suite.models.local.batch_size import out_of_memory
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
 from olmes_suite.models.local.encoding import Tokenizer
@@ -29,7 +30,7 @@ NO_LENGTH = 10**9
 def pick_device(device: str | None) -> torch.device:
     """Return the device of this name; without a name a GPU where there is one. Raises UsageError."""
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if has_gpu() else "cpu")
     try:
         chosen = torch.device(device)
     except RuntimeError:
@@ -86,7 +87,7 @@ def load_tokenizer(model: str, revision: str | None) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(_path(model), revision=revision or "main")
     except Exception as error:  # transformers, tokenizers and the Hub client raise dozens of types here
-        raise ModelError(f"{model}: its tokenizer cannot be loaded: {_first_line(error)}") from None
+        raise ModelError(f"{model}: its tokenizer cannot be loaded: {first_line(error)}") from None
 
 
 def load_model(model: str, revision: str | None, dtype: torch.dtype | str, device: torch.device) -> Any:
@@ -99,7 +100,7 @@ def load_model(model: str, revision: str | None, dtype: torch.dtype | str, devic
     except Exception as error:  # as above, and safetensors' types
         if out_of_memory(error):
             raise ModelError(f"{model}: does not fit in memory; use a larger machine or a smaller dtype") from None
-        raise ModelError(f"{model}: cannot be loaded: {_first_line(error)}") from None
+        raise ModelError(f"{model}: cannot be loaded: {first_line(error)}") from None
     for kind, verb in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
         # transformers fills such tensors with random numbers and continues
         if keys := sorted(str(key) for key in info.get(kind, ())):
@@ -175,14 +176,8 @@ def _check_hub(model: str, revision: str | None) -> None:
             f"{model}: is neither a folder nor a model on the Hugging Face Hub; check the name, or log in"
         ) from None
     except HfHubHTTPError as error:
-        raise ModelError(f"{model}: the Hugging Face Hub refuses it: {_first_line(error)}") from None
+        raise ModelError(f"{model}: the Hugging Face Hub refuses it: {first_line(error)}") from None
     except Exception:  # no network, a proxy or offline mode, each with its own type
         raise ModelError(
             f"{model}: is not a folder, and the Hugging Face Hub cannot be reached; give a local folder or connect"
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 300 else text[:300] + "…"

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import torch
 import transformers
 
-from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
@@ -147,7 +148,7 @@ class VLLMBackend(Backend):
         }
         if self.rows is not None:
             arguments["max_num_seqs"] = self.rows
-        if not torch.cuda.is_available():
+        if not has_gpu():
             arguments["gpu_memory_utilization"] = CPU_SHARE
         return {**arguments, **self.more}
 
@@ -175,8 +176,8 @@ class VLLMBackend(Backend):
         template = self.tokenizer.chat_template
         arguments = {name: value for name, value in self.arguments.items() if name not in ("model", "seed")}
         return {
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
-            "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "device": "cuda" if has_gpu() else "cpu",
+            "device_name": torch.cuda.get_device_name() if has_gpu() else "cpu",
             "dtype": str(self.dtype).removeprefix("torch."),
             "max_length": self.max_length,
             "arguments": arguments,
@@ -265,7 +266,7 @@ def _configuration(place: str, revision: str | None) -> tuple[Any, Any]:
     try:
         config = auto.from_pretrained(place, **source)
     except Exception as error:  # as in loading.py, dozens of types
-        raise ModelError(f"{place}: its configuration cannot be read: {vllm_engine.first_line(str(error))}") from None
+        raise ModelError(f"{place}: its configuration cannot be read: {first_line(error)}") from None
     try:
         return config, settings.from_pretrained(place, **source)
     except OSError:

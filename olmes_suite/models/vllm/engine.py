@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.models.model_args import check_names
 from olmes_suite.models.vllm.plugin import OWNER
 from olmes_suite.models.vllm.requests import Ask, Outcome
+from olmes_suite.plugins import require
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -35,7 +35,6 @@ ENVIRONMENT = {
 }
 RAISED = re.compile(r"(?:^|\s)(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception)): (.+)")
 """The last line of a traceback, alone or in a log line."""
-VALIDATION = re.compile(r"\d+ validation errors? for ")
 UNEXPLAINED = "Engine core initialization failed"
 """The parent process's message for an error in the engine's process."""
 REASONS = (
@@ -62,8 +61,7 @@ class BrokenDown(RequestFailed):
 
 def check_installed() -> None:
     """Raise UsageError with the extra to install where vLLM is missing."""
-    if find_spec("vllm") is None:
-        raise UsageError("--backend vllm needs vLLM: pip install 'olmes-suite[vllm]'")
+    require("vllm", "vllm", "--backend vllm needs vLLM")
 
 
 def installed_version() -> str:
@@ -88,7 +86,7 @@ class Engine:
         try:
             self._engine.add_request(str(number), self._input(list(ask.prompt)), settings, lora_request=self.adapter)
         except ValueError as error:
-            raise RequestFailed(f"{self.model}: vLLM refuses a request: {first_line(str(error))}") from None
+            raise RequestFailed(f"{self.model}: vLLM refuses a request: {first_line(error)}") from None
 
     def step(self) -> list[tuple[int, Outcome]]:
         """Compute one step and return the finished requests. Raises BrokenDown where the engine ended."""
@@ -152,24 +150,26 @@ def _start(arguments: Mapping[str, Any]) -> Any:
 
 def explain(error: BaseException, log: str = "") -> str:
     """Return one line on why the engine ended, from the exception or from the log of the engine's process."""
-    text = first_line(str(error)) or type(error).__name__
+    text = first_line(_cause(error))
     if UNEXPLAINED in text or not str(error):
         matches = (RAISED.search(line) for line in log.splitlines())
         raised = [match[2] for match in matches if match and UNEXPLAINED not in match[2]]
-        text = first_line(raised[-1]) if raised else text
+        text = first_line(RuntimeError(raised[-1])) if raised else text
     for sign, message in REASONS:
         if sign in text:
             return message.format(text.rstrip("."))
     return text
 
 
-def first_line(text: str) -> str:
-    """Return the first informative line, shortened to 300 characters."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) > 1 and VALIDATION.match(lines[0]):  # pydantic's heading, before the errors
-        lines = [line.removeprefix("Value error, ").partition(" [type=")[0] for line in lines[1:]]
-    line = lines[0] if lines else ""
-    return line if len(line) <= 300 else line[:300] + "…"
+def _cause(error: BaseException) -> BaseException:
+    """Return the exception of a check of vLLM's configuration that pydantic wraps, else the error itself."""
+    from pydantic import ValidationError  # vLLM depends on it
+
+    if not isinstance(error, ValidationError):
+        return error
+    first = error.errors()[0]
+    raised = first.get("ctx", {}).get("error")
+    return raised if isinstance(raised, BaseException) else ValueError(first["msg"])
 
 
 def _outcome(output: RequestOutput) -> Outcome:
