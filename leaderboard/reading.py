@@ -12,9 +12,9 @@ from typing import Any
 
 from leaderboard.page_data import PARTS, Average, Cell, Clean, Kind, Problem, Run
 from olmes_suite.errors import DataError, OlmesError, UsageError
-from olmes_suite.evaluation.floor import floors, identity
 from olmes_suite.files import read_json
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.runs.floors import floors, identity
 from olmes_suite.runs.scores import check_schema
 from olmes_suite.runs.store import UNFINISHED
 from olmes_suite.tasks import index

@@ -90,6 +90,9 @@ def evaluate(
     Exit status: 0 every task scored, 1 a task failed or lacked data, 2 wrong usage, 130 interrupted. The same command
     over an unfinished run continues it.
     """
+    from olmes_suite.extras import require
+
+    require("eval", "olmes eval")
     from olmes_suite.cli import display
     from olmes_suite.evaluation.evaluate import evaluate as run_evaluation
     from olmes_suite.evaluation.floor import measure

@@ -58,7 +58,7 @@ class BareRay(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give a bare `--ray` its value."""
         whole: list[str] = []
-        for arg, after in zip(args, [*args[1:], "--"], strict=True):
+        for arg, after in zip(args, [*args[1:], "--"], strict=False):
             whole += [arg, "auto"] if arg == "--ray" and after.startswith("-") else [arg]
         return list(super().parse_args(ctx, whole))
 

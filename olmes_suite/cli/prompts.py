@@ -29,6 +29,9 @@ def prompts(
     data: Data = None,
 ) -> int:
     """Print one JSON line per request."""
+    from olmes_suite.extras import require
+
+    require("eval", "olmes prompts")
     from olmes_suite.errors import UsageError
     from olmes_suite.evaluation.plan import Leaf, limited
     from olmes_suite.tasks import catalog, index

@@ -65,7 +65,9 @@ def score(
     A run that is scored again asks the judge, classifier and encoder that it was made with, unless others are named.
     """
     from olmes_suite.errors import UsageError
+    from olmes_suite.extras import require
 
+    require("eval", "olmes score")
     if (run is None) == (task is None) or (task is not None and responses is None):
         raise UsageError("give either RUN, or --task and --responses")
     tools = tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
