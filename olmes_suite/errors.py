@@ -4,6 +4,7 @@ OlmesError                 exit 2   one line on standard error, never a tracebac
 ├── UsageError             exit 2   a wrong name, flag or file
 ├── DataError              exit 2   data of the wrong shape
 ├── MissingData            exit 1   a data set that is not on this machine: its task fails, the others run
+├── UnsuitableTask         exit 1   a task whose score is not a mean over documents: it fails, the others run
 ├── ModelError             exit 2   a checkpoint that cannot be loaded
 ├── RunLocked              exit 2   another process is writing the run
 ├── StorageError           exit 2   the disk is full or read-only
@@ -32,6 +33,12 @@ class DataError(OlmesError):
 
 class MissingData(OlmesError):
     """A data set is not on this machine and could not be fetched."""
+
+    exit_code = 1
+
+
+class UnsuitableTask(OlmesError):
+    """A task cannot be run here: its output type, or none of its metrics is a mean over documents."""
 
     exit_code = 1
 

@@ -132,6 +132,8 @@ def _evaluate(
             load_leaves(plan, options)
             preflight(plan, tools)
             rehearse(plan, tools, watcher.note)
+            for line in (line for leaf in plan.leaves for line in leaf.task.notes()):
+                watcher.note(line)
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
     if "sandbox" in tools.made:

@@ -24,7 +24,7 @@ from olmes_suite.records import Instance, Response, Scored
 from olmes_suite.runs.contamination import Known, known
 from olmes_suite.runs.store import read_lines
 from olmes_suite.scoring import language_resources
-from olmes_suite.scoring.scorers import DeferredScorer
+from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.scoring.tools import MODELS, ToolOptions, Tools
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource
@@ -41,6 +41,8 @@ class Given:
     doc_id: int
     responses: list[str] | None
     loglikelihoods: list[float] | None
+    is_greedy: list[bool] | None = None
+    """For each log-likelihood, whether the continuation is the model's greedy answer."""
 
 
 def read_responses(path: Path, entry: index.TaskEntry) -> list[Given]:
@@ -80,7 +82,7 @@ def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
             f"{where}: `task` must name a sub-task of {entry.name}{index.nearest(str(data.get('task')), known)}"
         )
     texts, ranks = data.get("responses"), data.get("loglikelihoods")
-    ranked = index.index()[task].output == "multiple_choice"
+    ranked = index.index()[task].output in ("multiple_choice", "loglikelihood")
     if ranked and not (
         isinstance(ranks, list)
         and ranks
@@ -91,7 +93,14 @@ def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
         )
     if not ranked and not (isinstance(texts, list) and texts and all(isinstance(x, str) for x in texts)):
         raise UsageError(f"{where}: `responses` must be a list of at least one string")
-    return Given(task, data["doc_id"], None if ranked else texts, [float(x) for x in ranks or ()] if ranked else None)
+    greedy = data.get("is_greedy")
+    if greedy is not None and not (
+        ranks and isinstance(greedy, list) and len(greedy) == len(ranks) and all(isinstance(x, bool) for x in greedy)
+    ):
+        raise UsageError(f"{where}: `is_greedy` must be a list of true or false, one for each of `loglikelihoods`")
+    if not ranked:
+        return Given(task, data["doc_id"], texts, None)
+    return Given(task, data["doc_id"], None, [float(x) for x in ranks or ()], greedy)
 
 
 def score_responses(
@@ -162,13 +171,11 @@ def _submit(
     found: dict[tuple[str, int], Instance],
     waiting: list[Waiting],
 ) -> None:
-    responses: list[Any] = [item.loglikelihoods] if item.loglikelihoods is not None else list(item.responses or ())
-    if item.loglikelihoods is not None and len(item.loglikelihoods) != (wanted := len(leaf.task.doc_to_choice(doc))):
-        raise UsageError(
-            f"{item.task}, doc_id {item.doc_id}: {len(item.loglikelihoods)} log-likelihoods for {wanted} choices"
-        )
-    empty = {"empty"} if item.responses is not None and not any(text.strip() for text in item.responses) else set()
     scorer = leaf.task.scorer
+    responses: list[Any] = list(item.responses or ())
+    if item.loglikelihoods is not None:
+        responses = [_ranked(item, len(leaf.requests(item.doc_id, doc, chat=False)), scorer)]
+    empty = {"empty"} if item.responses is not None and not any(text.strip() for text in item.responses) else set()
     if isinstance(scorer, DeferredScorer):
         waiting.append(Waiting(leaf, item.doc_id, doc, tuple(responses), frozenset(empty)))
         return
@@ -179,6 +186,22 @@ def _submit(
     from olmes_suite.evaluation.fingerprint import metric_names
 
     pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, f"{item.task} document {item.doc_id}", done)
+
+
+def _ranked(item: Given, choices: int, scorer: Scorer | DeferredScorer) -> list[Any]:
+    """The log-likelihoods as the scorer takes them. Raises UsageError for another number than the document's choices,
+    and where the scorer needs to know which choices are greedy."""
+    values = item.loglikelihoods or []
+    if len(values) != choices:
+        raise UsageError(f"{item.task}, doc_id {item.doc_id}: {len(values)} log-likelihoods for {choices} choices")
+    if not (isinstance(scorer, Scorer) and scorer.takes_greedy):
+        return list(values)
+    if item.is_greedy is None:
+        raise UsageError(
+            f"{item.task}, doc_id {item.doc_id}: this task also needs `is_greedy`, for each log-likelihood whether the "
+            "continuation is the model's greedy answer"
+        )
+    return list(zip(values, item.is_greedy, strict=True))
 
 
 def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> dict[str, Any]:

@@ -127,6 +127,10 @@ class SuiteTask(ConfigurableTask):
         """Rows of the whole split that the task cannot score, and the name of what is missing."""
         return self.dataset.left_out if len(self.task_docs) and isinstance(self.dataset, Splits) else {}
 
+    def notes(self) -> list[str]:
+        """Lines to print before the run."""
+        return []
+
     def fewshot_docs(self) -> Any:
         """The few-shot documents: from `fewshot` where the task has it, else by lm-eval's rules."""
         if function := self.keys.fewshot:
