@@ -113,8 +113,8 @@ def _command(act: Callable[[Asked, bool], int]) -> None:
             require("ray", "--ray")
         from decontam.matching.rule import Rule
         from decontam.scan import Settings
-        from olmes_suite.cli.options import include, source
         from olmes_suite.errors import UsageError
+        from olmes_suite.evaluation.arguments import include, source
 
         include(include_path)
         if own is not None and (suite or task):

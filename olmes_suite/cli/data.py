@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmes_suite.cli.options import DataDirs, Json, source
+from olmes_suite.cli.options import DataDirs, Json
+from olmes_suite.evaluation.arguments import source
 
 if TYPE_CHECKING:
     from olmes_suite.tasks.mirror import Verdict

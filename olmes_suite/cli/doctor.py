@@ -11,7 +11,8 @@ from typing import Any
 
 import typer
 
-from olmes_suite.cli.options import DataDirs, Json, source
+from olmes_suite.cli.options import DataDirs, Json
+from olmes_suite.evaluation.arguments import source
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _PACKAGES = (

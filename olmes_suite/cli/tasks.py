@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Data, DataDirs, IncludePath, Json, UnsafeCode, include, source
+from olmes_suite.cli.options import Data, DataDirs, IncludePath, Json, UnsafeCode
+from olmes_suite.evaluation.arguments import include, source
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
