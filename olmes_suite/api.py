@@ -66,10 +66,10 @@ def runs(folder: AnyPath = "runs") -> pd.DataFrame:
         try:
             results = Run(path).results
             table = frames.scores(results)
-        except (DataError, UsageError, KeyError, TypeError, AttributeError) as error:
+        except (DataError, UsageError) as error:
             warnings.warn(f"{path} is left out: {error}", stacklevel=2)
             continue
-        found.append(table.assign(run=path.name, model=results["model"])[["run", "model", *frames.SCORES]])
+        found.append(table.assign(run=path.name, model=results.model)[["run", "model", *frames.SCORES]])
     return pd.concat(found if len(found) == 1 else found[1:], ignore_index=True)
 
 
@@ -185,7 +185,7 @@ def score(
 
     tools = arguments.tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
     source = arguments.source(paths(data_dir), data)
-    read = ledger.read_lineage("", maybe(lineage))
+    read = ledger.lineage_of("", maybe(lineage))
     given = Path(responses) if isinstance(responses, (str, Path)) else list(responses)
     summary, scored = score_responses(task, given, source, tools)
     if runs is not None and not source.sample:

@@ -10,14 +10,18 @@ import sys
 from importlib.util import find_spec
 
 from olmes_suite.errors import UsageError
+from olmes_suite.plugins import install
+
+__all__ = ["INCLUDES", "MODULES", "install", "installed", "missing", "of_module", "require"]
 
 MODULES: dict[str, tuple[str, ...]] = {
     "eval": (
-        "lm_eval", "transformers", "torch", "datasets", "huggingface_hub", "sympy", "requests", "nltk", "langdetect",
+        "lm_eval", "transformers", "torch", "datasets", "safetensors", "huggingface_hub", "sympy", "requests", "nltk",
+        "langdetect",
     ),
     "vllm": ("vllm",),
     "decontam": ("numba", "llvmlite"),
-    "train": ("trl", "accelerate", "peft", "safetensors"),
+    "train": ("trl", "accelerate", "peft"),
     "code": ("tree_sitter", "tree_sitter_python"),
     "ood": ("emoji", "syllapy", "spellchecker", "spacy"),
     "ray": ("ray",),
@@ -25,11 +29,6 @@ MODULES: dict[str, tuple[str, ...]] = {
 """Extra to the modules that it adds to those of the extras that it includes."""
 INCLUDES: dict[str, tuple[str, ...]] = {"vllm": ("eval",), "decontam": ("eval",), "train": ("eval", "decontam")}
 """Extra to the extras that it brings along."""
-
-
-def install(extra: str) -> str:
-    """The command that installs an extra."""
-    return f"pip install 'olmes-suite[{extra}]'"
 
 
 def installed(module: str) -> bool:

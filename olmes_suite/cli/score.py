@@ -89,15 +89,15 @@ def _again(run: Path, where: DataSource, tools: ToolOptions, as_json: bool) -> i
 
     new = rescore(run, where, tools)
     if as_json:
-        print(json.dumps({**new, "path": str(run)}, ensure_ascii=False))
+        print(json.dumps({**new.as_json(), "path": str(run)}, ensure_ascii=False))
     else:
         from olmes_suite.cli.display import points
 
-        print(f"{run}: version {new['version']}")
-        for name, entry in new["tasks"].items():
-            score, bounds = points(entry["metrics"].get(entry["primary"]))
-            print(f"  {name:<40} {entry['n']:>6} {score:>6}  {bounds}")
-    return 1 if any("error" in entry for entry in new["tasks"].values()) else 0
+        print(f"{run}: version {new.version}")
+        for name, entry in new.tasks.items():
+            score, bounds = points(entry.score)
+            print(f"  {name:<40} {entry.n:>6} {score:>6}  {bounds}")
+    return 1 if new.failed else 0
 
 
 def _print(found: Score, instances: Path | None, as_json: bool) -> None:
@@ -111,6 +111,7 @@ def _print(found: Score, instances: Path | None, as_json: bool) -> None:
         print(json.dumps(summary, ensure_ascii=False))
         return
     from olmes_suite.cli.display import points
+    from olmes_suite.runs.schema import Metric
 
     print(f"{summary['task']}: {summary['n']} documents, {summary['without_response']} without a response")
     for reason, count in summary.get("left_out_names", {}).items():
@@ -118,10 +119,11 @@ def _print(found: Score, instances: Path | None, as_json: bool) -> None:
     if summary["errors"]:
         print(f"  {summary['errors']} documents made a checker raise (that constraint counts as not followed)")
     for metric, value in summary["metrics"].items():
-        score, bounds = points(value)
+        score, bounds = points(Metric.from_json(value) if value else None)
         print(f"  {metric + (' (primary)' if metric == summary['primary'] else ''):<36} {score:>6}  {bounds}")
     if "note" in summary:
         print(f"  {summary['note']}")
     for name, entry in summary.get("tasks", {}).items():
-        score, bounds = points(entry["metrics"].get(entry["primary"]))
+        primary = entry["metrics"].get(entry["primary"])
+        score, bounds = points(Metric.from_json(primary) if primary else None)
         print(f"  {name:<52} {entry['n']:>6} {score:>6}  {bounds}")

@@ -46,8 +46,7 @@ def include(folders: Sequence[Path] | None) -> None:
     for folder in folders or ():
         if not folder.is_dir():
             raise UsageError(f"--include-path {folder}: no such folder")
-        if folder not in catalog.include_paths:
-            catalog.include_paths.append(folder)
+    catalog.include(folders or ())
 
 
 def source(data_dirs: Sequence[Path] | None, data: str | None) -> DataSource:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from olmes_suite.files import read_json
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.runs.schema import Results
 
 FLOORS = "floors.json"
 _COMPARED = ("prompt", "data", "scorer")
 """Parts of a task's fingerprint that a floor depends on; how the answers were decoded is not among them."""
 
 
-def identity(task: str, outcome: Mapping[str, Any]) -> str:
+def identity(task: str, outcome: Results) -> str:
     """SHA-256 over what a task's floor depends on: its fingerprints, for a group those of its sub-tasks."""
-    entry = outcome["tasks"][task]
-    leaves = [outcome["tasks"][part] for part in entry.get("subtasks", ())] or [entry]
-    return sha256(canonical_json([[leaf.get("fingerprint", {}).get(part) for part in _COMPARED] for leaf in leaves]))
+    leaves = outcome.leaves(task)
+    return sha256(canonical_json([[(leaf.fingerprint or {}).get(part) for part in _COMPARED] for leaf in leaves]))
 
 
 def floors(runs: Path) -> dict[str, list[dict[str, Any]]]:

@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from olmes_suite.errors import DataError, UsageError
-from olmes_suite.runs.scores import instances_file
+from olmes_suite.errors import DataError, UsageError, nearest
+from olmes_suite.runs.schema import Metric, Results, instances_file, is_finished
 from olmes_suite.runs.store import read_lines
-from olmes_suite.tasks.index import full_name, index, nearest
+from olmes_suite.tasks.index import full_name, index
 
 SCORES = ("task", "metric", "value", "stderr", "lo", "hi", "n", "flags", "error")
 SUITES = ("suite", "value", "stderr", "lo", "hi", "missing")
 
 
-def scores(results: Mapping[str, Any]) -> pd.DataFrame:
+def scores(results: Results) -> pd.DataFrame:
     """A row for each task of a results.json, groups and their sub-tasks among them: its primary metric."""
     rows = (
         {
             "task": name,
-            "metric": task["primary"],
-            **bounds(task["metrics"].get(task["primary"])),
-            "n": task["n"],
-            "flags": {flag: count for flag, count in task["flags"].items() if count},
-            "error": task.get("error"),
+            "metric": task.primary,
+            **bounds(task.score),
+            "n": task.n,
+            "flags": {flag: count for flag, count in task.flags.items() if count},
+            "error": task.error,
         }
-        for name, task in results["tasks"].items()
+        for name, task in results.tasks.items()
     )
     return pd.DataFrame(rows, columns=list(SCORES))
 
 
-def suites(results: Mapping[str, Any]) -> pd.DataFrame:
+def suites(results: Results) -> pd.DataFrame:
     """A row for each suite of a results.json: its average, and the tasks without a score, for which it has none."""
-    rows = ({"suite": name, **bounds(suite), "missing": suite["missing"]} for name, suite in results["suites"].items())
+    rows = ({"suite": name, **bounds(suite), "missing": list(suite.missing)} for name, suite in results.suites.items())
     return pd.DataFrame(rows, columns=list(SUITES))
 
 
-def bounds(metric: Mapping[str, Any] | None) -> dict[str, float | None]:
+def bounds(metric: Metric | None) -> dict[str, float | None]:
     """Columns of a metric: value, standard error, ends of the 95 % interval."""
-    metric = metric or {}
-    lo, hi = metric.get("ci95") or (None, None)
-    return {"value": metric.get("value"), "stderr": metric.get("stderr"), "lo": lo, "hi": hi}
+    metric = metric or Metric()
+    lo, hi = metric.ci95 or (None, None)
+    return {"value": metric.value, "stderr": metric.stderr, "lo": lo, "hi": hi}
 
 
 def documents(run: Path, tasks: Iterable[str], task: str) -> pd.DataFrame:
@@ -89,4 +88,4 @@ def folders(runs: Path) -> Iterator[Path]:
     """The finished runs of a folder, by name. Raises UsageError where there is no such folder."""
     if not runs.is_dir():
         raise UsageError(f"{runs}: no such folder of runs")
-    yield from (path for path in sorted(runs.iterdir()) if (path / "results.json").is_file())
+    yield from (path for path in sorted(runs.iterdir()) if is_finished(path))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from olmes_suite.runs.schema import Manifest, Results
 
 
 @dataclass(frozen=True)
@@ -22,19 +24,23 @@ class Run:
         return self.path.name
 
     @property
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Results:
         """The content of results.json."""
-        return self._read("results.json")
+        from olmes_suite.runs.schema import read_results
+
+        return read_results(self.path)
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """The content of manifest.json: all that is needed to repeat the run."""
-        return self._read("manifest.json")
+        from olmes_suite.runs.schema import read_manifest
+
+        return read_manifest(self.path)
 
     @property
     def failed(self) -> dict[str, str]:
         """Tasks without a score, and why."""
-        return {name: str(task["error"]) for name, task in self.results["tasks"].items() if "error" in task}
+        return {name: str(task.error) for name, task in self.results.tasks.items() if task.failed}
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -64,9 +70,4 @@ class Run:
 
     @property
     def _tasks(self) -> list[str]:
-        return [plan["task"] for plan in self.manifest["plan"]]
-
-    def _read(self, file: str) -> dict[str, Any]:
-        from olmes_suite.runs.scores import read_object
-
-        return read_object(self.path / file)
+        return [plan.task for plan in self.manifest.plan]

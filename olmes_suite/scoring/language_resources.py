@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import extras
-from olmes_suite.errors import MissingData
+from olmes_suite.errors import MissingData, first_line
 
 NLTK_DATA = {
     "punkt_tab": "tokenizers/punkt_tab/english",
@@ -81,13 +81,17 @@ def nltk_folder(name: str) -> Path | None:
     """Where NLTK finds that package of its data: a file or a folder, None where it is nowhere."""
     import nltk.data
 
-    for folder in _nltk_folders():
-        if folder not in nltk.data.path:
-            nltk.data.path.append(folder)
     try:
-        return Path(str(nltk.data.find(NLTK_DATA[name])))
+        return Path(str(nltk.data.find(NLTK_DATA[name], [*nltk.data.path, *_nltk_folders()])))
     except LookupError:
         return None
+
+
+def extend_nltk_path() -> None:
+    """Let NLTK look into `$NLTK_DATA` and the mirrors' folders; what calls NLTK's own functions calls this before."""
+    import nltk.data
+
+    nltk.data.path.extend(folder for folder in _nltk_folders() if folder not in nltk.data.path)
 
 
 def _nltk_folders() -> Iterator[str]:
@@ -147,4 +151,4 @@ def spacy_model(name: str) -> Any:
     try:
         return spacy.load(name)
     except (OSError, ValueError, ImportError) as error:
-        raise MissingData(f"{SPACY_MODEL}: spaCy cannot load {name}: {str(error).splitlines()[0]}") from None
+        raise MissingData(f"{SPACY_MODEL}: spaCy cannot load {name}: {first_line(error)}") from None

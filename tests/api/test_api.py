@@ -99,7 +99,7 @@ class TestRuns:
 
     def test_scores_documents_and_responses(self, recorded: Any) -> None:
         run, _ = recorded
-        assert run.failed == {} and run.manifest["run"] == run.name
+        assert run.failed == {} and run.manifest.run == run.name
         scores = run.scores.set_index("task")
         assert scores.loc["tulu3_gsm8k", ["metric", "value", "n"]].tolist() == ["exact_match", 1.0, 2]
         having = scores.dropna(subset="lo")
@@ -123,7 +123,7 @@ class TestRuns:
 
     def test_the_record_names_the_call_of_the_command(self, recorded: Any, cli: Any) -> None:
         _, run = recorded
-        command = run.manifest["command"]
+        command = list(run.manifest.command)
         assert command[:6] == ["olmes", "eval", "--task", "gsm8k", "--task", "mmlu_mc"]
         status, out, _ = cli(*command[1:], "--json")
         assert status == 0 and Path(json.loads(out)["path"]) == run.path

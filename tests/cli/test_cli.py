@@ -42,6 +42,22 @@ def test_nothing_heavy_is_imported(arguments: list[str], tmp_path: Path) -> None
     assert done.stdout
 
 
+def test_pydantic_is_imported_when_a_file_is_checked(tmp_path: Path) -> None:
+    """Our modules leave it to the first file. typer itself imports it for a command's options, in some versions."""
+    (tmp_path / "gate.yaml").write_text("margin: 2\n")
+    program = (
+        "import sys; from olmes_suite.cli.main import run; run(['--help'])\n"
+        "import olmes_suite.tasks.index, olmes_suite.tasks.suites, olmes_suite.yaml_files\n"
+        "import train_plugins.config.recipe\n"
+        "from olmes_suite.comparison.gate_rules import read_rules; from pathlib import Path\n"
+        "found = [m for m in ('pydantic', 'pydantic_core', 'yaml') if m in sys.modules]\n"
+        f"read_rules(Path({str(tmp_path / 'gate.yaml')!r}))\n"
+        "print(found, 'pydantic' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(tmp_path))
+    assert done.stderr.strip().splitlines()[-1] == "[] True"
+
+
 def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
     from olmes_suite.cli.main import COMMANDS
 
@@ -57,7 +73,7 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
         (["eval", "--backend", "mock"], "--suite NAME or --task NAME"),
         (["eval", "--backend", "mock", "--task", "gsm8"], "did you mean 'gsm8k'"),
         (["eval", "--backend", "mock", "--suite", "unsen"], "did you mean 'unseen'"),
-        (["eval", "--backend", "moc", "--task", "gsm8k", "--data", "sample"], "did you mean mock"),
+        (["eval", "--backend", "moc", "--task", "gsm8k", "--data", "sample"], "did you mean 'mock'"),
         (["eval", "--backend", "mock", "--task", "gsm8k", "--limit", "0"], "--limit must be at least 1"),
         (["eval", "--backend", "mock", "--task", "gsm8k", "--limit", "x"], "--limit"),
         (["eval", "--backend", "mock", "--task", "gsm8k", "--data", "all"], "--data takes only `sample`"),
@@ -85,11 +101,15 @@ def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("suite: x\n", "it needs a list `tasks`"),
+        ("suite: x\n", "the key 'tasks' is missing"),
+        ("tasks: []", "line 1: tasks: at least one is needed"),
+        ("tasks: gsm8k", "tasks: expected a list, not 'gsm8k'"),
         ("tasks: [", "suite file"),
-        ("tasks: [{taks: gsm8k}]", "expected a task's name"),
+        ("tasks: [{taks: gsm8k}]", "line 1: tasks[0]: unknown key 'taks', did you mean 'task'"),
+        ("tasks:\n- gsm8k\n- 5", "line 3: tasks[1]: expected text, not 5"),
+        ("tasks: [gsm8k]\nunsen: true", "line 2: unknown key 'unsen', did you mean 'unseen'"),
         ("tasks: [{task: gsm8k, skil: math}]", "did you mean 'skill'"),
-        ("tasks: [{task: gsm8k, aggregate: median}]", "aggregate must be one of"),
+        ("tasks: [{task: gsm8k, aggregate: median}]", "aggregate: 'median' is none of mean, macro, micro, stratified"),
         ("tasks: [mine.yaml]", "contains itself"),
         ("tasks: [gsm8kk]", "did you mean 'gsm8k'"),
         ("tasks: !!python/object/apply:os.system ['true']", "suite file"),

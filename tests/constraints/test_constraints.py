@@ -126,7 +126,11 @@ def test_what_is_drawn_depends_on_the_document_only() -> None:
 
 @pytest.mark.parametrize(
     ("given_", "problem"),
-    [({"N": 2.5}, "whole number"), ({"N": "two"}, "must be a number"), ({"N": 2, "M": 1}, "takes no M")],
+    [
+        ({"N": 2.5}, "whole number"),
+        ({"N": "two"}, "must be a number"),
+        ({"N": 2, "M": 1}, "does not take the parameter M"),
+    ],
 )
 def test_parameters_that_make_no_sense(given_: dict[str, Any], problem: str) -> None:
     (verdict,) = verdicts.verdicts(document(("count:numbers", given_)), "1 and 2", "repaired")
@@ -371,6 +375,10 @@ def test_nltk_data_is_copied_into_a_mirror_and_found_there(
     monkeypatch.delenv("NLTK_DATA", raising=False)
     monkeypatch.setenv("OLMES_DATA_DIR", str(tmp_path))
     language_resources.require(language_resources.NLTK_DATA)
+    assert nltk.data.path == []  # asking changes nothing
+    for _ in range(2):
+        language_resources.extend_nltk_path()
+        assert nltk.data.path == [str(tmp_path / "nltk")]
 
 
 # The tasks ----------------------------------------------------------------------------------------------------------
@@ -387,7 +395,7 @@ def test_sample_golds(name: str) -> None:
     docs = [doc for doc in task.task_docs if not any(map(language_resources.missing, task.keys.resources(doc)))]
     assert len(docs) > len(task.task_docs) / 3, "most need nothing beside the response"
     for doc in docs:
-        gold, corrupt = (task.own[key](doc) for key in ("gold", "corrupt"))
+        gold, corrupt = (sample(doc) for sample in (task.keys.gold, task.keys.corrupt))
         assert set(task.scorer.one(doc, gold).scores.values()) == {1.0}, doc
         assert task.scorer.one(doc, corrupt).scores["prompt_level_loose_acc"] == 0.0, doc
 

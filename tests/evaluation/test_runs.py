@@ -439,13 +439,13 @@ def test_a_failed_request_is_an_error_and_is_taken_up_again(
 
     options = Options("", "mock", task_names=("gsm8k",), source=DataSource((mirror,)), runs=tmp_path / "runs")
     failed = evaluate(options, lambda *_: Weak(), Quiet())
-    entry = failed.results["tasks"]["tulu3_gsm8k"]
-    assert failed.failed == ["tulu3_gsm8k"] and entry["metrics"] == {} and entry["error"] == "the server is gone"
-    assert entry["flags"]["request_errors"] == 1
+    entry = failed.results.tasks["tulu3_gsm8k"]
+    assert failed.failed == ["tulu3_gsm8k"] and entry.metrics == {} and entry.error == "the server is gone"
+    assert entry.flags["request_errors"] == 1
     Weak.working = True
     mended = evaluate(options, lambda *_: Weak(), Quiet())
     assert mended.failed == [] and mended.path.name == failed.path.name + "-2"
-    assert mended.results["tasks"]["tulu3_gsm8k"]["n"] == 40
+    assert mended.results.tasks["tulu3_gsm8k"].n == 40
     assert sorted(asked) == list(range(40)), "what was answered before the failure is not asked again"
 
 

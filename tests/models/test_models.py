@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,12 +32,13 @@ from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.factory import backend_names, make_backend
 from olmes_suite.models.local import fingerprint as fingerprints
-from olmes_suite.models.local.checkpoint import check_folder
+from olmes_suite.models.local.checkpoint import check_folder, tensor_shapes
 from olmes_suite.models.local.fingerprint import fingerprint_of, hub_commit
+from olmes_suite.models.without_model.base import WithoutModel
 from olmes_suite.models.without_model.floor import ANSWERS, FloorBackend
 from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.models.without_model.oracle import OracleBackend
-from olmes_suite.records import Request
+from olmes_suite.records import Request, Response
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +96,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "tokenizer of nothing": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no weights"),
     "weights cut": (lambda f: _truncate(f / "model.safetensors"), "damaged"),
-    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "header is broken"),
+    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged"),
     "weights garbage": (
         lambda f: (f / "model.safetensors").write_bytes(b"\x10" + bytes(7) + b"x" * 64),
-        "header is broken",
+        "damaged",
     ),
     "weights a pointer": (
         lambda f: (f / "model.safetensors").write_text("version https://git-lfs"),
-        "header is broken",
+        "damaged",
     ),
     "tensor missing": (_drop_a_tensor, "lack 1 of the model's tensors"),
     "tensor of a wrong shape": (_shrink_a_tensor, "model"),
@@ -120,6 +122,15 @@ class TestBrokenCheckpoints:
         damage, match = BROKEN[name]
         damage(copy)
         one_line(lambda: make_backend("hf", str(copy), device="cpu"), match, ModelError)
+
+    def test_shapes_by_the_header(self, copy: Path) -> None:
+        file = copy / "model.safetensors"
+        found = tensor_shapes(file)
+        assert found["model.norm.weight"] == [json.loads((copy / "config.json").read_text())["hidden_size"]]
+        whole = file.read_bytes()
+        for damaged in (whole[:-1], whole + b"x", whole[:4]):
+            file.write_bytes(damaged)
+            one_line(lambda: tensor_shapes(file), "damaged", ModelError)
 
     @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nothing", "a/b/c"])
     def test_missing_folders(self, model: str) -> None:
@@ -379,6 +390,33 @@ class Foreign(MockBackend):
         self.base_url = base_url
 
 
+class TestWithoutModel:
+    """What the backends without a model share."""
+
+    class Counting(WithoutModel):
+        name = "counting"
+        fingerprint = "counting"
+        requests = 0
+
+        def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
+            self.requests += 1
+            return [Response(text=f"{request.doc_id} {seed}") for seed in seeds]
+
+    def test_a_request_is_answered_for_the_samples_that_are_asked_for(self) -> None:
+        asked = [replace(generation(0), doc_id=number) for number in range(4)]
+        backend = self.Counting()
+        given = [(at, s, r.text) for at, s, r in backend.run(asked, [[5, None, 6], [None], [], [7]])]
+        assert given == [(0, 0, "0 5"), (0, 2, "0 6"), (3, 0, "3 7")]
+        assert backend.requests == 2  # what is not asked for costs nothing
+
+    def test_it_stops_between_requests(self) -> None:
+        backend, given = self.Counting(), []
+        for answer in backend.run([generation(0)] * 3, [[1, 2]] * 3):
+            given.append(answer)
+            backend.stop_requested = True
+        assert len(given) == 2
+
+
 class TestFactory:
     """Names and options."""
 
@@ -389,8 +427,8 @@ class TestFactory:
         assert type(make_backend("auto", str(tiny), device="cpu", dtype=None)).__name__ == "HFBackend"
 
     def test_wrong_names_and_options(self, tiny: Path) -> None:
-        one_line(lambda: make_backend("moc", None), "did you mean mock", UsageError)
-        one_line(lambda: make_backend("zzz", "x"), "there are auto, hf", UsageError)
+        one_line(lambda: make_backend("moc", None), "did you mean 'mock'", UsageError)
+        one_line(lambda: make_backend("zzz", "x"), "known: auto, hf", UsageError)
         one_line(lambda: make_backend("hf", None), "needs --model", UsageError)
         one_line(lambda: make_backend("hf", str(tiny), base_url="x"), "no option --base-url", UsageError)
         one_line(lambda: make_backend("oracle", None), "needs --answers", UsageError)
@@ -399,13 +437,11 @@ class TestFactory:
     def points(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         from importlib.metadata import EntryPoint
 
-        from olmes_suite.models import factory
-
         made = [
-            EntryPoint("foreign", f"{__name__}:Foreign", factory.GROUP),
-            EntryPoint("gone", "no_such_module_here:X", factory.GROUP),
+            EntryPoint("foreign", f"{__name__}:Foreign", "olmes.backends"),
+            EntryPoint("gone", "no_such_module_here:X", "olmes.backends"),
         ]
-        monkeypatch.setattr(factory, "entry_points", lambda group: made)
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: made)
         yield
 
     @pytest.mark.usefixtures("points")

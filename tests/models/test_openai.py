@@ -56,7 +56,7 @@ class TestWire:
             answers(drops, ask(prefix="Answer:"))
         assert served.seen[-1][1]["messages"] == [{"role": "user", "content": "question 0"}]
         assert sends.fingerprint != drops.fingerprint
-        assert sends.notes() == [] and "left out" in drops.notes()[0]
+        assert sends.notes() == [] and "dropped" in drops.notes()[0]
 
     def test_name_and_address_are_the_fingerprint(self):
         with judge_server(good, models=MODELS) as one, judge_server(good, models=MODELS) as two:

@@ -39,6 +39,8 @@ PLACES: dict[str, tuple[str, ...]] = {
 """Folder or file to the extras whose modules it may import beside the core's; the longest path counts."""
 MODULE_OF = {"pyyaml": "yaml", "pyspellchecker": "spellchecker"}
 """Packages whose module has another name."""
+PART_OF = {"pydantic_core": "pydantic"}
+"""Modules that belong to another package, which pins their release."""
 ONLY_COMMANDS = {"ruff", "mypy", "import-linter", "pytest-xdist", "build", "types-pyyaml", "pandas-stubs"}
 """Packages of `dev` that are run, or read by mypy, and not imported."""
 
@@ -81,7 +83,7 @@ def imported(file: Path) -> Iterator[str]:
         for name in names:
             top = name.partition(".")[0]
             if top not in sys.stdlib_module_names and top not in OURS:
-                yield top
+                yield PART_OF.get(top, top)
 
 
 def sources() -> Iterator[tuple[str, str]]:

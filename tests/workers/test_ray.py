@@ -70,7 +70,7 @@ def test_an_actor_killed_in_the_middle(fleet, tmp_path):
             free.touch()
     assert texts(got) == expected(requests)
     assert crew.settings()["workers"]["died"] == 1
-    assert any("started again" in line for line in crew.lines)
+    assert any("it is restarted" in line for line in crew.lines)
 
 
 def test_errors_come_through(fleet, tmp_path):

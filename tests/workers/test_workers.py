@@ -298,7 +298,7 @@ class TestProcesses:
                 free.touch()
         assert texts(got) == expected(requests)
         assert crew.settings()["workers"]["died"] == 1
-        assert any("killed by SIGKILL" in line and "started again" in line for line in crew.lines)
+        assert any("killed by SIGKILL" in line and "it is restarted" in line for line in crew.lines)
 
     def test_a_worker_that_cannot_be_started_again(self, fleet, tmp_path):
         gate, free = tmp_path / "gate", tmp_path / "free"
@@ -431,7 +431,7 @@ def test_the_servers_requests_under_way_are_shared_out_whole(monkeypatch):
     assert shares_of(monkeypatch, 4, {"concurrency": 10}) == [3, 3, 2, 2]
     assert shares_of(monkeypatch, 3, {}) == [86, 85, 85]
     assert shares_of(monkeypatch, 2, {"concurrency": 2}) == [1, 1]
-    with pytest.raises(UsageError, match="--workers 4: more than the 2 requests"):
+    with pytest.raises(UsageError, match="--workers 4: more workers than the 2 concurrent requests"):
         shares_of(monkeypatch, 4, {"concurrency": 2})
 
 

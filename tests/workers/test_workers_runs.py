@@ -78,7 +78,7 @@ def test_a_worker_and_then_the_run_itself_are_killed(tmp_path, mirror):
     wait_for(lambda: answered(runs) == 3)  # one of the worker that was started again
     run.kill()
     told = run.communicate()[1]
-    assert "worker" in told and "died" in told and "started again" in told
+    assert "worker" in told and "died" in told and "it is restarted" in told
     wait_for(lambda: not Path(f"/proc/{workers[1]}").exists() or "Z" in Path(f"/proc/{workers[1]}/stat").read_text())
     before = answered(runs)
     assert before == 3

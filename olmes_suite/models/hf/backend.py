@@ -32,9 +32,9 @@ from olmes_suite.models.local.jobs import (
     Row,
     choices,
     generations,
-    no_number,
+    not_a_number,
+    open_samples,
     rows_of,
-    wanted_of,
 )
 from olmes_suite.models.local.loading import (
     context_length,
@@ -174,7 +174,7 @@ class HFBackend(Backend):
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Answers batch by batch, each as soon as its batch is done."""
-        wanted = wanted_of(seeds)
+        wanted = open_samples(seeds)
         generate = [item for item in wanted if requests[item[0]].kind == "generate"]
         ranking = [item for item in wanted if requests[item[0]].kind == "loglikelihood"]
         if generate:
@@ -269,7 +269,7 @@ class HFBackend(Backend):
 
     def _response(self, job: Generation, stop: RowStop) -> Response:
         if stop.reason == "broken":
-            raise no_number(job.request)
+            raise not_a_number(job.request)
         return job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends)
 
     @property
@@ -295,7 +295,7 @@ class HFBackend(Backend):
                 values, tokens = rows.topk(min(top, rows.shape[-1]), dim=-1)
             for position, found, likely in zip(batch, tokens.tolist(), values.tolist(), strict=True):
                 if not math.isfinite(likely[0]):
-                    raise no_number(requests[position])
+                    raise not_a_number(requests[position])
                 texts = [self.tokenizer.decode([token]) for token in found]
                 yield position, list(zip(texts, likely, strict=True))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from olmes_suite.errors import first_line
 from olmes_suite.models.hf.prefix_tree import Node, Tokens, common
 from olmes_suite.models.hf.shared_attention import NAME, Layers, Pass, Prefix, running
 
@@ -135,8 +136,7 @@ class SharedModel:
         try:
             return self._probe(config)
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            return f"it does not take our attention ({reason})"
+            return f"it does not take our attention ({first_line(error)})"
 
     def _probe(self, config: Any) -> str | None:
         """Both ways, on two short sequences that share their start."""

@@ -1,26 +1,53 @@
-"""From requests to token ids: chat template, special tokens, the boundary between context and continuation."""
+"""Encoding of requests as token ids: chat template, special tokens, boundary between context and continuation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from jinja2.exceptions import TemplateError
 
-from olmes_suite.errors import ModelError, RequestFailed
+from olmes_suite.errors import ModelError, RequestFailed, first_line
 from olmes_suite.records import Request
 
 PROBE = [{"role": "user", "content": "Hello"}]
 
 
+class Tokenizer(Protocol):
+    """The part of transformers' tokenizers that the engines use."""
+
+    chat_template: str | None
+    bos_token: str | None
+    eos_token: str | None
+    bos_token_id: int | None
+    eos_token_id: int | None
+    pad_token_id: int | None
+
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool = True, return_attention_mask: bool | None = None
+    ) -> Mapping[str, list[list[int]]]:
+        """Encode texts; `input_ids` holds their token ids."""
+
+    def encode(self, text: str) -> list[int]:
+        """Encode one text with special tokens."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Decode token ids."""
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool = True, add_generation_prompt: bool = False
+    ) -> str | list[int]:
+        """Render messages as text, or as token ids."""
+
+
 class Encoder:
     """A tokenizer with a chat template, as the transformers backends use it.
 
-    A rendered chat gets no special tokens beside the template's own (as in OLMES). Plain text gets those that the
-    tokenizer adds by itself, unless it starts with the BOS token already: the rule of lm-eval's `hf` model.
+    A rendered chat gets only the special tokens of the template (as in OLMES). Plain text gets the special tokens that
+    the tokenizer adds, unless it already starts with the BOS token: the rule of lm-eval's `hf` model.
     """
 
-    def __init__(self, tokenizer: Any, chat_template: str | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, chat_template: str | None = None) -> None:
         self.tokenizer = tokenizer
         if chat_template is not None:
             tokenizer.chat_template = chat_template
@@ -37,45 +64,46 @@ class Encoder:
         """Render one message, so that a broken template fails before the run. Raises ModelError."""
         try:
             text = self._apply(PROBE)
-        except Exception as error:  # a template is a program of its own: anything can go wrong in it
+        except Exception as error:  # a template is a program, which may raise anything
             raise ModelError(
-                f"the chat template cannot be rendered ({_reason(error)}); give another with --chat-template FILE"
+                f"the chat template cannot be rendered ({first_line(error)}); give another with --chat-template FILE"
             ) from None
         bos = self.tokenizer.bos_token
-        adds_bos = bos is not None and self.tokenizer.encode("a")[:1] == [self.tokenizer.bos_token_id]
-        self.double_bos = adds_bos and text.startswith(bos)
+        if bos is not None and self.tokenizer.encode("a")[:1] == [self.tokenizer.bos_token_id]:
+            self.double_bos = text.startswith(bos)
 
     def _apply(self, messages: list[dict[str, str]]) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def notes(self, name: str) -> list[str]:
-        """Lines for the user about the chat template and the BOS token of the model of that name."""
+        """Return lines for the user about the chat template and the BOS token of the model `name`."""
         lines = []
         if not self.chat:
-            lines.append(f"{name} has no chat template: plain text is used (--chat-template FILE gives it one)")
+            lines.append(f"{name} has no chat template: plain text is used (set one with --chat-template FILE)")
         if self.double_bos:
-            lines.append(f"{name}: the chat template writes the BOS token itself; the tokenizer's own is left out")
+            lines.append(f"{name}: the chat template writes the BOS token; the tokenizer does not add another one")
         if self.system_dropped:
-            lines.append(f"{name}: the chat template takes no system message; system messages were left out")
+            lines.append(f"{name}: the chat template does not take system messages; they were left out")
         return lines
 
     def render(self, request: Request) -> str:
-        """The text that the model continues. Raises RequestFailed where the chat template refuses the messages."""
+        """Return the text that the model continues. Raises RequestFailed where the chat template refuses it."""
         if request.messages is None:
             return (request.text or "") + request.prefix
         if not self.chat:
             raise RequestFailed(
-                f"{request.task}: asks in chat messages and the model has no chat template; give --chat-template FILE"
+                f"{request.task}: its prompts are chat messages and the model has no chat template; "
+                "give --chat-template FILE"
             )
         try:
-            return self._continued(request) + request.prefix
-        except Exception as error:  # a template is a program of its own: anything can go wrong in it
+            return self._rendered_chat(request) + request.prefix
+        except Exception as error:  # a template is a program, which may raise anything
             raise RequestFailed(
-                f"{request.task}: the chat template refuses document {request.doc_id} ({_reason(error)})"
+                f"{request.task}: the chat template refuses document {request.doc_id} ({first_line(error)})"
             ) from None
 
-    def _continued(self, request: Request) -> str:
-        """The rendered messages; without those of the system where the template takes none, as in lm-eval's hf."""
+    def _rendered_chat(self, request: Request) -> str:
+        """Render the messages, without system messages where the template refuses them, as lm-eval's hf does."""
         try:
             return self._apply(request.chat)
         except TemplateError:
@@ -83,11 +111,11 @@ class Encoder:
             if len(rest) == len(request.chat):
                 raise
             text = self._apply(rest)
-            self.system_dropped = True  # the notes say so
+            self.system_dropped = True  # reported by `notes`
             return text
 
     def prompts(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Token ids of the prompts of generation requests."""
+        """Return the token ids of the prompts of generation requests."""
         texts = [self.render(request) for request in requests]
         bos = self.tokenizer.bos_token
         plain = [request.messages is None for request in requests]
@@ -97,11 +125,11 @@ class Encoder:
         )
 
     def pairs(self, requests: Sequence[Request]) -> list[tuple[list[int], list[int]]]:
-        """Token ids (context, continuation) of log-likelihood requests; both are non-empty.
+        """Return the token ids (context, continuation) of log-likelihood requests; both are non-empty.
 
         The boundary is lm-eval's (`TemplateLM._encode_pair`): the context's trailing white space belongs to the
-        continuation, whose tokens are those of the whole beyond as many as the context alone has. Raises RequestFailed
-        for a continuation without tokens.
+        continuation, and the continuation's tokens are those of the whole text beyond the number of the context's
+        tokens. Raises RequestFailed for a continuation without tokens.
         """
         contexts: list[tuple[str, bool]] = []
         wholes: list[tuple[str, bool]] = []
@@ -123,28 +151,25 @@ class Encoder:
     def _split(self, request: Request, context: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
         continuation = whole[len(context) :]
         if whole and not continuation:
-            # The continuation melted into the context's last token: score from where the two differ.
+            # The continuation merged with the context's last token: score from the first token that differs.
             common = next((i for i, (a, b) in enumerate(zip(context, whole, strict=False)) if a != b), len(whole))
             context, continuation = whole[:common], whole[common:]
         if not context and continuation[:1] == [self.prefix_id]:
             context, continuation = continuation[:1], continuation[1:]
         if not continuation:
             raise RequestFailed(
-                f"{request.task}: choice {request.index} of document {request.doc_id} has no tokens to score"
+                f"{request.task}: choice {request.index} of document {request.doc_id} has no tokens to score; "
+                "leave the task out"
             )
         return context or [self.prefix_id], continuation
 
     def _encode(self, texts: Sequence[str], special: Sequence[bool]) -> list[list[int]]:
-        """Token ids of many texts, in one call of the tokenizer for each of the two ways."""
-        out: list[list[int]] = [[] for _ in texts]
-        for way in (False, True):
-            chosen = [i for i, flag in enumerate(special) if flag is way]
+        """Encode texts, with one call of the tokenizer with special tokens and one without."""
+        encoded: list[list[int]] = [[] for _ in texts]
+        for add in (False, True):
+            chosen = [i for i, flag in enumerate(special) if flag is add]
             if chosen:
-                found = self.tokenizer([texts[i] for i in chosen], add_special_tokens=way, return_attention_mask=False)
-                for i, ids in zip(chosen, found["input_ids"], strict=True):
-                    out[i] = list(ids)
-        return out
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+                output = self.tokenizer([texts[i] for i in chosen], add_special_tokens=add, return_attention_mask=False)
+                for i, ids in zip(chosen, output["input_ids"], strict=True):
+                    encoded[i] = list(ids)
+        return encoded

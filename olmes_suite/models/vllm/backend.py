@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import torch
 import transformers
 
-from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
-from olmes_suite.models.local.jobs import Ends, choices, generations, wanted_of
+from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
 from olmes_suite.models.vllm import engine as vllm_engine
 from olmes_suite.models.vllm.requests import (
@@ -146,7 +147,7 @@ class VLLMBackend(Backend):
         }
         if self.rows is not None:
             mine["max_num_seqs"] = self.rows
-        if not torch.cuda.is_available():
+        if not has_gpu():
             mine["gpu_memory_utilization"] = CPU_SHARE
         return {**mine, **self.more}
 
@@ -174,8 +175,8 @@ class VLLMBackend(Backend):
         template = self.tokenizer.chat_template
         arguments = {name: value for name, value in self.arguments.items() if name not in ("model", "seed")}
         return {
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
-            "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "device": "cuda" if has_gpu() else "cpu",
+            "device_name": torch.cuda.get_device_name() if has_gpu() else "cpu",
             "dtype": str(self.dtype).removeprefix("torch."),
             "max_length": self.max_length,
             "arguments": arguments,
@@ -193,7 +194,7 @@ class VLLMBackend(Backend):
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """All requests go to the engine at once; answers come as they get ready."""
-        wanted = wanted_of(seeds)
+        wanted = open_samples(seeds)
         texts = [item for item in wanted if requests[item[0]].kind == "generate"]
         ranked = [item for item in wanted if requests[item[0]].kind == "loglikelihood"]
         asks: list[TextAsk | RankAsk] = []
@@ -264,7 +265,7 @@ def _configuration(place: str, revision: str | None) -> tuple[Any, Any]:
     try:
         config = auto.from_pretrained(place, **where)
     except Exception as error:  # as in loading.py: dozens of types
-        raise ModelError(f"{place}: its configuration cannot be read: {vllm_engine.first_line(str(error))}") from None
+        raise ModelError(f"{place}: its configuration cannot be read: {first_line(error)}") from None
     try:
         return config, settings.from_pretrained(place, **where)
     except OSError:

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.models.model_args import check_names
 from olmes_suite.models.vllm.plugin import OWNER
 from olmes_suite.models.vllm.requests import Ask, Outcome
+from olmes_suite.plugins import require
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -30,7 +30,6 @@ ENVIRONMENT = {
 }
 RAISED = re.compile(r"(?:^|\s)(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception)): (.+)")
 """The last line of a traceback, in a log line or by itself."""
-VALIDATION = re.compile(r"\d+ validation errors? for ")
 UNTOLD = "Engine core initialization failed"
 """What the parent process says of an error in the engine's own."""
 REASONS = (
@@ -57,8 +56,7 @@ class BrokenDown(RequestFailed):
 
 def check_installed() -> None:
     """Raise UsageError, with the extra to install, where vLLM is missing."""
-    if find_spec("vllm") is None:
-        raise UsageError("--backend vllm needs vLLM: pip install 'olmes-suite[vllm]'")
+    require("vllm", "vllm", "--backend vllm needs vLLM")
 
 
 def installed_version() -> str:
@@ -83,7 +81,7 @@ class Engine:
         try:
             self._engine.add_request(str(number), self._input(list(ask.prompt)), settings, lora_request=self.adapter)
         except ValueError as error:
-            raise RequestFailed(f"{self.model}: vLLM refuses a request: {first_line(str(error))}") from None
+            raise RequestFailed(f"{self.model}: vLLM refuses a request: {first_line(error)}") from None
 
     def step(self) -> list[tuple[int, Outcome]]:
         """Go on a little: the requests that are done by now. Raises BrokenDown where the engine ended."""
@@ -147,23 +145,25 @@ def _start(arguments: Mapping[str, Any]) -> Any:
 
 def explain(error: BaseException, log: str = "") -> str:
     """One line on why the engine ended: what was raised in this process, or in the engine's own by its log."""
-    text = first_line(str(error)) or type(error).__name__
+    text = first_line(_cause(error))
     if UNTOLD in text or not str(error):
         raised = [found[2] for line in log.splitlines() if (found := RAISED.search(line)) and UNTOLD not in found[2]]
-        text = first_line(raised[-1]) if raised else text
+        text = first_line(RuntimeError(raised[-1])) if raised else text
     for sign, told in REASONS:
         if sign in text:
             return told.format(text.rstrip("."))
     return text
 
 
-def first_line(text: str) -> str:
-    """The first line that says something, of 300 characters at most."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) > 1 and VALIDATION.match(lines[0]):  # pydantic's heading; what is wrong comes after it
-        lines = [line.removeprefix("Value error, ").partition(" [type=")[0] for line in lines[1:]]
-    line = lines[0] if lines else ""
-    return line if len(line) <= 300 else line[:300] + "…"
+def _cause(error: BaseException) -> BaseException:
+    """What a check of vLLM's configuration raised, where pydantic has wrapped it; else the error itself."""
+    from pydantic import ValidationError  # vLLM brings it
+
+    if not isinstance(error, ValidationError):
+        return error
+    first = error.errors()[0]
+    raised = first.get("ctx", {}).get("error")
+    return raised if isinstance(raised, BaseException) else ValueError(first["msg"])
 
 
 def _outcome(output: Any) -> Outcome:

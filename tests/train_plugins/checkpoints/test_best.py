@@ -40,7 +40,7 @@ class Told(evaluator.Evaluator):
         self.called.append(folder)
         values = self.scores[int(folder.rpartition("step")[2])]
         tasks = {name: {"primary": "m", "metrics": {"m": {"value": v}}} for name, v in zip("ab", values, strict=True)}
-        return json.dumps({"path": "runs/x", "tasks": tasks}), "", 0
+        return json.dumps({"run": "x", "model": "m", "path": "runs/x", "tasks": tasks}), "", 0
 
 
 SCORES: dict[int, tuple[float | None, ...]] = {1: (0.9, 0.0), 2: (0.4, 0.6), 3: (1.0, None), 4: (0.5, 0.5)}
@@ -64,6 +64,19 @@ def test_the_average_of_all_tasks_decides_and_the_earlier_of_equals(tmp_path: Pa
     assert (tmp_path / evaluator.BEST / "model.safetensors").read_text() == "2"
     shutil.rmtree(tmp_path / "checkpoint-2")  # rotated away
     assert (told.best_folder(best) / "model.safetensors").read_text() == "2"
+
+
+def test_a_group_counts_once_in_the_average() -> None:
+    def entry(value: float, **more: Any) -> dict[str, Any]:
+        metrics = {"exact_match": {"value": value, "stderr": 0.1, "ci95": None}}
+        return {"n": 4, "primary": "exact_match", "metrics": metrics, "clean": None, "flags": {}, **more}
+
+    parts = {f"tulu3_mmlu_{name}": entry(value) for name, value in (("a", 0.4), ("b", 0.5), ("c", 0.6))}
+    tasks = {"tulu3_mmlu": entry(0.5, subtasks=list(parts)), **parts, "tulu3_gsm8k": entry(0.9)}
+    printed = {"schema": "1.0", "run": "r", "model": "m", "tasks": tasks, "suites": {}, "path": "runs/r"}
+    result = evaluator.judged(json.dumps(printed), "", 0, "checkpoint-1", 1)
+    assert result.tasks == {"tulu3_mmlu": 0.5, "tulu3_gsm8k": 0.9}
+    assert result.average == pytest.approx(0.7)
 
 
 def test_a_resumed_stage_knows_its_best(tmp_path: Path) -> None:
@@ -158,7 +171,7 @@ def test_the_best_of_a_real_stage(
     best = out / evaluator.BEST
     assert f"best checkpoint: step {wanted}, {best}" in capsys.readouterr().err
     check_folder(best)
-    assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best)["step"] == wanted
+    assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best).step == wanted
     moved, base = weights(best), weights(tmp_path / "tiny")
     assert moved.keys() == base.keys() and any(bool((moved[name] != base[name]).any()) for name in base)
     if not adapter:

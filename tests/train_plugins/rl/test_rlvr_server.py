@@ -156,4 +156,4 @@ def test_a_server_that_is_gone_in_the_middle(
     assert not (out / lineage.FILE).exists()
     server.most = 1000
     assert train("--resume") == (0, "")
-    assert lineage.read(out)["step"] == 4
+    assert lineage.read(out).step == 4

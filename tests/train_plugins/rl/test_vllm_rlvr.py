@@ -62,8 +62,8 @@ def test_grpo_to_an_evaluated_checkpoint(folder: Path) -> None:
     assert max(found) < SYNCED, found
     assert any(not (old == new).all() for old, new in zip(*each_weight(folder / "tiny", out), strict=True))
     assert [path.name for path in lineage.whole_checkpoints(out)] == ["checkpoint-2", "checkpoint-4"]
-    assert lineage.read(out)["stage"] == "rlvr"
-    assert lineage.read(out)["tokens"] > 0
+    assert lineage.read(out).stage == "rlvr"
+    assert lineage.read(out).tokens > 0
     (evaluated,) = map(json.loads, (out / "evaluations.jsonl").read_text().splitlines())
     assert evaluated["error"] is None
     assert 0 <= evaluated["average"] <= 1

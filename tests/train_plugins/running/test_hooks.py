@@ -79,8 +79,8 @@ def test_warn_trains_and_flags_the_items_in_the_lineage(folder: Path) -> None:
 
     found = lineage.read(checkpoint)
     # Questions about a shelf share all their words but the numbers: at least the planted ones are flagged.
-    assert set(range(PLANTED)) <= set(found["flags"]["tulu3_gsm8k"])
-    assert found["decontam"]["contaminated"]
+    assert set(range(PLANTED)) <= set(found.flags["tulu3_gsm8k"])
+    assert found.decontam["contaminated"]
 
 
 def test_the_page_is_written_after_a_stage_that_evaluates(tmp_path: Path) -> None:

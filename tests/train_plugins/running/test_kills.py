@@ -92,7 +92,7 @@ def test_two_processes_killed_end_as_unbroken_ones(folder: Path, name: str, kill
     assert same_weights(whole, broken) and not same_weights(whole, folder / "tiny")
     if name == "ppo":
         assert same_weights(whole / "value_model", broken / "value_model")
-    assert lineage.read(broken)["tokens"] == lineage.read(whole)["tokens"] > 0
+    assert lineage.read(broken).tokens == lineage.read(whole).tokens > 0
     assert not (broken / resume.LOCK).exists()
 
 

@@ -111,6 +111,23 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(folder: Path, data: Any
     assert not (folder / "out").exists()
 
 
+def test_the_line_is_that_of_the_file_that_holds_the_key(folder: Path) -> None:
+    Path("own.yaml").write_text("data: [{path: pairs.jsonl}]\ntrainer: {}\ndop: {beta: 1}\n")
+    Path("pipeline.yaml").write_text(
+        "stages:\n- name: first\n  kind: dpo\n  recipe: own.yaml\n"
+        "- name: second\n  kind: dpo\n  recipe:\n    seed: x\n"
+    )  # fmt: skip
+
+    def read(*changes: str) -> None:
+        pipeline_file.load(Path("pipeline.yaml"), ("stages.0.recipe.model=tiny", *changes))
+
+    refused(read, "own.yaml, line 3: stage 'first': unknown key 'dop', did you mean 'dpo'", UsageError)
+    Path("own.yaml").write_text("data: [{path: pairs.jsonl}]\ntrainer: {}\ndpo: {beta: 1}\n")
+    refused(lambda: read("stages.0.recipe.dpo.beta=x"), "pipeline.yaml: stage 'first': dpo: beta: expected", UsageError)
+    more = "stages.1.recipe.data=[{path: pairs.jsonl}]"
+    refused(lambda: read(more), "pipeline.yaml, line 8: stage 'second': seed: expected a whole number", UsageError)
+
+
 def test_a_value_model_is_a_stage_or_a_checkpoint(folder: Path) -> None:
     data = whole()
     rlvr = stage("rlvr", data=[{"path": "sft.jsonl"}], rlvr={"value_model": "rewrad"})
@@ -211,7 +228,7 @@ def test_a_pipeline_runs_once_and_says_what_each_stage_gained(folder: Path) -> N
     ]  # fmt: skip
     assert found["base"] == "tiny" and found["checkpoint"] == "out/second"
     assert all(row["p_holm"] >= row["p"] for row in found["gains"])
-    assert lineage.read(Path("out/second"))["ancestors"][-1]["stage"] == "sft"
+    assert lineage.read(Path("out/second")).ancestors[-1].stage == "sft"
     assert json.loads(Path("out/second/gate.json").read_text())["exit"] == 0
     assert "<table" in Path("runs/leaderboard.html").read_text()
     weights = Path("out/second/model.safetensors").stat().st_mtime_ns

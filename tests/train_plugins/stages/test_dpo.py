@@ -154,8 +154,8 @@ def test_a_stage_learns_its_pairs_and_is_the_child_of_its_parent(folder: Path) -
     assert losses(out)[0] == pytest.approx(math.log(2), rel=1e-4)
     assert losses(out)[-1] < 0.3 and accuracy[-1] == 1.0
     said = lineage.read(out)
-    assert (said["stage"], said["parent"]) == ("dpo", str(folder / "tiny"))
-    assert said["recipe"]["dpo"] == {"loss": "dpo_norm", "beta": 5.0, "gamma": 0.0, "separate_forward": False}
+    assert (said.stage, said.parent) == ("dpo", str(folder / "tiny"))
+    assert said.recipe["dpo"] == {"loss": "dpo_norm", "beta": 5.0, "gamma": 0.0, "separate_forward": False}
 
 
 class StopAfter:
@@ -192,7 +192,7 @@ def test_pairs_over_the_limit_are_counted(folder: Path, capsys: pytest.CaptureFi
     long = [{"chosen": chat("blue " * 60, a), "rejected": chat("blue " * 60, b)} for a, b in (("x", "y"),)]
     out = train(folder, [*pair_rows(4), *long], trainer={"max_length": 90})
     assert "0 rows are cut, 1 of 5 are left out" in capsys.readouterr().err
-    assert lineage.read(out)["rows"]["dropped"] == 1
+    assert lineage.read(out).rows["dropped"] == 1
 
 
 def test_bad_pairs_are_one_line(folder: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_reward_model_scores_at_the_last_token(folder: Path) -> None:
     long = {"chosen": chat("a", "blue " * 60), "rejected": chat("a", "b")}
     settings = {"num_train_epochs": 8, "learning_rate": 2e-3, "max_length": 90}
     out = train(folder, [*pair_rows(8), long], "rm", rm={"fresh_head": True}, trainer=settings, batch_size=8)
-    assert lineage.read(out)["rows"] == {"read": 9, "trained": 8, "cut": 0, "dropped": 1}
+    assert lineage.read(out).rows == {"read": 9, "trained": 8, "cut": 0, "dropped": 1}
     model, info = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True, dtype=torch.float32)
     assert model.config.num_labels == 1 and not info["missing_keys"]
     tokenizer = AutoTokenizer.from_pretrained(out)

@@ -65,7 +65,7 @@ def test_the_launcher_trains_in_two_processes_and_tells_errors_in_one_line(folde
     two = ("--launcher", "accelerate", "--num-processes", "2")
     done = olmes("train", "sft", sft_recipe(folder, "both"), *two, tmp=folder)
     assert done.returncode == 0 and done.stdout.strip() == str(folder / "both"), done.stderr
-    assert lineage.read(folder / "both")["hardware"]["training_processes"] == 2
+    assert lineage.read(folder / "both").hardware["training_processes"] == 2
     again = olmes("train", "sft", sft_recipe(folder, "both"), *two, tmp=folder)
     assert "is not empty" in one_line_error(again)
 

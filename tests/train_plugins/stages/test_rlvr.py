@@ -272,7 +272,7 @@ def test_a_stage_killed_inside_a_cycle_ends_as_an_unbroken_one(
         assert all(bool((one[name] == other[name]).all()) for name in one)
         assert not any(name.startswith("value_model") for name in one)
         assert any(bool((one[name] != start[name]).any()) for name in one)
-    assert lineage.read(broken)["tokens"] == lineage.read(whole)["tokens"] > 0
+    assert lineage.read(broken).tokens == lineage.read(whole).tokens > 0
     keys["trainer"]["learning_rate"] = 5e-3
     (broken / lineage.FILE).unlink()
     refused(

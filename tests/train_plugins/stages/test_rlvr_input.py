@@ -140,7 +140,7 @@ def test_long_prompts_are_counted(folder: Path, capsys: pytest.CaptureFixture[st
     long = {"prompt": "blue " * 60, "ground_truth": "1", "verifier": "string"}
     out = train_rlvr(folder, "grpo", [*prompt_rows(8), long], rlvr={"max_prompt_length": 60})
     assert "rlvr.max_prompt_length 60: 0 rows are cut, 1 of 9 are left out" in capsys.readouterr().err
-    assert lineage.read(out)["rows"]["dropped"] == 1
+    assert lineage.read(out).rows["dropped"] == 1
     refused(
         lambda: train_rlvr(folder, "grpo", [long], rlvr={"max_prompt_length": 9}, output=str(folder / "o")),
         "all 1 prompts are longer than 9 tokens; raise rlvr.max_prompt_length",

@@ -13,7 +13,7 @@ from train_fixture import chat, losses, make_recipe, need_trl, refused, sft_rows
 
 from olmes_suite.errors import DataError, ModelError, OlmesError, RunLocked, StageRefused, StorageError, UsageError
 from olmes_suite.hooks import Stage, StageData, hookimpl
-from olmes_suite.runs.ledger import lineage_name, read_lineage
+from olmes_suite.runs.ledger import lineage_name, lineage_of
 from train_plugins.checkpoints import lineage, resume
 from train_plugins.data import encoding
 from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
@@ -135,7 +135,7 @@ def test_a_killed_stage_ends_in_the_weights_of_an_unbroken_one(folder: Path) -> 
     one, other = weights(whole), weights(broken)
     assert all(bool((one[name] == other[name]).all()) for name in one)
     said = lineage.read(broken)
-    assert said["step"] == 6 and said["tokens"] == lineage.read(whole)["tokens"]
+    assert said.step == 6 and said.tokens == lineage.read(whole).tokens
     assert train(folder, sft_rows(24), True, output=str(broken), **keys) == broken  # finished: nothing to do
 
     keys["trainer"] = {**settings, "learning_rate": 2e-3}
@@ -184,16 +184,16 @@ def test_every_checkpoint_knows_where_it_comes_from(folder: Path) -> None:
     out = train(folder, sft_rows(8), trainer={"save_steps": 1})
     digest = hashlib.sha256((folder / "rows.jsonl").read_bytes()).hexdigest()
     for checkpoint, step in ((out / "checkpoint-1", 1), (out, 2)):
-        said = read_lineage(str(checkpoint), None)
-        assert (said["parent"], said["stage"], said["step"]) == (str(folder / "tiny"), "sft", step)
-        (one,) = said["data"]
-        assert (one["path"], one["sha256"], one["rows"]) == (str(folder / "rows.jsonl"), digest, 8)
-        assert said["recipe"]["trainer"]["learning_rate"] == 1e-3
-        assert said["flags"] == {} and said["decontam"] is None
+        said = lineage_of(str(checkpoint), None)
+        assert (said.parent, said.stage, said.step) == (str(folder / "tiny"), "sft", step)
+        (one,) = said.data
+        assert (one.path, one.sha256, one.rows) == (str(folder / "rows.jsonl"), digest, 8)
+        assert said.recipe["trainer"]["learning_rate"] == 1e-3
+        assert said.flags == {} and said.decontam is None
         assert digest in (checkpoint / "README.md").read_text()
     child = lineage.describe(Stage("dpo", str(out), folder / "next", False, {}), StageData(()), {}, 0, 1)
     assert lineage_name(child, str(out)) == str(folder / "tiny")
-    assert [one["stage"] for one in child["ancestors"]] == [None, "sft"]
+    assert [one.stage for one in child.ancestors] == [None, "sft"]
 
 
 def test_hooks_see_what_the_one_before_left_and_may_stop_the_stage(folder: Path) -> None:
@@ -230,7 +230,7 @@ def test_hooks_see_what_the_one_before_left_and_may_stop_the_stage(folder: Path)
     out = train(folder, sft_rows(9), plugins=[Look(), Filter()], **wanted)
     assert seen == [[0, 1, 2, 4, 5, 6, 7, 8], {"tulu3_gsm8k": [7]}]
     said = lineage.read(out)
-    assert said["rows"]["trained"] == 8 and said["decontam"] == {"removed": 1}
+    assert said.rows["trained"] == 8 and said.decontam == {"removed": 1}
 
 
 def test_a_loss_that_is_not_a_number_stops_before_the_weights(folder: Path) -> None:
@@ -324,7 +324,7 @@ def test_rows_over_the_limit_are_counted(folder: Path, capsys: pytest.CaptureFix
     rows = [*sft_rows(6), {"messages": long_answer}, {"messages": long_question}]
     out = train(folder, rows, trainer={"max_length": 90})
     assert "max_length 90: 1 rows are cut, 1 of 8 are left out" in capsys.readouterr().err
-    assert lineage.read(out)["rows"] == {"read": 8, "trained": 7, "cut": 1, "dropped": 1}
+    assert lineage.read(out).rows == {"read": 8, "trained": 7, "cut": 1, "dropped": 1}
     one = [{"messages": long_question}] * 8
     refused(
         lambda: train(folder, one, trainer={"max_length": 90}, output=str(folder / "o")),
