@@ -27,6 +27,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         for folder in ("endpoints", "evaluation", "judges", "models", "tasks", "workers")
     },
     "olmes_suite/constraints": ("eval", "ood"),
+    "olmes_suite/devices.py": ("eval",),
     "olmes_suite/models/vllm": ("eval", "vllm"),
     "olmes_suite/sandbox": ("code",),
     "olmes_suite/scoring": ("eval", "ood"),
