@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.page_data import Run
+from olmes_suite import extras
 from olmes_suite.errors import OlmesError, one_line
 from olmes_suite.runs.schema import Engine, instances_file
 from olmes_suite.tasks import catalog, index
@@ -27,6 +28,8 @@ def render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Pr
     """Prompts of a task's documents as `run` sent them, and why there are none (or that they differ), else ""."""
     if run.kind == "imported":
         return {}, "imported scores come without prompts"
+    if not extras.installed("lm_eval"):
+        return {}, f"prompts are rendered where the extra `eval` is installed: {extras.install('eval')}"
     try:
         return _render(run, task, places)
     except (OlmesError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -12,8 +12,8 @@ from typing import Any
 
 from leaderboard.page_data import PARTS, Average, Cell, Clean, Kind, Problem, Run
 from olmes_suite.errors import DataError, OlmesError, UsageError, one_line
-from olmes_suite.evaluation.floor import floors, identity
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.runs.floors import floors, identity
 from olmes_suite.runs.schema import (
     RESULTS,
     Manifest,

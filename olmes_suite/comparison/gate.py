@@ -115,7 +115,7 @@ def gate(
 
 
 def _tasks_to_judge(baseline: RunScores, candidate: RunScores, only: Sequence[str], rules: Rules) -> dict[str, None]:
-    """Return the tasks to judge: the named ones, else all of the baseline, or the shared ones of imported runs."""
+    """Return the tasks to judge: those that are named with `--task`, else all of the baseline and the required ones."""
     known = {**baseline.tasks, **baseline.failed, **candidate.tasks, **candidate.failed}
     short = {name.removeprefix(PREFIX): name for name in known}
     for name in (*only, *rules.tasks):
@@ -123,9 +123,8 @@ def _tasks_to_judge(baseline: RunScores, candidate: RunScores, only: Sequence[st
             raise UsageError(f"neither run has a task {name!r}{nearest(name, list(short))}")
     if only:
         return dict.fromkeys(short.get(name, full_name(name)) for name in only)
-    both = [name for name in baseline.tasks if not (baseline.imported or candidate.imported) or name in candidate.tasks]
     required = [short.get(name, full_name(name)) for name, rule in rules.tasks.items() if rule.required]
-    return dict.fromkeys([*both, *required])
+    return dict.fromkeys([*baseline.tasks, *required])
 
 
 def _average_tasks(

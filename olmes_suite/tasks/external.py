@@ -23,6 +23,7 @@ from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_li
 from olmes_suite.records import Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
 from olmes_suite.tasks.documents import DataSource, find_split, missing_message
+from olmes_suite.tasks.generation_kwargs import unsupported
 from olmes_suite.tasks.index import TaskEntry
 from olmes_suite.tasks.task import Splits, SuiteTask
 
@@ -58,6 +59,11 @@ class LmEvalTask(SuiteTask):
         if self.OUTPUT_TYPE not in OUTPUT_TYPES:
             raise UnsuitableTask(
                 f"output_type {self.OUTPUT_TYPE} is not supported here: run {self.config.task} with lm_eval"
+            )
+        if self.OUTPUT_TYPE == "generate_until" and (names := unsupported(self.config.generation_kwargs or {})):
+            raise UnsuitableTask(
+                f"generation_kwargs: {', '.join(names)} would change the answers and is not supported here: "
+                f"remove it, or run {self.config.task} with lm_eval"
             )
         others = [name for name, aggregate in self._aggregation_list.items() if not is_mean(aggregate)]
         if len(others) == len(self._aggregation_list):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
+from helpers import as_json, environment, olmes, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite.cli.main import run as run_command
 from olmes_suite.models.cache.store import ResponseCache
@@ -61,10 +61,10 @@ def test_pydantic_is_imported_when_a_file_is_checked(tmp_path: Path) -> None:
 def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
     from olmes_suite.cli.main import COMMANDS
 
-    listed = olmes("--help", tmp=tmp_path).stdout
+    listed = olmes_here("--help", tmp=tmp_path).stdout
     for command in COMMANDS:
         assert f"\n  {command} " in listed
-        assert olmes(command, "--help", tmp=tmp_path).returncode == 0
+        assert olmes_here(command, "--help", tmp=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
     if arguments[0] == "eval":
         arguments = [*arguments, "--runs", str(tmp_path / "runs")]
-    assert said in one_line_error(olmes(*arguments, tmp=tmp_path))
+    assert said in one_line_error(olmes_here(*arguments, tmp=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,9 @@ def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) 
 def test_suite_files_are_untrusted(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     assert said in one_line_error(
-        olmes("eval", "--backend", "mock", "--suite", tmp_path / "mine.yaml", "--runs", tmp_path / "runs", tmp=tmp_path)
+        olmes_here(
+            "eval", "--backend", "mock", "--suite", tmp_path / "mine.yaml", "--runs", tmp_path / "runs", tmp=tmp_path
+        )
     )
 
 
@@ -135,7 +137,7 @@ def test_malformed_data_is_one_line(rows: list[dict[str, object]], said: str, tm
     schema = None if rows else pa.schema([("question", pa.string()), ("answer", pa.string())])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     assert said in one_line_error(
-        olmes(
+        olmes_here(
             "eval",
             "--backend",
             "mock",
@@ -154,7 +156,7 @@ def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
     path = write_gsm8k(tmp_path / "m") / "openai/gsm8k/main/test.parquet"
     path.write_bytes(path.read_bytes()[:100])
     assert "cannot be read as parquet" in one_line_error(
-        olmes("prompts", "--task", "gsm8k", "--data-dir", tmp_path / "m", tmp=tmp_path)
+        olmes_here("prompts", "--task", "gsm8k", "--data-dir", tmp_path / "m", tmp=tmp_path)
     )
 
 
@@ -173,7 +175,7 @@ def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
 def test_bad_responses_files_are_one_line(line: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text(line + "\n")
     assert said in one_line_error(
-        olmes("score", "--task", "gsm8k", "--responses", tmp_path / "r.jsonl", "--data", "sample", tmp=tmp_path)
+        olmes_here("score", "--task", "gsm8k", "--responses", tmp_path / "r.jsonl", "--data", "sample", tmp=tmp_path)
     )
 
 
@@ -182,7 +184,7 @@ def test_score_prints_what_the_contract_says(tmp_path: Path) -> None:
         '{"doc_id": 0, "responses": ["The answer is 7", "8"]}\n{"doc_id": 2, "responses": ["none"]}\n'
     )
     done = as_json(
-        olmes(
+        olmes_here(
             "score",
             "--task",
             "gsm8k",
@@ -216,7 +218,7 @@ def test_score_prints_what_the_contract_says(tmp_path: Path) -> None:
 
 
 def test_prompts_have_the_fields_of_the_contract(tmp_path: Path) -> None:
-    done = olmes("prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "1", tmp=tmp_path)
+    done = olmes_here("prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "1", tmp=tmp_path)
     line = json.loads(done.stdout)
     assert set(line) == {
         "task",
@@ -238,11 +240,13 @@ def test_prompts_have_the_fields_of_the_contract(tmp_path: Path) -> None:
 def test_data_pull_copies_from_a_mirror_and_verify_reads_it(tmp_path: Path) -> None:
     mirror = write_gsm8k(tmp_path / "a")
     done = as_json(
-        olmes("data", "pull", "--task", "gsm8k", "--data-dir", mirror, "--out", tmp_path / "b", "--json", tmp=tmp_path)
+        olmes_here(
+            "data", "pull", "--task", "gsm8k", "--data-dir", mirror, "--out", tmp_path / "b", "--json", tmp=tmp_path
+        )
     )
     assert done == [{"place": "openai/gsm8k/main/test.parquet", "state": "pulled", "detail": "40 rows"}]
     assert pq.read_table(tmp_path / "b/openai/gsm8k/main/test.parquet").num_rows == 40
-    found = olmes("data", "verify", "--task", "gsm8k", "--data-dir", tmp_path / "b", "--json", tmp=tmp_path)
+    found = olmes_here("data", "verify", "--task", "gsm8k", "--data-dir", tmp_path / "b", "--json", tmp=tmp_path)
     assert found.returncode == 1 and json.loads(found.stdout)[0]["state"] == "differs"
 
 
@@ -308,12 +312,12 @@ def test_a_users_own_task_is_checked(tmp_path: Path) -> None:
     )
     for corrupt, code, said in (("gold", 1, "1 corrupted golds score above 0 (doc_id 1"), ("repr", 0, "ok   sums")):
         (folder / "task.py").write_text(OWN_TASK.replace("CORRUPT", corrupt))
-        done = olmes("tasks", "check", "sums", "--include-path", folder, tmp=tmp_path)
+        done = olmes_here("tasks", "check", "sums", "--include-path", folder, tmp=tmp_path)
         assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
     assert "name the tasks of your own" in one_line_error(
-        olmes("tasks", "check", "--include-path", folder, tmp=tmp_path)
+        olmes_here("tasks", "check", "--include-path", folder, tmp=tmp_path)
     )
-    assert "no such folder" in one_line_error(olmes("tasks", "check", "a", "--include-path", "gone", tmp=tmp_path))
+    assert "no such folder" in one_line_error(olmes_here("tasks", "check", "a", "--include-path", "gone", tmp=tmp_path))
 
 
 def test_ctrl_c_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

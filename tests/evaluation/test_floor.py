@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import as_json, olmes, one_line_error, write_gsm8k
+from helpers import as_json, olmes, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite.evaluation.evaluate import Finished
-from olmes_suite.evaluation.floor import ANSWERS, beside, combined, floors, keep
+from olmes_suite.evaluation.floor import ANSWERS, beside, combined, keep
 from olmes_suite.evaluation.plan import Options
+from olmes_suite.runs.floors import floors
 from olmes_suite.runs.schema import FloorScore, Manifest, Results
 
 
@@ -77,7 +78,7 @@ def test_a_floor_counts_for_the_same_data_only(tmp_path: Path) -> None:
 def test_floor_on_the_command_line(tmp_path: Path) -> None:
     mirror = write_gsm8k(tmp_path / "mirror", rows=6)
     asked = ("--task", "gsm8k", "--data-dir", mirror, "--runs", tmp_path / "runs", "--json")
-    done = as_json(olmes("eval", "--backend", "floor", *asked, tmp=tmp_path))
+    done = as_json(olmes_here("eval", "--backend", "floor", *asked, tmp=tmp_path))
     task = done["tasks"]["tulu3_gsm8k"]
     assert set(task["floor"]["scores"]) == set(ANSWERS) and task["n"] == 6
     assert task["floor"]["value"] == task["metrics"]["exact_match"]["value"] == max(task["floor"]["scores"].values())
@@ -87,11 +88,11 @@ def test_floor_on_the_command_line(tmp_path: Path) -> None:
     for answer in ANSWERS:
         lines = (tmp_path / "runs" / parts[answer] / "responses/tulu3_gsm8k.jsonl").read_text().splitlines()
         assert len(lines) == 6
-    again = as_json(olmes("eval", "--backend", "floor", *asked, tmp=tmp_path))
+    again = as_json(olmes_here("eval", "--backend", "floor", *asked, tmp=tmp_path))
     assert again == done
-    mock = as_json(olmes("eval", "--backend", "mock", *asked, tmp=tmp_path))
+    mock = as_json(olmes_here("eval", "--backend", "mock", *asked, tmp=tmp_path))
     assert mock["floors"]["tulu3_gsm8k"]["value"] == task["floor"]["value"]
-    shown = olmes("eval", "--backend", "mock", *asked[:-1], tmp=tmp_path).stdout
+    shown = olmes_here("eval", "--backend", "mock", *asked[:-1], tmp=tmp_path).stdout
     assert "floor" in shown.splitlines()[1]
     assert not (tmp_path / "runs/unseen-ledger.jsonl").exists()
 
@@ -99,7 +100,7 @@ def test_floor_on_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_floor_of_log_likelihoods(tmp_path: Path) -> None:
     done = as_json(
-        olmes(
+        olmes_here(
             "eval", "--backend", "floor", "--task", "truthfulqa", "--data", "sample", "--runs", tmp_path / "runs",
             "--json", tmp=tmp_path,
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from helpers import as_json, olmes, write_gsm8k
+from helpers import as_json, olmes_here, write_gsm8k
 
 from olmes_suite import stats
 from olmes_suite.errors import UsageError
@@ -87,7 +87,7 @@ def test_scores_of_scanned_tasks_alone_are_called_clean(tmp_path: Path) -> None:
 
     def evaluated(flags: Any, **more: Any) -> tuple[Any, Any]:
         lineage.write_text(json.dumps({"parent": "base", "flags": flags, **more}))
-        done = as_json(olmes(
+        done = as_json(olmes_here(
             "eval", "--backend", "oracle", "--task", "gsm8k", "--lineage", lineage, "--data-dir", mirror,
             "--runs", tmp_path / f"runs-{len(list(tmp_path.iterdir()))}", "--json", tmp=tmp_path,
         ))  # fmt: skip

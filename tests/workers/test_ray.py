@@ -21,7 +21,7 @@ from olmes_suite.workers.fleet import Fleet
 from olmes_suite.workers.ray_actors import RayWorker, connect
 from olmes_suite.workers.ray_address import reach
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import slow_engine
-from helpers import environment, olmes, one_line_error, write_gsm8k
+from helpers import environment, olmes, olmes_here, one_line_error, write_gsm8k
 from models_fixture import make_tiny_model
 from worker_runs import children, only_run, wait_for
 
@@ -99,7 +99,7 @@ def test_a_worker_and_then_the_run_itself_are_killed(tmp_path, mirror):
     ],
 )
 def test_wrong_usage_is_one_line(tmp_path, mirror, extra, words):
-    done = olmes("eval", "--task", "gsm8k", "--data-dir", mirror, *extra, "--runs", tmp_path, tmp=tmp_path)
+    done = olmes_here("eval", "--task", "gsm8k", "--data-dir", mirror, *extra, "--runs", tmp_path, tmp=tmp_path)
     assert words in one_line_error(done)
 
 

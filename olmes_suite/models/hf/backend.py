@@ -94,6 +94,7 @@ class HFBackend(Backend):
         self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
         self.tokenizer = self.encoder.tokenizer
         self.model = load_model(self.source, revision, self.dtype, self.device)
+        self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
         self.chat = self.encoder.chat
         self.max_length: int = max_length or context_length(self.model.config, self.tokenizer)
         limit = learned_positions(self.model)
@@ -101,7 +102,7 @@ class HFBackend(Backend):
             raise UsageError(
                 f"--max-length {self.max_length}: {self.source} has positions for {limit} tokens only; lower it"
             )
-        self.ends = Ends.of(self.tokenizer, self.model.generation_config.eos_token_id)
+        self.ends = Ends.of(self.encoder, self.model.generation_config.eos_token_id)
         shared = SharedModel(self.model, self.device)
         self.why_plain = shared.why_not() if reuse else "reuse is switched off"
         self.shared = shared if self.why_plain is None else None
@@ -125,7 +126,8 @@ class HFBackend(Backend):
     def identity(self) -> ModelFingerprint:
         """The fingerprint with the hashes of its files. The weights are hashed on first use."""
         if self._fingerprint is None:
-            settings = {"dtype": str(self.model.dtype), "max_length": self.max_length}
+            settings: dict[str, Any] = {"dtype": str(self.model.dtype), "max_length": self.max_length}
+            settings |= self.encoder.settings() | self.ends.settings(self.tokenizer)
             self._fingerprint = fingerprint_of(
                 self.source, revision=self.revision, chat_template=self.template, settings=settings
             )
@@ -165,7 +167,7 @@ class HFBackend(Backend):
             )
         if self.one_by_one:
             lines.append(f"{self.source}: the padding of shorter prompts changes answers: the batch size is 1")
-        return [*lines, *self.encoder.notes(self.source)]
+        return [*lines, *self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
 
     def close(self) -> None:
         """Free the weights, also on the device."""

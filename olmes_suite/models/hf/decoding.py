@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from olmes_suite.models.local.encoding import Tokenizer
+from olmes_suite.models.local.tokenizer import Tokenizer
 
 BROKEN = -1
 """Replaces a token whose logit is NaN or infinite, which argmax takes for the largest."""

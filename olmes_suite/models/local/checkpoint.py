@@ -65,6 +65,11 @@ def check_folder(path: str | Path) -> None:
                 f"{path}: contains an adapter without its base model; merge the adapter and save the whole model"
             )
         raise ModelError(f"{path}: has no config.json; give the folder that save_pretrained wrote")
+    if (folder / "adapter_config.json").is_file():  # transformers would load the weights, and the adapter over them
+        raise ModelError(
+            f"{path}: holds whole weights and an adapter; move adapter_config.json out of the folder if the adapter is "
+            "merged into the weights, else merge it"
+        )
     config = _read_json(folder / "config.json")
     if "model_type" not in config:
         raise ModelError(f"{folder / 'config.json'}: has no model_type; save the model again with save_pretrained")

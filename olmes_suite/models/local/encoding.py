@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-from jinja2.exceptions import TemplateError
+from collections.abc import Sequence
 
 from olmes_suite.errors import ModelError, RequestFailed, first_line
+from olmes_suite.models.local.chat_template import ChatTemplate
+from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.records import Request
-
-PROBE = [{"role": "user", "content": "Hello"}]
-
-
-class Tokenizer(Protocol):
-    """The part of transformers' tokenizers that the engines use."""
-
-    chat_template: str | None
-    bos_token: str | None
-    eos_token: str | None
-    bos_token_id: int | None
-    eos_token_id: int | None
-    pad_token_id: int | None
-
-    def __call__(
-        self, text: list[str], *, add_special_tokens: bool = True, return_attention_mask: bool | None = None
-    ) -> Mapping[str, list[list[int]]]:
-        """Encode texts; `input_ids` holds their token ids."""
-
-    def encode(self, text: str) -> list[int]:
-        """Encode one text with special tokens."""
-
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """Decode token ids."""
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool = True, add_generation_prompt: bool = False
-    ) -> str | list[int]:
-        """Render messages as text, or as token ids."""
 
 
 class Encoder:
@@ -53,27 +23,31 @@ class Encoder:
             tokenizer.chat_template = chat_template
         self.chat = bool(tokenizer.chat_template)
         self.double_bos = False
-        self.system_dropped = False
+        self.embeddings: int | None = None
+        """Rows of the model's embeddings, which every token id must be below; None where they are not known."""
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.prefix_id: int = next((token for token in (bos, eos, tokenizer.pad_token_id) if token is not None), 0)
         self.prefix_text: str = tokenizer.decode([self.prefix_id])
-        if self.chat:
-            self._probe()
+        self.template = ChatTemplate(tokenizer) if self.chat else None
+        self.turn_end = self.template.turn_end() if self.template else None
+        """The token that the chat template writes after an assistant's turn."""
+        if self.template and tokenizer.bos_token is not None and tokenizer.encode("a")[:1] == [bos]:
+            self.double_bos = self.template.apply([{"role": "user", "content": "a"}]).startswith(tokenizer.bos_token)
 
-    def _probe(self) -> None:
-        """Render one message, so that a broken template fails before the run. Raises ModelError."""
-        try:
-            text = self._apply(PROBE)
-        except Exception as error:  # a template is a program, which may raise anything
+    def check_ids(self, embeddings: int, name: str) -> None:
+        """Raise ModelError where the tokens of every prompt go beyond the model's embeddings, so that none would run.
+
+        Later prompts are held to the same number one by one.
+        """
+        self.embeddings = embeddings
+        ids = [self.prefix_id]
+        if self.template:
+            ids += self._encode([self.template.apply([{"role": "user", "content": "a"}])], [False])[0]
+        if max(ids) >= embeddings:
             raise ModelError(
-                f"the chat template cannot be rendered ({first_line(error)}); give one with --chat-template FILE"
-            ) from None
-        bos = self.tokenizer.bos_token
-        if bos is not None and self.tokenizer.encode("a")[:1] == [self.tokenizer.bos_token_id]:
-            self.double_bos = text.startswith(bos)
-
-    def _apply(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+                f"{name}: its prompts hold the token {self.tokenizer.decode([max(ids)])!r} (id {max(ids)}), and the "
+                f"model has {embeddings} embeddings; use the model's own tokenizer, or resize its embeddings"
+            )
 
     def notes(self, name: str) -> list[str]:
         """Return lines for the user about the chat template and the BOS token of the model `name`."""
@@ -82,47 +56,48 @@ class Encoder:
             lines.append(f"{name} has no chat template: plain text is used (set one with --chat-template FILE)")
         if self.double_bos:
             lines.append(f"{name}: the chat template writes the BOS token; the tokenizer does not add another one")
-        if self.system_dropped:
-            lines.append(f"{name}: the chat template does not take system messages; they were left out")
-        return lines
+        return [*lines, *(f"{name}: {line}" for line in (self.template.notes() if self.template else ()))]
+
+    def settings(self) -> dict[str, str]:
+        """Return what the model's fingerprint holds of how the chat template is used."""
+        return self.template.settings() if self.template else {}
 
     def render(self, request: Request) -> str:
         """Return the text that the model continues. Raises RequestFailed where the chat template refuses it."""
         if request.messages is None:
             return (request.text or "") + request.prefix
-        if not self.chat:
+        if self.template is None:
             raise RequestFailed(
                 f"{request.task}: its prompts are chat messages and the model has no chat template; "
                 "give --chat-template FILE"
             )
         try:
-            return self._rendered_chat(request) + request.prefix
+            return self.template.apply(request.chat) + request.prefix
         except Exception as error:  # a template is a program, which may raise anything
             raise RequestFailed(
                 f"{request.task}: the chat template refuses document {request.doc_id} ({first_line(error)})"
             ) from None
-
-    def _rendered_chat(self, request: Request) -> str:
-        """Render the messages, without system messages where the template refuses them, as lm-eval's hf does."""
-        try:
-            return self._apply(request.chat)
-        except TemplateError:
-            rest = [message for message in request.chat if message["role"] != "system"]
-            if len(rest) == len(request.chat):
-                raise
-            text = self._apply(rest)
-            self.system_dropped = True  # reported by `notes`
-            return text
 
     def prompts(self, requests: Sequence[Request]) -> list[list[int]]:
         """Return the token ids of the prompts of generation requests."""
         texts = [self.render(request) for request in requests]
         bos = self.tokenizer.bos_token
         plain = [request.messages is None for request in requests]
-        return self._encode(
+        encoded = self._encode(
             texts,
             [is_plain and not (bos and text.startswith(bos)) for text, is_plain in zip(texts, plain, strict=True)],
         )
+        for request, ids in zip(requests, encoded, strict=True):
+            self._check(request, ids)
+        return encoded
+
+    def _check(self, request: Request, ids: Sequence[int]) -> None:
+        """Raise RequestFailed for a token without an embedding."""
+        if self.embeddings is not None and max(ids, default=0) >= self.embeddings:
+            raise RequestFailed(
+                f"{request.task}: document {request.doc_id} holds the token {self.tokenizer.decode([max(ids)])!r} "
+                f"(id {max(ids)}), and the model has {self.embeddings} embeddings; use the model's own tokenizer"
+            )
 
     def pairs(self, requests: Sequence[Request]) -> list[tuple[list[int], list[int]]]:
         """Return the token ids (context, continuation) of log-likelihood requests; both are non-empty.
@@ -143,6 +118,8 @@ class Encoder:
         distinct = list(dict.fromkeys(contexts))
         encoded = dict(zip(distinct, self._encode([t for t, _ in distinct], [s for _, s in distinct]), strict=True))
         whole_ids = self._encode([t for t, _ in wholes], [s for _, s in wholes])
+        for request, ids in zip(requests, whole_ids, strict=True):
+            self._check(request, ids)
         return [
             self._split(request, encoded[context], whole)
             for request, context, whole in zip(requests, contexts, whole_ids, strict=True)

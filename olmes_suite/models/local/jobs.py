@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.base import DEFAULT_MAX_TOKENS, fit
-from olmes_suite.models.local.encoding import Encoder, Tokenizer
+from olmes_suite.models.local.encoding import Encoder
+from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.models.stops import cut_at_stop
 from olmes_suite.records import Request, Response
 
@@ -43,12 +44,34 @@ class Ends:
     text: str | None
     """The text of the EOS token, which also ends an answer when the model spells it out."""
 
+    turn: int | None = None
+    """The token after an assistant's turn, where only the chat template names it; it is among `ids`."""
+
     @classmethod
-    def of(cls, tokenizer: Tokenizer, eos: int | Sequence[int] | None) -> Ends:
-        """Collect the ends of a tokenizer and `eos`, the end-of-text tokens of the model's generation_config."""
+    def of(cls, encoder: Encoder, eos: int | Sequence[int] | None) -> Ends:
+        """Collect the ends of a tokenizer, its chat template, and `eos`, those of the model's generation_config.
+
+        A model that was trained on a chat template stops in the token after its turn. Where neither the tokenizer nor
+        generation_config names that token, it would go on through turns of its own invention.
+        """
+        tokenizer = encoder.tokenizer
         eos_ids = [eos] if eos is None or isinstance(eos, int) else eos
-        ids = {*eos_ids, tokenizer.eos_token_id}
-        return cls(tuple(sorted(token for token in ids if token is not None)), tokenizer.eos_token)
+        ids = {token for token in (*eos_ids, tokenizer.eos_token_id) if token is not None}
+        turn = encoder.turn_end if encoder.turn_end is not None and encoder.turn_end not in ids else None
+        return cls(tuple(sorted(ids | ({turn} if turn is not None else set()))), tokenizer.eos_token, turn)
+
+    def notes(self, tokenizer: Tokenizer, name: str) -> list[str]:
+        """Return a line where the chat template alone names an end."""
+        if self.turn is None:
+            return []
+        token = tokenizer.decode([self.turn])
+        return [
+            f"{name}: answers also end at {token}, which the chat template writes after a turn; its eos_token does not"
+        ]
+
+    def settings(self, tokenizer: Tokenizer) -> dict[str, str]:
+        """Return what the model's fingerprint holds of an end that the chat template alone names."""
+        return {} if self.turn is None else {"ends_at": tokenizer.decode([self.turn])}
 
     def stops(self, request: Request) -> list[str]:
         """Return the stop strings of the request and the model."""

@@ -13,7 +13,7 @@ from olmes_suite.devices import has_gpu
 from olmes_suite.errors import ModelError, UsageError, first_line
 from olmes_suite.models.local.batch_size import out_of_memory
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
-from olmes_suite.models.local.encoding import Tokenizer
+from olmes_suite.models.local.tokenizer import Tokenizer
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "float16": torch.float16, "fp16": torch.float16,

@@ -95,7 +95,7 @@ class VLLMBackend(Backend):
         self.chat = self.encoder.chat
         config, generation = _configuration(self.place, revision)
         self.max_length: int = max_length or context_length(config, self.tokenizer)
-        self.ends = Ends.of(self.tokenizer, generation.eos_token_id)
+        self.ends = Ends.of(self.encoder, generation.eos_token_id)
         self.penalty = float(getattr(generation, "repetition_penalty", None) or 1.0)
         self._engine: vllm_engine.Engine | None = None
         self._numbers = count()
@@ -164,6 +164,7 @@ class VLLMBackend(Backend):
             settings: dict[str, Any] = {"engine": "vllm", "dtype": str(self.dtype), "max_length": self.max_length}
             if more := {name: value for name, value in self.more.items() if name not in EXECUTION_ONLY}:
                 settings["arguments"] = json.loads(canonical_json(more))
+            settings |= self.encoder.settings() | self.ends.settings(self.tokenizer)
             if self.adapter:
                 settings["adapter"] = _files_hash(Path(self.adapter))
             self._fingerprint = fingerprint_of(
@@ -190,8 +191,8 @@ class VLLMBackend(Backend):
         }
 
     def notes(self) -> list[str]:
-        """Return lines about the chat template and the BOS token."""
-        return self.encoder.notes(self.source)
+        """Return lines about the chat template, the BOS token and the ends of answers."""
+        return [*self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Send all requests to the engine, and yield answers as they become ready."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from olmes_suite.errors import RequestFailed
-from olmes_suite.models.local.encoding import Tokenizer
 from olmes_suite.models.local.jobs import Choice, Ends, Generation, Row, rows_of
+from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.records import Response
 
 Answered = tuple[int, int, Response]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from helpers import ROOT
-from models_fixture import make_tiny_model
 from train_fixture import make_recipe, need_trl, sft_rows, weights, write_rows
 
 from olmes_suite.files import write_json, write_text
@@ -133,9 +132,9 @@ def test_scores_of_another_question_are_not_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("adapter", [{}, {"lora": {"r": 4}}])
+@pytest.mark.parametrize("adapter", [{}, pytest.param({"lora": {"r": 4}}, marks=pytest.mark.slow)])
 def test_the_best_of_a_real_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    train_folder: Path, adapter: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """mc2 is a probability, so that every checkpoint has a score of its own."""
     need_trl()
@@ -143,19 +142,16 @@ def test_the_best_of_a_real_stage(
     import pyarrow.parquet as pq
     from stop_after import StopAfter
 
-    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pluggy.PluginManager.load_setuptools_entrypoints", lambda *a: 0)  # this machine's plugins
-    make_tiny_model(tmp_path / "tiny")
-    file = tmp_path / "data/truthfulqa/truthful_qa/multiple_choice/validation.parquet"
+    file = train_folder / "data/truthfulqa/truthful_qa/multiple_choice/validation.parquet"
     file.parent.mkdir(parents=True)
     lines = (ROOT / "tasks/truthfulqa/sample.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [{k: v for k, v in json.loads(line).items() if k not in ("config", "split")} for line in lines]
     pq.write_table(pa.Table.from_pylist(rows), file)
-    asked = {"tasks": ["tulu3_truthfulqa"], "limit": 3, "every": 1, "data_dir": [str(tmp_path / "data")],
-             "runs": str(tmp_path / "runs")}  # fmt: skip
+    asked = {"tasks": ["tulu3_truthfulqa"], "limit": 3, "every": 1, "data_dir": [str(train_folder / "data")],
+             "runs": str(train_folder / "runs")}  # fmt: skip
     trainer = {"learning_rate": 2e-2, "lr_scheduler_type": "constant", "save_steps": 1, "save_total_limit": 1}
-    made = make_recipe("sft", tmp_path, write_rows(tmp_path / "rows.jsonl", sft_rows(16)), eval=asked, trainer=trainer,
-                       **adapter)  # fmt: skip
+    data = write_rows(train_folder / "rows.jsonl", sft_rows(16))
+    made = make_recipe("sft", train_folder, data, eval=asked, trainer=trainer, **adapter)
     with pytest.raises(KeyboardInterrupt):
         run(registry.find("sft"), made, False, [StopAfter(3)])
     out = run(registry.find("sft"), made, True)
@@ -172,9 +168,9 @@ def test_the_best_of_a_real_stage(
     assert f"best checkpoint: step {wanted}, {best}" in capsys.readouterr().err
     check_folder(best)
     assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best).step == wanted
-    moved, base = weights(best), weights(tmp_path / "tiny")
+    moved, base = weights(best), weights(train_folder / "tiny")
     assert moved.keys() == base.keys() and any(bool((moved[name] != base[name]).any()) for name in base)
     if not adapter:
         return
-    adapters.merge(out / "checkpoint-4", tmp_path / "last")
-    assert any(bool((moved[name] != value).any()) for name, value in weights(tmp_path / "last").items())
+    adapters.merge(out / "checkpoint-4", train_folder / "last")
+    assert any(bool((moved[name] != value).any()) for name, value in weights(train_folder / "last").items())

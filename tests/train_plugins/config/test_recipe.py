@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import environment, olmes, one_line_error
+from helpers import environment, olmes_here, one_line_error
 from train_fixture import chat, need_trl, refused, write_rows
 
 from olmes_suite.errors import DataError, UsageError
@@ -309,7 +309,7 @@ def test_the_command_line_is_one_line_for_every_mistake(tmp_path: Path) -> None:
         (["sft", "nowhere.yaml"], "no such file; shipped recipes: tulu31_grpo_8b, tulu3_dpo_405b"),
         (["sft", tmp_path / "r.yaml"], "unknown key 'modle', did you mean 'model'"),
     ):
-        assert said in one_line_error(olmes("train", *arguments, tmp=tmp_path))
+        assert said in one_line_error(olmes_here("train", *arguments, tmp=tmp_path))
 
 
 def test_a_recipe_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
