@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs compared with the first one, document by document."""
+    """The comparison of runs with the first run, document by document."""
 
     comparisons: tuple[comparing.Comparison, ...]
     scores: tuple[RunScores, ...] = field(repr=False)
-    """The runs, the first one the baseline."""
+    """The runs; the first run is the baseline."""
     groups: Mapping[str, str] = field(repr=False)
-    """Leaf task to the top-level task of the run that holds it."""
+    """The top-level task of each leaf task."""
     force: bool = False
 
     def __repr__(self) -> str:
@@ -35,7 +35,7 @@ class Compared:
 
     @property
     def problem(self) -> str | None:
-        """Why the runs, or some of their tasks, do not compare."""
+        """The reasons why the runs, or some of their tasks, are not comparable."""
         wrong = [task for comparison in self.comparisons for task in comparison.incomparable]
         if wrong and not self.force:
             return comparing.mismatch(wrong)
@@ -45,16 +45,16 @@ class Compared:
 
     @property
     def exit(self) -> int:
-        """The exit status of `olmes compare`: 0, or 4 where something does not compare."""
+        """The exit status of `olmes compare`: 0, or 4 where runs or tasks are not comparable."""
         return 0 if self.problem is None else 4
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each candidate and task: both scores, their difference and its 95 % interval, p-values."""
+        """Return a row per candidate and task: both scores, their difference, its 95 % interval and p-values."""
         found = map(comparing.as_json, self.comparisons)
         return _frame({"run": one["candidate"], **row} for one in found for row in one["tasks"])
 
     def markdown(self) -> str:
-        """Tables in markdown, scores in points."""
+        """Return markdown tables, with scores in points."""
         from olmes_suite.comparison.reports import compare_markdown
 
         return "\n".join(map(compare_markdown, self.comparisons))
