@@ -50,8 +50,13 @@ class Budget:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out. torch's CPU allocator raises a plain RuntimeError."""
-    return any(sign in str(error) for sign in OUT_OF_MEMORY)
+    """Whether memory ran out.
+
+    torch's CPU allocator, and CUDA without room for its context, raise a RuntimeError that only its text tells apart.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def unless_out_of_memory(work: Callable[[], Found]) -> Found | None:
