@@ -12,6 +12,8 @@ VENV ?= .venv
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+# On both cores, tests that share a dear fixture on one of them; the ten slowest are named at the end.
+PYTEST := pytest -q -n 2 --dist loadgroup --durations=10 --durations-min=1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -53,10 +55,10 @@ lint: $(VENV)/.done
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm and not long"
+	$(BIN)/python -m $(PYTEST) -m "not slow and not gpu and not vllm and not long"
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm"
+	$(BIN)/python -m $(PYTEST) -m "not slow and not gpu and not vllm"
 
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -q -m slow

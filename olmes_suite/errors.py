@@ -2,6 +2,7 @@
 
 OlmesError                 exit 2   one line on standard error, never a traceback
 ├── UsageError             exit 2   a wrong name, flag or file
+│   └── WrongKey           exit 2   a wrong key or value in a user's file, which the text names
 ├── DataError              exit 2   data of the wrong shape
 ├── MissingData            exit 1   a data set that is not on this machine: its task fails, the others run
 ├── UnsuitableTask         exit 1   a task whose score is not a mean over documents: it fails, the others run
@@ -15,6 +16,8 @@ OlmesError                 exit 2   one line on standard error, never a tracebac
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
@@ -46,6 +49,10 @@ class OlmesError(Exception):
 
 class UsageError(OlmesError):
     """The command line, a name or a file given by the user is wrong."""
+
+
+class WrongKey(UsageError):
+    """A key or value in a file given by the user is wrong; the text begins with the file."""
 
 
 class DataError(OlmesError):
@@ -107,3 +114,11 @@ class RequestFailed(OlmesError):
     """A request to a model failed for good, after its retries."""
 
     exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `, did you mean 'x'?` with the known name that is most like `name`, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""

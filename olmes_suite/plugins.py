@@ -5,19 +5,11 @@ Looking up a name imports nothing; `load` imports the plugin's module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from olmes_suite.errors import OlmesError, UsageError, first_line
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `, did you mean 'x'?` with the known name that is most like `name`, or nothing."""
-    import difflib
-
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
+from olmes_suite.errors import OlmesError, UsageError, first_line, nearest
 
 
 def install(extra: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from olmes_suite.errors import UsageError
-from olmes_suite.plugins import Plugins, install, nearest, require
+from olmes_suite.errors import UsageError, nearest
+from olmes_suite.plugins import Plugins, install, require
 
 GROUP = "olmes.things"
 THINGS = Plugins("thing", GROUP, {"square": "math:sqrt", "dec": "decimal:Decimal"}, reserved=("auto",))

@@ -14,8 +14,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from olmes_suite import __version__
-from olmes_suite.errors import OlmesError
-from olmes_suite.plugins import Plugins, nearest
+from olmes_suite.errors import OlmesError, nearest
+from olmes_suite.plugins import Plugins
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("olmes_suite.cli.eval", "Evaluate a model on a suite or on single tasks, recorded and resumable."),

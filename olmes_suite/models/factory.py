@@ -1,11 +1,10 @@
-"""From a backend's name to the backend: the built-in ones, then entry points of the group `olmes.backends`."""
+"""Construction of backends by name: the built-in ones, then the entry points of the group `olmes.backends`."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
 
 from olmes_suite.devices import has_gpu
 from olmes_suite.errors import UsageError
@@ -21,19 +20,19 @@ BUILT_IN = {
     "oracle": "olmes_suite.models.without_model.oracle:OracleBackend",
     "floor": "olmes_suite.models.without_model.floor:FloorBackend",
 }
-"""Imported when asked for: some of them bring torch."""
+"""Imported on use, since some of them import torch."""
 WITHOUT_MODEL = ("mock", "oracle", "floor")
-"""They have no weights and ignore the options of an engine."""
+"""Backends without weights, which ignore the options of an engine."""
 CHECKPOINT = ("hf", "vllm")
-"""They load a folder or a Hub id."""
+"""Backends that load a folder or a Hub id."""
 BACKENDS = Plugins("backend", "olmes.backends", BUILT_IN, reserved=("auto",))
 
 
-def make_backend(name: str, model: str | None, **options: Any) -> Backend:
-    """The backend of that name for a model; options that are None count as not given.
+def make_backend(name: str, model: str | None, **options: object) -> Backend:
+    """Make the backend with this name for a model. Options that are None are ignored.
 
-    `auto` is vLLM where the machine has a GPU and a vLLM backend, else `hf`. Raises UsageError for an unknown name or
-    an option that the backend does not have, ModelError for a checkpoint that cannot be loaded.
+    `auto` is vLLM where the machine has a GPU and vLLM is installed, else `hf`. Raises UsageError for an unknown name
+    or an option that the backend does not have, ModelError for a checkpoint that cannot be loaded.
     """
     if name == "auto":
         name = _automatic()
@@ -43,17 +42,17 @@ def make_backend(name: str, model: str | None, **options: Any) -> Backend:
     if name in CHECKPOINT and not is_hub_id(str(model)):
         check_folder(str(model))  # before torch is imported
     kind = BACKENDS.load(name)
-    given = {option: value for option, value in options.items() if value is not None}
-    return kind(**_accepted(name, kind, model, given))
+    present = {option: value for option, value in options.items() if value is not None}
+    return kind(**_arguments(name, kind, model, present))
 
 
 def backend_names() -> list[str]:
-    """Every name that `--backend` takes."""
+    """Return every name that `--backend` accepts."""
     return BACKENDS.names()
 
 
 def loads_in_a_thread(name: str) -> bool:
-    """Whether the backend may be made beside other work. vLLM and other packages' may want the main thread."""
+    """Return whether the backend can load in a thread. vLLM and backends of other packages may need the main thread."""
     return name == "hf" or (name == "auto" and ("vllm" not in BUILT_IN or find_spec("vllm") is None))
 
 
@@ -61,11 +60,14 @@ def _automatic() -> str:
     return "vllm" if find_spec("vllm") is not None and has_gpu() else "hf"
 
 
-def _accepted(name: str, kind: Callable[..., Backend], model: str | None, given: dict[str, Any]) -> dict[str, Any]:
+def _arguments(
+    name: str, kind: Callable[..., Backend], model: str | None, options: dict[str, object]
+) -> dict[str, object]:
+    """Check the options against the signature of the backend and return its arguments. Raises UsageError."""
     parameters = inspect.signature(kind).parameters
     everything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = {option: value for option, value in given.items() if everything or option in parameters}
-    unknown = sorted(set(given) - set(known) - {"seed"})  # the runner gives a seed to all
+    arguments = {option: value for option, value in options.items() if everything or option in parameters}
+    unknown = sorted(set(options) - set(arguments) - {"seed"})  # the runner passes a seed to every backend
     if unknown and name not in WITHOUT_MODEL:
         raise UsageError(f"--backend {name} has no option --{unknown[0].replace('_', '-')}")
     required = [
@@ -74,7 +76,7 @@ def _accepted(name: str, kind: Callable[..., Backend], model: str | None, given:
         if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     if model is not None and (everything or "model" in parameters):
-        known["model"] = model
-    if missing := [option for option in required if option not in known]:
+        arguments["model"] = model
+    if missing := [option for option in required if option not in arguments]:
         raise UsageError(f"--backend {name} needs --{missing[0].replace('_', '-')}")
-    return known
+    return arguments

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from olmes_suite import plugins
+from olmes_suite import errors
 from olmes_suite.errors import UsageError
 
 PREFIX = "tulu3_"
@@ -72,8 +72,8 @@ def full_name(name: str) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`, did you mean 'x'?` or nothing."""
-    return plugins.nearest(name.removeprefix(PREFIX), known)
+    """`, did you mean 'x'?` or nothing; a task's prefix does not count."""
+    return errors.nearest(name.removeprefix(PREFIX), known)
 
 
 def top_level() -> list[TaskEntry]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import StageRefused, UsageError
+from olmes_suite.errors import StageRefused, UsageError, WrongKey
 from olmes_suite.files import read_json, write_json, write_text
 from olmes_suite.models.local.fingerprint import fingerprint_of
 from olmes_suite.processes import end_with_parent
@@ -37,6 +37,8 @@ def check(pipeline: Pipeline) -> list[Planned]:
     for one in pipeline.stages:
         try:
             wanted, _ = trainer_arguments(one.stage, _now(one.recipe, outputs))
+        except WrongKey:
+            raise  # names the file and the stage
         except UsageError as error:
             raise UsageError(f"{pipeline.file}: stage {one.name!r}: {error}") from None
         found.append(replace(one, recipe=replace(wanted, own=one.recipe.own)))
@@ -125,7 +127,7 @@ def _points(value: float | None) -> str:
 
 def _results(one: Planned) -> list[Result]:
     """The evaluation of the stage's last checkpoint, if there is one."""
-    step = int(lineage.read(one.output)["step"])
+    step = lineage.step(one.output)
     return [result for result in read_results(one.output / EVALUATIONS) if result.step == step]
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from models_fixture import make_tiny_model
 from train_fixture import make_recipe, need_trl, refused, sft_rows, write_rows
 
 from olmes_suite.errors import UsageError
 from olmes_suite.hooks import Stage, StageData, TrainingSet, hookimpl
+from olmes_suite.runs.schema import Lineage
 from train_plugins.checkpoints import evaluator, lineage, resume
 from train_plugins.config import recipe
 from train_plugins.running.train_stage import run
@@ -21,14 +21,14 @@ from train_plugins.stages import registry
 
 need_trl()
 
-LINEAGE = {
+LINEAGE = Lineage.from_json({
     "parent": "p", "root": "r", "stage": "rlvr", "recipe": {"output": "x"}, "rows": {"trained": 3}, "data": [],
     "decontam": None, "flags": {"tulu3_gsm8k": [1, 2]}, "ancestors": [{"checkpoint": "zz", "stage": "sft", "step": 9}],
     "seed": 1, "versions": {"trl": "1"}, "hardware": {"gpus": ["H100"], "processors": 2, "training_processes": 8},
-}  # fmt: skip
+})  # fmt: skip
 
 
-WRITTEN = {**LINEAGE, "step": 5, "tokens": 10, "seconds": 1.0}
+WRITTEN = LINEAGE.but(step=5, tokens=10, seconds=1.0)
 
 
 class Policy:
@@ -55,28 +55,19 @@ class Kill:
         raise KeyboardInterrupt
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("pluggy.PluginManager.load_setuptools_entrypoints", lambda *a: 0)  # this machine's plugins
-    make_tiny_model(tmp_path / "tiny")
-    write_rows(tmp_path / "rows.jsonl", sft_rows(12))
-    return tmp_path
-
-
 def begun(folder: Path, policy: str, go_on: bool = False, *plugins: Any, **decontam: Any) -> Path:
     """A stage of five steps of two rows, with a checkpoint after the second."""
     settings = {"per_device_train_batch_size": 2, "save_steps": 2, "max_steps": 5}
-    wanted = make_recipe(
-        "sft", folder, folder / "rows.jsonl", trainer=settings, decontam={"on_contamination": policy, **decontam}
-    )
+    rows = write_rows(folder / "rows.jsonl", sft_rows(12))
+    wanted = make_recipe("sft", folder, rows, trainer=settings, decontam={"on_contamination": policy, **decontam})
     return run(registry.find("sft"), wanted, go_on, plugins)
 
 
-def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(folder: Path) -> None:
+def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(train_folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        begun(folder, "warn", False, Policy(), Kill())
+        begun(train_folder, "warn", False, Policy(), Kill())
     said = r"on_contamination was 'warn' and is now 'filter'; the steps before"
-    refused(lambda: begun(folder, "filter", True, Policy()), said, UsageError)
+    refused(lambda: begun(train_folder, "filter", True, Policy()), said, UsageError)
 
     class Blind:
         """An installed plugin that finds nothing, as one asked for other suites would."""
@@ -85,19 +76,21 @@ def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(folder: Path) -> Non
         def olmes_before_stage(self, stage: Any, data: StageData) -> StageData:
             return replace(data, decontam={"on_contamination": "warn"})
 
-    out = begun(folder, "warn", True, Blind(), suites=["dev"])
-    assert lineage.read(out)["flags"] == {"tulu3_gsm8k": [0, 1]}
+    out = begun(train_folder, "warn", True, Blind(), suites=["dev"])
+    assert lineage.read(out).flags == {"tulu3_gsm8k": (0, 1)}
     assert "| tulu3_gsm8k | 2 | 0, 1 |" in (out / "README.md").read_text()
 
 
-def test_a_resumed_stage_has_the_rows_that_it_began_with(folder: Path) -> None:
+def test_a_resumed_stage_has_the_rows_that_it_began_with(train_folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        begun(folder, "filter", False, Policy(), Kill())
+        begun(train_folder, "filter", False, Policy(), Kill())
     for kept in (list(range(1, 12)), [*range(3, 12), 2], [0, *range(3, 12)]):  # more, another order, another row
         refused(
-            lambda kept=kept: begun(folder, "filter", True, Policy(kept)), "what decontamination leaves", UsageError
+            lambda kept=kept: begun(train_folder, "filter", True, Policy(kept)),
+            "what decontamination leaves",
+            UsageError,
         )
-    assert lineage.read(begun(folder, "filter", True, Policy()))["rows"]["trained"] == 10
+    assert lineage.read(begun(train_folder, "filter", True, Policy())).rows["trained"] == 10
 
 
 def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
@@ -105,9 +98,8 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> N
 
     one = TrainingSet("a.jsonl", "0" * 64, Dataset.from_list([{"messages": []}] * 3))
     described = lineage.describe(Stage("sft", "p", tmp_path, False, {}), StageData((one,)), {}, 0, 1)
-    for line in described["data"]:
-        del line["rows_sha256"]
-    lineage.write(tmp_path, described, 1, 1, 1.0)
+    older = tuple(line.but(rows_sha256=None) for line in described.data)
+    lineage.write(tmp_path, described.but(data=older), 1, 1, 1.0)
     resume.same_stage(tmp_path, {}, [one])
     less = replace(one, rows=one.rows.select([0, 1]))
     refused(lambda: resume.same_stage(tmp_path, {}, [less]), "what decontamination leaves", UsageError)
@@ -139,7 +131,7 @@ def front_matter(file: Path) -> dict[str, Any]:
 
 def test_the_front_matter_is_yaml_whatever_the_parent_is_called(tmp_path: Path) -> None:
     for parent in ("org/model", "/runs/a: b #1", "[x]", "yes"):
-        lineage.write(tmp_path, {**LINEAGE, "parent": parent}, 5, 10, 1.0)
+        lineage.write(tmp_path, LINEAGE.but(parent=parent), 5, 10, 1.0)
         assert front_matter(tmp_path / "README.md") == {
             "base_model": parent, "library_name": "transformers", "tags": ["olmes-suite", "rlvr"],
         }  # fmt: skip
