@@ -236,17 +236,13 @@ def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
 
         run = on_ray(asked.ray)
     done, found = scanned(sets, asked.settings, prepared, asked.out, run, _watcher())
-    for line in [_unscanned(m["task"], m["error"]) for m in found.data["missing"]] + found.data["problems"]:
+    for line in [f"not scanned: {m['task']}: {m['error']}" for m in found.data["missing"]] + found.data["problems"]:
         print("olmes: " + " ".join(line.split()), file=sys.stderr)
     if asked.search is not None:
         from decontam.paraphrases.candidates import search
 
         found = search(done, prepared.index, asked.settings, asked.search, found, _watcher())
     return done, prepared, found
-
-
-def _unscanned(task: str, why: str) -> str:
-    return f"not scanned: {task}: {why.replace('--task TASK', f'--task {task}')}"
 
 
 def _watcher() -> Callable[[int, int], None]:

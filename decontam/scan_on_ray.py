@@ -15,7 +15,7 @@ from typing import Any
 
 from decontam.scan import Job, Runner, run_job
 from olmes_suite.errors import DataError, OlmesError, UsageError, first_line, one_line
-from olmes_suite.plugins import require
+from olmes_suite.extras import require_module
 from olmes_suite.workers.ray_address import AUTO, reach
 
 
@@ -25,7 +25,7 @@ def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner
     Raises UsageError where Ray is not installed or the cluster does not answer, DataError where a machine of it cannot
     do its part.
     """
-    require("ray", "ray", "--ray needs Ray")
+    require_module("ray", "--ray needs Ray")
     import ray
     import ray.data
 

@@ -10,9 +10,6 @@ import sys
 from importlib.util import find_spec
 
 from olmes_suite.errors import UsageError
-from olmes_suite.plugins import install
-
-__all__ = ["INCLUDES", "MODULES", "install", "installed", "missing", "of_module", "require"]
 
 MODULES: dict[str, tuple[str, ...]] = {
     "eval": (
@@ -31,6 +28,11 @@ INCLUDES: dict[str, tuple[str, ...]] = {"vllm": ("eval",), "decontam": ("eval",)
 """Extra to the extras that it brings along."""
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"pip install 'olmes-suite[{extra}]'"
+
+
 def installed(module: str) -> bool:
     """Whether a module is there; it is not imported."""
     return sys.modules.get(module) is not None or find_spec(module) is not None
@@ -47,6 +49,12 @@ def require(extra: str, what: str) -> None:
     if lacking := missing(extra):
         some = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
         raise UsageError(f"{what} needs packages that are not installed ({some}): {install(extra)}")
+
+
+def require_module(module: str, what: str) -> None:
+    """Raise UsageError where an optional module is missing: `what` (`--ray needs Ray`), and how to install it."""
+    if not installed(module):
+        raise UsageError(f"{what}: {install(of_module(module) or 'all')}")
 
 
 def of_module(name: str) -> str | None:

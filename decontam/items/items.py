@@ -240,7 +240,7 @@ def read(wanted: Wanted, source: DataSource) -> tuple[Wanted, list[list[Item]]]:
             found.append(items(evaluation, source))
             here.append(evaluation)
         except MissingData as error:
-            missing.append((evaluation.name, str(error)))
+            missing.append((evaluation.name, error.of(evaluation.name)))
     if not here:
         raise NothingToScan("nothing to compare with: " + "; ".join(f"{name}: {why}" for name, why in missing[:3]))
     compared = {name for group in found for item in group for name, _ in item.parts} if wanted.fields else set()

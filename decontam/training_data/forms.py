@@ -21,8 +21,6 @@ _ROLES = {
     "function_response": "tool", "tool_response": "tool", "observation": "tool", "ipython": "tool",
     "environment": "tool",
 }  # fmt: skip
-STRANGE = "role "
-"""How the line about a role that is not known begins; it is said once for a block."""
 _CONVERSATION = ("messages", "conversations", "conversation")
 _PROMPT = ("prompt", "question", "query", "inputs", "problem", "instruction", "user")
 _RESPONSE = ("response", "completion", "output", "answer", "targets", "solution", "assistant")
@@ -44,6 +42,10 @@ class Form:
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(column for column, _ in self.columns)})"
+
+
+class StrangeRole(str):
+    """What is said of a turn whose role is not known: the row is read, the turn is not compared."""
 
 
 class RowError(Exception):
@@ -93,11 +95,13 @@ def role_of(name: Any) -> str:
     return _ROLES.get(folded, folded)
 
 
-def strange(name: Any) -> str | None:
+def strange(name: Any) -> StrangeRole | None:
     """What is to be said of a role that is none of those known; None for one that is."""
     if name is not None and role_of(name) in ROLES:
         return None
-    return f"{STRANGE}{name!r} is none of {', '.join(ROLES)}: turns of it are not compared, here and further on"
+    return StrangeRole(
+        f"role {name!r} is none of {', '.join(ROLES)}: turns of it are not compared, here and further on"
+    )
 
 
 def compared(role: str, roles: Collection[str]) -> bool:

@@ -101,7 +101,7 @@ class Reader:
 
     def _problem(self, row: int, why: str) -> None:
         """A row's problem; a role that is not known is named where it stands first."""
-        if why.startswith(forms.STRANGE):
+        if isinstance(why, forms.StrangeRole):
             if why in self._said:
                 return
             self._said.add(why)

@@ -154,10 +154,9 @@ def check(
         try:
             out += run_check([name], where, limit, lambda found: None if as_json else _say(found), tools)
         except MissingData as error:
-            absent.append(f"{name}: {error}")
+            absent.append(f"{name}: {error.of(name)}")
             if not as_json:
-                said = str(error).replace("--task TASK", f"--task {name}")
-                print(f"{name}: not checked, {said}")
+                print(f"{name}: not checked, {error.of(name)}")
     if as_json:
         print(json.dumps({"tasks": [_checked(found) for found in out], "not_checked": absent}, ensure_ascii=False))
     return 1 if absent or any(found.problems for found in out) else 0

@@ -153,7 +153,7 @@ def _leaf(task: str, entry: index.TaskEntry, source: DataSource) -> Leaf:
     try:
         loaded = load_task(index.task_file(index.index()[task]), source)
     except MissingData as error:
-        raise MissingData(str(error).replace("--task TASK", f"--task {entry.name}")) from error
+        raise MissingData(error.of(entry.name)) from error
     leaf = Leaf(task, loaded, range(len(loaded.task_docs)))
     language_resources.require(leaf.resources())
     return leaf

@@ -47,18 +47,19 @@ def missing(name: str) -> str | None:
         return None if extras.installed(PACKAGES[name]) else _not_installed(PACKAGES[name])
     if not extras.installed("nltk"):
         return _not_installed("nltk")
-    return None if nltk_has(name) else _missing_nltk([name])
+    return None if nltk_has(name) else str(MissingData(*_missing_nltk([name])))
 
 
 def _not_installed(module: str) -> str:
     return f"the package {module} is not installed: {extras.install(extras.of_module(module) or 'all')}"
 
 
-def _missing_nltk(names: Sequence[str]) -> str:
+def _missing_nltk(names: Sequence[str]) -> tuple[str, str]:
+    """Return the message's text before and after the name of the task."""
     return (
-        f"NLTK's {', '.join(names)} {'is' if len(names) == 1 else 'are'} not on this machine: "
-        "olmes data pull --task TASK --out DATA_DIR fetches it into DATA_DIR/nltk; or set NLTK_DATA to a folder with "
-        f"{', '.join(NLTK_DATA[name] for name in names)}"
+        f"NLTK's {', '.join(names)} {'is' if len(names) == 1 else 'are'} not on this machine: olmes data pull --task ",
+        " --out DATA_DIR fetches it into DATA_DIR/nltk; or set NLTK_DATA to a folder with "
+        f"{', '.join(NLTK_DATA[name] for name in names)}",
     )
 
 
@@ -66,8 +67,10 @@ def require(names: Iterable[str]) -> None:
     """Raises MissingData, in one line, unless everything is here."""
     wanted = sorted(set(names))
     without = [name for name in wanted if name in NLTK_DATA and not nltk_has(name)]
-    lines = [_missing_nltk(without)] if without else []
-    lines += [line for name in wanted if name not in NLTK_DATA and (line := missing(name)) is not None]
+    lines = [line for name in wanted if name not in NLTK_DATA and (line := missing(name)) is not None]
+    if without:
+        before, after = _missing_nltk(without)
+        raise MissingData(before, "; ".join([after, *lines]))
     if lines:
         raise MissingData("; ".join(lines))
 
@@ -120,8 +123,8 @@ def fetch_nltk(name: str, out: Path) -> str:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as said:
         nltk.download(name, download_dir=str(out), quiet=True, print_error_to=io.StringIO())
     if not target.exists():
-        refused = next((str(one.message) for one in said if "authorize" in str(one.message)), "")
-        raise MissingData(refused or f"NLTK's server does not give {name} (or cannot be reached)")
+        refused = [str(one.message) for one in said if one.category is UserWarning]  # a folder that others can write to
+        raise MissingData(refused[0] if refused else f"NLTK's server does not give {name} (or cannot be reached)")
     return "pulled"
 
 

@@ -87,8 +87,8 @@ def _follows(checker: Any, text: str) -> bool:
     try:
         return bool(checker.check_following(text))
     except LookupError as error:
-        if "punkt_tab" not in str(error):
-            return False
+        if type(error) is not LookupError or scorer_resources.nltk_has("punkt_tab"):
+            return False  # an index or a key that is not there, as below
         scorer_resources.require(["punkt_tab"])
         raise
     except Exception:  # the reference: a checker that fails is an instruction that is not followed
