@@ -102,10 +102,10 @@ def _hash_ascii(data: Any, i: int, end: int, prefix: Any, count: int, buffers: A
 
     Returns (next byte, the beginning of a token or between two; tokens in `prefix`).
     """
-    folded, borders = buffers
+    folded, _, borders = buffers
     room = len(prefix) - SLACK
     while i < end and count < room:
-        found, after = edges(data, i, end, min(BLOCKS, 1 + (room - count) // TOKENS), folded, borders)
+        found, after = edges(data, i, end, min(BLOCKS, 1 + (room - count) // TOKENS), buffers)
         poly = prefix[count]
         for k in range(0, found, 2):
             poly = poly * BASE + hashed(folded, borders[k], borders[k + 1])
