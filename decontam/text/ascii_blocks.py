@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decontam.text.hashing import SEED, add_word, compiled, finish, inlined
+from decontam.text.hashing import SEED, Integer, add_word, compiled, finish, inlined
 
 BLOCK = 64
 """Bytes whose kinds fit into the bits of one number."""
@@ -38,7 +38,7 @@ def buffers() -> Buffers:
 
 
 @inlined
-def _all_ascii(text: Any, size: int) -> Any:
+def _all_ascii(text: NDArray[np.uint8], size: int) -> Any:
     bits = np.uint8(0)
     for k in range(size):
         bits |= text[k]
@@ -46,7 +46,7 @@ def _all_ascii(text: Any, size: int) -> Any:
 
 
 @compiled
-def _ascii_bytes(data: NDArray[np.uint8], i: int, size: int) -> int:
+def _ascii_bytes(data: NDArray[np.uint8], i: Integer, size: int) -> int:
     """Bytes of data[i:i + size] before the first that is not ASCII."""
     for start in range(0, size, _PIECE):
         piece = data[i + start : i + min(start + _PIECE, size)]
@@ -58,7 +58,7 @@ def _ascii_bytes(data: NDArray[np.uint8], i: int, size: int) -> int:
 
 
 @compiled
-def _fold(data: NDArray[np.uint8], i: int, size: int, folded: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> None:
+def _fold(data: NDArray[np.uint8], i: Integer, size: int, folded: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> None:
     """Write data[i:i + size] to `folded` in lower case, and to `kinds` 1 for every ASCII word character, else 0.
 
     The comparisons are of uint8 that wrap around: with wider numbers the loops run at a tenth of the speed.
@@ -74,7 +74,7 @@ def _fold(data: NDArray[np.uint8], i: int, size: int, folded: NDArray[np.uint8],
 
 
 @inlined
-def _zeros_below(word: Any) -> Any:
+def _zeros_below(word: np.uint64) -> Any:
     """Count the zero bits below the lowest one; 64 where there is none.
 
     The number of ones in (the lowest one of `word`) - 1. Compilers recognise this sum by pairs, fours and eights and
@@ -88,7 +88,7 @@ def _zeros_below(word: Any) -> Any:
 
 
 @compiled
-def edges(data: Any, i: int, end: int, blocks: int, buffers: Any) -> Any:
+def edges(data: NDArray[np.uint8], i: Integer, end: Integer, blocks: Integer, buffers: Buffers) -> Any:
     """Find the tokens at the beginning of data[i:end], which begins with a token or between two.
 
     Stops after that many blocks, or before the first byte that is not ASCII; a token that may go on there is left out.
@@ -124,24 +124,24 @@ def edges(data: Any, i: int, end: int, blocks: int, buffers: Any) -> Any:
 
 
 @inlined
-def _byte(text: Any, k: Any, n: int) -> Any:
+def _byte(text: NDArray[np.uint8], k: np.uint64, n: int) -> Any:
     return np.uint64(text[k + np.uint64(n)]) << np.uint64(8 * n)
 
 
 @inlined
-def _load(text: Any, k: Any) -> Any:
+def _load(text: NDArray[np.uint8], k: np.uint64) -> Any:
     """Read text[k:k + 8] as one number. Compilers make one instruction of it, where k is unsigned."""
     low = _byte(text, k, 0) | _byte(text, k, 1) | _byte(text, k, 2) | _byte(text, k, 3)
     return low | _byte(text, k, 4) | _byte(text, k, 5) | _byte(text, k, 6) | _byte(text, k, 7)
 
 
 @inlined
-def hashed(folded: Any, begin: int, end: int) -> Any:
+def hashed(folded: NDArray[np.uint8], begin: Integer, end: Integer) -> Any:
     """Hash the ASCII token folded[begin:end]; eight bytes after it may be read."""
-    h, k, left = SEED, np.uint64(begin), np.int64(end - begin)
-    while left > 8:
+    h, k, remaining = SEED, np.uint64(begin), np.int64(end - begin)
+    while remaining > 8:
         h = add_word(h, _load(folded, k))
         k += np.uint64(8)
-        left -= 8
-    unused = np.uint64(64 - 8 * left)
+        remaining -= 8
+    unused = np.uint64(64 - 8 * remaining)
     return finish(add_word(h, _load(folded, k) << unused >> unused))
