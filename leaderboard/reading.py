@@ -1,4 +1,4 @@
-"""Reading a run store: every run that can be read, and for each other one the reason."""
+"""Reading a run store: every readable run, and the reason for each run that is left out."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from olmes_suite.runs.store import UNFINISHED
 from olmes_suite.tasks import index
 
 _NO_MODEL = frozenset({"mock", "oracle", "floor"})
-"""Backends without a checkpoint: each of their runs is a row of its own."""
+"""Backends without a checkpoint, whose runs each have a separate row."""
 _NAMELESS = re.compile(r"(checkpoint|step|global_step|epoch)[-_]?\d*|final|output|model|last|best")
 
 
 def read_store(runs: Path) -> tuple[list[Run], list[Problem]]:
-    """All runs of a folder. Raises UsageError where there is no such folder; nothing else stops it."""
+    """Read all runs of a folder. Raises UsageError where there is no such folder; damaged runs become problems."""
     if not runs.is_dir():
         raise UsageError(f"--runs {runs}: no such folder")
-    found, problems = [], []
+    finished, problems = [], []
     try:
         known = floors(runs)
     except (OlmesError, KeyError, TypeError, AttributeError) as error:
@@ -38,26 +38,26 @@ def read_store(runs: Path) -> tuple[list[Run], list[Problem]]:
         if path.name.startswith(".") or not path.is_dir():
             continue
         try:
-            found.append(read(path, known))
+            finished.append(read(path, known))
         except (OlmesError, ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
             problems.append(Problem(path.name, one_line(error)))
     if (runs / UNFINISHED).is_dir():
         problems += [
-            Problem(path.name, "not finished: the `olmes eval` command that began it goes on with it")
+            Problem(path.name, "not finished: run the same `olmes eval` command again to continue it")
             for path in sorted((runs / UNFINISHED).iterdir())
             if path.is_dir()
         ]
-    return found, problems
+    return finished, problems
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as a reason on one line."""
+    """Describe an exception on one line."""
     text = " ".join(str(error).split())[:500]
     return text if isinstance(error, OlmesError) else f"damaged ({type(error).__name__}: {text})"
 
 
 def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
-    """One run's folder. Raises OlmesError, or what a damaged file makes Python raise."""
+    """Read one run's folder. Raises OlmesError, or Python's errors for a damaged file."""
     if not (path / "results.json").is_file():
         raise DataError("incomplete: it has no results.json")
     results = check_schema(read_json(path / "results.json"), path / "results.json")
@@ -69,7 +69,7 @@ def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
     for plan in record["plan"]:
         name = str(plan["task"])
         entry = tasks.get(name) or {"error": "it is not in results.json"}
-        cells[name] = _cell(name, entry, results, record, known, path.name)
+        cells[name] = _cell(name, entry, results, record, known=known, run=path.name)
         skills[name] = str(plan.get("skill") or "other")
     engine = record.get("engine") or {}
     model_path = str((record.get("model") or {}).get("path") or "")
@@ -96,7 +96,7 @@ def _kind(record: Mapping[str, Any]) -> Kind:
 
 
 def _checkpoint(path: Path, record: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
-    """Equal for the runs of one checkpoint under one seed, limit and kind of documents; else the run's own name."""
+    """Return a key of the run's checkpoint, seed, limit and kind of documents; for a run without one, its name."""
     if record.get("imported") or engine.get("backend") in _NO_MODEL or not engine.get("fingerprint"):
         return path.name
     parts = [
@@ -110,24 +110,24 @@ def _checkpoint(path: Path, record: Mapping[str, Any], engine: Mapping[str, Any]
 
 
 def _model_name(name: str, path: str) -> str:
-    """The model's name; with the folder above where it says nothing by itself (`checkpoint-500`)."""
+    """Return the model's name, with its parent folder where the name alone is generic (`checkpoint-500`)."""
     parts = [part for part in path.replace(os.sep, "/").split("/") if part]
     if len(parts) > 1 and _NAMELESS.fullmatch(name.lower()):
         return "/".join(parts[-2:])
     return name or "(no name)"
 
 
-def _number(value: Any) -> float | None:
-    """A finite number or None. Raises DataError for anything else."""
+def _number(value: object) -> float | None:
+    """Check that a value is a finite number or None. Raises DataError for anything else."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise DataError(f"damaged: {str(value)[:40]!r} stands where a number belongs")
+        raise DataError(f"damaged: {str(value)[:40]!r} instead of a number")
     return float(value)
 
 
 def _estimate(metric: Mapping[str, Any] | None) -> tuple[float | None, float | None, float | None, float | None]:
-    """(value, lower end, upper end, standard error) of a metric's entry."""
+    """Return (value, lower end, upper end, standard error) of a metric's entry."""
     if metric is None:
         return None, None, None, None
     lo, hi = metric.get("ci95") or (None, None)
@@ -143,6 +143,7 @@ def _cell(
     entry: Mapping[str, Any],
     results: Mapping[str, Any],
     record: Mapping[str, Any],
+    *,
     known: Mapping[str, list[dict[str, Any]]],
     run: str,
 ) -> Cell:
@@ -172,7 +173,7 @@ def _cell(
 
 
 def _fingerprint(leaves: list[Mapping[str, Any]]) -> tuple[str, ...] | None:
-    """Each part's hash over all leaf tasks."""
+    """Hash each part of the fingerprint over all leaf tasks."""
     prints = [leaf.get("fingerprint") for leaf in leaves]
     if not all(isinstance(one, dict) for one in prints):
         return None
@@ -182,21 +183,21 @@ def _fingerprint(leaves: list[Mapping[str, Any]]) -> tuple[str, ...] | None:
 def _floor(
     name: str, results: Mapping[str, Any], record: Mapping[str, Any], known: Mapping[str, list[dict[str, Any]]]
 ) -> float | None:
-    """The floor on the same documents, else on all; None where none was measured (as in `runs.floor.beside`)."""
+    """Return the floor on the same documents, otherwise on all; None where none was measured (`runs.floor.beside`)."""
     if name not in known:
         return None
-    own = identity(name, results)
-    same = [one for one in known[name] if one["identity"] == own]
-    taken = (record.get("limit"), record.get("seed"))
+    key = identity(name, results)
+    same = [one for one in known[name] if one["identity"] == key]
+    subset = (record.get("limit"), record.get("seed"))
     whole = [one for one in same if one["limit"] is None]
-    exact = [one for one in same if (one["limit"], one["seed"]) == taken] if taken[0] is not None else []
+    exact = [one for one in same if (one["limit"], one["seed"]) == subset] if subset[0] is not None else []
     chosen = exact or whole
     return _number(chosen[-1]["value"]) if chosen else None
 
 
 @lru_cache(maxsize=1024)
 def judged(task: str) -> bool:
-    """Whether a task of ours names a judge or classifier among what its scorer needs."""
+    """Whether a shipped task lists a judge or classifier in `needs`."""
     entry = index.index().get(task)
     if entry is None:
         return False
