@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.page_data import Run
-from olmes_suite.errors import OlmesError
-from olmes_suite.runs.scores import instances_file
+from olmes_suite.errors import OlmesError, one_line
+from olmes_suite.runs.schema import Engine, instances_file
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
 
@@ -33,17 +33,17 @@ def render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Pr
     try:
         return _render(run, task, places)
     except (OlmesError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return {}, f"prompts cannot be rendered here: {' '.join(str(error).split())[:300]}"
+        return {}, f"prompts cannot be rendered here: {one_line(error, 300)}"
 
 
 def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
-    mirrors = tuple(Path(str(mirror)) for mirror in run.manifest.get("mirrors", ()))
-    source = DataSource(tuple(m for m in mirrors if m.is_dir()), bool(run.manifest.get("sample")))
+    mirrors = tuple(map(Path, run.manifest.mirrors))
+    source = DataSource(tuple(m for m in mirrors if m.is_dir()), run.manifest.sample)
     doc_ids_of: dict[str, list[Any]] = {}
     for leaf, doc_id in places:
         doc_ids_of.setdefault(leaf, []).append(doc_id)
     keys = _first_keys(run, task, doc_ids_of)
-    engine = run.manifest.get("engine") or {}
+    engine = run.manifest.engine
     rendered: dict[Place, Prompt] = {}
     note = ""
     for leaf, doc_ids in doc_ids_of.items():
@@ -56,21 +56,21 @@ def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, P
     return rendered, note
 
 
-def _from(run: Run, leaf: str) -> Any:
+def _from(run: Run, leaf: str) -> str | None:
     """Return the origin of the run's data: mirror, hub, sample or lm-eval."""
-    used = (run.manifest.get("data") or {}).get(leaf)
-    return used.get("from") if isinstance(used, dict) else None
+    used = run.manifest.data.get(leaf)
+    return used.origin if used is not None else None
 
 
 def _leaf(
-    leaf: str, doc_ids: list[Any], source: DataSource, engine: Mapping[str, Any], key: tuple[Any, int, str] | None
+    leaf: str, doc_ids: list[Any], source: DataSource, engine: Engine, key: tuple[Any, int, str] | None
 ) -> tuple[dict[Place, Prompt], bool]:
     from olmes_suite.evaluation.plan import Leaf
     from olmes_suite.tasks.load import load_task
 
     task = load_task(index.task_file(catalog.find(leaf)), source)
     loaded = Leaf(leaf, task, range(len(task.task_docs)))
-    positions, chat = loaded.positions(), bool(engine.get("chat", True))
+    positions, chat = loaded.positions(), engine.chat
     rendered: dict[Place, Prompt] = {}
     same = True
     for doc_id in doc_ids:
@@ -79,7 +79,7 @@ def _leaf(
         requests = loaded.requests(doc_id, task.task_docs[positions[doc_id]], chat=chat)
         rendered[leaf, doc_id] = _prompt(requests)
         if key is not None and key[0] == doc_id and key[1] < len(requests):
-            same = requests[key[1]].key(str(engine.get("fingerprint"))) == key[2]
+            same = requests[key[1]].key(str(engine.fingerprint)) == key[2]
     return rendered, same
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import typer
 
 from olmes_suite.cli.options import DataDirs, Json, source
+from olmes_suite.devices import has_gpu
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _PACKAGES = (
@@ -34,6 +34,7 @@ _PACKAGES = (
 @app.command()
 def doctor(data_dir: DataDirs = None, as_json: Json = False) -> int:
     """Say which packages, data and devices are here."""
+    source(data_dir, None).show_to_nltk()
     found: dict[str, Any] = {
         "python": sys.version.split()[0],
         "packages": _packages(),
@@ -84,7 +85,7 @@ def _packages() -> dict[str, str | None]:
 
 
 def _device() -> str:
-    return "NVIDIA GPU" if shutil.which("nvidia-smi") else f"{os.cpu_count()} processors, no GPU"
+    return "NVIDIA GPU" if has_gpu() else f"{os.cpu_count()} processors, no GPU"
 
 
 def _data(data_dir: Any) -> dict[str, tuple[int, int]]:

@@ -143,7 +143,7 @@ def show(finished: Finished, options: Options, as_json: bool) -> None:
     if as_json:
         found = beside(finished)
         extra = {"path": str(finished.path), **({"floors": found} if found else {})}
-        print(json.dumps({**finished.results, **extra}, ensure_ascii=False))
+        print(json.dumps({**finished.results.as_json(), **extra}, ensure_ascii=False))
     else:
         if finished.old:
             print("this run is finished already; --again repeats it", file=sys.stderr)

@@ -95,7 +95,7 @@ def include(folders: list[Path] | None) -> None:
     for folder in folders or ():
         if not folder.is_dir():
             raise UsageError(f"--include-path {folder}: no such folder")
-        catalog.include_paths.append(folder)
+    catalog.include(folders or ())
 
 
 def source(data_dirs: list[Path] | None, data: str | None) -> DataSource:

@@ -80,15 +80,15 @@ def _again(run: Path, where: DataSource, tools: ToolOptions, as_json: bool) -> i
 
     new = rescore(run, where, tools)
     if as_json:
-        print(json.dumps({**new, "path": str(run)}, ensure_ascii=False))
+        print(json.dumps({**new.as_json(), "path": str(run)}, ensure_ascii=False))
     else:
         from olmes_suite.cli.display import points
 
-        print(f"{run}: version {new['version']}")
-        for name, entry in new["tasks"].items():
-            score, bounds = points(entry["metrics"].get(entry["primary"]))
-            print(f"  {name:<40} {entry['n']:>6} {score:>6}  {bounds}")
-    return 1 if any("error" in entry for entry in new["tasks"].values()) else 0
+        print(f"{run}: version {new.version}")
+        for name, entry in new.tasks.items():
+            score, bounds = points(entry.score)
+            print(f"  {name:<40} {entry.n:>6} {score:>6}  {bounds}")
+    return 1 if new.failed else 0
 
 
 def _given(
@@ -106,7 +106,7 @@ def _given(
     from olmes_suite.runs import ledger
     from olmes_suite.runs.store import command_line
 
-    read = ledger.read_lineage("", lineage)
+    read = ledger.lineage_of("", lineage)
     summary, scored = score_responses(task, responses, where, tools)
     if instances is not None:
         write_text(instances, "".join(line + "\n" for line in instance_lines(scored)))
@@ -117,6 +117,7 @@ def _given(
         print(json.dumps(summary, ensure_ascii=False))
         return 0
     from olmes_suite.cli.display import points
+    from olmes_suite.runs.schema import Metric
 
     print(f"{summary['task']}: {summary['n']} documents, {summary['without_response']} without a response")
     for reason, count in summary.get("left_out_names", {}).items():
@@ -124,11 +125,12 @@ def _given(
     if summary["errors"]:
         print(f"  {summary['errors']} documents made a checker raise (that constraint counts as not followed)")
     for metric, value in summary["metrics"].items():
-        score, bounds = points(value)
+        score, bounds = points(Metric.from_json(value) if value else None)
         print(f"  {metric + (' (primary)' if metric == summary['primary'] else ''):<36} {score:>6}  {bounds}")
     if "note" in summary:
         print(f"  {summary['note']}")
     for name, entry in summary.get("tasks", {}).items():
-        score, bounds = points(entry["metrics"].get(entry["primary"]))
+        primary = entry["metrics"].get(entry["primary"])
+        score, bounds = points(Metric.from_json(primary) if primary else None)
         print(f"  {name:<52} {entry['n']:>6} {score:>6}  {bounds}")
     return 0

@@ -14,7 +14,7 @@ from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request, Response, Scored, canonical_json, sha256
 from olmes_suite.runs.store import Line, ResponseFile
-from olmes_suite.scoring.scorers import DeferredScorer
+from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 
 CHUNK = 4096
 """Documents whose requests are in memory at one time."""
@@ -82,9 +82,12 @@ class Scoring:
         """Score a complete document, or keep it where its scorer is a deferred one."""
         leaf, answers = opened.leaf, [opened.answers[place] for place in sorted(opened.answers)]
         ranked = answers[0].loglikelihood is not None
-        responses: list[Any] = [[a.loglikelihood for a in answers]] if ranked else [a.text or "" for a in answers]
         flags = response_flags(answers)
         scorer = leaf.task.scorer
+        responses: list[Any] = [a.text or "" for a in answers]
+        if ranked:
+            pairs = isinstance(scorer, Scorer) and scorer.takes_greedy
+            responses = [[(a.loglikelihood, bool(a.is_greedy)) if pairs else a.loglikelihood for a in answers]]
         if isinstance(scorer, DeferredScorer):
             self.waiting.append(Waiting(leaf, opened.doc_id, opened.doc, tuple(responses), frozenset(flags)))
             return

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.errors import MissingData, UsageError
+from olmes_suite.errors import MissingData, UnsuitableTask, UsageError
 from olmes_suite.records import Instance, Request, canonical_json, sha256
 from olmes_suite.scoring import language_resources as resources
 from olmes_suite.scoring.tools import ToolOptions, Tools
@@ -176,8 +176,7 @@ def _planned(entry: suites.SuiteEntry) -> TaskPlan:
     if known is None:
         if entry.task.startswith(index.PREFIX) and any(entry in suites.load(s).tasks for s in suites.names()):
             return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
-        catalog.find(entry.task)
-        raise AssertionError("find raises for unknown tasks")
+        known = catalog.find(entry.task)
     return TaskPlan(entry.task, entry.primary or known.primary, entry.aggregate or known.aggregate, entry.skill)
 
 
@@ -189,7 +188,7 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
     for name in catalog.find(plan.name).leaves:
         try:
             task = load_task(index.task_file(index.index()[name]), options.source)
-        except MissingData as error:
+        except (MissingData, UnsuitableTask) as error:
             plan.error = str(error).replace("--task TASK", f"--task {plan.name}")
             plan.leaves = []
             return

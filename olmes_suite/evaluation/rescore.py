@@ -14,23 +14,34 @@ from typing import Any
 
 from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.evaluation.deferred_scoring import score_waiting
-from olmes_suite.evaluation.fingerprint import fingerprint
+from olmes_suite.evaluation.fingerprint import fingerprint, metric_names
 from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make_instance
+from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
 from olmes_suite.evaluation.pool import ScoringPool
-from olmes_suite.evaluation.record import combine, count_flags, estimates, left_out, results, write_instances
-from olmes_suite.files import RunLock, read_json, storage, write_json
+from olmes_suite.evaluation.record import combine, count_flags, estimates, instance_rows, left_out, results
+from olmes_suite.files import RunLock, storage
 from olmes_suite.records import Instance, Response, Scored
 from olmes_suite.runs.contamination import Known, known
-from olmes_suite.runs.store import read_lines
+from olmes_suite.runs.schema import (
+    INSTANCES,
+    RESULTS,
+    Manifest,
+    Results,
+    instances_file,
+    is_finished,
+    read_manifest,
+    read_results,
+    write_instances,
+    write_manifest,
+    write_results,
+)
+from olmes_suite.runs.store import UNFINISHED, read_lines
 from olmes_suite.scoring import language_resources
-from olmes_suite.scoring.scorers import DeferredScorer
+from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.scoring.tools import MODELS, ToolOptions, Tools
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource
-
-COUNTS = ("asked", "retries", "prompt_tokens", "completion_tokens")
-"""Counts of a judge that add up when a run is scored again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,8 @@ class Given:
     doc_id: int
     responses: list[str] | None
     loglikelihoods: list[float] | None
+    is_greedy: list[bool] | None = None
+    """For each log-likelihood, whether the continuation is the model's greedy answer."""
 
 
 def read_responses(path: Path, entry: index.TaskEntry) -> list[Given]:
@@ -80,7 +93,7 @@ def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
             f"{where}: `task` must name a sub-task of {entry.name}{index.nearest(str(data.get('task')), known)}"
         )
     texts, ranks = data.get("responses"), data.get("loglikelihoods")
-    ranked = index.index()[task].output == "multiple_choice"
+    ranked = index.index()[task].output in ("multiple_choice", "loglikelihood")
     if ranked and not (
         isinstance(ranks, list)
         and ranks
@@ -91,7 +104,14 @@ def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
         )
     if not ranked and not (isinstance(texts, list) and texts and all(isinstance(x, str) for x in texts)):
         raise UsageError(f"{where}: `responses` must be a list of at least one string")
-    return Given(task, data["doc_id"], None if ranked else texts, [float(x) for x in ranks or ()] if ranked else None)
+    greedy = data.get("is_greedy")
+    if greedy is not None and not (
+        ranks and isinstance(greedy, list) and len(greedy) == len(ranks) and all(isinstance(x, bool) for x in greedy)
+    ):
+        raise UsageError(f"{where}: `is_greedy` must be a list of true or false, one for each of `loglikelihoods`")
+    if not ranked:
+        return Given(task, data["doc_id"], texts, None)
+    return Given(task, data["doc_id"], None, [float(x) for x in ranks or ()], greedy)
 
 
 def score_responses(
@@ -101,6 +121,7 @@ def score_responses(
 
     Raises MissingData where a scorer needs a model that `options` do not name, RequestFailed where one gave up.
     """
+    source.show_to_nltk()
     entry = catalog.find(name)
     given = read_responses(path, entry)
     plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
@@ -162,13 +183,11 @@ def _submit(
     found: dict[tuple[str, int], Instance],
     waiting: list[Waiting],
 ) -> None:
-    responses: list[Any] = [item.loglikelihoods] if item.loglikelihoods is not None else list(item.responses or ())
-    if item.loglikelihoods is not None and len(item.loglikelihoods) != (wanted := len(leaf.task.doc_to_choice(doc))):
-        raise UsageError(
-            f"{item.task}, doc_id {item.doc_id}: {len(item.loglikelihoods)} log-likelihoods for {wanted} choices"
-        )
-    empty = {"empty"} if item.responses is not None and not any(text.strip() for text in item.responses) else set()
     scorer = leaf.task.scorer
+    responses: list[Any] = list(item.responses or ())
+    if item.loglikelihoods is not None:
+        responses = [_ranked(item, len(leaf.requests(item.doc_id, doc, chat=False)), scorer)]
+    empty = {"empty"} if item.responses is not None and not any(text.strip() for text in item.responses) else set()
     if isinstance(scorer, DeferredScorer):
         waiting.append(Waiting(leaf, item.doc_id, doc, tuple(responses), frozenset(empty)))
         return
@@ -176,9 +195,23 @@ def _submit(
     def done(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
         found[item.task, item.doc_id] = make_instance(leaf, item.doc_id, doc, scored, samples, empty, timed_out)
 
-    from olmes_suite.evaluation.fingerprint import metric_names
-
     pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, f"{item.task} document {item.doc_id}", done)
+
+
+def _ranked(item: Given, choices: int, scorer: Scorer | DeferredScorer) -> list[Any]:
+    """The log-likelihoods as the scorer takes them. Raises UsageError for another number than the document's choices,
+    and where the scorer needs to know which choices are greedy."""
+    values = item.loglikelihoods or []
+    if len(values) != choices:
+        raise UsageError(f"{item.task}, doc_id {item.doc_id}: {len(values)} log-likelihoods for {choices} choices")
+    if not (isinstance(scorer, Scorer) and scorer.takes_greedy):
+        return list(values)
+    if item.is_greedy is None:
+        raise UsageError(
+            f"{item.task}, doc_id {item.doc_id}: this task also needs `is_greedy`, for each log-likelihood whether the "
+            "continuation is the model's greedy answer"
+        )
+    return list(zip(values, item.is_greedy, strict=True))
 
 
 def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> dict[str, Any]:
@@ -197,7 +230,7 @@ def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> d
     if names := {name: n for leaf in plan.leaves for name, n in left_out(leaf).items()}:
         out["left_out_names"] = names
     if not entry.members:
-        return {**out, **_metrics(_metric_names(plan), parts[entry.name], entry.primary)}
+        return {**out, **_metrics(metric_names(plan.leaves[0].task), parts[entry.name], entry.primary)}
     group = combine(entry.aggregate, [(parts[name], len(by_leaf[name])) for name in parts])
     out["metrics"] = {metric: estimate.as_json() for metric, estimate in group.items()}
     out["missing_tasks"] = [name for name in entry.leaves if name not in parts]
@@ -214,13 +247,6 @@ def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> d
         for name in (leaf.name,)
     }
     return out
-
-
-def _metric_names(plan: TaskPlan) -> list[str]:
-    """The metrics of a task without sub-tasks, in order."""
-    from olmes_suite.evaluation.fingerprint import metric_names
-
-    return metric_names(plan.leaves[0].task)
 
 
 def _metrics(names: Sequence[str], parts: dict[str, Any], primary: str) -> dict[str, Any]:
@@ -244,86 +270,80 @@ def instance_lines(instances: Sequence[Instance]) -> Iterator[str]:
         )
 
 
-def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = None) -> dict[str, Any]:
+def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = None) -> Results:
     """Score a recorded run's responses again, in place, as a new version; the old one moves to `versions/`.
 
     `named` are the models that score where they are not those of the run.
     """
-    if not (run / "results.json").is_file():
+    if not is_finished(run):
         raise UsageError(f"{run} is no finished run (no results.json); `olmes eval` finishes an unfinished one")
-    old, record = read_json(run / "results.json"), read_json(run / "manifest.json")
+    old, record = read_results(run), read_manifest(run)
     options = _options(record, source, named or ToolOptions())
+    options.source.show_to_nltk()
     plans, _ = choose(options)
     tools = Tools(options.tools)
     try:
         _reload(plans, old, options, tools)
-        found = known(record.get("lineage", {}))
-        with RunLock(run.parent / ".unfinished" / f"{run.name}.lock"):
+        found = known(record.lineage)
+        with RunLock(run.parent / UNFINISHED / f"{run.name}.lock"):
             scored = {plan.name: _from_disk(plan, run, tools) for plan in plans if plan.error is None}
             for leaf in (leaf for plan in plans for leaf in plan.leaves):
-                leaf.fingerprint = fingerprint(leaf, record["engine"].get("chat", True), tools)
+                leaf.fingerprint = fingerprint(leaf, record.engine.chat, tools)
             chosen = [suites.load(name) for name in options.suite_names]
-            new = results(old["run"], old["model"], plans, scored, chosen, found)
-            new["version"] = int(old.get("version", 1)) + 1
+            new = results(old.run, old.model, plans, scored, chosen, found)
+            new = new.but(version=(old.version or 1) + 1, extra=old.extra)
             _replace(run, old, new, plans, scored, found)
-            if (judged := tools.record()) is not None:
-                write_json(run / "manifest.json", {**record, "judge": _added(record.get("judge") or {}, judged)})
+            if (judged := scorers(tools)) is not None:
+                write_manifest(run, record.scored_again(judged))
     finally:
         tools.close()
     return new
 
 
-def _added(before: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
-    """The models that scored, with what they were asked in all, where they are the same as before."""
-    found = {}
-    for need, used in judged.items():
-        old = before.get(need, {})
-        same = old.get("fingerprint") is not None and old.get("fingerprint") == used.get("fingerprint")
-        counts = {name: old.get(name, 0) + used[name] for name in COUNTS if name in used} if same else {}
-        if same and used.get("cost_usd") is not None:
-            counts["cost_usd"] = used["cost_usd"] + (old.get("cost_usd") or 0.0)
-        found[need] = {**used, **counts}
-    return found
-
-
-def _reload(plans: Sequence[TaskPlan], old: dict[str, Any], options: Options, tools: Tools) -> None:
+def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: Tools) -> None:
     """The documents of the tasks that have a score; the others keep their error."""
     for plan in plans:
-        if plan.error is None and not old["tasks"].get(plan.name, {}).get("error"):
+        error = old.tasks[plan.name].error if plan.name in old.tasks else None
+        if plan.error is None and not error:
             load_leaves(plan, options)
             if plan.error is not None:
                 raise MissingData(plan.error)
             _look_for(plan, tools)
         else:
-            plan.error = old["tasks"].get(plan.name, {}).get("error", plan.error)
+            plan.error = plan.error if error is None else error
             plan.leaves = []
 
 
-def _recorded_tools(record: dict[str, Any], named: ToolOptions, source: DataSource) -> ToolOptions:
+def _recorded_tools(record: Manifest, named: ToolOptions, source: DataSource) -> ToolOptions:
     """The models that the run was scored with, where `named` does not name others."""
-    used = record.get("judge") or {}
+    used = record.judge or {}
     found: dict[str, Any] = {}
     for need in MODELS:
         if getattr(named, need) is None and need in used:
-            found[need] = used[need]["model"]
+            found[need] = used[need].model
             if need != "encoder":
-                found[f"{need}_base_url"] = used[need].get("base_url")
-    return replace(named, **found, seed=record["seed"], mirrors=source.mirrors, sample=source.sample)
+                found[f"{need}_base_url"] = used[need].base_url
+    return replace(named, **found, seed=_seed(record), mirrors=source.mirrors, sample=source.sample)
 
 
-def _options(record: dict[str, Any], source: DataSource | None, tools: ToolOptions) -> Options:
-    named = list(record["suites"])
-    in_suites = {entry.task for name in named for entry in suites.load(name).tasks}
-    tasks = [plan["task"] for plan in record["plan"] if plan["task"] not in in_suites]
+def _seed(record: Manifest) -> int:
+    """The seed of the run. Raises DataError for an imported run, which has none."""
+    if record.seed is None:
+        raise DataError(f"run {record.run} names no seed: only a run of `olmes eval` can be scored again")
+    return record.seed
+
+
+def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) -> Options:
+    in_suites = {entry.task for name in record.suites for entry in suites.load(name).tasks}
     # Answers to sample documents are scored with sample documents, wherever a mirror is named by now.
-    mirrors = source.mirrors if source and source.mirrors else tuple(Path(m) for m in record["mirrors"])
-    where = DataSource(() if record["sample"] else mirrors, record["sample"])
+    mirrors = source.mirrors if source and source.mirrors else tuple(map(Path, record.mirrors))
+    where = DataSource(() if record.sample else mirrors, record.sample)
     return Options(
-        model=record["model"]["path"],
-        suite_names=tuple(named),
-        task_names=tuple(tasks),
-        limit=record["limit"],
-        seed=record["seed"],
+        model=record.model.path or "",
+        suite_names=record.suites,
+        task_names=tuple(plan.task for plan in record.plan if plan.task not in in_suites),
+        limit=record.limit,
+        seed=_seed(record),
         source=where,
         tools=_recorded_tools(record, tools, where),
     )
@@ -349,8 +369,8 @@ def _from_disk(plan: TaskPlan, run: Path, tools: Tools) -> list[Instance]:
 
 def _replace(
     run: Path,
-    old: dict[str, Any],
-    new: dict[str, Any],
+    old: Results,
+    new: Results,
     plans: Sequence[TaskPlan],
     scored: dict[str, list[Instance]],
     found: Known,
@@ -359,14 +379,15 @@ def _replace(
     fresh = run / f".version-{os.getpid()}"
     for plan in plans:
         if plan.error is None:
-            write_instances(fresh / f"{plan.name}.parquet", scored[plan.name], plan.primary, found)
-    kept = run / "versions" / str(old.get("version", 1))
+            rows = instance_rows(scored[plan.name], plan.primary, found)
+            write_instances(fresh / instances_file(run, plan.name).name, rows)
+    kept = run / "versions" / str(old.version or 1)
     with storage(run):
         kept.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(run / "results.json", kept / "results.json")
-        if (run / "instances").exists():
-            shutil.rmtree(kept / "instances", ignore_errors=True)
-            os.replace(run / "instances", kept / "instances")
+        shutil.copy2(run / RESULTS, kept / RESULTS)
+        if (run / INSTANCES).exists():
+            shutil.rmtree(kept / INSTANCES, ignore_errors=True)
+            os.replace(run / INSTANCES, kept / INSTANCES)
         if fresh.exists():
-            os.replace(fresh, run / "instances")
-    write_json(run / "results.json", new)
+            os.replace(fresh, run / INSTANCES)
+    write_results(run, new)

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import MissingData
+from olmes_suite.errors import MissingData, first_line
+from olmes_suite.plugins import install
 
 NLTK_DATA = {
     "punkt_tab": "tokenizers/punkt_tab/english",
@@ -76,13 +77,17 @@ def nltk_folder(name: str) -> Path | None:
     """Where NLTK finds that package of its data: a file or a folder, None where it is nowhere."""
     import nltk.data
 
-    for folder in _nltk_folders():
-        if folder not in nltk.data.path:
-            nltk.data.path.append(folder)
     try:
-        return Path(str(nltk.data.find(NLTK_DATA[name])))
+        return Path(str(nltk.data.find(NLTK_DATA[name], [*nltk.data.path, *_nltk_folders()])))
     except LookupError:
         return None
+
+
+def extend_nltk_path() -> None:
+    """Let NLTK look into `$NLTK_DATA` and the mirrors' folders; what calls NLTK's own functions calls this before."""
+    import nltk.data
+
+    nltk.data.path.extend(folder for folder in _nltk_folders() if folder not in nltk.data.path)
 
 
 def _nltk_folders() -> Iterator[str]:
@@ -124,7 +129,7 @@ def _missing_spacy() -> str | None:
             "(the reference uses en_core_web_sm) or to its folder"
         )
     if importlib.util.find_spec("spacy") is None:
-        return "the package spacy is not installed: pip install 'olmes-suite[ood]'"
+        return f"the package spacy is not installed: {install('ood')}"
     if not Path(name).is_dir() and importlib.util.find_spec(name) is None:
         return f"{SPACY_MODEL} names {name}, which is neither a folder nor an installed package"
     try:
@@ -142,4 +147,4 @@ def spacy_model(name: str) -> Any:
     try:
         return spacy.load(name)
     except (OSError, ValueError, ImportError) as error:
-        raise MissingData(f"{SPACY_MODEL}: spaCy cannot load {name}: {str(error).splitlines()[0]}") from None
+        raise MissingData(f"{SPACY_MODEL}: spaCy cannot load {name}: {first_line(error)}") from None

@@ -34,6 +34,9 @@ ScoreFunction = Callable[[Doc, Any], Scored]
 class Scorer:
     """A scoring function with what the runner must know about it."""
 
+    takes_greedy = False
+    """Log-likelihoods come as (value, whether the continuation is the model's greedy answer)."""
+
     def __init__(self, function: ScoreFunction, *, isolated: bool, timeout: float, version: int) -> None:
         """`isolated`: run in a worker process that is killed after `timeout` seconds for one document."""
         self.function, self.isolated, self.timeout, self.version = function, isolated, timeout, version

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,6 @@ class SuiteTask(ConfigurableTask):
         for key in ("class", *TASK_KEYS):
             config.pop(key, None)
         self.folder = Path((config.get("metadata") or {}).get("config_source", ".")).parent
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
         super().__init__(config=config)
 
     @property
@@ -118,14 +116,20 @@ class SuiteTask(ConfigurableTask):
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """lm-eval's hook for reading the data; splits are read when they are used."""
-        self.dataset = Splits(
-            self.source or DataSource.from_environment(), self.spec, self.keys.where, self.keys.leave_out
-        )
+        source = self.source
+        if source is None:  # under plain lm-eval
+            source = DataSource.from_environment()
+            source.show_to_nltk()
+        self.dataset = Splits(source, self.spec, self.keys.where, self.keys.leave_out)
 
     @property
     def left_out(self) -> dict[int, str]:
         """Rows of the whole split that the task cannot score, and the name of what is missing."""
         return self.dataset.left_out if len(self.task_docs) and isinstance(self.dataset, Splits) else {}
+
+    def notes(self) -> list[str]:
+        """Lines to print before the run."""
+        return []
 
     def fewshot_docs(self) -> Any:
         """The few-shot documents: from `fewshot` where the task has it, else by lm-eval's rules."""

@@ -1,0 +1,200 @@
+"""lm-eval tasks of other people: every output type scores as under `lm_eval`, on a model that knows the answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from olmes_suite.errors import UsageError
+from olmes_suite.evaluation.evaluate import Finished, evaluate
+from olmes_suite.evaluation.plan import Options
+from olmes_suite.evaluation.rescore import score_responses
+from olmes_suite.models.without_model.mock import MockBackend
+from olmes_suite.records import Request, Response
+from olmes_suite.tasks import catalog, index
+from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.external import is_mean
+
+ROWS = [
+    {"q": "The sky is", "a": " blue", "choices": [" blue", " green"], "gold": 0},
+    {"q": "Grass is", "a": " green", "choices": [" red", " green"], "gold": 1},
+    {"q": "Snow is", "a": " white", "choices": [" white", " black"], "gold": 0},
+]
+KNOWN = {row["q"]: row["a"] for row in ROWS}
+
+
+class Knows(MockBackend):
+    """Answers the first rows right, the last one wrong; samples differ."""
+
+    def run(
+        self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
+    ) -> Iterator[tuple[int, int, Response]]:
+        for position, request in enumerate(requests):
+            question = next(q for q in KNOWN if q in (request.text or str(request.messages)))
+            answer = KNOWN[question] if question != "Snow is" else " black"
+            for sample, _ in enumerate(seeds[position]):
+                if request.kind == "loglikelihood":
+                    right = request.continuation == answer
+                    yield position, sample, Response(loglikelihood=-0.01 if right else -7.0, is_greedy=right)
+                else:
+                    text = answer if sample else " unsure"  # the first of several samples is wrong
+                    yield position, sample, Response(text=text if request.samples > 1 else answer)
+
+
+class Quiet:
+    """A watcher that keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def start(self, plans) -> None: ...
+    def advance(self, task, documents, tokens) -> None: ...
+    def stop(self) -> None: ...
+
+
+@pytest.fixture
+def external_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for task files, beside the rows that they read."""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(catalog, "include_paths", [tasks])
+    known = dict(index.index())
+    yield tmp_path
+    index.index().clear()
+    index.index().update(known)
+
+
+def task(folder: Path, name: str, body: str) -> None:
+    (folder / f"tasks/{name}.yaml").write_text(
+        f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder}/rows.jsonl}}}}\n"
+        f"test_split: test\ndoc_to_text: '{{{{q}}}}'\nmetadata: {{version: 1.0}}\n{body}"
+    )
+
+
+def ours(folder: Path, *names: str, watcher: Quiet | None = None) -> Finished:
+    options = Options(model="m", backend="mock", task_names=names, source=DataSource(), runs=folder / "runs")
+    return evaluate(options, lambda *_: Knows(), watcher or Quiet())
+
+
+def theirs(folder: Path, name: str) -> dict[str, Any]:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    logging.disable(logging.WARNING)
+    manager = TaskManager(include_path=str(folder / "tasks"), include_defaults=False)
+    found = simple_evaluate(SamplesUnderLmEval(), tasks=[name], task_manager=manager, bootstrap_iters=0)
+    logging.disable(logging.NOTSET)
+    assert found is not None
+    return {key.split(",")[0]: value for key, value in found["results"][name].items()}
+
+
+class SamplesUnderLmEval(Knows):
+    """lm-eval repeats an instance for each sample; the backend must know which one it answers."""
+
+    def generate_until(self, requests, disable_tqdm=False):
+        texts = []
+        seen: dict[str, int] = {}
+        for instance in requests:
+            text, number = str(instance.args[0]), seen.get(str(instance.args[0]), 0)
+            seen[text] = number + 1
+            question = next(q for q in KNOWN if q in text)
+            answer = KNOWN[question] if question != "Snow is" else " black"
+            texts.append(answer if number or instance.repeats == 1 else " unsure")
+        return texts
+
+
+CHOICES = "output_type: multiple_choice\ndoc_to_choice: choices\ndoc_to_target: gold\ntarget_delimiter: ''\n"
+LOGLIKELIHOOD = "output_type: loglikelihood\ndoc_to_target: '{{a}}'\ntarget_delimiter: ''\n"
+GENERATE = "output_type: generate_until\ndoc_to_target: '{{a}}'\ngeneration_kwargs: {until: ['\\n'], max_gen_toks: 8}\n"
+MEAN = "aggregation: mean, higher_is_better: true"
+GREEDY = f"metric_list: [{{metric: exact_match, {MEAN}}}, {{metric: acc, {MEAN}}}]\n"
+FILTERS = "repeats: 3\nfilter_list: [{name: f, filter: [%s]}]\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "metrics"),
+    [
+        (LOGLIKELIHOOD + f"metric_list: [{{metric: acc, {MEAN}}}]\n", ["acc"]),
+        (LOGLIKELIHOOD, ["acc"]),
+        (CHOICES + GREEDY, ["exact_match", "acc"]),
+        (CHOICES, ["acc", "acc_norm"]),
+        (GENERATE + f"metric_list: [{{metric: exact_match, {MEAN}}}]\n", ["exact_match"]),
+        (GENERATE + FILTERS % "{function: majority_vote}, {function: take_first}", ["exact_match"]),
+        (GENERATE + FILTERS % "{function: take_first}", ["exact_match"]),
+        (
+            GENERATE + FILTERS % "{function: take_first_k, k: 2}, {function: majority_vote}, {function: take_first}",
+            ["exact_match"],
+        ),
+    ],
+    ids=["acc", "acc by default", "greedy choices", "choices", "generate", "majority", "first", "first k"],
+)  # fmt: skip
+def test_scores_are_those_of_lm_eval(external_folder: Path, body: str, metrics: list[str]) -> None:
+    task(external_folder, "mine", body)
+    found, expected = ours(external_folder, "mine").results["tasks"]["mine"], theirs(external_folder, "mine")
+    assert found["primary"] == metrics[0]
+    assert {metric: found["metrics"][metric]["value"] for metric in metrics} == {
+        metric: pytest.approx(expected[metric]) for metric in metrics
+    }
+    assert found["metrics"][metrics[0]]["value"] is not None
+
+
+def test_a_model_that_knows_the_answers_scores(external_folder: Path) -> None:
+    task(external_folder, "mine", LOGLIKELIHOOD)
+    assert ours(external_folder, "mine").results["tasks"]["mine"]["metrics"]["acc"]["value"] == pytest.approx(2 / 3)
+
+
+def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Path) -> None:
+    watcher = Quiet()
+    task(external_folder, "mine", LOGLIKELIHOOD + f"metric_list: [{{metric: perplexity}}, {{metric: acc, {MEAN}}}]\n")
+    found = ours(external_folder, "mine", watcher=watcher).results["tasks"]["mine"]
+    assert found["primary"] == "acc" and list(found["metrics"]) == ["acc"]
+    assert "mine: perplexity left out: not a mean over documents" in watcher.notes
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (LOGLIKELIHOOD + "metric_list: [{metric: perplexity}]\n", "perplexity: not a mean over documents"),
+        (CHOICES + "metric_list: [{metric: mcc}]\n", "mcc: not a mean over documents"),
+        (GENERATE + "metric_list: [{metric: bleu}]\n", "bleu: not a mean over documents"),
+        ("output_type: loglikelihood_rolling\ndoc_to_target: '{{a}}'\n", "loglikelihood_rolling is not supported"),
+    ],
+)
+def test_an_unsuitable_task_is_named_before_the_model_is_asked(external_folder: Path, body: str, reason: str) -> None:
+    """The other task of the run is scored all the same."""
+    task(external_folder, "bad", body)
+    task(external_folder, "good", CHOICES)
+    found = ours(external_folder, "bad", "good")
+    assert found.failed and reason in found.results["tasks"]["bad"]["error"]
+    assert found.results["tasks"]["good"]["metrics"]["acc"]["value"] == pytest.approx(2 / 3)
+
+
+def test_scored_responses_say_which_choices_are_greedy(external_folder: Path) -> None:
+    task(external_folder, "mine", CHOICES + f"metric_list: [{{metric: exact_match, {MEAN}}}]\n")
+    file, line = external_folder / "r.jsonl", {"doc_id": 0, "loglikelihoods": [-0.5, -2.0]}
+    file.write_text(json.dumps(line))
+    with pytest.raises(UsageError, match="needs `is_greedy`"):
+        score_responses("mine", file, DataSource())
+    file.write_text(json.dumps({**line, "is_greedy": [True, False]}))
+    assert score_responses("mine", file, DataSource())[0]["metrics"]["exact_match"]["value"] == 1.0
+    file.write_text(json.dumps({**line, "is_greedy": [True]}))
+    with pytest.raises(UsageError, match="one for each"):
+        score_responses("mine", file, DataSource())
+
+
+def test_what_a_mean_is() -> None:
+    from lm_eval.api import metrics
+
+    assert is_mean(metrics.mean) and is_mean(metrics.nanmean) and is_mean(lambda xs: sum(xs) / len(xs))
+    for other in (metrics.perplexity, metrics.median, metrics.f1_score, max, lambda xs: xs["score"], None):
+        assert not is_mean(other)
