@@ -80,7 +80,7 @@ def compare_task(
         return _without_documents(start, a, b, alpha)
     aligned = align(a, b)
     if aligned is None:
-        return replace(start, reason="no document in common", only_baseline=a.n, only_candidate=b.n)
+        return replace(start, reason="the runs share no document", only_baseline=a.n, only_candidate=b.n)
     value_a, value_b = aligned.values
     flagged = int(aligned.flagged.sum())
     rest = aligned.clean() if flagged else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,26 @@ HOPELESS = 8
 """Rollouts in a row without a signal after which a stage stops."""
 EPOCH_STRIDE = 1_000_003
 """Between the seeds of two epochs' orders."""
+
+
+@contextmanager
+def drawing(not_a_number: Callable[[], StageRefused]) -> Iterator[None]:
+    """Inside it a draw from what is no distribution (NaN, inf, a negative number) raises the given error."""
+    draw = torch.multinomial
+
+    def checked(weights: torch.Tensor, *args: Any, **keywords: Any) -> torch.Tensor:
+        try:
+            return draw(weights, *args, **keywords)
+        except RuntimeError:
+            if bool((torch.isfinite(weights) & (weights >= 0)).all()):
+                raise
+            raise not_a_number() from None
+
+    torch.multinomial = checked
+    try:
+        yield
+    finally:
+        torch.multinomial = draw
 
 
 def verified(*_: Any, **__: Any) -> list[float | None]:
@@ -165,13 +185,8 @@ class Rollouts(Watched):
     @contextmanager
     def _sampling(self) -> Iterator[None]:
         """What can go wrong while sampling, in one line."""
-        try:
-            with vllm_rollouts.sampling(self.keys):
-                yield
-        except RuntimeError as error:
-            if "probability tensor" not in str(error):  # torch.multinomial's words for NaN, inf or a negative number
-                raise
-            raise self.not_a_number() from None
+        with vllm_rollouts.sampling(self.keys), drawing(self.not_a_number):
+            yield
 
     # Resuming
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from olmes_suite.errors import UsageError, one_line
-from olmes_suite.plugins import require
+from olmes_suite.extras import require_module
 from train_plugins.config.recipe import Lora
 
 
@@ -27,7 +27,7 @@ def check(wanted: Lora, stage: str) -> None:
         re.compile(wanted.target_modules if isinstance(wanted.target_modules, str) else "")
     except re.error as error:
         raise UsageError(f"lora.target_modules {wanted.target_modules!r}: not a pattern ({error})") from None
-    require("peft", "train", "lora needs peft")
+    require_module("peft", "lora needs peft")
     if wanted.bits and find_spec("bitsandbytes") is None:
         raise UsageError("lora.bits needs bitsandbytes: pip install bitsandbytes")
 

@@ -32,7 +32,7 @@ def resident(pid: int | None) -> int:
 
 
 def size(folder: str, initial: set[str]) -> int:
-    """Return the bytes on disk of what a folder holds beside the initial names, inodes included."""
+    """Return the bytes on disk of a folder's entries other than the initial ones, inodes included."""
     total = 0
     for place, folders, names in os.walk(folder):
         if place == folder:
@@ -44,7 +44,7 @@ def size(folder: str, initial: set[str]) -> int:
 
 
 def emptied(folder: str, initial: set[str]) -> bool:
-    """Remove what a folder holds beside the initial names, and return whether that worked."""
+    """Remove a folder's entries other than the initial ones, and return whether that worked."""
     for name in set(os.listdir(folder)) - initial:
         path = os.path.join(folder, name)
         with contextlib.suppress(OSError):
