@@ -75,7 +75,14 @@ def score(
     if (run is None) == (task is None) or (task is not None and responses is None):
         raise UsageError("give either RUN, or --task and --responses")
     if run is not None:
-        tools = tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
+        tools = tool_options(
+            judge=judge,
+            judge_base_url=judge_base_url,
+            classifier=classifier,
+            classifier_base_url=classifier_base_url,
+            encoder=encoder,
+            unsafe_code=unsafe_code,
+        )
         return _again(run, source(data_dir, data), tools, as_json)
     scored = api.score(
         str(task), Path(str(responses)), data_dir=data_dir, data=data, runs=runs, lineage=lineage, judge=judge,
