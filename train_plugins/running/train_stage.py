@@ -219,7 +219,9 @@ def train(
     counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
               "dropped": ready.encoded.dropped}  # fmt: skip
     before = lineage.read(start) if start else NO_LINEAGE
-    described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes, before)
+    described = lineage.describe(
+        ready.about, ready.data, rows=counts, seed=wanted.seed, processes=ready.plan.processes, before=before
+    )
     args = configuration(ready.stage.config(wanted), ready.arguments, wanted)
     limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates
     with failures.loading(wanted.model), lora.explained(wanted.lora):
@@ -233,7 +235,7 @@ def train(
     def saved(checkpoint: Path, state: Any) -> None:
         """Tell the hooks of a checkpoint, and the trainer of the best one."""
         if state.global_step < state.max_steps:  # the last one is told of by olmes_after_stage
-            aside = evaluator is not None and evaluator.wanted.device == "same"
+            aside = evaluator is not None and evaluator.settings.device == "same"
             with offload.offloaded(offload.tensors(trainer.model, trainer.optimizer) if aside else ()):
                 manager.hook.olmes_after_checkpoint(stage=ready.about, checkpoint=checkpoint)
                 if evaluator is not None and aside:
