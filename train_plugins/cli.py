@@ -65,7 +65,7 @@ def _stage(stage: str, file: Path, changes: list[str], output: Path | None, resu
     from train_plugins.stages import registry
 
     found = registry.find(stage)
-    wanted = recipes.load(file, found.name, found.own, registry.names(), changes, output)
+    wanted = recipes.load(file, found.name, found.own, registry.names(), changes=changes, output=output)
     if dry_run:
         from train_plugins.running.train_stage import dry_run as planned
 

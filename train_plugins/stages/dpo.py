@@ -46,7 +46,7 @@ class Dpo(Stage):
         """{"prompt_ids", "chosen_ids", "rejected_ids"}; pairs whose prompt alone fills the limit are dropped."""
         from train_plugins.data.encoding import encode, pair_row
 
-        return encode(rows, pair_row, _teaches, tokenizer, limit, processes)
+        return encode(rows, pair_row, _teaches, tokenizer, limit=limit, processes=processes)
 
     def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
         """A DPOTrainer with the recipe's loss."""

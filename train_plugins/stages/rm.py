@@ -57,7 +57,7 @@ class RewardModel(Stage):
         """{"chosen_ids", "rejected_ids"}; pairs with a conversation over the limit are dropped, none is cut."""
         from train_plugins.data.encoding import encode, whole_pair_row
 
-        return encode(rows, whole_pair_row, _fits, tokenizer, limit, processes)
+        return encode(rows, whole_pair_row, _fits, tokenizer, limit=limit, processes=processes)
 
     def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
         """A RewardTrainer."""

@@ -60,7 +60,7 @@ class Sft(Stage):
         """{"input_ids", "labels"}; rows without an assistant's token within the limit are dropped."""
         from train_plugins.data.encoding import encode, sft_row
 
-        return encode(rows, sft_row, _teaches, tokenizer, limit, processes)
+        return encode(rows, sft_row, _teaches, tokenizer, limit=limit, processes=processes)
 
     def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
         """An SFTTrainer with the recipe's loss."""

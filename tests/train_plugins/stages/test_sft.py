@@ -186,7 +186,9 @@ def test_every_checkpoint_knows_where_it_comes_from(train_folder: Path) -> None:
         assert said.recipe["trainer"]["learning_rate"] == 1e-3
         assert said.flags == {} and said.decontam is None
         assert digest in (checkpoint / "README.md").read_text()
-    child = lineage.describe(Stage("dpo", str(out), train_folder / "next", False, {}), StageData(()), {}, 0, 1)
+    child = lineage.describe(
+        Stage("dpo", str(out), train_folder / "next", False, {}), StageData(()), rows={}, seed=0, processes=1
+    )
     assert lineage_name(child, str(out)) == str(train_folder / "tiny")
     assert [one.stage for one in child.ancestors] == [None, "sft"]
 
