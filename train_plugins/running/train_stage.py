@@ -247,7 +247,9 @@ def train(
     progress = Progress()
     tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
     held = evaluator.held if evaluator else tuple
-    checkpoints = Checkpoints(described, tokens, saved, before, together, limit, held)
+    checkpoints = Checkpoints(
+        described, tokens=tokens, saved=saved, before=before, together=together, limit=limit, held=held
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
