@@ -276,7 +276,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(train_folder: Path) -> None:
         try:
             refused(
                 lambda out=out: train(train_folder, sft_rows(16), plugins=[Full()], output=str(out), **keys),
-                "cannot write .*the last good checkpoint is .*checkpoint-1; free some space, then go on with --resume",
+                "cannot write .*the last good checkpoint is .*checkpoint-1; free some space, then continue with --resume",
                 StorageError,
             )
         finally:
@@ -353,7 +353,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(train_folder: Path) -> Non
     bad("seed must lie between", seed=-1)
     bad("is a file, not a folder", output=str(train_folder / "rows.jsonl" / "deep"))
     bad("use bfd", trainer={"packing": True, "packing_strategy": "wrapped"})
-    bad("batch_size 6 is no multiple of the 4 rows", batch_size=6)
+    bad("batch_size 6 is not a multiple of the 4 rows", batch_size=6)
     bad("give a checkpoint's folder", model=str(train_folder / "nowhere"))
     bad("no such file or folder", files=[{"path": str(train_folder / "nowhere.jsonl")}])
     (train_folder / "torn.jsonl").write_text('{"messages": [\n')
