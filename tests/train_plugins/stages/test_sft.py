@@ -220,7 +220,7 @@ def test_hooks_see_what_the_one_before_left_and_may_stop_the_stage(train_folder:
             raise StageRefused("planted items")
 
     wanted = {"decontam": {"suites": ["dev"]}}
-    refused(lambda: train(train_folder, sft_rows(9), **wanted), "no installed plugin looked", StageRefused)
+    refused(lambda: train(train_folder, sft_rows(9), **wanted), "no installed plugin checked", StageRefused)
     refused(
         lambda: train(train_folder, sft_rows(9), plugins=[Filter(), Stop()], **wanted), "planted items", StageRefused
     )
@@ -276,7 +276,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(train_folder: Path) -> None:
         try:
             refused(
                 lambda out=out: train(train_folder, sft_rows(16), plugins=[Full()], output=str(out), **keys),
-                "cannot write .*the last good checkpoint is .*checkpoint-1; free some space, then continue with --resume",
+                "cannot write .*the last good checkpoint is .*checkpoint-1; free some space and continue with",
                 StorageError,
             )
         finally:
