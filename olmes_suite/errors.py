@@ -64,6 +64,15 @@ class MissingData(OlmesError):
 
     exit_code = 1
 
+    def __init__(self, *parts: str) -> None:
+        """Several parts stand around the name of the task, which who raises the error does not know."""
+        super().__init__("TASK".join(parts))
+        self.parts = parts
+
+    def of(self, task: str) -> str:
+        """Return the line with the name of the task in it."""
+        return task.join(self.parts)
+
 
 class UnsuitableTask(OlmesError):
     """A task cannot be run here: its output type, or none of its metrics is a mean over documents."""

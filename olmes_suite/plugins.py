@@ -12,19 +12,6 @@ from typing import Any
 from olmes_suite.errors import OlmesError, UsageError, first_line, nearest
 
 
-def install(extra: str) -> str:
-    """Return the command that installs an optional part of this package."""
-    return f"pip install 'olmes-suite[{extra}]'"
-
-
-def require(module: str, extra: str, what: str) -> None:
-    """Raise UsageError where an optional package is missing: `what` (`--ray needs Ray`), and how to install it."""
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise UsageError(f"{what}: {install(extra)}")
-
-
 @dataclass(frozen=True, slots=True)
 class Plugins:
     """The plugins of one kind."""

@@ -13,7 +13,7 @@ from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from olmes_suite.errors import UsageError, WrongKey, nearest
+from olmes_suite.errors import UsageError, WrongKey, nearest, one_line
 
 T = TypeVar("T")
 Keys = tuple[Any, ...]
@@ -120,7 +120,7 @@ def read(path: Path, what: str = "") -> YamlFile:
         finally:
             loader.dispose()
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{name} cannot be read: {one_line(error, None)}") from error
     return YamlFile(str(path), data, root)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from olmes_suite.errors import UsageError, nearest
-from olmes_suite.plugins import Plugins, install, require
+from olmes_suite.extras import install, require_module
+from olmes_suite.plugins import Plugins
 
 GROUP = "olmes.things"
 THINGS = Plugins("thing", GROUP, {"square": "math:sqrt", "dec": "decimal:Decimal"}, reserved=("auto",))
@@ -73,9 +74,9 @@ def test_a_defect_of_our_own_plugin_is_not_hidden() -> None:
 
 
 def test_the_extra_of_a_missing_package() -> None:
-    require("json", "ray", "never said")
-    with pytest.raises(UsageError, match=r"^--ray needs Ray: pip install 'olmes-suite\[ray\]'$"):
-        require("no_such_module", "ray", "--ray needs Ray")
+    require_module("json", "never said")
+    with pytest.raises(UsageError, match=r"^it needs a module: pip install 'olmes-suite\[all\]'$"):
+        require_module("no_such_module", "it needs a module")
     assert install("train") == "pip install 'olmes-suite[train]'"
 
 

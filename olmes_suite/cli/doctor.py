@@ -10,8 +10,10 @@ from typing import Any
 
 import typer
 
-from olmes_suite.cli.options import DataDirs, Json, source
+from olmes_suite.cli.options import DataDirs, Json
 from olmes_suite.devices import has_gpu
+from olmes_suite.evaluation.arguments import source
+from olmes_suite.extras import installed
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _PACKAGES = (
@@ -85,7 +87,7 @@ def _packages() -> dict[str, str | None]:
 
 
 def _device() -> str:
-    return "NVIDIA GPU" if has_gpu() else f"{os.cpu_count()} processors, no GPU"
+    return "NVIDIA GPU" if installed("torch") and has_gpu() else f"{os.cpu_count()} processors, no GPU"
 
 
 def _data(data_dir: Any) -> dict[str, tuple[int, int]]:

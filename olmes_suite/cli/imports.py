@@ -25,7 +25,7 @@ def callback() -> None:
 @app.command()
 def scores(file: File, name: Name, runs: Runs = Path("runs"), again: Again = False, as_json: Json = False) -> None:
     """Make a run of scores from anywhere; scores are fractions from 0 to 1, task names are taken as they stand."""
-    from olmes_suite.cli.options import local
+    from olmes_suite.evaluation.arguments import local
     from olmes_suite.runs.imports import import_scores
     from olmes_suite.runs.schema import read_results
     from olmes_suite.runs.store import command_line

@@ -104,6 +104,14 @@ def run(args: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except ModuleNotFoundError as error:
+        from olmes_suite import extras
+
+        module = (error.name or "").split(".")[0]
+        extra = extras.of_module(module)
+        if extra is None or extras.installed(module):
+            raise
+        return fail(f"this needs the package {module}: {extras.install(extra)}", 2)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line parser
             context = getattr(error, "ctx", None)

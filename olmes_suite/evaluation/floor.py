@@ -17,9 +17,10 @@ from typing import Any
 from olmes_suite.evaluation.evaluate import Finished, MakeBackend, Watcher, evaluate
 from olmes_suite.evaluation.plan import Options
 from olmes_suite.evaluation.record import suite_result
-from olmes_suite.files import RunLock, read_json, storage, write_json
+from olmes_suite.files import RunLock, storage, write_json
 from olmes_suite.models.without_model.floor import ANSWERS
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.runs.floors import FLOORS, floors, identity
 from olmes_suite.runs.schema import (
     SCHEMA,
     FloorScore,
@@ -34,10 +35,7 @@ from olmes_suite.runs.schema import (
 from olmes_suite.runs.store import UNFINISHED
 from olmes_suite.tasks import suites
 
-FLOORS = "floors.json"
 _PARTS = ".floor"
-_COMPARED = ("prompt", "data", "scorer")
-"""Parts of a task's fingerprint that a floor depends on; how the answers were decoded is not among them."""
 
 
 def measure(options: Options, make_backend: MakeBackend, make_watcher: Callable[[], Watcher]) -> Finished:
@@ -118,12 +116,6 @@ class _Noteless:
         """Said before."""
 
 
-def identity(task: str, outcome: Results) -> str:
-    """SHA-256 over what a task's floor depends on: its fingerprints, for a group those of its sub-tasks."""
-    leaves = outcome.leaves(task)
-    return sha256(canonical_json([[(leaf.fingerprint or {}).get(part) for part in _COMPARED] for leaf in leaves]))
-
-
 def keep(runs: Path, outcome: Results, options: Options) -> None:
     """Enter the floors of a run into RUNS/floors.json: {"schema", "floors": {task: [entry, …]}}.
 
@@ -138,13 +130,6 @@ def keep(runs: Path, outcome: Results, options: Options) -> None:
         kept = [old for old in known.get(task, ()) if any(old[part] != fresh[part] for part in fresh)]
         known[task] = [*kept, {**fresh, **entry.floor.as_json(), "run": outcome.run}]
     write_json(runs / FLOORS, {"schema": SCHEMA, "floors": known})
-
-
-def floors(runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """All floors that were measured in a run store. Raises DataError for a file that cannot be read."""
-    path = runs / FLOORS
-    found: dict[str, list[dict[str, Any]]] = read_json(path)["floors"] if path.is_file() else {}
-    return found
 
 
 def beside(finished: Finished) -> dict[str, dict[str, Any]]:

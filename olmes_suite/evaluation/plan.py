@@ -189,7 +189,7 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
         try:
             task = load_task(index.task_file(index.index()[name]), options.source)
         except (MissingData, UnsuitableTask) as error:
-            plan.error = str(error).replace("--task TASK", f"--task {plan.name}")
+            plan.error = error.of(plan.name) if isinstance(error, MissingData) else str(error)
             plan.leaves = []
             return
         leaf = Leaf(name, task, range(len(task.task_docs)), cluster if cluster in task.task_docs.column_names else None)
@@ -209,7 +209,7 @@ def preflight(plan: TaskPlan, tools: Tools) -> None:
             check(tools)
         resources.require(resource for leaf in plan.leaves for resource in leaf.resources())
     except MissingData as error:
-        plan.error, plan.leaves = str(error).replace("--task TASK", f"--task {plan.name}"), []
+        plan.error, plan.leaves = error.of(plan.name), []
 
 
 def _cluster_column(name: str, options: Options) -> str | None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,25 +56,27 @@ class Given:
     """For each log-likelihood, whether the continuation is the model's greedy answer."""
 
 
-def read_responses(path: Path, entry: index.TaskEntry) -> list[Given]:
+def read_responses(source: Path | Sequence[Mapping[str, Any]], entry: index.TaskEntry) -> list[Given]:
     """Read responses from anywhere. Raises UsageError naming the line for anything that is not as documented."""
-    seen: set[tuple[str, int]] = set()
-    given: list[Given] = []
+    if not isinstance(source, Path):
+        return _parsed((json.dumps(dict(row)) for row in source), "responses", entry)
     try:
-        with path.open(encoding="utf-8", errors="surrogatepass") as handle:
-            for number, line in enumerate(handle, 1):
-                if not line.strip():
-                    continue
-                item = _given(line, f"{path}, line {number}", entry)
-                if (item.task, item.doc_id) in seen:
-                    raise UsageError(f"{path}, line {number}: doc_id {item.doc_id} of {item.task} stands twice")
-                seen.add((item.task, item.doc_id))
-                given.append(item)
+        with source.open(encoding="utf-8", errors="surrogatepass") as handle:
+            return _parsed(handle, f"{source}", entry)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"responses file {path} cannot be read: {error}") from error
-    if not given:
-        raise UsageError(f"responses file {path} has no responses")
-    return given
+        raise UsageError(f"responses file {source} cannot be read: {error}") from error
+
+
+def _parsed(lines: Iterable[str], name: str, entry: index.TaskEntry) -> list[Given]:
+    found: dict[tuple[str, int], Given] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            item = _given(line, f"{name}, line {number}", entry)
+            if found.setdefault((item.task, item.doc_id), item) is not item:
+                raise UsageError(f"{name}, line {number}: doc_id {item.doc_id} of {item.task} stands twice")
+    if not found:
+        raise UsageError(f"responses file {name} has no responses")
+    return list(found.values())
 
 
 def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
@@ -115,7 +117,7 @@ def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
 
 
 def score_responses(
-    name: str, path: Path, source: DataSource, options: ToolOptions | None = None
+    name: str, path: Path | Sequence[Mapping[str, Any]], source: DataSource, options: ToolOptions | None = None
 ) -> tuple[dict[str, Any], list[Instance]]:
     """Score responses as they are given; returns what `olmes score` prints, and the scored documents.
 
@@ -132,7 +134,7 @@ def score_responses(
     plan.leaves = list(leaves.values())
     with closing(Tools(replace(options or ToolOptions(), mirrors=source.mirrors, sample=source.sample))) as tools:
         _look_for(plan, tools)
-        found = plan.in_order(_score_given(given, leaves, path, tools))
+        found = plan.in_order(_score_given(given, leaves, path if isinstance(path, Path) else "responses", tools))
         summary = _summary(entry, plan, found)
         judged = tools.record()
         return summary | ({"judge": judged} if judged else {}), found
@@ -151,13 +153,13 @@ def _leaf(task: str, entry: index.TaskEntry, source: DataSource) -> Leaf:
     try:
         loaded = load_task(index.task_file(index.index()[task]), source)
     except MissingData as error:
-        raise MissingData(str(error).replace("--task TASK", f"--task {entry.name}")) from error
+        raise MissingData(error.of(entry.name)) from error
     leaf = Leaf(task, loaded, range(len(loaded.task_docs)))
     language_resources.require(leaf.resources())
     return leaf
 
 
-def _score_given(given: Sequence[Given], leaves: dict[str, Leaf], path: Path, tools: Tools) -> list[Instance]:
+def _score_given(given: Sequence[Given], leaves: dict[str, Leaf], path: Path | str, tools: Tools) -> list[Instance]:
     positions = {name: leaf.positions() for name, leaf in leaves.items()}
     found: dict[tuple[str, int], Instance] = {}
     waiting: list[Waiting] = []

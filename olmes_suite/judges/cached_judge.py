@@ -65,6 +65,10 @@ class CachedJudge(ABC):
                 told = time.monotonic()
                 self.told(f"{self.name}: {number} of {len(asks)} questions answered")
 
+    def close(self) -> None:
+        """Close the cache."""
+        self.cache.close()
+
     def _shared(self, positions: Sequence[int], answer: Answer) -> Iterator[tuple[int, Answer]]:
         for number, position in enumerate(positions):
             given = answer if number == 0 else replace(answer, cached=True)

@@ -37,7 +37,7 @@ class LocalJudge(CachedJudge):
         self._backend: Backend | None = None
         made_of = {"checkpoint": digest or digest_of(name), "dtype": options.engine.get("dtype")}
         self._fingerprint = sha256(canonical_json(made_of))
-        super().__init__(name, AnswerCache(cache_folder(), self._fingerprint))
+        super().__init__(name, AnswerCache(cache_folder(), self._fingerprint, name))
 
     @property
     def fingerprint(self) -> str:
@@ -66,7 +66,8 @@ class LocalJudge(CachedJudge):
         return make_backend("auto", self.name, seed=self.options.seed, **engine)
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model and close the cache."""
+        super().close()
         if self._backend is not None:
             self._backend.close()
             self._backend = None

@@ -43,7 +43,7 @@ class ServerJudge(CachedJudge):
         default 60 and a quarter of a second for each token asked for."""
         self.base_url = base_url.rstrip("/")
         self._fingerprint = sha256(canonical_json({"served": name}))
-        super().__init__(name, AnswerCache(cache or cache_folder(), f"{self._fingerprint} {self.base_url}"))
+        super().__init__(name, AnswerCache(cache or cache_folder(), f"{self._fingerprint} {self.base_url}", name))
         self.timeout = timeout
         self.limit = Limit(concurrency, concurrency)
         self.endpoint = Endpoint(name, self.base_url, self.usage, self.limit, tries=tries, delay=delay)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from olmes_suite.errors import MissingData
-from olmes_suite.plugins import install
+from olmes_suite.extras import install
 
 
 class Node(Protocol):

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from olmes_suite import extras
 from olmes_suite.errors import MissingData, first_line
-from olmes_suite.plugins import install
 
 NLTK_DATA = {
     "punkt_tab": "tokenizers/punkt_tab/english",
@@ -29,11 +29,11 @@ NLTK_DATA = {
 """Package of NLTK's data to the path that must be there."""
 
 PACKAGES = {
-    "emoji": ("emoji", "olmes-suite"),
-    "syllapy": ("syllapy", "olmes-suite"),
-    "french_words": ("spellchecker", "olmes-suite"),
+    "emoji": "emoji",
+    "syllapy": "syllapy",
+    "french_words": "spellchecker",
 }
-"""Resource to the module that holds it and what to install."""
+"""Resource to the module that holds it; they are in the extra `ood`."""
 
 SPACY_MODEL = "OLMES_SPACY_MODEL"
 """Environment variable that names a spaCy pipeline with named entities: an installed package or a folder."""
@@ -44,17 +44,22 @@ def missing(name: str) -> str | None:
     if name == "spacy_model":
         return _missing_spacy()
     if name in PACKAGES:
-        module, package = PACKAGES[name]
-        found = importlib.util.find_spec(module) is not None
-        return None if found else f"the package {module} is not installed: pip install '{package}'"
-    return None if nltk_has(name) else _missing_nltk([name])
+        return None if extras.installed(PACKAGES[name]) else _not_installed(PACKAGES[name])
+    if not extras.installed("nltk"):
+        return _not_installed("nltk")
+    return None if nltk_has(name) else str(MissingData(*_missing_nltk([name])))
 
 
-def _missing_nltk(names: Sequence[str]) -> str:
+def _not_installed(module: str) -> str:
+    return f"the package {module} is not installed: {extras.install(extras.of_module(module) or 'all')}"
+
+
+def _missing_nltk(names: Sequence[str]) -> tuple[str, str]:
+    """Return the message's text before and after the name of the task."""
     return (
-        f"NLTK's {', '.join(names)} {'is' if len(names) == 1 else 'are'} not on this machine: "
-        "olmes data pull --task TASK --out DATA_DIR fetches it into DATA_DIR/nltk; or set NLTK_DATA to a folder with "
-        f"{', '.join(NLTK_DATA[name] for name in names)}"
+        f"NLTK's {', '.join(names)} {'is' if len(names) == 1 else 'are'} not on this machine: olmes data pull --task ",
+        " --out DATA_DIR fetches it into DATA_DIR/nltk; or set NLTK_DATA to a folder with "
+        f"{', '.join(NLTK_DATA[name] for name in names)}",
     )
 
 
@@ -62,8 +67,10 @@ def require(names: Iterable[str]) -> None:
     """Raises MissingData, in one line, unless everything is here."""
     wanted = sorted(set(names))
     without = [name for name in wanted if name in NLTK_DATA and not nltk_has(name)]
-    lines = [_missing_nltk(without)] if without else []
-    lines += [line for name in wanted if name not in NLTK_DATA and (line := missing(name)) is not None]
+    lines = [line for name in wanted if name not in NLTK_DATA and (line := missing(name)) is not None]
+    if without:
+        before, after = _missing_nltk(without)
+        raise MissingData(before, "; ".join([after, *lines]))
     if lines:
         raise MissingData("; ".join(lines))
 
@@ -116,8 +123,8 @@ def fetch_nltk(name: str, out: Path) -> str:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as said:
         nltk.download(name, download_dir=str(out), quiet=True, print_error_to=io.StringIO())
     if not target.exists():
-        refused = next((str(one.message) for one in said if "authorize" in str(one.message)), "")
-        raise MissingData(refused or f"NLTK's server does not give {name} (or cannot be reached)")
+        refused = [str(one.message) for one in said if one.category is UserWarning]  # a folder that others can write to
+        raise MissingData(refused[0] if refused else f"NLTK's server does not give {name} (or cannot be reached)")
     return "pulled"
 
 
@@ -129,7 +136,7 @@ def _missing_spacy() -> str | None:
             "(the reference uses en_core_web_sm) or to its folder"
         )
     if importlib.util.find_spec("spacy") is None:
-        return f"the package spacy is not installed: {install('ood')}"
+        return _not_installed("spacy")
     if not Path(name).is_dir() and importlib.util.find_spec(name) is None:
         return f"{SPACY_MODEL} names {name}, which is neither a folder nor an installed package"
     try:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from olmes_suite.errors import UsageError
+from olmes_suite.extras import installed
 from olmes_suite.tasks.index import PREFIX, TaskEntry, full_name, index, nearest
 
 include_paths: list[Path] = []
@@ -37,7 +38,7 @@ def find(name: str) -> TaskEntry:
     Raises UsageError naming the nearest task.
     """
     entry = index().get(full_name(name))
-    if entry is None:
+    if entry is None and installed("lm_eval"):
         from olmes_suite.tasks import external
 
         found = external.find(name, tuple(include_paths))

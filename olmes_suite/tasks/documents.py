@@ -100,25 +100,25 @@ def load_split(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
     elif (path := find_split(source, spec, split)) is not None:
         table = _read_parquet(path)
     elif source.mirrors or not spec.hub or _offline():
-        raise MissingData(missing_message(source, spec, split))
+        raise missing(source, spec, split)
     else:
         table = _from_hub(source, spec, split)
     check_columns(table, spec, split)
     return _subset(table, spec)
 
 
-def missing_message(source: DataSource, spec: DataSpec, split: str) -> str:
-    """One line: what is missing, the layout of a mirror, and the command that fetches it."""
+def missing(source: DataSource, spec: DataSpec, split: str, reason: str = "") -> MissingData:
+    """The error for a split: what is missing, the layout of a mirror, and the command that fetches it."""
     where = f"<data-dir>/{spec.path}/{spec.config}/{spec.names_of(split)[0]}.parquet"
     looked = ", ".join(str(m) for m in source.mirrors) or "no --data-dir given"
     if not spec.hub:
         name = f"data set {spec.path} ({spec.config}, {split})"
-        return f"{name} is read from a local mirror only: put it at {where} (looked in: {looked})"
+        return MissingData(f"{name} is read from a local mirror only: put it at {where} (looked in: {looked})")
     terms = f"agree to its terms at https://huggingface.co/datasets/{spec.path}, set HF_TOKEN, then "
-    return (
+    return MissingData(
         f"data set {spec.path} ({spec.config}, {split}) not found as {where} (looked in: {looked}); "
-        f"{terms if spec.gated else ''}on a machine with a network fetch it with: "
-        "olmes data pull --task TASK --out DATA_DIR"
+        f"{terms if spec.gated else ''}on a machine with a network fetch it with: olmes data pull --task ",
+        f" --out DATA_DIR{f' ({reason})' if reason else ''}",
     )
 
 
@@ -223,12 +223,12 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
 
     reason = ""
     if _hub_unreachable:
-        raise MissingData(f"{missing_message(source, spec, split)} (the Hub cannot be reached)")
+        raise missing(source, spec, split, "the Hub cannot be reached")
     for name in spec.names_of(split):
         try:
             loaded = datasets.load_dataset(spec.path, spec.config, split=name, revision=spec.revision)
             return loaded.data.table.combine_chunks()
         except Exception as error:  # the Hub client raises a dozen unrelated types; every one means "not available"
             reason = first_line(error)
-            _hub_unreachable = isinstance(error, (ConnectionError, OSError)) and "reach" in str(error)
-    raise MissingData(f"{missing_message(source, spec, split)} ({reason})")
+            _hub_unreachable = isinstance(error, ConnectionError)
+    raise missing(source, spec, split, reason)

@@ -17,6 +17,7 @@ from olmes_suite.errors import UsageError
 from olmes_suite.records import Request
 from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.tasks.documents import DataSource, DataSpec, load_split
+from olmes_suite.tasks.generation_kwargs import sampling
 from olmes_suite.tasks.keys import TASK_KEYS, TaskKeys
 
 # lm-eval compiles the same Jinja template on every call, 95 % of its host time; the compiled ones are kept instead.
@@ -188,15 +189,13 @@ def request_of(instance: LmEvalInstance, index: int) -> Request:
     }  # fmt: skip
     if instance.request_type == "loglikelihood":
         return Request(kind="loglikelihood", continuation=argument, **common)
-    settings = dict(argument)
-    until = settings.get("until") or []
-    sampled = bool(settings.get("do_sample", False))
+    settings = sampling(argument)
     return Request(
         kind="generate",
-        stop=tuple([until] if isinstance(until, str) else until),
-        max_tokens=settings.get("max_gen_toks", 256),
-        temperature=float(settings.get("temperature") or 0.0) if sampled else 0.0,
-        top_p=settings.get("top_p"),
+        stop=settings.stop,
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
         samples=instance.repeats or 1,
         **common,
     )

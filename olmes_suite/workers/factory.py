@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from olmes_suite.errors import UsageError
+from olmes_suite.extras import require
 from olmes_suite.models.base import Backend
 from olmes_suite.models.factory import WITHOUT_MODEL
 from olmes_suite.workers.engine import Recipe
@@ -41,6 +42,8 @@ def check(crew: Crew, backend: str) -> None:
         raise UsageError(f"--workers {crew.workers}: give the number of engines, 1 or more")
     if crew and backend in ALONE:
         raise UsageError(f"--backend {backend} runs in one process; leave out --workers and --ray")
+    if crew.ray is not None:
+        require("ray", "--ray")
 
 
 def open_fleet(

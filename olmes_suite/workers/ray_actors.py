@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from olmes_suite.errors import OlmesError, UsageError, first_line
-from olmes_suite.plugins import require
+from olmes_suite.extras import require_module
 from olmes_suite.workers.base import Worker, WorkerDied, unless_error
 from olmes_suite.workers.engine import About, Engine, Message, Recipe
 from olmes_suite.workers.placement import threads
@@ -126,7 +126,7 @@ def connect(address: str, workers: int | None, each: int | None) -> tuple[int, i
     `workers`: None takes as many as the cluster has room for. `each`: GPUs of a worker, None for an engine that uses
     none. Raises UsageError where Ray is not installed, cannot be reached, or has too little room.
     """
-    require("ray", "ray", "--ray needs Ray")
+    require_module("ray", "--ray needs Ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an evaluation sends no usage statistics
     import ray
 

@@ -22,7 +22,7 @@ _SPECIAL = ("<end_of_turn>", "<|eot_id|>", "<s>", "</s>")
 
 @functools.lru_cache(maxsize=1)
 def _expressions() -> ModuleType:
-    """`expressions.py` beside this file: a task's folder is no package."""
+    """Load `expressions.py` from this folder: a task's folder is not a package."""
     name = "olmes_suite_deepmind_math_expressions"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("expressions.py"))
@@ -34,23 +34,23 @@ def _expressions() -> ModuleType:
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
-    r"""The answer without the data set's `b'...\n'`."""
+    r"""Return the answer without the data set's `b'...\n'`."""
     return re.sub(r"\\n'$", "", re.sub(r"^b'", "", doc["answer"])).strip()
 
 
 def extract(response: str, phrase: str) -> str:
-    """The last answer in the exact phrase; else all that follows the first "the final answer is" or "answer is"."""
-    if found := re.findall(phrase, response):
-        return clean(found[-1])
+    """Extract the last answer in the exact phrase; otherwise all text after "the final answer is" or "answer is"."""
+    if matches := re.findall(phrase, response):
+        return clean(matches[-1])
     for lead in ("the final answer is", "answer is"):
-        _, met, rest = response.partition(lead)
-        if met:
+        _, separator, rest = response.partition(lead)
+        if separator:
             return clean(rest)
     return ""  # the reference's last resort, `.*`, always ends on an empty match
 
 
 def clean(answer: str) -> str:
-    """The answer without closing words, special tokens, a trailing period and mark-up around it."""
+    """Remove closing words, special tokens, a trailing period and mark-up from an answer."""
     text = re.sub(r"\s*\.?\s*I hope it is correct.*", "", answer)
     for token in _SPECIAL:
         text = text.replace(token, "")
@@ -61,7 +61,7 @@ def clean(answer: str) -> str:
 
 
 def judge(doc: Mapping[str, Any], answer: str) -> Scored:
-    """Equal but for case; yes and no for true and false; else equal as expressions."""
+    """Compare an answer: equal except for case, yes and no for true and false, otherwise equal as expressions."""
     target = doc_to_target(doc)
     if answer.lower() == target.lower():
         correct = True
@@ -75,21 +75,21 @@ def judge(doc: Mapping[str, Any], answer: str) -> Scored:
 
 @scorer(isolated=True)
 def score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Score of the current prompt (v3)."""
+    """Score a response to the current prompt (v3)."""
     return judge(doc, extract(response, _PHRASE_V3))
 
 
 @scorer(isolated=True)
 def score_v0(doc: Mapping[str, Any], response: str) -> Scored:
-    """Score of the older prompt, whose phrase takes any character for the full stop."""
+    """Score a response to the older prompt, whose pattern accepts any character as the full stop."""
     return judge(doc, extract(response, _PHRASE_V0))
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1."""
+    """Return a response that scores 1."""
     return f"Therefore, the final answer is {doc_to_target(doc)}. I hope it is correct."
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0."""
+    """Return a response that scores 0."""
     return f"{gold(doc)} No. Therefore, the final answer is qqzzx. I hope it is correct."

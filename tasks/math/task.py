@@ -1,13 +1,13 @@
 r"""MATH, 4-shot, as the reference renders and scores it (allenai/olmes `minerva_math_*::tulu`).
 
-`exact_match` is lm-eval 0.4.3's Minerva metric: the sentence "Final Answer: The final answer is ...", normalised, and
-equal to the gold answer by SymPy. `exact_match_flex` also takes the last `\boxed{}`, or else the last `$...$`, or else
-the whole output, and also compares by Hendrycks' string normalisation.
+`exact_match` is lm-eval 0.4.3's Minerva metric: the answer in the sentence "Final Answer: The final answer is ...",
+normalised, equals the gold answer by SymPy. `exact_match_flex` also accepts the last `\boxed{}`, otherwise the last
+`$...$`, otherwise the whole output, and also compares by Hendrycks' string normalisation.
 
-Taken from the installed lm-eval: the exemplars, the tables of Minerva's normalisation and the reading of `\boxed{}`
+The installed lm-eval provides the exemplars, the tables of Minerva's normalisation and the reading of `\boxed{}`
 (`minerva_math/utils.py`), and Hendrycks' comparison (`aime/utils.py`, the same functions as `hendrycks_math/utils.py`
-without its import of `datasets`). Not taken: lm-eval's `is_equiv` and `normalize_final_answer`, which since 0.4.3 have
-learnt a shortcut for equal strings, word boundaries for units and n-th roots.
+without its import of `datasets`). Its `is_equiv` and `normalize_final_answer` are not used: since 0.4.3 they have a
+shortcut for equal strings, word boundaries for units, and n-th roots.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def _minerva() -> ModuleType:
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """The user's turn."""
+    """Return the user turn."""
     return f"Problem:\n{doc['problem']}\n\nSolution:"
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
-    """The normalised last box of the solution."""
+    """Return the normalised last box of the solution."""
     return gold_answer(doc["solution"])
 
 
 def fewshot(task: Any) -> list[dict[str, str]]:
-    """Minerva's four exemplars, with two slips of the reference's copy: a stray brace, single line-end backslashes."""
+    """Return Minerva's four exemplars with two errors of the reference: a stray brace, single line-end backslashes."""
     samples = [dict(sample) for sample in _minerva().list_fewshot_samples()]
     samples[0]["problem"] += "}"
     for sample in samples:
@@ -55,12 +55,12 @@ def fewshot(task: Any) -> list[dict[str, str]]:
 
 
 def fewshot_target(doc: Mapping[str, Any]) -> str:
-    """An exemplar's solution."""
+    """Return an exemplar's solution."""
     return doc["solution"]
 
 
 def normalize(answer: str) -> str:
-    """Minerva's normalisation of a final answer (Lewkowycz et al., 2022, appendix D), as in lm-eval 0.4.3."""
+    """Normalise a final answer as Minerva does (Lewkowycz et al., 2022, appendix D), as in lm-eval 0.4.3."""
     text = answer.rpartition("=")[2]
     for before, after in _minerva().SUBSTITUTIONS:
         text = text.replace(before, after)
@@ -78,10 +78,10 @@ def normalize(answer: str) -> str:
 
 
 def boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{}`; None without one (or where it is an `\fbox`, as in the reference)."""
-    found = _minerva().last_boxed_only_string(text)
+    r"""Return the contents of the last `\boxed{}`; None without one (or for an `\fbox`, as in the reference)."""
+    box = _minerva().last_boxed_only_string(text)
     try:
-        content: str | None = None if found is None else _minerva().remove_boxed(found)
+        content: str | None = None if box is None else _minerva().remove_boxed(box)
     except AssertionError:
         return None
     return content
@@ -89,34 +89,34 @@ def boxed(text: str) -> str | None:
 
 @functools.lru_cache(maxsize=8192)
 def gold_answer(solution: str) -> str:
-    """The answer of a solution of the data set."""
+    """Return the answer of one of the data set's solutions."""
     return normalize(boxed(solution) or "")
 
 
 def final_answer(text: str) -> str:
-    """The answer in Minerva's closing sentence, normalised; a marker where there is no such sentence."""
+    """Return the normalised answer of Minerva's closing sentence; a marker where there is no such sentence."""
     match = _FINAL.search(text + "I hope it is correct.")
     return normalize(match.group(1).strip() if match else _INVALID)
 
 
 def candidates(text: str) -> list[str]:
-    """The answers that the flexible metric tries, in the reference's order."""
+    """List the answers that the flexible metric tries, in the reference's order."""
     minerva = final_answer(text)
-    found = [] if minerva == _INVALID else [minerva]
+    answers = [] if minerva == _INVALID else [minerva]
     if (box := boxed(text)) is not None:
-        found.append(normalize(box))
-    if found:
-        return found
+        answers.append(normalize(box))
+    if answers:
+        return answers
     parts = text.split("$")
     return [normalize(parts[-2] if len(parts) > 2 else text)]
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError after `seconds`. No limit outside the main thread: signals do not reach it.
+    """Raise TimeoutError after `seconds`. Outside the main thread there is no limit, because signals do not reach it.
 
-    The alarm rings again and again: an exception that is raised while Python runs a finalizer, or inside one of SymPy's
-    own `except Exception`, is swallowed, and a single one would leave no limit at all.
+    The alarm repeats: Python discards an exception that is raised in a finalizer, or within an `except Exception` of
+    SymPy, so a single alarm might have no effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -139,7 +139,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(latex: str) -> Any:
-    """SymPy's reading of LaTeX. It builds the expression from a syntax tree and evaluates no code."""
+    """Parse LaTeX with SymPy, which builds the expression from a syntax tree and evaluates no code."""
     from sympy.parsing.latex import parse_latex
 
     return parse_latex(latex)
@@ -147,9 +147,9 @@ def _parsed(latex: str) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def same_by_sympy(answer: str, gold: str) -> bool:
-    """Whether the difference simplifies to 0 within 5 seconds; whatever SymPy cannot read is different.
+    """Whether the difference simplifies to 0 within 5 seconds; answers that SymPy cannot read are different.
 
-    lm-eval 0.4.3 has no shortcut for equal strings, so an interval or a list is "wrong" even if it equals the gold.
+    lm-eval 0.4.3 has no shortcut for equal strings, so an interval or a list is wrong even if it equals the gold.
     """
     import sympy
 
@@ -164,27 +164,27 @@ def same_by_sympy(answer: str, gold: str) -> bool:
 
 
 def same(answer: str, gold: str) -> bool:
-    """The flexible metric's comparison of one candidate."""
+    """Whether one candidate equals the gold answer by the flexible metric."""
     return bool(lm_eval_module("aime/utils.py").is_equiv(answer, gold)) or same_by_sympy(answer, gold)
 
 
 @scorer(isolated=True)
 def score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Both metrics; the extracted answer is the first candidate of the flexible one."""
+    """Score both metrics; the extracted answer is the first candidate of the flexible one."""
     gold_text = gold_answer(doc["solution"])
     minerva = final_answer(response)
-    found = candidates(response)
+    answers = candidates(response)
     strict = same_by_sympy(minerva, gold_text)
-    flexible = strict or any(same(answer, gold_text) for answer in found)
+    flexible = strict or any(same(answer, gold_text) for answer in answers)
     no_answer = minerva == _INVALID and boxed(response) is None
-    return Scored({"exact_match": float(strict), "exact_match_flex": float(flexible)}, found[0], failed=no_answer)
+    return Scored({"exact_match": float(strict), "exact_match_flex": float(flexible)}, answers[0], failed=no_answer)
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1 wherever the reference accepts its own gold answer (`rejected_golds.json`)."""
+    """Return a response that scores 1 unless the reference rejects its own gold answer (`rejected_golds.json`)."""
     return f"{doc['solution']}\nFinal Answer: The final answer is ${boxed(doc['solution'])}$. I hope it is correct."
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0."""
+    """Return a response that scores 0."""
     return "Nothing follows.\nFinal Answer: The final answer is $-987654321012345$. I hope it is correct."

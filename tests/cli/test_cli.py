@@ -13,7 +13,7 @@ import pytest
 from helpers import as_json, environment, olmes, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite.cli.main import run as run_command
-from olmes_suite.models.cache.store import ResponseCache
+from olmes_suite.models.cache.store import Store
 
 HEAVY = (
     "torch",
@@ -324,7 +324,7 @@ def test_ctrl_c_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def pressed(self: object) -> None:
         raise KeyboardInterrupt
 
-    ResponseCache(tmp_path).close()
-    monkeypatch.setattr(ResponseCache, "holdings", pressed)
+    Store(tmp_path).close()
+    monkeypatch.setattr(Store, "holdings", pressed)
     assert run_command(["cache", "show", str(tmp_path)]) == 130
     assert capsys.readouterr().err.strip() == "olmes: interrupted"

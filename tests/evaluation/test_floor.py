@@ -10,8 +10,9 @@ import pytest
 from helpers import as_json, olmes, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite.evaluation.evaluate import Finished
-from olmes_suite.evaluation.floor import ANSWERS, beside, combined, floors, keep
+from olmes_suite.evaluation.floor import ANSWERS, beside, combined, keep
 from olmes_suite.evaluation.plan import Options
+from olmes_suite.runs.floors import floors
 from olmes_suite.runs.schema import FloorScore, Manifest, Results
 
 

@@ -21,6 +21,7 @@ from olmes_suite.judges.base import Answer, Question
 from olmes_suite.judges.bodies import answer_of, body_of
 from olmes_suite.judges.cache import AnswerCache
 from olmes_suite.judges.server import ServerJudge
+from olmes_suite.records import sha256
 from olmes_suite.scoring.tools import ToolOptions
 
 
@@ -207,7 +208,7 @@ def _write(folder, start):
         cache.put(cache.key(questions(n + 1)[n]), Answer(f"answer {n} " + "x" * 2000))
 
 
-def test_the_cache_takes_several_processes_and_a_kill(tmp_path):
+def test_the_cache_takes_several_processes(tmp_path):
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_write, args=(tmp_path, start)) for start in (0, 200, 400)]
     for process in processes:
@@ -215,15 +216,10 @@ def test_the_cache_takes_several_processes_and_a_kill(tmp_path):
     for process in processes:
         process.join()
     cache = AnswerCache(tmp_path, "judge")
-    raw = cache.path.read_bytes()
-    assert raw.count(b"\n") == 600
-    cache.path.write_bytes(raw[:-1000])  # killed in the middle of a line
-    torn = AnswerCache(tmp_path, "judge")
-    texts = [torn.get(torn.key(q)) for q in questions(600)]
-    assert sum(text is None for text in texts) == 1
-    torn.put(torn.key(questions(700)[-1]), Answer("after the kill"))
-    assert AnswerCache(tmp_path, "judge").get(torn.key(questions(700)[-1])) == Answer("after the kill", cached=True)
-    assert AnswerCache(tmp_path, "other").get(torn.key(questions(1)[0])) is None
+    texts = [cache.get(cache.key(question)).text for question in questions(600)]
+    assert [text.split(" x")[0] for text in texts] == [f"answer {n}" for n in range(600)]
+    other = AnswerCache(tmp_path, "other")
+    assert other.get(other.key(questions(1)[0])) is None
 
 
 def test_prices_count_for_their_own_host_only():
@@ -259,3 +255,43 @@ def test_an_installed_judge_is_named_with_a_colon(monkeypatch):
         factory.judge(ToolOptions(judge="other:strict"))
     with pytest.raises(MissingData, match=r"--judge: judge 'gone' \(no_such_module:build\) cannot be imported: Mod"):
         factory.judge(ToolOptions(judge="gone:strict"))
+
+
+def test_answers_of_earlier_versions_are_still_read(tmp_path):
+    first, second, third = questions(3)
+    cache = AnswerCache(tmp_path, "judge")
+    lines = [
+        json.dumps({"key": cache.key(first), "text": "old \ud83d", "first_token": [["A", -0.5]]}),
+        json.dumps({"key": cache.key(second), "text": "torn"})[:-9],
+    ]
+    file = cache.path / f"{sha256('judge')[:24]}.jsonl"
+    file.write_text("\n".join(lines))
+    again = AnswerCache(tmp_path, "judge")
+    assert again.get(again.key(first)) == Answer("old \ud83d", (("A", -0.5),), cached=True)
+    assert again.get(again.key(second)) is None
+    again.put(again.key(third), Answer("new \ud83d", (("B", -0.25),)))
+    again.close()
+    last = AnswerCache(tmp_path, "judge")
+    assert last.get(last.key(third)) == Answer("new \ud83d", (("B", -0.25),), cached=True)
+    assert file.read_text() == "\n".join(lines)  # nothing is written there any more
+
+
+def test_a_cache_that_cannot_be_used_is_an_empty_one(tmp_path):
+    (tmp_path / "judgements").write_text("a file")
+    cache = AnswerCache(tmp_path, "judge")
+    key = cache.key(questions(1)[0])
+    assert cache.get(key) is None
+    cache.put(key, Answer("said"))
+    assert cache.get(key) == Answer("said", cached=True)
+    assert AnswerCache(tmp_path, "judge").get(key) is None
+    cache.close()
+
+
+def test_judgements_are_listed_and_pruned_like_responses(tmp_path, cli):
+    cache = AnswerCache(tmp_path, "judge", "referee")
+    cache.put(cache.key(questions(1)[0]), Answer("said"))
+    cache.close()
+    (listed,) = json.loads(cli("cache", "show", tmp_path / "judgements", "--json")[1])
+    assert (listed["name"], listed["backend"], listed["responses"]) == ("referee", "judge", 1)
+    assert cli("cache", "prune", tmp_path / "judgements", "--model", "referee")[:2] == (0, "1 responses deleted\n")
+    assert AnswerCache(tmp_path, "judge").get(cache.key(questions(1)[0])) is None

@@ -29,6 +29,10 @@ TEXTS = [
 CHOICES = (" A", " B", " C", " green", " in the hall strikes nine", "\n", " in the old door")
 
 
+MOVED = 2
+"""Of 21 drawn texts, those that may differ. The probabilities of the two are apart by rounding, by 1e-5 in sum at most,
+and so far can the edges lie between which a draw falls. In 500 draws one falls there now and then, on some processors;
+three times it does not. A wrong seed or a wrong prefix moves nearly all texts."""
 QUICK = ("llama", "gemma3", "mamba")
 """One of each kind: full attention, attention with a window, and a state, of which nothing can be shared."""
 
@@ -76,8 +80,8 @@ class TestAnswers:
         requests = [generation(i, text, temperature=0.8, top_p=0.95, samples=5) for i, text in enumerate(TEXTS[:4])]
         requests.append(generation(4, TEXTS[4]))
         seeds = [[10 * i + s for s in range(5)] for i in range(4)] + [[1]]
-        found = answers(ours, requests, seeds)
-        assert found == answers(plain, requests, seeds)
+        found, expected = answers(ours, requests, seeds), answers(plain, requests, seeds)
+        assert sum(one != other for one, other in zip(found, expected, strict=True)) <= MOVED
         assert len({r.text for r in found[:5]}) > 1
 
     def test_log_likelihoods(self, pair: Any) -> None:

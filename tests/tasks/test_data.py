@@ -75,6 +75,21 @@ def test_an_unreachable_hub_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert calls == 1
 
 
+def test_what_the_hub_does_not_have_does_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(*_: Any, **__: Any) -> Any:
+        raise FileNotFoundError("nothing within reach")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(documents, "_hub_unreachable", False)
+    with pytest.raises(MissingData, match=r"--task TASK --out DATA_DIR \(nothing within reach\)$") as raised:
+        documents.load_split(DataSource(), DataSpec("me/set", "main"), "test")
+    assert "--task mine --out" in raised.value.of("mine")
+    assert documents._hub_unreachable is False
+
+
 def test_a_set_that_is_on_no_hub_says_so() -> None:
     with pytest.raises(MissingData, match="local mirror only"):
         documents.load_split(DataSource(), DataSpec("me/set", "main", hub=False), "test")

@@ -140,7 +140,7 @@ FILTERS = "repeats: 3\nfilter_list: [{name: f, filter: [%s]}]\n"
 )  # fmt: skip
 def test_scores_are_those_of_lm_eval(external_folder: Path, body: str, metrics: list[str]) -> None:
     task(external_folder, "mine", body)
-    found, expected = ours(external_folder, "mine").results["tasks"]["mine"], theirs(external_folder, "mine")
+    found, expected = ours(external_folder, "mine").results.as_json()["tasks"]["mine"], theirs(external_folder, "mine")
     assert found["primary"] == metrics[0]
     assert {metric: found["metrics"][metric]["value"] for metric in metrics} == {
         metric: pytest.approx(expected[metric]) for metric in metrics
@@ -150,13 +150,15 @@ def test_scores_are_those_of_lm_eval(external_folder: Path, body: str, metrics: 
 
 def test_a_model_that_knows_the_answers_scores(external_folder: Path) -> None:
     task(external_folder, "mine", LOGLIKELIHOOD)
-    assert ours(external_folder, "mine").results["tasks"]["mine"]["metrics"]["acc"]["value"] == pytest.approx(2 / 3)
+    assert ours(external_folder, "mine").results.as_json()["tasks"]["mine"]["metrics"]["acc"]["value"] == pytest.approx(
+        2 / 3
+    )
 
 
 def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Path) -> None:
     watcher = Quiet()
     task(external_folder, "mine", LOGLIKELIHOOD + f"metric_list: [{{metric: perplexity}}, {{metric: acc, {MEAN}}}]\n")
-    found = ours(external_folder, "mine", watcher=watcher).results["tasks"]["mine"]
+    found = ours(external_folder, "mine", watcher=watcher).results.as_json()["tasks"]["mine"]
     assert found["primary"] == "acc" and list(found["metrics"]) == ["acc"]
     assert "mine: perplexity left out: not a mean over documents" in watcher.notes
 
@@ -167,6 +169,10 @@ def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Pa
         (LOGLIKELIHOOD + "metric_list: [{metric: perplexity}]\n", "perplexity: not a mean over documents"),
         (CHOICES + "metric_list: [{metric: mcc}]\n", "mcc: not a mean over documents"),
         (GENERATE + "metric_list: [{metric: bleu}]\n", "bleu: not a mean over documents"),
+        (
+            GENERATE.replace("max_gen_toks: 8", "max_gen_toks: 8, repetition_penalty: 3.0"),
+            "repetition_penalty would change",
+        ),
         ("output_type: loglikelihood_rolling\ndoc_to_target: '{{a}}'\n", "loglikelihood_rolling is not supported"),
     ],
 )
@@ -175,8 +181,8 @@ def test_an_unsuitable_task_is_named_before_the_model_is_asked(external_folder: 
     task(external_folder, "bad", body)
     task(external_folder, "good", CHOICES)
     found = ours(external_folder, "bad", "good")
-    assert found.failed and reason in found.results["tasks"]["bad"]["error"]
-    assert found.results["tasks"]["good"]["metrics"]["acc"]["value"] == pytest.approx(2 / 3)
+    assert found.failed and reason in found.results.as_json()["tasks"]["bad"]["error"]
+    assert found.results.as_json()["tasks"]["good"]["metrics"]["acc"]["value"] == pytest.approx(2 / 3)
 
 
 def test_scored_responses_say_which_choices_are_greedy(external_folder: Path) -> None:

@@ -79,12 +79,12 @@ def rotate(output: Path, limit: int | None, best: str | None, held: Collection[s
     lineage first, so that a kill in between leaves nothing that looks whole.
     """
     whole = lineage.whole_checkpoints(output)
-    kept = {path for path in whole if str(path) == best or str(path) in held} | set(whole[-1:])
+    remaining = {path for path in whole if str(path) == best or str(path) in held} | set(whole[-1:])
     for path in reversed(whole):
-        if limit and path not in kept and len(kept) < limit:
-            kept.add(path)
+        if limit and path not in remaining and len(remaining) < limit:
+            remaining.add(path)
     for path in whole if limit else ():
-        if path not in kept:
+        if path not in remaining:
             (path / lineage.FILE).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
 

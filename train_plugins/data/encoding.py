@@ -176,21 +176,21 @@ def encode(
     if len(fits) == 0:
         raise DataError(f"all {len(rows)} rows are longer than max_length {limit}; raise trainer.max_length")
     pairs = "equal" in fits.column_names
-    kept = fits.filter(_differs, num_proc=processes) if pairs else fits
-    if len(kept) == 0:
+    trainable = fits.filter(_differs, num_proc=processes) if pairs else fits
+    if len(trainable) == 0:
         raise DataError(
             f"in all {len(fits)} pairs, chosen and rejected are equal in tokens; use pairs whose answers differ"
         )
-    facts = kept.with_format("numpy")
+    facts = trainable.with_format("numpy")
     lengths = facts["full"]
     cut = 0 if limit is None else int(sum(length > limit for length in lengths))
     return Encoded(
-        kept.remove_columns(["full", "tokens", "largest", *(["equal"] if pairs else [])]),
+        trainable.remove_columns(["full", "tokens", "largest", *(["equal"] if pairs else [])]),
         len(rows),
         cut,
-        len(rows) - len(kept),
+        len(rows) - len(trainable),
         int(sum(facts["tokens"])),
-        equal=len(fits) - len(kept),
+        equal=len(fits) - len(trainable),
         longest=int(max(lengths) if limit is None else min(max(lengths), limit)),
         largest_id=int(max(facts["largest"])),
     )

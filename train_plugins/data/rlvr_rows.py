@@ -82,17 +82,23 @@ def encode_prompts(
     A prompt is never cut, because its end is the question. Raises DataError if no row is left.
     """
     try:
-        counted = rows.map(_count, fn_kwargs={"tokenizer": tokenizer}, num_proc=processes)
+        with_counts = rows.map(_count, fn_kwargs={"tokenizer": tokenizer}, num_proc=processes)
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
         raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
-    kept = counted.filter(_fits, fn_kwargs={"limit": limit}, num_proc=processes)
-    if len(kept) == 0:
+    fitting = with_counts.filter(_fits, fn_kwargs={"limit": limit}, num_proc=processes)
+    if len(fitting) == 0:
         raise DataError(f"all {len(rows)} prompts are longer than {limit} tokens; raise rlvr.max_prompt_length")
-    facts = kept.with_format("numpy")
+    facts = fitting.with_format("numpy")
     lengths, largest = facts["tokens"], int(max(facts["largest"]))
-    kept = kept.remove_columns(["tokens", "largest"]).rename_column("messages", "prompt")
+    fitting = fitting.remove_columns(["tokens", "largest"]).rename_column("messages", "prompt")
     return Encoded(
-        kept, len(rows), 0, len(rows) - len(kept), int(sum(lengths)), longest=int(max(lengths)), largest_id=largest
+        fitting,
+        len(rows),
+        0,
+        len(rows) - len(fitting),
+        int(sum(lengths)),
+        longest=int(max(lengths)),
+        largest_id=largest,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,26 @@ HOPELESS = 8
 """Number of consecutive rollouts without a signal after which a stage stops."""
 EPOCH_STRIDE = 1_000_003
 """Difference between the seeds of two epochs' orders."""
+
+
+@contextmanager
+def drawing(not_a_number: Callable[[], StageRefused]) -> Iterator[None]:
+    """Raise the error `not_a_number()` for draws in the block from weights with NaN, inf or negative numbers."""
+    draw = torch.multinomial
+
+    def checked(weights: torch.Tensor, *args: Any, **keywords: Any) -> torch.Tensor:
+        try:
+            return draw(weights, *args, **keywords)
+        except RuntimeError:
+            if bool((torch.isfinite(weights) & (weights >= 0)).all()):
+                raise
+            raise not_a_number() from None
+
+    torch.multinomial = checked
+    try:
+        yield
+    finally:
+        torch.multinomial = draw
 
 
 def verified(*_: Any, **__: Any) -> list[float | None]:
@@ -172,13 +192,8 @@ class Rollouts(Watched):
     @contextmanager
     def _sampling(self) -> Iterator[None]:
         """Convert errors while sampling to one line. Raises StageRefused."""
-        try:
-            with vllm_rollouts.sampling(self.keys):
-                yield
-        except RuntimeError as error:
-            if "probability tensor" not in str(error):  # torch.multinomial's message for NaN, inf or a negative number
-                raise
-            raise self.not_a_number() from None
+        with vllm_rollouts.sampling(self.keys), drawing(self.not_a_number):
+            yield
 
     # Resuming
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olmes_suite.errors import OlmesError, UsageError, one_line
-from olmes_suite.plugins import install
+from olmes_suite.extras import install
 from olmes_suite.processes import end_with_parent
 from olmes_suite.tasks.index import nearest
 

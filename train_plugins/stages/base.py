@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from olmes_suite.errors import UsageError
+from olmes_suite.extras import install
 from olmes_suite.files import read_json
 from olmes_suite.models.local.checkpoint import is_hub_id
-from olmes_suite.plugins import install
 from train_plugins.stages import memory, plan
 
 if TYPE_CHECKING:

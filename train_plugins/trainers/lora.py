@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError, one_line
-from olmes_suite.plugins import require
+from olmes_suite.extras import require_module
 from train_plugins.config.recipe import Lora
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check(settings: Lora, stage: str) -> None:
         re.compile(settings.target_modules if isinstance(settings.target_modules, str) else "")
     except re.error as error:
         raise UsageError(f"lora.target_modules {settings.target_modules!r}: not a pattern ({error})") from None
-    require("peft", "train", "lora needs peft")
+    require_module("peft", "lora needs peft")
     if settings.bits and find_spec("bitsandbytes") is None:
         raise UsageError("lora.bits needs bitsandbytes: pip install bitsandbytes")
 

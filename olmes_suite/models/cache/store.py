@@ -1,7 +1,8 @@
-"""Responses kept across runs: an SQLite file, addressed by what decides an answer.
+"""Answers kept across runs: an SQLite file, addressed by what decides an answer.
 
 The address is the request's key, which holds the model's fingerprint and all that is asked, with the backend's name
 and, for a sample, its seed. Two runs may use one file at a time; a killed one loses what it had not yet committed.
+`Store` keeps bodies of any kind, `ResponseCache` the responses of engines in it, and judges their answers.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from olmes_suite.errors import StorageError, UsageError
 from olmes_suite.records import Response
@@ -36,6 +37,7 @@ CREATE INDEX IF NOT EXISTS by_model ON responses (model, backend, written);
 
 Address = tuple[str, int]
 """(the request's key, seed or GREEDY)"""
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,11 @@ class Holding:
     last: float
 
 
-class ResponseCache:
-    """The cache in a folder. Raises UsageError for a file that is none, StorageError where it cannot be written."""
+class Store:
+    """The cache in a folder. Raises UsageError for a file that is none, StorageError where it cannot be written.
+
+    Threads may share it.
+    """
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
         self.path = folder / FILE
@@ -86,14 +91,17 @@ class ResponseCache:
         self.fault: str | None = None
         """What could not be read, if anything."""
 
-    def find(self, backend: str, keys: Sequence[str]) -> dict[Address, Response]:
-        """All that is kept under these keys and can be read; `fault` says what cannot."""
-        found: dict[Address, Response] = {}
+    def read(self, backend: str, keys: Sequence[str], parse: Callable[[Any], Found]) -> dict[Address, Found]:
+        """All that is kept under these keys and can be read; `fault` says what cannot.
+
+        `parse` makes an answer of a body's JSON; it raises ValueError, TypeError or KeyError for what is damaged.
+        """
+        found: dict[Address, Found] = {}
         try:
             for key, seed, body in self._rows(backend, keys):
                 try:
-                    found[key, seed] = Response(**json.loads(body))
-                except (ValueError, TypeError) as error:  # damaged, or of another version
+                    found[key, seed] = parse(json.loads(body))
+                except (ValueError, TypeError, KeyError) as error:  # damaged, or of another version
                     self.fault = f"{self.path}: an entry cannot be read ({error})"
         except sqlite3.Error as error:
             self.fault = f"{self.path}: cannot be read ({error})"
@@ -119,10 +127,11 @@ class ResponseCache:
                 f"{self.path}: cannot be {how} ({error}); try again when no run is at work on it, else delete it"
             ) from None
 
-    def add(self, backend: str, model: str, name: str, entries: Iterable[Entry]) -> None:
-        """Keep responses, in one transaction; those that are there already stay. Raises StorageError."""
+    def write(self, backend: str, model: str, name: str, bodies: Iterable[tuple[str, int, str, Any]]) -> None:
+        """Keep (key, seed, task, body), in one transaction; those that are there already stay. Raises StorageError."""
         now = time.time()
-        rows = [(entry.key, backend, entry.seed, model, entry.task, _body(entry.response), now) for entry in entries]
+        # ASCII: lone surrogates, which models can produce, survive
+        rows = [(key, backend, seed, model, task, json.dumps(body), now) for key, seed, task, body in bodies]
         with self._usable("written"), self._lock, self._db:
             self._db.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", (model, backend, name))
             self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
@@ -170,6 +179,17 @@ class ResponseCache:
         self._db.close()
 
 
-def _body(response: Response) -> str:
-    said: dict[str, Any] = {name: value for name, value in asdict(response).items() if value is not None}
-    return json.dumps(said)  # ASCII: lone surrogates, which models can produce, survive
+class ResponseCache(Store):
+    """The responses of engines."""
+
+    def find(self, backend: str, keys: Sequence[str]) -> dict[Address, Response]:
+        """All that is kept under these keys and can be read; `fault` says what cannot."""
+        return self.read(backend, keys, lambda body: Response(**body))
+
+    def add(self, backend: str, model: str, name: str, entries: Iterable[Entry]) -> None:
+        """Keep responses, in one transaction; those that are there already stay. Raises StorageError."""
+        self.write(backend, model, name, ((e.key, e.seed, e.task, _body(e.response)) for e in entries))
+
+
+def _body(response: Response) -> dict[str, Any]:
+    return {name: value for name, value in asdict(response).items() if value is not None}

@@ -52,8 +52,13 @@ class Budget:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether the error says that memory ran out. torch's CPU allocator raises a plain RuntimeError."""
-    return any(sign in str(error) for sign in OUT_OF_MEMORY)
+    """Return whether memory ran out.
+
+    torch's CPU allocator, and CUDA without room for its context, raise a RuntimeError that only its text tells apart.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def unless_out_of_memory(work: Callable[[], Result]) -> Result | None:

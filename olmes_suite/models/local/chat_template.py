@@ -1,4 +1,4 @@
-"""How a tokenizer's chat template is used: found out by rendering short conversations when the model is loaded."""
+"""The use of a tokenizer's chat template, determined by rendering short conversations when the model is loaded."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ USER = "Hello from the user"
 SYSTEM = "Hello from the system"
 ASSISTANT = "Hello from the assistant"
 DATE = datetime(2024, 7, 26)
-"""The date that templates see which read the clock: the default of Llama 3's template. Prompts do not change by day."""
+"""The date for templates that read the clock, so that prompts do not change by day: Llama 3's default."""
 CLOCK = "strftime_now"
-"""The function by which transformers gives templates the time."""
+"""The function by which templates of transformers read the time."""
 
 CALL = re.compile(CLOCK + r"""\(\s*(["'])(.*?)\1\s*\)""")
 
@@ -24,9 +24,9 @@ Message = dict[str, Any]
 
 
 class ChatTemplate:
-    """A chat template that loses no text: probed with short messages, and adapted to what it takes.
+    """A chat template, probed with short messages and adapted to the messages that it takes, so that no text is lost.
 
-    Raises ModelError where the template cannot render a user's message, or leaves out its text.
+    Raises ModelError where the template cannot render a user's message or leaves out its text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -36,9 +36,9 @@ class ChatTemplate:
         if self.reads_clock:
             self.text = without_clock(self.text)
         self.parts = False
-        """The template takes contents as lists of parts, not as text."""
+        """Whether the template takes contents as lists of parts instead of text."""
         self.takes_system = True
-        """False: a system message goes to the start of the first user turn."""
+        """Whether the template takes system messages; otherwise they move to the start of the first user turn."""
         self._probe_user()
         self._probe_system()
 
@@ -54,22 +54,22 @@ class ChatTemplate:
             self.parts = True
             if USER in self.apply([_message("user", USER)]):
                 return
-        except Exception:  # as above; what it says of a plain text is more to the point
+        except Exception:  # as above; the reason for plain text is more useful
             pass
         raise ModelError(
-            f"the chat template cannot be rendered ({reason}); give another with --chat-template FILE"
+            f"the chat template cannot be rendered ({reason}); give another one with --chat-template FILE"
         ) from None
 
     def _probe_system(self) -> None:
         try:
             text = self.apply([_message("system", SYSTEM), _message("user", USER)])
-        except Exception:  # Gemma's raises for the role
+        except Exception:  # Gemma's template raises for the role
             self.takes_system = False
         else:
             self.takes_system = SYSTEM in text
 
     def apply(self, messages: Sequence[Message], prompt: bool = True) -> str:
-        """Render messages; `prompt`: up to where the assistant's answer starts."""
+        """Render messages, with `prompt` up to the start of the assistant's answer."""
         adapted = list(messages) if self.takes_system else _into_user_turn(messages)
         if self.parts:
             adapted = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in adapted]
@@ -83,31 +83,31 @@ class ChatTemplate:
         """Return the special or added token that the template writes after an assistant's turn, or None."""
         try:
             text = self.apply([_message("user", USER), _message("assistant", ASSISTANT)], prompt=False)
-        except Exception:  # a template that renders no answers
+        except Exception:  # the template cannot render answers
             return None
-        _, found, tail = text.rpartition(ASSISTANT)
-        if not found:
+        _, separator, tail = text.rpartition(ASSISTANT)
+        if not separator:
             return None
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         ids = self.tokenizer([tail], add_special_tokens=False)["input_ids"][0]
         return next((token for token in ids if token in special), None)
 
     def settings(self) -> dict[str, str]:
-        """Return what the fingerprint of a model holds beside its template; nothing for most templates."""
-        found = {}
+        """Return the adaptations for the model's fingerprint; most templates need none."""
+        adaptations = {}
         if self.parts:
-            found["content"] = "parts"
+            adaptations["content"] = "parts"
         if not self.takes_system:
-            found["system"] = "first user turn"
+            adaptations["system"] = "first user turn"
         if self.reads_clock:
-            found["date"] = DATE.date().isoformat()
-        return found
+            adaptations["date"] = DATE.date().isoformat()
+        return adaptations
 
     def notes(self) -> list[str]:
-        """Return lines for the user."""
+        """Return lines for the user about the adaptations."""
         lines = []
         if self.parts:
-            lines.append("the chat template takes contents as parts; texts are given to it as such")
+            lines.append("the chat template takes contents as lists of parts; texts are passed in this form")
         if not self.takes_system:
             lines.append("the chat template takes no system message; its text goes to the start of the first user turn")
         if self.reads_clock:
@@ -116,9 +116,9 @@ class ChatTemplate:
 
 
 def without_clock(template: str) -> str:
-    """Write `DATE` into a template in place of the time; transformers lets no function of ours be given to it.
+    """Replace the time in a template by `DATE`, since transformers does not accept another function for the time.
 
-    A call with another argument than a literal text gives the date in ISO form.
+    A call with an argument other than a literal text returns the date in ISO form.
     """
     text = CALL.sub(lambda call: repr(DATE.strftime(call[2])), template)
     if f"{CLOCK}(" not in text:
@@ -131,7 +131,7 @@ def _message(role: str, content: str) -> Message:
 
 
 def _into_user_turn(messages: Sequence[Message]) -> list[Message]:
-    """Put a leading system message before the text of the first user turn, a blank line between them."""
+    """Move a leading system message before the text of the first user turn, separated by a blank line."""
     if not messages or messages[0]["role"] != "system":
         return list(messages)
     system, rest = messages[0]["content"], list(messages[1:])

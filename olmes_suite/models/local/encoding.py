@@ -24,7 +24,7 @@ class Encoder:
         self.chat = bool(tokenizer.chat_template)
         self.double_bos = False
         self.embeddings: int | None = None
-        """Rows of the model's embeddings, which every token id must be below; None where they are not known."""
+        """The number of the model's embeddings, above every valid token id; None where it is unknown."""
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.prefix_id: int = next((token for token in (bos, eos, tokenizer.pad_token_id) if token is not None), 0)
         self.prefix_text: str = tokenizer.decode([self.prefix_id])
@@ -35,9 +35,9 @@ class Encoder:
             self.double_bos = self.template.apply([{"role": "user", "content": "a"}]).startswith(tokenizer.bos_token)
 
     def check_ids(self, embeddings: int, name: str) -> None:
-        """Raise ModelError where the tokens of every prompt go beyond the model's embeddings, so that none would run.
+        """Raise ModelError where a token of every prompt has no embedding in the model.
 
-        Later prompts are held to the same number one by one.
+        Later prompts are checked one by one.
         """
         self.embeddings = embeddings
         ids = [self.prefix_id]
@@ -45,7 +45,7 @@ class Encoder:
             ids += self._encode([self.template.apply([{"role": "user", "content": "a"}])], [False])[0]
         if max(ids) >= embeddings:
             raise ModelError(
-                f"{name}: its prompts hold the token {self.tokenizer.decode([max(ids)])!r} (id {max(ids)}), and the "
+                f"{name}: its prompts contain the token {self.tokenizer.decode([max(ids)])!r} (id {max(ids)}), and the "
                 f"model has {embeddings} embeddings; use the model's own tokenizer, or resize its embeddings"
             )
 
@@ -59,7 +59,7 @@ class Encoder:
         return [*lines, *(f"{name}: {line}" for line in (self.template.notes() if self.template else ()))]
 
     def settings(self) -> dict[str, str]:
-        """Return what the model's fingerprint holds of how the chat template is used."""
+        """Return the adaptations of the chat template for the model's fingerprint."""
         return self.template.settings() if self.template else {}
 
     def render(self, request: Request) -> str:
@@ -95,7 +95,7 @@ class Encoder:
         """Raise RequestFailed for a token without an embedding."""
         if self.embeddings is not None and max(ids, default=0) >= self.embeddings:
             raise RequestFailed(
-                f"{request.task}: document {request.doc_id} holds the token {self.tokenizer.decode([max(ids)])!r} "
+                f"{request.task}: document {request.doc_id} contains the token {self.tokenizer.decode([max(ids)])!r} "
                 f"(id {max(ids)}), and the model has {self.embeddings} embeddings; use the model's own tokenizer"
             )
 

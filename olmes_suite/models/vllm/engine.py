@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
+from olmes_suite.extras import require_module
 from olmes_suite.models.model_args import check_names
 from olmes_suite.models.vllm.plugin import OWNER
 from olmes_suite.models.vllm.requests import Ask, Outcome
-from olmes_suite.plugins import require
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -61,7 +61,7 @@ class BrokenDown(RequestFailed):
 
 def check_installed() -> None:
     """Raise UsageError with the extra to install where vLLM is missing."""
-    require("vllm", "vllm", "--backend vllm needs vLLM")
+    require_module("vllm", "--backend vllm needs vLLM")
 
 
 def installed_version() -> str:
@@ -162,8 +162,8 @@ def explain(error: BaseException, log: str = "") -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the error that a check of vLLM's configuration raised and pydantic wrapped, else the error itself."""
-    from pydantic import ValidationError  # vLLM brings it
+    """Return the exception of a check of vLLM's configuration that pydantic wraps, else the error itself."""
+    from pydantic import ValidationError  # vLLM depends on it
 
     if not isinstance(error, ValidationError):
         return error

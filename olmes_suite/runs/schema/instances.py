@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import DataError
+from olmes_suite.errors import DataError, one_line
 from olmes_suite.files import storage
 from olmes_suite.runs.schema.record import OPTIONAL, Record, members
 
@@ -95,7 +95,7 @@ def read_instances(path: Path, columns: Sequence[str] | None = None) -> Any:
             optional = {key for key, member in members(InstanceRow).items() if member.optional}
             return opened.read(columns=[name for name in wanted if name in names or name not in optional])
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise DataError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[InstanceRow]:

@@ -10,7 +10,6 @@ import gc
 import importlib
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -18,7 +17,7 @@ import time
 import types
 from typing import Any
 
-from . import asserts, candidate, confine, unittests, wire
+from . import asserts, candidate, confine, unittests, usage, wire
 
 _TICK = 0.05
 """Seconds between two checks of a running program's memory and files."""
@@ -197,7 +196,7 @@ class Server:
         else:
             return False
         try:
-            return all([_emptied(folder, self.initial[folder]) for folder in self.scratch])
+            return all([usage.emptied(folder, self.initial[folder]) for folder in self.scratch])
         except (OSError, RecursionError):
             return False
 
@@ -265,16 +264,16 @@ class Watch:
                 pass
 
     def _check(self, elapsed: float) -> None:
-        if elapsed - waited(self.pid) > self.limits["idle"] or elapsed > self.limits["wall"]:
+        if elapsed - usage.waited(self.pid) > self.limits["idle"] or elapsed > self.limits["wall"]:
             self._end("timeout")
-        elif resident(self.pid if not self.server.all_mine else None) > self.limits["memory"]:
+        elif usage.resident(self.pid if not self.server.all_mine else None) > self.limits["memory"]:
             self._end("memory")
         elif self._written() > self.limits["scratch"]:
             self._end("files")
 
     def _written(self) -> float:
         try:
-            return sum(_size(folder, self.server.initial[folder]) for folder in self.server.scratch)
+            return sum(usage.size(folder, self.server.initial[folder]) for folder in self.server.scratch)
         except RecursionError:  # folders nested too deeply
             return float("inf")
 
@@ -353,54 +352,3 @@ def _continue_in_child() -> None:
 def _kernel() -> tuple[int, int]:
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int("".join(filter(str.isdigit, minor)) or 0)
-
-
-def waited(pid: int) -> float:
-    """Return the seconds that a process waited for a busy processor; 0 where the kernel does not report them."""
-    try:
-        with open(f"/proc/{pid}/schedstat", encoding="ascii") as handle:
-            return int(handle.read().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
-def resident(pid: int | None) -> int:
-    """Return the resident bytes of a process, or of all processes of this jail except the server."""
-    try:
-        pids = [str(pid)] if pid else [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return 0
-    total = 0
-    for name in pids:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if name != str(os.getpid()):
-                with open(f"/proc/{name}/statm", encoding="ascii") as handle:
-                    total += int(handle.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return total
-
-
-def _size(folder: str, initial: set[str]) -> int:
-    total = 0
-    for place, folders, names in os.walk(folder):
-        if place == folder:
-            folders[:] = [name for name in folders if name not in initial]
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512 + 1024
-    return total
-
-
-def _emptied(folder: str, initial: set[str]) -> bool:
-    for name in set(os.listdir(folder)) - initial:
-        path = os.path.join(folder, name)
-        with contextlib.suppress(OSError):
-            if os.path.isdir(path) and not os.path.islink(path):
-                for place, inner, _ in os.walk(path):
-                    for each in (place, *(os.path.join(place, one) for one in inner)):
-                        with contextlib.suppress(OSError):
-                            if not os.path.islink(each):
-                                os.chmod(each, 0o700)
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
-    return set(os.listdir(folder)) <= initial

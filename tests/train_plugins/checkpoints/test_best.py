@@ -132,7 +132,7 @@ def test_scores_of_another_question_are_not_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("adapter", [{}, {"lora": {"r": 4}}])
+@pytest.mark.parametrize("adapter", [{}, pytest.param({"lora": {"r": 4}}, marks=pytest.mark.slow)])
 def test_the_best_of_a_real_stage(
     train_folder: Path, adapter: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,3 +150,19 @@ def test_the_first_process_says_for_all_whether_the_reference_is_cached(
     rows = Dataset.from_list([{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}] * 2)
     found = preference.PreferenceTrainer._precompute_ref_logps(second, rows, "train", 1)
     assert {column: list(found[column]) for column in reference_logprobs.COLUMNS} == (columns if known else computed)
+
+
+def test_a_draw_from_what_is_no_distribution_has_an_error_of_its_own() -> None:
+    import torch
+
+    from olmes_suite.errors import StageRefused
+    from train_plugins.rl.rollouts import drawing
+
+    draw = torch.multinomial
+    with drawing(lambda: StageRefused("not a number")):
+        assert torch.multinomial(torch.tensor([0.0, 1.0]), num_samples=1).tolist() == [1]
+        for wrong in (float("nan"), float("inf"), -1.0):
+            refused(lambda wrong=wrong: torch.multinomial(torch.tensor([1.0, wrong]), 1), "not a number", StageRefused)
+        with pytest.raises(RuntimeError, match="sample"):  # torch's own complaint stays
+            torch.multinomial(torch.tensor([0.5, 0.5]), 3)
+    assert torch.multinomial is draw
