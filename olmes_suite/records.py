@@ -86,6 +86,10 @@ class Response:
     """The text before the cut at a stop string, where that differs."""
 
 
+SCORER_TIMEOUT = "scorer_timeout"
+"""Flag of a document with a check that ran out of time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """Scores of one document or of one response to it."""
@@ -99,7 +103,7 @@ class Scored:
     weight: float = 1.0
     """Weight of the document in metrics marked `weighted` (number of instructions, for IFEval's inst-level)."""
     flags: tuple[str, ...] = ()
-    """More for the document's flags: judge_unparsed (a judge's answer could not be read), checker_error."""
+    """More for the document's flags: judge_unparsed (a judge's answer could not be read), checker_error, scorer_timeout."""
     verdict: str | None = None
     """How a program ended (code only): pass, fail, timeout or error, and after a colon why."""
 

@@ -94,7 +94,13 @@ def filled_city_rows(response: str) -> bool:
     return len(rows) == 8 and rows[0] == _CITY and all(len(row) == 5 and all(row) for row in rows)
 
 
-_SPECIAL = re.compile(r'".*[^\d\w\s].*"')
+_SPECIAL = re.compile(r"[^\d\w\s]")
+
+
+def _special(text: str) -> bool:
+    r"""A double quote, a special character and a double quote on one line: it matches `".*[^\d\w\s].*"`."""
+    line = text.split("\n", 1)[0]
+    return line.startswith('"') and _SPECIAL.search(line, 1, max(line.rfind('"'), 1)) is not None
 
 
 @constraint("custom:csv_special_character", profile="reference")
@@ -108,7 +114,7 @@ def special_field_somewhere(response: str) -> bool:
     for row in rows[1:]:
         if len(row) != 5:
             return False
-        if any(_SPECIAL.match(field) for field in row):
+        if any(map(_special, row)):
             return True
     return False
 
@@ -119,7 +125,8 @@ def special_field(response: str) -> bool:
     text = _unfenced(response)
     rows = _rows(text, keep_quotes=True)
     shaped = bool(_PRODUCTS.match(text.split("\n")[0].strip())) and [len(row) for row in rows] == [5] * 15
-    return shaped and any(re.fullmatch(_SPECIAL, field.strip()) for row in rows[1:] for field in row)
+    fields = [field.strip() for row in rows[1:] for field in row] if shaped else []
+    return any(_special(field) and field.endswith('"') and "\n" not in field for field in fields)
 
 
 @constraint("custom:csv_quotes", profile="reference")
@@ -141,8 +148,14 @@ def quoted_and_filled_fields(response: str) -> bool:
     return (
         bool(_STUDENTS.match(text.split("\n")[0].strip()))
         and [len(row) for row in rows] == [5] * 4
-        and all(re.fullmatch(r'\s*"[^"]*\w[^"]*"\s*', field) for row in rows for field in row)
+        and all(_quoted(field.strip()) for row in rows for field in row)
     )
+
+
+def _quoted(field: str) -> bool:
+    """The field is one quoted text that holds a word."""
+    inner = field[1:-1]
+    return len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner and re.search(r"\w", inner) is not None
 
 
 _DAYS = {1: 31, 2: 29, 3: 31, 4: 30, 5: 31, 6: 30, 7: 31, 8: 31, 9: 30, 10: 31, 11: 30, 12: 31}
@@ -180,7 +193,7 @@ def multiples(response: str) -> bool:
     return [int(number) for number in re.findall(r"\d+", response)] == list(range(14, 50, 7))
 
 
-_QUESTION = re.compile(r"\n*(?:Question \d+[\.|\):;]?\s*)")
+_QUESTION = re.compile(r"Question \d+[\.|\):;]?\s*")
 _CHOICE = re.compile(r"([A-Ea-e])[\.|\)]\s*\w+")
 
 
@@ -234,13 +247,22 @@ def africa_reversed(response: str) -> bool:
 
     Numbers and bullets before a name are free; a line that is no country, such as a preamble, is not.
     """
-    names = [re.sub(r"^[\W\d_]+|[\W_]+$", "", ascii_only(line)).lower() for line in lines(response)]
+    names = [_bare_name(ascii_only(line)).lower() for line in lines(response)]
     names = [name.removeprefix("the ") for name in names]
     known = countries_of()
     found = [known.get(name.replace(".", "")) for name in names]
     free = {"western sahara", "sahrawi arab democratic republic"}
     listed = [country for country, name in zip(found, names, strict=True) if name not in free]
     return len(listed) == len(_AFRICA) and set(listed) == _AFRICA and names == sorted(names, reverse=True)
+
+
+def _bare_name(line: str) -> str:
+    r"""The line without what stands around a name: `re.sub(r"^[\W\d_]+|[\W_]+$", "", line)`."""
+    line = re.sub(r"^[\W\d_]+", "", line)
+    end = len(line)
+    while end and not line[end - 1].isalnum():
+        end -= 1
+    return line[:end]
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"

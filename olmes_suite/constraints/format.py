@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from itertools import pairwise
 
 from olmes_suite.constraints.registry import constraint
@@ -62,11 +63,26 @@ def stairs_if_any(response: str) -> bool:
 
     The reference drops blank lines from the list that it walks, so that it skips the line after each.
     """
-    found = response.split("\n")
-    for line in found:
+    return _stairs(_without_blank_lines(response.split("\n")))
+
+
+def _without_blank_lines(found: list[str]) -> list[str]:
+    """The lines that are left by a walk over the list that removes blank ones from it, each by its text.
+
+    A removal takes the first line of that text and makes the walk skip the line after the one that it is at.
+    """
+    places: dict[str, deque[int]] = {}
+    for place, line in enumerate(found):
         if not line.strip():
-            found.remove(line)
-    return _stairs(found)
+            places.setdefault(line, deque()).append(place)
+    removed, place = set(), 0
+    while place < len(found):
+        if found[place].strip():
+            place += 1
+        else:
+            removed.add(places[found[place]].popleft())
+            place += 2
+    return [line for place, line in enumerate(found) if place not in removed]
 
 
 @constraint("format:line_indent", profile="repaired")
@@ -260,10 +276,13 @@ def quotes_nested(response: str) -> bool:
     """Double and single quotes nested three deep, all three closed, with words in the innermost; no apostrophes."""
     text = re.sub(r"(?<=\w)['’](?=\w)", "", _straight(response).replace("‘", "'").replace("’", "'"))
     stack: list[tuple[str, int, int]] = []
+    last_letter = -1
     for place, character in enumerate(text):
+        if character.isalnum():
+            last_letter = place
         if stack and character == stack[-1][0]:
             _, start, inner = stack.pop()
-            depth = inner + 1 if words(text[start:place]) else 0
+            depth = inner + 1 if last_letter > start else 0
             if depth >= 3:
                 return True
             if stack:
@@ -302,7 +321,9 @@ def one_thesis(response: str) -> bool:
     return end != -1 and rest[3:end].strip() != "" and rest[end + 4 :].strip() != ""
 
 
-_HEADING = re.compile(r"^\s*(?:#{1,6}\s.*|<h[1-6]\b.*?</h[1-6]>|\*\*[^*]+\*\*:?)\s*$", re.MULTILINE | re.IGNORECASE)
+_HEADING = re.compile(
+    r"^[^\S\n]*(?:#{1,6}\s.*|<h[1-6]\b.*?</h[1-6]>|\*\*[^*]+\*\*:?)\s*$", re.MULTILINE | re.IGNORECASE
+)
 _THESIS = re.compile(r"\s*(?:<p>\s*)?<(i|em)>(.*?)</\1>(.*)", re.DOTALL | re.IGNORECASE)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from olmes_suite.scoring import language_resources
+from olmes_suite.scoring.patterns import rstripped
 
 PUNCTUATION = string.punctuation
 _NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
-_ENDING = re.compile(r"[\s\"'”’»)\]}*_~`]+$")
+_CLOSING = "\"'”’»)]}*_~`"
 
 
 def bare(text: str) -> str:
@@ -73,7 +74,7 @@ def _asking(name: str, function: Any, argument: Any) -> Any:
 
 def ending(sentence: str) -> str:
     """The mark that ends a sentence, closing quotes, brackets and emphasis apart; "" for an empty one."""
-    return _ENDING.sub("", sentence)[-1:]
+    return rstripped(sentence, _CLOSING)[-1:]
 
 
 def lines(text: str) -> list[str]:

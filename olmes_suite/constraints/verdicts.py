@@ -66,7 +66,7 @@ def _verdict(
         return Verdict(name, False, False, _line(error))
     strict, problem = _follows(entry, response, arguments)
     loose, trouble = strict, None
-    for variant in loose_variants(response)[1:]:
+    for variant in dict.fromkeys(loose_variants(response)[1:]):
         if not loose:
             loose, raised = _follows(entry, variant, arguments)
             trouble = trouble or raised

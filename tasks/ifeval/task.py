@@ -18,7 +18,7 @@ from typing import Any
 from olmes_suite.constraints.loose import loose_variants
 from olmes_suite.records import Scored
 from olmes_suite.scoring import language_resources as scorer_resources
-from olmes_suite.scoring import scorer
+from olmes_suite.scoring import module_beside, scorer
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
@@ -62,7 +62,7 @@ def followed(doc: Mapping[str, Any], variants: Sequence[str]) -> list[bool]:
 
     Arguments are filtered by truth (a 0 is dropped as well as None) and a checker that fails counts as not followed.
     """
-    texts = [text for text in variants if text.strip()]
+    texts = [text for text in dict.fromkeys(variants) if text.strip()]
     results = []
     state = random.getstate()
     random.seed(f"ifeval {doc['key']}")
@@ -84,8 +84,9 @@ def _checker(name: str, arguments: Mapping[str, Any] | None, prompt: str) -> Any
 
 
 def _follows(checker: Any, text: str) -> bool:
+    linear = module_beside(__file__, "linear.py").CHECKS.get(checker.id)
     try:
-        return bool(checker.check_following(text))
+        return bool(linear(checker.get_instruction_args() or {}, text) if linear else checker.check_following(text))
     except LookupError as error:
         if "punkt_tab" not in str(error):
             return False

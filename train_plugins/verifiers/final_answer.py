@@ -15,8 +15,6 @@ def gsm8k(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     text = text_of(truth)
     if not any(character.isdigit() for character in text):
         raise Malformed("it holds no number")
-    if not any(character.isdigit() for character in response):
-        return 0.0  # nothing to extract; the scorer would say the same after a search that takes quadratic time
     return float(task("gsm8k").score.one({"answer": text}, response).scores["exact_match"])
 
 
