@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from olmes_suite.constraints.places import countries_of
 from olmes_suite.constraints.registry import constraint
-from olmes_suite.constraints.text import PUNCTUATION, ascii_only, bare, lines, listed, sentences, words
+from olmes_suite.constraints.text import PUNCTUATION, ascii_only, bare, lines, listed, ruled_sentences, sentences, words
 
 
 @constraint("custom:character_reverse", profile="reference")
@@ -27,11 +27,10 @@ def sentence_backwards(response: str) -> bool:
     return "elgae dlab" in text and "bald eagle" not in text and len(words(response)) > 2
 
 
-@constraint("custom:word_reverse", profile="reference", needs=("punkt_tab",))
+@constraint("custom:word_reverse", profile="reference")
 def eagle_by_words(response: str) -> bool:
-    """Its words in reverse hold "bald eagle" and are one sentence to NLTK (there is no punctuation left)."""
-    text = " ".join(bare(response.lower().strip()).split()[::-1])
-    return "bald eagle" in text and text in sentences(text)
+    """Its words in reverse hold "bald eagle"; without punctuation they are one sentence to the reference."""
+    return "bald eagle" in " ".join(bare(response.lower()).split()[::-1])
 
 
 @constraint("custom:word_reverse", profile="repaired")
@@ -268,10 +267,10 @@ def _bare_name(line: str) -> str:
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-@constraint("custom:sentence_alphabet", profile="reference", needs=("punkt_tab",))
+@constraint("custom:sentence_alphabet", profile="reference", version=2)
 def sentences_from_a_to_z(response: str) -> bool:
     """26 sentences that begin with a to z; a quotation mark before the letter fails."""
-    return "".join(sentence.lstrip()[0].lower() for sentence in sentences(response)) == _LETTERS
+    return "".join(sentence.lstrip()[0].lower() for sentence in ruled_sentences(response)) == _LETTERS
 
 
 @constraint("custom:sentence_alphabet", profile="repaired", needs=("punkt_tab",))

@@ -7,7 +7,18 @@ from collections import deque
 from itertools import pairwise
 
 from olmes_suite.constraints.registry import constraint
-from olmes_suite.constraints.text import PUNCTUATION, bare, ending, lines, listed, sentences, tokens, trim, words
+from olmes_suite.constraints.text import (
+    PUNCTUATION,
+    bare,
+    ending,
+    lines,
+    listed,
+    ruled_sentences,
+    sentences,
+    tokens,
+    trim,
+    words,
+)
 
 
 def _ends_in_emoji(text: str) -> bool:
@@ -17,12 +28,12 @@ def _ends_in_emoji(text: str) -> bool:
     return bool(emoji.is_emoji(text[-1]) or emoji.is_emoji(text[-2] if len(text) > 1 else text[-1]))
 
 
-@constraint("format:emoji", profile="reference", needs=("punkt_tab", "emoji"))
+@constraint("format:emoji", profile="reference", version=2, needs=("emoji",))
 def emoji_characters(response: str) -> bool:
     """Each sentence's last or last but one character is an emoji, or else the next sentence's first."""
     import emoji
 
-    found = [bare(sentence).strip() for sentence in sentences(response)]
+    found = [bare(sentence).strip() for sentence in ruled_sentences(response)]
     for here, after in zip(found, [*found[1:], None], strict=True):
         if not here:
             return False
@@ -125,7 +136,7 @@ def one_word_a_line(response: str) -> bool:
     return len(found) > 1 and set(found) == {1}
 
 
-@constraint("format:no_bullets_bullets", profile="reference", needs=("punkt_tab",))
+@constraint("format:no_bullets_bullets", profile="reference", version=2)
 def sentences_then_bullets_unless_blank(response: str) -> bool:
     """Two sentences, then two lines that start with *, then nothing.
 
@@ -139,7 +150,7 @@ def sentences_then_bullets_unless_blank(response: str) -> bool:
                 return False
             bullets, still = bullets + 1, False
         elif still:
-            found = sentences(line)
+            found = ruled_sentences(line)
             text, still = text + len(found), bool(found)
         else:
             return False

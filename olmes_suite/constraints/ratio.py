@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from olmes_suite.constraints.registry import constraint
-from olmes_suite.constraints.text import ending, sentences, stop_words, words
+from olmes_suite.constraints.text import ending, ruled_sentences, sentences, stop_words, words
 
 _TOLERANCE = 2.0
 """Points of percentage, on either side."""
@@ -38,10 +38,10 @@ def _ends(found: list[str], mark: str) -> int:
     return sum(sentence.endswith(mark) for sentence in found)
 
 
-@constraint("ratio:sentence_balance", profile="reference", needs=("punkt_tab",))
+@constraint("ratio:sentence_balance", profile="reference", version=2)
 def balanced_if_any(response: str) -> bool:
     """As many sentences end in . as in ? and in !; none of each passes."""
-    found = sentences(response)
+    found = ruled_sentences(response)
     return _ends(found, ".") == _ends(found, "?") == _ends(found, "!")
 
 
@@ -52,10 +52,10 @@ def balanced(response: str) -> bool:
     return 0 < marks.count(".") == marks.count("?") == marks.count("!")
 
 
-@constraint("ratio:sentence_type", profile="reference", needs=("punkt_tab",))
+@constraint("ratio:sentence_type", profile="reference", version=2)
 def two_to_one_if_any(response: str) -> bool:
     """Twice as many sentences end in . as in ?; none of either passes."""
-    found = sentences(response)
+    found = ruled_sentences(response)
     return _ends(found, ".") == 2 * _ends(found, "?")
 
 
@@ -70,10 +70,10 @@ def _three_of_a_length(found: list[str]) -> bool:
     return len(found) == 3 and len({len(sentence.strip()) for sentence in found}) == 1
 
 
-@constraint("ratio:sentence_words", profile="reference", needs=("punkt_tab",))
+@constraint("ratio:sentence_words", profile="reference", version=2)
 def three_of_a_length(response: str) -> bool:
     """Three sentences of equal length; whether their words differ is not looked at."""
-    return _three_of_a_length(sentences(response))
+    return _three_of_a_length(ruled_sentences(response))
 
 
 @constraint("ratio:sentence_words", profile="repaired", needs=("punkt_tab",))

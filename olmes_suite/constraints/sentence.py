@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 from olmes_suite.constraints.registry import CheckerError, constraint
-from olmes_suite.constraints.text import PUNCTUATION, bare, sentences, words
+from olmes_suite.constraints.text import PUNCTUATION, bare, ruled_sentences, sentences, words
 
 
 def _alliterative(initials: list[str]) -> int:
@@ -19,10 +19,10 @@ def _rising(counts: list[int]) -> bool:
     return all(one < other for one, other in pairwise(counts))
 
 
-@constraint("sentence:alliteration_increment", profile="reference", needs=("punkt_tab",))
+@constraint("sentence:alliteration_increment", profile="reference", version=2)
 def alliteration_rises(response: str) -> bool:
     """More alliterative words in each sentence than in the one before; one sentence passes."""
-    pieces = [[piece.lstrip(PUNCTUATION + " ") for piece in s.lower().split()] for s in sentences(response)]
+    pieces = [[piece.lstrip(PUNCTUATION + " ") for piece in s.lower().split()] for s in ruled_sentences(response)]
     return _rising([_alliterative([piece[0] for piece in found if piece]) for found in pieces])
 
 
@@ -37,12 +37,12 @@ def alliteration_rises_over_two(response: str) -> bool:
 @constraint(
     "sentence:increment",
     profile="reference",
+    version=2,
     draws={"small_n": lambda rng, _: rng.randint(1, 5)},
-    needs=("punkt_tab",),
 )
 def grows(response: str, *, small_n: int) -> bool:
     """Each sentence has `small_n` words more than the one before; one sentence passes."""
-    counts = [len(bare(sentence).split()) for sentence in sentences(response)]
+    counts = [len(bare(sentence).split()) for sentence in ruled_sentences(response)]
     return all(other - one == small_n for one, other in pairwise(counts))
 
 
@@ -56,12 +56,12 @@ def grows_over_two(response: str, *, small_n: int) -> bool:
 @constraint(
     "sentence:keyword",
     profile="reference",
+    version=2,
     draws={"N": lambda rng, _: rng.randint(1, 20)},
-    needs=("punkt_tab",),
 )
 def keyword_inside_words(response: str, *, word: str, N: int) -> bool:
     """The `N`-th sentence holds `word`, inside another word too; a missing word is an error, not a random one."""
-    found = sentences(response)
+    found = ruled_sentences(response)
     return len(found) >= N and word.lower() in found[N - 1].lower()
 
 

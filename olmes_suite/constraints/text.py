@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import re
 import string
 import unicodedata
@@ -13,6 +15,7 @@ import yaml
 
 from olmes_suite.scoring import language_resources
 from olmes_suite.scoring.patterns import rstripped
+from olmes_suite.scoring.scorers import lm_eval_module
 
 PUNCTUATION = string.punctuation
 _NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
@@ -35,6 +38,29 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+@functools.lru_cache(maxsize=1)
+def _rule_book() -> Any:
+    """IFEval's utilities in the installed lm-eval. Their import would download NLTK's data where they are missing."""
+    import nltk
+
+    download = nltk.download
+    nltk.download = lambda name: False
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it says what it downloaded
+            return lm_eval_module("ifeval/instructions_util.py")
+    finally:
+        nltk.download = download
+
+
+def ruled_sentences(text: str) -> list[str]:
+    """Sentences by the rules of IFEval's `split_into_sentences`, which the reference's checkers use in place of NLTK.
+
+    Every `.`, `?` and `!` ends a sentence but in a few abbreviations and numbers, and a mark inside closing quotation
+    marks is put behind them. Line breaks are spaces.
+    """
+    return list(_rule_book().split_into_sentences(text))
+
+
 def sentences(text: str) -> list[str]:
     """NLTK's sentences. Raises MissingData without its punkt_tab."""
     import nltk
@@ -44,9 +70,15 @@ def sentences(text: str) -> list[str]:
 
 def tokens(text: str) -> list[str]:
     """NLTK's word tokens; a punctuation mark is a token. Raises MissingData without its punkt_tab."""
+    return [token for sentence in sentences(text) for token in _tokens_of_sentence(sentence)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _tokens_of_sentence(sentence: str) -> tuple[str, ...]:
+    """What `nltk.word_tokenize` makes of one sentence; a looping answer repeats a few of them thousands of times."""
     import nltk
 
-    return list(_asking("punkt_tab", nltk.word_tokenize, text))
+    return tuple(nltk.word_tokenize(sentence, preserve_line=True))
 
 
 def tag_first(found: list[str]) -> str:

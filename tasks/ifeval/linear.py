@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from olmes_suite.constraints.text import tokens
 from olmes_suite.scoring.patterns import between
 
 Arguments = Mapping[str, Any]
@@ -43,7 +44,15 @@ def postscript(given: Arguments, text: str) -> bool:
     return re.search(_POSTSCRIPTS.get(marker) or marker.lower(), text.lower(), re.MULTILINE) is not None
 
 
+def capital_words(given: Arguments, text: str) -> bool:
+    """Fewer, or at least, so many of NLTK's tokens in capitals; NLTK is asked once for each different sentence."""
+    count = sum(token.isupper() for token in tokens(text))
+    less, wanted = given["capital_relation"] == "less than", given["capital_frequency"]
+    return bool(count < wanted if less else count >= wanted)
+
+
 CHECKS: dict[str, Callable[[Arguments, str], bool]] = {
+    "change_case:capital_word_frequency": capital_words,
     "detectable_content:number_placeholders": placeholders,
     "detectable_content:postscript": postscript,
     "detectable_format:number_bullet_lists": bullets,

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from olmes_suite.constraints.loose import loose_variants
+from olmes_suite.errors import OlmesError
 from olmes_suite.records import Scored
 from olmes_suite.scoring import language_resources as scorer_resources
 from olmes_suite.scoring import module_beside, scorer
@@ -87,6 +88,8 @@ def _follows(checker: Any, text: str) -> bool:
     linear = module_beside(__file__, "linear.py").CHECKS.get(checker.id)
     try:
         return bool(linear(checker.get_instruction_args() or {}, text) if linear else checker.check_following(text))
+    except OlmesError:
+        raise
     except LookupError as error:
         if "punkt_tab" not in str(error):
             return False

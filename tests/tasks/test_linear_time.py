@@ -77,7 +77,11 @@ def tasks() -> dict[str, SuiteTask]:
 def generating() -> Iterator[str]:
     for name, task in tasks().items():
         scorer = task.scorer
-        if isinstance(scorer, Scorer) and not isinstance(scorer, SandboxedScorer) and task.OUTPUT_TYPE == "generate_until":
+        if (
+            isinstance(scorer, Scorer)
+            and not isinstance(scorer, SandboxedScorer)
+            and task.OUTPUT_TYPE == "generate_until"
+        ):
             yield name
 
 
