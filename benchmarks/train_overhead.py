@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/support")
 from models_fixture import make_tiny_model
 from train_fixture import make_recipe, pair_rows, sft_rows, write_rows
 
+from olmes_suite.runs.schema import NO_LINEAGE
 from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
 from train_plugins.stages import registry
 from train_plugins.trainers.callbacks import Checkpoints, Progress
@@ -74,7 +75,7 @@ def seconds(kind: str, folder: Path, steps: int, ours: bool) -> float:
     trainer = make(recipe, args, ready.encoded.rows, ready.tokenizer)
     clock = Clock()
     if ours:
-        trainer.add_callback(Checkpoints({}, lambda: 0, lambda *_: None, {}))
+        trainer.add_callback(Checkpoints(NO_LINEAGE, lambda: 0, lambda *_: None, NO_LINEAGE))
         trainer.add_callback(Progress())
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)

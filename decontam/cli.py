@@ -106,10 +106,15 @@ def _command(act: Callable[[Asked, bool], int]) -> None:
         workers: Workers = None, ray: Ray = None, embed: Embed = None, embed_top: EmbedTop = 3,
         embed_min: EmbedMin = 0.75, as_json: Json = False,
     ) -> int:  # fmt: skip
+        from olmes_suite.extras import require
+
+        require("decontam", "olmes decontam")
+        if ray is not None:
+            require("ray", "--ray")
         from decontam.matching.rule import Rule
         from decontam.scan import Settings
-        from olmes_suite.cli.options import include, source
         from olmes_suite.errors import UsageError
+        from olmes_suite.evaluation.arguments import include, source
 
         include(include_path)
         if own is not None and (suite or task):

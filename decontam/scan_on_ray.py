@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from decontam.scan import Job, Runner, run_job
-from olmes_suite.errors import DataError, OlmesError, UsageError
+from olmes_suite.errors import DataError, OlmesError, UsageError, first_line, one_line
+from olmes_suite.plugins import require
 from olmes_suite.workers.ray_address import AUTO, reach
 
 
@@ -24,11 +25,9 @@ def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner
     Raises UsageError where Ray is not installed or the cluster does not answer, DataError where a machine of it cannot
     do its part.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UsageError("--ray needs Ray: pip install 'olmes-suite[ray]'") from error
+    require("ray", "ray", "--ray needs Ray")
+    import ray
+    import ray.data
 
     def run(jobs: list[Job]) -> Iterator[None]:
         if not jobs:
@@ -55,7 +54,7 @@ def _handed_out(ray: Any, jobs: list[Job], work: Callable[[Job], None]) -> Itera
         except OlmesError as error:
             return {**row, "error": str(error)}
         except Exception as error:  # Ray would wrap it in twenty lines
-            return {**row, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+            return {**row, "error": f"{type(error).__name__}: {one_line(error, None)}"}
         return {**row, "error": ""}
 
     _quiet(ray)
@@ -96,8 +95,7 @@ def _connect(ray: Any, address: str) -> None:
         # Without an address Ray joins a cluster of this machine and, where there is none, starts one.
         ray.init(address=None if address == AUTO else address, **common)
     except (ConnectionError, OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise UsageError(f"--ray {named or address}: {lines[0]}") from error
+        raise UsageError(f"--ray {named or address}: {first_line(error)}") from error
 
 
 def _quiet(ray: Any) -> None:

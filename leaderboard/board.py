@@ -7,6 +7,7 @@ from typing import Any
 
 from leaderboard import lineage
 from leaderboard.page_data import SKILLS, Board, Cell, Column, Problem, Row, Run
+from olmes_suite.runs.schema import NO_LINEAGE
 from olmes_suite.tasks import suites
 
 _KINDS = {"measured": 0, "imported": 1, "floor": 2, "published": 3}
@@ -53,8 +54,7 @@ def checkpoints(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _row(group: Sequence[Run], parent: str | None, family: str, seen: int) -> Row:
     first = group[0]
-    about = next((run.lineage for run in group if run.lineage), {})
-    step = about.get("step")
+    about = next((run.lineage for run in group if run.lineage.is_known), NO_LINEAGE)
     cells: dict[str, Cell] = {}
     averages = {}
     for run in group:
@@ -66,8 +66,8 @@ def _row(group: Sequence[Run], parent: str | None, family: str, seen: int) -> Ro
         kind=first.kind,
         runs=tuple(group),
         started=first.started,
-        stage=str(about.get("stage") or ""),
-        step=step if isinstance(step, int) else None,
+        stage=about.stage or "",
+        step=about.step,
         parent=parent,
         lineage=family,
         looks=seen,

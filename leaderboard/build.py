@@ -11,6 +11,7 @@ from leaderboard.instances import Choice, Chunk
 from leaderboard.page_data import Board, Problem
 from olmes_suite.files import write_text
 from olmes_suite.runs.ledger import LEDGER, read_ledger
+from olmes_suite.runs.schema import RESULTS
 
 CELLS = 400
 """Without --instances, documents are embedded up to so many cells."""
@@ -63,7 +64,7 @@ def state(runs: Path) -> tuple[tuple[str, float], ...]:
     """What of a run store the page depends on, to see when it has changed."""
     if not runs.is_dir():
         return ()
-    files = [runs / LEDGER, runs / "floors.json", *sorted(runs.glob("*/results.json"))]
+    files = [runs / LEDGER, runs / "floors.json", *sorted(runs.glob(f"*/{RESULTS}"))]
     seen = []
     for file in files:
         try:

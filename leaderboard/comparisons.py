@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leaderboard.page_data import Board, Problem, Row
-from leaderboard.reading import one_line
+from leaderboard.reading import reason
 from olmes_suite.comparison.compare import Comparison, TaskComparison, compare_average, compare_runs
 from olmes_suite.comparison.paired_tests import Difference
 from olmes_suite.errors import OlmesError
@@ -72,7 +72,7 @@ def compare(board: Board, most: int = LIGHT) -> tuple[list[Pair], list[Problem]]
             try:
                 found.append(Pair(baseline, candidate, compare_runs(one, other)))
             except (OlmesError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                problems.append(Problem(other.name, f"no comparison with {one.name}: {one_line(error)}"))
+                problems.append(Problem(other.name, f"no comparison with {one.name}: {reason(error)}"))
     return found, problems
 
 
@@ -83,7 +83,7 @@ def _scores(row: Row, problems: list[Problem]) -> RunScores | None:
         try:
             tasks.update(read_run(run.path).tasks)
         except (OlmesError, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
-            problems.append(Problem(run.name, f"no comparisons: {one_line(error)}"))
+            problems.append(Problem(run.name, f"no comparisons: {reason(error)}"))
     return RunScores(row.id, row.name, tasks, imported=row.kind == "imported") if tasks else None
 
 

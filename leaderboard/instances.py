@@ -12,9 +12,9 @@ from typing import Any, Literal
 from leaderboard import prompts
 from leaderboard.page_data import Board, Problem, Run
 from leaderboard.prompts import Place, responses_file
-from leaderboard.reading import one_line
+from leaderboard.reading import reason
 from olmes_suite.errors import OlmesError
-from olmes_suite.runs.scores import instances_file
+from olmes_suite.runs.schema import instances_file, read_rows
 
 Choice = Literal["all", "flips", "none"]
 LONGEST = 50_000
@@ -71,7 +71,7 @@ def _column(board: Board, number: int, task: str, choice: Choice, problems: list
         try:
             cells.append((at, run, documents(run, task)))
         except (OlmesError, OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(Problem(run.name, f"no documents of {task}: {one_line(error)}"))
+            problems.append(Problem(run.name, f"no documents of {task}: {reason(error)}"))
     if choice == "flips":
         moved = disagreed([own for _, _, own in cells])
         cells = [(at, run, [document for document in own if document.place in moved]) for at, run, own in cells]
@@ -90,24 +90,20 @@ def _prompt_set(run: Run, task: str) -> tuple[Any, ...]:
     prints = run.cells[task].fingerprint
     if prints is None:
         return ("imported",) if run.kind == "imported" else (run.name,)
-    return (*prints[:2], bool((run.manifest.get("engine") or {}).get("chat", True)))
+    return (*prints[:2], run.manifest.engine.chat)
 
 
 def documents(run: Run, task: str) -> list[Document]:
-    """The scored documents of one task. Raises OSError or ValueError for a file that cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = ["task", "doc_id", "score", "extracted", "reference", "flags", "contaminated"]
-    try:
-        with pq.ParquetFile(instances_file(run.path, task)) as file:
-            columns = file.read(columns=names).to_pydict()
-    except pa.ArrowException as error:
-        raise ValueError(str(error)) from error
+    """The scored documents of one task. Raises DataError for a file that cannot be read."""
     return [
-        Document((str(leaf), doc_id), score, _cut(extracted), _cut(reference), list(flags or ()), bool(dirty))
-        for leaf, doc_id, score, extracted, reference, flags, dirty in zip(*(columns[n] for n in names), strict=True)
-    ]
+        Document(
+            (row.task, row.doc_id), row.score, _cut(row.extracted), _cut(row.reference), list(row.flags),
+            bool(row.contaminated),
+        )
+        for row in read_rows(
+            instances_file(run.path, task), ("extracted", "reference", "flags", "contaminated")
+        )
+    ]  # fmt: skip
 
 
 def disagreed(cells: Sequence[Sequence[Document]]) -> set[Place]:

@@ -14,7 +14,7 @@ def place(run: Run, path: str) -> str:
     """A checkpoint's path in one form: relative ones as seen from the folder in which the run was made."""
     if not path:
         return ""
-    return os.path.normpath(os.path.join(str(run.manifest.get("folder") or ""), path)) if _local(path) else path
+    return os.path.normpath(os.path.join(run.manifest.folder, path)) if _local(path) else path
 
 
 def _local(path: str) -> bool:
@@ -42,8 +42,8 @@ def _parent(
     number: int, runs: Sequence[Run], at: Mapping[str, int], by_name: Mapping[str, list[int]]
 ) -> int | str | None:
     for run in runs:
-        named = run.lineage.get("parent")
-        if not isinstance(named, str) or not named:
+        named = run.lineage.parent
+        if not named:
             continue
         for path in (place(run, named), named):
             if at.get(path, number) != number:
@@ -75,7 +75,7 @@ def looks(
     for runs, name in zip(groups, family, strict=True):
         for run in runs:
             by_run[run.name] = name
-            by_name.setdefault(lineage_name(dict(run.lineage), run.model_path.rstrip("/").rsplit("/", 1)[-1]), name)
+            by_name.setdefault(lineage_name(run.lineage, run.model_path.rstrip("/").rsplit("/", 1)[-1]), name)
     counts: dict[str, int] = {}
     for line in ledger:
         if not isinstance(line, Mapping):

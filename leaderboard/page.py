@@ -19,6 +19,7 @@ from leaderboard.instances import Chunk, pack
 from leaderboard.marks import Mark
 from leaderboard.page_data import PARTS, Average, Board, Cell, Column, Row
 from olmes_suite.comparison.reports import short
+from olmes_suite.runs.schema import Manifest
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (
@@ -289,24 +290,14 @@ def _details(row: Row) -> dict[str, Any]:
     """What a click on the row shows: the manifests, without their longest parts."""
     return {
         "runs": [
-            {key: value for key, value in run.manifest.items() if key not in _LEFT_OUT} | _sources(run.manifest)
+            {key: value for key, value in run.manifest.as_json().items() if key not in _LEFT_OUT}
+            | _sources(run.manifest)
             for run in row.runs
         ]
     }
 
 
-def _sources(manifest: Any) -> dict[str, Any]:
+def _sources(manifest: Manifest) -> dict[str, Any]:
     """Which data sets at which revision, each once; of the flagged documents only how many."""
-    used = manifest.get("data")
-    named = {
-        f"{entry.get('path')}@{entry.get('revision')} ({entry.get('from')})"
-        for entry in (used.values() if isinstance(used, dict) else ())
-        if isinstance(entry, dict)
-    }
-    lineage = dict(manifest["lineage"]) if isinstance(manifest.get("lineage"), dict) else {}
-    if isinstance(lineage.get("flags"), dict):
-        lineage["flags"] = {task: len(ids) for task, ids in lineage["flags"].items() if isinstance(ids, list)}
-    for name in ("short", "scanned"):
-        if isinstance(lineage.get(name), (dict, list)):
-            lineage[name] = len(lineage[name])
-    return {"data": sorted(named), "lineage": lineage}
+    named = {f"{used.path}@{used.revision} ({used.origin})" for used in manifest.data.values()}
+    return {"data": sorted(named), "lineage": manifest.lineage.summary()}

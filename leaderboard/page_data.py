@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from olmes_suite.runs.schema import Lineage, Manifest
 
 Kind = Literal["measured", "imported", "floor", "published"]
 SKILLS = ("knowledge", "reasoning", "math", "code", "instruction following", "safety")
@@ -80,13 +82,12 @@ class Run:
     """Task to skill."""
     checkpoint: str
     """Runs with the same value are of the same checkpoint, looked at in the same way."""
-    manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    manifest: Manifest = field(repr=False)
 
     @property
-    def lineage(self) -> Mapping[str, Any]:
+    def lineage(self) -> Lineage:
         """What stands in the checkpoint's olmes_lineage.json."""
-        found = self.manifest.get("lineage")
-        return found if isinstance(found, dict) else {}
+        return self.manifest.lineage
 
 
 @dataclass(frozen=True, slots=True)

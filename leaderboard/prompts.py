@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.page_data import Run
-from olmes_suite.errors import OlmesError
-from olmes_suite.runs.scores import instances_file
+from olmes_suite import extras
+from olmes_suite.errors import OlmesError, one_line
+from olmes_suite.runs.schema import Engine, instances_file
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
 
@@ -27,20 +28,22 @@ def render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Pr
     """Prompts of a task's documents as `run` sent them, and why there are none (or that they differ), else ""."""
     if run.kind == "imported":
         return {}, "imported scores come without prompts"
+    if not extras.installed("lm_eval"):
+        return {}, f"prompts are rendered where the extra `eval` is installed: {extras.install('eval')}"
     try:
         return _render(run, task, places)
     except (OlmesError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return {}, f"prompts cannot be rendered here: {' '.join(str(error).split())[:300]}"
+        return {}, f"prompts cannot be rendered here: {one_line(error, 300)}"
 
 
 def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
-    mirrors = tuple(Path(str(mirror)) for mirror in run.manifest.get("mirrors", ()))
-    source = DataSource(tuple(m for m in mirrors if m.is_dir()), bool(run.manifest.get("sample")))
+    mirrors = tuple(map(Path, run.manifest.mirrors))
+    source = DataSource(tuple(m for m in mirrors if m.is_dir()), run.manifest.sample)
     wanted: dict[str, list[Any]] = {}
     for leaf, doc_id in places:
         wanted.setdefault(leaf, []).append(doc_id)
     keys = _first_keys(run, task, wanted)
-    engine = run.manifest.get("engine") or {}
+    engine = run.manifest.engine
     found: dict[Place, Prompt] = {}
     note = ""
     for leaf, doc_ids in wanted.items():
@@ -53,21 +56,21 @@ def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, P
     return found, note
 
 
-def _from(run: Run, leaf: str) -> Any:
+def _from(run: Run, leaf: str) -> str | None:
     """Where the run's data came from: mirror, hub, sample or lm-eval."""
-    used = (run.manifest.get("data") or {}).get(leaf)
-    return used.get("from") if isinstance(used, dict) else None
+    used = run.manifest.data.get(leaf)
+    return used.origin if used is not None else None
 
 
 def _leaf(
-    leaf: str, doc_ids: list[Any], source: DataSource, engine: Mapping[str, Any], key: tuple[Any, int, str] | None
+    leaf: str, doc_ids: list[Any], source: DataSource, engine: Engine, key: tuple[Any, int, str] | None
 ) -> tuple[dict[Place, Prompt], bool]:
     from olmes_suite.evaluation.plan import Leaf
     from olmes_suite.tasks.load import load_task
 
     task = load_task(index.task_file(catalog.find(leaf)), source)
     loaded = Leaf(leaf, task, range(len(task.task_docs)))
-    positions, chat = loaded.positions(), bool(engine.get("chat", True))
+    positions, chat = loaded.positions(), engine.chat
     found: dict[Place, Prompt] = {}
     same = True
     for doc_id in doc_ids:
@@ -76,7 +79,7 @@ def _leaf(
         requests = loaded.requests(doc_id, task.task_docs[positions[doc_id]], chat=chat)
         found[leaf, doc_id] = _prompt(requests)
         if key is not None and key[0] == doc_id and key[1] < len(requests):
-            same = requests[key[1]].key(str(engine.get("fingerprint"))) == key[2]
+            same = requests[key[1]].key(str(engine.fingerprint)) == key[2]
     return found, same
 
 

@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.page_data import PARTS, Average, Cell, Clean, Kind, Problem, Run
-from olmes_suite.errors import DataError, OlmesError, UsageError
-from olmes_suite.evaluation.floor import floors, identity
-from olmes_suite.files import read_json
+from olmes_suite.errors import DataError, OlmesError, UsageError, one_line
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.scores import check_schema
+from olmes_suite.runs.floors import floors, identity
+from olmes_suite.runs.schema import (
+    RESULTS,
+    Manifest,
+    Metric,
+    Results,
+    SuiteResult,
+    TaskResult,
+    is_finished,
+    read_manifest,
+    read_results,
+)
 from olmes_suite.runs.store import UNFINISHED
 from olmes_suite.tasks import index
 
@@ -33,14 +42,14 @@ def read_store(runs: Path) -> tuple[list[Run], list[Problem]]:
         known = floors(runs)
     except (OlmesError, KeyError, TypeError, AttributeError) as error:
         known = {}
-        problems.append(Problem("floors.json", one_line(error)))
+        problems.append(Problem("floors.json", reason(error)))
     for path in sorted(runs.iterdir()):
         if path.name.startswith(".") or not path.is_dir():
             continue
         try:
             found.append(read(path, known))
         except (OlmesError, ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-            problems.append(Problem(path.name, one_line(error)))
+            problems.append(Problem(path.name, reason(error)))
     if (runs / UNFINISHED).is_dir():
         problems += [
             Problem(path.name, "not finished: the `olmes eval` command that began it goes on with it")
@@ -50,62 +59,51 @@ def read_store(runs: Path) -> tuple[list[Run], list[Problem]]:
     return found, problems
 
 
-def one_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """An exception as a reason on one line."""
-    text = " ".join(str(error).split())[:500]
+    text = one_line(error, 500)
     return text if isinstance(error, OlmesError) else f"damaged ({type(error).__name__}: {text})"
 
 
 def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
     """One run's folder. Raises OlmesError, or what a damaged file makes Python raise."""
-    if not (path / "results.json").is_file():
+    if not is_finished(path):
         raise DataError("incomplete: it has no results.json")
-    results = check_schema(read_json(path / "results.json"), path / "results.json")
-    record = check_schema(read_json(path / "manifest.json"), path / "manifest.json")
-    tasks: dict[str, Any] = results["tasks"]
-    if not isinstance(results["model"], str) or not isinstance(tasks, dict) or not isinstance(record["plan"], list):
-        raise DataError("damaged: results.json or manifest.json has fields of the wrong type")
+    results, manifest = read_results(path), read_manifest(path)
     cells, skills = {}, {}
-    for plan in record["plan"]:
-        name = str(plan["task"])
-        entry = tasks.get(name) or {"error": "it is not in results.json"}
-        cells[name] = _cell(name, entry, results, record, known, path.name)
-        skills[name] = str(plan.get("skill") or "other")
-    engine = record.get("engine") or {}
-    model_path = str((record.get("model") or {}).get("path") or "")
-    started = (record.get("time") or {}).get("started") or (path / "results.json").stat().st_mtime
+    for plan in manifest.plan:
+        entry = results.tasks.get(plan.task) or TaskResult(error="it is not in results.json")
+        cells[plan.task] = _cell(plan.task, entry, results, manifest, known, path.name)
+        skills[plan.task] = plan.skill or "other"
+    model_path = manifest.model.path or ""
+    started = manifest.time.started if manifest.time is not None else None
     return Run(
         name=path.name,
         path=path,
-        model=_model_name(results["model"], model_path),
+        model=_model_name(results.model, model_path),
         model_path=model_path,
-        kind=_kind(record),
-        started=_number(started) or 0.0,
+        kind=_kind(manifest),
+        started=_number(started or (path / RESULTS).stat().st_mtime) or 0.0,
         cells=cells,
-        suites={str(name): _average(suite) for name, suite in results.get("suites", {}).items()},
+        suites={name: _average(suite) for name, suite in results.suites.items()},
         skills=skills,
-        checkpoint=_checkpoint(path, record, engine),
-        manifest=record,
+        checkpoint=_checkpoint(path, manifest),
+        manifest=manifest,
     )
 
 
-def _kind(record: Mapping[str, Any]) -> Kind:
-    if record.get("imported"):
+def _kind(manifest: Manifest) -> Kind:
+    if manifest.imported:
         return "imported"
-    return "floor" if (record.get("engine") or {}).get("backend") == "floor" or record.get("floor") else "measured"
+    return "floor" if manifest.engine.backend == "floor" or manifest.floor else "measured"
 
 
-def _checkpoint(path: Path, record: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
+def _checkpoint(path: Path, manifest: Manifest) -> str:
     """Equal for the runs of one checkpoint under one seed, limit and kind of documents; else the run's own name."""
-    if record.get("imported") or engine.get("backend") in _NO_MODEL or not engine.get("fingerprint"):
+    engine = manifest.engine
+    if manifest.imported or engine.backend in _NO_MODEL or not engine.fingerprint:
         return path.name
-    parts = [
-        engine["fingerprint"],
-        engine.get("backend"),
-        record.get("limit"),
-        record.get("seed"),
-        record.get("sample"),
-    ]
+    parts = [engine.fingerprint, engine.backend, manifest.limit, manifest.seed, manifest.sample]
     return sha256(canonical_json(parts))
 
 
@@ -117,77 +115,71 @@ def _model_name(name: str, path: str) -> str:
     return name or "(no name)"
 
 
-def _number(value: Any) -> float | None:
-    """A finite number or None. Raises DataError for anything else."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise DataError(f"damaged: {str(value)[:40]!r} stands where a number belongs")
-    return float(value)
+def _number(value: float | None) -> float | None:
+    """A finite number or None. Raises DataError for infinity and what is not a number."""
+    if value is not None and not math.isfinite(value):
+        raise DataError(f"damaged: {value!r} stands where a number belongs")
+    return None if value is None else float(value)
 
 
-def _estimate(metric: Mapping[str, Any] | None) -> tuple[float | None, float | None, float | None, float | None]:
+def _estimate(metric: Metric | None) -> tuple[float | None, float | None, float | None, float | None]:
     """(value, lower end, upper end, standard error) of a metric's entry."""
     if metric is None:
         return None, None, None, None
-    lo, hi = metric.get("ci95") or (None, None)
-    return _number(metric.get("value")), _number(lo), _number(hi), _number(metric.get("stderr"))
+    lo, hi = metric.ci95 or (None, None)
+    return _number(metric.value), _number(lo), _number(hi), _number(metric.stderr)
 
 
-def _average(suite: Mapping[str, Any]) -> Average:
-    return Average(*_estimate(suite), tuple(str(name) for name in suite.get("missing", ())))
+def _average(suite: SuiteResult) -> Average:
+    return Average(*_estimate(suite), suite.missing)
 
 
 def _cell(
     name: str,
-    entry: Mapping[str, Any],
-    results: Mapping[str, Any],
-    record: Mapping[str, Any],
+    entry: TaskResult,
+    results: Results,
+    manifest: Manifest,
     known: Mapping[str, list[dict[str, Any]]],
     run: str,
 ) -> Cell:
-    metric = str(entry.get("primary", ""))
-    flags = {str(flag): int(count) for flag, count in (entry.get("flags") or {}).items() if count}
-    if "error" in entry:
-        return Cell(None, metric=metric, flags=flags, error=str(entry["error"])[:500], run=run)
-    leaves = [results["tasks"][part] for part in entry.get("subtasks", ())] or [entry]
-    of = sum(int(leaf.get("of", leaf["n"])) for leaf in leaves)
-    n, clean = int(entry["n"]), entry.get("clean")
+    flags = {flag: count for flag, count in entry.flags.items() if count}
+    if entry.error is not None:
+        return Cell(None, metric=entry.primary, flags=flags, error=entry.error[:500], run=run)
+    leaves = results.leaves(name)
+    of = sum(leaf.n if leaf.of is None else leaf.of for leaf in leaves)
     cleaned = None
-    if clean and clean.get("flagged"):
-        value, lo, hi, _ = _estimate(clean["metrics"].get(metric))
-        cleaned = Clean(value, lo, hi, int(clean["n"]), int(clean["flagged"]))
+    if entry.clean is not None and entry.flagged:
+        value, lo, hi, _ = _estimate(entry.clean.metrics.get(entry.primary))
+        cleaned = Clean(value, lo, hi, entry.clean.n, entry.flagged)
     return Cell(
-        *_estimate(entry["metrics"].get(metric)),
-        n=n,
-        of=of if of > n else None,
-        metric=metric,
+        *_estimate(entry.score),
+        n=entry.n,
+        of=of if of > entry.n else None,
+        metric=entry.primary,
         flags=flags,
         clean=cleaned,
         fingerprint=_fingerprint(leaves),
-        judged=bool(record.get("judge")) and judged(name),
-        floor=_floor(name, results, record, known),
+        judged=bool(manifest.judge) and judged(name),
+        floor=_floor(name, results, manifest, known),
         run=run,
     )
 
 
-def _fingerprint(leaves: list[Mapping[str, Any]]) -> tuple[str, ...] | None:
+def _fingerprint(leaves: list[TaskResult]) -> tuple[str, ...] | None:
     """Each part's hash over all leaf tasks."""
-    prints = [leaf.get("fingerprint") for leaf in leaves]
-    if not all(isinstance(one, dict) for one in prints):
+    prints = [leaf.fingerprint for leaf in leaves if leaf.fingerprint is not None]
+    if len(prints) < len(leaves):
         return None
-    return tuple(sha256(canonical_json([(one or {}).get(part) for one in prints]))[:12] for part in PARTS)
+    return tuple(sha256(canonical_json([one.get(part) for one in prints]))[:12] for part in PARTS)
 
 
-def _floor(
-    name: str, results: Mapping[str, Any], record: Mapping[str, Any], known: Mapping[str, list[dict[str, Any]]]
-) -> float | None:
+def _floor(name: str, results: Results, manifest: Manifest, known: Mapping[str, list[dict[str, Any]]]) -> float | None:
     """The floor on the same documents, else on all; None where none was measured (as in `runs.floor.beside`)."""
     if name not in known:
         return None
     own = identity(name, results)
     same = [one for one in known[name] if one["identity"] == own]
-    taken = (record.get("limit"), record.get("seed"))
+    taken = (manifest.limit, manifest.seed)
     whole = [one for one in same if one["limit"] is None]
     exact = [one for one in same if (one["limit"], one["seed"]) == taken] if taken[0] is not None else []
     chosen = exact or whole

@@ -2,6 +2,7 @@
 
 OlmesError                 exit 2   one line on standard error, never a traceback
 ├── UsageError             exit 2   a wrong name, flag or file
+│   └── WrongKey           exit 2   a wrong key or value in a user's file, which the text names
 ├── DataError              exit 2   data of the wrong shape
 ├── MissingData            exit 1   a data set that is not on this machine: its task fails, the others run
 ├── UnsuitableTask         exit 1   a task whose score is not a mean over documents: it fails, the others run
@@ -16,6 +17,29 @@ OlmesError                 exit 2   one line on standard error, never a tracebac
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """Return the first line that an error's text has, cut to `limit` characters; its type's name if it has no text.
+
+    For errors of torch, Ray and the like, which go on for pages after it.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return _cut(next(filter(None, lines), type(error).__name__), limit)
+
+
+def one_line(error: BaseException, limit: int | None = 200) -> str:
+    """Return an error's whole text on one line, cut to `limit` characters; its type's name if it has no text.
+
+    For errors of parsers and checkers, whose later lines name the place and the reason.
+    """
+    return _cut(" ".join(str(error).split()) or type(error).__name__, limit)
+
+
+def _cut(text: str, limit: int | None) -> str:
+    return text if limit is None or len(text) <= limit else text[:limit] + "…"
+
 
 class OlmesError(Exception):
     """Base of all errors that are shown as one line. `exit_code` is the process's exit status."""
@@ -25,6 +49,10 @@ class OlmesError(Exception):
 
 class UsageError(OlmesError):
     """The command line, a name or a file given by the user is wrong."""
+
+
+class WrongKey(UsageError):
+    """A key or value in a file given by the user is wrong; the text begins with the file."""
 
 
 class DataError(OlmesError):
@@ -77,3 +105,11 @@ class RequestFailed(OlmesError):
     """A request to a model failed for good, after its retries."""
 
     exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `, did you mean 'x'?` with the known name that is most like `name`, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""

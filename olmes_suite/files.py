@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
 from olmes_suite.errors import DataError, RunLocked, StorageError
 from olmes_suite.records import sha256
+
+LOCK_SECONDS = 0.1
+"""For a holder that is just leaving."""
 
 
 @contextmanager
@@ -73,46 +78,54 @@ def read_json(path: Path) -> Any:
 
 
 class RunLock:
-    """Keeps two processes from writing one run. The lock goes with the process, however that ends."""
+    """Keeps two processes from writing one run. The lock goes with the process, however that ends.
+
+    Its file names the holder, and is removed while the lock is still held: who has opened it before that and locks it
+    afterwards holds a file without a name, which `filelock` notices and gives up.
+    """
 
     def __init__(self, path: Path, what: str | None = None, flag: str = "--runs") -> None:
         """`what` is written (by default the run of the lock's name), `flag` names another place for it."""
         self.path = path
         self.what = what or f"run {path.stem}"
         self.flag = flag
-        self._handle: Any = None
+        self._lock = FileLock(path, thread_local=False)
 
     def __enter__(self) -> RunLock:
         with storage(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = self.path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._handle.seek(0)
-            holder = self._handle.read().strip() or "another process"
-            self._handle.close()
-            raise RunLocked(
-                f"{self.what} is being written by {holder}; wait for it or give another {self.flag}"
-            ) from error
-        self._handle.truncate(0)
-        self._handle.write(
-            f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        )
-        self._handle.flush()
+            try:
+                self._lock.acquire(timeout=LOCK_SECONDS, poll_interval=LOCK_SECONDS / 5)
+            except Timeout as error:
+                raise RunLocked(
+                    f"{self.what} is being written by {self._holder()}; wait for it or give another {self.flag}"
+                ) from error
+            try:
+                self.path.write_text(
+                    f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}",
+                    encoding="utf-8",
+                )
+            except BaseException:
+                self._lock.release()
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.path.unlink(missing_ok=True)
-        self._handle.close()
+        with suppress(OSError):
+            self.path.unlink()
+        self._lock.release()
+
+    def _holder(self) -> str:
+        with suppress(OSError):
+            return self.path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+        return "another process"
 
 
 def cache_folder() -> Path:
-    """Where hashes are kept between runs: `$OLMES_CACHE`, else `~/.cache/olmes`."""
-    return Path(os.environ.get("OLMES_CACHE") or Path.home() / ".cache" / "olmes")
+    """The folder of what is kept between runs: `$OLMES_CACHE`, else the user's cache folder (`~/.cache/olmes`)."""
+    return Path(os.environ.get("OLMES_CACHE") or user_cache_path("olmes", appauthor=False))
 
 
 def file_signature(path: Path) -> str:

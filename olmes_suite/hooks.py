@@ -1,6 +1,6 @@
-"""The hooks around a training stage, and what travels through them. Plugins are found by pluggy, group `olmes`.
+"""The hooks around a training stage, and the data that they exchange. pluggy loads the plugins of the group `olmes`.
 
-A plugin is a module or an object whose functions carry `@hookimpl` and have the names of `Specification`:
+A plugin is a module or an object with functions that have the names of `Specification` and the mark `@hookimpl`:
 
     from olmes_suite.hooks import hookimpl
 
@@ -28,7 +28,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a hook may know of the stage that is run."""
+    """The stage that runs, as a hook sees it."""
 
     kind: str
     """sft, rm, dpo or the name of an installed stage."""
@@ -36,7 +36,7 @@ class Stage:
     """The checkpoint that the stage starts from: a folder or a Hub id."""
     output: Path
     final: bool
-    """The stage's last checkpoint may look at the unseen suite."""
+    """Whether the stage's last checkpoint may be evaluated on the unseen suite."""
     recipe: Mapping[str, Any]
     """The resolved recipe, `decontam` and `eval` among its keys, as JSON-like data."""
 
@@ -46,9 +46,9 @@ class TrainingSet:
     """One entry of the recipe's `data`."""
 
     path: str
-    """Path or Hub id, as the recipe names it."""
+    """The path or Hub id, as in the recipe."""
     sha256: str
-    """Hash of the file, or of the rows where there is no single file."""
+    """The hash of the file, or of the rows where there is no single file."""
     rows: Any
     """A `datasets.Dataset`: columns `messages`, or `chosen` and `rejected` (lists of {"role", "content"}), and `row`,
     the row's number in the set, from 0."""
@@ -56,52 +56,52 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True)
 class StageData:
-    """All that a stage is trained on; a hook changes it with `dataclasses.replace`."""
+    """All training data of a stage. A hook changes it with `dataclasses.replace`."""
 
     sets: tuple[TrainingSet, ...]
     decontam: Mapping[str, Any] | None = None
-    """The decontamination report; None as long as nobody has looked."""
+    """The decontamination report; None before a scan."""
     flags: Mapping[str, list[int]] = field(default_factory=dict)
-    """Documents of benchmarks that the data is known to contain: task to doc_ids."""
+    """The documents of benchmarks that the data is known to contain: task to doc_ids."""
     short: Mapping[str, list[int]] = field(default_factory=dict)
-    """Those of them that match only as items too short for an n-gram."""
+    """The documents in `flags` that match only as items too short for an n-gram."""
     scanned: tuple[str, ...] = ()
-    """Tasks that all of the data was compared with."""
+    """The tasks with which all of the data was compared."""
 
 
 class Specification:
-    """One function and one sentence per hook."""
+    """The hooks: one function and one sentence each."""
 
     @hookspec
     def olmes_before_stage(self, stage: Stage, data: StageData) -> StageData | None:
-        """Return replaced data to filter it, raise StageRefused to stop the stage; each sees what the last one left."""
+        """Return filtered data, or raise StageRefused to stop the stage; each hook gets the data of the one before."""
 
     @hookspec
     def olmes_after_checkpoint(self, stage: Stage, checkpoint: Path) -> None:
-        """A checkpoint of the running stage was saved, lineage and all; what takes long works beside the training."""
+        """Called after a checkpoint and its lineage are saved; long work should run in the background."""
 
     @hookspec
     def olmes_after_stage(self, stage: Stage, checkpoint: Path, run: Mapping[str, Any]) -> None:
-        """The stage is done: its last checkpoint, and the lineage that was written into it."""
+        """Called after the stage with its last checkpoint and the lineage written into the checkpoint."""
 
 
-def manager(plugins: Iterable[Any] = ()) -> pluggy.PluginManager:
-    """A plugin manager with the installed plugins (entry points of the group `olmes`) and the given ones."""
-    found = pluggy.PluginManager(PROJECT)
-    found.add_hookspecs(Specification)
-    found.load_setuptools_entrypoints(PROJECT)
+def manager(plugins: Iterable[object] = ()) -> pluggy.PluginManager:
+    """Return a plugin manager with the installed plugins (entry points of the group `olmes`) and `plugins`."""
+    plugin_manager = pluggy.PluginManager(PROJECT)
+    plugin_manager.add_hookspecs(Specification)
+    plugin_manager.load_setuptools_entrypoints(PROJECT)
     for plugin in plugins:
-        found.register(plugin)
-    return found
+        plugin_manager.register(plugin)
+    return plugin_manager
 
 
 def before_stage(plugins: pluggy.PluginManager, stage: Stage, data: StageData) -> StageData:
-    """Call `olmes_before_stage` of each plugin in pluggy's order, each with the data as the one before left it.
+    """Call `olmes_before_stage` of each plugin in pluggy's order, each with the data that the one before returned.
 
-    pluggy itself hands every plugin the same arguments, which is why the calls are made one by one.
+    The calls are made one by one because pluggy itself passes the same arguments to every plugin.
     """
     for implementation in reversed(plugins.hook.olmes_before_stage.get_hookimpls()):
-        given = {"stage": stage, "data": data}
-        answer: Any = implementation.function(*(given[name] for name in implementation.argnames))
+        arguments = {"stage": stage, "data": data}
+        answer: Any = implementation.function(*(arguments[name] for name in implementation.argnames))
         data = data if answer is None else answer
     return data

@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it, be that killed outright: it must not go on writing alone."""
+"""Processes that end with their parent, also where the parent is killed, so that none keeps writing files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import sys
 
 _SET_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # bound here: a forked child only calls it
+_prctl = (
+    ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+)  # looked up here because a forked child may only call it
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Linux: have the kernel send the signal `number` to this process when its parent dies. For `preexec_fn` too."""
+    """Make the kernel send the signal `number` to this process when its parent dies. Linux only.
+
+    Can be used as `preexec_fn`.
+    """
     if _prctl is not None:
         _prctl(_SET_DEATH_SIGNAL, int(number))

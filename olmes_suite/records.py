@@ -1,4 +1,4 @@
-"""The frozen data that travels between the parts: requests, responses, scored documents. No heavy import."""
+"""The frozen data that the parts exchange: requests, responses and scored documents. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ Message = dict[str, str]
 """{"role": "system" | "user" | "assistant", "content": text}"""
 
 
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no white space: equal values give equal text."""
+def canonical_json(value: object) -> str:
+    """Serialise a value as JSON with sorted keys and no white space, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def sha256(text: str | bytes) -> str:
-    """SHA-256 as hexadecimal digits."""
+    """Return the SHA-256 as hexadecimal digits. Text is encoded as UTF-8."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of a model for one document, before any chat template is applied.
+    """A request to a model for one document, before any chat template is applied.
 
     Exactly one of `messages` and `text` is set. A log-likelihood request has a `continuation` and none of the
     sampling settings.
     """
 
     task: str
-    """Leaf task, with its prefix."""
+    """The leaf task, with its prefix."""
     doc_id: int
-    """Row of the evaluation split, from 0, before any filter."""
+    """The row of the evaluation split, from 0, before any filter."""
     index: int
-    """Position among the document's requests (the choice, for log-likelihood)."""
+    """The position among the document's requests (the choice, for log-likelihood)."""
     kind: Kind
     messages: tuple[tuple[str, str], ...] | None = None
     """(role, content) pairs."""
     text: str | None = None
     prefix: str = ""
-    """Start of the assistant's answer, appended after the rendered chat template; not part of the response."""
+    """The start of the assistant's answer, appended after the rendered chat template; not part of the response."""
     continuation: str | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
@@ -51,11 +51,11 @@ class Request:
 
     @property
     def chat(self) -> list[Message]:
-        """The messages as a chat template takes them."""
+        """The messages in the form that a chat template takes."""
         return [{"role": role, "content": content} for role, content in self.messages or ()]
 
     def asked(self) -> dict[str, Any]:
-        """What the model sees: the fields that the key is made of."""
+        """Return the fields that the model sees, from which the key is computed."""
         return {
             "kind": self.kind, "messages": self.messages, "text": self.text, "prefix": self.prefix,
             "continuation": self.continuation, "stop": self.stop, "max_tokens": self.max_tokens,
@@ -63,25 +63,25 @@ class Request:
         }  # fmt: skip
 
     def key(self, model_fingerprint: str) -> str:
-        """SHA-256 of the canonical JSON of what is asked and of the model's fingerprint."""
+        """Return the SHA-256 of the canonical JSON of these fields and the model's fingerprint."""
         return sha256(canonical_json([self.asked(), model_fingerprint]))
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer of a model to one request."""
+    """An answer of a model to one request."""
 
     text: str | None = None
-    """Generated text, cut at the first stop string; None for log-likelihood."""
+    """The generated text, cut at the first stop string; None for log-likelihood."""
     loglikelihood: float | None = None
-    """Sum of natural-log probabilities of the continuation's tokens."""
+    """The sum of natural-log probabilities of the continuation's tokens."""
     is_greedy: bool | None = None
     finish_reason: str | None = None
     """"stop" (a stop string or end-of-text), "length" (the token limit), None for log-likelihood."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     truncated: bool = False
-    """The prompt did not fit the model's context and was cut on the left."""
+    """Whether the prompt did not fit the model's context and was cut on the left."""
     raw: str | None = None
     """The text before the cut at a stop string, where that differs."""
 
@@ -92,25 +92,26 @@ SCORER_TIMEOUT = "scorer_timeout"
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores of one document or of one response to it."""
+    """The scores of one document, or of one response to it."""
 
     scores: dict[str, float | None]
-    """Metric to value; fractions from 0 to 1."""
+    """The value of each metric, as a fraction from 0 to 1."""
     extracted: str | None = None
-    """The answer that the scorer read out of the response."""
+    """The answer that the scorer extracted from the response."""
     failed: bool = False
-    """The scorer found no answer in the response (an extraction failure; the score stands)."""
+    """Whether the scorer found no answer in the response: an extraction failure, which does not change the score."""
     weight: float = 1.0
-    """Weight of the document in metrics marked `weighted` (number of instructions, for IFEval's inst-level)."""
+    """The document's weight in metrics marked `weighted` (the number of instructions for IFEval's inst-level)."""
     flags: tuple[str, ...] = ()
-    """More for the document's flags: judge_unparsed (a judge's answer could not be read), checker_error, scorer_timeout."""
+    """Additional flags of the document: judge_unparsed (a judge's answer could not be read), checker_error,
+    scorer_timeout."""
     verdict: str | None = None
-    """How a program ended (code only): pass, fail, timeout or error, and after a colon why."""
+    """The verdict on a program (code tasks only): pass, fail, timeout or error, and the reason after a colon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One document of a run, scored."""
+    """One scored document of a run."""
 
     task: str
     doc_id: int
@@ -119,7 +120,7 @@ class Instance:
     samples: tuple[Scored, ...] = ()
     reference: Any = None
     flags: tuple[str, ...] = ()
-    """Subset of truncated, length, empty, extraction_failed, scorer_timeout, sandbox_error, judge_unparsed,
+    """A subset of truncated, length, empty, extraction_failed, scorer_timeout, sandbox_error, judge_unparsed and
     checker_error."""
     stratum: str = ""
-    """The part of its task that the document belongs to, where the parts weigh the same in the score."""
+    """The document's part of the task, where the parts have equal weight in the score."""

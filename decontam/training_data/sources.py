@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from decontam.training_data import saved_datasets
-from olmes_suite.errors import DataError, MissingData, UsageError
+from olmes_suite.errors import DataError, MissingData, UsageError, first_line
 from olmes_suite.files import cache_folder, file_signature, write_text
 from olmes_suite.tasks.documents import DataSource
 
@@ -159,9 +159,8 @@ def _hub(name: str, source: DataSource, split: str) -> TrainSet:
         loaded = datasets.load_dataset(name, split=split)
         files = tuple(Path(entry["filename"]) for entry in loaded.cache_files)
     except Exception as error:  # the Hub client raises a dozen unrelated types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HubSetMissing(
-            f"--train {name}: no such file or folder, and not to be had as a data set of the Hub ({reason})"
+            f"--train {name}: no such file or folder, and not to be had as a data set of the Hub ({first_line(error)})"
         ) from error
     return TrainSet(name, _root(files), files)
 
@@ -219,7 +218,7 @@ def _row_groups(file: Path) -> Iterator[Block]:
     try:
         about = pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read as parquet: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{file} cannot be read as parquet: {first_line(error)}") from error
     first, size = 0, 0
     for group in range(about.num_row_groups):
         size += about.row_group(group).total_byte_size

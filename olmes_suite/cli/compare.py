@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,59 +37,30 @@ def compare(
 
     Exit status: 0, 2 wrong usage, 4 some tasks do not compare (prompt, data, scorer or settings differ).
     """
-    from olmes_suite.comparison import compare as comparing
-    from olmes_suite.errors import NotComparable, UsageError
-    from olmes_suite.runs.locate import load
-    from olmes_suite.runs.scores import by_subtask
+    from olmes_suite import api
+    from olmes_suite.errors import UsageError
 
     if len(runs_given) < 2:
         raise UsageError("two runs are needed: olmes compare A B [C …]")
-    loaded = [_only(load(reference, runs), task or []) for reference in runs_given]
-    groups = {leaf: name for run in loaded for name, found in run.tasks.items() for leaf in found.leaves}
-    if subtasks:
-        loaded = [by_subtask(run) for run in loaded]
-    found = [comparing.compare_runs(loaded[0], run, resamples=bootstrap, force=force) for run in loaded[1:]]
-    for comparison in found:
-        if not comparison.tasks:
-            raise NotComparable(f"{comparison.baseline} and {comparison.candidate} share no task")
+    found = api.compare(*runs_given, runs=runs, task=task, subtasks=subtasks, bootstrap=bootstrap, force=force)
+    first, *others = found.scores
     changed = [
-        _flips(comparison, loaded[0], run, flips, groups) for comparison, run in zip(found, loaded[1:], strict=True)
+        _flips(comparison, first, run, flips, found.groups)
+        for comparison, run in zip(found.comparisons, others, strict=True)
     ]
     if as_json:
-        _print_json(found, changed if flips else None)
+        _print_json(found.comparisons, changed if flips else None)
     elif markdown:
-        from olmes_suite.comparison.reports import compare_markdown
-
-        print("\n".join(map(compare_markdown, found)), end="")
+        print(found.markdown(), end="")
     else:
-        _print_tables(found, changed)
-    wrong = [task for comparison in found for task in comparison.incomparable]
-    empty = all(task.difference is None for comparison in found for task in comparison.tasks)
-    if wrong and not force:
-        print(f"olmes: not comparable: {comparing.mismatch(wrong)}", file=sys.stderr)
-    elif empty:
-        print("olmes: not comparable: the runs share no document", file=sys.stderr)
-    return 4 if (wrong and not force) or empty else 0
-
-
-def _only(run: RunScores, names: list[str]) -> RunScores:
-    """The run with only the named tasks. Raises UsageError for one that it does not have."""
-    from dataclasses import replace
-
-    from olmes_suite.errors import UsageError
-    from olmes_suite.tasks.index import full_name, nearest
-
-    if not names:
-        return run
-    for name in names:
-        if name not in run.tasks and full_name(name) not in run.tasks:
-            raise UsageError(f"run {run.name} has no score of {name!r}{nearest(name, list(run.tasks))}")
-    wanted = {name if name in run.tasks else full_name(name) for name in names}
-    return replace(run, tasks={name: scores for name, scores in run.tasks.items() if name in wanted}, failed={})
+        _print_tables(found.comparisons, changed)
+    if found.problem is not None:
+        print(f"olmes: not comparable: {found.problem}", file=sys.stderr)
+    return found.exit
 
 
 def _flips(
-    comparison: Comparison, a: RunScores, b: RunScores, wanted: int, groups: dict[str, str]
+    comparison: Comparison, a: RunScores, b: RunScores, wanted: int, groups: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     from olmes_suite.comparison.compare import flips
     from olmes_suite.runs.responses import answers
@@ -111,7 +83,7 @@ def _flips(
     return out
 
 
-def _print_json(found: list[Comparison], changed: list[list[dict[str, Any]]] | None) -> None:
+def _print_json(found: Sequence[Comparison], changed: list[list[dict[str, Any]]] | None) -> None:
     from olmes_suite.comparison.compare import as_json
 
     out = [as_json(comparison) for comparison in found]
@@ -120,7 +92,7 @@ def _print_json(found: list[Comparison], changed: list[list[dict[str, Any]]] | N
     print(json.dumps(out[0] if len(out) == 1 else {"comparisons": out}, ensure_ascii=False))
 
 
-def _print_tables(found: list[Comparison], changed: list[list[dict[str, Any]]]) -> None:
+def _print_tables(found: Sequence[Comparison], changed: list[list[dict[str, Any]]]) -> None:
     from olmes_suite.cli.tables import print_comparison
 
     for number, (comparison, flipped) in enumerate(zip(found, changed, strict=True)):

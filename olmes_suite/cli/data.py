@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmes_suite.cli.options import DataDirs, Json, source
+from olmes_suite.cli.options import DataDirs, Json
+from olmes_suite.evaluation.arguments import source
 
 if TYPE_CHECKING:
     from olmes_suite.tasks.mirror import Verdict
@@ -36,8 +37,10 @@ def pull(
 
     What is there already is kept.
     """
+    from olmes_suite.extras import require
     from olmes_suite.tasks.mirror import pull as fetch
 
+    require("eval", "olmes data pull")
     return _report(fetch(_names(suite, task), out, source(data_dir, None)), as_json, good=("pulled", "kept"))
 
 
@@ -45,8 +48,10 @@ def pull(
 def verify(suite: Suite = None, task: Task = None, data_dir: DataDirs = None, as_json: Json = False) -> int:
     """Check a mirror against the recorded content hashes of the columns that tasks read."""
     from olmes_suite.errors import UsageError
+    from olmes_suite.extras import require
     from olmes_suite.tasks.mirror import verify as compare
 
+    require("eval", "olmes data verify")
     where = source(data_dir, None)
     if not where.mirrors:
         raise UsageError("say which mirror to check: --data-dir D (or $OLMES_DATA_DIR)")

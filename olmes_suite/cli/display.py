@@ -12,6 +12,7 @@ from olmes_suite.evaluation.evaluate import Finished
 from olmes_suite.evaluation.floor import beside
 from olmes_suite.evaluation.plan import NOT_BUILT, TaskPlan
 from olmes_suite.runs.ledger import NO_LOOK
+from olmes_suite.runs.schema import Manifest, Metric, Results, TaskResult
 from olmes_suite.tasks.index import PREFIX
 
 _PLAIN_SECONDS = 10.0
@@ -97,14 +98,14 @@ def watcher() -> PlainWatcher | RichWatcher:
     return RichWatcher() if sys.stderr.isatty() else PlainWatcher()
 
 
-def points(metric: Mapping[str, Any] | None) -> tuple[str, str]:
+def points(metric: Metric | None) -> tuple[str, str]:
     """A score and its 95 % interval in points."""
-    if not metric or metric["value"] is None:
+    if metric is None or metric.value is None:
         return "–", ""
-    low_high = metric["ci95"]
-    if metric["value"] > 2:  # a length in characters, not a fraction
-        return f"{metric['value']:.0f}", f"{low_high[0]:.0f} – {low_high[1]:.0f}" if low_high else ""
-    return f"{100 * metric['value']:.1f}", f"{100 * low_high[0]:.1f} – {100 * low_high[1]:.1f}" if low_high else ""
+    low_high = metric.ci95
+    if metric.value > 2:  # a length in characters, not a fraction
+        return f"{metric.value:.0f}", f"{low_high[0]:.0f} – {low_high[1]:.0f}" if low_high else ""
+    return f"{100 * metric.value:.1f}", f"{100 * low_high[0]:.1f} – {100 * low_high[1]:.1f}" if low_high else ""
 
 
 def print_results(finished: Finished, command: Sequence[str]) -> None:
@@ -113,18 +114,18 @@ def print_results(finished: Finished, command: Sequence[str]) -> None:
 
     console = Console(highlight=False)
     outcome, record = finished.results, finished.manifest
-    console.print(f"[bold]{outcome['model']}[/bold] · {outcome['run']}", markup=True, soft_wrap=True)
+    console.print(f"[bold]{outcome.model}[/bold] · {outcome.run}", markup=True, soft_wrap=True)
     found = beside(finished)
     console.print(_table(outcome, record, found))
     for line in warnings(outcome, record):
         console.print(f"! {line}", markup=False)
     print(f"run     {finished.path}")
-    if not found and record.get("engine", {}).get("backend") not in NO_LOOK:
+    if not found and record.engine.backend not in NO_LOOK:
         print("floor   not measured for these tasks: the same command with --backend floor gives it")
     print(f"repeat  {shlex.join(command)}")
 
 
-def _table(outcome: Mapping[str, Any], record: Mapping[str, Any], floors: Mapping[str, Any]) -> Any:
+def _table(outcome: Results, record: Manifest, floors: Mapping[str, Any]) -> Any:
     """The scores by skill; `floors` (see `olmes_suite.evaluation.floor.beside`) make a column of their own."""
     from rich.table import Table
 
@@ -135,37 +136,36 @@ def _table(outcome: Mapping[str, Any], record: Mapping[str, Any], floors: Mappin
         table.add_column(heading, justify="right", no_wrap=True)
     if floors:
         table.add_column("floor", justify="right", no_wrap=True)
-    flagged = any((task.get("clean") or {}).get("flagged") for task in outcome["tasks"].values())
+    flagged = any(task.flagged for task in outcome.tasks.values())
     if flagged:
         table.add_column("clean (out)", justify="right", no_wrap=True)
     last = None
-    for plan in sorted(record["plan"], key=lambda plan: str(plan["skill"])):
-        task = outcome["tasks"][plan["task"]]
-        score, bounds = points(task["metrics"].get(task["primary"]))
-        if plan["skill"] != last:
-            table.add_row(f"[dim]{plan['skill']}[/dim]")
-            last = plan["skill"]
-        name, failed = "  " + plan["task"].removeprefix(PREFIX), "error" in task
-        floor = floors.get(plan["task"])
+    for plan in sorted(record.plan, key=lambda plan: str(plan.skill)):
+        task = outcome.tasks[plan.task]
+        score, bounds = points(task.score)
+        if plan.skill != last:
+            table.add_row(f"[dim]{plan.skill}[/dim]")
+            last = plan.skill
+        floor = floors.get(plan.task)
         table.add_row(
-            name,
-            task["primary"],
-            "–" if failed else str(task["n"]),
-            "missing" if failed else score,
+            "  " + plan.task.removeprefix(PREFIX),
+            task.primary,
+            "–" if task.failed else str(task.n),
+            "missing" if task.failed else score,
             bounds,
             *((f"{100 * floor['value']:.1f}" if floor else "–",) if floors else ()),
             *((_clean(task),) if flagged else ()),
         )
-    for name, suite in outcome["suites"].items():
+    for name, suite in outcome.suites.items():
         score, bounds = points(suite)
         table.add_row(f"[bold]{name} average[/bold]", "", "", f"[bold]{score}[/bold]", bounds)
     return table
 
 
-def _clean(task: Mapping[str, Any]) -> str:
+def _clean(task: TaskResult) -> str:
     """The score without the documents that stand in the checkpoint's training data, and how many those are."""
-    clean = task.get("clean")
-    return f"{points(clean['metrics'].get(task['primary']))[0]} ({clean['flagged']})" if clean else ""
+    clean = task.clean
+    return f"{points(clean.metrics.get(task.primary))[0]} ({clean.flagged})" if clean is not None else ""
 
 
 _FLAG_WORDS = {
@@ -178,47 +178,49 @@ _FLAG_WORDS = {
 }
 
 
-def warnings(outcome: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+def warnings(outcome: Results, record: Manifest) -> list[str]:
     """What a reader of the scores must know."""
     said = []
-    if record.get("sample"):
+    if record.sample:
         said.append("sample documents: these numbers say nothing about the model")
-    for plan in record["plan"]:
-        task, name = outcome["tasks"][plan["task"]], plan["task"].removeprefix(PREFIX)
-        if "error" in task:
-            if task["error"] != NOT_BUILT:
-                said.append(f"{name}: {task['error']}")
-            continue
-        if (task.get("clean") or {}).get("flagged"):
-            said.append(f"{name}: {task['clean']['flagged']} of {task['n']} documents are in the training data")
-        for reason, count in task.get("left_out", {}).items():
-            said.append(f"{name}: rows left out, as nothing here can score {reason}: {count}")
-        for flag, words in _FLAG_WORDS.items():
-            if task["flags"].get(flag):
-                said.append(f"{name}: {task['flags'][flag]} of {task['n']} {words}")
-    absent = [
-        plan["task"].removeprefix(PREFIX)
-        for plan in record["plan"]
-        if outcome["tasks"][plan["task"]].get("error") == NOT_BUILT
-    ]
+    absent = []
+    for plan in record.plan:
+        task, name = outcome.tasks[plan.task], plan.task.removeprefix(PREFIX)
+        if task.error == NOT_BUILT:
+            absent.append(name)
+        said += _task_warnings(name, task)
     if absent:
         said.append(f"{NOT_BUILT}: {', '.join(absent)}")
-    for name, suite in outcome["suites"].items():
-        if suite["missing"]:
-            said.append(f"{name}: no average while {len(suite['missing'])} of its tasks have no score")
-    if record.get("limit"):
+    for name, suite in outcome.suites.items():
+        if suite.missing:
+            said.append(f"{name}: no average while {len(suite.missing)} of its tasks have no score")
+    if record.limit:
         said.append(limited_line(outcome, record))
     return said
 
 
-def limited_line(outcome: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+def _task_warnings(name: str, task: TaskResult) -> list[str]:
+    if task.error is not None:
+        return [f"{name}: {task.error}"] if task.error != NOT_BUILT else []
+    said = []
+    if task.flagged:
+        said.append(f"{name}: {task.flagged} of {task.n} documents are in the training data")
+    for reason, count in (task.left_out or {}).items():
+        said.append(f"{name}: rows left out, as nothing here can score {reason}: {count}")
+    for flag, words in _FLAG_WORDS.items():
+        if task.flags.get(flag):
+            said.append(f"{name}: {task.flags[flag]} of {task.n} {words}")
+    return said
+
+
+def limited_line(outcome: Results, record: Manifest) -> str:
     """What a limited run can still detect, and what all documents could."""
     from olmes_suite.stats import detectable_difference
     from olmes_suite.tasks.sizes import leaf_sizes
 
-    start = f"limited to {record['limit']} documents of every leaf task"
-    done = [plan["task"] for plan in record["plan"] if "error" not in outcome["tasks"][plan["task"]]]
-    sizes = [outcome["tasks"][task]["n"] for task in done]
+    start = f"limited to {record.limit} documents of every leaf task"
+    done = [plan.task for plan in record.plan if not outcome.tasks[plan.task].failed]
+    sizes = [outcome.tasks[task].n for task in done]
     if not sizes:
         return start
     low, high = (100 * detectable_difference(n) for n in (max(sizes), min(sizes)))

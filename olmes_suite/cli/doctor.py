@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import typer
 
-from olmes_suite.cli.options import DataDirs, Json, source
+from olmes_suite.cli.options import DataDirs, Json
+from olmes_suite.devices import has_gpu
+from olmes_suite.evaluation.arguments import source
+from olmes_suite.extras import installed
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _PACKAGES = (
@@ -34,6 +36,7 @@ _PACKAGES = (
 @app.command()
 def doctor(data_dir: DataDirs = None, as_json: Json = False) -> int:
     """Say which packages, data and devices are here."""
+    source(data_dir, None).show_to_nltk()
     found: dict[str, Any] = {
         "python": sys.version.split()[0],
         "packages": _packages(),
@@ -84,7 +87,7 @@ def _packages() -> dict[str, str | None]:
 
 
 def _device() -> str:
-    return "NVIDIA GPU" if shutil.which("nvidia-smi") else f"{os.cpu_count()} processors, no GPU"
+    return "NVIDIA GPU" if installed("torch") and has_gpu() else f"{os.cpu_count()} processors, no GPU"
 
 
 def _data(data_dir: Any) -> dict[str, tuple[int, int]]:

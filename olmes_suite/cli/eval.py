@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,16 +23,10 @@ from olmes_suite.cli.options import (
     Lineage,
     Runs,
     UnsafeCode,
-    include,
-    local,
-    source,
-    tool_options,
 )  # fmt: skip
-from olmes_suite.evaluation.engines import check_cache, check_model, make_backend
 
 if TYPE_CHECKING:
-    from olmes_suite.evaluation.evaluate import Finished
-    from olmes_suite.evaluation.plan import Options
+    from olmes_suite.evaluation.evaluate import Finished, Watcher
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -90,61 +83,39 @@ def evaluate(
     Exit status: 0 every task scored, 1 a task failed or lacked data, 2 wrong usage, 130 interrupted. The same command
     over an unfinished run continues it.
     """
-    from olmes_suite.cli import display
-    from olmes_suite.evaluation.evaluate import evaluate as run_evaluation
-    from olmes_suite.evaluation.floor import measure
-    from olmes_suite.evaluation.plan import Options as Wanted
-    from olmes_suite.models.factory import loads_in_a_thread
-    from olmes_suite.models.model_args import parse
+    from olmes_suite import api
     from olmes_suite.runs.store import command_line
-    from olmes_suite.workers.factory import Crew, check
 
-    engine = {
-        "device": device, "dtype": dtype, "batch_size": batch_size, "max_length": max_length,
-        "chat_template": chat_template, "revision": revision, "base_url": base_url, "prefill": prefill,
-        "concurrency": concurrency, "model_args": parse(model_args) if model_args is not None else None,
-    }  # fmt: skip
-    options = Wanted(
-        model=model,
-        backend=backend,
-        suite_names=tuple(suite or ()),
-        task_names=tuple(task or ()),
-        limit=limit,
-        seed=seed,
-        source=source(data_dir, data),
-        runs=runs,
-        lineage=lineage,
-        again=again,
-        engine={name: value for name, value in engine.items() if value is not None},
-        command=tuple(command_line()),
-        tools=tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code),
-    )
-    include(include_path)
-    local(runs)
-    check_model(backend, model)
-    crew = Crew(workers, ray)
-    check(crew, backend)
-    check_cache(cache, backend)
-    if backend == "floor":
-        finished = measure(options, make_backend, display.watcher)
-    else:
-        watcher = display.watcher()
-        made = partial(make_backend, crew=crew, tell=watcher.note, cache=cache)
-        finished = run_evaluation(options, made, watcher, early=bool(crew) or loads_in_a_thread(backend))
-    show(finished, options, as_json)
+    finished = api.evaluate(
+        model, suite=suite, task=task, backend=backend, limit=limit, data_dir=data_dir, data=data,
+        include_path=include_path, runs=runs, seed=seed, lineage=lineage, again=again, device=device, dtype=dtype,
+        batch_size=batch_size, max_length=max_length, chat_template=chat_template, revision=revision,
+        base_url=base_url, prefill=prefill, concurrency=concurrency, workers=workers, ray=ray, cache=cache,
+        model_args=model_args, judge=judge, judge_base_url=judge_base_url, classifier=classifier,
+        classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, command=command_line(),
+        watcher=_watcher,
+    ).finished  # fmt: skip
+    show(finished, as_json)
     return 1 if finished.failed else 0
 
 
-def show(finished: Finished, options: Options, as_json: bool) -> None:
+def _watcher() -> Watcher:
+    from olmes_suite.cli import display
+
+    return display.watcher()
+
+
+def show(finished: Finished, as_json: bool) -> None:
     """Print the scores, with the floors that stand beside them."""
     from olmes_suite.cli import display
     from olmes_suite.evaluation.floor import beside
+    from olmes_suite.runs.store import command_line
 
     if as_json:
         found = beside(finished)
         extra = {"path": str(finished.path), **({"floors": found} if found else {})}
-        print(json.dumps({**finished.results, **extra}, ensure_ascii=False))
+        print(json.dumps({**finished.results.as_json(), **extra}, ensure_ascii=False))
     else:
         if finished.old:
             print("this run is finished already; --again repeats it", file=sys.stderr)
-        display.print_results(finished, options.command)
+        display.print_results(finished, command_line())

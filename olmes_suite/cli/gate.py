@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,6 @@ from olmes_suite.cli.options import Json, Runs
 
 if TYPE_CHECKING:
     from olmes_suite.comparison.gate import GateReport
-    from olmes_suite.comparison.gate_rules import Rules
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -48,18 +46,13 @@ def gate(
 
     Exit status: 0 pass, 1 regression, 2 wrong usage, 3 inconclusive, 4 not comparable, 5 infrastructure.
     """
+    from olmes_suite import api
     from olmes_suite.comparison.gate import as_json as report_json
-    from olmes_suite.comparison.gate import gate as judge
-    from olmes_suite.errors import Broken, DataError
-    from olmes_suite.runs.locate import load
 
-    rules = _rules(config, alpha, margin, inconclusive)
-    try:
-        before, after = load(baseline, runs), load(candidate, runs)
-        repeat = load(noise, runs) if noise else None
-    except DataError as error:
-        raise Broken(str(error)) from error
-    found = judge(before, after, rules, suite=suite, only=task or (), noise=repeat, resamples=bootstrap)
+    found = api.gate(
+        baseline, candidate, runs=runs, config=config, alpha=alpha, margin=margin, suite=suite, task=task, noise=noise,
+        inconclusive=inconclusive, bootstrap=bootstrap,
+    ).report  # fmt: skip
     _write(found, junit, summary, report)
     if as_json:
         print(json.dumps(report_json(found), ensure_ascii=False))
@@ -69,19 +62,6 @@ def gate(
         print_gate(found)
     _annotate(found, sys.stderr if as_json else sys.stdout)
     return found.exit
-
-
-def _rules(config: Path | None, alpha: float | None, margin: float | None, inconclusive: str | None) -> Rules:
-    """The file's rules, with what the command line says in their place."""
-    from olmes_suite.comparison.gate_rules import Rules, parse_rules, read_rules
-
-    rules = read_rules(config) if config else Rules()
-    given = {"alpha": alpha, "margin": margin, "inconclusive": inconclusive}
-    said = parse_rules({key: value for key, value in given.items() if value is not None}, "command line")
-    for key, value in given.items():
-        if value is not None:
-            rules = replace(rules, **{key: getattr(said, key)})
-    return rules
 
 
 def _write(report: GateReport, junit: Path | None, summary: Path | None, whole: Path | None) -> None:

@@ -25,17 +25,18 @@ def callback() -> None:
 @app.command()
 def scores(file: File, name: Name, runs: Runs = Path("runs"), again: Again = False, as_json: Json = False) -> None:
     """Make a run of scores from anywhere; scores are fractions from 0 to 1, task names are taken as they stand."""
-    from olmes_suite.cli.options import local
-    from olmes_suite.files import read_json
+    from olmes_suite.evaluation.arguments import local
     from olmes_suite.runs.imports import import_scores
+    from olmes_suite.runs.schema import read_results
     from olmes_suite.runs.store import command_line
 
     local(runs)
     folder = import_scores(file, name, runs, command_line(), again)
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     if as_json:
-        print(json.dumps({**results, "path": str(folder)}, ensure_ascii=False))
+        print(json.dumps({**results.as_json(), "path": str(folder)}, ensure_ascii=False))
         return
-    for task, entry in results["tasks"].items():
-        print(f"{task}: {entry['n']} documents, {100 * entry['metrics']['score']['value']:.1f}")
+    for task, entry in results.tasks.items():
+        assert entry.score is not None and entry.score.value is not None
+        print(f"{task}: {entry.n} documents, {100 * entry.score.value:.1f}")
     print(f"run     {folder}")

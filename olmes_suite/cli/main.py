@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from olmes_suite import __version__
-from olmes_suite.errors import OlmesError
+from olmes_suite.errors import OlmesError, nearest
+from olmes_suite.plugins import Plugins
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("olmes_suite.cli.eval", "Evaluate a model on a suite or on single tasks, recorded and resumable."),
@@ -48,23 +49,17 @@ class LazyGroup(TyperGroup):
         if cmd_name in COMMANDS:
             app = importlib.import_module(COMMANDS[cmd_name][0]).app
         else:
-            from importlib.metadata import entry_points
-
-            found = list(entry_points(group="olmes.commands", name=cmd_name))
-            if not found:
+            installed = Plugins("command", "olmes.commands")
+            if cmd_name not in installed:
                 return None
-            app = found[0].load()
+            app = installed.load(cmd_name)
         return get_command(app) if isinstance(app, typer.Typer) else app
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Name the nearest command for an unknown one."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None:
-            import difflib
-
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            raise OlmesError(f"unknown command {name!r}{hint}; `olmes --help` lists them")
+            raise OlmesError(f"unknown command {name!r}{nearest(name, COMMANDS)}; `olmes --help` lists them")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -109,6 +104,14 @@ def run(args: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except ModuleNotFoundError as error:
+        from olmes_suite import extras
+
+        module = (error.name or "").split(".")[0]
+        extra = extras.of_module(module)
+        if extra is None or extras.installed(module):
+            raise
+        return fail(f"this needs the package {module}: {extras.install(extra)}", 2)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line parser
             context = getattr(error, "ctx", None)

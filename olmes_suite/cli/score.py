@@ -19,11 +19,11 @@ from olmes_suite.cli.options import (
     JudgeUrl,
     Lineage,
     UnsafeCode,
-    source,
-    tool_options,
 )  # fmt: skip
+from olmes_suite.evaluation.arguments import source, tool_options
 
 if TYPE_CHECKING:
+    from olmes_suite.api import Score
     from olmes_suite.scoring.tools import ToolOptions
     from olmes_suite.tasks.documents import DataSource
 
@@ -64,15 +64,24 @@ def score(
 
     A run that is scored again asks the judge, classifier and encoder that it was made with, unless others are named.
     """
+    from olmes_suite import api
     from olmes_suite.errors import UsageError
+    from olmes_suite.extras import require
+    from olmes_suite.runs.store import command_line
 
+    require("eval", "olmes score")
     if (run is None) == (task is None) or (task is not None and responses is None):
         raise UsageError("give either RUN, or --task and --responses")
-    tools = tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
-    where = source(data_dir, data)
     if run is not None:
-        return _again(run, where, tools, as_json)
-    return _given(str(task), Path(str(responses)), where, tools, instances, runs, lineage, as_json)
+        tools = tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
+        return _again(run, source(data_dir, data), tools, as_json)
+    found = api.score(
+        str(task), Path(str(responses)), data_dir=data_dir, data=data, runs=runs, lineage=lineage, judge=judge,
+        judge_base_url=judge_base_url, classifier=classifier, classifier_base_url=classifier_base_url,
+        encoder=encoder, unsafe_code=unsafe_code, command=command_line(),
+    )  # fmt: skip
+    _print(found, instances, as_json)
+    return 0
 
 
 def _again(run: Path, where: DataSource, tools: ToolOptions, as_json: bool) -> int:
@@ -80,43 +89,29 @@ def _again(run: Path, where: DataSource, tools: ToolOptions, as_json: bool) -> i
 
     new = rescore(run, where, tools)
     if as_json:
-        print(json.dumps({**new, "path": str(run)}, ensure_ascii=False))
+        print(json.dumps({**new.as_json(), "path": str(run)}, ensure_ascii=False))
     else:
         from olmes_suite.cli.display import points
 
-        print(f"{run}: version {new['version']}")
-        for name, entry in new["tasks"].items():
-            score, bounds = points(entry["metrics"].get(entry["primary"]))
-            print(f"  {name:<40} {entry['n']:>6} {score:>6}  {bounds}")
-    return 1 if any("error" in entry for entry in new["tasks"].values()) else 0
+        print(f"{run}: version {new.version}")
+        for name, entry in new.tasks.items():
+            score, bounds = points(entry.score)
+            print(f"  {name:<40} {entry.n:>6} {score:>6}  {bounds}")
+    return 1 if new.failed else 0
 
 
-def _given(
-    task: str,
-    responses: Path,
-    where: DataSource,
-    tools: ToolOptions,
-    instances: Path | None,
-    runs: Path | None,
-    lineage: Path | None,
-    as_json: bool,
-) -> int:
-    from olmes_suite.evaluation.rescore import instance_lines, score_responses
+def _print(found: Score, instances: Path | None, as_json: bool) -> None:
+    from olmes_suite.evaluation.rescore import instance_lines
     from olmes_suite.files import write_text
-    from olmes_suite.runs import ledger
-    from olmes_suite.runs.store import command_line
 
-    read = ledger.read_lineage("", lineage)
-    summary, scored = score_responses(task, responses, where, tools)
+    summary = found.summary
     if instances is not None:
-        write_text(instances, "".join(line + "\n" for line in instance_lines(scored)))
-    if runs is not None and not where.sample:
-        name = ledger.lineage_name(read, responses.stem)
-        ledger.record_look(runs, name, f"score:{responses.name}", [(summary["task"], summary["n"])], command_line())
+        write_text(instances, "".join(line + "\n" for line in instance_lines(found.instances)))
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
-        return 0
+        return
     from olmes_suite.cli.display import points
+    from olmes_suite.runs.schema import Metric
 
     print(f"{summary['task']}: {summary['n']} documents, {summary['without_response']} without a response")
     for reason, count in summary.get("left_out_names", {}).items():
@@ -124,11 +119,11 @@ def _given(
     if summary["errors"]:
         print(f"  {summary['errors']} documents made a checker raise (that constraint counts as not followed)")
     for metric, value in summary["metrics"].items():
-        score, bounds = points(value)
+        score, bounds = points(Metric.from_json(value) if value else None)
         print(f"  {metric + (' (primary)' if metric == summary['primary'] else ''):<36} {score:>6}  {bounds}")
     if "note" in summary:
         print(f"  {summary['note']}")
     for name, entry in summary.get("tasks", {}).items():
-        score, bounds = points(entry["metrics"].get(entry["primary"]))
+        primary = entry["metrics"].get(entry["primary"])
+        score, bounds = points(Metric.from_json(primary) if primary else None)
         print(f"  {name:<52} {entry['n']:>6} {score:>6}  {bounds}")
-    return 0

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Data, DataDirs, IncludePath, Json, UnsafeCode, include, source
+from olmes_suite.cli.options import Data, DataDirs, IncludePath, Json, UnsafeCode
+from olmes_suite.evaluation.arguments import include, source
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -69,9 +70,11 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
 @app.command()
 def show(task: Annotated[str, typer.Argument(help="Task or group, prefix optional.")], as_json: Json = False) -> int:
     """Show one task: its definition, and the first sample document's request."""
+    from olmes_suite.extras import require
     from olmes_suite.tasks import catalog
     from olmes_suite.tasks import index as registry
 
+    require("eval", "olmes tasks show")
     entry = catalog.find(task)
     leaf = registry.index()[entry.leaves[0]]
     about = {**_entry(entry.name, entry), "file": str(registry.task_file(entry))}
@@ -126,6 +129,9 @@ def check(
     Uses the mirror where one is given, the sample documents otherwise. Golds that the reference's own scorer rejects
     are counted against the recorded number.
     """
+    from olmes_suite.extras import require
+
+    require("eval", "olmes tasks check")
     from olmes_suite.errors import MissingData, UsageError
     from olmes_suite.evaluation.gold_check import Checked
     from olmes_suite.evaluation.gold_check import check as run_check

@@ -1,4 +1,4 @@
-"""Comparing two runs: documents are aligned by id and task fingerprint, never by position. Pure functions."""
+"""Comparison of two runs, with documents aligned by id and task fingerprint and never by position. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,209 +8,70 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from olmes_suite.comparison import paired_tests
+from olmes_suite.comparison.alignment import Aligned, align, differing_parts
 from olmes_suite.comparison.paired_tests import Difference, Pairs
-from olmes_suite.runs.scores import PARTS, LeafScores, RunScores, TaskScores
-from olmes_suite.stats import Floats, normal_quantile, t_quantile
+from olmes_suite.runs.scores import RunScores, TaskScores
+from olmes_suite.stats import normal_quantile, t_quantile
 
 UNPAIRED = "unpaired"
-"""Method of a difference whose scores are no means over documents: from the two standard errors, as if independent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Aligned:
-    """The documents of one task that both runs have."""
-
-    leaves: tuple[str, ...]
-    leaf: npt.NDArray[np.int64]
-    """Per document, its leaf task as a position in `leaves`."""
-    doc_ids: npt.NDArray[Any]
-    baseline: Floats
-    candidate: Floats
-    pairs: Pairs
-    only_baseline: int
-    only_candidate: int
-    flagged: npt.NDArray[np.bool_]
-    """Per document, whether the training data of either checkpoint is known to contain it."""
-
-    def clean(self) -> Pairs | None:
-        """The documents that are not flagged, each stratum with the weight that it has; None where none is left."""
-        pairs, kept = self.pairs, ~self.flagged
-        if not kept.any():
-            return None
-        whole = np.bincount(pairs.stratum, weights=pairs.weight)
-        left = np.bincount(pairs.stratum[kept], weights=pairs.weight[kept], minlength=len(whole))
-        weight = pairs.weight[kept] * (whole / np.where(left > 0, left, 1))[pairs.stratum[kept]]
-        weight = weight / weight.sum()
-        return Pairs(pairs.difference[kept], weight, pairs.stratum[kept], pairs.cluster[kept], pairs.binary)
-
-    @property
-    def values(self) -> tuple[float, float]:
-        """Scores of baseline and candidate over the shared documents."""
-        part, weight = self.pairs.stratum, self.pairs.weight
-        size, share = np.bincount(part), np.bincount(part, weights=weight)
-        found = [share @ (np.bincount(part, weights=scores) / size) for scores in (self.baseline, self.candidate)]
-        return float(found[0]), float(found[1])
+"""The method for scores that are not means over documents: their standard errors are combined as if independent."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskComparison:
-    """One task of two runs."""
+    """The comparison of one task of two runs."""
 
     task: str
     skill: str
     baseline: float | None = None
     candidate: float | None = None
     difference: Difference | None = None
-    """None where the two cannot be compared."""
+    """The difference; None where the scores cannot be compared."""
     differs: tuple[str, ...] = ()
-    """Parts of the fingerprints that differ; empty where the scores compare."""
+    """The parts of the fingerprints that differ; empty where the scores are comparable."""
     only_baseline: int = 0
     only_candidate: int = 0
     p_holm: float | None = None
     p_bh: float | None = None
     aligned: Aligned | None = field(default=None, repr=False)
     flagged: int = 0
-    """Documents that the training data of either checkpoint is known to contain."""
+    """The number of documents that the training data of either checkpoint is known to contain."""
     clean: Difference | None = None
-    """The difference without them; None where there are none."""
+    """The difference without the flagged documents; None where no document is flagged or none is left."""
     reason: str | None = None
-    """Why there is no difference, where it is not for the fingerprints."""
+    """The reason for a missing difference, apart from differing fingerprints."""
 
     @property
     def comparable(self) -> bool:
-        """The two scores were made in the same way."""
+        """Whether both scores were computed in the same way."""
         return not self.differs
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs."""
+    """The comparison of two runs."""
 
     baseline: str
     candidate: str
     tasks: tuple[TaskComparison, ...]
     only_baseline: tuple[str, ...] = ()
-    """Tasks that the candidate has no score of."""
+    """Tasks without a score of the candidate."""
     only_candidate: tuple[str, ...] = ()
     imported: bool = False
-    """Scores from elsewhere, which carry no fingerprints."""
+    """Whether the scores of either run were imported, without fingerprints."""
 
     @property
     def incomparable(self) -> tuple[TaskComparison, ...]:
-        """Tasks whose fingerprints differ."""
+        """The tasks whose fingerprints differ."""
         return tuple(task for task in self.tasks if not task.comparable)
-
-
-def differing_parts(a: TaskScores, b: TaskScores) -> tuple[str, ...]:
-    """Parts of the fingerprints that differ on the leaf tasks of both; other metrics and aggregates differ as "scorer".
-
-    Scores without fingerprints compare only with others that have none ("fingerprint" otherwise).
-    """
-    found = set()
-    for name in a.leaves.keys() & b.leaves.keys():
-        one, other = a.leaves[name].fingerprint, b.leaves[name].fingerprint
-        if one is None and other is None:
-            continue
-        if one is None or other is None:
-            found.add("fingerprint")
-        else:
-            found |= {part for part in PARTS if one.get(part) != other.get(part)}
-    if (a.primary, _weighting(a)) != (b.primary, _weighting(b)):
-        found.add("scorer")
-    return tuple(part for part in (*PARTS, "fingerprint") if part in found)
-
-
-def _weighting(task: TaskScores) -> str:
-    if len(task.leaves) == 1 or task.aggregate in ("macro", "mean"):
-        return "macro"
-    return "micro"
-
-
-def align(a: TaskScores, b: TaskScores) -> Aligned | None:
-    """Documents that both have, with the weight that each has in the score; None where they share none.
-
-    Macro: leaf tasks weigh the same. Micro: they weigh as many documents as they have. Within a leaf its strata weigh
-    the same, and within a stratum the documents do.
-    """
-    shared = [name for name in a.leaves if name in b.leaves]
-    parts, only = [], [0, 0]
-    for side, (one, other) in enumerate(((a, b), (b, a))):
-        only[side] += sum(len(leaf.doc_ids) for name, leaf in one.leaves.items() if name not in other.leaves)
-    for name in shared:
-        rows_a, rows_b = _shared_rows(a.leaves[name], b.leaves[name])
-        only[0] += len(a.leaves[name].doc_ids) - len(rows_a)
-        only[1] += len(b.leaves[name].doc_ids) - len(rows_b)
-        if len(rows_a):
-            parts.append((name, rows_a, rows_b))
-    if not parts:
-        return None
-    sizes = np.array([len(rows) for _, rows, _ in parts])
-    leaf = np.repeat(np.arange(len(parts)), sizes)
-    share = np.full(len(parts), 1 / len(parts)) if _weighting(a) == "macro" else sizes / sizes.sum()
-    stratum, weight = _weights([b.leaves[name].strata[rows] for name, _, rows in parts], share)
-    baseline = np.concatenate([a.leaves[name].scores[rows] for name, rows, _ in parts])
-    candidate = np.concatenate([b.leaves[name].scores[rows] for name, _, rows in parts])
-    clusters, alone = _clusters([b.leaves[name].clusters[rows] for name, _, rows in parts])
-    whole = bool(np.isin(baseline, (0.0, 1.0)).all() and np.isin(candidate, (0.0, 1.0)).all())
-    binary = whole and alone and bool(np.ptp(weight) < 1e-15)
-    return Aligned(
-        tuple(name for name, _, _ in parts),
-        leaf,
-        np.concatenate([a.leaves[name].doc_ids[rows] for name, rows, _ in parts]),
-        baseline,
-        candidate,
-        Pairs(candidate - baseline, weight, stratum, clusters, binary),
-        only[0],
-        only[1],
-        np.concatenate(
-            [_flagged(a.leaves[name], rows_a) | _flagged(b.leaves[name], rows_b) for name, rows_a, rows_b in parts]
-        ),
-    )
-
-
-def _flagged(leaf: LeafScores, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Which rows of one side are flagged, by its own names of documents."""
-    return np.isin(leaf.doc_ids[rows], list(leaf.flagged)) if leaf.flagged else np.zeros(len(rows), dtype=bool)
-
-
-def _weights(strata: Sequence[npt.NDArray[np.int64]], share: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Strata numbered over all leaf tasks, and each document's weight: strata of a leaf share its weight evenly."""
-    numbers, weights, start = [], [], 0
-    for own, part in zip(strata, share, strict=True):
-        present, inverse, size = np.unique(own, return_inverse=True, return_counts=True)
-        numbers.append(inverse + start)
-        weights.append((part / (len(present) * size))[inverse])
-        start += len(present)
-    return np.concatenate(numbers), np.concatenate(weights)
-
-
-def _shared_rows(a: LeafScores, b: LeafScores) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows of either side whose doc_id both have, in the same order."""
-    if len(a.doc_ids) == len(b.doc_ids) and np.array_equal(a.doc_ids, b.doc_ids):
-        same = np.arange(len(a.doc_ids))
-        return same, same
-    one, other = (x.doc_ids if a.doc_ids.dtype.kind == b.doc_ids.dtype.kind else x.doc_ids.astype(str) for x in (a, b))
-    _, rows_a, rows_b = np.intersect1d(one, other, assume_unique=True, return_indices=True)
-    return rows_a, rows_b
-
-
-def _clusters(parts: Sequence[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], bool]:
-    """Cluster numbers that no two leaf tasks share, and whether every document stands alone."""
-    out, start = [], 0
-    for numbers in parts:
-        out.append(numbers + start)
-        start += int(numbers.max()) + 1
-    joined = np.concatenate(out)
-    return joined, len(np.unique(joined)) == len(joined)
 
 
 def compare_task(
     a: TaskScores, b: TaskScores, *, alpha: float = 0.05, resamples: int = 0, force: bool = False
 ) -> TaskComparison:
-    """Compare one task of two runs. With `force`, tasks whose fingerprints differ get numbers as well as the mark."""
+    """Compare one task of two runs. With `force`, tasks with differing fingerprints are compared and marked."""
     differs = differing_parts(a, b)
     start = TaskComparison(b.name, b.skill, a.value, b.value, differs=differs)
     if differs and not force:
@@ -237,9 +98,9 @@ def compare_task(
 
 
 def _without_documents(start: TaskComparison, a: TaskScores, b: TaskScores, alpha: float) -> TaskComparison:
-    """A task whose score is no mean over documents; without the flagged ones it is what each run has reported."""
-    found = align(a, b)
-    flagged = int(found.flagged.sum()) if found is not None else 0
+    """Compare a task whose score is not a mean over documents; clean scores are those that the runs report."""
+    aligned = align(a, b)
+    flagged = int(aligned.flagged.sum()) if aligned is not None else 0
     rest = None
     if flagged:
         one, other = (
@@ -251,7 +112,7 @@ def _without_documents(start: TaskComparison, a: TaskScores, b: TaskScores, alph
 
 
 def _unpaired(a: TaskScores, b: TaskScores, alpha: float) -> Difference | None:
-    """From two reported scores and standard errors, as if the runs were independent: wider than a paired interval."""
+    """Compare two reported scores as if the runs were independent, with a wider interval than a paired one."""
     if a.value is None or b.value is None:
         return None
     start = Difference(b.value - a.value, min(a.n, b.n), 0, 0, method=UNPAIRED)
@@ -261,7 +122,7 @@ def _unpaired(a: TaskScores, b: TaskScores, alpha: float) -> Difference | None:
 
 
 def with_normal_error(start: Difference, stderr: float, alpha: float) -> Difference:
-    """The difference with intervals and p-values from a standard error, by the normal approximation."""
+    """Return the difference with intervals and p-values from a standard error, by the normal approximation."""
     from scipy.special import ndtr
 
     delta = start.delta
@@ -282,15 +143,15 @@ def with_normal_error(start: Difference, stderr: float, alpha: float) -> Differe
 def compare_runs(
     a: RunScores, b: RunScores, *, alpha: float = 0.05, resamples: int = 0, force: bool = False
 ) -> Comparison:
-    """Compare all tasks that both runs have a score of; p-values are adjusted over the tasks that compare."""
+    """Compare all tasks that have a score in both runs. P-values are adjusted over the comparable tasks."""
     shared = [name for name in a.tasks if name in b.tasks]
-    found = [
+    tasks = [
         compare_task(a.tasks[name], b.tasks[name], alpha=alpha, resamples=resamples, force=force) for name in shared
     ]
     return Comparison(
         a.name,
         b.name,
-        tuple(adjusted(found)),
+        tuple(adjusted(tasks)),
         tuple(name for name in {**a.tasks, **a.failed} if name not in b.tasks),
         tuple(name for name in {**b.tasks, **b.failed} if name not in a.tasks),
         a.imported or b.imported,
@@ -298,19 +159,19 @@ def compare_runs(
 
 
 def adjusted(tasks: Sequence[TaskComparison]) -> list[TaskComparison]:
-    """The tasks with Holm's and Benjamini and Hochberg's p-values over those that compare and have one."""
-    having = [(i, task.difference.p) for i, task in enumerate(tasks) if task.comparable and task.difference]
-    tested = [(i, p) for i, p in having if p is not None]
-    out = list(tasks)
+    """Return the tasks with Holm's and Benjamini and Hochberg's adjusted p-values, over comparable tasks."""
+    comparable = [(i, task.difference.p) for i, task in enumerate(tasks) if task.comparable and task.difference]
+    tested = [(i, p) for i, p in comparable if p is not None]
+    adjusted_tasks = list(tasks)
     if tested:
         p = [p for _, p in tested]
         for (i, _), holm, bh in zip(tested, paired_tests.holm(p), paired_tests.benjamini_hochberg(p), strict=True):
-            out[i] = replace(out[i], p_holm=holm, p_bh=bh)
-    return out
+            adjusted_tasks[i] = replace(adjusted_tasks[i], p_holm=holm, p_bh=bh)
+    return adjusted_tasks
 
 
 def compare_average(tasks: Sequence[TaskComparison], alpha: float = 0.05, resamples: int = 0) -> Difference | None:
-    """Difference of the unweighted mean of tasks, from all their documents; None unless each task has a difference."""
+    """Return the difference of the unweighted mean of tasks, or None unless each task has a difference."""
     if not tasks or any(task.difference is None for task in tasks):
         return None
     share = 1 / len(tasks)
@@ -322,21 +183,21 @@ def compare_average(tasks: Sequence[TaskComparison], alpha: float = 0.05, resamp
         if None in errors:
             return start
         return with_normal_error(start, share * math.hypot(*(e or 0.0 for e in errors)), alpha)
-    found = paired_tests.compare(_joined(parts, share), alpha, resamples)
+    paired = paired_tests.compare(_joined(parts, share), alpha, resamples)
     if not others:
-        return found
-    moved = replace(
-        found, delta=found.delta + share * sum(d.delta for d in others), method=found.method + "+" + UNPAIRED
+        return paired
+    total = replace(
+        paired, delta=paired.delta + share * sum(d.delta for d in others), method=paired.method + "+" + UNPAIRED
     )
-    if found.stderr is None or found.lower is None or any(d.stderr is None for d in others):
-        return replace(moved, stderr=None, ci95=None, lower=None, p=None, p_drop=None, detectable=None)
-    # The bound is wider than the error alone where few documents differ; that room must not be lost here.
-    own = max(found.stderr, (found.delta - found.lower) / t_quantile(1 - alpha, found.df))
-    return with_normal_error(moved, math.hypot(own, *(share * (d.stderr or 0.0) for d in others)), alpha)
+    if paired.stderr is None or paired.lower is None or any(d.stderr is None for d in others):
+        return replace(total, stderr=None, ci95=None, lower=None, p=None, p_drop=None, detectable=None)
+    # Where few documents differ, the bound is wider than the error alone; the error has to include this width.
+    error = max(paired.stderr, (paired.delta - paired.lower) / t_quantile(1 - alpha, paired.df))
+    return with_normal_error(total, math.hypot(error, *(share * (d.stderr or 0.0) for d in others)), alpha)
 
 
 def _joined(parts: Sequence[Pairs], share: float) -> Pairs:
-    """The documents of several tasks as one sample, each task weighing `share`."""
+    """Join the documents of several tasks into one sample, where each task has the weight `share`."""
     strata, clusters, strata_at, clusters_at = [], [], 0, 0
     for part in parts:
         strata.append(part.stratum + strata_at)
@@ -353,20 +214,20 @@ def _joined(parts: Sequence[Pairs], share: float) -> Pairs:
 
 
 def flips(task: TaskComparison) -> list[tuple[str, Any, float, float]]:
-    """(leaf task, doc_id, baseline's score, candidate's) of documents whose score changed, largest change first."""
+    """Return (leaf task, doc_id, baseline's score, candidate's score) of changed documents, largest change first."""
     if task.aligned is None:
         return []
-    found = task.aligned
-    moved = np.flatnonzero(found.pairs.difference)
-    order = moved[np.argsort(-np.abs(found.pairs.difference[moved]), kind="stable")]
+    docs = task.aligned
+    changed = np.flatnonzero(docs.pairs.difference)
+    order = changed[np.argsort(-np.abs(docs.pairs.difference[changed]), kind="stable")]
     return [
-        (found.leaves[found.leaf[i]], found.doc_ids[i].item(), float(found.baseline[i]), float(found.candidate[i]))
+        (docs.leaves[docs.leaf[i]], docs.doc_ids[i].item(), float(docs.baseline[i]), float(docs.candidate[i]))
         for i in order
     ]
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as `olmes compare --json` prints it; scores and differences are fractions."""
+    """Return the comparison in the form of `olmes compare --json`; scores and differences are fractions."""
     return {
         "baseline": comparison.baseline,
         "candidate": comparison.candidate,
@@ -379,14 +240,14 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 def _task_json(task: TaskComparison) -> dict[str, Any]:
     d = task.difference
-    out: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task": task.task, "comparable": task.comparable, "differs": list(task.differs), "reason": task.reason,
         "baseline": task.baseline, "candidate": task.candidate, "only_baseline": task.only_baseline,
         "only_candidate": task.only_candidate,
     }  # fmt: skip
     if d is None:
-        return out
-    return out | {
+        return fields
+    return fields | {
         "n": d.n, "delta": d.delta, "stderr": d.stderr, "ci95": list(d.ci95) if d.ci95 else None, "p": d.p,
         "p_exact": d.p_exact, "p_adjusted": task.p_holm, "p_bh": task.p_bh, "wins": d.wins, "losses": d.losses,
         "ties": d.ties, "detectable": d.detectable, "method": d.method, "flagged": task.flagged,
@@ -395,8 +256,8 @@ def _task_json(task: TaskComparison) -> dict[str, Any]:
 
 
 def mismatch(tasks: Sequence[TaskComparison]) -> str:
-    """One line that says which tasks do not compare, and in what."""
-    said: dict[tuple[str, ...], list[str]] = {}
+    """Return one line with the tasks that are not comparable and the parts that differ."""
+    by_parts: dict[tuple[str, ...], list[str]] = {}
     for task in tasks:
-        said.setdefault(task.differs, []).append(task.task)
-    return "; ".join(f"{', '.join(names)}: {' and '.join(parts)} differ" for parts, names in said.items())
+        by_parts.setdefault(task.differs, []).append(task.task)
+    return "; ".join(f"{', '.join(names)}: {' and '.join(parts)} differ" for parts, names in by_parts.items())

@@ -1,9 +1,9 @@
 """The regression gate: non-inferiority of a candidate to a baseline, task by task and on the suite average.
 
-A task passes when the one-sided lower bound of candidate − baseline lies above −margin; it fails when it does not pass
-and the drop is significant after Holm's correction over all tasks and the average; else it is inconclusive. The whole
-fails when anything fails, and passes when the average and every required task pass: a pass needs all of these, so it
-needs no correction, a failure needs one of many, so it does. Pure functions.
+A task passes when the one-sided lower bound of candidate − baseline lies above −margin. It fails when it does not pass
+and the drop is significant after Holm's correction over all tasks and the average. Otherwise it is inconclusive. The
+gate fails when any task or the average fails, and passes when the average and every required task pass. A pass requires
+all of these and needs no correction; a failure requires one of many and does. Pure functions.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class TaskVerdict:
     p_adjusted: float | None = None
     required: bool = False
     more: int | None = None
-    """Documents beyond those at hand that the verdict would take, at the difference seen."""
+    """The number of further documents that a verdict needs, at the observed difference."""
     notes: tuple[str, ...] = ()
 
     def sentence(self) -> str:
-        """The verdict in words, in points."""
+        """Return the verdict as a sentence, in points."""
         d = self.difference
         if d is None or d.lower is None:
             return "; ".join([self.verdict, *self.notes]) or self.verdict
@@ -59,7 +59,7 @@ class TaskVerdict:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """What a gate says."""
+    """The result of a gate."""
 
     baseline: str
     candidate: str
@@ -73,11 +73,11 @@ class GateReport:
 
     @property
     def rows(self) -> tuple[TaskVerdict, ...]:
-        """The tasks, then the average."""
+        """The verdicts on the tasks, then on the average."""
         return (*self.tasks, self.suite)
 
     def findings(self) -> Iterator[str]:
-        """All that the table does not say, a line each."""
+        """Yield the lines that the table does not contain: health findings and notes."""
         yield from (finding.line() for finding in self.health)
         for row in self.rows:
             yield from (f"{row.task.removeprefix(PREFIX)}: {note}" for note in row.notes)
@@ -94,26 +94,28 @@ def gate(
     noise: RunScores | None = None,
     resamples: int = 0,
 ) -> GateReport:
-    """Judge a candidate. `only`: tasks to look at; `suite`: whose tasks make the average (the run's one, else all).
+    """Judge a candidate against a baseline.
 
-    `noise`: a repeat of the baseline; no margin is below what it measures. Raises UsageError for names that no run has.
+    `only`: the tasks to judge; `suite`: the suite whose tasks make the average, by default the run's only suite, else
+    all tasks; `noise`: a repeat of the baseline, whose noise no margin is below. Raises UsageError for names that
+    neither run has.
     """
     rules = rules or Rules()
-    wanted = _wanted(baseline, candidate, only, rules)
-    found = comparing.compare_runs(baseline, candidate, alpha=rules.alpha, resamples=resamples)
-    tasks = [task for task in found.tasks if task.task in wanted]
-    listed = _average_tasks(baseline, candidate, suite, wanted)
-    averaged = [task for task in tasks if task.task in listed]
-    complete = len(averaged) == len(listed) and all(task.comparable for task in averaged)
+    names = _tasks_to_judge(baseline, candidate, only, rules)
+    comparison = comparing.compare_runs(baseline, candidate, alpha=rules.alpha, resamples=resamples)
+    tasks = [task for task in comparison.tasks if task.task in names]
+    average_names = _average_tasks(baseline, candidate, suite, names)
+    averaged = [task for task in tasks if task.task in average_names]
+    complete = len(averaged) == len(average_names) and all(task.comparable for task in averaged)
     average = compare_average(averaged, rules.alpha, resamples) if complete else None
     floor_of = _noise(baseline, noise, rules, [task.task for task in averaged])
     verdicts = _judge(tasks, average, averaged, rules, floor_of)
-    health = findings(baseline, candidate, tasks, wanted, rules)
-    return _whole(found, verdicts, health, rules)
+    health = findings(baseline, candidate, tasks, names, rules)
+    return _whole(comparison, verdicts, health, rules)
 
 
-def _wanted(baseline: RunScores, candidate: RunScores, only: Sequence[str], rules: Rules) -> dict[str, None]:
-    """Tasks to judge: all of the baseline, or those that are named; imported runs: those that both hold."""
+def _tasks_to_judge(baseline: RunScores, candidate: RunScores, only: Sequence[str], rules: Rules) -> dict[str, None]:
+    """Return the tasks to judge: those that are named with `--task`, else all of the baseline and the required ones."""
     known = {**baseline.tasks, **baseline.failed, **candidate.tasks, **candidate.failed}
     short = {name.removeprefix(PREFIX): name for name in known}
     for name in (*only, *rules.tasks):
@@ -121,36 +123,35 @@ def _wanted(baseline: RunScores, candidate: RunScores, only: Sequence[str], rule
             raise UsageError(f"neither run has a task {name!r}{nearest(name, list(short))}")
     if only:
         return dict.fromkeys(short.get(name, full_name(name)) for name in only)
-    both = [name for name in baseline.tasks if not (baseline.imported or candidate.imported) or name in candidate.tasks]
-    named = [short.get(name, full_name(name)) for name, rule in rules.tasks.items() if rule.required]
-    return dict.fromkeys([*both, *named])
+    required = [short.get(name, full_name(name)) for name, rule in rules.tasks.items() if rule.required]
+    return dict.fromkeys([*baseline.tasks, *required])
 
 
 def _average_tasks(
-    baseline: RunScores, candidate: RunScores, suite: str | None, wanted: Mapping[str, None]
+    baseline: RunScores, candidate: RunScores, suite: str | None, judged: Mapping[str, None]
 ) -> list[str]:
     if suite is None:
-        own = [names for name, names in baseline.suites.items() if name in candidate.suites]
-        return [name for name in wanted if len(own) != 1 or name in own[0]] or list(wanted)
-    listed = baseline.suites.get(suite) or candidate.suites.get(suite)
-    if listed is None:
-        have = sorted({*baseline.suites, *candidate.suites})
-        raise UsageError(f"neither run was made with --suite {suite}{nearest(suite, have)}")
-    return [name for name in wanted if name in listed]
+        shared_suites = [names for name, names in baseline.suites.items() if name in candidate.suites]
+        return [name for name in judged if len(shared_suites) != 1 or name in shared_suites[0]] or list(judged)
+    members = baseline.suites.get(suite) or candidate.suites.get(suite)
+    if members is None:
+        suites = sorted({*baseline.suites, *candidate.suites})
+        raise UsageError(f"neither run was made with --suite {suite}{nearest(suite, suites)}")
+    return [name for name in judged if name in members]
 
 
 def _noise(baseline: RunScores, repeat: RunScores | None, rules: Rules, averaged: Sequence[str]) -> Mapping[str, float]:
-    """Per task, how far a repeat of the same model moved: its difference, and at least one standard error of it."""
+    """Return the noise of each task: the difference of a repeat of the same model, and at least its standard error."""
     if repeat is None:
         return {}
-    found = comparing.compare_runs(baseline, repeat, alpha=rules.alpha)
-    if found.incomparable:
+    comparison = comparing.compare_runs(baseline, repeat, alpha=rules.alpha)
+    if comparison.incomparable:
         raise UsageError(
-            f"--noise {repeat.name} is no repeat of the baseline: {comparing.mismatch(found.incomparable)}"
+            f"--noise {repeat.name} is not a repeat of the baseline: {comparing.mismatch(comparison.incomparable)}"
         )
-    moved = {task.task: task.difference for task in found.tasks}
-    moved[AVERAGE] = compare_average([task for task in found.tasks if task.task in averaged], rules.alpha)
-    return {name: max(abs(d.delta), d.stderr or 0.0) for name, d in moved.items() if d is not None}
+    differences = {task.task: task.difference for task in comparison.tasks}
+    differences[AVERAGE] = compare_average([task for task in comparison.tasks if task.task in averaged], rules.alpha)
+    return {name: max(abs(d.delta), d.stderr or 0.0) for name, d in differences.items() if d is not None}
 
 
 def _judge(
@@ -160,24 +161,39 @@ def _judge(
     rules: Rules,
     noise: Mapping[str, float],
 ) -> list[TaskVerdict]:
-    """Verdicts on the tasks and, last, on the average; one Holm family."""
+    """Return the verdicts on the tasks and, last, on the average, which form one Holm family."""
     rows = [(task.task, task.difference if task.comparable else None) for task in tasks] + [(AVERAGE, average)]
     tested = [d.p_drop for _, d in rows if d is not None and d.p_drop is not None]
     adjusted = iter(holm(tested))
-    out = []
+    verdicts = []
     for (name, d), task in zip(rows, [*tasks, None], strict=True):
         p = next(adjusted) if d is not None and d.p_drop is not None else None
         if task is None:
             values: tuple[float | None, float | None] = _means(averaged) if d is not None else (None, None)
             margin = rules.suite_margin if rules.suite_margin is not None else rules.margin
-            out.append(_verdict(name, d, p, values, margin, noise, rules, floor=None, required=True))
+            floor, required = None, True
         elif not task.comparable:
-            out.append(_not_comparable(task, rules))
+            verdicts.append(_not_comparable(task, rules))
+            continue
         else:
             rule, margin = rules.task(name), rules.margin_of(name, task.skill)
             values = (task.baseline, task.candidate)
-            out.append(_verdict(name, d, p, values, margin, noise, rules, floor=rule.floor, required=rule.required))
-    return out
+            floor, required = rule.floor, rule.required
+        noise_of_task = noise.get(name, 0.0)
+        verdicts.append(
+            _verdict(
+                name,
+                d,
+                p,
+                values,
+                margin=margin,
+                noise=noise_of_task,
+                alpha=rules.alpha,
+                floor=floor,
+                required=required,
+            )
+        )
+    return verdicts
 
 
 def _means(tasks: Sequence[TaskComparison]) -> tuple[float, float]:
@@ -199,23 +215,23 @@ def _verdict(
     d: Difference | None,
     p: float | None,
     values: tuple[float | None, float | None],
-    margin: float,
-    noise: Mapping[str, float],
-    rules: Rules,
     *,
+    margin: float,
+    noise: float,
+    alpha: float,
     floor: float | None,
     required: bool,
 ) -> TaskVerdict:
     notes = []
-    if noise.get(name, 0.0) > margin:
-        notes.append(f"margin raised from {100 * margin:.2f} to {100 * noise[name]:.2f} points, the noise of a re-run")
-        margin = noise[name]
+    if noise > margin:
+        notes.append(f"margin raised from {100 * margin:.2f} to {100 * noise:.2f} points, the noise of a re-run")
+        margin = noise
     passes = d is not None and d.lower is not None and d.lower > -margin
-    drops = p is not None and p <= rules.alpha
+    drops = p is not None and p <= alpha
     verdict: Verdict = "pass" if passes else "fail" if drops else "inconclusive"
-    if passes and d is not None and d.p_drop is not None and d.p_drop <= rules.alpha:
+    if passes and d is not None and d.p_drop is not None and d.p_drop <= alpha:
         notes.append(f"a drop of {100 * -d.delta:.2f} points, significant on its own but within the margin")
-    more = _more(d, margin, rules.alpha) if verdict == "inconclusive" else None
+    more = _more(d, margin, alpha) if verdict == "inconclusive" else None
     if more is not None and d is not None:
         notes.append(
             f"about {more:,} more documents like these (or {math.ceil(1 + more / d.n)} samples of each) decide it"
@@ -229,7 +245,7 @@ def _verdict(
 
 
 def _more(d: Difference | None, margin: float, alpha: float) -> int | None:
-    """Further documents until the difference seen would pass, or where it is a drop beyond the margin, fail.
+    """Return how many more documents would let the observed difference pass, or a drop beyond the margin fail.
 
     The standard error shrinks with the root of the number of documents: n' = n (z stderr / distance)².
     """
@@ -238,12 +254,14 @@ def _more(d: Difference | None, margin: float, alpha: float) -> int | None:
     distance = d.delta + margin if d.delta > -margin else -d.delta
     if distance <= 0:
         return None
-    wide = max(normal_quantile(1 - alpha) * d.stderr, d.delta - d.lower)
-    needed = d.n * (wide / distance) ** 2
-    return max(1, math.ceil(needed - d.n)) if needed < 1e9 else None
+    half_width = max(normal_quantile(1 - alpha) * d.stderr, d.delta - d.lower)
+    total = d.n * (half_width / distance) ** 2
+    return max(1, math.ceil(total - d.n)) if total < 1e9 else None
 
 
-def _whole(found: Comparison, verdicts: Sequence[TaskVerdict], health: Sequence[Finding], rules: Rules) -> GateReport:
+def _whole(
+    comparison: Comparison, verdicts: Sequence[TaskVerdict], health: Sequence[Finding], rules: Rules
+) -> GateReport:
     tasks, average = verdicts[:-1], verdicts[-1]
     if any(row.verdict == "fail" for row in verdicts) or any(finding.kind == "fail" for finding in health):
         verdict = "fail"
@@ -258,9 +276,17 @@ def _whole(found: Comparison, verdicts: Sequence[TaskVerdict], health: Sequence[
     status = EXITS[verdict]
     if verdict == "inconclusive":
         status = {"pass": 0, "fail": 1, "exit3": 3}[rules.inconclusive]
-    notes = () if tasks else (f"the runs share no task: {found.baseline} and {found.candidate}",)
+    notes = () if tasks else (f"the runs share no task: {comparison.baseline} and {comparison.candidate}",)
     return GateReport(
-        found.baseline, found.candidate, verdict, status, rules.alpha, average, tuple(tasks), tuple(health), notes
+        comparison.baseline,
+        comparison.candidate,
+        verdict,
+        status,
+        rules.alpha,
+        average,
+        tuple(tasks),
+        tuple(health),
+        notes,
     )
 
 
@@ -269,7 +295,7 @@ def _broken(health: Sequence[Finding]) -> bool:
 
 
 def as_json(report: GateReport) -> dict[str, Any]:
-    """The report as `olmes gate --json` prints it; fractions."""
+    """Return the report in the form of `olmes gate --json`, in fractions."""
     suite = _row(report.suite)
     return {
         "verdict": report.verdict,

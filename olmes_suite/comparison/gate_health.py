@@ -1,4 +1,4 @@
-"""Health of a candidate beside its scores: what makes a green or red that cannot be trusted."""
+"""Health checks of a candidate, which find reasons not to trust the gate's verdict."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from olmes_suite.runs.scores import RunScores
 from olmes_suite.tasks.index import PREFIX
 
 Kind = Literal["fail", "error", "note"]
-"""fail: the candidate is worse in a way that scores do not show; error: the run is broken; note: to be known."""
+"""fail: the candidate is worse in a way that scores do not show; error: the run is broken; note: information."""
 
 _WORDS = {
     "truncated": "prompts were cut",
     "length": "answers ended at the token limit",
     "empty": "answers are empty",
-    "extraction_failed": "answers hold nothing to score",
+    "extraction_failed": "answers have nothing to score",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that the health checks found."""
+    """A finding of a health check."""
 
     check: str
     task: str
@@ -34,12 +34,12 @@ class Finding:
     limit: float | None = None
 
     def line(self) -> str:
-        """The finding in one line."""
+        """Return the finding as one line."""
         name = f"{self.task.removeprefix(PREFIX)}: " if self.task else ""
         return f"{self.kind}: {name}{self.text}"
 
     def as_json(self) -> dict[str, Any]:
-        """The form in the JSON report; shares are fractions."""
+        """Return the finding in the form of the JSON report; shares are fractions."""
         return {
             "check": self.check, "task": self.task, "kind": self.kind, "text": self.text, "share": self.share,
             "limit": self.limit,
@@ -50,31 +50,31 @@ def findings(
     baseline: RunScores,
     candidate: RunScores,
     tasks: Sequence[TaskComparison],
-    wanted: Collection[str],
+    judged: Collection[str],
     rules: Rules,
 ) -> list[Finding]:
-    """All findings: missing tasks, changed fingerprints, missing documents, broken answers, contaminated data."""
-    out = list(_missing(baseline, candidate, wanted))
+    """Return all findings: missing tasks, changed fingerprints, missing documents, broken answers, contamination."""
+    results = list(_missing(baseline, candidate, judged))
     for task in tasks:
-        out += _changed(task)
+        results += _changed(task)
         if task.comparable:
-            out += _documents(task, candidate)
-            out += _answers(task.task, baseline, candidate, rules)
-            out += _contaminated(task.task, candidate, rules)
-    return out
+            results += _documents(task, candidate)
+            results += _answers(task.task, baseline, candidate, rules)
+            results += _contaminated(task.task, candidate, rules)
+    return results
 
 
-def _missing(baseline: RunScores, candidate: RunScores, wanted: Collection[str]) -> Iterator[Finding]:
-    for name in wanted:
+def _missing(baseline: RunScores, candidate: RunScores, judged: Collection[str]) -> Iterator[Finding]:
+    for name in judged:
         if name not in candidate.tasks and (name in candidate.failed or _overlap(baseline, candidate)):
-            why = candidate.failed.get(name, "not part of the run")
-            yield Finding("missing_task", name, "error", f"the candidate has no score: {why}")
+            reason = candidate.failed.get(name, "not part of the run")
+            yield Finding("missing_task", name, "error", f"the candidate has no score: {reason}")
         elif name in candidate.tasks and name not in baseline.tasks:
-            why = baseline.failed.get(name, "not part of the run")
-            yield Finding("missing_task", name, "error", f"the baseline has no score: {why}")
-    for name, why in baseline.failed.items():
-        if name not in wanted:
-            text = f"not judged and not in the average, as the baseline has no score: {why}"
+            reason = baseline.failed.get(name, "not part of the run")
+            yield Finding("missing_task", name, "error", f"the baseline has no score: {reason}")
+    for name, reason in baseline.failed.items():
+        if name not in judged:
+            text = f"not judged and not in the average, as the baseline has no score: {reason}"
             yield Finding("missing_task", name, "note", text)
     for name in candidate.tasks:
         if name not in baseline.tasks and name not in baseline.failed:
@@ -82,14 +82,14 @@ def _missing(baseline: RunScores, candidate: RunScores, wanted: Collection[str])
 
 
 def _overlap(baseline: RunScores, candidate: RunScores) -> bool:
-    """Runs that share nothing are of different suites, which is another verdict than a broken run."""
+    """Return whether the runs share a task. Runs of different suites are not comparable, rather than broken."""
     return any(name in baseline.tasks for name in candidate.tasks)
 
 
 def _changed(task: TaskComparison) -> Iterator[Finding]:
     if task.differs:
         yield Finding(
-            "fingerprint", task.task, "note", f"{' and '.join(task.differs)} differ: the scores do not compare"
+            "fingerprint", task.task, "note", f"{' and '.join(task.differs)} differ: the scores are not comparable"
         )
     if task.reason:
         yield Finding("documents", task.task, "error", task.reason)
@@ -119,7 +119,7 @@ def _answers(name: str, baseline: RunScores, candidate: RunScores, rules: Rules)
             yield Finding(flag, name, "fail", text, share, limit)
     count, limit = _errors(candidate.request_errors, name, task.flags), rules.health.get("request_errors", 0.0)
     if count / max(task.n, 1) > limit:
-        text = f"{count} requests failed for good: repeat the `olmes eval` command"
+        text = f"{count} requests failed after all retries: repeat the `olmes eval` command"
         yield Finding("request_errors", name, "error", text, count / max(task.n, 1), limit)
 
 

@@ -1,8 +1,8 @@
-"""Paired tests and intervals: two checkpoints on the same documents. Differences are candidate − baseline.
+"""Paired tests and intervals for two checkpoints on the same documents. Differences are candidate − baseline.
 
-Binary scores of independent documents use the 2 × 2 table of wins and losses (McNemar, Tango). Everything else (graded
-scores, documents in clusters, macro averages, suites) is a weighted mean of per-document differences with a
-cluster-robust, stratified error.
+Binary scores of independent documents use the 2 × 2 table of wins and losses (McNemar, Tango). Graded scores, documents
+in clusters, macro averages and suites use a weighted mean of per-document differences with a cluster-robust, stratified
+error.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from scipy.special import bdtr, stdtr
 from olmes_suite.stats import Floats, normal_quantile, satterthwaite, t_quantile
 
 FEW = 30
-"""Below so many clusters that differ, normal theory is not trusted: randomisation tests, and a guarded interval."""
+"""With fewer differing clusters, normal theory is unreliable: randomisation tests and a guarded interval are used."""
 MANY = 100
-"""From so many differing clusters on, the interval is the plain one."""
+"""From this number of differing clusters on, the interval is not guarded."""
 RESAMPLES = 9_999
 ENUMERATE = 14
-"""Up to so many differing clusters all sign patterns are counted; above, RESAMPLES of them are drawn."""
+"""Up to this number of differing clusters all sign patterns are counted; above it, RESAMPLES of them are drawn."""
 SEED = 20_241_121
 
 
-def mcnemar(wins: Any, losses: Any) -> tuple[Any, Any]:
-    """Two-sided exact and mid-p values of McNemar's test; arrays of counts are taken element by element.
+Counts = float | npt.NDArray[Any]
+"""A count, or an array of counts for element-wise results."""
+
+
+def mcnemar(wins: Counts, losses: Counts) -> tuple[Any, Any]:
+    """Return the two-sided exact and mid-p values of McNemar's test.
 
     McNemar 1947 (Psychometrika 12, 153); mid-p: Fagerland, Lydersen & Laake 2013 (BMC Med. Res. Methodol. 13, 91).
     """
@@ -40,25 +44,25 @@ def mcnemar(wins: Any, losses: Any) -> tuple[Any, Any]:
     return np.minimum(1.0, 2 * (below + point)), np.minimum(1.0, 2 * below + point)
 
 
-def drop_p(wins: Any, losses: Any) -> Any:
-    """One-sided mid-p value of McNemar's test for a drop: as many losses, or more, by chance."""
+def drop_p(wins: Counts, losses: Counts) -> Any:
+    """Return the one-sided mid-p value of McNemar's test for a drop: the chance of at least as many losses."""
     n = wins + losses
     point = _binomial_point(wins, n)
     return bdtr(wins, n, 0.5) - point / 2
 
 
-def _binomial_point(k: Any, n: Any) -> Any:
-    """P(X = k) for n fair coins, as a difference of distribution functions."""
+def _binomial_point(k: Counts, n: Counts) -> Any:
+    """Return P(X = k) for n fair coins, as a difference of distribution functions."""
     k = np.asarray(k, dtype=float)
     return np.where(k > 0, bdtr(k, n, 0.5) - bdtr(np.maximum(k - 1, 0), n, 0.5), bdtr(np.zeros_like(k), n, 0.5))
 
 
-def tango_lower(wins: Any, losses: Any, n: Any, z: float) -> Any:
-    """Lower end of Tango's score interval for (wins − losses) / n; `z` 1.645 gives the one-sided 95 % bound.
+def tango_lower(wins: Counts, losses: Counts, n: Counts, z: float) -> Any:
+    """Return the lower end of Tango's score interval for (wins − losses) / n; `z` 1.645 gives the one-sided 95 % bound.
 
     Tango 1998 (Statistics in Medicine 17, 891), equations 7 and 8: the δ at which the score statistic
-    (wins − losses − n δ) / sqrt(n (2 q + δ (1 − δ))) equals z, where q is the probability of a loss that is likeliest
-    given δ. Found by bisection, element by element.
+    (wins − losses − n δ) / sqrt(n (2 q + δ (1 − δ))) equals z, where q is the likeliest probability of a loss given δ.
+    Computed by bisection, element by element.
     """
     b, c, n = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (wins, losses, n)))
     low, high = np.full(b.shape, -1.0), (b - c) / n
@@ -74,7 +78,7 @@ def tango_lower(wins: Any, losses: Any, n: Any, z: float) -> Any:
 
 @lru_cache(maxsize=4096)
 def tango_bound(wins: float, losses: float, n: float, z: float) -> float:
-    """`tango_lower` of three numbers: the same steps without arrays, twenty times as fast."""
+    """Return `tango_lower` of three numbers, by the same steps without arrays, twenty times as fast."""
     low, high = -1.0, (wins - losses) / n
     for _ in range(60):
         middle = (low + high) / 2
@@ -89,52 +93,52 @@ def tango_bound(wins: float, losses: float, n: float, z: float) -> float:
 
 
 def tango(wins: float, losses: float, n: float, z: float) -> tuple[float, float]:
-    """Both ends of Tango's score interval."""
+    """Return both ends of Tango's score interval."""
     return tango_bound(wins, losses, n, z), -tango_bound(losses, wins, n, z)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values (Holm 1979, Scand. J. Stat. 6, 65)."""
+    """Return Holm's step-down adjusted p-values (Holm 1979, Scand. J. Stat. 6, 65)."""
     order = np.argsort(p, kind="stable")
     steps = np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1)
-    out = np.empty(len(p))
-    out[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return [float(x) for x in out]
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return [float(x) for x in adjusted]
 
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Benjamini and Hochberg's adjusted p-values (1995, J. R. Stat. Soc. B 57, 289)."""
+    """Return Benjamini and Hochberg's adjusted p-values (1995, J. R. Stat. Soc. B 57, 289)."""
     order = np.argsort(p, kind="stable")[::-1]
     steps = np.asarray(p, dtype=float)[order] * len(p) / np.arange(len(p), 0, -1)
-    out = np.empty(len(p))
-    out[order] = np.minimum(1.0, np.minimum.accumulate(steps))
-    return [float(x) for x in out]
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(steps))
+    return [float(x) for x in adjusted]
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Aligned documents of one task (or one suite)."""
+    """The aligned documents of one task or one suite."""
 
     difference: Floats
-    """Candidate − baseline, per document."""
+    """Candidate − baseline for each document."""
     weight: Floats
-    """Weight of each document in the score; they sum to 1."""
+    """The weight of each document in the score; the weights sum to 1."""
     stratum: npt.NDArray[np.int64]
-    """Number of the sub-task, from 0."""
+    """The number of each document's stratum, from 0."""
     cluster: npt.NDArray[np.int64]
-    """Number of the cluster, from 0; no cluster spans two strata."""
+    """The number of each document's cluster, from 0; no cluster spans two strata."""
     binary: bool
-    """All scores are 0 or 1, all weights equal, and every document is a cluster of its own."""
+    """Whether all scores are 0 or 1, all weights are equal, and every document is its own cluster."""
 
     @property
     def n(self) -> int:
-        """Documents."""
+        """The number of documents."""
         return len(self.difference)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a paired comparison says."""
+    """The result of a paired comparison."""
 
     delta: float
     n: int
@@ -144,31 +148,31 @@ class Difference:
     df: float | None = None
     ci95: tuple[float, float] | None = None
     lower: float | None = None
-    """One-sided lower bound at 1 − alpha."""
+    """The one-sided lower bound at 1 − alpha."""
     p: float | None = None
-    """Two-sided."""
+    """The two-sided p-value."""
     p_drop: float | None = None
-    """One-sided, for a drop."""
+    """The one-sided p-value for a drop."""
     p_exact: float | None = None
     """McNemar's exact two-sided p-value, for binary scores."""
     detectable: float | None = None
-    """Smallest true difference that so many documents show with 80 % power, two-sided at 5 %: 2.8 standard errors, of
-    which none is below that of a single document (or cluster) that differs."""
+    """The smallest true difference that is detected with 80 % power, two-sided at 5 %: 2.8 standard errors, where the
+    standard error is at least that of a single differing document or cluster."""
     method: str = "none"
 
     @property
     def ties(self) -> int:
-        """Documents with the same score."""
+        """The number of documents with equal scores."""
         return self.n - self.wins - self.losses
 
 
 def compare(pairs: Pairs, alpha: float = 0.05, resamples: int = 0) -> Difference:
-    """Test and intervals of the weighted mean difference; nothing but the counts with fewer than two documents.
+    """Test the weighted mean difference and return its intervals, or only the counts for fewer than two documents.
 
-    Binary scores: McNemar's mid-p and Tango's interval. Others: Student's t on cluster totals, with the cluster-robust
-    stratified error. Where fewer than 30 clusters differ: sign-flip randomisation (mid-p) and the guarded error of
-    `_guarded`; where there are fewer than 30 clusters at all, or `resamples` are asked for, also a bootstrap-t over
-    clusters, of which the wider interval is taken.
+    Binary scores use McNemar's mid-p and Tango's interval. Other scores use Student's t on cluster totals with the
+    cluster-robust stratified error. Where fewer than 30 clusters differ, they use sign-flip randomisation (mid-p) and
+    the guarded error of `_guarded`. Where there are fewer than 30 clusters, or `resamples` is set, the interval is the
+    wider one of this and of a bootstrap-t over clusters.
     """
     d = pairs.difference
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
@@ -201,23 +205,23 @@ def _binary(start: dict[str, Any], wins: int, losses: int, n: int, alpha: float)
 
 
 def detectable(stderr: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Smallest true difference found with that power: (z_(1 - alpha/2) + z_power) stderr (Miller 2024, § 5)."""
+    """Return the smallest detectable difference: (z_(1 - alpha/2) + z_power) stderr (Miller 2024, § 5)."""
     return (normal_quantile(1 - alpha / 2) + normal_quantile(power)) * stderr
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSums:
-    """Weighted differences summed over each cluster, and what their variance is made of."""
+    """The weighted differences summed over each cluster, for the variance of their total."""
 
     total: Floats
-    """Sum of weight × difference of each cluster."""
+    """The sum of weight × difference of each cluster."""
     mass: Floats
-    """Sum of the weights of each cluster."""
+    """The sum of the weights of each cluster."""
     stratum: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, pairs: Pairs) -> ClusterSums:
-        """Add up the clusters. Strata of one cluster each are joined into one (collapsed strata, Cochran § 5A.12)."""
+        """Sum over clusters. Strata of a single cluster are joined into one (collapsed strata, Cochran § 5A.12)."""
         groups, first = np.unique(pairs.cluster, return_index=True)[:2]
         number = np.searchsorted(groups, pairs.cluster)
         total: Floats = np.bincount(number, weights=pairs.weight * pairs.difference).astype(float)
@@ -231,20 +235,20 @@ class ClusterSums:
 
     @property
     def count(self) -> int:
-        """Clusters."""
+        """The number of clusters."""
         return len(self.total)
 
     @property
     def differing(self) -> int:
-        """Clusters whose total is not 0."""
+        """The number of clusters with a total other than 0."""
         return int((np.abs(self.total) > 1e-12 * self.mass).sum())
 
     def error(self) -> tuple[float, float]:
-        """(standard error, degrees of freedom) of the sum of the totals.
+        """Return (standard error, degrees of freedom) of the sum of the totals.
 
-        Per stratum G / (G − 1) times the sum of squared residuals of the cluster totals about their share of the
-        stratum's mean; the strata add up (Miller 2024, eq. 4; Cochran 1977, ch. 5), their degrees of freedom by
-        Satterthwaite's rule.
+        The variance of a stratum is G / (G − 1) times the sum of squared residuals of the cluster totals about their
+        share of the stratum's mean. The variances of the strata are added (Miller 2024, eq. 4; Cochran 1977, ch. 5),
+        with degrees of freedom by Satterthwaite's rule.
         """
         size = np.bincount(self.stratum)
         rate = np.bincount(self.stratum, weights=self.total) / np.bincount(self.stratum, weights=self.mass)
@@ -289,12 +293,12 @@ def _t_bounds(delta: float, stderr: float, df: float, sums: ClusterSums, q: floa
 
 
 def _guarded(stderr: float, sums: ClusterSums, q: float) -> float:
-    """The standard error with room for losses that have not been seen yet.
+    """Return the standard error with room for losses that have not been observed.
 
-    Without one differing document an estimated error is 0 and every margin would pass. Tango's interval for pairs and
-    Wilson's for proportions add z² pseudo-observations, half on either side (Agresti & Coull 1998); the same is done
-    here with whole clusters of mean size, fading to nothing where MANY differ. From FEW on, what was seen also bounds
-    how far a cluster moves.
+    Without a differing document the estimated error is 0 and every margin would pass. Tango's interval for pairs and
+    Wilson's for proportions add z² pseudo-observations, half on either side (Agresti & Coull 1998). Here whole clusters
+    of mean size are added, fewer with every differing cluster and none from MANY on. From FEW on, their size is also
+    bounded by the largest observed total.
     """
     size = float((sums.mass**2).sum()) / float(sums.mass.sum())
     if sums.differing >= FEW:
@@ -304,11 +308,11 @@ def _guarded(stderr: float, sums: ClusterSums, q: float) -> float:
 
 
 def sign_flip(totals: Floats, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """(one-sided for a drop, two-sided) mid-p of the randomisation test that flips the sign of each cluster's total.
+    """Return the mid-p values (one-sided for a drop, two-sided) of the sign-flip randomisation test on cluster totals.
 
     Under the hypothesis of no difference the labels of the two runs may be exchanged in each cluster (Fisher 1935, ch.
-    3; for binary scores of single documents this is McNemar's test). All patterns are counted up to 2^14, else
-    `resamples` are drawn with a fixed seed; then the observed one counts as one of them.
+    3; for binary scores of single documents this is McNemar's test). Up to 2^14 patterns are all counted. Otherwise
+    `resamples` patterns are drawn with a fixed seed, and the observed pattern is added to them.
     """
     moved = totals[totals != 0]
     if not moved.size:
@@ -327,9 +331,9 @@ def sign_flip(totals: Floats, resamples: int = RESAMPLES) -> tuple[float, float]
 
 
 def bootstrap_t(sums: ClusterSums, resamples: int) -> Floats:
-    """Studentised deviations of bootstrap samples of clusters, drawn within strata (Efron & Tibshirani 1993, § 12.5).
+    """Return studentised deviations of bootstrap samples of clusters within strata (Efron & Tibshirani 1993, § 12.5).
 
-    Samples without variance are left out: shape at most (resamples,).
+    Samples without variance are left out, so that the shape is at most (resamples,).
     """
     rng = np.random.default_rng(SEED)
     shift, variance = np.zeros(resamples), np.zeros(resamples)
@@ -344,11 +348,11 @@ def bootstrap_t(sums: ClusterSums, resamples: int) -> Floats:
             rows = slice(start, min(start + step, resamples))
             drawn = rng.integers(0, size, (rows.stop - rows.start, size))
             t, m = total[drawn], mass[drawn]
-            own = t.sum(axis=1) / m.sum(axis=1)
-            shift[rows] += (own - rate) * mass.sum()
-            variance[rows] += ((t - m * own[:, None]) ** 2).sum(axis=1) * size / (size - 1)
-    kept = variance > 0
-    return np.asarray(shift[kept] / np.sqrt(variance[kept]))
+            sample_rate = t.sum(axis=1) / m.sum(axis=1)
+            shift[rows] += (sample_rate - rate) * mass.sum()
+            variance[rows] += ((t - m * sample_rate[:, None]) ** 2).sum(axis=1) * size / (size - 1)
+    varied = variance > 0
+    return np.asarray(shift[varied] / np.sqrt(variance[varied]))
 
 
 def _bootstrap_bounds(delta: float, stderr: float, draws: Floats, q: float) -> tuple[float, float]:

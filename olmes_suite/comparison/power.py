@@ -1,4 +1,4 @@
-"""Planning: how many documents a difference needs, and how often a gate is green. Pure functions; fractions."""
+"""Planning: the documents that a difference needs, and the power of a gate. Pure functions, in fractions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from olmes_suite.errors import UsageError
 from olmes_suite.stats import Floats, normal_quantile
 
 DRAWS = 20_000
-"""Simulated candidates: a share of them has a standard error of at most 0.35 points."""
+"""The number of simulated candidates: shares have a standard error of at most 0.35 points."""
 FLIPS = 0.10
-"""Documents whose score changes between two checkpoints, where nothing was measured."""
+"""The assumed share of documents whose score changes between two checkpoints."""
 
 
 def items_needed(delta: float, flips: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Documents that McNemar's test needs to find a difference `delta` where a share `flips` of documents changes.
+    """Return the documents that McNemar's test needs for a difference `delta` where a share `flips` of them changes.
 
     Connor 1987 (Biometrics 43, 207), two-sided: n = ((z_(1-alpha/2) sqrt(flips) + z_power sqrt(flips - delta²)) /
-    delta)². Raises UsageError where so few flips cannot make the difference.
+    delta)². Raises UsageError where the flips are too few for the difference.
     """
     _check(delta, flips)
     a, b = normal_quantile(1 - alpha / 2), normal_quantile(power)
@@ -32,7 +32,7 @@ def items_needed(delta: float, flips: float, power: float = 0.8, alpha: float = 
 
 
 def power_of(n: float, delta: float, flips: float, alpha: float = 0.05) -> float:
-    """Power of McNemar's test with n documents: Connor's formula solved for the power."""
+    """Return the power of McNemar's test with n documents, by Connor's formula solved for the power."""
     _check(delta, flips)
     spread = math.sqrt(flips - delta**2)
     distance = delta * math.sqrt(n) - normal_quantile(1 - alpha / 2) * math.sqrt(flips)
@@ -50,26 +50,27 @@ def _check(delta: float, flips: float) -> None:
 
 
 def samples_needed(items: int, have: int) -> int:
-    """Samples of each of `have` documents that replace `items` documents, where flips are chance in sampling alone.
+    """Return the samples per document with which `have` documents replace `items` documents.
 
-    The variance of a document's mean of k samples is 1/k of that of one sample.
+    Assumes that only sampling causes flips, so that the variance of a document's mean of k samples is 1/k of that of
+    one sample.
     """
     return math.ceil(items / have)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTask:
-    """A task of a gate that has not been run yet."""
+    """A task of a gate before any run."""
 
     name: str
     leaves: tuple[int, ...]
-    """Documents of each leaf task."""
+    """The number of documents of each leaf task."""
     macro: bool = True
     skill: str = "other"
     samples: int = 1
 
     def stderr(self, flips: float, delta: float = 0.0) -> float:
-        """Standard error of the paired difference when a share `flips` of documents changes."""
+        """Return the standard error of the paired difference where a share `flips` of documents changes."""
         per_document = (flips - delta**2) / self.samples
         if self.macro:
             return math.sqrt(sum(per_document / n for n in self.leaves)) / len(self.leaves)
@@ -78,15 +79,15 @@ class PlannedTask:
 
 @dataclass(frozen=True, slots=True)
 class GatePower:
-    """How often a gate gives each verdict."""
+    """The shares of a gate's verdicts."""
 
     green: float
     red: float
     inconclusive: float
     tasks: Mapping[str, float]
-    """Share in which each task passes on its own."""
+    """The share of draws in which each task passes."""
     average_passes: float
-    """Share in which the suite average passes; green also takes that no task fails."""
+    """The share of draws in which the suite average passes; a green gate also requires that no task fails."""
     average_stderr: float
 
 
@@ -95,19 +96,20 @@ def gate_power(
     rules: Rules,
     flips: float = FLIPS,
     delta: float = 0.0,
+    *,
     draws: int = DRAWS,
     seed: int = paired_tests.SEED,
 ) -> GatePower:
-    """Simulate `draws` candidates whose true score is lower by `delta` on every task, and judge each as the gate does.
+    """Simulate `draws` candidates whose true score is lower by `delta` on every task, and judge them as the gate does.
 
-    A task of binary scores of single documents is drawn as counts and judged by the gate's own functions; grouped or
-    sampled tasks and the average as normal variables with the standard error of their sizes.
+    Tasks with binary scores of single documents are drawn as counts and judged by the gate's functions. Grouped or
+    sampled tasks and the average are drawn as normal variables with the standard error of their sizes.
     """
     if not 0 < flips <= 1 or not 0 <= delta <= flips:
         raise UsageError(f"--flips must be a share between 0 and 1 and at least the drop, not {flips:g}")
     rng = np.random.default_rng(seed)
     z = normal_quantile(1 - rules.alpha)
-    drawn = [_draw(task, flips, delta, draws, z, rng) for task in tasks]
+    drawn = [_draw(task, flips, delta, draws=draws, z=z, rng=rng) for task in tasks]
     deltas, lowers, drops = zip(*drawn, strict=True)
     stderr = math.sqrt(sum(task.stderr(flips, delta) ** 2 for task in tasks)) / len(tasks)
     average = np.mean(deltas, axis=0)
@@ -127,9 +129,9 @@ def gate_power(
 
 
 def _draw(
-    task: PlannedTask, flips: float, delta: float, draws: int, z: float, rng: np.random.Generator
+    task: PlannedTask, flips: float, delta: float, *, draws: int, z: float, rng: np.random.Generator
 ) -> tuple[Floats, Floats, Floats]:
-    """(difference, lower bound, one-sided p) of each draw."""
+    """Return (difference, lower bound, one-sided p) of each draw."""
     n = sum(task.leaves)
     if task.samples == 1 and (len(task.leaves) == 1 or not task.macro):
         losses = rng.binomial(n, (flips + delta) / 2, draws)
@@ -137,14 +139,14 @@ def _draw(
         lower = paired_tests.tango_lower(wins, losses, n, z)
         return (wins - losses) / n, lower, paired_tests.drop_p(wins, losses)
     stderr = task.stderr(flips, delta)
-    found = rng.normal(-delta, stderr, draws)
-    return found, found - z * stderr, ndtr(found / stderr)
+    differences = rng.normal(-delta, stderr, draws)
+    return differences, differences - z * stderr, ndtr(differences / stderr)
 
 
 def _holm(p: Floats) -> Floats:
-    """Holm's adjusted p-values of each column."""
+    """Return Holm's adjusted p-values of each column."""
     order = np.argsort(p, axis=0)
     steps = np.take_along_axis(p, order, axis=0) * np.arange(len(p), 0, -1)[:, None]
-    out = np.empty_like(p)
-    np.put_along_axis(out, order, np.minimum(1.0, np.maximum.accumulate(steps, axis=0)), axis=0)
-    return out
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, np.minimum(1.0, np.maximum.accumulate(steps, axis=0)), axis=0)
+    return adjusted

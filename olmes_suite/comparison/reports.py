@@ -1,4 +1,4 @@
-"""Verdicts in the forms that others read: markdown, JUnit XML, workflow annotations. Pure functions returning text."""
+"""Reports of verdicts as markdown, JUnit XML and workflow annotations. Pure functions that return text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from olmes_suite.tasks.index import PREFIX
 SUMMARY_BYTES = 1024 * 1024
 """GitHub drops a step summary above 1 MiB."""
 ANNOTATIONS = 10
-"""GitHub shows at most so many annotations of a kind per step."""
+"""GitHub shows at most this number of annotations of a kind per step."""
 
 
 def short(task: str) -> str:
-    """A task's name without the suites' prefix."""
+    """Return a task's name without the suites' prefix."""
     return task.removeprefix(PREFIX)
 
 
 def points(value: float | None, sign: bool = False, digits: int = 1) -> str:
-    """A fraction in points; `–` for none."""
+    """Format a fraction in points, None as `–`."""
     if value is None:
         return "–"
     text = f"{100 * value:{'+' if sign else ''}.{digits}f}"
@@ -29,30 +29,30 @@ def points(value: float | None, sign: bool = False, digits: int = 1) -> str:
 
 
 def span(ends: tuple[float, float] | None) -> str:
-    """An interval in points."""
+    """Format an interval in points."""
     return f"{points(ends[0], True)} … {points(ends[1], True)}" if ends else "–"
 
 
 def p_value(p: float | None) -> str:
-    """A p-value with two significant digits at most."""
+    """Format a p-value with at most two significant digits."""
     if p is None:
         return "–"
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def _cell(text: str) -> str:
-    """Text that cannot end a markdown cell or start an HTML tag."""
+    """Escape text so that it cannot end a markdown cell or start an HTML tag."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table: the first column to the left, the others to the right."""
+    """Format a markdown table with the first column aligned left and the others right."""
     lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(map(_cell, row)) + " |" for row in rows)])
 
 
 def compare_markdown(comparison: Comparison) -> str:
-    """`olmes compare --markdown`."""
+    """Format the output of `olmes compare --markdown`."""
     header = [
         "task",
         "n",
@@ -74,8 +74,8 @@ def _compare_row(task: TaskComparison) -> list[str]:
     d, mark = task.difference, "" if task.comparable else f" ! {' and '.join(task.differs)} differ"
     name = short(task.task) + mark
     if d is None:
-        why = task.reason or "not comparable"
-        return [name, "–", points(task.baseline), points(task.candidate), why, "–", "–", "–", "–", "–"]
+        reason = task.reason or "not comparable"
+        return [name, "–", points(task.baseline), points(task.candidate), reason, "–", "–", "–", "–", "–"]
     counts = f"{d.wins} / {d.losses}" if d.method != "unpaired" else "–"
     scores = [points(task.baseline), points(task.candidate), points(d.delta, True)]
     return [name, str(d.n), *scores, span(d.ci95), p_value(d.p), p_value(task.p_holm), counts, points(d.detectable)]
@@ -85,7 +85,7 @@ _WORDS = {"pass": "pass", "fail": "**FAIL**", "inconclusive": "inconclusive"}
 
 
 def gate_markdown(report: GateReport) -> str:
-    """The step summary: verdict, suite average, tasks, findings; under 1 MiB however many tasks there are."""
+    """Format the step summary (verdict, suite average, tasks, findings), below 1 MiB for any number of tasks."""
     header = ["task", "n", "baseline", "candidate", "Δ", "lower bound", "margin", "p (Holm)", "verdict"]
     runs = f"`{_cell(report.candidate)}` against `{_cell(report.baseline)}`, in points."
     title = f"## olmes gate: {report.verdict}\n\n{runs}\n\n"
@@ -112,16 +112,16 @@ def _gate_row(task: TaskVerdict) -> list[str]:
 
 
 def junit(report: GateReport) -> str:
-    """JUnit XML: one test case per task, one for the suite average, one for each kind of health finding."""
+    """Format JUnit XML: a test case for each task, for the suite average and for each health finding."""
     suite = ET.Element("testsuite", name="olmes gate")
     for task in report.rows:
         case = ET.SubElement(suite, "testcase", classname="olmes.gate", name=_xml(short(task.task)))
-        said = _xml(task.sentence())
+        message = _xml(task.sentence())
         if task.verdict == "fail":
-            ET.SubElement(case, "failure", message=said).text = said
+            ET.SubElement(case, "failure", message=message).text = message
         elif task.verdict == "inconclusive":
-            ET.SubElement(case, "skipped", message=said)
-        ET.SubElement(case, "system-out").text = said
+            ET.SubElement(case, "skipped", message=message)
+        ET.SubElement(case, "system-out").text = message
     for finding in report.health:
         case = ET.SubElement(
             suite,
@@ -140,21 +140,21 @@ def junit(report: GateReport) -> str:
     suite.set("failures", str(counts["failure"]))
     suite.set("errors", str(counts["error"]))
     suite.set("skipped", str(counts["skipped"]))
-    whole = ET.Element("testsuites")
-    whole.append(suite)
-    ET.indent(whole)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(whole, encoding="unicode") + "\n"
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _xml(text: str) -> str:
-    """Without the characters that XML 1.0 cannot hold."""
+    """Replace the characters that XML 1.0 does not allow."""
     return "".join(
         c if c in "\t\n" or " " <= c < "\ud800" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?" for c in text
     )
 
 
 def workflow_annotations(report: GateReport) -> list[str]:
-    """GitHub workflow commands: an error per failure, a warning per doubt, at most ten of a kind."""
+    """Return GitHub workflow commands: an error per failure, a warning per doubt, at most ten of a kind."""
     errors, warnings = [], []
     for task in report.rows:
         line = f"title=olmes gate%3A {_property(short(task.task))}::{_data(task.sentence())}"
@@ -165,20 +165,20 @@ def workflow_annotations(report: GateReport) -> list[str]:
     for finding in report.health:
         title = _property(f"olmes gate: {finding.check} {short(finding.task)}".strip())
         (warnings if finding.kind == "note" else errors).append(f"title={title}::{_data(finding.text)}")
-    out = []
+    commands = []
     for kind, lines in (("error", errors), ("warning", warnings)):
         shown = lines if len(lines) <= ANNOTATIONS else lines[: ANNOTATIONS - 1]
-        out += [f"::{kind} {line}" for line in shown]
+        commands += [f"::{kind} {line}" for line in shown]
         if len(lines) > len(shown):
-            out.append(f"::{kind} title=olmes gate::{len(lines) - len(shown)} more in the step summary")
-    return out
+            commands.append(f"::{kind} title=olmes gate::{len(lines) - len(shown)} more in the step summary")
+    return commands
 
 
 def _data(text: str) -> str:
-    """Escaped as the message of a workflow command."""
+    """Escape text as the message of a workflow command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    """Escaped as a property of a workflow command."""
+    """Escape text as a property of a workflow command."""
     return _data(text).replace(":", "%3A").replace(",", "%2C")

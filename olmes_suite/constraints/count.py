@@ -1,4 +1,4 @@
-"""count: how many of something a response holds."""
+"""The family `count`: how many words, names, numbers or marks a response contains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMES = (1, 2, 3, 5, 7)
 
 @constraint("count:conjunctions", profile="reference", draws={"small_n": lambda rng, _: rng.randint(2, 6)})
 def conjunctions_as_written(response: str, *, small_n: int) -> bool:
-    """Different spellings of coordinating conjunctions: "And", "and" and "and," are three."""
+    """At least `small_n` different spellings of coordinating conjunctions: "And", "and" and "and," are three."""
     return len({word for word in response.split() if trim(word).lower() in _CONJUNCTIONS}) >= small_n
 
 
@@ -33,16 +33,16 @@ def conjunctions(response: str, *, small_n: int) -> bool:
 
 @constraint("count:countries", profile="reference", needs=("spacy_model",))
 def countries_as_written(response: str, *, percentage: int) -> bool:
-    """Different geopolitical entities, each by the text after its last comma: a city counts as a country.
+    """At least `percentage` different geopolitical entities, told apart by the text after the last comma.
 
-    `percentage` is the number of countries; the reference calls it so.
+    A city counts as a country. `percentage` is a number of countries; the name is the reference's.
     """
     return len({place.split(",")[-1].strip() for place in places(response)}) >= percentage
 
 
 @constraint("count:countries", profile="repaired", needs=("spacy_model",))
 def countries(response: str, *, percentage: int) -> bool:
-    """Places in at least `percentage` different countries: two cities of one country are one."""
+    """Places in at least `percentage` different countries: two cities of one country count once."""
     return len(countries_named(places(response))) >= percentage
 
 
@@ -54,44 +54,44 @@ def levenshtein(response: str, *, reference_text: str, N: int) -> bool:
 
 @constraint("count:levenshtein", profile="repaired")
 def rewritten(response: str, *, reference_text: str, N: int) -> bool:
-    """At least one and at most `N` edits from the reference text, space at the ends apart."""
+    """At least one and at most `N` edits from the reference text, ignoring white space at both ends."""
     response, reference_text = response.strip(), reference_text.strip()
     return response != reference_text and within(response, reference_text, N)
 
 
 def within(one: str, other: str, limit: int) -> bool:
-    """Whether the Levenshtein distance is at most `limit`: only the band of that width is computed."""
+    """Return whether the Levenshtein distance is at most `limit`. Only the band of that width is computed."""
     if abs(len(one) - len(other)) > limit:
         return False
-    far = limit + 1
-    before = {j: j for j in range(min(limit, len(other)) + 1)}
+    too_far = limit + 1
+    previous = {j: j for j in range(min(limit, len(other)) + 1)}
     for i, character in enumerate(one, 1):
         row: dict[int, int] = {}
         for j in range(max(0, i - limit), min(len(other), i + limit) + 1):
             if j == 0:
                 row[0] = i
                 continue
-            changed = before.get(j - 1, far) + (character != other[j - 1])
-            row[j] = min(changed, before.get(j, far) + 1, row.get(j - 1, far) + 1)
-        before = row
-    return before.get(len(other), far) <= limit
+            changed = previous.get(j - 1, too_far) + (character != other[j - 1])
+            row[j] = min(changed, previous.get(j, too_far) + 1, row.get(j - 1, too_far) + 1)
+        previous = row
+    return previous.get(len(other), too_far) <= limit
 
 
 @constraint("count:numbers", profile="reference", draws={"N": lambda rng, _: rng.randint(1, 6)})
 def numbers_without_punctuation(response: str, *, N: int) -> bool:
-    """Exactly `N` runs of digits once all punctuation is gone: "3.14" is one, and so is "2-3"."""
+    """Exactly `N` runs of digits after all punctuation is removed: "3.14" is one, and so is "2-3"."""
     return len(re.findall(r"\d+", bare(response))) == N
 
 
 @constraint("count:numbers", profile="repaired")
 def numbers(response: str, *, N: int) -> bool:
-    """Exactly `N` numbers; a decimal point or thousands separator belongs to its number, a hyphen does not."""
+    """Exactly `N` numbers. A decimal point or thousands separator is part of a number, a hyphen is not."""
     return len(re.findall(r"\d+(?:[.,]\d+)*", response)) == N
 
 
 @constraint("count:person_names", profile="reference", draws={"N": lambda rng, _: rng.randint(1, 50)})
 def person_names_anywhere(response: str, *, N: int) -> bool:
-    """At least `N` of the fifty names, inside words too ("Leo" in "Leopard")."""
+    """At least `N` of the fifty names, also inside words ("Leo" in "Leopard")."""
     return sum(name in response for name in _NAMES) >= N
 
 
@@ -103,19 +103,19 @@ def person_names(response: str, *, N: int) -> bool:
 
 @constraint("count:pronouns", profile="reference", draws={"N": lambda rng, _: rng.randint(1, 25)})
 def personal_pronouns(response: str, *, N: int) -> bool:
-    """At least `N` personal or possessive pronouns; with its apostrophe gone "it's" is "its", and "I'm" none."""
+    """At least `N` personal or possessive pronouns; without apostrophes "it's" counts as "its", "I'm" is skipped."""
     return sum(word in _PERSONAL for word in bare(response.replace("/", " ").lower()).split()) >= N
 
 
 @constraint("count:pronouns", profile="repaired", needs=("punkt_tab",))
 def pronouns(response: str, *, N: int) -> bool:
-    """At least `N` pronouns of any kind; contractions are taken apart."""
+    """At least `N` pronouns of any kind; contractions are split."""
     return sum(token in _PRONOUNS for token in tokens(response.replace("/", " ").replace("’", "'").lower())) >= N
 
 
 @constraint("count:punctuation", profile="reference")
 def punctuation_but_one_interrobang(response: str) -> bool:
-    """An interrobang, and each of . , ! ? ; : once one interrobang is taken out: a second one supplies ! and ?."""
+    """An interrobang, and each of . , ! ? ; : after one interrobang is removed: a second one supplies ! and ?."""
     if not any(mark in response for mark in _INTERROBANGS):
         return False
     first = "?!" if "?!" in response else "!?"
@@ -140,7 +140,7 @@ _FIRST_LIMIT, _LAST_LIMIT = 100, 500
     draws={"N": lambda rng, _: rng.randint(_FIRST_LIMIT, _LAST_LIMIT)},
 )
 def unique_pieces(response: str, *, N: int) -> bool:
-    """At least `N` different pieces between spaces; what holds only punctuation counts once too."""
+    """At least `N` different pieces between spaces; all pieces of punctuation alone count as one."""
     return len({piece.strip(PUNCTUATION + " ") for piece in response.lower().split()}) >= N
 
 
@@ -155,8 +155,8 @@ def unique_words(response: str, *, N: int) -> bool:
     profile="reference",
     draws={
         "min_words": lambda rng, _: rng.randint(_FIRST_LIMIT, _LAST_LIMIT),
-        "max_words": lambda rng, made: (
-            made["min_words"] + rng.randint(int(made["min_words"] * 0.05), int(made["min_words"] * 0.1))
+        "max_words": lambda rng, drawn: (
+            drawn["min_words"] + rng.randint(int(drawn["min_words"] * 0.05), int(drawn["min_words"] * 0.1))
         ),
     },
 )
@@ -173,16 +173,19 @@ def words_in_range(response: str, *, min_words: int, max_words: int) -> bool:
     return min_words <= len(words(response)) <= max_words
 
 
-def every_nth(response: str, n: int, wanted: Callable[[str], bool]) -> list[bool]:
-    """For every n-th piece between spaces that is neither punctuation nor a number: whether it is wanted."""
+def every_nth(response: str, n: int, predicate: Callable[[str], bool]) -> list[bool]:
+    """Apply the predicate to every n-th piece between spaces, skipping punctuation and numbers.
+
+    Raises CheckerError where `n` is below 1.
+    """
     if n < 1:
-        raise CheckerError(f"every {n}-th word: N must be at least 1")
+        raise CheckerError(f"count: the parameter N must be at least 1, not {n}")
     pieces = [trim(piece) for piece in response.split()[n - 1 :: n]]
-    return [wanted(piece) for piece in pieces if piece and not piece.isdigit()]
+    return [predicate(piece) for piece in pieces if piece and not piece.isdigit()]
 
 
 def is_japanese(piece: str) -> bool:
-    """It holds kana or kanji."""
+    """Return whether the piece contains kana or kanji."""
     return re.search(r"[\u3040-\u30ff\u4e00-\u9fff]", piece) is not None
 
 
@@ -194,25 +197,25 @@ def japanese_if_any(response: str, *, N: int) -> bool:
 
 @constraint("count:words_japanese", profile="repaired")
 def japanese(response: str, *, N: int) -> bool:
-    """Every N-th word is Japanese, and there is one."""
-    found = every_nth(response, N, is_japanese)
-    return bool(found) and all(found)
+    """Every N-th word is Japanese, and there is at least one."""
+    results = every_nth(response, N, is_japanese)
+    return bool(results) and all(results)
 
 
 @constraint("count:words_french", profile="repaired", needs=("french_words",))
 def french(response: str, *, N: int) -> bool:
-    """Every N-th word is French, and there is one. The reference has no checker any more."""
+    """Every N-th word is French, and there is at least one. The reference no longer has this checker."""
     from olmes_suite.constraints.french import is_french
 
-    found = every_nth(response, N, is_french)
-    return bool(found) and all(found)
+    results = every_nth(response, N, is_french)
+    return bool(results) and all(results)
 
 
 @constraint("count:keywords_multiple", profile="reference")
 def keywords_inside_words(
     response: str, *, keyword1: str, keyword2: str, keyword3: str, keyword4: str, keyword5: str
 ) -> bool:
-    """The keywords 1, 2, 3, 5 and 7 times, inside other words too."""
+    """The five keywords 1, 2, 3, 5 and 7 times, also inside other words."""
     text, keys = response.lower(), (keyword1, keyword2, keyword3, keyword4, keyword5)
     return all(text.count(key.strip().lower()) == times for key, times in zip(keys, _TIMES, strict=True))
 
@@ -221,7 +224,7 @@ def keywords_inside_words(
 def keywords_multiple(
     response: str, *, keyword1: str, keyword2: str, keyword3: str, keyword4: str, keyword5: str
 ) -> bool:
-    """The keywords 1, 2, 3, 5 and 7 times, as whole words."""
+    """The five keywords 1, 2, 3, 5 and 7 times, as whole words."""
     keys = (keyword1, keyword2, keyword3, keyword4, keyword5)
     patterns = (rf"\b{re.escape(key.strip())}\b" for key in keys)
     return all(

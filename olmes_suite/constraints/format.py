@@ -1,4 +1,4 @@
-"""format: how a response is laid out."""
+"""The family `format`: how a response is laid out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from olmes_suite.constraints.text import (
 
 
 def _ends_in_emoji(text: str) -> bool:
-    """By single characters, as the reference looks: a flag is two, and neither is an emoji. Raises IndexError."""
+    """Return whether the last or last but one character is an emoji, as the reference checks.
+
+    A flag is two characters, and neither is an emoji. Raises IndexError for an empty text.
+    """
     import emoji
 
     return bool(emoji.is_emoji(text[-1]) or emoji.is_emoji(text[-2] if len(text) > 1 else text[-1]))
@@ -30,29 +33,32 @@ def _ends_in_emoji(text: str) -> bool:
 
 @constraint("format:emoji", profile="reference", version=2, needs=("emoji",))
 def emoji_characters(response: str) -> bool:
-    """Each sentence's last or last but one character is an emoji, or else the next sentence's first."""
+    """An emoji is the last or last but one character of each sentence, or the first of the next sentence."""
     import emoji
 
-    found = [bare(sentence).strip() for sentence in ruled_sentences(response)]
-    for here, after in zip(found, [*found[1:], None], strict=True):
-        if not here:
+    bodies = [bare(sentence).strip() for sentence in ruled_sentences(response)]
+    for current, following in zip(bodies, [*bodies[1:], None], strict=False):
+        if not current:
             return False
-        if not _ends_in_emoji(here) and not (after and emoji.is_emoji(after[0])):
+        if not _ends_in_emoji(current) and not (following and emoji.is_emoji(following[0])):
             return False
     return True
 
 
 @constraint("format:emoji", profile="repaired", needs=("punkt_tab", "emoji"))
 def emoji_after_each_sentence(response: str) -> bool:
-    """An emoji, of however many code points, ends every sentence, before or behind its mark; there is a sentence."""
+    """An emoji of any number of code points ends each sentence, before or after its final mark.
+
+    There is at least one sentence.
+    """
     import emoji
 
-    sign = "\ue000"  # private use: no letter, and in nobody's answer
+    sign = "\ue000"  # a private-use character: not a letter, and not in any response
     closed: list[bool] = []
     for sentence in sentences(emoji.replace_emoji(response.replace(sign, ""), sign)):
         body = re.sub(r"^[\W_]+", "", sentence)
         before, tail = sentence[: len(sentence) - len(body)], re.sub(r"^.*[^\W_]", "", body, flags=re.DOTALL)
-        if closed and sign in before:  # NLTK puts what stands behind a full stop into the next sentence
+        if closed and sign in before:  # NLTK moves what follows a full stop into the next sentence
             closed[-1] = True
         if body:
             closed.append(sign in tail)
@@ -63,44 +69,47 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
-def _stairs(found: list[str]) -> bool:
-    steps = [_indent(line) for line in found]
-    return all(one < other for one, other in pairwise(steps))
+def _stairs(rows: list[str]) -> bool:
+    indents = [_indent(row) for row in rows]
+    return all(one < other for one, other in pairwise(indents))
 
 
 @constraint("format:line_indent", profile="reference")
 def stairs_if_any(response: str) -> bool:
-    """Each line is indented more than the one before; one line passes.
+    """Each line is indented more than the line before; one line passes.
 
-    The reference drops blank lines from the list that it walks, so that it skips the line after each.
+    The reference removes blank lines from the list while iterating over it, which skips the line after each.
     """
     return _stairs(_without_blank_lines(response.split("\n")))
 
 
-def _without_blank_lines(found: list[str]) -> list[str]:
+def _without_blank_lines(rows: list[str]) -> list[str]:
     """The lines that are left by a walk over the list that removes blank ones from it, each by its text.
 
     A removal takes the first line of that text and makes the walk skip the line after the one that it is at.
     """
     places: dict[str, deque[int]] = {}
-    for place, line in enumerate(found):
+    for place, line in enumerate(rows):
         if not line.strip():
             places.setdefault(line, deque()).append(place)
     removed, place = set(), 0
-    while place < len(found):
-        if found[place].strip():
+    while place < len(rows):
+        if rows[place].strip():
             place += 1
         else:
-            removed.add(places[found[place]].popleft())
+            removed.add(places[rows[place]].popleft())
             place += 2
-    return [line for place, line in enumerate(found) if place not in removed]
+    return [line for place, line in enumerate(rows) if place not in removed]
 
 
 @constraint("format:line_indent", profile="repaired")
 def stairs(response: str) -> bool:
-    """Each line is indented more than the one before, at least two hold words; blank ones are skipped, a tab is 8."""
-    found = [line.expandtabs() for line in lines(response)]
-    return sum(bool(words(line)) for line in found) > 1 and _stairs(found)
+    """Each line is indented more than the line before, and at least two have words.
+
+    Blank lines are skipped; a tab is eight spaces.
+    """
+    rows = [line.expandtabs() for line in lines(response)]
+    return sum(bool(words(line)) for line in rows) > 1 and _stairs(rows)
 
 
 @constraint(
@@ -109,22 +118,22 @@ def stairs(response: str) -> bool:
     draws={"sep": lambda rng, _: rng.choice(["...", "SEPARATOR", "!?!?", "-"])},
 )
 def separators(response: str, *, sep: str) -> bool:
-    """The separator occurs twice, anywhere."""
+    """The separator occurs at least twice, anywhere."""
     return response.count(sep) >= 2
 
 
 @constraint("format:list", profile="repaired")
 def items_after_separators(response: str, *, sep: str) -> bool:
-    """At least two lines begin with the separator and go on, and none with another bullet."""
-    found = [line.strip() for line in lines(response)]
-    items = [line for line in found if line.startswith(sep) and words(line[len(sep) :])]
-    others = [line for line in found if not line.startswith(sep) and re.match(r"[*\-•–]\s", line)]
+    """At least two lines have words after the separator that begins them, and none begins with another bullet."""
+    rows = [line.strip() for line in lines(response)]
+    items = [line for line in rows if line.startswith(sep) and words(line[len(sep) :])]
+    others = [line for line in rows if not line.startswith(sep) and re.match(r"[*\-•–]\s", line)]
     return len(items) >= 2 and not others
 
 
 @constraint("format:newline", profile="reference")
 def as_many_lines_as_words(response: str) -> bool:
-    """As many non-empty lines as words once punctuation is gone; where they break is not looked at."""
+    """As many non-empty lines as words after punctuation is removed; where the lines break is not checked."""
     text = bare(response).strip()
     return sum(line != "" for line in text.split("\n")) == len(text.split())
 
@@ -132,42 +141,42 @@ def as_many_lines_as_words(response: str) -> bool:
 @constraint("format:newline", profile="repaired")
 def one_word_a_line(response: str) -> bool:
     """At least two lines, each with exactly one word."""
-    found = [len(line.split()) for line in lines(response) if words(line)]
-    return len(found) > 1 and set(found) == {1}
+    lengths = [len(line.split()) for line in lines(response) if words(line)]
+    return len(lengths) > 1 and set(lengths) == {1}
 
 
 @constraint("format:no_bullets_bullets", profile="reference", version=2)
 def sentences_then_bullets_unless_blank(response: str) -> bool:
     """Two sentences, then two lines that start with *, then nothing.
 
-    A blank line among the sentences ends them, and any text after it fails; whether they end in a period is not
-    looked at.
+    A blank line ends the sentences, and any text after it except bullets fails. Whether a sentence ends in a period is
+    not checked.
     """
-    text, bullets, still = 0, 0, True
+    sentence_count, bullet_count, in_sentences = 0, 0, True
     for line in (line.strip() for line in response.split("\n")):
         if line.startswith("*"):
-            if text < 2:
+            if sentence_count < 2:
                 return False
-            bullets, still = bullets + 1, False
-        elif still:
-            found = ruled_sentences(line)
-            text, still = text + len(found), bool(found)
+            bullet_count, in_sentences = bullet_count + 1, False
+        elif in_sentences:
+            parts = ruled_sentences(line)
+            sentence_count, in_sentences = sentence_count + len(parts), bool(parts)
         else:
             return False
-    return bullets >= 2
+    return bullet_count >= 2
 
 
 @constraint("format:no_bullets_bullets", profile="repaired", needs=("punkt_tab",))
 def sentences_then_bullets(response: str) -> bool:
-    """At least two sentences that end in a period, then at least two lines that start with *; then no more text."""
-    found = [line.strip() for line in lines(response)]
-    first = next((i for i, line in enumerate(found) if _is_bullet(line, "*")), len(found))
-    ended = sum(ending(sentence) == "." for line in found[:first] for sentence in sentences(line))
-    return ended >= 2 and len(found) - first >= 2 and all(_is_bullet(line, "*") for line in found[first:])
+    """At least two sentences that end in a period, then at least two lines that start with *, then no more text."""
+    rows = [line.strip() for line in lines(response)]
+    first = next((i for i, line in enumerate(rows) if _is_bullet(line, "*")), len(rows))
+    periods = sum(ending(sentence) == "." for line in rows[:first] for sentence in sentences(line))
+    return periods >= 2 and len(rows) - first >= 2 and all(_is_bullet(line, "*") for line in rows[first:])
 
 
 def _is_bullet(line: str, mark: str) -> bool:
-    """The line starts with one mark (not "**", which is bold) and goes on."""
+    """Return whether the line starts with one mark (not "**", which is bold) and has words."""
     return line.startswith(mark) and not line.startswith(mark * 2) and bool(words(line))
 
 
@@ -181,7 +190,7 @@ def _lettered(options: str) -> bool:
     draws={"options": lambda rng, _: rng.choice(["yes/no/maybe", "I know or I don't know", "a), b), c), d)"])},
 )
 def option_by_first_separator(response: str, *, options: str) -> bool:
-    """One of the options and no more. They are cut at "/", else at any "or" ("for" too), else at commas."""
+    """One of the options alone. Options are split at "/", else at any "or" (also in "for"), else at commas."""
     separator = next((mark for mark in ("/", "or") if mark in options), ",")
     choices = [choice.strip() for choice in options.split(separator)]
     if _lettered(options):
@@ -191,7 +200,10 @@ def option_by_first_separator(response: str, *, options: str) -> bool:
 
 @constraint("format:options", profile="repaired")
 def option(response: str, *, options: str) -> bool:
-    """One of the options and no more; "or" cuts them as a word. Case, punctuation and space at the ends are free."""
+    """One of the options alone; "or" separates options only as a word.
+
+    Case, punctuation and white space at both ends are ignored.
+    """
     choices = [choice.strip() for choice in re.split(r"/|\s+or\s+" if not _lettered(options) else ",", options)]
     if len(choices) == 1:
         choices = [choice.strip() for choice in options.split(",")]
@@ -209,7 +221,7 @@ _CLOSING = {")": "(", "]": "[", "}": "{"}
 
 @constraint("format:parentheses", profile="reference")
 def fifth_bracket_closed(response: str) -> bool:
-    """Five matching brackets are open and one of them is closed; the other four may stay open."""
+    """Five matching brackets are open and one is closed; the other four may stay open."""
     open_, deepest = [], 0
     for character in response:
         if character in "([{":
@@ -227,7 +239,7 @@ def fifth_bracket_closed(response: str) -> bool:
 
 @constraint("format:parentheses", profile="repaired")
 def five_brackets_closed(response: str) -> bool:
-    """Five levels of matching brackets, every one of them closed."""
+    """Five levels of matching brackets, all closed."""
     stack: list[tuple[str, int]] = []
     for character in response:
         if character in "([{":
@@ -250,9 +262,9 @@ def _straight(text: str) -> str:
 
 @constraint("format:quote_unquote", profile="reference")
 def no_quotes_side_by_side(response: str) -> bool:
-    """No two double quotes side by side and none at the end; no quote at all passes.
+    """No two double quotes side by side and none at the end; a response without quotes passes.
 
-    Raises IndexError where nothing but digits and punctuation is there, as the reference does.
+    Raises IndexError for a response of digits and punctuation alone, as the reference does.
     """
     text = "".join(_straight(response).replace("'\"'", "").split())
     return '""' not in text and text.strip("0123456789" + PUNCTUATION.replace('"', ""))[-1] != '"'
@@ -260,7 +272,7 @@ def no_quotes_side_by_side(response: str) -> bool:
 
 @constraint("format:quote_unquote", profile="repaired")
 def quotes_explained(response: str) -> bool:
-    """At least one quoted phrase, and words outside of quotes after each."""
+    """At least one quoted phrase, and words outside quotes after each."""
     pieces = _straight(response).split('"')
     quoted, between = pieces[1::2], pieces[2::2]
     return len(pieces) % 2 == 1 and bool(quoted) and all(map(words, quoted)) and all(map(words, between))
@@ -268,7 +280,7 @@ def quotes_explained(response: str) -> bool:
 
 @constraint("format:quotes", profile="reference")
 def quotes_with_apostrophes(response: str) -> bool:
-    """Double and single quotes nested three deep and closed; an apostrophe opens a quote too."""
+    """Double and single quotes nested three deep and closed; an apostrophe also opens a quote."""
     stack: list[str] = []
     deepest = 0
     for character in response:
@@ -284,7 +296,10 @@ def quotes_with_apostrophes(response: str) -> bool:
 
 @constraint("format:quotes", profile="repaired")
 def quotes_nested(response: str) -> bool:
-    """Double and single quotes nested three deep, all three closed, with words in the innermost; no apostrophes."""
+    """Double and single quotes nested three deep, all three closed, with words in the innermost.
+
+    Apostrophes are ignored.
+    """
     text = re.sub(r"(?<=\w)['’](?=\w)", "", _straight(response).replace("‘", "'").replace("’", "'"))
     stack: list[tuple[str, int, int]] = []
     last_letter = -1
@@ -306,23 +321,23 @@ def quotes_nested(response: str) -> bool:
 
 @constraint("format:sub-bullets", profile="reference")
 def dashes_after_asterisks(response: str) -> bool:
-    """A dash somewhere after every asterisk and before the next; no asterisk at all passes."""
+    """A dash somewhere between each asterisk and the next; a response without asterisks passes."""
     return all("-" in piece for piece in response.split("*")[1:])
 
 
 @constraint("format:sub-bullets", profile="repaired")
 def sub_bullets(response: str) -> bool:
-    """At least one line that starts with *, each followed by a line that starts with - before the next one."""
-    found = [line.strip() for line in lines(response)]
-    kinds = "".join("*" if _is_bullet(line, "*") else "-" if _is_bullet(line, "-") else " " for line in found)
+    """At least one line that starts with *, each followed by a line that starts with - before the next *."""
+    rows = [line.strip() for line in lines(response)]
+    kinds = "".join("*" if _is_bullet(line, "*") else "-" if _is_bullet(line, "-") else " " for line in rows)
     return "*" in kinds and all("-" in piece for piece in kinds.split("*")[1:])
 
 
 @constraint("format:thesis", profile="reference")
 def one_thesis(response: str) -> bool:
-    """The first <i>, or else <em>, is not empty, is closed, and has text after it; sections are not looked at.
+    """The first <i>, or else <em>, is closed, not empty, and has text after it; sections are not checked.
 
-    Tags are measured as three and four characters, so that an empty <em></em> counts as filled.
+    Tags are assumed to have three and four characters, so that an empty <em></em> counts as filled.
     """
     start = next((place for tag in ("<i>", "<em>") if (place := response.find(tag)) != -1), -1)
     if start == -1:
@@ -340,15 +355,21 @@ _THESIS = re.compile(r"\s*(?:<p>\s*)?<(i|em)>(.*?)</\1>(.*)", re.DOTALL | re.IGN
 
 @constraint("format:thesis", profile="repaired")
 def theses(response: str) -> bool:
-    """Every section begins with a closed, filled <i> or <em> and goes on; headings part them, without any it is one."""
+    """Each section begins with a closed, non-empty <i> or <em> that text follows.
+
+    Headings separate sections; a response without headings is one section.
+    """
     sections = [section for section in _HEADING.split(response) if section.strip()]
-    found = [_THESIS.match(section) for section in sections]
-    return bool(found) and all(match is not None and words(match[2]) and words(match[3]) for match in found)
+    matches = [_THESIS.match(section) for section in sections]
+    return bool(matches) and all(match is not None and words(match[2]) and words(match[3]) for match in matches)
 
 
 @constraint("format:title_case", profile="reference", needs=("punkt_tab",))
 def title_case_of_long_words(response: str) -> bool:
-    """No token of two letters or more begins small and is small, or all large, from there on; "a" and "iPhone" pass."""
+    """No token of two or more letters is all lower case, or lower case first and upper case from there on.
+
+    "a" and "iPhone" pass.
+    """
     return not any(token[0].islower() and (token[1:].islower() or token[1:].isupper()) for token in tokens(response))
 
 
@@ -357,10 +378,10 @@ _MINOR = frozenset(listed("minor_words"))
 
 @constraint("format:title_case", profile="repaired")
 def title_case(response: str) -> bool:
-    """Every word but articles, conjunctions and short prepositions begins with a capital; the first does too."""
-    found = [word for word in words(response) if word[0].isalpha()]
-    return bool(found) and all(
-        not word[0].islower() or (place > 0 and word in _MINOR) for place, word in enumerate(found)
+    """Each word except articles, conjunctions and short prepositions begins with a capital; the first always does."""
+    lettered = [word for word in words(response) if word[0].isalpha()]
+    return bool(lettered) and all(
+        not word[0].islower() or (position > 0 and word in _MINOR) for position, word in enumerate(lettered)
     )
 
 
@@ -369,13 +390,16 @@ _LABELS = ("My Answer:", "My Conclusion:", "Future Outlook:")
 
 @constraint("format:output_template", profile="reference")
 def labels_somewhere(response: str) -> bool:
-    """The three labels occur, in whatever order."""
+    """The three labels occur, in any order."""
     return all(label in response for label in _LABELS)
 
 
 @constraint("format:output_template", profile="repaired")
 def output_template(response: str) -> bool:
-    """The three labels once each, in order, each filled, and nothing before them; bold labels are labels."""
+    """The three labels once each, in order, each followed by words, with nothing before the first.
+
+    Bold labels count.
+    """
     text = response.replace("*", "")
     pieces = re.split("|".join(map(re.escape, _LABELS)), text)
     in_order = re.findall("|".join(map(re.escape, _LABELS)), text) == list(_LABELS)
@@ -384,22 +408,22 @@ def output_template(response: str) -> bool:
 
 @constraint("format:no_whitespace")
 def no_whitespace(response: str) -> bool:
-    """No white space at all; in the loose reading space at the ends goes with a first or last line."""
+    """No white space at all. The loose reading drops white space at either end together with a first or last line."""
     return not any(map(str.isspace, response))
 
 
 @constraint("format:camel_case", profile="reference")
 def camel_case_if_any(response: str) -> bool:
-    """Python whose variables are in camelCase; a program without variables passes, so one word does."""
-    found = _variables(response)
-    return found is not None and all(map(_is_camel, found))
+    """Python code whose variables are all in camelCase; code without variables passes, such as a single word."""
+    names = _variables(response)
+    return names is not None and all(map(_is_camel, names))
 
 
 @constraint("format:camel_case", profile="repaired")
 def camel_case(response: str) -> bool:
-    """Python with at least one variable, all of them in camelCase; a lone _ is no name."""
-    found = _variables(response)
-    return bool(found) and all(_is_camel(name) for name in found or () if name.strip("_"))
+    """Python code with at least one variable, all in camelCase; a variable named only _ is ignored."""
+    names = _variables(response)
+    return bool(names) and all(_is_camel(name) for name in names or () if name.strip("_"))
 
 
 def _is_camel(name: str) -> bool:
@@ -407,7 +431,10 @@ def _is_camel(name: str) -> bool:
 
 
 def _variables(response: str) -> list[str] | None:
-    """Names that a program binds: assignments, loops, parameters; None for what is no Python. A fence may stand."""
+    """Return the names that a program binds by assignments, loops and parameters; None where it is not Python.
+
+    A code fence around the program is allowed.
+    """
     import ast
 
     fenced = re.search(r"```(?:python|py)?[ \t]*\n(.*?)```", response, re.DOTALL | re.IGNORECASE)

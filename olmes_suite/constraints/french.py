@@ -1,4 +1,4 @@
-"""Is a word French? By the French list of the package pyspellchecker: 140,000 forms, counted in film subtitles."""
+"""Recognition of French words by the list of the package pyspellchecker: 140,000 forms, counted in film subtitles."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Mapping
 _ELISION = re.compile(r"^(?:[cdjlmnst]|qu|jusqu|lorsqu|puisqu|quoiqu)'(?=\w)", re.IGNORECASE)
 _INVERSION = re.compile(r"-t?-?(?:je|tu|ils?|elles?|on|nous|vous|ce|la|le|les|lui|leur|moi|toi|y|en|ci|là)$")
 
-
 _ENGLISH = 20.0
-"""A word of both lists is English when its share there is this many times its French one: "for", "but", "lied"."""
+"""A word in both lists is English where its English share is at least this multiple of its French share ("for")."""
 
 
 def is_french(word: str) -> bool:
-    """A form that the French list has: "est", "C'est", "parle-t-il", and words of both languages ("table", "phrase").
+    """Return whether the French list has the word: "est", "C'est", "parle-t-il", and "table", a word of both languages.
 
-    An accent alone makes nothing French; French words that are far more frequent in English ("or", "but") are lost.
+    An accent alone does not make a word French; French words far more frequent in English ("or", "but") are not
+    recognised.
     """
     form = word.lower().replace("’", "'")
     if _known(form):
@@ -33,7 +33,7 @@ def _known(form: str) -> bool:
 
 @functools.lru_cache(maxsize=2)
 def _shares(language: str) -> Mapping[str, float]:
-    """Each form's share of a language's running words."""
+    """Return each form's share of all words in the language's corpus, as a fraction."""
     from olmes_suite.scoring import language_resources
 
     language_resources.require(["french_words"])

@@ -1,10 +1,10 @@
-"""The loose reading of an instruction: a response with its first or last line and its asterisks forgiven."""
+"""The loose reading of an instruction, which ignores a response's first line, last line and asterisks."""
 
 from __future__ import annotations
 
 
 def loose_variants(response: str) -> list[str]:
-    """The response without its first line, its last line, both or neither, each as it stands and without asterisks.
+    """Return the response without its first line, last line, both or neither, each with and without asterisks.
 
     Source: IFEval (arXiv 2311.07911) §2.2; the reference's `utils.py`.
     """

@@ -1,4 +1,4 @@
-"""ratio: proportions of words, characters and kinds of sentences."""
+"""The family `ratio`: proportions of words, characters and kinds of sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from olmes_suite.constraints.registry import constraint
 from olmes_suite.constraints.text import ending, ruled_sentences, sentences, stop_words, words
 
 _TOLERANCE = 2.0
-"""Points of percentage, on either side."""
+"""Percentage points, on either side."""
 
 
 def _trigrams(items: str | list[str]) -> set[tuple[str, ...]]:
@@ -17,32 +17,34 @@ def _trigrams(items: str | list[str]) -> set[tuple[str, ...]]:
 
 @constraint("ratio:overlap", profile="reference", draws={"percentage": lambda rng, _: rng.randint(1, 100)})
 def overlap_of_characters(response: str, *, reference_text: str, percentage: float) -> bool:
-    """Share of the response's character trigrams that the reference text has, within two points.
+    """`percentage` of the response's character trigrams are in the reference text, within two points.
 
     Raises ZeroDivisionError for fewer than three characters, as the reference does.
     """
-    own = _trigrams(response)
-    return abs(100 * len(own & _trigrams(reference_text)) / len(own) - percentage) <= _TOLERANCE
+    trigrams = _trigrams(response)
+    return abs(100 * len(trigrams & _trigrams(reference_text)) / len(trigrams) - percentage) <= _TOLERANCE
 
 
 @constraint("ratio:overlap", profile="repaired")
 def overlap(response: str, *, reference_text: str, percentage: float) -> bool:
-    """Share of the response's word trigrams that the reference text has, within two points; case does not count."""
-    own = _trigrams(words(response.lower()))
-    if not own:
+    """`percentage` of the response's word trigrams are in the reference text, within two points, ignoring case."""
+    trigrams = _trigrams(words(response.lower()))
+    if not trigrams:
         return False
-    return abs(100 * len(own & _trigrams(words(reference_text.lower()))) / len(own) - percentage) <= _TOLERANCE
+    return (
+        abs(100 * len(trigrams & _trigrams(words(reference_text.lower()))) / len(trigrams) - percentage) <= _TOLERANCE
+    )
 
 
-def _ends(found: list[str], mark: str) -> int:
-    return sum(sentence.endswith(mark) for sentence in found)
+def _ends(parts: list[str], mark: str) -> int:
+    return sum(sentence.endswith(mark) for sentence in parts)
 
 
 @constraint("ratio:sentence_balance", profile="reference", version=2)
 def balanced_if_any(response: str) -> bool:
-    """As many sentences end in . as in ? and in !; none of each passes."""
-    found = ruled_sentences(response)
-    return _ends(found, ".") == _ends(found, "?") == _ends(found, "!")
+    """As many sentences end in . as in ? and in !; a response without any of them passes."""
+    parts = ruled_sentences(response)
+    return _ends(parts, ".") == _ends(parts, "?") == _ends(parts, "!")
 
 
 @constraint("ratio:sentence_balance", profile="repaired", needs=("punkt_tab",))
@@ -54,9 +56,9 @@ def balanced(response: str) -> bool:
 
 @constraint("ratio:sentence_type", profile="reference", version=2)
 def two_to_one_if_any(response: str) -> bool:
-    """Twice as many sentences end in . as in ?; none of either passes."""
-    found = ruled_sentences(response)
-    return _ends(found, ".") == 2 * _ends(found, "?")
+    """Twice as many sentences end in . as in ?; a response with neither passes."""
+    parts = ruled_sentences(response)
+    return _ends(parts, ".") == 2 * _ends(parts, "?")
 
 
 @constraint("ratio:sentence_type", profile="repaired", needs=("punkt_tab",))
@@ -66,21 +68,21 @@ def two_to_one(response: str) -> bool:
     return marks.count("?") > 0 and marks.count(".") == 2 * marks.count("?")
 
 
-def _three_of_a_length(found: list[str]) -> bool:
-    return len(found) == 3 and len({len(sentence.strip()) for sentence in found}) == 1
+def _three_of_a_length(parts: list[str]) -> bool:
+    return len(parts) == 3 and len({len(sentence.strip()) for sentence in parts}) == 1
 
 
 @constraint("ratio:sentence_words", profile="reference", version=2)
 def three_of_a_length(response: str) -> bool:
-    """Three sentences of equal length; whether their words differ is not looked at."""
+    """Three sentences of equal length; whether the words differ is not checked."""
     return _three_of_a_length(ruled_sentences(response))
 
 
 @constraint("ratio:sentence_words", profile="repaired", needs=("punkt_tab",))
 def three_of_a_length_all_different(response: str) -> bool:
-    """Three sentences of equal length in characters, no word twice."""
-    used = words(response.lower())
-    return _three_of_a_length(sentences(response)) and bool(used) and len(set(used)) == len(used)
+    """Three sentences of equal length in characters, without a repeated word."""
+    all_words = words(response.lower())
+    return _three_of_a_length(sentences(response)) and bool(all_words) and len(set(all_words)) == len(all_words)
 
 
 @constraint(
@@ -92,14 +94,14 @@ def three_of_a_length_all_different(response: str) -> bool:
 def stop_words_among_runs(response: str, *, percentage: float) -> bool:
     r"""At most `percentage` of the runs of `\w` are stop words: "don't" is two, both of them stop words.
 
-    Raises ZeroDivisionError for a response without any, as the reference does.
+    Raises ZeroDivisionError for a response without such runs, as the reference does.
     """
-    found = re.findall(r"\w+", response)
-    return 100 * sum(word.lower() in stop_words() for word in found) / len(found) <= percentage
+    runs = re.findall(r"\w+", response)
+    return 100 * sum(word.lower() in stop_words() for word in runs) / len(runs) <= percentage
 
 
 @constraint("ratio:stop_words", profile="repaired", needs=("stopwords",))
 def few_stop_words(response: str, *, percentage: float) -> bool:
-    """At most `percentage` of the words are stop words; there is at least one word."""
-    found = [word.lower().replace("’", "'") for word in words(response)]
-    return bool(found) and 100 * sum(word in stop_words() for word in found) / len(found) <= percentage
+    """At most `percentage` of the words are stop words, and there is at least one word."""
+    lowered = [word.lower().replace("’", "'") for word in words(response)]
+    return bool(lowered) and 100 * sum(word in stop_words() for word in lowered) / len(lowered) <= percentage

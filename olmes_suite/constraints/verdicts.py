@@ -1,4 +1,4 @@
-"""A document's constraints applied to a response, strictly and loosely: the metrics of IFEval."""
+"""Verdicts of a document's constraints on a response, strict and loose, and the metrics of IFEval."""
 
 from __future__ import annotations
 
@@ -14,76 +14,74 @@ from olmes_suite.errors import MissingData, OlmesError
 from olmes_suite.records import Scored
 
 CHECKER_ERROR = "checker_error"
-"""Flag of a document on whose response a checker raised."""
+"""Flags a document with a checker that raised on its response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one constraint says about a response."""
+    """The verdict of one constraint on a response."""
 
     name: str
     strict: bool
     loose: bool
     error: str | None
-    """Why the checker raised: on the response, or on a loose variant where no variant follows the constraint."""
+    """The checker's exception, on the response, or on a loose variant where no variant follows the constraint."""
 
 
 def named(doc: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(constraint, its arguments as the data hold them) of a document."""
+    """Yield the document's constraints as (name, arguments as in the data)."""
     for name, arguments in zip(doc["instruction_id_list"], doc["kwargs"], strict=True):
         yield name, dict(arguments or {})
 
 
 def needs(doc: Mapping[str, Any], profile: Profile) -> set[str]:
-    """Names of `olmes_suite.scoring.language_resources` that the document's checkers read."""
-    found = (find(name, profile) for name, _ in named(doc))
-    return {need for entry in found if entry is not None for need in entry.needs}
+    """Return the names in `olmes_suite.scoring.language_resources` that the document's checkers read."""
+    entries = (find(name, profile) for name, _ in named(doc))
+    return {need for entry in entries if entry is not None for need in entry.needs}
 
 
 def verdicts(doc: Mapping[str, Any], response: str, profile: Profile) -> list[Verdict]:
-    """One verdict for each of the document's constraints. Raises MissingData where a checker lacks its data.
+    """Return one verdict for each of the document's constraints. Raises MissingData where a checker lacks its data.
 
-    Parameters that the reference draws at random come from a generator seeded by the document, and are the same for the
-    strict and the loose reading; in the reference itself they differ from run to run, and between the two readings.
+    Parameters that the reference draws at random come from a generator seeded by the document, and are equal in the
+    strict and the loose reading; in the reference itself they differ between runs and between the two readings.
     """
-    rng = random.Random(f"constraints {doc['key']}")
-    return [_verdict(find(name, profile), name, given, doc, response, rng) for name, given in named(doc)]
+    rng, results = random.Random(f"constraints {doc['key']}"), []
+    for name, given in named(doc):
+        entry = find(name, profile)
+        if entry is None:
+            results.append(Verdict(name, False, False, f"profile {profile} has no checker of this name"))
+            continue
+        try:
+            arguments = entry.arguments(given, str(doc["prompt"]), rng)
+        except Exception as error:  # an impossible draw raises the reference's own exception
+            results.append(Verdict(name, False, False, _line(error)))
+            continue
+        results.append(_verdict(entry, arguments, response))
+    return results
 
 
-def _verdict(
-    entry: Constraint | None,
-    name: str,
-    given: Mapping[str, Any],
-    doc: Mapping[str, Any],
-    response: str,
-    rng: random.Random,
-) -> Verdict:
-    if entry is None:
-        return Verdict(name, False, False, "there is no such checker")
-    try:
-        arguments = entry.arguments(given, str(doc["prompt"]), rng)
-    except Exception as error:  # a draw that cannot be made raises what the reference's own raises
-        return Verdict(name, False, False, _line(error))
-    strict, problem = _follows(entry, response, arguments)
-    loose, trouble = strict, None
+def _verdict(entry: Constraint, arguments: Mapping[str, Any], response: str) -> Verdict:
+    strict, strict_error = _follows(entry, response, arguments)
+    loose, loose_error = strict, None
     for variant in dict.fromkeys(loose_variants(response)[1:]):
-        if not loose:
-            loose, raised = _follows(entry, variant, arguments)
-            trouble = trouble or raised
-    return Verdict(name, strict, loose, problem or (None if loose else trouble))
+        if not loose and variant != response:
+            loose, error = _follows(entry, variant, arguments)
+            loose_error = loose_error or error
+    return Verdict(entry.name, strict, loose, strict_error or (None if loose else loose_error))
 
 
 def _follows(entry: Constraint, text: str, arguments: Mapping[str, Any]) -> tuple[bool, str | None]:
-    """Whether the text follows the constraint, and why its checker raised. Blank text follows nothing."""
+    """Return whether the text follows the constraint, and the checker's exception. Blank text follows no constraint."""
     if not text.strip():
         return False, None
     try:
         return bool(entry.check(text, **arguments)), None
     except OlmesError:
         raise
-    except ImportError as error:  # this installation's fault, not the response's
-        raise MissingData(f"{entry.name}: {error}; install olmes-suite with all it depends on") from None
-    except Exception as error:  # a checker that raises is recorded, and not followed
+    except ImportError as error:  # the fault of this installation, not of the response
+        raise MissingData(f"{entry.name}: {error}; install olmes-suite with all its dependencies") from None
+    except Exception as error:  # the exception is recorded, and the constraint counts as not followed
         return False, _line(error)
 
 
@@ -92,29 +90,30 @@ def _line(error: Exception) -> str:
 
 
 def scored(doc: Mapping[str, Any], response: str, profile: Profile) -> Scored:
-    """The four accuracies of IFEval. `extracted` holds each constraint's verdicts as JSON.
+    """Score a response by the four accuracies of IFEval. `extracted` holds the verdict of each constraint as JSON.
 
-    `inst_level_*` are means over the document's constraints, whose number is the document's weight.
+    `inst_level_*` are means over the document's constraints, and their number is the document's weight.
     """
-    found = verdicts(doc, response, profile)
+    results = verdicts(doc, response, profile)
     return Scored(
         {
-            "prompt_level_strict_acc": float(all(one.strict for one in found)),
-            "inst_level_strict_acc": sum(one.strict for one in found) / len(found),
-            "prompt_level_loose_acc": float(all(one.loose for one in found)),
-            "inst_level_loose_acc": sum(one.loose for one in found) / len(found),
+            "prompt_level_strict_acc": float(all(verdict.strict for verdict in results)),
+            "inst_level_strict_acc": sum(verdict.strict for verdict in results) / len(results),
+            "prompt_level_loose_acc": float(all(verdict.loose for verdict in results)),
+            "inst_level_loose_acc": sum(verdict.loose for verdict in results) / len(results),
         },
-        extracted=report(found),
+        extracted=report(results),
         failed=not response.strip(),
-        weight=float(len(found)),
-        flags=(CHECKER_ERROR,) if any(one.error for one in found) else (),
+        weight=float(len(results)),
+        flags=(CHECKER_ERROR,) if any(verdict.error for verdict in results) else (),
     )
 
 
-def report(found: Sequence[Verdict]) -> str:
-    """The verdicts as JSON: a list of {"constraint", "strict", "loose"[, "error"]}."""
+def report(results: Sequence[Verdict]) -> str:
+    """Return the verdicts as JSON: a list of {"constraint", "strict", "loose"[, "error"]}."""
     lines = [
-        {"constraint": one.name, "strict": one.strict, "loose": one.loose} | ({"error": one.error} if one.error else {})
-        for one in found
+        {"constraint": verdict.name, "strict": verdict.strict, "loose": verdict.loose}
+        | ({"error": verdict.error} if verdict.error else {})
+        for verdict in results
     ]
     return json.dumps(lines, ensure_ascii=False)

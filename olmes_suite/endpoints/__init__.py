@@ -1,1 +1,1 @@
-"""OpenAI-compatible servers: one client for models, judges and classifiers, and what requests cost."""
+"""OpenAI-compatible servers: a client for models, judges and classifiers, and the cost of requests."""

@@ -1,4 +1,4 @@
-"""One model behind an OpenAI-compatible server: a request is sent again until it is answered or has failed for good."""
+"""The client of one model on an OpenAI-compatible server, which retries requests that may still succeed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ import requests
 from olmes_suite.endpoints.bodies import Malformed
 from olmes_suite.endpoints.concurrency import Limit
 from olmes_suite.endpoints.usage import Usage
-from olmes_suite.errors import RequestFailed, UsageError
+from olmes_suite.errors import RequestFailed, UsageError, one_line
 
 TRIES = 7
 AGAIN = frozenset({408, 409, 425, 429})
-"""Statuses that are tried again, beside all of 500 and above."""
+"""Statuses that are retried, besides all statuses from 500."""
 CROWDED = frozenset({429, 503})
-"""Statuses by which a server says that it has too much to do."""
+"""Statuses of an overloaded server."""
 LONGEST_WAIT, A_YEAR = 600.0, 365 * 86400.0
-"""Seconds that a server may ask us to wait: one that asks for more has no quota left, or talks nonsense."""
+"""LONGEST_WAIT: seconds that a server may ask us to wait. More means an exhausted quota or an invalid header."""
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Refused(RequestFailed):
-    """The server will not answer this request, however often it is sent."""
+    """The server refuses the request, so that retries are useless."""
 
     def __init__(self, line: str, status: int = 0, reason: str = "") -> None:
         super().__init__(line)
@@ -39,7 +39,7 @@ class Refused(RequestFailed):
 
 
 class _Later(Exception):
-    """The request is worth another try, after `wait` seconds if the server named a time."""
+    """The request may succeed later, after `wait` seconds where the server named a time."""
 
     def __init__(self, reason: str, wait: float | None = None, crowded: bool = False) -> None:
         super().__init__(reason)
@@ -47,13 +47,15 @@ class _Later(Exception):
 
 
 class _Bearer(requests.auth.AuthBase):
-    """The key, and nothing from a .netrc file, which requests would read for itself."""
+    """Authentication by the key alone; without it `requests` would read a .netrc file."""
 
     def __init__(self, key: str | None) -> None:
-        """Raises UsageError for what no header can hold; it says nothing of the key itself."""
+        """Check the key. Raises UsageError, which does not quote the key, where a header cannot hold it."""
         self.key = (key or "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
-            raise UsageError("$OPENAI_API_KEY holds a line break or another character that no key has; set it anew")
+            raise UsageError(
+                "$OPENAI_API_KEY contains a line break or another character that is invalid in a key; set it again"
+            )
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self.key:
@@ -62,19 +64,19 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class Endpoint:
-    """Sends requests to a served model; the key is `$OPENAI_API_KEY`, if any. Used by many threads at a time.
+    """A client of a served model, with the key of `$OPENAI_API_KEY` where it is set. Thread-safe.
 
-    408, 409, 425, 429, 5xx, cut connections, timeouts and bodies that hold no answer are tried again, `tries` times in
-    all, with exponential back-off, jitter and the server's Retry-After; then, or for any other status, the request has
-    failed. Raises UsageError for a key that cannot be sent, and for an address with a password in it.
+    408, 409, 425, 429, 5xx, interrupted connections, timeouts and bodies without an answer are retried, up to `tries`
+    times in all, with exponential back-off, jitter and the server's Retry-After. After the last try, or for any other
+    status, the request fails. Raises UsageError for an invalid key and for an address that contains a password.
     """
 
     def __init__(
         self, name: str, base_url: str, usage: Usage, limit: Limit, *, tries: int = TRIES, delay: float = 0.5
     ) -> None:
-        """`delay`: seconds before the second try, doubled each time."""
-        if "@" in base_url.partition("://")[2].partition("/")[0]:  # it would stand in manifests, pages and error lines
-            raise UsageError("a server's address may not hold a password; put a key in $OPENAI_API_KEY")
+        """Prepare the client. `delay`: seconds before the second try, doubled after each try."""
+        if "@" in base_url.partition("://")[2].partition("/")[0]:  # manifests, pages and errors show the address
+            raise UsageError("a server's address must not contain a password; put the key in $OPENAI_API_KEY")
         self.name, self.base_url, self.usage, self.limit = name, base_url.rstrip("/"), usage, limit
         self.tries, self.delay = tries, delay
         self._auth = _Bearer(os.environ.get("OPENAI_API_KEY"))
@@ -86,13 +88,15 @@ class Endpoint:
         session: requests.Session,
         path: str,
         body: dict[str, Any],
-        read: Callable[[bytes], Found],
+        read: Callable[[bytes], Result],
+        *,
         timeout: float,
         stop: threading.Event,
-    ) -> Found | None:
-        """What `read` makes of the answer's body; None if `stop` was set meanwhile. Raises RequestFailed.
+    ) -> Result | None:
+        """Send a request and return the result of `read` on the answer's body, or None where `stop` was set.
 
-        `read` raises Malformed for a body that is no answer; `timeout` is in seconds of silence.
+        `read` raises Malformed for a body that is not an answer. `timeout` is in seconds without data. Raises
+        RequestFailed.
         """
         reason = ""
         for attempt in range(self.tries):
@@ -101,32 +105,32 @@ class Endpoint:
             if attempt:
                 with self._lock:
                     self.usage.retries += 1
-            sent = time.monotonic()
+            sent_at = time.monotonic()
             try:
-                found = self._once(session, path, body, read, timeout)
+                result = self._once(session, path, body, read, timeout)
                 self.limit.answered(time.monotonic())
-                return found
+                return result
             except _Later as error:
                 reason = str(error)
                 if error.crowded:
-                    self.limit.pushed_back(sent, time.monotonic())
-                self._heed(error)
+                    self.limit.pushed_back(sent_at, time.monotonic())
+                self._delay_all(error)
                 pause = self.delay * 2**attempt * random.uniform(0.5, 1.5)
                 if attempt + 1 < self.tries and stop.wait(pause):
                     return None
         raise RequestFailed(f"{self.name} at {self.base_url}: {reason}, {self.tries} times")
 
-    def _heed(self, error: _Later) -> None:
-        """All threads ask the same server: none goes before the time that it named."""
+    def _delay_all(self, error: _Later) -> None:
+        """Delay the requests of all threads until the time that the server named."""
         if error.wait is None:
             return
         if error.wait > LONGEST_WAIT:
-            raise RequestFailed(f"{self.name} at {self.base_url}: {error}; {_asked_for(error.wait)}") from None
+            raise RequestFailed(f"{self.name} at {self.base_url}: {error}; {_requested_wait(error.wait)}") from None
         with self._lock:
             self._not_before = max(self._not_before, time.monotonic() + error.wait)
 
     def _wait_for_turn(self, stop: threading.Event) -> bool:
-        """Wait until the server's Retry-After is over; True if `stop` was set."""
+        """Wait until the server's Retry-After has passed. Returns True where `stop` was set."""
         while (left := self._not_before - time.monotonic()) > 0:
             if stop.wait(left + random.uniform(0, min(left, 1.0))):
                 return True
@@ -137,9 +141,9 @@ class Endpoint:
         session: requests.Session,
         path: str,
         body: dict[str, Any],
-        read: Callable[[bytes], Found],
+        read: Callable[[bytes], Result],
         timeout: float,
-    ) -> Found:
+    ) -> Result:
         try:
             response = session.post(
                 f"{self.base_url}{path}", json=body, auth=self._auth, timeout=(30.0, timeout), allow_redirects=False
@@ -157,7 +161,7 @@ class Endpoint:
             wait = retry_after(response.headers.get("Retry-After"))
             raise _Later(f"HTTP {status}", wait, crowded=status in CROWDED)
         if status != 200:
-            reason = said(response.content)
+            reason = error_reason(response.content)
             raise self.refused(f"HTTP {status}: {reason}", status, reason)
         try:
             return read(response.content)
@@ -165,37 +169,40 @@ class Endpoint:
             raise _Later(str(error)) from None
 
     def refused(self, line: str, status: int = 0, reason: str = "") -> Refused:
-        """The error for a request that this server will never answer."""
+        """Return the error for a request that the server refuses."""
         return Refused(f"{self.name} at {self.base_url}: {line}", status, reason)
 
     def models(self, timeout: float = 30.0) -> list[str] | None:
-        """Names that GET /models gives; None where the server has no such list.
+        """Return the names that GET /models lists, or None where the server has no such list.
 
-        Raises Refused where nobody listens at the address, or the key is refused.
+        Raises Refused where no server answers at the address, or the server refuses the key.
         """
         reason = ""
         for attempt in range(3):
             if attempt:
                 time.sleep(self.delay * 2**attempt)
             try:
-                found = requests.get(f"{self.base_url}/models", auth=self._auth, timeout=timeout, allow_redirects=False)
+                response = requests.get(
+                    f"{self.base_url}/models", auth=self._auth, timeout=timeout, allow_redirects=False
+                )
             except (requests.ConnectionError, requests.Timeout) as error:
                 reason = _kind(error)
                 continue
             except (requests.RequestException, ValueError) as error:
-                raise self.refused(" ".join(str(error).split())) from None
-            if found.status_code in (401, 403):
+                raise self.refused(one_line(error, None)) from None
+            if response.status_code in (401, 403):
+                refusal = f"HTTP {response.status_code}: {error_reason(response.content)}"
                 raise self.refused(
-                    f"HTTP {found.status_code}: {said(found.content)}; set $OPENAI_API_KEY to a key that it takes",
-                    found.status_code,
+                    f"{refusal}; set $OPENAI_API_KEY to a key that it accepts",
+                    response.status_code,
                 )
-            if found.status_code == 200:
-                return _names(found.content)
-            if found.status_code not in AGAIN and found.status_code < 500:
+            if response.status_code == 200:
+                return _names(response.content)
+            if response.status_code not in AGAIN and response.status_code < 500:
                 return None
             reason = ""
         if reason:
-            raise self.refused(f"{reason}; start the server, or mend the address")
+            raise self.refused(f"{reason}; start the server or correct the address")
         return None
 
 
@@ -207,14 +214,14 @@ def _names(raw: bytes) -> list[str] | None:
         return None
 
 
-def said(raw: bytes) -> str:
-    """The reason in an error's body, on one line of at most 300 characters."""
+def error_reason(raw: bytes) -> str:
+    """Return the reason in an error's body, on one line of at most 300 characters."""
     text = raw.decode("utf-8", "replace")
     try:
         body = json.loads(text)
         error = body.get("error", body) if isinstance(body, dict) else body
-        found = error.get("message", error.get("detail")) if isinstance(error, dict) else error
-        text = found if isinstance(found, str) else text
+        message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
+        text = message if isinstance(message, str) else text
     except (ValueError, RecursionError):
         pass
     line = re.sub(r"\s+", " ", text).strip()
@@ -224,15 +231,19 @@ def said(raw: bytes) -> str:
 def _kind(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
-    return "the connection was cut" if isinstance(error, requests.exceptions.ChunkedEncodingError) else "no connection"
+    return (
+        "the connection was interrupted"
+        if isinstance(error, requests.exceptions.ChunkedEncodingError)
+        else "no connection"
+    )
 
 
-def _asked_for(wait: float) -> str:
-    return f"wait {wait:.0f} s" if wait < A_YEAR else "it asks to wait for more than a year"
+def _requested_wait(wait: float) -> str:
+    return f"it asks to wait {wait:.0f} s" if wait < A_YEAR else "it asks to wait for more than a year"
 
 
 def retry_after(header: str | None, now: float | None = None) -> float | None:
-    """Seconds to wait by a Retry-After header, given in seconds or as a date (RFC 9110, 10.2.3)."""
+    """Return the seconds to wait by a Retry-After header in seconds or as a date (RFC 9110, 10.2.3)."""
     if not header:
         return None
     try:

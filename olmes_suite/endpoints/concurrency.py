@@ -1,4 +1,4 @@
-"""Many requests under way at a time: as many as the server has use for."""
+"""Concurrent requests, as many as speed up the server."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Generic, TypeVar
 import requests
 
 GAIN = 1.1
-"""Answers a second must rise by this factor for more requests to have helped."""
+"""The factor by which answers a second must rise before the limit is raised again."""
 HOLD = 8
-"""Rounds without a change after one that did not help, or after the server said that it has too much to do."""
+"""Rounds without a change after a raise that did not help, or after a sign that the server is overloaded."""
 ROUNDS = 2
-"""Answers per request under way that a rate is measured over."""
+"""Answers per concurrent request over which a rate is measured."""
 
 Job = TypeVar("Job")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Limit:
-    """How many requests may be under way: doubled while that brings more answers a second, halved when told off.
+    """The number of concurrent requests, doubled while answers a second rise and halved where the server is overloaded.
 
-    Times are in seconds of any steady clock. Safe from several threads.
+    Times are in seconds of any monotonic clock. Thread-safe.
     """
 
     def __init__(self, start: int, most: int) -> None:
@@ -37,12 +37,12 @@ class Limit:
         self._changed = 0.0
 
     def begin(self, now: float) -> None:
-        """Work starts after a pause, which no rate is to contain."""
+        """Start measuring after a pause, so that no rate includes the pause."""
         with self._lock:
             self._answers, self._since = 0, now
 
     def answered(self, now: float) -> None:
-        """A request was answered."""
+        """Count an answer."""
         with self._lock:
             self._answers += 1
             if self._answers < ROUNDS * self.value or now <= self._since:
@@ -60,7 +60,7 @@ class Limit:
                 self.value, self._hold = self._lower, HOLD
 
     def pushed_back(self, sent: float, now: float) -> None:
-        """The server had too much to do, with a request sent at `sent`. One round of such answers counts once."""
+        """Lower the limit after the server rejected a request sent at `sent`. Rejections of one round count once."""
         with self._lock:
             if sent < self._changed:
                 return
@@ -69,76 +69,79 @@ class Limit:
             self._answers, self._since = 0, now
 
 
-class Crowd(Generic[Job, Found]):
-    """Threads that do a list of jobs, as many as a Limit allows. They are daemons: Ctrl-C waits for no slow server."""
+class Crowd(Generic[Job, Result]):
+    """Threads that work on a list of jobs, as many as a Limit allows.
+
+    The threads are daemons, so that Ctrl-C does not wait for a slow server.
+    """
 
     def __init__(
         self,
         jobs: Sequence[Job],
-        work: Callable[[requests.Session, Job, threading.Event], Iterable[Found]],
+        work: Callable[[requests.Session, Job, threading.Event], Iterable[Result]],
         limit: Limit,
     ) -> None:
-        """`work` gives what it finds as it finds it, and ends early when its event is set."""
+        """Prepare the jobs. `work` yields the results of a job as they come, and ends early when its event is set."""
         self.stop = threading.Event()
         self._work, self._limit = work, limit
         self._jobs = deque(jobs)
-        self._done: queue.SimpleQueue[tuple[Found] | BaseException | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[Result] | BaseException | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
 
-    def results(self, leave: Callable[[], bool] = lambda: False) -> Iterator[Found]:
-        """What is found, in order of arrival. Once `leave` is true, no new job is begun.
+    def results(self, leave: Callable[[], bool] = lambda: False) -> Iterator[Result]:
+        """Yield results in order of arrival. No new job starts once `leave` returns True, or after a failure.
 
-        Nor is one after a failure; it is raised when no job is under way any more.
+        A failure is raised after the running jobs have ended.
         """
         failure: BaseException | None = None
         try:
             self._limit.begin(time.monotonic())
             with self._lock:
-                running = self._staff()
+                running = self._add_threads()
             while running:
                 if leave():
                     self.stop.set()
                 try:
-                    found = self._done.get(timeout=0.2)
+                    event = self._events.get(timeout=0.2)
                 except queue.Empty:
                     continue
-                if found is None:
+                if event is None:
                     running = False
-                elif isinstance(found, BaseException):
-                    failure = failure or found
+                elif isinstance(event, BaseException):
+                    failure = failure or event
                 else:
-                    yield found[0]
+                    yield event[0]
         finally:
             self.stop.set()
         if failure is not None:
             raise failure
 
-    def _staff(self) -> bool:
-        """Start threads up to the limit; True if any are there."""
+    def _add_threads(self) -> bool:
+        """Start threads up to the limit. Returns whether there are any."""
         while self._threads < min(self._limit.value, self._threads + len(self._jobs)):
             self._threads += 1
             threading.Thread(target=self._serve, daemon=True).start()
         return self._threads > 0
 
     def _next(self) -> Job | None:
-        """The next job; None where the thread is one too many or nothing is left."""
+        """Return the next job, or None where there are more threads than the limit or no jobs left."""
         with self._lock:
             if self.stop.is_set() or not self._jobs or self._threads > self._limit.value:
                 self._threads -= 1
                 if not self._threads:
-                    self._done.put(None)
+                    self._events.put(None)
                 return None
             job = self._jobs.popleft()
-            self._staff()
+            self._add_threads()
             return job
 
     def _serve(self) -> None:
         with requests.Session() as session:
             while (job := self._next()) is not None:
                 try:
-                    for found in self._work(session, job, self.stop):
-                        self._done.put((found,))
-                except BaseException as error:  # handed to the thread that asks
+                    for result in self._work(session, job, self.stop):
+                        self._events.put((result,))
+                except BaseException as error:  # raised by `results`
                     self.stop.set()
-                    self._done.put(error)
+                    self._events.put(error)

@@ -1,4 +1,4 @@
-"""What a served model, or a judge, cost: requests, tokens, and money where the price is published."""
+"""The cost of a served model or judge: requests, tokens, and money where the price is published."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ PRICED_HOST = "api.openai.com"
 
 @dataclass(slots=True)
 class Usage:
-    """Counts of one run."""
+    """The counts of one run."""
 
     asked: int = 0
-    """Questions that a model answered."""
+    """Requests that a model answered."""
     cached: int = 0
-    """Questions that the cache, or an equal question of this run, answered."""
+    """Requests answered from the cache or by an equal request of this run."""
     retries: int = 0
-    """Requests beyond the first of each question."""
+    """Tries beyond the first of each request."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     truncated: int = 0
-    """Questions that did not fit the model's context and were cut on the left."""
+    """Requests whose prompt did not fit the model's context and was cut on the left."""
 
     def add(self, prompt_tokens: int, completion_tokens: int, cached: bool) -> None:
-        """Count one answer; a cached one cost no tokens."""
+        """Count one answer. A cached answer costs no tokens."""
         if cached:
             self.cached += 1
             return
@@ -38,7 +38,7 @@ class Usage:
         self.completion_tokens += completion_tokens
 
     def as_json(self) -> dict[str, Any]:
-        """The form used in manifest.json."""
+        """Return the counts in the form used in manifest.json."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
@@ -48,7 +48,7 @@ def _prices() -> dict[str, tuple[float, float]]:
 
 
 def cost(model: str, base_url: str, usage: Usage) -> float | None:
-    """US dollars of what was asked, None where the model has no published price."""
+    """Return the cost in US dollars, or None where the model has no published price."""
     if urlsplit(base_url).hostname != PRICED_HOST or model not in _prices():
         return None
     prompt, completion = _prices()[model]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def check_model(backend: str, model: str) -> None:
     """Look at the checkpoint's files before anything heavy is imported or read. Raises ModelError or UsageError."""
     from olmes_suite.errors import UsageError
+    from olmes_suite.extras import require
     from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
 
     if backend in ("auto", "hf", "vllm"):
@@ -24,6 +25,8 @@ def check_model(backend: str, model: str) -> None:
             raise UsageError("--model is needed: a checkpoint's folder or a Hub id (or --backend mock)")
         if not is_hub_id(model):
             check_folder(model)
+    if backend == "vllm":
+        require("vllm", "--backend vllm")
 
 
 def make_backend(

@@ -18,7 +18,7 @@ from olmes_suite.evaluation.canonical_solutions import rehearse
 from olmes_suite.evaluation.deferred_scoring import score_waiting
 from olmes_suite.evaluation.fingerprint import fingerprint
 from olmes_suite.evaluation.generate import Part, Scoring, Waiting, generate
-from olmes_suite.evaluation.manifest import manifest
+from olmes_suite.evaluation.manifest import manifest, scorers
 from olmes_suite.evaluation.plan import (
     NOT_BUILT,
     Leaf,
@@ -31,12 +31,26 @@ from olmes_suite.evaluation.plan import (
     run_name,
 )
 from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
-from olmes_suite.evaluation.record import FLAGS, results, write_instances
-from olmes_suite.files import RunLock, read_json, storage, write_json
+from olmes_suite.evaluation.record import FLAGS, instance_rows, results
+from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request
 from olmes_suite.runs import ledger
 from olmes_suite.runs.contamination import known
+from olmes_suite.runs.schema import (
+    Engine,
+    Lineage,
+    Manifest,
+    Results,
+    Time,
+    instances_file,
+    is_finished,
+    read_manifest,
+    read_results,
+    write_instances,
+    write_manifest,
+    write_results,
+)
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks import suites
@@ -63,8 +77,8 @@ class Finished:
     """A run that is on disk."""
 
     path: Path
-    results: dict[str, Any]
-    manifest: dict[str, Any]
+    results: Results
+    manifest: Manifest
     plans: list[TaskPlan] = field(default_factory=list)
     old: bool = False
     """It was there already; nothing was asked."""
@@ -72,7 +86,7 @@ class Finished:
     @property
     def failed(self) -> list[str]:
         """Tasks that failed or lacked data."""
-        return [name for name, task in self.results["tasks"].items() if "error" in task]
+        return self.results.failed
 
 
 class Interrupted(OlmesError):
@@ -101,9 +115,10 @@ def evaluate(options: Options, make_backend: MakeBackend, watcher: Watcher, *, e
 
     `early`: the backend may be made in another thread, while the tasks are read.
     """
-    plans, chosen = choose(options)
-    lineage = ledger.read_lineage(options.model, options.lineage)
     source = options.source
+    source.show_to_nltk()
+    plans, chosen = choose(options)
+    lineage = ledger.lineage_of(options.model, options.lineage)
     named = replace(
         options.tools, seed=options.seed, engine=options.engine, mirrors=source.mirrors, sample=source.sample
     )
@@ -115,7 +130,7 @@ def _evaluate(
     options: Options,
     plans: list[TaskPlan],
     chosen: list[suites.Suite],
-    lineage: dict[str, Any],
+    lineage: Lineage,
     tools: Tools,
     make_backend: MakeBackend,
     watcher: Watcher,
@@ -145,9 +160,8 @@ def _evaluate(
         leaf.fingerprint = fingerprint(leaf, backend.chat, tools)
     name = run_name(options, plans, backend.fingerprint)
     name, before = _free_name(options.runs, name, options.again)
-    if before is not None and (before / "results.json").is_file() and not options.again:
-        recorded = read_json(before / "results.json"), read_json(before / "manifest.json")
-        found = Finished(before, *recorded, plans, old=True)
+    if before is not None and is_finished(before) and not options.again:
+        found = Finished(before, read_results(before), read_manifest(before), plans, old=True)
         if not _worth_retrying(found):
             return found
     folder = options.runs / UNFINISHED / name
@@ -162,9 +176,7 @@ def _evaluate(
 
 def _worth_retrying(found: Finished) -> bool:
     """A run whose requests failed is taken up again: what was answered is not asked twice."""
-    return any(
-        task.get("flags", {}).get("request_errors") for task in found.results["tasks"].values() if "error" in task
-    )
+    return any(task.flags.get("request_errors") for task in found.results.tasks.values() if task.failed)
 
 
 def _free_name(runs: Path, name: str, again: bool) -> tuple[str, Path | None]:
@@ -202,7 +214,7 @@ def _run(
     chosen: list[suites.Suite],
     backend: Backend,
     tools: Tools,
-    lineage: dict[str, Any],
+    lineage: Lineage,
     watcher: Watcher,
 ) -> Finished:
     started, processor = time.time(), time.process_time()
@@ -214,8 +226,7 @@ def _run(
             asked = [plan for plan in plans if plan.error is None]
             for group in [asked] if backend.together and asked else [[plan] for plan in asked]:
                 _tasks(group, folder, options, backend, pool, got, watcher)
-        engine = {"backend": backend.name, "chat": backend.chat, **backend.settings()}
-        engine["fingerprint"] = backend.fingerprint
+        engine = Engine.of(backend.name, backend.chat, backend.settings(), backend.fingerprint)
         backend.close()
         _deferred_tasks(plans, tools, got, watcher)
     except KeyboardInterrupt:
@@ -226,24 +237,27 @@ def _run(
         watcher.stop()
     found = known(lineage)
     outcome = results(name, model_name(options), plans, scored, chosen, found)
-    for task, count in got.errors.items():
-        outcome["tasks"][task]["flags"] = {**dict.fromkeys(FLAGS, 0), "request_errors": count}
+    failed = {
+        task: outcome.tasks[task].but(flags={**dict.fromkeys(FLAGS, 0), "request_errors": count})
+        for task, count in got.errors.items()
+    }
+    outcome = outcome.but(tasks={**outcome.tasks, **failed})
     for plan in plans:
         if plan.error is None:
-            write_instances(folder / "instances" / f"{plan.name}.parquet", scored[plan.name], plan.primary, found)
-    record = manifest(name, options, plans, engine, lineage, tools)
-    record |= {
-        "suite_tasks": {suite.name: [entry.task for entry in suite.tasks] for suite in chosen},
-        "judge": tools.record(),
-        "time": {
-            "started": started,
-            "seconds": time.time() - started,
-            "processor_seconds": time.process_time() - processor,
-        },
-        "tokens": got.tokens,
-    }
-    write_json(folder / "results.json", outcome)
-    write_json(folder / "manifest.json", record)
+            rows = instance_rows(scored[plan.name], plan.primary, found)
+            write_instances(instances_file(folder, plan.name), rows)
+    record = manifest(name, options, plans, engine, lineage, tools).but(
+        suite_tasks={suite.name: tuple(entry.task for entry in suite.tasks) for suite in chosen},
+        judge=scorers(tools),
+        time=Time(
+            started=started,
+            seconds=time.time() - started,
+            processor_seconds=time.process_time() - processor,
+        ),
+        tokens=got.tokens,
+    )
+    write_results(folder, outcome)
+    write_manifest(folder, record)
     if backend.name not in ledger.NO_LOOK and not options.source.sample:
         looked = [(plan.name, plan.documents) for plan in plans if plan.error is None]
         ledger.record_look(

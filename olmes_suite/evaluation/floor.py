@@ -17,16 +17,25 @@ from typing import Any
 from olmes_suite.evaluation.evaluate import Finished, MakeBackend, Watcher, evaluate
 from olmes_suite.evaluation.plan import Options
 from olmes_suite.evaluation.record import suite_result
-from olmes_suite.files import RunLock, read_json, storage, write_json
+from olmes_suite.files import RunLock, storage, write_json
 from olmes_suite.models.without_model.floor import ANSWERS
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.runs.store import SCHEMA, UNFINISHED
+from olmes_suite.runs.floors import FLOORS, floors, identity
+from olmes_suite.runs.schema import (
+    SCHEMA,
+    FloorScore,
+    Manifest,
+    Results,
+    TaskResult,
+    instances_file,
+    is_finished,
+    write_manifest,
+    write_results,
+)
+from olmes_suite.runs.store import UNFINISHED
 from olmes_suite.tasks import suites
 
-FLOORS = "floors.json"
 _PARTS = ".floor"
-_COMPARED = ("prompt", "data", "scorer")
-"""Parts of a task's fingerprint that a floor depends on; how the answers were decoded is not among them."""
 
 
 def measure(options: Options, make_backend: MakeBackend, make_watcher: Callable[[], Watcher]) -> Finished:
@@ -41,7 +50,7 @@ def measure(options: Options, make_backend: MakeBackend, make_watcher: Callable[
     name = _name(found)
     outcome = combined(name, {answer: one.results for answer, one in found.items()})
     with RunLock(options.runs / UNFINISHED / f"{name}.lock"):
-        old = (options.runs / name / "results.json").is_file() and not options.again
+        old = is_finished(options.runs / name) and not options.again
         record = _write(options.runs, name, outcome, found)
         keep(options.runs, outcome, options)
     return Finished(options.runs / name, outcome, record, found["word"].plans, old=old)
@@ -53,56 +62,45 @@ def _name(found: Mapping[str, Finished]) -> str:
     return f"{re.sub(r'-[0-9a-f]{8}(-[0-9]+)?$', '', names[0])}-{sha256(canonical_json(names))[:8]}"
 
 
-def combined(name: str, outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One results.json from those of the answers: each task has its best answer's entry, a sub-task its group's.
-
-    An entry's "floor" is {"answer", "value", "scores": {answer: value or null}}.
-    """
+def combined(name: str, outcomes: Mapping[str, Results]) -> Results:
+    """One results.json from those of the answers: each task has its best answer's entry, a sub-task its group's."""
     first = next(iter(outcomes.values()))
-    groups = {part: group for group, entry in first["tasks"].items() for part in entry.get("subtasks", ())}
-    tasks: dict[str, Any] = {}
-    for task in first["tasks"]:
-        scores = {answer: _value(outcome["tasks"].get(groups.get(task, task))) for answer, outcome in outcomes.items()}
+    groups = {part: group for group, entry in first.tasks.items() for part in entry.subtasks or ()}
+    tasks: dict[str, TaskResult] = {}
+    for task in first.tasks:
+        scores = {answer: _value(outcome.tasks.get(groups.get(task, task))) for answer, outcome in outcomes.items()}
         best = max(scores, key=lambda answer: -1.0 if scores[answer] is None else float(scores[answer] or 0.0))
-        entry = outcomes[best]["tasks"].get(task, first["tasks"][task])
-        own = {answer: _value(outcome["tasks"].get(task)) for answer, outcome in outcomes.items()}
-        tasks[task] = {**entry, "floor": {"answer": best, "value": own[best], "scores": own}}
-    return {
-        "schema": SCHEMA,
-        "run": name,
-        "model": "floor",
-        "tasks": tasks,
-        "suites": {
-            suite: suite_result([entry.task for entry in suites.load(suite).tasks], tasks) for suite in first["suites"]
-        },
+        entry = outcomes[best].tasks.get(task, first.tasks[task])
+        own = {answer: _value(outcome.tasks.get(task)) for answer, outcome in outcomes.items()}
+        tasks[task] = entry.but(floor=FloorScore(answer=best, value=own[best], scores=own))
+    averages = {
+        suite: suite_result([entry.task for entry in suites.load(suite).tasks], tasks) for suite in first.suites
     }
+    return Results(run=name, model="floor", tasks=tasks, suites=averages)
 
 
-def _value(entry: Mapping[str, Any] | None) -> float | None:
+def _value(entry: TaskResult | None) -> float | None:
     """An entry's primary score; None where it has none."""
-    metric = (entry or {}).get("metrics", {}).get((entry or {}).get("primary"))
-    return None if metric is None else metric["value"]
+    return entry.score.value if entry is not None and entry.score is not None else None
 
 
-def _write(runs: Path, name: str, outcome: dict[str, Any], found: Mapping[str, Finished]) -> dict[str, Any]:
+def _write(runs: Path, name: str, outcome: Results, found: Mapping[str, Finished]) -> Manifest:
     """The run's folder: each task's documents and responses are those of its best answer. Returns the manifest."""
-    record = {
-        **found["word"].manifest,
-        "run": name,
-        "floor": {answer: str(one.path.relative_to(runs)) for answer, one in found.items()},
-    }
+    parts = {answer: str(one.path.relative_to(runs)) for answer, one in found.items()}
+    record = found["word"].manifest.but(run=name, floor=parts)
     folder = runs / UNFINISHED / name
     with storage(folder):
         shutil.rmtree(folder, ignore_errors=True)
-        for plan in record["plan"]:
-            task = plan["task"]
-            best = found[outcome["tasks"][task]["floor"]["answer"]].path
-            for part in (f"instances/{task}.parquet", f"responses/{task}.jsonl"):
+        for plan in record.plan:
+            floor = outcome.tasks[plan.task].floor
+            assert floor is not None
+            best = found[floor.answer].path
+            for part in (instances_file(Path(), plan.task), Path("responses") / f"{plan.task}.jsonl"):
                 if (best / part).is_file():
                     (folder / part).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(best / part, folder / part)
-        write_json(folder / "results.json", outcome)
-        write_json(folder / "manifest.json", record)
+        write_results(folder, outcome)
+        write_manifest(folder, record)
         shutil.rmtree(runs / name, ignore_errors=True)
         os.replace(folder, runs / name)
     return record
@@ -118,34 +116,20 @@ class _Noteless:
         """Said before."""
 
 
-def identity(task: str, outcome: Mapping[str, Any]) -> str:
-    """SHA-256 over what a task's floor depends on: its fingerprints, for a group those of its sub-tasks."""
-    entry = outcome["tasks"][task]
-    leaves = [outcome["tasks"][part] for part in entry.get("subtasks", ())] or [entry]
-    return sha256(canonical_json([[leaf.get("fingerprint", {}).get(part) for part in _COMPARED] for leaf in leaves]))
-
-
-def keep(runs: Path, outcome: Mapping[str, Any], options: Options) -> None:
+def keep(runs: Path, outcome: Results, options: Options) -> None:
     """Enter the floors of a run into RUNS/floors.json: {"schema", "floors": {task: [entry, …]}}.
 
     An entry is {"identity", "limit", "seed", "answer", "value", "scores", "run"}; a new one takes the place of the one
     with the same identity, limit and seed.
     """
     known = floors(runs)
-    for task, entry in outcome["tasks"].items():
-        if entry["floor"]["value"] is None:
+    for task, entry in outcome.tasks.items():
+        if entry.floor is None or entry.floor.value is None:
             continue
         fresh = {"identity": identity(task, outcome), "limit": options.limit, "seed": options.seed}
         kept = [old for old in known.get(task, ()) if any(old[part] != fresh[part] for part in fresh)]
-        known[task] = [*kept, {**fresh, **entry["floor"], "run": outcome["run"]}]
+        known[task] = [*kept, {**fresh, **entry.floor.as_json(), "run": outcome.run}]
     write_json(runs / FLOORS, {"schema": SCHEMA, "floors": known})
-
-
-def floors(runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """All floors that were measured in a run store. Raises DataError for a file that cannot be read."""
-    path = runs / FLOORS
-    found: dict[str, list[dict[str, Any]]] = read_json(path)["floors"] if path.is_file() else {}
-    return found
 
 
 def beside(finished: Finished) -> dict[str, dict[str, Any]]:
@@ -154,10 +138,10 @@ def beside(finished: Finished) -> dict[str, dict[str, Any]]:
     The floor of the same documents (limit and seed) goes before that of all documents; others do not count.
     """
     known = floors(finished.path.parent)
-    limit, seed = finished.manifest.get("limit"), finished.manifest.get("seed")
+    limit, seed = finished.manifest.limit, finished.manifest.seed
     out: dict[str, dict[str, Any]] = {}
-    for task, entry in finished.results["tasks"].items():
-        if "error" in entry or task not in known:
+    for task, entry in finished.results.tasks.items():
+        if entry.failed or task not in known:
             continue
         same = [floor for floor in known[task] if floor["identity"] == identity(task, finished.results)]
         whole = [floor for floor in same if floor["limit"] is None]

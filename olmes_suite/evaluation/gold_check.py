@@ -67,6 +67,7 @@ def check(
     """Check tasks one after the other; `told` hears of each leaf. Raises MissingData where a task's data is missing."""
     from olmes_suite.tasks.load import load_task
 
+    source.show_to_nltk()
     out = []
     with closing(Tools(options or ToolOptions())) as tools, ScoringPool(tools=tools) as pool:
         for name in names:

@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import __version__
-from olmes_suite.evaluation.plan import Options, TaskPlan
-from olmes_suite.runs.store import SCHEMA
+from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan
+from olmes_suite.runs.schema import (
+    DataUsed,
+    Engine,
+    Lineage,
+    Manifest,
+    ModelName,
+    PlannedLeaf,
+    PlannedTask,
+    ScoringModel,
+)
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks.documents import find_split
 
@@ -64,76 +73,67 @@ def hardware() -> dict[str, Any]:
     return {"platform": platform.platform(), "python": sys.version.split()[0], "processors": os.cpu_count()}
 
 
-def data_used(plans: Sequence[TaskPlan]) -> dict[str, Any]:
+def data_used(plans: Sequence[TaskPlan]) -> dict[str, DataUsed]:
     """Of each leaf task: data set, revision, and the file that was read."""
+    return {leaf.name: _data_of(leaf) for plan in plans for leaf in plan.leaves}
+
+
+def _data_of(leaf: Leaf) -> DataUsed:
     from olmes_suite.tasks.task import Splits
 
-    used: dict[str, Any] = {}
-    for plan in plans:
-        for leaf in plan.leaves:
-            splits, spec = leaf.task.dataset, leaf.task.spec
-            if not isinstance(splits, Splits):
-                used[leaf.name] = {
-                    "path": spec.path,
-                    "config": spec.config,
-                    "from": "lm-eval",
-                    "documents": len(leaf.rows),
-                }
-                continue
-            files = (
-                {split: str(find_split(splits.source, spec, split) or "") for split in splits}
-                if not splits.source.sample
-                else {}
-            )
-            used[leaf.name] = {
-                "path": spec.path,
-                "config": spec.config,
-                "revision": spec.revision,
-                "from": "sample" if splits.source.sample else ("mirror" if any(files.values()) else "hub"),
-                "files": files,
-                "documents": len(leaf.rows),
-            }
-    return used
+    splits, spec = leaf.task.dataset, leaf.task.spec
+    if not isinstance(splits, Splits):
+        return DataUsed.of_lm_eval(spec.path, spec.config, len(leaf.rows))
+    sample = splits.source.sample
+    files = {} if sample else {split: str(find_split(splits.source, spec, split) or "") for split in splits}
+    return DataUsed(
+        path=spec.path,
+        config=spec.config,
+        revision=spec.revision,
+        origin="sample" if sample else ("mirror" if any(files.values()) else "hub"),
+        files=files,
+        documents=len(leaf.rows),
+    )
 
 
 def manifest(
-    run: str,
-    options: Options,
-    plans: Sequence[TaskPlan],
-    engine: dict[str, Any],
-    lineage: dict[str, Any],
-    tools: Tools,
-) -> dict[str, Any]:
+    run: str, options: Options, plans: Sequence[TaskPlan], engine: Engine, lineage: Lineage, tools: Tools
+) -> Manifest:
     """The manifest without what is known only at the end (times, counts)."""
-    return {
-        "schema": SCHEMA,
-        "run": run,
-        "command": list(options.command),
-        "folder": str(Path.cwd()),
-        "model": {"path": options.model, "revision": options.engine.get("revision")},
-        "engine": engine,
-        "suites": list(options.suite_names),
-        "tasks": {leaf.name: leaf.fingerprint for plan in plans for leaf in plan.leaves},
-        "plan": [
-            {
-                "task": plan.name,
-                "primary": plan.primary,
-                "aggregate": plan.aggregate,
-                "skill": plan.skill,
-                "error": plan.error,
-                "leaves": [{"task": leaf.name, "cluster": leaf.cluster} for leaf in plan.leaves],
-            }
-            for plan in plans
-        ],
-        "data": data_used(plans),
-        "limit": options.limit,
-        "seed": options.seed,
-        "sample": options.source.sample,
-        "mirrors": [str(mirror) for mirror in options.source.mirrors],
-        "sandbox": tools.made["sandbox"].describe() if "sandbox" in tools.made else None,
-        "judge": None,
-        "lineage": lineage,
-        "packages": packages(),
-        "git": git_commit(),
-        "hardware": hardware(),
-    }
+    return Manifest(
+        run=run,
+        command=tuple(options.command),
+        folder=str(Path.cwd()),
+        model=ModelName(path=options.model, revision=options.engine.get("revision")),
+        engine=engine,
+        suites=tuple(options.suite_names),
+        tasks={leaf.name: leaf.fingerprint for plan in plans for leaf in plan.leaves},
+        plan=tuple(_planned(plan) for plan in plans),
+        data=data_used(plans),
+        limit=options.limit,
+        seed=options.seed,
+        sample=options.source.sample,
+        mirrors=tuple(str(mirror) for mirror in options.source.mirrors),
+        sandbox=tools.made["sandbox"].describe() if "sandbox" in tools.made else None,
+        lineage=lineage,
+        packages=packages(),
+        git=git_commit(),
+        hardware=hardware(),
+    )
+
+
+def _planned(plan: TaskPlan) -> PlannedTask:
+    return PlannedTask(
+        task=plan.name,
+        primary=plan.primary,
+        aggregate=plan.aggregate,
+        skill=plan.skill,
+        error=plan.error,
+        leaves=tuple(PlannedLeaf(task=leaf.name, cluster=leaf.cluster) for leaf in plan.leaves),
+    )
+
+
+def scorers(tools: Tools) -> dict[str, ScoringModel] | None:
+    """The models that scored, by what they were needed for; None without any."""
+    made = tools.record()
+    return None if made is None else {need: ScoringModel.from_json(used) for need, used in made.items()}

@@ -1,20 +1,18 @@
-"""From scored documents to the files of a run: results.json, instances/*.parquet, manifest.json."""
+"""From scored documents to what the files of a run hold: results.json and instances/*.parquet."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from olmes_suite import stats
 from olmes_suite.evaluation.fingerprint import metric_names
 from olmes_suite.evaluation.plan import Leaf, TaskPlan
-from olmes_suite.files import storage
 from olmes_suite.records import Instance
 from olmes_suite.runs.contamination import Known
-from olmes_suite.runs.store import SCHEMA
+from olmes_suite.runs.schema import Clean, InstanceRow, Metric, Results, SuiteResult, TaskResult
 from olmes_suite.tasks.suites import Suite
 
 FLAGS = (
@@ -30,27 +28,20 @@ def results(
     scored: Mapping[str, list[Instance]],
     suites: Sequence[Suite],
     known: Known,
-) -> dict[str, Any]:
+) -> Results:
     """The content of results.json. No time, host or path in it: the same inputs give the same text."""
-    tasks: dict[str, Any] = {}
+    tasks: dict[str, TaskResult] = {}
     for plan in plans:
         tasks.update(task_results(plan, scored.get(plan.name, []), known))
-    return {
-        "schema": SCHEMA,
-        "run": run,
-        "model": model,
-        "tasks": tasks,
-        "suites": {suite.name: suite_result([entry.task for entry in suite.tasks], tasks) for suite in suites},
-    }
+    averages = {suite.name: suite_result([entry.task for entry in suite.tasks], tasks) for suite in suites}
+    return Results(run=run, model=model, tasks=tasks, suites=averages)
 
 
-def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dict[str, Any]:
+def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dict[str, TaskResult]:
     """Results of one top-level task and, for a group, of its sub-tasks."""
     if plan.error is not None:
-        return {
-            plan.name: {"n": 0, "primary": plan.primary, "metrics": {}, "clean": None, "flags": {}, "error": plan.error}
-        }
-    out: dict[str, Any] = {}
+        return {plan.name: TaskResult(primary=plan.primary, error=plan.error)}
+    out: dict[str, TaskResult] = {}
     by_leaf: dict[str, list[Instance]] = {leaf.name: [] for leaf in plan.leaves}
     for instance in instances:
         by_leaf[instance.task].append(instance)
@@ -66,16 +57,16 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
             group = {metric: stats.Estimate(estimate.value) for metric, estimate in group.items()}
         flags: Counter[str] = Counter()
         for leaf in plan.leaves:
-            flags.update(out[leaf.name]["flags"])
-        out[plan.name] = {
-            "n": len(instances),
-            "primary": plan.primary,
-            "metrics": _as_json(group),
-            "aggregate": plan.aggregate,
-            "clean": _clean_group(plan, by_leaf, known),
-            "flags": dict(flags),
-            "subtasks": [leaf.name for leaf in plan.leaves],
-        }
+            flags.update(out[leaf.name].flags)
+        out[plan.name] = TaskResult(
+            n=len(instances),
+            primary=plan.primary,
+            metrics=_metrics(group),
+            aggregate=plan.aggregate,
+            clean=_clean_group(plan, by_leaf, known),
+            flags=dict(flags),
+            subtasks=tuple(leaf.name for leaf in plan.leaves),
+        )
     return out
 
 
@@ -108,22 +99,19 @@ def combine(aggregate: str, parts: Sequence[tuple[dict[str, stats.Estimate], int
 
 
 def _entry(
-    leaf: Leaf, instances: Sequence[Instance], plan: TaskPlan, found: dict[str, stats.Estimate], clean: Any
-) -> dict[str, Any]:
+    leaf: Leaf, instances: Sequence[Instance], plan: TaskPlan, found: dict[str, stats.Estimate], clean: Clean | None
+) -> TaskResult:
     whole = len(leaf.task.task_docs)
-    entry: dict[str, Any] = {
-        "n": len(instances),
-        "primary": plan.primary,
-        "metrics": _as_json(found),
-        "clean": clean,
-        "flags": count_flags(instances),
-        "fingerprint": leaf.fingerprint,
-    }
-    if len(instances) < whole:
-        entry["of"] = whole
-    if leaf.task.left_out:
-        entry["left_out"] = left_out(leaf)
-    return entry
+    return TaskResult(
+        n=len(instances),
+        primary=plan.primary,
+        metrics=_metrics(found),
+        clean=clean,
+        flags=count_flags(instances),
+        fingerprint=leaf.fingerprint,
+        of=whole if len(instances) < whole else None,
+        left_out=left_out(leaf) or None,
+    )
 
 
 def left_out(leaf: Leaf) -> dict[str, int]:
@@ -137,20 +125,20 @@ def count_flags(instances: Iterable[Instance]) -> dict[str, int]:
     return {flag: counts.get(flag, 0) for flag in FLAGS}
 
 
-def _as_json(found: Mapping[str, stats.Estimate]) -> dict[str, Any]:
-    return {metric: estimate.as_json() for metric, estimate in found.items()}
+def _metrics(found: Mapping[str, stats.Estimate]) -> dict[str, Metric]:
+    return {metric: Metric.of(estimate) for metric, estimate in found.items()}
 
 
-def _clean(leaf: Leaf, instances: Sequence[Instance], known: Known) -> dict[str, Any] | None:
+def _clean(leaf: Leaf, instances: Sequence[Instance], known: Known) -> Clean | None:
     """The scores without the documents that the checkpoint's training data is known to contain; None: nobody looked."""
     dirty = known.of(leaf.name)
     if dirty is None:
         return None
     kept = [instance for instance in instances if instance.doc_id not in dirty]
-    return {"n": len(kept), "flagged": len(instances) - len(kept), "metrics": _as_json(estimates(leaf, kept))}
+    return Clean(n=len(kept), flagged=len(instances) - len(kept), metrics=_metrics(estimates(leaf, kept)))
 
 
-def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: Known) -> dict[str, Any] | None:
+def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: Known) -> Clean | None:
     """A group's, over the sub-tasks of which a document is left, as `compare` has it; `empty` names the others.
 
     `unscanned` names sub-tasks that nobody has looked for: they count in full. None where that is all of them.
@@ -162,59 +150,52 @@ def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: K
     total, n = sum(map(len, by_leaf.values())), sum(map(len, kept.values()))
     left = [leaf for leaf in plan.leaves if kept[leaf.name] or not by_leaf[leaf.name]]
     group = combine(plan.aggregate, [(estimates(leaf, kept[leaf.name]), len(kept[leaf.name])) for leaf in left])
-    out: dict[str, Any] = {"n": n, "flagged": total - n, "metrics": _as_json(group)}
-    if empty := [leaf.name for leaf in plan.leaves if leaf not in left]:
-        out["empty"] = empty
-    if unscanned := [name for name, found in dirty.items() if found is None]:
-        out["unscanned"] = unscanned
-    return out
+    return Clean(
+        n=n,
+        flagged=total - n,
+        metrics=_metrics(group),
+        empty=tuple(leaf.name for leaf in plan.leaves if leaf not in left) or None,
+        unscanned=tuple(name for name, found in dirty.items() if found is None) or None,
+    )
 
 
-def suite_result(names: Sequence[str], tasks: Mapping[str, Any]) -> dict[str, Any]:
+def suite_result(names: Sequence[str], tasks: Mapping[str, TaskResult]) -> SuiteResult:
     """Unweighted mean of the suite's tasks; null, with the missing ones named, unless every task has its score."""
     found, missing = [], []
     for name in names:
-        task = tasks.get(name, {})
-        primary = task.get("metrics", {}).get(task.get("primary"))
-        if primary is None:
+        score = tasks[name].score if name in tasks else None
+        if score is None or score.value is None:
             missing.append(name)
         else:
-            found.append(stats.Estimate(primary["value"], primary["stderr"]))
-    if missing or not found:
-        return {"value": None, "stderr": None, "ci95": None, "missing": missing}
-    return {**stats.combine(found).as_json(), "missing": []}
+            found.append(stats.Estimate(score.value, score.stderr))
+    return SuiteResult(missing=tuple(missing)) if missing or not found else SuiteResult.of(stats.combine(found))
 
 
-def write_instances(path: Path, instances: Sequence[Instance], primary: str, known: Known) -> None:
-    """One parquet file per top-level task, one row per document."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    metrics = sorted({metric for instance in instances for metric in instance.scored.scores})
-    columns: dict[str, Any] = {
-        "task": pa.array([i.task for i in instances], pa.string()),
-        "doc_id": pa.array([i.doc_id for i in instances], pa.int64()),
-        "cluster": pa.array([i.cluster for i in instances], pa.string()),
-        "score": pa.array([i.scored.scores.get(primary) for i in instances], pa.float64()),
-    }
-    if any(i.stratum for i in instances):
-        columns["stratum"] = pa.array([i.stratum for i in instances], pa.string())
-    for metric in metrics:
-        columns[metric] = pa.array([i.scored.scores.get(metric) for i in instances], pa.float64())
-    columns["extracted"] = pa.array([_text(i.scored.extracted) for i in instances], pa.string())
-    columns["reference"] = pa.array([_text(i.reference) for i in instances], pa.string())
-    columns["flags"] = pa.array([list(i.flags) for i in instances], pa.list_(pa.string()))
+def instance_rows(instances: Sequence[Instance], primary: str, known: Known) -> list[InstanceRow]:
+    """The documents of a top-level task as its parquet file holds them."""
     tasks = {i.task for i in instances}
-    dirty: dict[str, Any] = {task: known.of(task) for task in tasks}
+    dirty = {task: known.of(task) for task in tasks}
     short = {task: known.short_of(task) for task in tasks}
-    columns["contaminated"] = pa.array(
-        [None if dirty[i.task] is None else i.doc_id in dirty[i.task] for i in instances], pa.bool_()
-    )
-    if any(short.values()):
-        columns["contaminated_short"] = pa.array([i.doc_id in short[i.task] for i in instances], pa.bool_())
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), path)
+    any_short = any(short.values())
+    rows = []
+    for i in instances:
+        found = dirty[i.task]
+        rows.append(
+            InstanceRow(
+                task=i.task,
+                doc_id=i.doc_id,
+                cluster=i.cluster,
+                score=i.scored.scores.get(primary),
+                stratum=i.stratum,
+                extracted=_text(i.scored.extracted),
+                reference=_text(i.reference),
+                flags=i.flags,
+                contaminated=None if found is None else i.doc_id in found,
+                contaminated_short=i.doc_id in short[i.task] if any_short else None,
+                extra=i.scored.scores,
+            )
+        )
+    return rows
 
 
 def _text(value: Any) -> str | None:

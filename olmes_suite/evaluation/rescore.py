@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,23 +14,34 @@ from typing import Any
 
 from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.evaluation.deferred_scoring import score_waiting
-from olmes_suite.evaluation.fingerprint import fingerprint
+from olmes_suite.evaluation.fingerprint import fingerprint, metric_names
 from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make_instance
+from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
 from olmes_suite.evaluation.pool import ScoringPool
-from olmes_suite.evaluation.record import combine, count_flags, estimates, left_out, results, write_instances
-from olmes_suite.files import RunLock, read_json, storage, write_json
+from olmes_suite.evaluation.record import combine, count_flags, estimates, instance_rows, left_out, results
+from olmes_suite.files import RunLock, storage
 from olmes_suite.records import Instance, Response, Scored
 from olmes_suite.runs.contamination import Known, known
-from olmes_suite.runs.store import read_lines
+from olmes_suite.runs.schema import (
+    INSTANCES,
+    RESULTS,
+    Manifest,
+    Results,
+    instances_file,
+    is_finished,
+    read_manifest,
+    read_results,
+    write_instances,
+    write_manifest,
+    write_results,
+)
+from olmes_suite.runs.store import UNFINISHED, read_lines
 from olmes_suite.scoring import language_resources
 from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.scoring.tools import MODELS, ToolOptions, Tools
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource
-
-COUNTS = ("asked", "retries", "prompt_tokens", "completion_tokens")
-"""Counts of a judge that add up when a run is scored again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +56,27 @@ class Given:
     """For each log-likelihood, whether the continuation is the model's greedy answer."""
 
 
-def read_responses(path: Path, entry: index.TaskEntry) -> list[Given]:
+def read_responses(source: Path | Sequence[Mapping[str, Any]], entry: index.TaskEntry) -> list[Given]:
     """Read responses from anywhere. Raises UsageError naming the line for anything that is not as documented."""
-    seen: set[tuple[str, int]] = set()
-    given: list[Given] = []
+    if not isinstance(source, Path):
+        return _parsed((json.dumps(dict(row)) for row in source), "responses", entry)
     try:
-        with path.open(encoding="utf-8", errors="surrogatepass") as handle:
-            for number, line in enumerate(handle, 1):
-                if not line.strip():
-                    continue
-                item = _given(line, f"{path}, line {number}", entry)
-                if (item.task, item.doc_id) in seen:
-                    raise UsageError(f"{path}, line {number}: doc_id {item.doc_id} of {item.task} stands twice")
-                seen.add((item.task, item.doc_id))
-                given.append(item)
+        with source.open(encoding="utf-8", errors="surrogatepass") as handle:
+            return _parsed(handle, f"{source}", entry)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"responses file {path} cannot be read: {error}") from error
-    if not given:
-        raise UsageError(f"responses file {path} has no responses")
-    return given
+        raise UsageError(f"responses file {source} cannot be read: {error}") from error
+
+
+def _parsed(lines: Iterable[str], name: str, entry: index.TaskEntry) -> list[Given]:
+    found: dict[tuple[str, int], Given] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            item = _given(line, f"{name}, line {number}", entry)
+            if found.setdefault((item.task, item.doc_id), item) is not item:
+                raise UsageError(f"{name}, line {number}: doc_id {item.doc_id} of {item.task} stands twice")
+    if not found:
+        raise UsageError(f"responses file {name} has no responses")
+    return list(found.values())
 
 
 def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
@@ -104,12 +117,13 @@ def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
 
 
 def score_responses(
-    name: str, path: Path, source: DataSource, options: ToolOptions | None = None
+    name: str, path: Path | Sequence[Mapping[str, Any]], source: DataSource, options: ToolOptions | None = None
 ) -> tuple[dict[str, Any], list[Instance]]:
     """Score responses as they are given; returns what `olmes score` prints, and the scored documents.
 
     Raises MissingData where a scorer needs a model that `options` do not name, RequestFailed where one gave up.
     """
+    source.show_to_nltk()
     entry = catalog.find(name)
     given = read_responses(path, entry)
     plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
@@ -120,7 +134,7 @@ def score_responses(
     plan.leaves = list(leaves.values())
     with closing(Tools(replace(options or ToolOptions(), mirrors=source.mirrors, sample=source.sample))) as tools:
         _look_for(plan, tools)
-        found = plan.in_order(_score_given(given, leaves, path, tools))
+        found = plan.in_order(_score_given(given, leaves, path if isinstance(path, Path) else "responses", tools))
         summary = _summary(entry, plan, found)
         judged = tools.record()
         return summary | ({"judge": judged} if judged else {}), found
@@ -145,7 +159,7 @@ def _leaf(task: str, entry: index.TaskEntry, source: DataSource) -> Leaf:
     return leaf
 
 
-def _score_given(given: Sequence[Given], leaves: dict[str, Leaf], path: Path, tools: Tools) -> list[Instance]:
+def _score_given(given: Sequence[Given], leaves: dict[str, Leaf], path: Path | str, tools: Tools) -> list[Instance]:
     positions = {name: leaf.positions() for name, leaf in leaves.items()}
     found: dict[tuple[str, int], Instance] = {}
     waiting: list[Waiting] = []
@@ -183,8 +197,6 @@ def _submit(
     def done(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
         found[item.task, item.doc_id] = make_instance(leaf, item.doc_id, doc, scored, samples, empty, timed_out)
 
-    from olmes_suite.evaluation.fingerprint import metric_names
-
     pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, f"{item.task} document {item.doc_id}", done)
 
 
@@ -220,7 +232,7 @@ def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> d
     if names := {name: n for leaf in plan.leaves for name, n in left_out(leaf).items()}:
         out["left_out_names"] = names
     if not entry.members:
-        return {**out, **_metrics(_metric_names(plan), parts[entry.name], entry.primary)}
+        return {**out, **_metrics(metric_names(plan.leaves[0].task), parts[entry.name], entry.primary)}
     group = combine(entry.aggregate, [(parts[name], len(by_leaf[name])) for name in parts])
     out["metrics"] = {metric: estimate.as_json() for metric, estimate in group.items()}
     out["missing_tasks"] = [name for name in entry.leaves if name not in parts]
@@ -237,13 +249,6 @@ def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> d
         for name in (leaf.name,)
     }
     return out
-
-
-def _metric_names(plan: TaskPlan) -> list[str]:
-    """The metrics of a task without sub-tasks, in order."""
-    from olmes_suite.evaluation.fingerprint import metric_names
-
-    return metric_names(plan.leaves[0].task)
 
 
 def _metrics(names: Sequence[str], parts: dict[str, Any], primary: str) -> dict[str, Any]:
@@ -266,86 +271,80 @@ def instance_lines(instances: Sequence[Instance]) -> Iterator[str]:
         yield json.dumps(line, ensure_ascii=False)
 
 
-def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = None) -> dict[str, Any]:
+def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = None) -> Results:
     """Score a recorded run's responses again, in place, as a new version; the old one moves to `versions/`.
 
     `named` are the models that score where they are not those of the run.
     """
-    if not (run / "results.json").is_file():
+    if not is_finished(run):
         raise UsageError(f"{run} is no finished run (no results.json); `olmes eval` finishes an unfinished one")
-    old, record = read_json(run / "results.json"), read_json(run / "manifest.json")
+    old, record = read_results(run), read_manifest(run)
     options = _options(record, source, named or ToolOptions())
+    options.source.show_to_nltk()
     plans, _ = choose(options)
     tools = Tools(options.tools)
     try:
         _reload(plans, old, options, tools)
-        found = known(record.get("lineage", {}))
-        with RunLock(run.parent / ".unfinished" / f"{run.name}.lock"):
+        found = known(record.lineage)
+        with RunLock(run.parent / UNFINISHED / f"{run.name}.lock"):
             scored = {plan.name: _from_disk(plan, run, tools) for plan in plans if plan.error is None}
             for leaf in (leaf for plan in plans for leaf in plan.leaves):
-                leaf.fingerprint = fingerprint(leaf, record["engine"].get("chat", True), tools)
+                leaf.fingerprint = fingerprint(leaf, record.engine.chat, tools)
             chosen = [suites.load(name) for name in options.suite_names]
-            new = results(old["run"], old["model"], plans, scored, chosen, found)
-            new["version"] = int(old.get("version", 1)) + 1
+            new = results(old.run, old.model, plans, scored, chosen, found)
+            new = new.but(version=(old.version or 1) + 1, extra=old.extra)
             _replace(run, old, new, plans, scored, found)
-            if (judged := tools.record()) is not None:
-                write_json(run / "manifest.json", {**record, "judge": _added(record.get("judge") or {}, judged)})
+            if (judged := scorers(tools)) is not None:
+                write_manifest(run, record.scored_again(judged))
     finally:
         tools.close()
     return new
 
 
-def _added(before: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
-    """The models that scored, with what they were asked in all, where they are the same as before."""
-    found = {}
-    for need, used in judged.items():
-        old = before.get(need, {})
-        same = old.get("fingerprint") is not None and old.get("fingerprint") == used.get("fingerprint")
-        counts = {name: old.get(name, 0) + used[name] for name in COUNTS if name in used} if same else {}
-        if same and used.get("cost_usd") is not None:
-            counts["cost_usd"] = used["cost_usd"] + (old.get("cost_usd") or 0.0)
-        found[need] = {**used, **counts}
-    return found
-
-
-def _reload(plans: Sequence[TaskPlan], old: dict[str, Any], options: Options, tools: Tools) -> None:
+def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: Tools) -> None:
     """The documents of the tasks that have a score; the others keep their error."""
     for plan in plans:
-        if plan.error is None and not old["tasks"].get(plan.name, {}).get("error"):
+        error = old.tasks[plan.name].error if plan.name in old.tasks else None
+        if plan.error is None and not error:
             load_leaves(plan, options)
             if plan.error is not None:
                 raise MissingData(plan.error)
             _look_for(plan, tools)
         else:
-            plan.error = old["tasks"].get(plan.name, {}).get("error", plan.error)
+            plan.error = plan.error if error is None else error
             plan.leaves = []
 
 
-def _recorded_tools(record: dict[str, Any], named: ToolOptions, source: DataSource) -> ToolOptions:
+def _recorded_tools(record: Manifest, named: ToolOptions, source: DataSource) -> ToolOptions:
     """The models that the run was scored with, where `named` does not name others."""
-    used = record.get("judge") or {}
+    used = record.judge or {}
     found: dict[str, Any] = {}
     for need in MODELS:
         if getattr(named, need) is None and need in used:
-            found[need] = used[need]["model"]
+            found[need] = used[need].model
             if need != "encoder":
-                found[f"{need}_base_url"] = used[need].get("base_url")
-    return replace(named, **found, seed=record["seed"], mirrors=source.mirrors, sample=source.sample)
+                found[f"{need}_base_url"] = used[need].base_url
+    return replace(named, **found, seed=_seed(record), mirrors=source.mirrors, sample=source.sample)
 
 
-def _options(record: dict[str, Any], source: DataSource | None, tools: ToolOptions) -> Options:
-    named = list(record["suites"])
-    in_suites = {entry.task for name in named for entry in suites.load(name).tasks}
-    tasks = [plan["task"] for plan in record["plan"] if plan["task"] not in in_suites]
+def _seed(record: Manifest) -> int:
+    """The seed of the run. Raises DataError for an imported run, which has none."""
+    if record.seed is None:
+        raise DataError(f"run {record.run} names no seed: only a run of `olmes eval` can be scored again")
+    return record.seed
+
+
+def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) -> Options:
+    in_suites = {entry.task for name in record.suites for entry in suites.load(name).tasks}
     # Answers to sample documents are scored with sample documents, wherever a mirror is named by now.
-    mirrors = source.mirrors if source and source.mirrors else tuple(Path(m) for m in record["mirrors"])
-    where = DataSource(() if record["sample"] else mirrors, record["sample"])
+    mirrors = source.mirrors if source and source.mirrors else tuple(map(Path, record.mirrors))
+    where = DataSource(() if record.sample else mirrors, record.sample)
     return Options(
-        model=record["model"]["path"],
-        suite_names=tuple(named),
-        task_names=tuple(tasks),
-        limit=record["limit"],
-        seed=record["seed"],
+        model=record.model.path or "",
+        suite_names=record.suites,
+        task_names=tuple(plan.task for plan in record.plan if plan.task not in in_suites),
+        limit=record.limit,
+        seed=_seed(record),
         source=where,
         tools=_recorded_tools(record, tools, where),
     )
@@ -371,8 +370,8 @@ def _from_disk(plan: TaskPlan, run: Path, tools: Tools) -> list[Instance]:
 
 def _replace(
     run: Path,
-    old: dict[str, Any],
-    new: dict[str, Any],
+    old: Results,
+    new: Results,
     plans: Sequence[TaskPlan],
     scored: dict[str, list[Instance]],
     found: Known,
@@ -381,14 +380,15 @@ def _replace(
     fresh = run / f".version-{os.getpid()}"
     for plan in plans:
         if plan.error is None:
-            write_instances(fresh / f"{plan.name}.parquet", scored[plan.name], plan.primary, found)
-    kept = run / "versions" / str(old.get("version", 1))
+            rows = instance_rows(scored[plan.name], plan.primary, found)
+            write_instances(fresh / instances_file(run, plan.name).name, rows)
+    kept = run / "versions" / str(old.version or 1)
     with storage(run):
         kept.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(run / "results.json", kept / "results.json")
-        if (run / "instances").exists():
-            shutil.rmtree(kept / "instances", ignore_errors=True)
-            os.replace(run / "instances", kept / "instances")
+        shutil.copy2(run / RESULTS, kept / RESULTS)
+        if (run / INSTANCES).exists():
+            shutil.rmtree(kept / INSTANCES, ignore_errors=True)
+            os.replace(run / INSTANCES, kept / INSTANCES)
         if fresh.exists():
-            os.replace(fresh, run / "instances")
-    write_json(run / "results.json", new)
+            os.replace(fresh, run / INSTANCES)
+    write_results(run, new)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import ModelError
+from olmes_suite.errors import ModelError, first_line
 from olmes_suite.judges.checkpoints import digest_of
 from olmes_suite.records import canonical_json, sha256
 
@@ -72,8 +72,7 @@ class TextEncoder:
             self.tokenizer = AutoTokenizer.from_pretrained(self.name)
             model = AutoModel.from_pretrained(self.name, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ModelError(f"{self.option} {self.name}: cannot be loaded ({reason})") from None
+            raise ModelError(f"{self.option} {self.name}: cannot be loaded ({first_line(error)})") from None
         # RoBERTa's byte-level tokens know a word at the start of a text only after a space.
         self.prefix = " " if type(self.tokenizer).__name__.startswith(("Roberta", "GPT2")) else ""
         if model.config.is_encoder_decoder:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any
 
 from olmes_suite.errors import MissingData, ModelError, UsageError
 from olmes_suite.judges.base import Judge
+from olmes_suite.plugins import Plugins
 from olmes_suite.scoring.tools import ToolOptions
 
-GROUP = "olmes.judges"
-"""Entry points: a function of (rest of the name, ToolOptions) that returns a Judge, chosen with `--judge NAME:rest`."""
+JUDGES = Plugins("judge", "olmes.judges")
+"""A plugin is a function of (rest of the name, ToolOptions) that returns a Judge, chosen with `--judge NAME:rest`."""
 ENCODER = "roberta-large"
 """The encoder of BERTScore for English, and of HREF."""
 
@@ -39,10 +39,9 @@ def _model(need: str, name: str | None, base_url: str | None, options: ToolOptio
             f"needs a {need}: give --{need} MODEL (a checkpoint), or --{need} NAME --{need}-base-url URL (a server)"
         )
     plugin, _, rest = name.partition(":")
-    if base_url is None and rest:
-        for point in entry_points(group=GROUP, name=plugin):
-            build: Callable[[str, ToolOptions], Judge] = point.load()
-            return build(rest, options)
+    if base_url is None and rest and plugin in JUDGES:
+        build: Callable[[str, ToolOptions], Judge] = _or_missing(need, lambda: JUDGES.load(plugin))
+        return build(rest, options)
     if base_url is not None:
         from olmes_suite.judges.server import ServerJudge
 

@@ -73,8 +73,8 @@ class ServerJudge(CachedJudge):
             path_of(question),
             body_of(question, self.name),
             lambda raw: answer_of(raw, question),
-            timeout,
-            stop,
+            timeout=timeout,
+            stop=stop,
         )
         if answer is not None:
             self.cache.put(key, answer)

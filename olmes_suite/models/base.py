@@ -1,4 +1,4 @@
-"""The seam between the runner and an engine."""
+"""The interface between the runner and an engine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from olmes_suite.errors import UsageError
 from olmes_suite.records import Request, Response
 
 DEFAULT_MAX_TOKENS = 256
-"""Tokens of an answer to a request without a limit, as in lm-eval."""
+"""The token limit of an answer to a request without a limit, as in lm-eval."""
 
 
 def fit(prompt: int, max_tokens: int, max_length: int) -> tuple[int, int]:
-    """(prompt tokens kept, new tokens allowed) within a context of `max_length` tokens.
+    """Return (prompt tokens to keep, new tokens to allow) within a context of `max_length` tokens.
 
-    The answer gives way first; a prompt that leaves it no room is cut to leave min(max_tokens, max_length // 2).
+    The answer is shortened first. A prompt that leaves no room for an answer is cut to leave
+    min(max_tokens, max_length // 2) tokens.
     """
     if prompt < max_length - 1:
         return prompt, min(max_tokens, max_length - prompt)
@@ -28,90 +29,89 @@ def fit(prompt: int, max_tokens: int, max_length: int) -> tuple[int, int]:
 
 
 class Backend(LM):
-    """An lm-eval `LM` that also answers the runner's requests one by one, in any order, as they get ready.
+    """An lm-eval `LM` that also answers the runner's requests, in any order, as answers become ready.
 
-    A backend implements `run`; lm-eval's own methods are made from it, so that every backend also works under
-    `lm_eval`'s evaluator.
+    A backend implements `run`. lm-eval's methods are built on it, so that every backend also works under lm-eval's
+    evaluator.
     """
 
     chat = True
-    """False: the model has no chat template and gets plain text."""
+    """Whether the model has a chat template; without one it receives plain text."""
     name = ""
     max_length: int | None = None
     at_once = 32
-    """Requests that the engine answers together: how many it should be given at a time, at least."""
+    """The smallest number of requests that uses the engine fully."""
     seeded = True
-    """A sample is a function of request and seed; False where a server draws samples as it likes."""
+    """Whether a sample depends only on request and seed; False for a server that ignores seeds."""
     together = False
-    """True: the engine is given the requests of all tasks of a run at once."""
+    """Whether the engine receives the requests of all tasks of a run in one call."""
     stop_requested = False
-    """Set by the runner on Ctrl-C: `run` ends after the batch in hand."""
+    """Set by the runner on Ctrl-C: `run` ends after the current batch."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 over all that decides the answers (see `olmes_suite.models.local.fingerprint`)."""
+        """The SHA-256 of everything that determines the answers (see `olmes_suite.models.local.fingerprint`)."""
 
     @abstractmethod
     def run(
         self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
     ) -> Iterator[tuple[int, int, Response]]:
-        """Yield (position in `requests`, sample index, response) as answers get ready.
+        """Yield (position in `requests`, sample index, response) as answers become ready.
 
-        `seeds[i][s]` is the seed of sample `s` of request `i`; None in its place: that sample is on disk already
-        and is not asked for again.
-        Raises RequestFailed when the engine gives up on a request for good.
+        `seeds[i][s]` is the seed of sample `s` of request `i`, or None where that sample is already on disk and is not
+        generated again. Raises RequestFailed where the engine cannot answer a request.
         """
 
     def settings(self) -> dict[str, Any]:
-        """What the manifest records about the engine: device, dtype, batch size, versions."""
+        """Return the engine's settings for the manifest: device, dtype, batch size, versions."""
         return {}
 
     def notes(self) -> list[str]:
-        """Lines for the user about this model: no chat template, double BOS, …"""
+        """Return lines for the user about this model: no chat template, double BOS, …"""
         return []
 
     def alternatives(self, requests: Sequence[Request], top: int) -> Iterator[tuple[int, list[tuple[str, float]]]]:
-        """(position, the `top` likeliest first tokens of the answer as (text, natural-log probability)).
+        """Yield (position, the `top` likeliest first tokens of the answer as (text, natural-log probability)).
 
-        Raises UsageError for an engine that does not tell.
+        Raises UsageError for an engine without log-probabilities.
         """
-        raise UsageError(f"backend {self.name} gives no log-probabilities of tokens; use hf, or an endpoint")
+        raise UsageError(f"backend {self.name} does not return log-probabilities of tokens; use hf, or an endpoint")
 
     def close(self) -> None:
-        """Let go of the model's memory: other models are loaded after it. The backend answers nothing afterwards."""
+        """Free the model's memory for other models. The backend cannot answer requests afterwards."""
 
     # lm-eval's interface -------------------------------------------------------------------------------------------
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> Any:
-        """Keep the messages; `run` renders them. lm-eval passes the result on untouched."""
+        """Return the messages unrendered, since `run` renders them. lm-eval passes the result on unchanged."""
         return tuple((message["role"], message["content"]) for message in chat_history)
 
     @property
     def tokenizer_name(self) -> str:
-        """Part of lm-eval's cache keys."""
+        """The tokenizer's part of lm-eval's cache keys."""
         return self.name
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """lm-eval's generation call."""
+        """Generate texts for lm-eval."""
         from olmes_suite.tasks.task import request_of
 
-        asked = [request_of(instance, position) for position, instance in enumerate(requests)]
-        texts: list[str] = [""] * len(asked)
-        for position, _, response in self.run(asked, [[0]] * len(asked)):
+        converted = [request_of(instance, position) for position, instance in enumerate(requests)]
+        texts: list[str] = [""] * len(converted)
+        for position, _, response in self.run(converted, [[0]] * len(converted)):
             texts[position] = response.text or ""
         return texts
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """lm-eval's log-likelihood call."""
+        """Compute log-likelihoods for lm-eval."""
         from olmes_suite.tasks.task import request_of
 
-        asked = [request_of(instance, position) for position, instance in enumerate(requests)]
-        out: list[tuple[float, bool]] = [(0.0, False)] * len(asked)
-        for position, _, response in self.run(asked, [[0]] * len(asked)):
-            out[position] = (response.loglikelihood or 0.0, bool(response.is_greedy))
-        return out
+        converted = [request_of(instance, position) for position, instance in enumerate(requests)]
+        results: list[tuple[float, bool]] = [(0.0, False)] * len(converted)
+        for position, _, response in self.run(converted, [[0]] * len(converted)):
+            results[position] = (response.loglikelihood or 0.0, bool(response.is_greedy))
+        return results
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Not part of any Tülu task."""
+        """Not implemented: no task of this package uses it."""
         raise NotImplementedError("olmes backends answer generate_until and loglikelihood requests only")

@@ -1,18 +1,16 @@
-"""From a backend's name to the backend: the built-in ones, then entry points of the group `olmes.backends`."""
+"""Construction of backends by name: the built-in ones, then the entry points of the group `olmes.backends`."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any
 
-from olmes_suite.errors import OlmesError, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+from olmes_suite.plugins import Plugins
 
 BUILT_IN = {
     "hf": "olmes_suite.models.hf.backend:HFBackend",
@@ -22,83 +20,54 @@ BUILT_IN = {
     "oracle": "olmes_suite.models.without_model.oracle:OracleBackend",
     "floor": "olmes_suite.models.without_model.floor:FloorBackend",
 }
-"""Imported when asked for: some of them bring torch."""
+"""Imported on use, since some of them import torch."""
 WITHOUT_MODEL = ("mock", "oracle", "floor")
-"""They have no weights and ignore the options of an engine."""
+"""Backends without weights, which ignore the options of an engine."""
 CHECKPOINT = ("hf", "vllm")
-"""They load a folder or a Hub id."""
-GROUP = "olmes.backends"
+"""Backends that load a folder or a Hub id."""
+BACKENDS = Plugins("backend", "olmes.backends", BUILT_IN, reserved=("auto",))
 
 
-def make_backend(name: str, model: str | None, **options: Any) -> Backend:
-    """The backend of that name for a model; options that are None count as not given.
+def make_backend(name: str, model: str | None, **options: object) -> Backend:
+    """Make the backend with this name for a model. Options that are None are ignored.
 
-    `auto` is vLLM where the machine has a GPU and a vLLM backend, else `hf`. Raises UsageError for an unknown name or
-    an option that the backend does not have, ModelError for a checkpoint that cannot be loaded.
+    `auto` is vLLM where the machine has a GPU and vLLM is installed, else `hf`. Raises UsageError for an unknown name
+    or an option that the backend does not have, ModelError for a checkpoint that cannot be loaded.
     """
     if name == "auto":
         name = _automatic()
-    load = _find(name)
+    BACKENDS.check(name)
     if name not in WITHOUT_MODEL and not model:
         raise UsageError(f"--backend {name} needs --model: a checkpoint's folder, a Hub id or a served name")
     if name in CHECKPOINT and not is_hub_id(str(model)):
         check_folder(str(model))  # before torch is imported
-    kind = load()
-    given = {option: value for option, value in options.items() if value is not None}
-    return kind(**_accepted(name, kind, model, given))
+    kind = BACKENDS.load(name)
+    present = {option: value for option, value in options.items() if value is not None}
+    return kind(**_arguments(name, kind, model, present))
 
 
 def backend_names() -> list[str]:
-    """Every name that `--backend` takes."""
-    return ["auto", *BUILT_IN, *sorted(point.name for point in entry_points(group=GROUP) if point.name not in BUILT_IN)]
+    """Return every name that `--backend` accepts."""
+    return BACKENDS.names()
 
 
 def loads_in_a_thread(name: str) -> bool:
-    """Whether the backend may be made beside other work. vLLM and other packages' may want the main thread."""
+    """Return whether the backend can load in a thread. vLLM and backends of other packages may need the main thread."""
     return name == "hf" or (name == "auto" and ("vllm" not in BUILT_IN or find_spec("vllm") is None))
 
 
 def _automatic() -> str:
-    if find_spec("vllm") is None:
-        return "hf"
-    import torch
-
-    return "vllm" if torch.cuda.is_available() else "hf"
+    return "vllm" if find_spec("vllm") is not None and has_gpu() else "hf"
 
 
-def _find(name: str) -> Callable[[], Callable[..., Backend]]:
-    """What imports the backend's class: the name is checked without importing anything."""
-    if name in BUILT_IN:
-        return lambda: _import(BUILT_IN[name])
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            return lambda: _load(point)
-    near = difflib.get_close_matches(name, backend_names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(backend_names())}"
-    raise UsageError(f"there is no backend {name!r}; {hint}")
-
-
-def _import(place: str) -> Callable[..., Backend]:
-    module, _, cls = place.partition(":")
-    found: Callable[..., Backend] = getattr(import_module(module), cls)
-    return found
-
-
-def _load(point: EntryPoint) -> Callable[..., Backend]:
-    try:
-        found: Callable[..., Backend] = point.load()
-    except OlmesError:
-        raise
-    except Exception as error:  # another package's module: whatever it raises is its owner's to mend
-        raise UsageError(f"backend {point.name!r} ({point.value}) cannot be imported: {error}") from None
-    return found
-
-
-def _accepted(name: str, kind: Callable[..., Backend], model: str | None, given: dict[str, Any]) -> dict[str, Any]:
+def _arguments(
+    name: str, kind: Callable[..., Backend], model: str | None, options: dict[str, object]
+) -> dict[str, object]:
+    """Check the options against the signature of the backend and return its arguments. Raises UsageError."""
     parameters = inspect.signature(kind).parameters
     everything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = {option: value for option, value in given.items() if everything or option in parameters}
-    unknown = sorted(set(given) - set(known) - {"seed"})  # the runner gives a seed to all
+    arguments = {option: value for option, value in options.items() if everything or option in parameters}
+    unknown = sorted(set(options) - set(arguments) - {"seed"})  # the runner passes a seed to every backend
     if unknown and name not in WITHOUT_MODEL:
         raise UsageError(f"--backend {name} has no option --{unknown[0].replace('_', '-')}")
     required = [
@@ -107,7 +76,7 @@ def _accepted(name: str, kind: Callable[..., Backend], model: str | None, given:
         if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     if model is not None and (everything or "model" in parameters):
-        known["model"] = model
-    if missing := [option for option in required if option not in known]:
+        arguments["model"] = model
+    if missing := [option for option in required if option not in arguments]:
         raise UsageError(f"--backend {name} needs --{missing[0].replace('_', '-')}")
-    return known
+    return arguments

@@ -1,4 +1,4 @@
-"""An engine's own options as `--model-args name=value,name=value` gives them (lm-eval's habit)."""
+"""Options of an engine in lm-eval's form, `--model-args name=value,name=value`."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from olmes_suite.errors import UsageError
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Names to values: numbers, true, false, null, JSON in braces or brackets, else text. Raises UsageError."""
-    found: dict[str, Any] = {}
+    """Parse names and values: numbers, true, false, null, JSON in braces or brackets, else text. Raises UsageError."""
+    arguments: dict[str, Any] = {}
     for part in _parts(text):
         name, sign, value = part.partition("=")
         name = name.strip()
         if not sign or not name.isidentifier():
             raise UsageError(f"--model-args {text}: {part.strip()!r} is not name=value")
-        if name in found:
+        if name in arguments:
             raise UsageError(f"--model-args {text}: {name} is given twice")
-        found[name] = _value(value.strip())
-    return found
+        arguments[name] = _value(value.strip())
+    return arguments
 
 
-def check_names(given: Mapping[str, Any], known: Iterable[str], engine: str) -> None:
+def check_names(arguments: Mapping[str, object], known: Iterable[str], engine: str) -> None:
     """Raise UsageError for a name that the engine does not have."""
     names = sorted(known)
-    for name in given:
+    for name in arguments:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see the engine arguments of {engine}"
+            similar = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {similar[0]}?" if similar else f"see the engine arguments of {engine}"
             raise UsageError(f"--model-args: {engine} has no argument {name!r}; {hint}")
 
 
 def _parts(text: str) -> list[str]:
-    """Cut at commas outside of braces and brackets."""
+    """Split the text at commas outside braces and brackets."""
     parts, depth, start = [], 0, 0
     for place, letter in enumerate(text):
         depth += (letter in "{[") - (letter in "}]")

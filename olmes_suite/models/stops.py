@@ -1,4 +1,4 @@
-"""Stop strings: where a text ends."""
+"""The cut of a text at stop strings."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 
 def cut_at_stop(text: str, stops: Iterable[str]) -> str:
-    """The text before the earliest stop string; the whole text where there is none. Empty stop strings are ignored.
+    """Return the text before the earliest stop string, or the whole text without one. Empty stop strings are ignored.
 
-    lm-eval cuts at one stop string after the other instead, which differs where one overlaps an earlier-listed one.
+    lm-eval cuts at one stop string after the other instead, which differs where stop strings overlap.
     """
-    found = [position for stop in stops if stop and (position := text.find(stop)) >= 0]
-    return text[: min(found)] if found else text
+    positions = [position for stop in stops if stop and (position := text.find(stop)) >= 0]
+    return text[: min(positions)] if positions else text

@@ -1,123 +1,93 @@
-"""Baselines: a name for a run in the run store, or a compact file of instance scores that a repository can hold.
-
-The file: {"schema","run","model","imported","suites","limit","failed","tasks":{T:{"fingerprint","n","doc_ids",
-"scores","clusters"[,"strata"][,"flagged"][,"short"],"group"}},"groups":{G:{"primary","aggregate","skill","value","stderr","flags"[,"clean"]}}}.
-`tasks` holds the leaf tasks, `groups` the top-level tasks that they belong to; `clusters` is null where every document
-stands alone.
-"""
+"""Baselines: a name for a run in the run store, or a compact file of instance scores that a repository can hold."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from olmes_suite.errors import DataError, UsageError
-from olmes_suite.files import read_json, storage, write_json
-from olmes_suite.runs.scores import BASELINES, LeafScores, RunScores, TaskScores, leaf_scores, read_object, validated
-from olmes_suite.runs.store import SCHEMA
+from olmes_suite.files import read_json, write_json
+from olmes_suite.runs.schema import (
+    Baseline,
+    BaselineGroup,
+    BaselineTask,
+    read_baseline_file,
+    write_baseline_file,
+)
+from olmes_suite.runs.scores import BASELINES, LeafScores, RunScores, TaskScores, leaf_scores, validated
 
 
 def save(run: RunScores, path: Path) -> None:
     """Write a run's scores as a baseline file, gzipped where the name ends in .gz; whole or not at all."""
-    content: dict[str, Any] = {
-        "schema": SCHEMA,
-        "run": run.name,
-        "model": run.model,
-        "imported": run.imported,
-        "limit": run.limit,
-        "suites": dict(run.suites),
-        "failed": dict(run.failed),
-        "groups": {},
-        "tasks": {},
-    }
+    groups, tasks = {}, {}
     for task in run.tasks.values():
-        content["groups"][task.name] = {
-            "primary": task.primary, "aggregate": task.aggregate, "skill": task.skill, "value": task.value,
-            "stderr": task.stderr, "flags": dict(task.flags), **({"clean": list(task.clean)} if task.clean else {}),
-        }  # fmt: skip
+        groups[task.name] = BaselineGroup(
+            primary=task.primary, aggregate=task.aggregate, skill=task.skill, value=task.value, stderr=task.stderr,
+            flags=task.flags, clean=task.clean,
+        )  # fmt: skip
         for name, leaf in task.leaves.items():
-            content["tasks"][name] = {"group": task.name, **_leaf(leaf)}
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n"
-    data = text.encode("utf-8")
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+            tasks[name] = _recorded(task.name, leaf)
+    baseline = Baseline(
+        run=run.name, model=run.model, imported=run.imported, limit=run.limit,
+        suites={name: tuple(listed) for name, listed in run.suites.items()}, failed=run.failed, groups=groups,
+        tasks=tasks,
+    )  # fmt: skip
+    write_baseline_file(path, baseline)
 
 
-def _leaf(leaf: LeafScores) -> dict[str, Any]:
+def _recorded(group: str, leaf: LeafScores) -> BaselineTask:
     alone = len(np.unique(leaf.clusters)) == len(leaf.clusters)
-    scores = [None if np.isnan(x) else int(x) if x in (0.0, 1.0) else float(x) for x in leaf.scores]
-    return {
-        "fingerprint": dict(leaf.fingerprint) if leaf.fingerprint else None,
-        "n": len(leaf.doc_ids),
-        "doc_ids": leaf.doc_ids.tolist(),
-        "scores": scores,
-        "clusters": None if alone else leaf.clusters.tolist(),
-        **({"strata": leaf.strata.tolist()} if leaf.strata.any() else {}),
-        **({"flagged": sorted(leaf.flagged)} if leaf.flagged else {}),
-        **({"short": sorted(leaf.short)} if leaf.short else {}),
-    }
+    return BaselineTask(
+        group=group,
+        fingerprint=leaf.fingerprint or None,
+        n=len(leaf.doc_ids),
+        doc_ids=leaf.doc_ids.tolist(),
+        scores=[None if np.isnan(x) else int(x) if x in (0.0, 1.0) else float(x) for x in leaf.scores],
+        clusters=None if alone else leaf.clusters.tolist(),
+        strata=leaf.strata.tolist() if leaf.strata.any() else None,
+        flagged=tuple(sorted(leaf.flagged)) or None,
+        short=tuple(sorted(leaf.short)) or None,
+    )
 
 
 def read_baseline(path: Path) -> RunScores:
     """Read a baseline file. Raises DataError for what is damaged, not one, or newer."""
-    content = read_object(path)
-    if not isinstance(content.get("tasks"), dict) or not content["tasks"]:
-        raise DataError(f"{path}: no baseline file (it has no tasks); `olmes baseline save RUN FILE` writes one")
+    content = read_baseline_file(path)
     leaves: dict[str, dict[str, LeafScores]] = {}
     try:
-        for name, entry in content["tasks"].items():
-            doc_ids = np.asarray(entry["doc_ids"])
-            if doc_ids.ndim != 1 or doc_ids.dtype.kind not in "iuU":
-                raise DataError(f"{path}: {name}: doc_ids must be integers or strings")
-            scores = np.asarray([np.nan if x is None else x for x in entry["scores"]], dtype=float)
-            clusters = (
-                np.arange(len(doc_ids))
-                if entry.get("clusters") is None
-                else np.asarray(entry["clusters"], dtype=np.int64)
-            )
-            strata = np.asarray(entry.get("strata") or np.zeros(len(doc_ids)), dtype=np.int64)
-            if (
-                not len(doc_ids) == len(scores) == len(clusters) == len(strata)
-                or len(doc_ids) != entry["n"]
-                or not len(doc_ids)
-            ):
-                raise DataError(f"{path}: {name} has {len(doc_ids)} documents, {len(scores)} scores, n {entry['n']}")
-            own = leaf_scores(name, path, doc_ids, scores, clusters, strata, entry.get("fingerprint"))
-            own = replace(own, flagged=frozenset(entry.get("flagged", ())), short=frozenset(entry.get("short", ())))
-            leaves.setdefault(entry.get("group", name), {})[name] = own
-        tasks = {name: _task(name, own, content.get("groups", {}).get(name, {})) for name, own in leaves.items()}
+        for name, entry in content.tasks.items():
+            group = name if entry.group is None else entry.group
+            leaves.setdefault(group, {})[name] = _leaf(name, entry, path)
+        tasks = {name: _task(name, own, content.groups.get(name, BaselineGroup())) for name, own in leaves.items()}
         run = RunScores(
-            content["run"], content["model"], tasks, content.get("failed", {}), {}, content.get("suites", {}),
-            bool(content.get("imported")), content.get("limit"),
+            content.run, content.model, tasks, content.failed, {}, {s: [*t] for s, t in content.suites.items()},
+            content.imported, content.limit,
         )  # fmt: skip
         return validated(run)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: a damaged baseline file ({type(error).__name__}: {error})") from error
 
 
-def _task(name: str, leaves: dict[str, LeafScores], group: dict[str, Any]) -> TaskScores:
+def _leaf(name: str, entry: BaselineTask, path: Path) -> LeafScores:
+    doc_ids = np.asarray(entry.doc_ids)
+    if doc_ids.ndim != 1 or doc_ids.dtype.kind not in "iuU":
+        raise DataError(f"{path}: {name}: doc_ids must be integers or strings")
+    scores = np.asarray([np.nan if x is None else x for x in entry.scores], dtype=float)
+    clusters = np.arange(len(doc_ids)) if entry.clusters is None else np.asarray(entry.clusters, dtype=np.int64)
+    strata = np.asarray(entry.strata or np.zeros(len(doc_ids)), dtype=np.int64)
+    sizes = {len(doc_ids), len(scores), len(clusters), len(strata), entry.n}
+    if len(sizes) > 1 or not len(doc_ids):
+        raise DataError(f"{path}: {name} has {len(doc_ids)} documents, {len(scores)} scores, n {entry.n}")
+    found = leaf_scores(name, path, doc_ids, scores, clusters, strata, entry.fingerprint)
+    return replace(found, flagged=frozenset(entry.flagged or ()), short=frozenset(entry.short or ()))
+
+
+def _task(name: str, leaves: Mapping[str, LeafScores], group: BaselineGroup) -> TaskScores:
     return TaskScores(
-        name,
-        leaves,
-        group.get("primary", "score"),
-        group.get("aggregate", "mean"),
-        group.get("skill", "other"),
-        group.get("value"),
-        group.get("stderr"),
-        group.get("flags", {}),
-        (float(group["clean"][0]), group["clean"][1]) if group.get("clean") else None,
+        name, leaves, group.primary, group.aggregate, group.skill, group.value, group.stderr, group.flags, group.clean
     )
 
 

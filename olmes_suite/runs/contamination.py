@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +31,21 @@ class Known:
 NOTHING = Known()
 
 
-def known(lineage: Mapping[str, Any]) -> Known:
+def known(lineage: Lineage) -> Known:
     """What a lineage file says; one without `scanned` (older, or a user's own) knows the tasks of its flags."""
-    return Known(lineage.get("flags", {}), lineage.get("short", {}), frozenset(lineage.get("scanned", ())))
+    return Known(lineage.flags, lineage.short, frozenset(lineage.scanned or ()))
 
 
-def inherited(parent: Mapping[str, Any], own: Known, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def inherited(parent: Lineage, own: Known, earlier: Lineage = NO_LINEAGE) -> Known:
     """`flags`, `short` and `scanned` of a stage's lineage: its own, its parent's, and those of its `earlier` start.
 
     A task counts as scanned only if the data of all stages were compared with it; without a lineage the parent is the
     first of all, and its data are nobody's business. An earlier start, if there was one, had the same data.
     """
-    before, begun = known(parent), known(earlier or {})
-    scanned = own.scanned & before.scanned if parent else own.scanned
+    before, begun = known(parent), known(earlier)
+    scanned = own.scanned & before.scanned if parent.is_known else own.scanned
     both = joined(joined(before, own), begun)
-    return {"flags": dict(both.flags), "short": dict(both.short), "scanned": sorted(scanned | begun.scanned)}
+    return Known(both.flags, both.short, scanned | begun.scanned)
 
 
 def _long(found: Known, task: str) -> set[int]:

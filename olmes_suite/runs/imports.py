@@ -9,13 +9,23 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from olmes_suite import stats
 from olmes_suite.errors import UsageError
-from olmes_suite.files import RunLock, storage, write_json
-from olmes_suite.runs.scores import instances_file
-from olmes_suite.runs.store import SCHEMA, UNFINISHED
+from olmes_suite.files import RunLock, storage
+from olmes_suite.records import sha256
+from olmes_suite.runs.schema import (
+    InstanceRow,
+    Manifest,
+    Metric,
+    Results,
+    TaskResult,
+    instances_file,
+    write_instances,
+    write_manifest,
+    write_results,
+)
+from olmes_suite.runs.store import UNFINISHED
 
 _FIELDS = ("task", "doc_id", "score", "cluster")
 
@@ -94,9 +104,10 @@ def import_scores(path: Path, name: str, runs: Path, command: Sequence[str], aga
     with RunLock(folder.with_name(f"{name}.lock")):
         shutil.rmtree(folder, ignore_errors=True)
         for task, own in tasks.items():
-            _write_instances(instances_file(folder, task), own)
-        write_json(folder / "results.json", _results(name, tasks))
-        write_json(folder / "manifest.json", _manifest(name, tasks, path, command))
+            write_instances(instances_file(folder, task), _rows(own))
+        write_results(folder, _results(name, tasks))
+        source = {"path": str(path), "sha256": sha256(path.read_bytes())}
+        write_manifest(folder, Manifest.of_import(name, tasks, command, str(Path.cwd()), source))
         with storage(runs / name):
             shutil.rmtree(runs / name, ignore_errors=True)
             os.replace(folder, runs / name)
@@ -107,48 +118,21 @@ def _clusters(scores: Sequence[Score]) -> list[str]:
     return [f"doc:{s.doc_id}" if s.cluster is None else f"cluster:{s.cluster}" for s in scores]
 
 
-def _results(name: str, tasks: dict[str, list[Score]]) -> dict[str, Any]:
-    entries = {}
-    for task, own in tasks.items():
-        estimate = stats.mean([s.score for s in own], _clusters(own))
-        entries[task] = {
-            "n": len(own), "primary": "score", "metrics": {"score": estimate.as_json()}, "clean": None, "flags": {},
-            "imported": True,
-        }  # fmt: skip
-    return {"schema": SCHEMA, "run": name, "model": name, "imported": True, "tasks": entries, "suites": {}}
+def _results(name: str, tasks: dict[str, list[Score]]) -> Results:
+    entries = {
+        task: TaskResult(
+            n=len(own),
+            primary="score",
+            metrics={"score": Metric.of(stats.mean([s.score for s in own], _clusters(own)))},
+            imported=True,
+        )
+        for task, own in tasks.items()
+    }
+    return Results(run=name, model=name, imported=True, tasks=entries)
 
 
-def _manifest(name: str, tasks: dict[str, list[Score]], path: Path, command: Sequence[str]) -> dict[str, Any]:
-    from olmes_suite.records import sha256
-
-    plan = [{"task": task, "primary": "score", "aggregate": "mean", "skill": "other", "error": None} for task in tasks]
-    return {
-        "schema": SCHEMA, "run": name, "imported": True, "command": list(command), "folder": str(Path.cwd()),
-        "source": {"path": str(path), "sha256": sha256(path.read_bytes())}, "model": {"path": name}, "engine": {},
-        "suites": [], "tasks": dict.fromkeys(tasks), "plan": plan, "limit": None, "seed": None, "sample": False,
-        "mirrors": [], "lineage": {},
-    }  # fmt: skip
-
-
-def _write_instances(path: Path, scores: Sequence[Score]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    n, whole = len(scores), all(isinstance(s.doc_id, int) for s in scores)
-    table = pa.table(
-        {
-            "task": pa.array([s.task for s in scores], pa.string()),
-            "doc_id": pa.array(
-                [s.doc_id if whole else str(s.doc_id) for s in scores], pa.int64() if whole else pa.string()
-            ),
-            "cluster": pa.array(_clusters(scores), pa.string()),
-            "score": pa.array([s.score for s in scores], pa.float64()),
-            "extracted": pa.nulls(n, pa.string()),
-            "reference": pa.nulls(n, pa.string()),
-            "flags": pa.array([[]] * n, pa.list_(pa.string())),
-            "contaminated": pa.nulls(n, pa.bool_()),
-        }
-    )
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path)
+def _rows(scores: Sequence[Score]) -> list[InstanceRow]:
+    return [
+        InstanceRow(task=s.task, doc_id=s.doc_id, cluster=cluster, score=s.score)
+        for s, cluster in zip(scores, _clusters(scores), strict=True)
+    ]

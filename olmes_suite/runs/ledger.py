@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import UsageError
 from olmes_suite.files import storage
+from olmes_suite.runs.schema import LINEAGE, NO_LINEAGE, Lineage, read_lineage
 from olmes_suite.tasks.suites import unseen_tasks
 
 LEDGER = "unseen-ledger.jsonl"
@@ -60,26 +60,14 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def read_lineage(model: str, file: Path | None) -> dict[str, Any]:
-    """The lineage beside a checkpoint, or the file that the user names; empty where there is none."""
-    path = file if file is not None else Path(model) / "olmes_lineage.json"
+def lineage_of(model: str, file: Path | None) -> Lineage:
+    """The lineage beside a checkpoint, or in the file that the user names; an empty one where there is none."""
+    path = file if file is not None else Path(model) / LINEAGE
     if file is None and (not model or not path.is_file()):
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"lineage file {path} cannot be read: {error}") from error
-    flags = data.get("flags", {}) if isinstance(data, dict) else None
-    if not isinstance(flags, dict) or not all(isinstance(ids, list) for ids in flags.values()):
-        raise UsageError(f'lineage file {path}: it needs the form {{"parent": …, "flags": {{task: [doc_id, …]}}}}')
-    short, scanned = data.get("short", {}), data.get("scanned", [])
-    if not isinstance(short, dict) or not all(isinstance(ids, list) for ids in short.values()):
-        raise UsageError(f"lineage file {path}: `short` needs the form {{task: [doc_id, …]}}, as `flags` has it")
-    if not isinstance(scanned, list) or not all(isinstance(task, str) for task in scanned):
-        raise UsageError(f"lineage file {path}: `scanned` needs to be a list of tasks")
-    return dict(data)
+        return NO_LINEAGE
+    return read_lineage(path)
 
 
-def lineage_name(lineage: dict[str, Any], model: str) -> str:
+def lineage_name(lineage: Lineage, model: str) -> str:
     """What looks are counted under: the root of the lineage, or the model itself."""
-    return str(lineage.get("lineage") or lineage.get("root") or lineage.get("parent") or model)
+    return lineage.lineage or lineage.root or lineage.parent or model

@@ -7,6 +7,7 @@ from pathlib import Path
 from olmes_suite.errors import UsageError
 from olmes_suite.files import read_json
 from olmes_suite.runs.baseline import read_baseline
+from olmes_suite.runs.schema import is_finished
 from olmes_suite.runs.scores import BASELINES, RunScores, read_run
 from olmes_suite.runs.store import UNFINISHED
 from olmes_suite.tasks.index import nearest
@@ -27,15 +28,13 @@ def locate(reference: str, runs: Path) -> Path:
     """The folder or baseline file that the user means. Raises UsageError, naming the nearest run."""
     named = read_json(runs / BASELINES) if (runs / BASELINES).is_file() else {}
     for path in (Path(reference), runs / reference, runs / str(named.get(reference, reference))):
-        if (path / "results.json").is_file():
-            return path
-        if path.is_file():
+        if is_finished(path) or path.is_file():
             return path
     if (runs / UNFINISHED / reference).is_dir() or UNFINISHED in Path(reference).parts:
         raise UsageError(f"run {reference} is not finished: repeat the `olmes eval` command that began it")
     if Path(reference).is_dir():
         raise UsageError(f"{reference} is no run: it has no results.json")
-    known = [path.name for path in sorted(runs.iterdir()) if (path / "results.json").is_file()] if runs.is_dir() else []
+    known = [path.name for path in sorted(runs.iterdir()) if is_finished(path)] if runs.is_dir() else []
     raise UsageError(
         f"no run {reference!r}: it is no folder, no run or baseline in {runs}, and no file"
         f"{nearest(reference, [*known, *named])}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from olmes_suite.runs.scores import RunScores, instances_file
+from olmes_suite.runs.schema import instances_file, read_rows
+from olmes_suite.runs.scores import RunScores
 from olmes_suite.runs.store import read_lines
 
 Place = tuple[str, Any]
@@ -16,18 +17,11 @@ def answers(run: RunScores, task: str, places: Sequence[Place]) -> dict[Place, d
     """{"extracted", "reference", "response"} of each place; nothing for baseline files, which hold scores alone."""
     if run.path is None or not places:
         return {}
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(instances_file(run.path, task), columns=["task", "doc_id", "extracted", "reference"])
     wanted = set(places)
-    rows = [
-        i
-        for i, place in enumerate(zip(*table.select(["task", "doc_id"]).to_pydict().values(), strict=True))
-        if place in wanted
-    ]
     found: dict[Place, dict[str, Any]] = {
-        (row["task"], row["doc_id"]): {"extracted": row["extracted"], "reference": row["reference"]}
-        for row in table.take(rows).to_pylist()
+        (row.task, row.doc_id): {"extracted": row.extracted, "reference": row.reference}
+        for row in read_rows(instances_file(run.path, task), ("extracted", "reference"))
+        if (row.task, row.doc_id) in wanted
     }
     for line in read_lines(run.path / "responses" / f"{task}.jsonl"):
         place = (line.task, line.doc_id)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from olmes_suite.errors import DataError, UsageError
-from olmes_suite.files import read_json
-from olmes_suite.runs.store import SCHEMA
+from olmes_suite.errors import DataError
+from olmes_suite.runs.schema import (
+    Manifest,
+    PlannedTask,
+    Results,
+    TaskResult,
+    instances_file,
+    read_instances,
+    read_manifest,
+    read_results,
+)
 from olmes_suite.stats import Floats
 
 BASELINES = "baselines.json"
@@ -22,8 +28,6 @@ BASELINES = "baselines.json"
 PARTS = ("prompt", "data", "scorer", "settings")
 """The four hashes of a task's fingerprint."""
 _COLUMNS = ("task", "doc_id", "cluster", "stratum", "score", "contaminated", "contaminated_short")
-_LATER = ("stratum", "contaminated_short")
-"""Columns that are written only where there is something to say."""
 DocIds = npt.NDArray[Any]
 """Integers, or strings where an imported evaluation names its documents so."""
 
@@ -112,24 +116,11 @@ def by_subtask(run: RunScores) -> RunScores:
     return replace(run, tasks=tasks)
 
 
-def check_schema(found: Any, path: Path) -> dict[str, Any]:
-    """The file's content. Raises DataError for what is no object of ours, UsageError for a newer major version."""
-    if not isinstance(found, dict) or "schema" not in found:
-        raise DataError(f"{path}: not a file of olmes-suite (it has no `schema`)")
-    major = str(found["schema"]).split(".")[0]
-    if not major.isdigit() or int(major) > int(SCHEMA.split(".")[0]):
-        raise UsageError(
-            f"{path}: written by a newer olmes-suite (schema {found['schema']}, this one reads {SCHEMA}): upgrade"
-        )
-    return found
-
-
 def read_run(path: Path) -> RunScores:
-    """Read a finished run's folder."""
-    results = check_schema(read_json(path / "results.json"), path / "results.json")
-    record = check_schema(read_json(path / "manifest.json"), path / "manifest.json")
+    """Read a finished run's folder. Raises DataError for a damaged run, UsageError for one of a newer version."""
+    results, manifest = read_results(path), read_manifest(path)
     try:
-        return validated(_run(path, results, record))
+        return validated(_run(path, results, manifest))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}: results.json or manifest.json is damaged ({type(error).__name__}: {error})"
@@ -169,70 +160,44 @@ def _is(value: Any, kind: Any, what: str) -> Any:
     return value
 
 
-def _run(path: Path, results: Mapping[str, Any], record: Mapping[str, Any]) -> RunScores:
+def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
     tasks, failed, errors = {}, {}, {}
-    for plan in record["plan"]:
-        name = plan["task"]
-        entry = results["tasks"].get(name, {"error": "not in results.json"})
-        if count := entry.get("flags", {}).get("request_errors"):
-            errors[name] = count
-        if "error" in entry:
-            failed[name] = entry["error"]
+    for plan in manifest.plan:
+        entry = results.tasks.get(plan.task) or TaskResult(error="not in results.json")
+        if count := entry.flags.get("request_errors"):
+            errors[plan.task] = count
+        if entry.error is not None:
+            failed[plan.task] = entry.error
         else:
-            tasks[name] = _task(path, plan, entry, results["tasks"], record)
-    listed = {suite: [*_suite_tasks(suite, record)] for suite in results.get("suites", {})}
-    imported = bool(record.get("imported", False))
-    return RunScores(
-        results["run"], results["model"], tasks, failed, errors, listed, imported, record.get("limit"), path
-    )
+            tasks[plan.task] = _task(path, plan, entry, manifest)
+    listed = {suite: [*manifest.suite(suite)] for suite in results.suites}
+    return RunScores(results.run, results.model, tasks, failed, errors, listed, manifest.imported, manifest.limit, path)
 
 
-def _suite_tasks(suite: str, record: Mapping[str, Any]) -> Sequence[str]:
-    """Tasks of a suite as the run was made; of an old record that does not say, all that ran."""
-    listed: Mapping[str, Sequence[str]] = record.get("suite_tasks", {})
-    return listed.get(suite) or [plan["task"] for plan in record["plan"]]
-
-
-def instances_file(run: Path, task: str) -> Path:
-    """The parquet file of a top-level task; characters that no file name may hold are percent-encoded."""
-    from urllib.parse import quote
-
-    return run / "instances" / f"{quote(task, safe=' ()+,;=@&')}.parquet"
-
-
-def _task(
-    path: Path, plan: Mapping[str, Any], entry: Mapping[str, Any], tasks: Mapping[str, Any], record: Mapping[str, Any]
-) -> TaskScores:
-    name, file = plan["task"], instances_file(path, plan["task"])
-    leaves = _read_leaves(file, record["tasks"])
+def _task(path: Path, plan: PlannedTask, entry: TaskResult, manifest: Manifest) -> TaskScores:
+    file = instances_file(path, plan.task)
+    leaves = _read_leaves(file, manifest.tasks)
     if not leaves:
-        raise DataError(f"{file}: no documents, although {name} has a score")
-    metric = entry["metrics"].get(entry["primary"], {})
-    without = ((entry.get("clean") or {}).get("metrics") or {}).get(entry["primary"])
+        raise DataError(f"{file}: no documents, although {plan.task} has a score")
+    metric, without = entry.score, entry.clean.metrics.get(entry.primary) if entry.clean is not None else None
     return TaskScores(
-        name,
+        plan.task,
         leaves,
-        entry["primary"],
-        plan["aggregate"],
-        plan.get("skill", "other"),
-        metric.get("value"),
-        metric.get("stderr"),
-        entry.get("flags", {}),
-        (float(without["value"]), without.get("stderr")) if without else None,
+        entry.primary,
+        plan.aggregate,
+        plan.skill or "other",
+        metric.value if metric is not None else None,
+        metric.stderr if metric is not None else None,
+        entry.flags,
+        (without.value, without.stderr) if without is not None and without.value is not None else None,
     )
 
 
 def _read_leaves(file: Path, fingerprints: Mapping[str, Mapping[str, str] | None]) -> dict[str, LeafScores]:
-    import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(file) as opened:
-            having = [name for name in _COLUMNS if name not in _LATER or name in opened.schema_arrow.names]
-            table = opened.read(columns=having)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    table = read_instances(file, _COLUMNS)
+    having = table.column_names
     names = table["task"].combine_chunks().dictionary_encode()
     which = names.indices.to_numpy(zero_copy_only=False)
     doc_ids = table["doc_id"].to_numpy()
@@ -286,22 +251,3 @@ def leaf_scores(
 
 def _from_zero(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
-
-
-def open_text(path: Path) -> str:
-    """Text of a file, unpacked where its name ends in .gz. Raises DataError."""
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8") as handle:
-                return handle.read()
-        return path.read_text(encoding="utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file with a `schema` that this version reads. Raises DataError."""
-    try:
-        return check_schema(json.loads(open_text(path)), path)
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}") from error

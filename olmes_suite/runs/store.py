@@ -17,7 +17,6 @@ from olmes_suite.errors import DataError
 from olmes_suite.files import storage
 from olmes_suite.records import Response
 
-SCHEMA = "1.0"
 UNFINISHED = ".unfinished"
 _SYNC_SECONDS = 5.0
 Place = tuple[str, int, int, int]

@@ -1,4 +1,4 @@
-"""Running code that a model wrote: jails, and graders whose verdict the code cannot reach."""
+"""Execution of model-written code: jails, and graders whose verdicts the code cannot influence."""
 
 from olmes_suite.sandbox.limits import Limits
 from olmes_suite.sandbox.verdict import Ran, Verdict

@@ -1,8 +1,8 @@
-"""The sandbox as the rest of the package sees it: a program and its tests go in, a verdict comes out.
+"""The sandbox's interface to the rest of the package: verdicts on programs and their tests.
 
 Where tests are assertions about a function's results, two processes in two jails share the work: the program answers
-calls in one, the assertions run in the other, and only data passes between them. The program never meets an expected
-value, so no trick inside its own process can make a test pass.
+calls in one, the assertions run in the other, and only data passes between them. The program never sees an expected
+value, so that no trick inside its process can make a test pass.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from olmes_suite.errors import MissingData
 from olmes_suite.sandbox.interpreter import Interpreter, interpreter
 from olmes_suite.sandbox.jail import Jail, JailFailed
 from olmes_suite.sandbox.limits import Limits
 from olmes_suite.sandbox.rungs import REFUSAL, Rung, candidates
-from olmes_suite.sandbox.verdict import Ran, Verdict
+from olmes_suite.sandbox.verdict import Outcome, Ran, Verdict
 from olmes_suite.scoring.tools import ToolOptions
 
-T = TypeVar("T")
 _PROGRAM_MODULES = (
     "typing",
     "math",
@@ -40,11 +39,11 @@ _PROGRAM_MODULES = (
 )
 _TESTS_MODULES = (*_PROGRAM_MODULES, "numpy")
 _TRIES = 3
-"""A sandbox that fails this often in a row on one program, and then on a harmless one, gives the verdict `error`."""
+"""Failures in a row on one program, after which a failure on a harmless program too gives the verdict `error`."""
 
 
 class _Lane:
-    """A jail for programs and one for tests, used by one thread at a time."""
+    """A jail for programs and a jail for tests, used by one thread at a time."""
 
     def __init__(self, rung: Rung, python: Interpreter, preload: Sequence[str]) -> None:
         self.program = Jail(rung, python, (*_PROGRAM_MODULES, *preload))
@@ -59,7 +58,10 @@ class Sandbox:
     """Runs programs that a model wrote, on one rung of isolation. Thread-safe."""
 
     def __init__(self, rung: Rung, python: Interpreter | None = None, preload: Sequence[str] = ()) -> None:
-        """`preload`: modules that are imported once, before programs are forked. Raises MissingData."""
+        """Prepare the sandbox without starting a jail. Raises MissingData without a working interpreter.
+
+        `preload`: modules that a jail imports once, before it forks programs.
+        """
         self.rung: Rung = rung
         self.python = python or interpreter()
         self.preload = tuple(preload)
@@ -83,42 +85,42 @@ class Sandbox:
         """Grade a program by assertions that run where its code does not.
 
         `names`: functions of the program that the tests use, by default those that it defines and the tests name.
-        `tests` is executed with these names bound to stubs; then the function `call` of the tests, if given, is called
+        `tests` is executed with these names bound to stubs, then the function `call` of the tests, if given, is called
         with the first stub. `timeout`: processor seconds of the program. Never raises for what a program does.
         """
         bounds = limits or Limits(cpu=timeout)
         used = list(names) if names is not None else named(program, tests)
         if not used:
-            return Verdict("fail", "the program defines no function that the tests use")
-        return self._with_lane(lambda lane: _check(lane, program, tests, used, call, bounds))
+            return Verdict("fail", "the program does not define a function that the tests use")
+        return self._with_lane(lambda lane: _check(lane, program, tests, names=used, call=call, limits=bounds))
 
     def unittests(self, program: str, tests: str, timeout: float, limits: Limits | None = None) -> Verdict:
-        """Grade a program by a unittest class `TestCases`, in one process with it (see `inside/unittests.py`)."""
+        """Grade a program by a unittest class `TestCases` in the same process (see `inside/unittests.py`)."""
         bounds = limits or Limits(cpu=timeout)
         expected = test_names(tests)
         if not expected:
-            return Verdict("error", "the tests hold no test method")
+            return Verdict("error", "the class TestCases of the tests has no test method")
         return self._with_lane(lambda lane: _unittests(lane, program, tests, expected, bounds))
 
     def run(self, program: str, stdin: str = "", timeout: float = 3.0, limits: Limits | None = None) -> Ran:
-        """Run a program as a script and give what it printed; comparing that is the caller's business."""
+        """Run a program as a script and return its output and how it ended. The caller compares the output."""
         bounds = limits or Limits(cpu=timeout)
         job = {"kind": "run", "program": program, "stdin": stdin, "limits": bounds.as_json()}
-        printed: list[str] = []
+        stdout: list[str] = []
 
         def once(lane: _Lane) -> Verdict:
             lane.program.submit(job)
             report = lane.program.report()
-            printed[:] = [report["output"]]
+            stdout[:] = [report["output"]]
             if report["ended"] == "exit" and report["status"] == 0:
                 return _verdict("pass", "", report)
             return _verdict("timeout" if report["ended"] == "timeout" else "fail", _ending(report), report)
 
         verdict = self._with_lane(once)
-        return Ran("".join(printed), verdict)
+        return Ran("".join(stdout), verdict)
 
     def under(self, python: str, preload: Sequence[str] = ()) -> Sandbox:
-        """The same rung with another Python and all of its packages. Raises MissingData."""
+        """Return a sandbox on the same rung with another Python and all of its packages. Raises MissingData."""
         other = interpreter(python)
         with self._lock:
             if other not in self._siblings:
@@ -128,7 +130,10 @@ class Sandbox:
             return self._siblings[other]
 
     def probe(self) -> None:
-        """Start a jail and see that it runs a program and shows no file of this package. Raises MissingData."""
+        """Start a jail and check that it runs a program and hides this package's files.
+
+        Raises MissingData where the jail does not start or does not isolate programs.
+        """
         lane = self._lane()
         try:
             lane.program.open()
@@ -139,13 +144,16 @@ class Sandbox:
         with self._lock:
             self._free.append(lane)
         if self.rung != "unsafe":
-            seen = self.run(f"print(6 * 7)\nopen({__file__!r})")
-            if seen.verdict.outcome != "fail" or seen.stdout.strip() != "42":
+            result = self.run(f"print(6 * 7)\nopen({__file__!r})")
+            outcome, stdout = result.verdict.outcome, result.stdout
+            if outcome != "fail" or stdout.strip() != "42":
                 self.close()
-                raise MissingData(f"{self.rung}: the jail does not hold ({seen.verdict.outcome}, {seen.stdout[:40]!r})")
+                raise MissingData(
+                    f"{self.rung}: the jail does not isolate programs (the probe ended with {outcome}, {stdout[:40]!r})"
+                )
 
     def describe(self) -> dict[str, Any]:
-        """For the manifest: rung, interpreter, what the jail could do without."""
+        """Describe the sandbox for the manifest: its rung, its interpreters and the jail's confinement."""
         others = [other.python.executable for other in self._siblings.values()]
         return {"rung": self.rung, "python": self.python.version, "interpreters": others, **self.confined}
 
@@ -174,7 +182,7 @@ class Sandbox:
                         lane.close()
                         problem = str(error)
                 if _healthy(lane):
-                    return Verdict("fail", f"the program ends its jail ({problem})")
+                    return Verdict("fail", f"the program broke its jail ({problem})")
                 return Verdict("error", problem)
             finally:
                 with self._lock:
@@ -182,75 +190,79 @@ class Sandbox:
 
 
 def _healthy(lane: _Lane) -> bool:
-    """A program that harms nobody is graded rightly: what went wrong before was the program's doing."""
+    """Return whether a harmless program passes, so that the program before it caused the failure."""
     try:
-        return _check(lane, "def f(): return 1", "assert f() == 1", ["f"], None, Limits()).passed
+        return _check(lane, "def f(): return 1", "assert f() == 1", names=["f"], call=None, limits=Limits()).passed
     except JailFailed:
         lane.close()
         return False
 
 
-def _check(lane: _Lane, program: str, tests: str, names: list[str], call: str | None, limits: Limits) -> Verdict:
-    ours, theirs = socket.socketpair()
-    patient = limits.as_json() | {
+def _check(lane: _Lane, program: str, tests: str, *, names: list[str], call: str | None, limits: Limits) -> Verdict:
+    host_end, jail_end = socket.socketpair()
+    tests_limits = limits.as_json() | {
         "cpu": 2 * limits.cpu + 10, "idle": limits.wall + 10, "wall": limits.wall + 2 * limits.cpu + 30,
     }  # fmt: skip
     try:
-        lane.program.submit({"kind": "calls", "program": program, "limits": limits.as_json()}, ours)
-        lane.tests.submit({"kind": "asserts", "tests": tests, "names": names, "check": call, "limits": patient}, theirs)
+        lane.program.submit({"kind": "calls", "program": program, "limits": limits.as_json()}, host_end)
+        lane.tests.submit(
+            {"kind": "asserts", "tests": tests, "names": names, "check": call, "limits": tests_limits}, jail_end
+        )
     finally:
-        ours.close()
-        theirs.close()
-    judged = lane.tests.report()
+        host_end.close()
+        jail_end.close()
+    tests_report = lane.tests.report()
     lane.program.stop()
-    ran = lane.program.report()
+    program_report = lane.program.report()
     try:
-        outcome, detail = json.loads(judged["output"])
+        outcome, detail = json.loads(tests_report["output"])
     except ValueError:
-        if "timeout" in (ran["ended"], judged["ended"]):
-            return _verdict("timeout", "out of time", ran)
-        if judged["ended"] == "memory":
-            return _verdict("fail", "the program's answers are too large", ran)
-        return _verdict("error", f"the tests' process ended without a verdict ({_ending(judged)})", ran)
-    if outcome == "fail" and ran["ended"] == "timeout":
-        return _verdict("timeout", "out of time", ran)
-    if outcome == "fail" and ran["ended"] not in ("exit", "stopped"):
-        detail = f"{detail} ({_ending(ran)})"
-    return _verdict(outcome, detail, ran)
+        if "timeout" in (program_report["ended"], tests_report["ended"]):
+            return _verdict("timeout", "it exceeded its time limit", program_report)
+        if tests_report["ended"] == "memory":
+            return _verdict("fail", "the program's return values are too large", program_report)
+        return _verdict(
+            "error", f"the tests' process ended without a verdict ({_ending(tests_report)})", program_report
+        )
+    if outcome == "fail" and program_report["ended"] == "timeout":
+        return _verdict("timeout", "it exceeded its time limit", program_report)
+    if outcome == "fail" and program_report["ended"] not in ("exit", "stopped"):
+        detail = f"{detail} ({_ending(program_report)})"
+    return _verdict(outcome, detail, program_report)
 
 
 def _unittests(lane: _Lane, program: str, tests: str, expected: list[str], limits: Limits) -> Verdict:
-    nonce, marks = secrets.token_hex(16), [secrets.token_hex(8) for _ in range(2)]
-    decoys = [[f"test_{secrets.token_hex(4)}", mark] for mark in marks]
+    nonce, messages = secrets.token_hex(16), [secrets.token_hex(8) for _ in range(2)]
+    decoys = [[f"test_{secrets.token_hex(4)}", message] for message in messages]
     job = {
         "kind": "unittests", "program": program, "tests": tests, "nonce": nonce, "decoys": decoys,
         "trusted": [lane.program.python.base, *lane.program.python.site], "limits": limits.as_json(),
     }  # fmt: skip
     lane.program.submit(job)
-    ran = lane.program.report()
-    if ran["ended"] == "timeout":
-        return _verdict("timeout", "out of time", ran)
+    report = lane.program.report()
+    if report["ended"] == "timeout":
+        return _verdict("timeout", "it exceeded its time limit", report)
     try:
-        found = json.loads(ran["output"])
-        if found["nonce"] != nonce:
+        result = json.loads(report["output"])
+        if result["nonce"] != nonce:
             raise ValueError
-        if found.get("problem"):
-            return _verdict("fail", found["problem"], ran)
-        outcomes = dict(found["outcomes"])
+        if result.get("problem"):
+            return _verdict("fail", result["problem"], report)
+        outcomes = dict(result["outcomes"])
         fails, raises = (outcomes.pop(name) for name, _ in decoys)
     except (ValueError, KeyError, TypeError):
-        return _verdict("fail", f"no report of the tests ({_ending(ran)})", ran)
-    bad = [
+        return _verdict("fail", f"the tests ended without a report ({_ending(report)})", report)
+    problems = [
         f"{name}: {outcomes.get(name, ['missing', ''])[1]}" for name in expected if outcomes.get(name, " ")[0] != "ok"
     ]
-    if bad:
-        return _verdict("fail", "; ".join(bad)[:300], ran)
-    if (fails[0], raises[0]) != ("fail", "error") or marks[0] not in fails[1] or marks[1] not in raises[1]:
-        return _verdict("fail", "a test that must fail did not", ran)
-    return _verdict("pass", "", ran)
+    if problems:
+        return _verdict("fail", "; ".join(problems)[:300], report)
+    if (fails[0], raises[0]) != ("fail", "error") or messages[0] not in fails[1] or messages[1] not in raises[1]:
+        return _verdict("fail", "a test that must fail passed", report)
+    return _verdict("pass", "", report)
 
 
-def _verdict(outcome: Any, detail: str, report: dict[str, Any]) -> Verdict:
+def _verdict(outcome: Outcome, detail: str, report: dict[str, Any]) -> Verdict:
     return Verdict(outcome, detail, report["cpu"], report["wall"])
 
 
@@ -261,7 +273,10 @@ def _ending(report: dict[str, Any]) -> str:
 
 
 def named(program: str, tests: str) -> list[str]:
-    """Functions and classes that the program defines at its top and the tests name; none where one does not parse."""
+    """Return the functions and classes that the program defines at the top level and the tests name.
+
+    Empty where the program or the tests do not parse.
+    """
     try:
         defined = {node.name for node in ast.parse(program).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
         used = [node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)]
@@ -271,7 +286,7 @@ def named(program: str, tests: str) -> list[str]:
 
 
 def test_names(tests: str) -> list[str]:
-    """The test methods of the class `TestCases`, in order."""
+    """Return the names of the test methods of the class `TestCases`, in order."""
     for node in ast.parse(tests).body:
         if isinstance(node, ast.ClassDef) and node.name == "TestCases":
             methods = [item.name for item in node.body if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef))]
@@ -280,7 +295,7 @@ def test_names(tests: str) -> list[str]:
 
 
 def build(options: ToolOptions) -> Sandbox:
-    """The best sandbox of this machine. Raises MissingData, in one line, where there is none and none is waived."""
+    """Build the best sandbox of this machine. Raises MissingData where it has none, unless `unsafe_code` is set."""
     reasons = []
     for rung in candidates(options.unsafe_code):
         sandbox = Sandbox(rung)

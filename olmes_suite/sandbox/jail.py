@@ -1,4 +1,4 @@
-"""The host's side of one jail: start its server, hand it jobs, and start it anew when it is no longer fit."""
+"""The host's side of a jail: it starts the jail's server, submits jobs, and restarts a server that is unusable."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from olmes_suite.sandbox.rungs import Rung, start
 
 _START_SECONDS = 60.0
 _GRACE = 15.0
-"""Seconds beyond a program's own limits after which the server itself is given up."""
+"""Seconds beyond a program's limits after which the server counts as failed."""
 
 
 class JailFailed(OlmesError):
-    """The sandbox failed, not the program: nothing is known about the program."""
+    """The sandbox failed, so that nothing is known about the program."""
 
     exit_code = 1
 
 
 class Jail:
-    """One server process, started when it is first needed. Not thread-safe: one job at a time."""
+    """A server process, started on first use. Not thread-safe: one job at a time."""
 
     def __init__(self, rung: Rung, python: Interpreter, preload: Sequence[str] = ()) -> None:
         self.rung, self.python, self.preload = rung, python, tuple(preload)
@@ -39,38 +39,38 @@ class Jail:
         """Start the server. Raises JailFailed with the reason."""
         if self._process is not None:
             return
-        link, theirs = socket.socketpair()
-        begun = start(self.rung, self.python, self.preload, theirs.fileno())
-        self._link, self._scratch = link, begun.scratch
+        link, jail_end = socket.socketpair()
+        startup = start(self.rung, self.python, self.preload, jail_end.fileno())
+        self._link, self._scratch = link, startup.scratch
         try:
             self._process = subprocess.Popen(
-                begun.command, pass_fds=[theirs.fileno()], env=begun.environment, stdin=subprocess.DEVNULL,
+                startup.command, pass_fds=[jail_end.fileno()], env=startup.environment, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, cwd="/",
             )  # fmt: skip
-            theirs.close()
+            jail_end.close()
             link.settimeout(_START_SECONDS)
-            wire.send(link, begun.setup)
+            wire.send(link, startup.setup)
             answer = wire.receive(link)
         except (OSError, EOFError, wire.Malformed) as error:
-            why = self._last_words() or type(error).__name__
+            reason = self._stderr_line() or type(error).__name__
             self.close()
-            raise JailFailed(f"{self.rung}: {why}") from None
+            raise JailFailed(f"{self.rung}: {reason}") from None
         if "error" in answer:
             self.close()
             raise JailFailed(f"{self.rung}: {answer['error']}")
         self.confined = answer["confined"]
 
-    def _last_words(self) -> str:
+    def _stderr_line(self) -> str:
         if self._process is None or self._process.stderr is None:
             return ""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            _, said = self._process.communicate(timeout=2)
-            lines = said.decode("utf-8", "replace").strip().splitlines()
+            _, stderr = self._process.communicate(timeout=2)
+            lines = stderr.decode("utf-8", "replace").strip().splitlines()
             return lines[-1][:200] if lines else ""
         return ""
 
     def submit(self, job: dict[str, Any], handle: socket.socket | None = None) -> None:
-        """Start a job; `handle` goes to it. Raises JailFailed."""
+        """Start a job and pass it the socket `handle`. Raises JailFailed."""
         self.open()
         assert self._link is not None
         try:
@@ -82,27 +82,27 @@ class Jail:
             raise JailFailed(f"{self.rung}: {type(error).__name__}") from None
 
     def stop(self) -> None:
-        """End the program of the job in hand; its report still comes."""
+        """End the program of the current job; `report` still returns its report."""
         if self._link is not None:
             with contextlib.suppress(OSError):
                 self._link.send(b"s")
 
     def report(self) -> dict[str, Any]:
-        """The report of the job in hand. Raises JailFailed."""
+        """Wait for the report of the current job. Raises JailFailed."""
         assert self._link is not None
         try:
-            found: dict[str, Any] = wire.receive(self._link)
+            report: dict[str, Any] = wire.receive(self._link)
         except (OSError, EOFError, wire.Malformed) as error:
             self.close()
-            raise JailFailed(f"{self.rung}: the server is gone ({type(error).__name__})") from None
-        if not found["clean"]:
+            raise JailFailed(f"{self.rung}: the server ended ({type(error).__name__})") from None
+        if not report["clean"]:
             self.close()
-        if found["problem"] is not None:
-            raise JailFailed(f"{self.rung}: {found['problem']}")
-        return found
+        if report["problem"] is not None:
+            raise JailFailed(f"{self.rung}: {report['problem']}")
+        return report
 
     def close(self) -> None:
-        """End the server and all that is in its jail."""
+        """End the server and every process in the jail."""
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -117,6 +117,6 @@ class Jail:
                 self._process.stderr.close()
             self._process = None
         if self._scratch is not None:
-            # Not shutil.rmtree, which folders nested a thousand deep defeat.
+            # Not shutil.rmtree, which fails on folders nested a thousand deep.
             subprocess.run(["rm", "-rf", self._scratch], stderr=subprocess.DEVNULL, check=False)
             self._scratch = None

@@ -1,4 +1,4 @@
-"""The ladder of isolation: how a jail is started on each rung, and which one this machine can stand on."""
+"""The rungs of isolation: how a jail starts on each rung, and the rungs that this machine supports."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ _BOOT = (
     "import inside.server;inside.server.main(int(sys.argv[2]))"
 )
 REFUSAL = (
-    "model-written code runs only in a sandbox and this machine offers none ({why}): install bubblewrap, use a Linux "
-    "kernel with Landlock (5.13 or later), or pass --unsafe-code to run it without isolation"
+    "model-written code runs only in a sandbox, and this machine has none ({why}): install bubblewrap, use a Linux "
+    "kernel with Landlock (5.13 or later), or pass --unsafe-code to run the code without isolation"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How to start one jail: the command, and what its server is told first."""
+    """The command that starts a jail, and the first message to its server."""
 
     command: list[str]
     setup: dict[str, Any]
     scratch: str | None = None
-    """A folder on this machine that belongs to the jail and goes with it."""
+    """A folder of this machine that belongs to the jail and is deleted with it."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def start(rung: Rung, python: Interpreter, preload: Sequence[str], control: int) -> Start:
-    """The start of a jail whose server finds the host at the file descriptor `control`."""
+    """Prepare the start of a jail whose server reaches the host through the file descriptor `control`."""
     setup: dict[str, Any] = {"rung": rung, "uid": None, "preload": list(preload), "site": list(python.site)}
     if rung == "bubblewrap":
         if os.geteuid() == 0:
@@ -63,12 +63,12 @@ def start(rung: Rung, python: Interpreter, preload: Sequence[str], control: int)
 
 
 def _python(python: Interpreter, inside: str, control: int) -> list[str]:
-    # Not -I, which would ignore the hash seed; the environment is ours and the working folder leaves the path.
+    # Not -I, which would ignore the hash seed; we set the environment, and _BOOT takes the working folder off the path.
     return [python.executable, "-s", "-B", "-X", "utf8", "-c", _BOOT, inside, str(control)]
 
 
 def _environment(scratch: str) -> dict[str, str]:
-    """All that a program sees of the environment. A fixed hash seed makes verdicts repeat."""
+    """Return the environment of a program. A fixed hash seed makes verdicts repeatable."""
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": scratch, "TMPDIR": scratch, "LANG": "C.UTF-8", "TZ": "UTC",
         "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
@@ -77,11 +77,11 @@ def _environment(scratch: str) -> dict[str, str]:
 
 
 def bubblewrap(python: Interpreter) -> list[str]:
-    """The bwrap command: new namespaces, the system's and the interpreter's folders read-only, private /tmp."""
+    """Return the bwrap command: new namespaces, read-only folders of the system and the interpreter, private /tmp."""
     root = os.geteuid() == 0
     command = [shutil.which("bwrap") or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
-    # As root no user namespace is needed; the server becomes an unused user, for which it needs these two.
+    # Root needs no user namespace; the server becomes an unused user, for which it needs these two capabilities.
     command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
     for path in SYSTEM:
         if os.path.islink(path):
@@ -90,11 +90,11 @@ def bubblewrap(python: Interpreter) -> list[str]:
             command += ["--ro-bind", path, path]
     for path in SYSTEM_FILES:
         command += ["--ro-bind-try", path, path]
-    # Before what is shown: an interpreter may lie below /tmp.
+    # Before the shown folders are bound: an interpreter may lie below /tmp.
     command += ["--proc", "/proc", "--dev", "/dev"]
     for path in ("/dev/shm", "/tmp"):
         command += ["--perms", "1777", "--size", str(_SCRATCH_SIZE), "--tmpfs", path]
-    # Folders on the way to what is shown: bwrap would make them for root alone.
+    # The parents of shown folders: bwrap would make them accessible to root alone.
     parents = {str(parent) for path in (python.base, *python.shown, "/olmes/inside") for parent in Path(path).parents}
     for path in sorted(
         path for path in parents if path not in ("/", "/tmp") and not _below(path, [*SYSTEM, python.base])
@@ -113,27 +113,27 @@ def bubblewrap(python: Interpreter) -> list[str]:
 
 
 def hidden(python: Interpreter) -> list[str]:
-    """Folders inside shown ones that no jail shows: other packages, and this user's home, data and working folder."""
+    """Return the hidden folders inside shown ones: other packages, the user's home, data and working folder."""
     mirrors = [part for part in os.environ.get("OLMES_DATA_DIR", "").split(os.pathsep) if part]
-    own = [os.path.realpath(path) for path in (os.getcwd(), str(Path.home()), *mirrors)]
+    personal = [os.path.realpath(path) for path in (os.getcwd(), str(Path.home()), *mirrors)]
     roots = [*SYSTEM, python.base, *python.shown]
     private = [
-        path for path in own
+        path for path in personal
         if _below(path, roots) and not any(_below(needed, [path]) for needed in (python.base, *python.shown, *roots))
     ]  # fmt: skip
     return sorted({*(path for path in python.hidden if _below(path, roots) and os.path.isdir(path)), *private})
 
 
 def allowed(python: Interpreter) -> tuple[list[str], list[str]]:
-    """(paths that may be read, folders that may be listed) where nothing can be mounted over what is hidden."""
+    """Return (paths that may be read, folders that may be listed) for rungs that cannot mount over hidden folders."""
     readable: list[str] = [*SYSTEM_FILES, *_KERNEL_FILES, *python.shown, str(INSIDE)]
     listable: list[str] = list(python.site)
-    veil = hidden(python)
+    hidden_paths = hidden(python)
 
     def walk(path: str) -> None:
-        if path in veil:
+        if path in hidden_paths:
             listable.append(path)
-        elif any(_below(part, [path]) for part in veil):
+        elif any(_below(part, [path]) for part in hidden_paths):
             listable.append(path)
             for child in sorted(os.scandir(path), key=lambda entry: entry.name):
                 walk(child.path)
@@ -146,12 +146,12 @@ def allowed(python: Interpreter) -> tuple[list[str], list[str]]:
 
 
 def _below(path: str, folders: Sequence[str]) -> bool:
-    """The path is one of the folders or lies in one."""
+    """Return whether the path is one of the folders or below one."""
     return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 def _open_to_all(path: str) -> bool:
-    """Another user can reach the path."""
+    """Return whether other users can reach the path."""
     try:
         return all(os.stat(parent).st_mode & 0o001 for parent in Path(path).parents)
     except OSError:
@@ -159,7 +159,7 @@ def _open_to_all(path: str) -> bool:
 
 
 def free_uid() -> int:
-    """A user id that nobody has and no process runs under. Raises MissingData."""
+    """Return a user id that no account has and no process runs under. Raises MissingData."""
     running = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -173,16 +173,18 @@ def free_uid() -> int:
         except KeyError:
             if uid not in running:
                 return uid
-    raise MissingData("no free user id for the sandbox")
+    raise MissingData("the sandbox has no unused user id from 20000 to 59999: free one of them")
 
 
 _turns = itertools.count()
 
 
 def candidates(unsafe: bool) -> list[Rung]:
-    """Rungs to try on this machine, best first. Raises MissingData where there can be none."""
+    """Return the rungs to try on this machine, best first. Raises MissingData on other systems than Linux."""
     if unsafe:
         return ["unsafe"]
     if sys.platform != "linux":
-        raise MissingData(REFUSAL.format(why=f"{sys.platform} is not Linux; a Linux container or machine will do"))
+        raise MissingData(
+            REFUSAL.format(why=f"{sys.platform} is not Linux; run it on Linux, for example in a container")
+        )
     return ["bubblewrap", "landlock"] if shutil.which("bwrap") else ["landlock"]

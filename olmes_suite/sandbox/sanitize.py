@@ -1,7 +1,7 @@
-"""The program inside a response, as BigCodeBench cleans it up: what the entry point needs, and nothing else.
+"""Extraction of the program in a response, as BigCodeBench does it: only the parts that the entry point needs.
 
-Behaviour of the sanitiser of EvalPlus and BigCodeBench, which the reference uses: of all runs of lines that parse the
-one with the most lines that are not blank; of that, at the top level, the imports, and the definitions and assignments
+Reproduces the sanitiser of EvalPlus and BigCodeBench, which the reference uses. Of all runs of lines that parse it
+takes the run with the most non-blank lines, and keeps the imports at its top level and the definitions and assignments
 that the entry point reaches by name. The first definition of a name counts.
 """
 
@@ -14,29 +14,42 @@ import functools
 import itertools
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from olmes_suite.errors import MissingData
+from olmes_suite.plugins import install
+
+
+class Node(Protocol):
+    """A node of tree-sitter's syntax tree."""
+
+    type: str
+    text: bytes
+    start_byte: int
+    end_byte: int
+    children: list[Node]
+
 
 _NEUTRAL = " \t\f\r"
 """White space that Python ignores on a line of its own; other blank characters are errors to it."""
-_FLAGS = ast.PyCF_ONLY_AST | codeop.PyCF_ALLOW_INCOMPLETE_INPUT
+_FLAGS = ast.PyCF_ONLY_AST | getattr(codeop, "PyCF_ALLOW_INCOMPLETE_INPUT", 0x4000)
 _EFFORT = 4_000_000
+"""Characters that Python's parser is given for one response."""
 
 
 @functools.lru_cache(maxsize=1)
 def parser() -> Any:
-    """tree-sitter's parser for Python. Raises MissingData without it."""
+    """Return tree-sitter's parser for Python. Raises MissingData without tree-sitter."""
     try:
         import tree_sitter
         import tree_sitter_python
     except ImportError:
-        raise MissingData("BigCodeBench cleans programs up with tree-sitter: pip install 'olmes-suite[code]'") from None
+        raise MissingData(f"BigCodeBench needs tree-sitter: {install('code')}") from None
     return tree_sitter.Parser(tree_sitter.Language(tree_sitter_python.language()))
 
 
 def parses(code: str) -> bool:
-    """Python's own parser takes it."""
+    """Return whether Python's own parser accepts the code."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -47,10 +60,10 @@ def parses(code: str) -> bool:
 
 
 def longest_code(text: str) -> str:
-    """The first of the runs of two or more lines that parse and hold the most lines that are not blank.
+    """Return the run of two or more lines that parses and has the most non-blank lines, the first of several.
 
-    A run is ruled out by a beginning of it that no further line can mend, so that prose costs a glance for each line.
-    Beyond `_EFFORT` characters handed to Python's parser the search ends with the best run so far.
+    Without such a run, the first line. The search ends with the best run so far once Python's parser was given
+    `_EFFORT` characters, so that a response of 100,000 characters takes seconds and not days.
     """
     lines = text.split("\n")
     if len(lines) > 1 and all(line.strip() for line in (lines[0], lines[-1])) and parses(text):
@@ -136,22 +149,22 @@ class _Search:
 
 
 def sanitize(response: str, entry_point: str) -> str:
-    """The cleaned program; empty where nothing of use is in the response. Raises MissingData without tree-sitter."""
+    """Return the program in the response, or "" without one. Raises MissingData without tree-sitter."""
     code = longest_code(response).encode("utf-8", "replace")
-    imports: list[Any] = []
-    definitions: dict[str, Any] = {}
+    imports: list[Node] = []
+    definitions: dict[str, Node] = {}
     for node in parser().parse(code).root_node.children:
         if node.type in ("import_statement", "import_from_statement"):
             imports.append(node)
-        elif (name := _defines(node)) is not None:
+        elif (name := _defined_name(node)) is not None:
             definitions.setdefault(name, node)
-    wanted = _reached(entry_point, definitions)
-    kept = [*imports, *(node for name, node in definitions.items() if name in wanted)]
-    return "\n".join(code[node.start_byte : node.end_byte].decode("utf-8", "replace") for node in kept)
+    reached = _reached(entry_point, definitions)
+    nodes = [*imports, *(node for name, node in definitions.items() if name in reached)]
+    return "\n".join(code[node.start_byte : node.end_byte].decode("utf-8", "replace") for node in nodes)
 
 
-def _defines(node: Any) -> str | None:
-    """The name that a statement at the top level defines."""
+def _defined_name(node: Node) -> str | None:
+    """Return the name that a top-level statement defines."""
     if node.type in ("class_definition", "function_definition"):
         return _first_name(node)
     if node.type == "expression_statement" and node.children[0].type == "assignment":
@@ -159,22 +172,22 @@ def _defines(node: Any) -> str | None:
     return None
 
 
-def _first_name(node: Any) -> str | None:
+def _first_name(node: Node) -> str | None:
     return next((child.text.decode("utf-8", "replace") for child in node.children if child.type == "identifier"), None)
 
 
-def _within(node: Any) -> Iterator[Any]:
+def _descendants(node: Node) -> Iterator[Node]:
     stack = [node]
     while stack:
-        found = stack.pop()
-        yield found
-        stack.extend(found.children)
+        current = stack.pop()
+        yield current
+        stack.extend(current.children)
 
 
-def _reached(start: str, definitions: dict[str, Any]) -> set[str]:
-    """Names reachable from `start` by the identifiers in the definitions."""
+def _reached(start: str, definitions: dict[str, Node]) -> set[str]:
+    """Return the names reachable from `start` by the identifiers in the definitions."""
     uses = {
-        name: {inner.text.decode("utf-8", "replace") for inner in _within(node) if inner.type == "identifier"}
+        name: {inner.text.decode("utf-8", "replace") for inner in _descendants(node) if inner.type == "identifier"}
         for name, node in definitions.items()
     }
     reached, queue = {start}, [start]

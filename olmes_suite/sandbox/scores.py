@@ -1,4 +1,4 @@
-"""From verdicts to scores."""
+"""Scores of verdicts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from olmes_suite.scoring.scorers import pass_at
 def scored(
     verdicts: Sequence[Verdict], ks: Sequence[int] = (1,), extracted: Sequence[str] | None = None
 ) -> tuple[Scored, list[Scored]]:
-    """Scores of a document and of each sample. A sample whose verdict is `error` is left out of both, never a 0."""
-    known = [verdict for verdict in verdicts if verdict.outcome != "error"]
-    right = sum(verdict.passed for verdict in known)
-    scores = {f"pass_at_{k}": pass_at(k, len(known), right) for k in ks}
+    """Score a document and each sample.
+
+    A sample with the verdict `error` does not count in the document's scores, and its own score is None, never 0.
+    """
+    graded = [verdict for verdict in verdicts if verdict.outcome != "error"]
+    passed = sum(verdict.passed for verdict in graded)
+    scores = {f"pass_at_{k}": pass_at(k, len(graded), passed) for k in ks}
     texts: Sequence[str | None] = extracted or [None] * len(verdicts)
     samples = [
         Scored(

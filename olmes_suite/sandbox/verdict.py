@@ -1,4 +1,4 @@
-"""How a graded program ended."""
+"""The verdict on a program."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Outcome = Literal["pass", "fail", "timeout", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one program."""
+    """The verdict on one program."""
 
     outcome: Outcome
-    """pass: every test held; fail: one did not, or the program ended early; timeout: it used up its time; error: the
-    sandbox itself failed, so nothing is known about the program."""
+    """pass: every test passed; fail: a test failed, or the program ended early; timeout: the program exceeded its time
+    limit; error: the sandbox itself failed, so nothing is known about the program."""
     detail: str = ""
-    """The failed assertion or exception, shortened; for reading, not for scoring."""
+    """The failed assertion or the exception, shortened; for people, not for scoring."""
     cpu: float = 0.0
     """Processor seconds of the program."""
     wall: float = 0.0
@@ -24,13 +24,13 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Every test held."""
+        """Whether every test passed."""
         return self.outcome == "pass"
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a program printed, and how it ended: `pass` when it ended by itself with exit status 0."""
+    """The stdout of a program and its verdict: `pass` where it ended by itself with exit status 0."""
 
     stdout: str
     verdict: Verdict

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import MissingData
+from olmes_suite import extras
+from olmes_suite.errors import MissingData, first_line
 
 NLTK_DATA = {
     "punkt_tab": "tokenizers/punkt_tab/english",
@@ -28,11 +29,11 @@ NLTK_DATA = {
 """Package of NLTK's data to the path that must be there."""
 
 PACKAGES = {
-    "emoji": ("emoji", "olmes-suite"),
-    "syllapy": ("syllapy", "olmes-suite"),
-    "french_words": ("spellchecker", "olmes-suite"),
+    "emoji": "emoji",
+    "syllapy": "syllapy",
+    "french_words": "spellchecker",
 }
-"""Resource to the module that holds it and what to install."""
+"""Resource to the module that holds it; they are in the extra `ood`."""
 
 SPACY_MODEL = "OLMES_SPACY_MODEL"
 """Environment variable that names a spaCy pipeline with named entities: an installed package or a folder."""
@@ -43,10 +44,14 @@ def missing(name: str) -> str | None:
     if name == "spacy_model":
         return _missing_spacy()
     if name in PACKAGES:
-        module, package = PACKAGES[name]
-        found = importlib.util.find_spec(module) is not None
-        return None if found else f"the package {module} is not installed: pip install '{package}'"
+        return None if extras.installed(PACKAGES[name]) else _not_installed(PACKAGES[name])
+    if not extras.installed("nltk"):
+        return _not_installed("nltk")
     return None if nltk_has(name) else _missing_nltk([name])
+
+
+def _not_installed(module: str) -> str:
+    return f"the package {module} is not installed: {extras.install(extras.of_module(module) or 'all')}"
 
 
 def _missing_nltk(names: Sequence[str]) -> str:
@@ -76,13 +81,17 @@ def nltk_folder(name: str) -> Path | None:
     """Where NLTK finds that package of its data: a file or a folder, None where it is nowhere."""
     import nltk.data
 
-    for folder in _nltk_folders():
-        if folder not in nltk.data.path:
-            nltk.data.path.append(folder)
     try:
-        return Path(str(nltk.data.find(NLTK_DATA[name])))
+        return Path(str(nltk.data.find(NLTK_DATA[name], [*nltk.data.path, *_nltk_folders()])))
     except LookupError:
         return None
+
+
+def extend_nltk_path() -> None:
+    """Let NLTK look into `$NLTK_DATA` and the mirrors' folders; what calls NLTK's own functions calls this before."""
+    import nltk.data
+
+    nltk.data.path.extend(folder for folder in _nltk_folders() if folder not in nltk.data.path)
 
 
 def _nltk_folders() -> Iterator[str]:
@@ -124,7 +133,7 @@ def _missing_spacy() -> str | None:
             "(the reference uses en_core_web_sm) or to its folder"
         )
     if importlib.util.find_spec("spacy") is None:
-        return "the package spacy is not installed: pip install 'olmes-suite[ood]'"
+        return _not_installed("spacy")
     if not Path(name).is_dir() and importlib.util.find_spec(name) is None:
         return f"{SPACY_MODEL} names {name}, which is neither a folder nor an installed package"
     try:
@@ -142,4 +151,4 @@ def spacy_model(name: str) -> Any:
     try:
         return spacy.load(name)
     except (OSError, ValueError, ImportError) as error:
-        raise MissingData(f"{SPACY_MODEL}: spaCy cannot load {name}: {str(error).splitlines()[0]}") from None
+        raise MissingData(f"{SPACY_MODEL}: spaCy cannot load {name}: {first_line(error)}") from None

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from olmes_suite.errors import UsageError
+from olmes_suite.extras import installed
 from olmes_suite.tasks.index import PREFIX, TaskEntry, full_name, index, nearest
 
 include_paths: list[Path] = []
-"""Folders of the user's own lm-eval task files, searched before lm-eval's."""
+"""Folders of the user's own lm-eval task files, searched before lm-eval's. Commands extend it by `include`."""
+
+
+def include(folders: Iterable[Path]) -> None:
+    """Search these folders too, from now on."""
+    include_paths.extend(folder for folder in folders if folder not in include_paths)
+
+
+@contextmanager
+def including(folders: Iterable[Path]) -> Iterator[None]:
+    """Search these folders too inside the block; after it everything is as before."""
+    paths, known = list(include_paths), set(index())
+    include(folders)
+    try:
+        yield
+    finally:
+        include_paths[:] = paths
+        for name in set(index()) - known:
+            del index()[name]
 
 
 def find(name: str) -> TaskEntry:
@@ -17,7 +38,7 @@ def find(name: str) -> TaskEntry:
     Raises UsageError naming the nearest task.
     """
     entry = index().get(full_name(name))
-    if entry is None:
+    if entry is None and installed("lm_eval"):
         from olmes_suite.tasks import external
 
         found = external.find(name, tuple(include_paths))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.errors import DataError, MissingData
+from olmes_suite.errors import DataError, MissingData, first_line
 from olmes_suite.records import canonical_json
 
 if TYPE_CHECKING:
@@ -40,9 +40,18 @@ class DataSource:
         """
         listed = [part for part in os.environ.get("OLMES_DATA_DIR", "").split(os.pathsep) if part]
         chosen = data or os.environ.get("OLMES_DATA")
-        mirrors = tuple(Path(d) for d in [*data_dirs, *listed])
-        _tell_nltk(mirrors)
-        return cls(mirrors, chosen == SAMPLE)
+        return cls(tuple(Path(d) for d in [*data_dirs, *listed]), chosen == SAMPLE)
+
+    def show_to_nltk(self) -> None:
+        """Add the mirrors' `nltk` folders to `$NLTK_DATA`, after those that it names; scoring workers inherit it.
+
+        What scores or looks for NLTK's data calls this once, at its start.
+        """
+        known = [part for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
+        folders = [str(mirror / "nltk") for mirror in self.mirrors if (mirror / "nltk").is_dir()]
+        known += [folder for folder in folders if folder not in known]
+        if known:
+            os.environ["NLTK_DATA"] = os.pathsep.join(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +78,6 @@ class DataSpec:
     def names_of(self, split: str) -> list[str]:
         """Names under which a split may be found."""
         return list(self.split_names.get(split, ())) or [split]
-
-
-def _tell_nltk(mirrors: tuple[Path, ...]) -> None:
-    """NLTK looks into `$NLTK_DATA` first, then into the mirrors' `nltk` folders; scoring workers inherit it."""
-    known = [part for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
-    known += [
-        str(mirror / "nltk") for mirror in mirrors if (mirror / "nltk").is_dir() and str(mirror / "nltk") not in known
-    ]
-    if known:
-        os.environ["NLTK_DATA"] = os.pathsep.join(known)
 
 
 def find_split(source: DataSource, spec: DataSpec, split: str) -> Path | None:
@@ -187,8 +186,7 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as parquet: {reason}") from error
+        raise DataError(f"{path} cannot be read as parquet: {first_line(error)}") from error
 
 
 def _sample_table(spec: DataSpec, split: str) -> pa.Table:
@@ -223,7 +221,7 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
     global _hub_unreachable
     import datasets
 
-    tried: Exception | None = None
+    reason = ""
     if _hub_unreachable:
         raise MissingData(f"{missing_message(source, spec, split)} (the Hub cannot be reached)")
     for name in spec.names_of(split):
@@ -231,7 +229,6 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
             loaded = datasets.load_dataset(spec.path, spec.config, split=name, revision=spec.revision)
             return loaded.data.table.combine_chunks()
         except Exception as error:  # the Hub client raises a dozen unrelated types; every one means "not available"
-            tried = error
+            reason = first_line(error)
             _hub_unreachable = isinstance(error, (ConnectionError, OSError)) and "reach" in str(error)
-    reason = str(tried).splitlines()[0] if str(tried) else type(tried).__name__
     raise MissingData(f"{missing_message(source, spec, split)} ({reason})")

@@ -19,10 +19,11 @@ from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from olmes_suite.errors import MissingData, UnsuitableTask, UsageError
+from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line
 from olmes_suite.records import Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
 from olmes_suite.tasks.documents import DataSource, find_split, missing_message
+from olmes_suite.tasks.generation_kwargs import unsupported
 from olmes_suite.tasks.index import TaskEntry
 from olmes_suite.tasks.task import Splits, SuiteTask
 
@@ -51,14 +52,18 @@ class LmEvalTask(SuiteTask):
         try:
             ConfigurableTask.download(self, dataset_kwargs, **kwargs)
         except Exception as error:  # the Hub client raises a dozen unrelated types
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise MissingData(f"{missing_message(source, spec, split or 'test')} ({reason})") from error
+            raise MissingData(f"{missing_message(source, spec, split or 'test')} ({first_line(error)})") from error
 
     def _check(self) -> None:
         """Refuse what cannot be run, and leave out metrics that are not means; lm-eval calls `download` in time."""
         if self.OUTPUT_TYPE not in OUTPUT_TYPES:
             raise UnsuitableTask(
                 f"output_type {self.OUTPUT_TYPE} is not supported here: run {self.config.task} with lm_eval"
+            )
+        if self.OUTPUT_TYPE == "generate_until" and (names := unsupported(self.config.generation_kwargs or {})):
+            raise UnsuitableTask(
+                f"generation_kwargs: {', '.join(names)} would change the answers and is not supported here: "
+                f"remove it, or run {self.config.task} with lm_eval"
             )
         others = [name for name, aggregate in self._aggregation_list.items() if not is_mean(aggregate)]
         if len(others) == len(self._aggregation_list):

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from olmes_suite import errors
 from olmes_suite.errors import UsageError
 
 PREFIX = "tulu3_"
@@ -72,9 +72,8 @@ def full_name(name: str) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`, did you mean 'x'?` or nothing."""
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
+    """`, did you mean 'x'?` or nothing; a task's prefix does not count."""
+    return errors.nearest(name.removeprefix(PREFIX), known)
 
 
 def top_level() -> list[TaskEntry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -21,6 +22,7 @@ def load_task(path: Path, source: DataSource) -> SuiteTask:
         if kind is not None:
             raise UsageError(f"{path}: tasks with a Python class of their own are not supported")
         kind = LmEvalTask
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its warnings are about files that are not the user's
     cls = type("SuiteTask", (kind,), {"source": source})
     task: SuiteTask = cls(config=config)
     task.set_fewshot_seed(1234)

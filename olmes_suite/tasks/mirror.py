@@ -86,6 +86,7 @@ def pull(names: Iterable[str], out: Path, source: DataSource) -> Iterator[Verdic
     """
     import pyarrow.parquet as pq
 
+    source.show_to_nltk()
     names = list(names)
     for item in needed(names):
         target = out / item.place
@@ -114,6 +115,7 @@ def pull(names: Iterable[str], out: Path, source: DataSource) -> Iterator[Verdic
 
 def verify(names: Iterable[str], source: DataSource) -> Iterator[Verdict]:
     """Compare what the mirrors hold with the recorded hashes of the columns that the tasks read."""
+    source.show_to_nltk()
     recorded, names = hashes(), list(names)
     for package in needed_nltk(names):
         places = [mirror / "nltk" / language_resources.NLTK_DATA[package] for mirror in source.mirrors]

@@ -9,19 +9,19 @@ tasks:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from olmes_suite import yaml_files
 from olmes_suite.errors import UsageError
 from olmes_suite.tasks import index
 
 SHIPPED = Path(__file__).parent.parent / "suites"
-_FIELDS = ("task", "skill", "primary", "aggregate", "cluster")
 UNSEEN_TOO = ("bigcodebench", "ifbench", "gpqa", "mmlu_pro", "deepmind_math")
 """Families of tasks that are no part of the unseen suite, and ask what it asks."""
-_AGGREGATES = ("mean", "macro", "micro", "stratified")
+Aggregate = Literal["mean", "macro", "micro", "stratified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class SuiteEntry:
     task: str
     skill: str = "other"
     primary: str | None = None
-    aggregate: str | None = None
+    aggregate: Aggregate | None = None
     """macro (unweighted mean of sub-tasks); micro and stratified (sub-tasks weighted by their documents)."""
     cluster: str | None = None
     """Column whose value the documents of one cluster share."""
@@ -43,6 +43,16 @@ class Suite:
 
     name: str
     tasks: tuple[SuiteEntry, ...]
+    about: str = ""
+    unseen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keys of a suite's file."""
+
+    tasks: list[str | SuiteEntry]
+    suite: str | None = None
     about: str = ""
     unseen: bool = False
 
@@ -82,13 +92,16 @@ def _load(name: str, inside: tuple[str, ...]) -> Suite:
     path = _path_of(name)
     if name in inside:
         raise UsageError(f"suite {name!r} contains itself ({' > '.join((*inside, name))})")
-    data = _read(path)
+    file = yaml_files.read(path, "suite file")
+    keys = yaml_files.typed(_Keys, file.data, file.place)
+    if not keys.tasks:
+        raise UsageError(f"{file.place.line(('tasks',))}: tasks: at least one is needed")
     entries: dict[str, SuiteEntry] = {}
-    unseen = bool(data.get("unseen", False))
-    for position, item in enumerate(data["tasks"]):
-        for entry in _entries(item, path, position, (*inside, name)):
+    for item in keys.tasks:
+        for entry in _entries(item, path, (*inside, name)):
             entries.setdefault(entry.task, entry)
-    return Suite(str(data.get("suite", path.stem)), tuple(entries.values()), str(data.get("about", "")), unseen)
+    title = path.stem if keys.suite is None else keys.suite
+    return Suite(title, tuple(entries.values()), keys.about, keys.unseen)
 
 
 def _path_of(name: str) -> Path:
@@ -102,30 +115,11 @@ def _path_of(name: str) -> Path:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"suite file {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("tasks"), list) or not data["tasks"]:
-        raise UsageError(f"suite file {path}: it needs a list `tasks`")
-    return data
-
-
-def _entries(item: Any, path: Path, position: int, inside: tuple[str, ...]) -> list[SuiteEntry]:
-    where = f"suite file {path}, tasks[{position}]"
-    if isinstance(item, str):
-        own = path.parent / item
-        if item in names() or item.endswith((".yaml", ".yml")):
-            return list(_load(item if item in names() else str(own), inside).tasks)
-        item = {"task": item}
-    if not isinstance(item, dict) or not isinstance(item.get("task"), str):
-        raise UsageError(f"{where}: expected a task's name, a suite's name or a mapping with `task`")
-    for key in item:
-        if key not in _FIELDS:
-            raise UsageError(f"{where}: unknown key {key!r}{index.nearest(str(key), list(_FIELDS))}")
-    if item.get("aggregate") not in (None, *_AGGREGATES):
-        raise UsageError(f"{where}: aggregate must be one of {', '.join(_AGGREGATES)}")
-    return [SuiteEntry(**{**item, "task": index.full_name(item["task"])})]
+def _entries(item: str | SuiteEntry, path: Path, inside: tuple[str, ...]) -> list[SuiteEntry]:
+    if isinstance(item, SuiteEntry):
+        return [replace(item, task=index.full_name(item.task))]
+    if item in names():
+        return list(_load(item, inside).tasks)
+    if item.endswith((".yaml", ".yml")):
+        return list(_load(str(path.parent / item), inside).tasks)
+    return [SuiteEntry(index.full_name(item))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from olmes_suite.errors import UsageError
 from olmes_suite.records import Request
 from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.tasks.documents import DataSource, DataSpec, load_split
+from olmes_suite.tasks.generation_kwargs import sampling
 from olmes_suite.tasks.keys import TASK_KEYS, TaskKeys
 
 # lm-eval compiles the same Jinja template on every call, 95 % of its host time; the compiled ones are kept instead.
@@ -92,7 +92,6 @@ class SuiteTask(ConfigurableTask):
         for key in ("class", *TASK_KEYS):
             config.pop(key, None)
         self.folder = Path((config.get("metadata") or {}).get("config_source", ".")).parent
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
         super().__init__(config=config)
 
     @property
@@ -118,9 +117,11 @@ class SuiteTask(ConfigurableTask):
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """lm-eval's hook for reading the data; splits are read when they are used."""
-        self.dataset = Splits(
-            self.source or DataSource.from_environment(), self.spec, self.keys.where, self.keys.leave_out
-        )
+        source = self.source
+        if source is None:  # under plain lm-eval
+            source = DataSource.from_environment()
+            source.show_to_nltk()
+        self.dataset = Splits(source, self.spec, self.keys.where, self.keys.leave_out)
 
     @property
     def left_out(self) -> dict[int, str]:
@@ -188,15 +189,13 @@ def request_of(instance: LmEvalInstance, index: int) -> Request:
     }  # fmt: skip
     if instance.request_type == "loglikelihood":
         return Request(kind="loglikelihood", continuation=argument, **common)
-    settings = dict(argument)
-    until = settings.get("until") or []
-    sampled = bool(settings.get("do_sample", False))
+    settings = sampling(argument)
     return Request(
         kind="generate",
-        stop=tuple([until] if isinstance(until, str) else until),
-        max_tokens=settings.get("max_gen_toks", 256),
-        temperature=float(settings.get("temperature") or 0.0) if sampled else 0.0,
-        top_p=settings.get("top_p"),
+        stop=settings.stop,
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
         samples=instance.repeats or 1,
         **common,
     )

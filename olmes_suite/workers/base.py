@@ -1,4 +1,4 @@
-"""What the scheduler needs of a worker; there are two kinds, processes and Ray actors."""
+"""The interface of a worker to the scheduler, implemented by processes and by Ray actors."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from olmes_suite.workers.scheduler import Answered, Piece
 
 
 class WorkerDied(Exception):
-    """A worker is gone, with the reason."""
+    """A worker died; the message is the reason."""
 
 
 class WorkersDead(OlmesError):
-    """All workers are gone; what was answered before is on disk."""
+    """All workers died. The answers so far are on disk."""
 
     exit_code = 1
 
 
 class Worker(ABC):
-    """An engine elsewhere. All methods but `close` raise WorkerDied when it is gone."""
+    """An engine in another process. All methods except `close` raise WorkerDied where the worker is dead."""
 
     @abstractmethod
     def ready(self) -> About:
-        """Waits until the model is loaded. Raises OlmesError where it cannot be."""
+        """Wait until the model is loaded and return the engine's description. Raises OlmesError where loading fails."""
 
     @abstractmethod
     def answer(self, piece: Piece) -> Iterator[list[Answered]]:
-        """Lists of answers, positions counted within the piece. Raises OlmesError when the engine gives up."""
+        """Yield lists of answers, with positions within the piece. Raises OlmesError where the engine fails."""
 
     @abstractmethod
     def stop(self, piece: Piece) -> None:
-        """End the piece after the batch in hand. Any thread may call it."""
+        """End the piece after the current batch. Any thread may call this."""
 
     @abstractmethod
     def tell(self, what: str) -> Any:
-        """What `Engine.tell` says; between pieces only."""
+        """Return the value of `Engine.tell`. Call it between pieces only."""
 
     @abstractmethod
     def close(self, gently: bool = True) -> None:
-        """Let the model go, and the worker with it; at once unless `gently`."""
+        """End the worker and free its model, at once unless `gently`."""
 
 
 def unless_error(message: Message) -> Any:
-    """The content of a message. Raises the error that it brings; a bug with the worker's traceback."""
+    """Return the content of a message. Raises its error, or RuntimeError with the worker's traceback for a bug."""
     kind, content = message
     if kind == "error":
         raise content

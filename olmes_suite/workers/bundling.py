@@ -1,4 +1,4 @@
-"""Answers sent several at a time, none of them held back for longer than a moment."""
+"""Bundling of answers into messages with a short delay."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable
 from olmes_suite.workers.scheduler import Answered
 
 BUNDLE = 0.2
-"""Seconds for which an answer is held back at most, to be sent together with others."""
+"""Seconds for which an answer waits at most, to be sent together with others."""
 
 
 class Bundles:
-    """Takes answers, and gives them to `send` in lists, from a thread of its own: an engine at work on its next batch
-    holds back none of those it has finished. On leaving, what is left is sent.
+    """A context manager that collects answers and passes them to `send` in lists, in its own thread.
 
-    An error of `send` is raised on leaving; from then on nothing is sent.
+    Finished answers are sent while the engine computes its next batch; the rest is sent on exit. After an error of
+    `send` nothing more is sent, and the error is raised on exit.
     """
 
     def __init__(self, send: Callable[[list[Answered]], None], seconds: float = BUNDLE) -> None:
         self._send, self._seconds = send, seconds
-        self._held: list[Answered] = []
-        self._over = False
+        self._queued: list[Answered] = []
+        self._closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="bundles", daemon=True)
@@ -33,33 +33,33 @@ class Bundles:
 
     def __exit__(self, *args: object) -> None:
         with self._changed:
-            self._over = True
+            self._closed = True
             self._changed.notify()
         self._thread.join()
         if self._error is not None:
             raise self._error
 
     def put(self, answer: Answered) -> None:
-        """Send an answer soon."""
+        """Queue an answer for the next bundle."""
         with self._changed:
-            self._held.append(answer)
-            if len(self._held) == 1:
+            self._queued.append(answer)
+            if len(self._queued) == 1:
                 self._changed.notify()
 
     def _work(self) -> None:
-        sent = -self._seconds
-        while bundle := self._next(sent):
+        sent_at = -self._seconds
+        while bundle := self._next(sent_at):
             try:
                 self._send(bundle)
-            except BaseException as error:  # raised where the answers come from
+            except BaseException as error:  # raised on exit, in the thread of the engine
                 self._error = error
                 return
-            sent = time.monotonic()
+            sent_at = time.monotonic()
 
-    def _next(self, sent: float) -> list[Answered]:
-        """What is held, `seconds` after the last were sent; empty when all is over."""
+    def _next(self, sent_at: float) -> list[Answered]:
+        """Wait until `seconds` after the last bundle and return the queued answers; empty at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._held or self._over)
-            self._changed.wait_for(lambda: self._over, max(0.0, sent + self._seconds - time.monotonic()))
-            bundle, self._held = self._held, []
+            self._changed.wait_for(lambda: self._queued or self._closed)
+            self._changed.wait_for(lambda: self._closed, max(0.0, sent_at + self._seconds - time.monotonic()))
+            bundle, self._queued = self._queued, []
             return bundle

@@ -1,4 +1,4 @@
-"""The engine within a worker, of whatever kind: it answers pieces and can be told to stop."""
+"""The engine inside a worker of any kind: it answers pieces and can be stopped."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from olmes_suite.workers.bundling import Bundles
 from olmes_suite.workers.scheduler import Seeds
 
 Message = tuple[str, Any]
-""""answers": a list of them; "error": an OlmesError; "bug": a traceback."""
+"""A kind and its content: "answers" and a list of answers, "error" and an OlmesError, "bug" and a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a worker makes its engine from: the arguments of `make_backend`."""
+    """The arguments of `make_backend` from which a worker builds its engine."""
 
     backend: str
     model: str | None
@@ -31,7 +31,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What an engine says of itself when it is ready."""
+    """The description of an engine that is ready."""
 
     pid: int
     name: str
@@ -45,7 +45,7 @@ class About:
 
 
 class Engine:
-    """A backend and the number of the piece that it is at work on."""
+    """A backend and the number of its current piece."""
 
     def __init__(self, recipe: Recipe) -> None:
         """Load the model. Raises what `make_backend` raises."""
@@ -55,7 +55,7 @@ class Engine:
         self._number = 0
 
     def about(self) -> About:
-        """What the runner asks every backend for."""
+        """Return the attributes that the runner reads from every backend."""
         b = self.backend
         return About(
             os.getpid(),
@@ -70,24 +70,24 @@ class Engine:
         )
 
     def tell(self, what: str) -> Any:
-        """The backend's fingerprint (str), settings (dict) or notes (list of str), as they are now."""
-        found = getattr(self.backend, what)
-        return found() if callable(found) else found
+        """Return the backend's current fingerprint (str), settings (dict) or notes (list of str)."""
+        value = getattr(self.backend, what)
+        return value() if callable(value) else value
 
     def start(self, number: int) -> None:
-        """The piece that is to be answered next: a stop that was meant for an earlier one is forgotten."""
+        """Begin a piece and clear a stop of an earlier piece."""
         self._number = number
         self.backend.stop_requested = False
 
     def stop(self, number: int) -> None:
-        """End the piece of that number, if it is the one in hand, after the batch in hand."""
+        """End the piece with this number after the current batch, where it is the current piece."""
         if number == self._number:
             self.backend.stop_requested = True
 
     def deliver(self, requests: Sequence[Request], seeds: Sequence[Seeds], send: Callable[[Message], None]) -> None:
-        """Compute answers in this thread; another sends them in bundles. An error is the last message.
+        """Compute answers in this thread and send them in bundles from another. An error is the last message.
 
-        The positions are those within the piece.
+        Positions are counted within the piece.
         """
         last: Message | None = None
         with Bundles(lambda bundle: send(("answers", bundle))) as bundles:
@@ -96,13 +96,13 @@ class Engine:
                     bundles.put(answer)
             except OlmesError as error:
                 last = "error", error
-            except Exception:  # shown by the parent with the worker's own traceback
+            except Exception:  # the parent shows the worker's traceback
                 last = "bug", traceback.format_exc()
         if last is not None:
             send(last)
 
     def answer(self, requests: Sequence[Request], seeds: Sequence[Seeds]) -> Iterator[Message]:
-        """The messages of `deliver`, which runs in a thread of its own."""
+        """Yield the messages of `deliver`, which runs in its own thread."""
         messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
         def work() -> None:
@@ -116,7 +116,7 @@ class Engine:
         try:
             while (message := messages.get()) is not None:
                 yield message
-        except GeneratorExit:  # nobody wants the rest
+        except GeneratorExit:  # the caller does not need the rest
             self.backend.stop_requested = True
             raise
         finally:

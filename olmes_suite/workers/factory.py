@@ -1,4 +1,4 @@
-"""From `--workers` and `--ray` to a backend."""
+"""Construction of the backend for `--workers` and `--ray`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from olmes_suite.errors import UsageError
+from olmes_suite.extras import require
 from olmes_suite.models.base import Backend
 from olmes_suite.models.factory import WITHOUT_MODEL
 from olmes_suite.workers.engine import Recipe
@@ -16,17 +17,17 @@ from olmes_suite.workers.placement import assign, threads
 from olmes_suite.workers.process import ProcessWorker
 
 ALONE = ("oracle", "floor")
-"""Backends that need what only the runner's own process has, or have nothing to do."""
+"""Backends that need the runner's process, or for which workers make no difference."""
 NO_GPU = (*WITHOUT_MODEL, "openai")
 GROUPS = ("tensor_parallel", "tensor_parallel_size", "tp", "pipeline_parallel", "pipeline_parallel_size")
-"""Options of engines that take several GPUs: a worker has their product."""
+"""Options of engines that use several GPUs. A worker gets the product of their values."""
 CPU_SHARE = 0.6
-"""Of the memory of a machine without GPU, what all of its vLLM engines together may take."""
+"""The share of a machine's memory that all vLLM engines without a GPU may use together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """How many workers of which kind were asked for; neither: the engine runs in this process."""
+    """The workers that the user requested. Without either option the engine runs in this process."""
 
     workers: int | None = None
     ray: str | None = None
@@ -36,17 +37,19 @@ class Crew:
 
 
 def check(crew: Crew, backend: str) -> None:
-    """Raises UsageError for what no machine can do."""
+    """Check the request before any work. Raises UsageError where no machine can meet it."""
     if crew.workers is not None and crew.workers < 1:
         raise UsageError(f"--workers {crew.workers}: give the number of engines, 1 or more")
     if crew and backend in ALONE:
         raise UsageError(f"--backend {backend} runs in one process; leave out --workers and --ray")
+    if crew.ray is not None:
+        require("ray", "--ray")
 
 
 def open_fleet(
     crew: Crew, backend: str, model: str | None, options: Mapping[str, Any], tell: Callable[[str], None]
 ) -> Backend:
-    """The workers of a crew, started and ready. Raises UsageError or ModelError."""
+    """Start the workers of a crew and wait until they are ready. Raises UsageError or ModelError."""
     check(crew, backend)
     each, most = group_size(options), under_way(backend, options)
     if crew.ray is not None:
@@ -56,7 +59,7 @@ def open_fleet(
         count, gpus, leave = connect(crew.ray, crew.workers, None if cpu else each)
         try:
             count = count if crew.workers or most is None else min(count, most)
-            recipes = [Recipe(backend, model, own) for own in shared_out(options, most, count)]
+            recipes = [Recipe(backend, model, share) for share in shared_out(options, most, count)]
             actors = [partial(RayWorker, recipe, gpus, count) for recipe in recipes]
             return Fleet(actors, "Ray actors", tell, apart=True, leave=leave)
         except BaseException:
@@ -67,12 +70,12 @@ def open_fleet(
     if backend == "vllm" and not any("CUDA_VISIBLE_DEVICES" in place for place in places):
         options = _memory(options, count)
     shares = shared_out(options, most, count)
-    makers = [partial(ProcessWorker, Recipe(backend, model, own), p) for own, p in zip(shares, places, strict=True)]
+    makers = [partial(ProcessWorker, Recipe(backend, model, share), p) for share, p in zip(shares, places, strict=True)]
     return Fleet(makers, "processes", tell)
 
 
 def group_size(options: Mapping[str, Any]) -> int:
-    """GPUs of one engine. Raises UsageError for what is no number of GPUs."""
+    """Return the number of GPUs of one engine. Raises UsageError for an option that is not a number of GPUs."""
     options = {**options, **(options.get("model_args") or {})}
     size = 1
     for name in GROUPS:
@@ -86,7 +89,7 @@ def group_size(options: Mapping[str, Any]) -> int:
 
 
 def _memory(options: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-    """A share for each of more than two engines on a processor: one alone takes half of `CPU_SHARE`."""
+    """Limit the memory of each of more than two engines without a GPU. One or two engines fit by vLLM's default."""
     if count > 2:
         share = {"gpu_memory_utilization": round(CPU_SHARE / count, 4)}
         return {**options, "model_args": share | dict(options.get("model_args") or {})}
@@ -94,7 +97,7 @@ def _memory(options: Mapping[str, Any], count: int) -> Mapping[str, Any]:
 
 
 def under_way(backend: str, options: Mapping[str, Any]) -> int | None:
-    """Requests that the run may have under way at a server; None for an engine that asks none."""
+    """Return the number of concurrent requests to a server that the run may have; None for an engine without one."""
     if backend == "openai" and not options.get("concurrency"):
         from olmes_suite.models.openai.backend import MOST
 
@@ -103,13 +106,16 @@ def under_way(backend: str, options: Mapping[str, Any]) -> int | None:
 
 
 def shared_out(options: Mapping[str, Any], most: int | None, count: int) -> list[dict[str, Any]]:
-    """The options of each of `count` workers: together they have as many requests under way as the run may have.
+    """Return the options of each of `count` workers, with the concurrent requests of the run shared out among them.
 
-    Raises UsageError where there are more workers than that.
+    Raises UsageError where there are more workers than concurrent requests.
     """
     if most is None:
         return [dict(options)] * count
     if count > most:
-        raise UsageError(f"--workers {count}: more than the {most} requests that --concurrency lets be under way")
+        raise UsageError(
+            f"--workers {count}: more workers than the {most} concurrent requests of --concurrency; lower --workers or "
+            "raise --concurrency"
+        )
     each, rest = divmod(most, count)
     return [{**options, "concurrency": each + (place < rest)} for place in range(count)]

@@ -1,4 +1,4 @@
-"""Several workers as one backend: the runner does not know that there are many."""
+"""Several workers behind the interface of one backend."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from olmes_suite.workers.scheduler import Answered, Board, Piece
 from olmes_suite.workers.side_by_side import side_by_side
 
 RESTARTS = 3
-"""Times that a worker which died is started again in one run."""
+"""Restarts of a worker in one run."""
 POLL = 0.2
-"""Seconds between looks at `stop_requested`."""
+"""Seconds between checks of `stop_requested`."""
 
 
 @dataclass(slots=True)
 class Seat:
-    """A worker's place: the worker may die and another takes it."""
+    """The place of a worker. A new worker replaces one that died."""
 
     number: int
     make: Callable[[], Worker]
     worker: Worker | None = None
     pid: int | None = None
-    """The worker's process."""
+    """The process id of the worker."""
     piece: Piece | None = None
-    """What the worker has in hand."""
+    """The current piece of the worker."""
     restarts: int = 0
     busy: threading.Lock = field(default_factory=threading.Lock)
-    """Held by the thread that talks to the worker."""
+    """A lock for the thread that communicates with the worker."""
 
     @property
     def lost(self) -> bool:
-        """Nobody sits here any more."""
+        """Whether the worker died and is not restarted."""
         return self.worker is None and self.restarts >= RESTARTS
 
     def start(self) -> About:
@@ -55,18 +55,18 @@ class Seat:
         return about
 
     def end(self, gently: bool = True) -> None:
-        """Clear away a worker, dead or alive."""
+        """Remove the worker, dead or alive."""
         worker, self.worker = self.worker, None
         if worker is not None:
             worker.close(gently)
 
 
 class Fleet(Backend):
-    """The backend that workers run, `makers` of them, each asked piece by piece.
+    """A backend that sends its requests to workers piece by piece, one worker for each of `makers`.
 
-    `kind` is what they are ("processes", "Ray actors"); `tell` gets a line when one dies; `leave` is called when all
-    have ended. Answers come in the order in which they are given.
-    Raises what loading a model raises, ModelError where workers have different models.
+    `kind` names the workers ("processes", "Ray actors"); `tell` receives a line when a worker dies; `leave` is called
+    after all workers have ended; `apart` says that the workers run on several machines. Answers come in the order in
+    which the workers complete them. Raises the errors of loading a model.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Fleet(Backend):
         self._notes, self._tokenizer_name = first.notes, first.tokenizer_name
 
     def _start(self) -> list[About]:
-        """All at once; where one fails, none is left."""
+        """Start all workers at the same time. Where one fails, all are ended."""
         try:
             return side_by_side([seat.start for seat in self.seats])
-        except BaseException as error:  # Ctrl-C too: those that still load are not waited for
+        except BaseException as error:  # also Ctrl-C, which does not wait for workers that still load
             for seat in self.seats:
                 seat.end(gently=False)
             if isinstance(error, WorkerDied):
@@ -101,30 +101,35 @@ class Fleet(Backend):
 
     @property
     def tokenizer_name(self) -> str:
-        """The workers' own."""
+        """The tokenizer of the workers."""
         return self._tokenizer_name
 
     @property
     def fingerprint(self) -> str:
-        """The workers' own; all are asked where they are on several machines (`apart`)."""
+        """The fingerprint of the model, compared between all workers where they run on several machines (`apart`).
+
+        Raises ModelError where the machines hold different models.
+        """
         if self._fingerprint is None:
-            found = self._told("fingerprint", self.seats if self._apart else self.seats[:1])
-            if len(set(found)) > 1:
+            fingerprints = self._query("fingerprint", self.seats if self._apart else self.seats[:1])
+            if len(set(fingerprints)) > 1:
                 self.close()
-                raise ModelError("the workers' machines hold different models under this name; copy the checkpoint")
-            self._fingerprint = str(found[0])
+                raise ModelError(
+                    "the workers' machines hold different models under this name; copy one checkpoint to all of them"
+                )
+            self._fingerprint = str(fingerprints[0])
         return self._fingerprint
 
     def settings(self) -> dict[str, Any]:
-        """The first living worker's, usage added up over all, and what became of them."""
-        found = self._told("settings", [seat for seat in self.seats if seat.worker is not None])
-        merged: dict[str, Any] = dict(found[0]) if found else {}
-        if usages := [one["usage"] for one in found if isinstance(one.get("usage"), dict)]:
+        """Return the settings of the first living worker, the sum of all usage, and the state of the workers."""
+        settings = self._query("settings", [seat for seat in self.seats if seat.worker is not None])
+        merged: dict[str, Any] = dict(settings[0]) if settings else {}
+        if usages := [one["usage"] for one in settings if isinstance(one.get("usage"), dict)]:
             merged["usage"] = {name: _sum([usage.get(name) for usage in usages]) for name in usages[0]}
         lost = sum(seat.lost for seat in self.seats)
         return merged | {"workers": {"kind": self.kind, "count": len(self.seats), "died": self._deaths, "lost": lost}}
 
-    def _told(self, what: str, seats: Sequence[Seat]) -> list[Any]:
+    def _query(self, what: str, seats: Sequence[Seat]) -> list[Any]:
         def ask(seat: Seat) -> Any:
             with seat.busy:
                 try:
@@ -134,10 +139,10 @@ class Fleet(Backend):
                         raise ModelError(f"a worker died while it read its model's files ({death})") from None
                     return None
 
-        return [one for one in side_by_side([partial(ask, seat) for seat in seats]) if one is not None]
+        return [value for value in side_by_side([partial(ask, seat) for seat in seats]) if value is not None]
 
     def notes(self) -> list[str]:
-        """The first worker's, and how many there are."""
+        """Return the notes of the first worker, and the number of workers."""
         return [*self._notes, f"{len(self.seats)} workers ({self.kind})"]
 
     def close(self) -> None:
@@ -146,9 +151,9 @@ class Fleet(Backend):
         self._leave()
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
-        """Answers as they come. After a failure, workers end the batch in hand; then it is raised.
+        """Yield answers as the workers complete them. A failure is raised after the workers' current batches.
 
-        Raises RequestFailed for a request that no worker can answer, WorkersDead when none is left.
+        Raises RequestFailed for a request that no worker can answer, WorkersDead where all workers died.
         """
         seats = [seat for seat in self.seats if not seat.lost]
         board = Board(requests, seeds, max(1, len(seats)), max(1, self.at_once // 4))
@@ -172,19 +177,19 @@ class Fleet(Backend):
                     _stop(board, seats)
                 else:
                     yield from event
-        finally:  # the threads see to it that their workers are idle before the next run
+        finally:  # each thread waits until its worker is idle before the next run
             _stop(board, seats)
         if failure is not None:
             raise failure
         if not board.finished and not self.stop_requested:
             raise WorkersDead(
-                f"all {len(self.seats)} workers died; what was answered is on disk: repeat the command to go on"
+                f"all {len(self.seats)} workers died; the answers so far are on disk: repeat the command to continue"
             )
 
     def _serve(
         self, seat: Seat, board: Board, events: queue.SimpleQueue[list[Answered] | BaseException | None]
     ) -> None:
-        """Feed one worker until nothing is left, in a thread of its own."""
+        """Send pieces to one worker until none is left, in the worker's own thread."""
         with seat.busy:
             try:
                 while not (seat.lost or board.closed or board.finished):
@@ -196,15 +201,15 @@ class Fleet(Backend):
                 events.put(None)
 
     def _restarted(self, seat: Seat) -> bool:
-        """Whether another worker took the place of one that died."""
+        """Start a worker in the place of one that died, and return whether that worked."""
         seat.restarts += 1
         try:
             seat.start()
         except WorkerDied as death:
             self._say(f"worker {seat.number} died while it loaded its model ({death})")
-        except OlmesError as error:  # it worked before: the others go on
+        except OlmesError as error:  # the model loaded before, so that the other workers continue
             seat.restarts = RESTARTS
-            self._say(f"worker {seat.number} cannot be started again: {error}")
+            self._say(f"worker {seat.number} cannot be restarted: {error}")
         return seat.worker is not None
 
     def _one_piece(
@@ -213,26 +218,26 @@ class Fleet(Backend):
         assert seat.worker is not None
         seat.piece = piece
         try:
-            if board.closed:  # since it was taken: nobody would stop it
+            if board.closed:  # closed after the piece was taken, so that no one would stop the piece
                 return
             for answers in seat.worker.answer(piece):
                 events.put(board.new(piece, answers))
         except WorkerDied as death:
             self._deaths += 1
             seat.end(gently=False)
-            what = "it is not started again" if seat.lost else "it is started again"
+            fate = "it is not restarted" if seat.lost else "it is restarted"
             left = board.unanswered(piece)
-            self._say(f"worker {seat.number} died ({death}); {left} requests that it had go to another; {what}")
+            self._say(f"worker {seat.number} died ({death}); its {left} open requests go to another worker; {fate}")
             board.give_back(piece, str(death))
             return
         finally:
             seat.piece = None
         if not board.closed and (left := board.unanswered(piece)):
-            raise RequestFailed(f"{piece.requests[0].task}: the engine left {left} requests of a piece unanswered")
+            raise RequestFailed(f"{piece.requests[0].task}: the engine left {left} requests unanswered")
 
 
 def _stop(board: Board, seats: Sequence[Seat]) -> None:
-    """Hand out nothing more, and end what is in hand after the batch."""
+    """Close the board, and end the current pieces after their current batches."""
     board.close()
     for seat in seats:
         worker, piece = seat.worker, seat.piece
@@ -241,6 +246,6 @@ def _stop(board: Board, seats: Sequence[Seat]) -> None:
 
 
 def _sum(values: Sequence[Any]) -> Any:
-    """The sum of numbers; the first of anything else."""
+    """Return the sum of the numbers, or the first value where there are none."""
     numbers = [value for value in values if isinstance(value, (int, float))]
     return sum(numbers) if numbers else values[0]

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, on this machine."""
+"""A worker in a process on this machine."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from olmes_suite.workers.engine import About, Recipe
 from olmes_suite.workers.scheduler import Answered, Piece
 
 END_SECONDS = 20.0
-"""For a worker to let go of its model, before it is killed."""
+"""Seconds for a worker to free its model before it is killed."""
 
 
 class ProcessWorker(Worker):
-    """A Python process that holds an engine; `env` is added to its environment (which GPUs it sees)."""
+    """A Python process with an engine. `env` is added to its environment, for example the GPUs that it sees."""
 
     def __init__(self, recipe: Recipe, env: Mapping[str, str]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        parent_end, worker_end = socket.socketpair()
+        with worker_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "olmes_suite.workers.process_main", str(theirs.fileno())],
+                [sys.executable, "-m", "olmes_suite.workers.process_main", str(worker_end.fileno())],
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # what a library prints must not get into `--json`
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # Ctrl-C is the parent's
+                stdout=2,  # output of libraries must not appear in the output of `--json`
+                pass_fds=(worker_end.fileno(),),
+                start_new_session=True,  # the parent handles Ctrl-C
             )
-        atexit.register(self._process.kill)  # whatever it is at, if this process ends without `close`
-        self._connection = Connection(ours.detach())
+        atexit.register(self._process.kill)  # ends the worker also where this process ends without `close`
+        self._connection = Connection(parent_end.detach())
         self._sending = threading.Lock()
         self._send(recipe)
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The id of the process."""
         return self._process.pid
 
     def ready(self) -> About:
-        """Waits for the model."""
+        """Wait for the model."""
         about: About = unless_error(self._receive())
         return about
 
     def answer(self, piece: Piece) -> Iterator[list[Answered]]:
-        """Answers in lists."""
+        """Yield lists of answers."""
         self._send(("piece", (piece.number, piece.requests, piece.seeds)))
         failure: tuple[str, Any] | None = None
         while (message := self._receive())[0] != "done":
@@ -63,19 +63,19 @@ class ProcessWorker(Worker):
             unless_error(failure)
 
     def stop(self, piece: Piece) -> None:
-        """May be called while `answer` is under way in another thread."""
+        """End the piece. May be called while `answer` runs in another thread."""
         try:
             self._send(("stop", piece.number))
         except WorkerDied:
-            return  # `answer` says so itself
+            return  # `answer` raises the same error
 
     def tell(self, what: str) -> Any:
-        """Between pieces."""
+        """Query the engine between pieces."""
         self._send(("tell", what))
         return unless_error(self._receive())
 
     def close(self, gently: bool = True) -> None:
-        """Ends the process; one that does not listen is killed."""
+        """End the process, or kill it where it does not respond."""
         try:
             if not gently:
                 self._process.kill()
@@ -88,21 +88,21 @@ class ProcessWorker(Worker):
         atexit.unregister(self._process.kill)
         self._connection.close()
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: object) -> None:
         try:
             with self._sending:
                 self._connection.send(message)
         except OSError:
-            raise WorkerDied(self._death()) from None
+            raise WorkerDied(self._cause_of_death()) from None
 
     def _receive(self) -> tuple[str, Any]:
         try:
             message: tuple[str, Any] = self._connection.recv()
         except (EOFError, OSError):
-            raise WorkerDied(self._death()) from None
+            raise WorkerDied(self._cause_of_death()) from None
         return message
 
-    def _death(self) -> str:
+    def _cause_of_death(self) -> str:
         try:
             code = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:

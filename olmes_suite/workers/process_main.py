@@ -1,6 +1,7 @@
-"""A worker process: `python -m olmes_suite.workers.process_main FD`. Pieces come over the socket FD, answers go back.
+"""The program of a worker process: `python -m olmes_suite.workers.process_main FD`.
 
-It ends when its parent does, however that ends, also while the model is loaded: the socket closes.
+It receives pieces over the socket FD and sends answers back. It ends when its parent ends, also while the model loads,
+because the socket closes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from olmes_suite.workers.engine import Engine, Message
 
 
 class Server:
-    """One end of the socket: a thread listens, also while the main thread loads the model or answers."""
+    """The worker's end of the socket. A thread listens while the main thread loads the model or computes answers."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -27,7 +28,7 @@ class Server:
         self._todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Make an engine from the recipe that comes first, say so, then serve until told to end."""
+        """Build an engine from the recipe, which comes first, report that it is ready, and serve until the end."""
         try:
             recipe = self._connection.recv()
         except (EOFError, OSError):
@@ -45,7 +46,7 @@ class Server:
         while (job := self._todo.get()) is not None:
             kind, content = job
             if kind == "tell":
-                self._send(_told(engine, content))
+                self._send(_query(engine, content))
                 continue
             requests, seeds = content
             engine.deliver(requests, seeds, self._send)
@@ -59,7 +60,7 @@ class Server:
             _leave()
 
     def _listen(self) -> None:
-        """Read what the parent says."""
+        """Receive the parent's messages."""
         try:
             while True:
                 kind, content = self._connection.recv()
@@ -69,10 +70,10 @@ class Server:
                 elif kind == "end":
                     self._todo.put(None)
                 elif kind == "piece":
-                    number, *asked = content
+                    number, *requests_and_seeds = content
                     if self._engine is not None:
                         self._engine.start(number)
-                    self._todo.put((kind, asked))
+                    self._todo.put((kind, requests_and_seeds))
                 else:
                     self._todo.put((kind, content))
         except (EOFError, OSError):
@@ -80,13 +81,13 @@ class Server:
 
 
 def _leave() -> None:
-    """The parent is gone: a model under way, or a batch in hand, is for nobody."""
+    """End at once: without a parent, nothing needs the model or the current batch."""
     os._exit(1)
 
 
-def _told(engine: Engine, what: str) -> Message:
+def _query(engine: Engine, what: str) -> Message:
     try:
-        return "told", engine.tell(what)
+        return "value", engine.tell(what)
     except OlmesError as error:
         return "error", error
 

@@ -1,4 +1,4 @@
-"""Several calls at the same time, which nobody has to wait for."""
+"""Concurrent calls in daemon threads."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def side_by_side(calls: Sequence[Callable[[], Found]]) -> list[Found]:
-    """What the calls give, in their order; each is made in a thread of its own.
+def side_by_side(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run each call in a thread and return the results in the order of the calls.
 
-    Raises the first failure as soon as it comes. The threads are daemons, which those of `concurrent.futures` are not:
-    after a failure or Ctrl-C the process can end while the others are still under way.
+    Raises the first failure at once. The threads are daemons, unlike those of `concurrent.futures`: after a failure or
+    Ctrl-C the process can end while other calls still run.
     """
-    ended: queue.SimpleQueue[tuple[int, list[Found], BaseException | None]] = queue.SimpleQueue()
+    ended: queue.SimpleQueue[tuple[int, list[Result], BaseException | None]] = queue.SimpleQueue()
 
-    def work(number: int, call: Callable[[], Found]) -> None:
+    def work(number: int, call: Callable[[], Result]) -> None:
         try:
             ended.put((number, [call()], None))
-        except BaseException as error:  # raised where the result is waited for
+        except BaseException as error:  # raised in the thread that waits for the result
             ended.put((number, [], error))
 
     for number, call in enumerate(calls):
         threading.Thread(target=work, args=(number, call), daemon=True).start()
-    found: dict[int, Found] = {}
-    while len(found) < len(calls):
+    by_number: dict[int, Result] = {}
+    while len(by_number) < len(calls):
         number, results, error = ended.get()
         if error is not None:
             raise error
-        (found[number],) = results
-    return [found[number] for number in range(len(calls))]
+        (by_number[number],) = results
+    return [by_number[number] for number in range(len(calls))]

@@ -37,7 +37,7 @@ def checkers() -> ModuleType:
     import langdetect  # type: ignore[import-untyped]
     import nltk
 
-    scorer_resources.nltk_has("punkt_tab")  # makes the mirrors' folders known to NLTK
+    scorer_resources.extend_nltk_path()
     download = nltk.download
     nltk.download = lambda name: False
     try:

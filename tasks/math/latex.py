@@ -21,11 +21,12 @@ LONGEST, LONGEST_LL = 4000, 1000
 """Characters that are read without and with the full context. More take longer than the reference's five seconds."""
 
 _SPACE = r"[ \t\r\n]*"
+_ENDS = rf"(?!{_SPACE}[0-9\\])"
 _END = re.compile(
-    rf"(?<!\\)(?:[^ \t\r\nA-Za-z0-9+\-*/:(){{}}\[\]|^_'!<>=&\\.,]|\.(?!{_SPACE}[0-9\\])|(?P<comma>,)(?!{_SPACE}[0-9\\]))"
+    rf"(?<!\\)(?:[^ \t\r\nA-Za-z0-9+\-*/:(){{}}\[\]|^_'!<>=&\\.,]|\.{_ENDS}|(?P<comma>,){_ENDS})"
 )
-r"""No expression goes on here: a character that is no token, a full stop that is no decimal point, and a comma that
-neither groups digits nor (where no parenthesis stands before it) parts arguments. Behind a backslash nothing is sure."""
+r"""The end of every expression: a character that is no token, a full stop that is no decimal point, or a comma that
+groups no digits. A comma behind a parenthesis may separate arguments, and behind a backslash anything may go on."""
 _PLAIN = re.compile(rf"(?:d{_SPACE}[a-zA-Z]|[a-zA-Z]|[0-9]+(?:,[0-9]{{3}})*(?:\.[0-9]+)?|[ \t\r\n])*")
 _FACTOR = re.compile(rf"d{_SPACE}[a-zA-Z]|[a-zA-Z]|[0-9]+")
 _PRIME = 2**61 - 1

@@ -50,12 +50,15 @@ def olmes(folder: Path, *args: str) -> None:
 
 
 def evaluated(text: str, values: dict[str, str]) -> str:
-    """Workflow expressions: a context value, `a || b`, and `a != ''`."""
+    """Workflow expressions: a context value, `a || b`, `a && b`, and `a != ''`."""
 
     def one(match: re.Match[str]) -> str:
         expression = match.group(1).strip()
         if expression.endswith("!= ''"):
             return "true" if values.get(expression.removesuffix("!= ''").strip()) else ""
+        if "&&" in expression:
+            parts = [values.get(part.strip(), "") for part in expression.split("&&")]
+            return parts[-1] if all(parts) else ""
         return next((value for part in expression.split("||") if (value := values.get(part.strip(), ""))), "")
 
     return re.sub(r"\$\{\{(.*?)\}\}", one, text)
@@ -76,7 +79,12 @@ def run_action(folder: Path, **given: str) -> tuple[int, dict[str, str], str, st
         output.touch()
         own = {key: evaluated(value, values) for key, value in step.get("env", {}).items()}
         env = environment(
-            folder, GITHUB_ACTIONS="true", GITHUB_OUTPUT=str(output), GITHUB_STEP_SUMMARY=str(summary), **own
+            folder,
+            GITHUB_ACTIONS="true",
+            GITHUB_ACTION_PATH=str(ROOT),
+            GITHUB_OUTPUT=str(output),
+            GITHUB_STEP_SUMMARY=str(summary),
+            **own,
         )
         command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
@@ -102,6 +110,34 @@ def test_the_action_gates_a_run_that_is_there(workspace: Path) -> None:
     run = next(path.name for path in (workspace / "runs").iterdir() if path.name.startswith("oracle"))
     status, outputs, _, log = run_action(workspace, candidate=run, baseline="baseline.json", inconclusive="pass")
     assert (status, outputs["verdict"]) == (0, "inconclusive"), log
+
+
+@pytest.mark.parametrize(
+    ("given", "installed"),
+    [
+        ({"candidate": "RUN"}, f"{ROOT}"),
+        ({"candidate": "RUN", "extras": "eval,vllm"}, f"{ROOT}"),
+        ({"model": "any"}, f"{ROOT}[eval]"),
+        ({"model": "any", "extras": "eval,ood"}, f"{ROOT}[eval,ood]"),
+    ],
+)
+def test_the_action_installs_the_core_and_extras_only_to_evaluate(
+    workspace: Path, given: dict[str, str], installed: str
+) -> None:
+    run = next(path.name for path in (workspace / "runs").iterdir() if path.name.startswith("oracle"))
+    named = {name: run if value == "RUN" else value for name, value in given.items()}
+    python = workspace / "bin/python"
+    python.unlink()
+    python.write_text(
+        f'#!/bin/sh\nif [ "$2" = pip ]; then echo "$@" > pip.txt; else exec "{sys.executable}" "$@"; fi\n'
+    )
+    python.chmod(0o755)
+    arguments = "--backend\noracle\n--task\ngsm8k\n--data\nsample\n"
+    status, outputs, _, log = run_action(
+        workspace, install="true", baseline="baseline.json", eval_args=arguments, inconclusive="pass", **named
+    )
+    assert (status, outputs["verdict"]) == (0, "inconclusive"), log
+    assert (workspace / "pip.txt").read_text().split() == ["-m", "pip", "install", "--quiet", installed]
 
 
 def test_the_action_fails_on_a_wrong_name(workspace: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
+from helpers import as_json, environment, olmes, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite.cli.main import run as run_command
 from olmes_suite.models.cache.store import ResponseCache
@@ -42,13 +42,29 @@ def test_nothing_heavy_is_imported(arguments: list[str], tmp_path: Path) -> None
     assert done.stdout
 
 
+def test_pydantic_is_imported_when_a_file_is_checked(tmp_path: Path) -> None:
+    """Our modules leave it to the first file. typer itself imports it for a command's options, in some versions."""
+    (tmp_path / "gate.yaml").write_text("margin: 2\n")
+    program = (
+        "import sys; from olmes_suite.cli.main import run; run(['--help'])\n"
+        "import olmes_suite.tasks.index, olmes_suite.tasks.suites, olmes_suite.yaml_files\n"
+        "import train_plugins.config.recipe\n"
+        "from olmes_suite.comparison.gate_rules import read_rules; from pathlib import Path\n"
+        "found = [m for m in ('pydantic', 'pydantic_core', 'yaml') if m in sys.modules]\n"
+        f"read_rules(Path({str(tmp_path / 'gate.yaml')!r}))\n"
+        "print(found, 'pydantic' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(tmp_path))
+    assert done.stderr.strip().splitlines()[-1] == "[] True"
+
+
 def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
     from olmes_suite.cli.main import COMMANDS
 
-    listed = olmes("--help", tmp=tmp_path).stdout
+    listed = olmes_here("--help", tmp=tmp_path).stdout
     for command in COMMANDS:
         assert f"\n  {command} " in listed
-        assert olmes(command, "--help", tmp=tmp_path).returncode == 0
+        assert olmes_here(command, "--help", tmp=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -57,7 +73,7 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
         (["eval", "--backend", "mock"], "--suite NAME or --task NAME"),
         (["eval", "--backend", "mock", "--task", "gsm8"], "did you mean 'gsm8k'"),
         (["eval", "--backend", "mock", "--suite", "unsen"], "did you mean 'unseen'"),
-        (["eval", "--backend", "moc", "--task", "gsm8k", "--data", "sample"], "did you mean mock"),
+        (["eval", "--backend", "moc", "--task", "gsm8k", "--data", "sample"], "did you mean 'mock'"),
         (["eval", "--backend", "mock", "--task", "gsm8k", "--limit", "0"], "--limit must be at least 1"),
         (["eval", "--backend", "mock", "--task", "gsm8k", "--limit", "x"], "--limit"),
         (["eval", "--backend", "mock", "--task", "gsm8k", "--data", "all"], "--data takes only `sample`"),
@@ -79,17 +95,21 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
     if arguments[0] == "eval":
         arguments = [*arguments, "--runs", str(tmp_path / "runs")]
-    assert said in one_line_error(olmes(*arguments, tmp=tmp_path))
+    assert said in one_line_error(olmes_here(*arguments, tmp=tmp_path))
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("suite: x\n", "it needs a list `tasks`"),
+        ("suite: x\n", "the key 'tasks' is missing"),
+        ("tasks: []", "line 1: tasks: at least one is needed"),
+        ("tasks: gsm8k", "tasks: expected a list, not 'gsm8k'"),
         ("tasks: [", "suite file"),
-        ("tasks: [{taks: gsm8k}]", "expected a task's name"),
+        ("tasks: [{taks: gsm8k}]", "line 1: tasks[0]: unknown key 'taks', did you mean 'task'"),
+        ("tasks:\n- gsm8k\n- 5", "line 3: tasks[1]: expected text, not 5"),
+        ("tasks: [gsm8k]\nunsen: true", "line 2: unknown key 'unsen', did you mean 'unseen'"),
         ("tasks: [{task: gsm8k, skil: math}]", "did you mean 'skill'"),
-        ("tasks: [{task: gsm8k, aggregate: median}]", "aggregate must be one of"),
+        ("tasks: [{task: gsm8k, aggregate: median}]", "aggregate: 'median' is none of mean, macro, micro, stratified"),
         ("tasks: [mine.yaml]", "contains itself"),
         ("tasks: [gsm8kk]", "did you mean 'gsm8k'"),
         ("tasks: !!python/object/apply:os.system ['true']", "suite file"),
@@ -98,7 +118,9 @@ def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) 
 def test_suite_files_are_untrusted(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     assert said in one_line_error(
-        olmes("eval", "--backend", "mock", "--suite", tmp_path / "mine.yaml", "--runs", tmp_path / "runs", tmp=tmp_path)
+        olmes_here(
+            "eval", "--backend", "mock", "--suite", tmp_path / "mine.yaml", "--runs", tmp_path / "runs", tmp=tmp_path
+        )
     )
 
 
@@ -115,7 +137,7 @@ def test_malformed_data_is_one_line(rows: list[dict[str, object]], said: str, tm
     schema = None if rows else pa.schema([("question", pa.string()), ("answer", pa.string())])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     assert said in one_line_error(
-        olmes(
+        olmes_here(
             "eval",
             "--backend",
             "mock",
@@ -134,7 +156,7 @@ def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
     path = write_gsm8k(tmp_path / "m") / "openai/gsm8k/main/test.parquet"
     path.write_bytes(path.read_bytes()[:100])
     assert "cannot be read as parquet" in one_line_error(
-        olmes("prompts", "--task", "gsm8k", "--data-dir", tmp_path / "m", tmp=tmp_path)
+        olmes_here("prompts", "--task", "gsm8k", "--data-dir", tmp_path / "m", tmp=tmp_path)
     )
 
 
@@ -153,7 +175,7 @@ def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
 def test_bad_responses_files_are_one_line(line: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text(line + "\n")
     assert said in one_line_error(
-        olmes("score", "--task", "gsm8k", "--responses", tmp_path / "r.jsonl", "--data", "sample", tmp=tmp_path)
+        olmes_here("score", "--task", "gsm8k", "--responses", tmp_path / "r.jsonl", "--data", "sample", tmp=tmp_path)
     )
 
 
@@ -162,7 +184,7 @@ def test_score_prints_what_the_contract_says(tmp_path: Path) -> None:
         '{"doc_id": 0, "responses": ["The answer is 7", "8"]}\n{"doc_id": 2, "responses": ["none"]}\n'
     )
     done = as_json(
-        olmes(
+        olmes_here(
             "score",
             "--task",
             "gsm8k",
@@ -196,7 +218,7 @@ def test_score_prints_what_the_contract_says(tmp_path: Path) -> None:
 
 
 def test_prompts_have_the_fields_of_the_contract(tmp_path: Path) -> None:
-    done = olmes("prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "1", tmp=tmp_path)
+    done = olmes_here("prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "1", tmp=tmp_path)
     line = json.loads(done.stdout)
     assert set(line) == {
         "task",
@@ -218,11 +240,13 @@ def test_prompts_have_the_fields_of_the_contract(tmp_path: Path) -> None:
 def test_data_pull_copies_from_a_mirror_and_verify_reads_it(tmp_path: Path) -> None:
     mirror = write_gsm8k(tmp_path / "a")
     done = as_json(
-        olmes("data", "pull", "--task", "gsm8k", "--data-dir", mirror, "--out", tmp_path / "b", "--json", tmp=tmp_path)
+        olmes_here(
+            "data", "pull", "--task", "gsm8k", "--data-dir", mirror, "--out", tmp_path / "b", "--json", tmp=tmp_path
+        )
     )
     assert done == [{"place": "openai/gsm8k/main/test.parquet", "state": "pulled", "detail": "40 rows"}]
     assert pq.read_table(tmp_path / "b/openai/gsm8k/main/test.parquet").num_rows == 40
-    found = olmes("data", "verify", "--task", "gsm8k", "--data-dir", tmp_path / "b", "--json", tmp=tmp_path)
+    found = olmes_here("data", "verify", "--task", "gsm8k", "--data-dir", tmp_path / "b", "--json", tmp=tmp_path)
     assert found.returncode == 1 and json.loads(found.stdout)[0]["state"] == "differs"
 
 
@@ -288,12 +312,12 @@ def test_a_users_own_task_is_checked(tmp_path: Path) -> None:
     )
     for corrupt, code, said in (("gold", 1, "1 corrupted golds score above 0 (doc_id 1"), ("repr", 0, "ok   sums")):
         (folder / "task.py").write_text(OWN_TASK.replace("CORRUPT", corrupt))
-        done = olmes("tasks", "check", "sums", "--include-path", folder, tmp=tmp_path)
+        done = olmes_here("tasks", "check", "sums", "--include-path", folder, tmp=tmp_path)
         assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
     assert "name the tasks of your own" in one_line_error(
-        olmes("tasks", "check", "--include-path", folder, tmp=tmp_path)
+        olmes_here("tasks", "check", "--include-path", folder, tmp=tmp_path)
     )
-    assert "no such folder" in one_line_error(olmes("tasks", "check", "a", "--include-path", "gone", tmp=tmp_path))
+    assert "no such folder" in one_line_error(olmes_here("tasks", "check", "a", "--include-path", "gone", tmp=tmp_path))
 
 
 def test_ctrl_c_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from olmes_suite.comparison.compare import align, compare_average, compare_runs, compare_task
+from olmes_suite.comparison.alignment import align
+from olmes_suite.comparison.compare import compare_average, compare_runs, compare_task
 from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores
 
 

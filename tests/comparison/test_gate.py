@@ -203,6 +203,16 @@ def test_one_document_and_all_ties(cli: Cli) -> None:
     assert found["ties"]["verdict"] == "pass"
 
 
+def test_an_imported_candidate_that_lost_a_task_is_an_error(cli: Cli) -> None:
+    """As with runs of our own; `--task` says which tasks to judge all the same."""
+    imported(cli, "a", {"t": [1.0, 0.0] * 100, "u": [1.0] * 50})
+    imported(cli, "b", {"t": [1.0, 0.0] * 100})
+    status, report = gated(cli)
+    assert status == 5 and any(finding["task"] == "u" for finding in report["health"])
+    status, out, _ = cli("gate", "--baseline", "a", "--candidate", "b", "--task", "t", "--json")
+    assert {task["task"] for task in json.loads(out)["tasks"]} == {"t"} and status != 5
+
+
 def test_runs_that_share_nothing(cli: Cli) -> None:
     imported(cli, "a", {"x": [1.0]})
     imported(cli, "b", {"y": [1.0]})

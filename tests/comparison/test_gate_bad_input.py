@@ -26,12 +26,12 @@ def test_a_wrong_baseline_file_is_one_line(cli: Cli, key: str) -> None:
 
 RULES = {
     "alhpa: 0.1": "did you mean 'alpha'",
-    "margin: wide": "margin (in points) must be a number",
+    "margin: wide": "margin: expected a number from 0 to 100 (in points), not 'wide'",
     "tasks: {maths: {requird: true}}": "did you mean 'required'",
     "tasks: {mats: {margin: 1}}": "did you mean 'maths'",
     "tasks: [maths]": "expected a mapping",
     "health: {empty: 5}": "from 0 to 1",
-    "inconclusive: maybe": "must be one of",
+    "inconclusive: maybe": "'maybe' is none of pass, fail, exit3",
     "- 1": "expected a mapping",
     "a: [": "cannot be read",
 }

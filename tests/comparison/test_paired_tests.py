@@ -85,7 +85,7 @@ def test_tango_is_antisymmetric() -> None:
     assert paired_tests.tango(2, 12, 50, 1.96) == pytest.approx((-high, -low), abs=1e-12)
 
 
-@settings(max_examples=25)  # statsmodels takes 50 ms for each
+@settings(max_examples=10)  # statsmodels takes 50 ms for each
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_adjusted_p_values_are_statsmodels(p: list[float]) -> None:
     assert paired_tests.holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-9)

@@ -1,4 +1,4 @@
-"""Constraints of IFEval-OOD and IFBench: passing and failing answers of our own, properties, the reference's scores."""
+"""Constraints of IFEval-OOD and IFBench: passing and failing answers of our own, and what checkers need."""
 
 from __future__ import annotations
 
@@ -9,49 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import as_json, olmes
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from constraint_cases import ADDED, PROFILES, document
+from helpers import as_json, olmes_here
 
 from olmes_suite.constraints import count, registry, verdicts
-from olmes_suite.constraints.count import within
 from olmes_suite.constraints.french import is_french
-from olmes_suite.constraints.loose import loose_variants
 from olmes_suite.constraints.places import countries_named
 from olmes_suite.constraints.registry import Profile, constraint, everything, find
 from olmes_suite.constraints.text import listed
 from olmes_suite.errors import MissingData, UsageError
 from olmes_suite.scoring import language_resources
-from olmes_suite.tasks.documents import DataSource
-from olmes_suite.tasks.load import load_task
 
 ROOT = Path(__file__).parents[2]
 CASES = [
     json.loads(line)
     for line in (Path(__file__).with_name("constraints.jsonl")).read_text(encoding="utf-8").splitlines()
 ]
-PROFILES: tuple[Profile, ...] = ("reference", "repaired")
-ADDED = (
-    "count:keywords_multiple", "count:words_japanese", "format:no_whitespace", "format:output_template",
-    "format:title_case", "repeat:repeat_change", "repeat:repeat_simple", "repeat:repeat_span",
-    "words:keywords_specific_position", "words:words_position",
-)  # fmt: skip
-
-
-def document(*named: tuple[str, dict[str, Any]], prompt: str = "Say something.") -> dict[str, Any]:
-    return {
-        "key": "1",
-        "prompt": prompt,
-        "instruction_id_list": [name for name, _ in named],
-        "kwargs": [arguments for _, arguments in named],
-    }
-
-
-def follows(name: str, profile: Profile, response: str, **arguments: Any) -> bool:
-    """Ask a checker itself."""
-    entry = find(name, profile)
-    assert entry is not None
-    return entry.check(response, **arguments)
 
 
 def skip_without(names: Iterable[str]) -> None:
@@ -60,12 +33,6 @@ def skip_without(names: Iterable[str]) -> None:
         language_resources.require(names)
     except MissingData as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture
-def nltk_data() -> None:
-    """All of NLTK's data that checkers read."""
-    skip_without(language_resources.NLTK_DATA)
 
 
 @pytest.fixture
@@ -126,7 +93,11 @@ def test_what_is_drawn_depends_on_the_document_only() -> None:
 
 @pytest.mark.parametrize(
     ("given_", "problem"),
-    [({"N": 2.5}, "whole number"), ({"N": "two"}, "must be a number"), ({"N": 2, "M": 1}, "takes no M")],
+    [
+        ({"N": 2.5}, "whole number"),
+        ({"N": "two"}, "must be a number"),
+        ({"N": 2, "M": 1}, "does not take the parameter M"),
+    ],
 )
 def test_parameters_that_make_no_sense(given_: dict[str, Any], problem: str) -> None:
     (verdict,) = verdicts.verdicts(document(("count:numbers", given_)), "1 and 2", "repaired")
@@ -211,97 +182,9 @@ def test_a_users_own_constraint_in_a_task_of_their_own(tmp_path: Path) -> None:
         "metadata: {version: 1.0}\n"
     )
     asked = ("--task", "loud", "--include-path", tmp_path / "mine", "--runs", tmp_path / "runs", "--json")
-    done = as_json(olmes("eval", "--backend", "floor", *asked, tmp=tmp_path, HF_HOME=str(tmp_path)))
+    done = as_json(olmes_here("eval", "--backend", "floor", *asked, tmp=tmp_path, HF_HOME=str(tmp_path)))
     assert done["tasks"]["loud"]["floor"]["scores"] == {"empty": 0.0, "word": 0.0, "echo": 1.0, "filler": 0.0}
     assert not done["tasks"]["loud"]["flags"]["checker_error"], "the constraint was found"
-
-
-# Properties ---------------------------------------------------------------------------------------------------------
-
-TEXT = st.text(alphabet=st.sampled_from("abcdeAB .,!?;:*-'\"\n<i>/()[]1234é犬🙂"), max_size=60)
-WITHOUT_PARAMETERS = [
-    (profile, name) for profile in PROFILES for name, entry in everything(profile).items() if not entry.types
-]
-QUICK = [pair for pair in WITHOUT_PARAMETERS if "punkt_tab" not in everything(pair[0])[pair[1]].needs]
-MAY_RAISE = {"words:alphabet", "format:quote_unquote", "custom:csv_quotes"}
-"""Checkers whose reference raises on what holds no letter; as "an error", not as a verdict."""
-
-
-@pytest.mark.parametrize(("profile", "name"), QUICK)
-@settings(deadline=None)
-@given(text=TEXT)
-def test_a_verdict_on_anything(profile: Profile, name: str, text: str) -> None:
-    """A checker gives a truth value for whatever is said; only some of the reference raise."""
-    try:
-        assert follows(name, profile, text) in (True, False)
-    except (IndexError, ValueError):
-        assert profile == "reference" and name in MAY_RAISE
-
-
-@settings(deadline=None)
-@given(text=st.text(alphabet=" .,;:!?*-_#\"'()\n", max_size=30))
-@pytest.mark.parametrize("name", [name for profile, name in QUICK if profile == "repaired"])
-def test_nothing_but_marks_follows_no_repaired_constraint(name: str, text: str) -> None:
-    """No vacuous pass: punctuation is no answer (but for those that ask for marks or for no space)."""
-    if name not in ("format:no_whitespace", "format:parentheses", "count:punctuation"):
-        assert not follows(name, "repaired", text)
-
-
-@settings(deadline=None)
-@given(one=st.text("abc", max_size=8), other=st.text("abc", max_size=8), limit=st.integers(0, 9))
-def test_the_band_gives_the_distance(one: str, other: str, limit: int) -> None:
-    def distance(a: str, b: str) -> int:
-        if not a or not b:
-            return len(a) + len(b)
-        return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
-
-    one, other = one[:5], other[:5]
-    assert within(one, other, limit) == (distance(one, other) <= limit)
-
-
-@settings(deadline=None)
-@given(text=TEXT)
-def test_loose_variants_only_take_away(text: str) -> None:
-    variants = loose_variants(text)
-    assert len(variants) == 8 and variants[0] == text
-    assert all("*" not in variant for variant in variants[4:])
-    assert all(variant in text for variant in variants[:4])
-
-
-@settings(deadline=None)
-@given(text=TEXT)
-def test_strict_implies_loose(text: str) -> None:
-    doc = document(("format:no_whitespace", {}), ("words:prime_lengths", {}), ("count:numbers", {"N": 1}))
-    for profile in PROFILES:
-        found = verdicts.verdicts(doc, text, profile)
-        assert all(one.loose for one in found if one.strict)
-
-
-@settings(deadline=None)
-@given(n=st.integers(0, 12), words=st.lists(st.sampled_from(["rain", "Snow", "sun,", "it's"]), min_size=1, max_size=12))
-def test_word_counts_are_monotone(n: int, words: list[str]) -> None:
-    text = " ".join(words)
-    assert follows("count:word_count_range", "repaired", text, min_words=0, max_words=n) == (len(words) <= n)
-    if follows("words:repeats", "repaired", text, small_n=n):
-        assert follows("words:repeats", "repaired", text, small_n=n + 1)
-    if follows("count:unique_word_count", "repaired", text, N=n + 1):
-        assert follows("count:unique_word_count", "repaired", text, N=n)
-
-
-@settings(deadline=None)
-@given(words=st.lists(st.sampled_from(["red", "green", "blue", "black", "white"]), min_size=3, max_size=10))
-def test_a_copy_overlaps_wholly(words: list[str]) -> None:
-    text = " ".join(words)
-    assert follows("ratio:overlap", "repaired", text, reference_text=text, percentage=100)
-    assert not follows("ratio:overlap", "repaired", text, reference_text="nothing of the kind", percentage=100)
-
-
-@settings(deadline=None)
-@given(depth=st.integers(1, 8), kinds=st.lists(st.sampled_from(["()", "[]", "{}"]), min_size=8, max_size=8))
-def test_brackets_nest_five_deep(depth: int, kinds: list[str]) -> None:
-    text = "".join(kind[0] for kind in kinds[:depth]) + "x" + "".join(kind[1] for kind in reversed(kinds[:depth]))
-    for profile in PROFILES:
-        assert follows("format:parentheses", profile, text) == (depth >= 5)
 
 
 # What checkers read beside the response -----------------------------------------------------------------------------
@@ -371,79 +254,7 @@ def test_nltk_data_is_copied_into_a_mirror_and_found_there(
     monkeypatch.delenv("NLTK_DATA", raising=False)
     monkeypatch.setenv("OLMES_DATA_DIR", str(tmp_path))
     language_resources.require(language_resources.NLTK_DATA)
-
-
-# The tasks ----------------------------------------------------------------------------------------------------------
-
-SAMPLE = DataSource((), sample=True)
-TASKS = {name: ROOT / f"tasks/{name.removesuffix('_repaired')}/tulu3_{name}.yaml" for name in (
-    "ifbench", "ifbench_repaired", "ifeval_ood", "ifeval_ood_repaired",
-)}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_sample_golds(name: str) -> None:
-    task = load_task(TASKS[name], SAMPLE)
-    docs = [doc for doc in task.task_docs if not any(map(language_resources.missing, task.keys.resources(doc)))]
-    assert len(docs) > len(task.task_docs) / 3, "most need nothing beside the response"
-    for doc in docs:
-        gold, corrupt = (task.own[key](doc) for key in ("gold", "corrupt"))
-        assert set(task.scorer.one(doc, gold).scores.values()) == {1.0}, doc
-        assert task.scorer.one(doc, corrupt).scores["prompt_level_loose_acc"] == 0.0, doc
-
-
-def test_samples_cover_all_that_needs_no_model_of_the_users() -> None:
-    named = {
-        name for doc in load_task(TASKS["ifeval_ood_repaired"], SAMPLE).task_docs for name in doc["instruction_id_list"]
-    }
-    assert named == set(everything("repaired")) - set(ADDED) - {"count:countries", "count:test_only_vowels"}
-
-
-def test_french_rows_are_left_out_and_counted_in_the_reference() -> None:
-    reference, repaired = (load_task(TASKS[name], SAMPLE) for name in ("ifeval_ood", "ifeval_ood_repaired"))
-    assert list(reference.left_out.values()) == ["count:words_french"] and repaired.left_out == {}
-    assert len(reference.task_docs) + 1 == len(repaired.task_docs)
-    (row,) = reference.left_out
-    assert row not in reference.task_docs["_row"]
-    assert repaired.task_docs[row]["instruction_id_list"] == ["count:words_french"]
-    last = repaired.task_docs[len(repaired.task_docs) - 1]
-    assert reference.task_docs[len(reference.task_docs) - 1]["key"] == last["key"], "rows keep their numbers"
-
-
-@pytest.mark.data
-def test_scores_equal_the_references(data_dir: Path, protocol_dir: Path, nltk_data: None) -> None:
-    task = load_task(TASKS["ifbench"], DataSource((data_dir,)))
-    docs, seen = task.task_docs, 0
-    with (protocol_dir / "examples/scores.jsonl").open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if row["task"] == "tulu3_ifbench":
-                found = task.scorer.one(docs[row["doc_id"]], row["response"]).scores
-                assert {metric: found[metric] for metric in row["expected"]} == row["expected"], row["doc_id"]
-                seen += 1
-    assert seen == 70
-
-
-@pytest.mark.data
-def test_prompts_equal_the_references(data_dir: Path, protocol_dir: Path) -> None:
-    task, seen = load_task(TASKS["ifbench"], DataSource((data_dir,))), 0
-    with (protocol_dir / "examples/prompts.jsonl").open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if row["task"] == "tulu3_ifbench":
-                (request,) = task.requests(task.task_docs[row["doc_id"]], row["doc_id"], chat=True)
-                assert request.chat == row["messages"] and list(request.stop) == row["stop"]
-                assert (request.max_tokens, request.temperature, request.samples) == (2048, 0.0, 1)
-                seen += 1
-    assert seen == 6
-
-
-@pytest.mark.data
-@pytest.mark.long
-def test_one_noun_and_the_two_profiles(data_dir: Path, nltk_data: None) -> None:
-    """The measured floors of docs/ifeval_ood.md: one noun passes 120 of IFBench's 300 prompts, and 33 repaired."""
-    passed = {}
-    for name in ("ifbench", "ifbench_repaired"):
-        task = load_task(TASKS[name], DataSource((data_dir,)))
-        passed[name] = sum(
-            task.scorer.one(doc, "Spring").scores["prompt_level_loose_acc"] or 0 for doc in task.task_docs
-        )
-    assert passed == {"ifbench": 120, "ifbench_repaired": 33}
+    assert nltk.data.path == []  # asking changes nothing
+    for _ in range(2):
+        language_resources.extend_nltk_path()
+        assert nltk.data.path == [str(tmp_path / "nltk")]

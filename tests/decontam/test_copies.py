@@ -12,11 +12,6 @@ import pytest
 from decontam_fixture import SECRET, Decontam, lines
 
 
-@pytest.fixture
-def decontam(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Decontam:
-    return Decontam(tmp_path, capfd)
-
-
 def upper(row: dict[str, Any]) -> dict[str, Any]:
     return {"up": row["prompt"].upper()}
 

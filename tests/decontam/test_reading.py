@@ -13,11 +13,6 @@ import pytest
 from decontam_fixture import SECRET, Decontam, lines
 
 
-@pytest.fixture
-def decontam(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Decontam:
-    return Decontam(tmp_path, capfd)
-
-
 def written(path: Path, rows: Sequence[Any]) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)

@@ -14,11 +14,6 @@ from decontam.check import check
 from olmes_suite.tasks.documents import DataSource
 
 
-@pytest.fixture
-def decontam(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Decontam:
-    return Decontam(tmp_path, capfd)
-
-
 def test_a_share_at_the_limit_is_not_over_it(tmp_path: Path, decontam: Decontam) -> None:
     words = "beta gamma delta epsilon zeta eta theta iota kappa"
     items = [{"task": "t", "doc_id": i, "text": f"w{i} a{i} {words}{i}"} for i in range(100)]

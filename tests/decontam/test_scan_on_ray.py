@@ -23,13 +23,14 @@ from olmes_suite.errors import DataError, UsageError
 from olmes_suite.tasks.documents import DataSource
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'olmes-suite[ray]'")
+pytestmark = pytest.mark.xdist_group("decontam on ray")
 
 SECRET = "One question that nobody else would ever put in quite these words before lunch"
 FILES = ("report.json", "pairs.parquet", "flags.json", "report.html")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def shards_folder(tmp_path: Path) -> Path:
     """An evaluation of two items, and a set of five shards: JSON lines and parquet, one of them with a broken row."""
     (tmp_path / "eval.jsonl").write_text(
         json.dumps({"task": "own", "doc_id": 7, "text": SECRET}) + "\n"
@@ -61,9 +62,9 @@ def jobs_of(folder: Path) -> list[scan.Job]:
 @pytest.mark.long
 @pytest.mark.parametrize("address", [["--ray"], ["--ray", "local"]])
 def test_a_cluster_gives_the_files_of_one_machine(
-    address: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    address: list[str], shards_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(folder)  # relative paths mean the same on every machine
+    monkeypatch.chdir(shards_folder)  # relative paths mean the same on every machine
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     common = ["decontam", "scan", "--eval", "eval.jsonl", "--train", "set"]
     assert run([*common, "--workers", "1", "--out", "one"]) == 1
@@ -73,7 +74,7 @@ def test_a_cluster_gives_the_files_of_one_machine(
     assert "2.jsonl, row 0: not JSON" in said.err
     assert not [line for line in said.err.splitlines() if " INFO " in line], said.err
     for name in FILES:
-        assert (folder / "many" / name).read_bytes() == (folder / "one" / name).read_bytes(), name
+        assert (shards_folder / "many" / name).read_bytes() == (shards_folder / "one" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(
@@ -81,20 +82,27 @@ def test_a_cluster_gives_the_files_of_one_machine(
     [("127.0.0.1:1", "no Ray cluster answers there"), ("home", "host:port")],
 )
 def test_an_address_where_nobody_answers_is_one_line(
-    address: str, said: str, folder: Path, capfd: pytest.CaptureFixture[str]
+    address: str, said: str, shards_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     began = time.monotonic()
-    args = ["--eval", str(folder / "eval.jsonl"), "--train", str(folder / "set"), "--out", str(folder / "out")]
+    args = [
+        "--eval",
+        str(shards_folder / "eval.jsonl"),
+        "--train",
+        str(shards_folder / "set"),
+        "--out",
+        str(shards_folder / "out"),
+    ]
     assert run(["decontam", "scan", *args, "--ray", address]) == 2
     errors = capfd.readouterr().err.strip().splitlines()
     assert len(errors) == 1 and f"--ray {address}: " in errors[0] and said in errors[0]
     assert time.monotonic() - began < 30
 
 
-def test_the_address_of_the_environment_is_tried(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_the_address_of_the_environment_is_tried(monkeypatch: pytest.MonkeyPatch, shards_folder: Path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(UsageError, match="no Ray cluster answers"):
-        list(scan_on_ray.on_ray()(jobs_of(folder)))
+        list(scan_on_ray.on_ray()(jobs_of(shards_folder)))
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +116,8 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.mark.long
-def test_a_worker_that_dies_is_replaced(cluster: Any, folder: Path) -> None:
-    jobs, marker = jobs_of(folder), folder / "died"
+def test_a_worker_that_dies_is_replaced(cluster: Any, shards_folder: Path) -> None:
+    jobs, marker = jobs_of(shards_folder), shards_folder / "died"
 
     def dies_once(job: scan.Job) -> None:
         from decontam.scan import run_job
@@ -121,13 +129,13 @@ def test_a_worker_that_dies_is_replaced(cluster: Any, folder: Path) -> None:
 
     done = list(scan_on_ray.on_ray("local", dies_once)(jobs))
     assert marker.exists() and len(done) == len(jobs)
-    found = [pq.read_table(folder / "parts" / f"{job.key}.parquet").num_rows for job in jobs]
+    found = [pq.read_table(shards_folder / "parts" / f"{job.key}.parquet").num_rows for job in jobs]
     assert found == [5, 5, 5, 5, 5]
 
 
 @pytest.mark.long
-def test_what_a_worker_meets_is_one_line(cluster: Any, folder: Path) -> None:
-    jobs = jobs_of(folder)
+def test_what_a_worker_meets_is_one_line(cluster: Any, shards_folder: Path) -> None:
+    jobs = jobs_of(shards_folder)
 
     def blind(job: scan.Job) -> None:
         """A machine that does not see the storage."""

@@ -147,11 +147,11 @@ def run(options, watcher=None):
 def test_the_candidate_is_gone_before_the_judge_is_asked(options, stub):
     done = run(options)
     assert not done.failed
-    entry = done.results["tasks"]["judged_a"]
-    assert entry["metrics"]["liked"]["value"] == 0.5
-    assert entry["metrics"]["total"]["value"] == 3.0
+    entry = done.results.tasks["judged_a"]
+    assert entry.metrics["liked"].value == 0.5
+    assert entry.metrics["total"].value == 3.0
     assert len(stub.seen) == 12 and not any(stub.alive) and stub.closed == 1
-    assert done.manifest["judge"]["judge"] == {"model": "stub", "base_url": None, "requests": 12}
+    assert done.manifest.judge["judge"].as_json() == {"model": "stub", "base_url": None, "requests": 12}
 
 
 def test_another_judge_is_another_scorer(options, stub):
@@ -159,7 +159,7 @@ def test_another_judge_is_another_scorer(options, stub):
     stub.name = "other"
     Candidate.open = True
     second = run(options)
-    prints = [r.results["tasks"]["judged_a"]["fingerprint"] for r in (first, second)]
+    prints = [r.results.tasks["judged_a"].fingerprint for r in (first, second)]
     assert first.path != second.path
     assert prints[0]["scorer"] != prints[1]["scorer"]
     assert prints[0]["prompt"] == prints[1]["prompt"]
@@ -169,8 +169,8 @@ def test_a_judge_that_gives_up_fails_the_task_and_a_repeat_continues(options, st
     stub.failing = True
     failed = run(options)
     assert failed.failed == ["judged_a", "judged_b"]
-    assert failed.results["tasks"]["judged_a"]["metrics"] == {}
-    assert "gave up" in failed.results["tasks"]["judged_a"]["error"]
+    assert failed.results.tasks["judged_a"].metrics == {}
+    assert "gave up" in failed.results.tasks["judged_a"].error
     stub.failing, Candidate.open = False, True
     asked = []
 
@@ -188,8 +188,8 @@ def test_a_judge_that_gives_up_fails_the_task_and_a_repeat_continues(options, st
 def test_a_document_without_a_verdict_is_an_error(options, stub):
     stub.skip = True
     done = run(options)
-    assert "1 of 6 documents unscored" in done.results["tasks"]["judged_a"]["error"]
-    assert done.results["tasks"]["judged_a"]["metrics"] == {}
+    assert "1 of 6 documents unscored" in done.results.tasks["judged_a"].error
+    assert done.results.tasks["judged_a"].metrics == {}
 
 
 def test_without_a_judge_the_task_fails_before_it_generates(options, stub, monkeypatch):
@@ -198,16 +198,16 @@ def test_without_a_judge_the_task_fails_before_it_generates(options, stub, monke
 
     monkeypatch.setitem(sys.modules, "judge_of_this_test", types.SimpleNamespace(build=none))
     done = run(options)
-    assert "give --judge" in done.results["tasks"]["judged_a"]["error"]
+    assert "give --judge" in done.results.tasks["judged_a"].error
     assert not (done.path / "responses").exists()
 
 
 def test_a_run_is_scored_again(options, stub):
     done = run(options)
     new = rescore(done.path, None)
-    assert new["version"] == 2
-    assert new["tasks"]["judged_a"]["metrics"] == done.results["tasks"]["judged_a"]["metrics"]
-    assert new["tasks"]["judged_a"]["fingerprint"] == done.results["tasks"]["judged_a"]["fingerprint"]
+    assert new.version == 2
+    assert new.tasks["judged_a"].metrics == done.results.tasks["judged_a"].metrics
+    assert new.tasks["judged_a"].fingerprint == done.results.tasks["judged_a"].fingerprint
 
 
 def test_responses_from_anywhere_are_judged(options, stub, tmp_path):

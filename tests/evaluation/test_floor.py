@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import as_json, olmes, one_line_error, write_gsm8k
+from helpers import as_json, olmes, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite.evaluation.evaluate import Finished
-from olmes_suite.evaluation.floor import ANSWERS, beside, combined, floors, keep
+from olmes_suite.evaluation.floor import ANSWERS, beside, combined, keep
 from olmes_suite.evaluation.plan import Options
+from olmes_suite.runs.floors import floors
+from olmes_suite.runs.schema import FloorScore, Manifest, Results
 
 
-def outcome(**tasks: float | None) -> dict[str, Any]:
+def outcome(**tasks: float | None) -> Results:
     """A results.json; a task without a score failed. `group` has the sub-tasks `part_*`."""
     made: dict[str, Any] = {}
     for name, value in tasks.items():
         made[name] = {"primary": "acc", "metrics": {}, "error": "no"} if value is None else entry(value, name)
     if "group" in made:
         made["group"]["subtasks"] = [name for name in tasks if name.startswith("part_")]
-    return {"tasks": made, "suites": {}}
+    return Results.from_json({"run": "r", "model": "m", "tasks": made})
 
 
 def entry(value: float, name: str) -> dict[str, Any]:
@@ -30,19 +32,23 @@ def entry(value: float, name: str) -> dict[str, Any]:
 
 
 def test_the_best_answer_makes_the_floor() -> None:
-    found = combined("r", {"empty": outcome(one=0.0, two=None), "word": outcome(one=0.4, two=None)})["tasks"]
-    assert found["one"]["floor"] == {"answer": "word", "value": 0.4, "scores": {"empty": 0.0, "word": 0.4}}
-    assert found["one"]["metrics"]["acc"]["value"] == 0.4
-    assert found["two"]["floor"]["value"] is None and found["two"]["error"] == "no"
+    found = combined("r", {"empty": outcome(one=0.0, two=None), "word": outcome(one=0.4, two=None)}).tasks
+    assert found["one"].floor == FloorScore(answer="word", value=0.4, scores={"empty": 0.0, "word": 0.4})
+    assert found["one"].score.value == 0.4
+    assert found["two"].floor.value is None and found["two"].error == "no"
 
 
 def test_a_group_decides_for_its_sub_tasks() -> None:
     found = combined(
         "r", {"empty": outcome(group=0.3, part_a=0.6, part_b=0.0), "word": outcome(group=0.2, part_a=0.0, part_b=0.4)}
-    )["tasks"]
-    assert {name: found[name]["floor"]["answer"] for name in found} == dict.fromkeys(found, "empty")
-    assert found["part_b"]["metrics"]["acc"]["value"] == 0.0
-    assert found["part_b"]["floor"]["scores"] == {"empty": 0.0, "word": 0.4}
+    ).tasks
+    assert {name: found[name].floor.answer for name in found} == dict.fromkeys(found, "empty")
+    assert found["part_b"].score.value == 0.0
+    assert found["part_b"].floor.scores == {"empty": 0.0, "word": 0.4}
+
+
+def taken(limit: int | None, seed: int) -> Manifest:
+    return Manifest(tasks={}, plan=(), limit=limit, seed=seed)
 
 
 def measured(runs: Path, limit: int | None, value: float) -> None:
@@ -50,17 +56,19 @@ def measured(runs: Path, limit: int | None, value: float) -> None:
 
 
 def test_a_floor_counts_for_the_same_data_only(tmp_path: Path) -> None:
-    run = Finished(tmp_path / "mine", outcome(one=0.7), {"limit": None, "seed": 1234})
+    run = Finished(tmp_path / "mine", outcome(one=0.7), taken(None, 1234))
     assert beside(run) == {}
     measured(tmp_path, 10, 0.9)
     assert beside(run) == {}, "the floor of ten documents is not that of all"
     measured(tmp_path, None, 0.4)
     assert beside(run) == {"one": {"answer": "word", "value": 0.4}}
-    limited = Finished(tmp_path / "mine", outcome(one=0.7), {"limit": 10, "seed": 1234})
+    limited = Finished(tmp_path / "mine", outcome(one=0.7), taken(10, 1234))
     assert beside(limited)["one"]["value"] == 0.9, "the same documents go first"
-    limited.manifest["seed"] = 2
+    limited.manifest = taken(10, 2)
     assert beside(limited)["one"]["value"] == 0.4, "else all documents"
-    run.results["tasks"]["one"]["fingerprint"]["scorer"] = "another"
+    one = run.results.tasks["one"]
+    changed = one.but(fingerprint={**(one.fingerprint or {}), "scorer": "another"})
+    run.results = run.results.but(tasks={"one": changed})
     assert beside(run) == {}
     measured(tmp_path, None, 0.5)
     assert [floor["value"] for floor in floors(tmp_path)["one"]] == [0.9, 0.5], "one entry for one measurement"
@@ -70,7 +78,7 @@ def test_a_floor_counts_for_the_same_data_only(tmp_path: Path) -> None:
 def test_floor_on_the_command_line(tmp_path: Path) -> None:
     mirror = write_gsm8k(tmp_path / "mirror", rows=6)
     asked = ("--task", "gsm8k", "--data-dir", mirror, "--runs", tmp_path / "runs", "--json")
-    done = as_json(olmes("eval", "--backend", "floor", *asked, tmp=tmp_path))
+    done = as_json(olmes_here("eval", "--backend", "floor", *asked, tmp=tmp_path))
     task = done["tasks"]["tulu3_gsm8k"]
     assert set(task["floor"]["scores"]) == set(ANSWERS) and task["n"] == 6
     assert task["floor"]["value"] == task["metrics"]["exact_match"]["value"] == max(task["floor"]["scores"].values())
@@ -80,11 +88,11 @@ def test_floor_on_the_command_line(tmp_path: Path) -> None:
     for answer in ANSWERS:
         lines = (tmp_path / "runs" / parts[answer] / "responses/tulu3_gsm8k.jsonl").read_text().splitlines()
         assert len(lines) == 6
-    again = as_json(olmes("eval", "--backend", "floor", *asked, tmp=tmp_path))
+    again = as_json(olmes_here("eval", "--backend", "floor", *asked, tmp=tmp_path))
     assert again == done
-    mock = as_json(olmes("eval", "--backend", "mock", *asked, tmp=tmp_path))
+    mock = as_json(olmes_here("eval", "--backend", "mock", *asked, tmp=tmp_path))
     assert mock["floors"]["tulu3_gsm8k"]["value"] == task["floor"]["value"]
-    shown = olmes("eval", "--backend", "mock", *asked[:-1], tmp=tmp_path).stdout
+    shown = olmes_here("eval", "--backend", "mock", *asked[:-1], tmp=tmp_path).stdout
     assert "floor" in shown.splitlines()[1]
     assert not (tmp_path / "runs/unseen-ledger.jsonl").exists()
 
@@ -92,7 +100,7 @@ def test_floor_on_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_floor_of_log_likelihoods(tmp_path: Path) -> None:
     done = as_json(
-        olmes(
+        olmes_here(
             "eval", "--backend", "floor", "--task", "truthfulqa", "--data", "sample", "--runs", tmp_path / "runs",
             "--json", tmp=tmp_path,
         )

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import threading
 import time
+from importlib.metadata import EntryPoint
 
 import pytest
 from judge_server import BAD_REPLIES, Reply, asked, chat, judge_server
@@ -243,9 +244,18 @@ def test_the_options_decide_which_judge(tmp_path):
         factory.judge(ToolOptions(judge=str(tmp_path)))
 
 
+def build_judge(rest, options):
+    return "made", rest, options.seed
+
+
 def test_an_installed_judge_is_named_with_a_colon(monkeypatch):
-    point = type("Point", (), {"load": lambda self: lambda rest, options: ("made", rest, options.seed)})()
-    monkeypatch.setattr(factory, "entry_points", lambda group, name: [point] if name == "mine" else [])
+    made = [
+        EntryPoint("mine", f"{__name__}:build_judge", "olmes.judges"),
+        EntryPoint("gone", "no_such_module:build", "olmes.judges"),
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: made)
     assert factory.judge(ToolOptions(judge="mine:strict", seed=3)) == ("made", "strict", 3)
     with pytest.raises(MissingData, match="other:strict"):
         factory.judge(ToolOptions(judge="other:strict"))
+    with pytest.raises(MissingData, match=r"--judge: judge 'gone' \(no_such_module:build\) cannot be imported: Mod"):
+        factory.judge(ToolOptions(judge="gone:strict"))

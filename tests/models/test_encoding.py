@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from models_fixture import generation, make_tiny_tokenizer, one_line
 
-from olmes_suite.errors import RequestFailed
+from olmes_suite.errors import ModelError, RequestFailed
 from olmes_suite.models.local.encoding import Encoder
+from olmes_suite.models.local.jobs import Ends
+from olmes_suite.records import Request
 
 NO_SYSTEM = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
@@ -25,10 +29,80 @@ def test_a_template_that_fails_is_one_line(template):
     encoder = Encoder(make_tiny_tokenizer(), template)
     request = generation(7, "-", text=None, messages=TALK)
     one_line(lambda: encoder.render(request), "tulu3_test: the chat template refuses document 7", RequestFailed)
-    assert not encoder.system_dropped
 
 
-def test_a_template_without_system_messages_gets_none():
-    encoder = Encoder(make_tiny_tokenizer(), NO_SYSTEM)
-    assert encoder.render(generation(0, "-", text=None, messages=TALK[:2], prefix=" so")) == "u so"
-    assert encoder.system_dropped
+def encoder(template: str, **more: Any) -> Encoder:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    return Encoder(tokenizer, template, **more)
+
+
+def ask(*messages: tuple[str, str], prefix: str = "") -> Request:
+    return generation(0, "-", text=None, messages=messages, prefix=prefix)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [NO_SYSTEM, "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"],
+    ids=["refuses", "drops"],
+)
+def test_a_system_message_that_a_template_does_not_take_goes_into_the_first_user_turn(template: str) -> None:
+    made = encoder(template)
+    assert made.render(ask(("system", "s"), ("user", "u"), prefix=" so")) == "s\n\nu so"
+    assert made.render(ask(("user", "u"))) == "u"
+    assert made.settings() == {"system": "first user turn"}
+    assert any("takes no system message" in line for line in made.notes("m"))
+
+
+def test_a_template_that_takes_parts_gets_parts() -> None:
+    """String contents would be rendered as nothing, so that every prompt were the same."""
+    made = encoder(
+        "{% for m in messages %}[{{ m.role }}]{% for part in m['content'] %}{% if part['type'] == 'text' %}"
+        "{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    assert made.render(ask(("user", "What is 1 + 1?"))) == "[user]What is 1 + 1?"
+    assert made.settings() == {"content": "parts"}
+
+
+def test_a_template_that_loses_the_question_is_one_line() -> None:
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.contents }}{% endfor %}"
+    one_line(lambda: encoder(template), "it leaves out the message's text", ModelError)
+
+
+def test_a_template_that_reads_the_clock_sees_one_date() -> None:
+    made = encoder("{{ strftime_now('%d %b %Y') }}{% for m in messages %}|{{ m.content }}{% endfor %}")
+    assert made.render(ask(("user", "u"))) == "26 Jul 2024|u"
+    assert made.settings() == {"date": "2024-07-26"}
+    made = encoder("{% set f = '%Y' %}{{ strftime_now(f) }}{% for m in messages %}|{{ m.content }}{% endfor %}")
+    assert made.render(ask(("user", "u"))) == "2024-07-26|u"
+
+
+CHATML = "{% for m in messages %}{{ m.role + ':' + m.content + '<|im_end|>\n' }}{% endfor %}"
+
+
+def test_answers_end_at_the_token_after_a_turn() -> None:
+    made = encoder(CHATML)
+    ends = Ends.of(made, None)
+    end = made.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert ends.turn == end and end in ends.ids and made.tokenizer.eos_token_id in ends.ids
+    assert ends.settings(made.tokenizer) == {"ends_at": "<|im_end|>"}
+    assert "<|im_end|>" in ends.notes(made.tokenizer, "m")[0]
+    known = Ends.of(made, [end])
+    assert known.turn is None and known.settings(made.tokenizer) == {} and known.notes(made.tokenizer, "m") == []
+
+
+def test_most_templates_leave_no_trace_in_the_fingerprint() -> None:
+    made = Encoder(make_tiny_tokenizer())
+    assert made.settings() == {} and made.notes("m") == []
+    assert Ends.of(made, None).settings(made.tokenizer) == {}
+
+
+def test_ids_without_an_embedding() -> None:
+    """Tokens were added to the tokenizer, and the model was not resized."""
+    made = encoder(CHATML)
+    added = made.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    made.check_ids(added + 1, "m")
+    one_line(lambda: made.check_ids(added, "m"), rf"id {added}.*{added} embeddings", ModelError)
+    made = Encoder(made.tokenizer, "{% for m in messages %}{{ m.content }}{% endfor %}")
+    made.check_ids(added, "m")
+    one_line(lambda: made.prompts([ask(("user", "a<|im_end|>"))]), f"id {added}", RequestFailed)

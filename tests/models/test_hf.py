@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,39 +20,20 @@ from olmes_suite.models.stops import cut_at_stop
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a chat template."""
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def hf(tiny: Path) -> Any:
+def hf(tiny_checkpoint: Path) -> Any:
     """The tiny model in the hf backend."""
     import torch
 
     torch.set_num_threads(1)
-    return make_backend("hf", str(tiny), device="cpu")
+    return make_backend("hf", str(tiny_checkpoint), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def reference(tiny: Path) -> Any:
+def reference(tiny_checkpoint: Path) -> Any:
     """The tiny model in lm-eval's own hf backend."""
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=str(tiny), device="cpu", dtype="float32", batch_size=4)
-
-
-@pytest.fixture
-def copy(tiny: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny model that a test may break."""
-    return Path(shutil.copytree(tiny, tmp_path / "model"))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hash cache of the test's own."""
-    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return HFLM(pretrained=str(tiny_checkpoint), device="cpu", dtype="float32", batch_size=4)
 
 
 def ask_reference(reference: Any, prompts: Sequence[str], stops: Sequence[str] = STOPS, tokens: int = 24) -> list[str]:
@@ -87,9 +67,9 @@ class TestParity:
         assert [r.text for r in ours] == ask_reference(reference, texts, ())
         assert [r.text for r in ours] == [r.text for r in answers(hf, [generation(i) for i in range(4)])]
 
-    def test_chat_messages_equal_the_rendered_text(self, copy: Path, reference: Any) -> None:
-        (copy / "chat_template.jinja").write_text("{{ bos_token }}" + CHAT_TEMPLATE)
-        backend: Any = make_backend("hf", str(copy), device="cpu")
+    def test_chat_messages_equal_the_rendered_text(self, checkpoint_copy: Path, reference: Any) -> None:
+        (checkpoint_copy / "chat_template.jinja").write_text("{{ bos_token }}" + CHAT_TEMPLATE)
+        backend: Any = make_backend("hf", str(checkpoint_copy), device="cpu")
         assert any("BOS" in line for line in backend.notes())
         asked = [generation(i, messages=(("user", PROMPTS[i]),), text=None, prefix="Answer:") for i in range(4)]
         rendered = [f"<s><|user|>\n{PROMPTS[i]}\n<|assistant|>\nAnswer:" for i in range(4)]
@@ -123,10 +103,10 @@ class TestRows:
     """No row sees another."""
 
     @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_p": 0.95}, {"temperature": 1.0, "top_p": None}])
-    def test_batch_size_changes_nothing(self, tiny: Path, hf: Any, sampling: dict[str, Any]) -> None:
+    def test_batch_size_changes_nothing(self, tiny_checkpoint: Path, hf: Any, sampling: dict[str, Any]) -> None:
         requests = [generation(i, stop=STOPS[: i % 4], **({"max_tokens": 8 + i} | sampling)) for i in range(12)]
         seeds = [[i, 1000 + i] for i in range(12)]
-        alone = make_backend("hf", str(tiny), device="cpu", batch_size=1)
+        alone = make_backend("hf", str(tiny_checkpoint), device="cpu", batch_size=1)
         assert answers(alone, requests, seeds) == answers(hf, requests, seeds)
 
     def test_seeds_decide_the_samples(self, hf: Any) -> None:
@@ -145,20 +125,20 @@ class TestRows:
         assert [r.text for r in found][::2] == [r.text for r in expected][::2]
         assert [r.text for r in found][1::2] != [r.text for r in expected][1::2]
 
-    def test_end_of_text_ids_of_the_generation_config_stop(self, copy: Path, hf: Any) -> None:
-        settings = json.loads((copy / "generation_config.json").read_text())
+    def test_end_of_text_ids_of_the_generation_config_stop(self, checkpoint_copy: Path, hf: Any) -> None:
+        settings = json.loads((checkpoint_copy / "generation_config.json").read_text())
         settings["eos_token_id"] = [1, *range(10, 400, 10)]  # a tenth of all tokens
-        (copy / "generation_config.json").write_text(json.dumps(settings))
+        (checkpoint_copy / "generation_config.json").write_text(json.dumps(settings))
         requests = [generation(i) for i in range(16)]
         before = answers(hf, requests)
-        after = answers(make_backend("hf", str(copy), device="cpu"), requests)
+        after = answers(make_backend("hf", str(checkpoint_copy), device="cpu"), requests)
         assert "stop" in {r.finish_reason for r in after}
         for short, long in zip(after, before, strict=True):
             assert (long.text or "").startswith((short.text or "").rstrip("\ufffd"))
             assert short.completion_tokens == 24 or short.finish_reason == "stop"
 
-    def test_answers_come_batch_by_batch_and_stop_when_closed(self, tiny: Path) -> None:
-        backend: Any = make_backend("hf", str(tiny), device="cpu", batch_size=2, reuse=False)
+    def test_answers_come_batch_by_batch_and_stop_when_closed(self, tiny_checkpoint: Path) -> None:
+        backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", batch_size=2, reuse=False)
         done: list[int] = []
         work = backend._generate
 
@@ -173,17 +153,17 @@ class TestRows:
         stream.close()
         assert done == [2]
 
-    def test_a_stop_request_ends_the_run_after_the_batch(self, tiny: Path) -> None:
-        backend = make_backend("hf", str(tiny), device="cpu", batch_size=2)
+    def test_a_stop_request_ends_the_run_after_the_batch(self, tiny_checkpoint: Path) -> None:
+        backend = make_backend("hf", str(tiny_checkpoint), device="cpu", batch_size=2)
         stream = backend.run([*(generation(i) for i in range(8)), choice(9, 0, "Q", "A")], [[0]] * 9)
         next(stream)
         backend.stop_requested = True
         assert len(list(stream)) == 1
 
-    def test_memory_running_out_halves_the_batch_for_good(self, tiny: Path, hf: Any) -> None:
+    def test_memory_running_out_halves_the_batch_for_good(self, tiny_checkpoint: Path, hf: Any) -> None:
         import torch
 
-        backend: Any = make_backend("hf", str(tiny), device="cpu", batch_size=8, reuse=False)
+        backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", batch_size=8, reuse=False)
         work = backend._generate
 
         def scarce(batch: Sequence[Any]) -> Any:
@@ -196,8 +176,8 @@ class TestRows:
         assert answers(backend, requests) == answers(hf, requests)
         assert backend.settings()["batch_size"] == 2
 
-    def test_other_errors_are_not_taken_for_memory(self, tiny: Path) -> None:
-        backend: Any = make_backend("hf", str(tiny), device="cpu", reuse=False)
+    def test_other_errors_are_not_taken_for_memory(self, tiny_checkpoint: Path) -> None:
+        backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", reuse=False)
 
         def broken(batch: Sequence[Any]) -> Any:
             raise RuntimeError("shapes cannot be multiplied")
@@ -206,10 +186,10 @@ class TestRows:
         with pytest.raises(RuntimeError, match="shapes"):
             answers(backend, [generation(0)])
 
-    def test_single_request_out_of_memory_is_an_error(self, tiny: Path) -> None:
+    def test_single_request_out_of_memory_is_an_error(self, tiny_checkpoint: Path) -> None:
         import torch
 
-        backend: Any = make_backend("hf", str(tiny), device="cpu", reuse=False)
+        backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", reuse=False)
 
         def never(batch: Sequence[Any]) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -238,8 +218,8 @@ class TestBudget:
 
         assert fit(prompt, wanted, 100) == expected
 
-    def test_a_long_prompt_is_cut_and_flagged_and_a_short_one_keeps_its_budget(self, tiny: Path) -> None:
-        backend: Any = make_backend("hf", str(tiny), device="cpu", max_length=64)
+    def test_a_long_prompt_is_cut_and_flagged_and_a_short_one_keeps_its_budget(self, tiny_checkpoint: Path) -> None:
+        backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", max_length=64)
         long, middle, short = answers(
             backend, [generation(0, "x y z " * 60), generation(1, "x y z " * 8), generation(2, "x")]
         )
@@ -249,8 +229,8 @@ class TestBudget:
         assert middle.prompt_tokens + middle.completion_tokens == 64
         assert short.completion_tokens == 24
 
-    def test_a_cut_context_of_a_choice_is_flagged(self, tiny: Path) -> None:
-        backend: Any = make_backend("hf", str(tiny), device="cpu", max_length=16)
+    def test_a_cut_context_of_a_choice_is_flagged(self, tiny_checkpoint: Path) -> None:
+        backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", max_length=16)
         long, short = answers(backend, [choice(0, 0, "x y z " * 30, " A"), choice(1, 0, "x", " A")])
         assert long.truncated
         assert not short.truncated
@@ -316,29 +296,29 @@ class TestTemplates:
         with pytest.raises(RequestFailed, match="--chat-template"):
             answers(backend, [generation(0, text=None, messages=(("user", "x"),))])
 
-    def test_a_template_file_replaces_the_tokenizers(self, tiny: Path, tmp_path: Path) -> None:
+    def test_a_template_file_replaces_the_tokenizers(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
         file = tmp_path / "template.jinja"
         file.write_text("{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
-        backend: Any = make_backend("hf", str(tiny), device="cpu", chat_template=file)
+        backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", chat_template=file)
         request = generation(0, text=None, messages=(("user", "one"), ("assistant", "two")), prefix=" so")
         assert backend.encoder.render(request) == "[one][two] so"
-        assert backend.fingerprint != make_backend("hf", str(tiny), device="cpu").fingerprint
+        assert backend.fingerprint != make_backend("hf", str(tiny_checkpoint), device="cpu").fingerprint
 
-    def test_a_refused_system_message_is_left_out_with_a_note(self, tiny: Path, tmp_path: Path) -> None:
+    def test_a_refused_system_message_is_left_out_with_a_note(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
         file = tmp_path / "template.jinja"
         file.write_text(
             "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
             "[{{ m['content'] }}]{% endfor %}"
         )
-        backend: Any = make_backend("hf", str(tiny), device="cpu", chat_template=file)
+        backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", chat_template=file)
         request = generation(0, text=None, messages=(("system", "be kind"), ("user", "one")))
         assert backend.encoder.render(request) == "[one]"
         assert any("system" in line for line in backend.notes())
 
     @pytest.mark.parametrize("text", ["{% for", "", "{{ raise_exception('never') }}"])
-    def test_broken_templates_are_one_line(self, tiny: Path, tmp_path: Path, text: str) -> None:
+    def test_broken_templates_are_one_line(self, tiny_checkpoint: Path, tmp_path: Path, text: str) -> None:
         (tmp_path / "template.jinja").write_text(text)
         one_line(
-            lambda: make_backend("hf", str(tiny), device="cpu", chat_template=tmp_path / "template.jinja"),
+            lambda: make_backend("hf", str(tiny_checkpoint), device="cpu", chat_template=tmp_path / "template.jinja"),
             "chat.template",
         )

@@ -10,18 +10,13 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from models_fixture import PROMPTS, answers, choice, generation, make_tiny_model, one_line
+from models_fixture import PROMPTS, answers, choice, generation, one_line
 
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.hf.backend import HFBackend
 
 BAD = "Z"
 """What the broken model has no numbers for."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def broken(folder: Path, value: float = float("nan"), **options: Any) -> Any:
@@ -38,8 +33,8 @@ def broken(folder: Path, value: float = float("nan"), **options: Any) -> Any:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("reuse", [True, False])
-def test_it_is_an_error_of_the_request(folder: Path, reuse: bool, value: float) -> None:
-    backend = broken(folder, value, reuse=reuse)
+def test_it_is_an_error_of_the_request(tiny_checkpoint: Path, reuse: bool, value: float) -> None:
+    backend = broken(tiny_checkpoint, value, reuse=reuse)
     asked = [
         generation(7, f"{BAD} and so on"),
         generation(7, f"{BAD} and so on", temperature=0.8),
@@ -54,13 +49,13 @@ def test_it_is_an_error_of_the_request(folder: Path, reuse: bool, value: float) 
     one_line(lambda: list(backend.alternatives([asked[0]], 3)), "not a number", RequestFailed)
 
 
-def test_an_infinite_logit_is_no_certainty(folder: Path) -> None:
+def test_an_infinite_logit_is_no_certainty(tiny_checkpoint: Path) -> None:
     """Also minus infinity, which float16 makes of a large negative one: JSON has no such number."""
     import torch
 
     for value in (float("inf"), -float("inf")):
         for reuse in (True, False):
-            backend: Any = HFBackend(folder, device="cpu", reuse=reuse)
+            backend: Any = HFBackend(tiny_checkpoint, device="cpu", reuse=reuse)
             (token,) = backend.tokenizer.encode(BAD, add_special_tokens=False)
             backend.model.lm_head.register_forward_hook(
                 lambda module, inputs, out, token=token, value=value: out.index_fill(-1, torch.tensor([token]), value)
@@ -71,12 +66,12 @@ def test_an_infinite_logit_is_no_certainty(folder: Path) -> None:
                 assert answers(backend, [generation(0)])[0].text
 
 
-def test_it_does_no_harm_to_the_rows_after_it(folder: Path) -> None:
+def test_it_does_no_harm_to_the_rows_after_it(tiny_checkpoint: Path) -> None:
     """The place of a row that broke is taken by another, shorter one."""
     from olmes_suite.models.hf.generation import Decoder, Task
     from olmes_suite.models.local.jobs import Generation
 
-    backend = broken(folder)
+    backend = broken(tiny_checkpoint)
     prompts = ["the children run down " * 7, f"{BAD} the old clock in the hall strikes nine and " * 6, *PROMPTS[:5]]
     jobs = []
     for i, prompt in enumerate(prompts):
@@ -89,7 +84,7 @@ def test_it_does_no_harm_to_the_rows_after_it(folder: Path) -> None:
         found: dict[int, Any] = {}
         while decoder.left:
             decoder.advance()
-            found |= {job.position: (stop.reason, stop.tokens) for job, stop in decoder.taken()}
+            found |= {job.position: (stop.reason, stop.tokens) for job, stop in decoder.take_finished()}
         return found
 
     together = texts(jobs)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
+from helpers import as_json, environment, olmes, olmes_here, one_line_error, write_gsm8k
 from judge_server import Reply, judge_server
 from models_fixture import answers
 from pupil import MODELS, ask, backend, completion, good, said
@@ -167,13 +167,13 @@ class TestRuns:
             failed = json.loads(done.stdout)["tasks"]["tulu3_gsm8k"]
             assert failed["metrics"] == {} and "HTTP 404: no such thing" in failed["error"]
             assert failed["flags"]["request_errors"] == 1
-            wrong = olmes(
+            wrong = olmes_here(
                 "eval", "--backend", "openai", "--model", "pupli", "--base-url", served.url, "--task", "gsm8k",
                 "--data-dir", mirror, tmp=tmp_path,
             )  # fmt: skip
             assert "serves pupil" in one_line_error(wrong)
         assert "no connection" in one_line_error(run_openai(served, tmp_path, mirror, "runs"))
-        missing = olmes(
+        missing = olmes_here(
             "eval", "--backend", "openai", "--model", "pupil", "--task", "gsm8k", "--data", "sample", tmp=tmp_path
         )
         assert "--base-url" in one_line_error(missing)

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from helpers import as_json, environment, olmes, one_line_error, write_gsm8k
+from helpers import as_json, environment, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite.cli.main import run as command
 from olmes_suite.errors import StorageError, UsageError
@@ -229,11 +229,11 @@ def test_a_changed_suite_asks_only_what_is_new(tmp_path):
     mirror = write_gsm8k(tmp_path / "mirror")
     common = ["eval", "--task", "gsm8k", "--backend", "mock", "--data-dir", mirror, "--cache", tmp_path / "kept"]
     for limit, counts in ((10, (0, 10)), (25, (10, 15))):
-        done = as_json(olmes(*common, "--limit", limit, "--runs", tmp_path / "runs", "--json", tmp=tmp_path))
+        done = as_json(olmes_here(*common, "--limit", limit, "--runs", tmp_path / "runs", "--json", tmp=tmp_path))
         cache = json.loads((Path(done["path"]) / "manifest.json").read_text())["engine"]["cache"]
         assert (cache["found"], cache["asked"]) == counts
-    plain = olmes(*common[:-2], "--limit", 25, "--runs", tmp_path / "plain", "--json", tmp=tmp_path)
+    plain = olmes_here(*common[:-2], "--limit", 25, "--runs", tmp_path / "plain", "--json", tmp=tmp_path)
     for name in ("results.json", "responses/tulu3_gsm8k.jsonl"):
         assert (Path(done["path"]) / name).read_bytes() == (Path(as_json(plain)["path"]) / name).read_bytes()
-    wrong = olmes("eval", "--task", "gsm8k", "--backend", "oracle", "--cache", tmp_path / "kept", tmp=tmp_path)
+    wrong = olmes_here("eval", "--task", "gsm8k", "--backend", "oracle", "--cache", tmp_path / "kept", tmp=tmp_path)
     assert "leave out --cache" in one_line_error(wrong)

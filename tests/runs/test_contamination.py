@@ -9,44 +9,45 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from helpers import as_json, olmes, write_gsm8k
+from helpers import as_json, olmes_here, write_gsm8k
 
 from olmes_suite import stats
 from olmes_suite.errors import UsageError
 from olmes_suite.evaluation import record
 from olmes_suite.runs.contamination import Known, inherited, known
-from olmes_suite.runs.ledger import read_lineage
+from olmes_suite.runs.schema import NO_LINEAGE, Lineage, read_lineage
 
 
 def test_a_task_that_nobody_looked_for_is_not_clean() -> None:
-    found = known({"flags": {"a": [1]}, "scanned": ["a", "b"]})
+    found = known(Lineage.from_json({"flags": {"a": [1]}, "scanned": ["a", "b"]}))
     assert (found.of("a"), found.of("b"), found.of("c")) == ({1}, set(), None)
-    old = known({"flags": {"a": [1]}})
-    assert (old.of("a"), old.of("b")) == ({1}, None) and known({}).of("a") is None
+    old = known(Lineage.from_json({"flags": {"a": [1]}}))
+    assert (old.of("a"), old.of("b")) == ({1}, None) and known(NO_LINEAGE).of("a") is None
 
 
 def test_a_task_is_scanned_if_every_stage_was() -> None:
     own = Known({"a": [2]}, {}, frozenset({"a", "b"}))
-    assert inherited({}, own)["scanned"] == ["a", "b"]
-    parent = {"flags": {"a": [1]}, "scanned": ["b", "c"]}
-    assert inherited(parent, own) == {"flags": {"a": [1, 2]}, "short": {}, "scanned": ["b"]}
-    begun = {"flags": {"c": [7]}, "scanned": ["b"]}
+    assert inherited(NO_LINEAGE, own).scanned == {"a", "b"}
+    parent = Lineage.from_json({"flags": {"a": [1]}, "scanned": ["b", "c"]})
+    assert inherited(parent, own) == Known({"a": [1, 2]}, {}, frozenset({"b"}))
+    begun = Lineage.from_json({"flags": {"c": [7]}, "scanned": ["b"]})
     again = inherited(parent, own, begun)
-    assert again["flags"] == {"a": [1, 2], "c": [7]} and again["scanned"] == ["b"]
-    assert inherited({"flags": {}, "parent": "old"}, own)["scanned"] == []  # an older lineage says nothing of it
+    assert again.flags == {"a": [1, 2], "c": [7]} and again.scanned == {"b"}
+    older = Lineage.from_json({"flags": {}, "parent": "old"})
+    assert inherited(older, own).scanned == frozenset()  # an older lineage says nothing of it
 
 
 def test_a_short_match_of_one_stage_and_a_long_one_of_another_is_long() -> None:
-    parent = {"flags": {"a": [1, 2]}, "short": {"a": [1, 2]}, "scanned": ["a"]}
+    parent = Lineage.from_json({"flags": {"a": [1, 2]}, "short": {"a": [1, 2]}, "scanned": ["a"]})
     found = inherited(parent, Known({"a": [2, 3]}, {"a": [3]}, frozenset({"a"})))
-    assert found == {"flags": {"a": [1, 2, 3]}, "short": {"a": [1, 3]}, "scanned": ["a"]}
+    assert found == Known({"a": [1, 2, 3]}, {"a": [1, 3]}, frozenset({"a"}))
 
 
 @pytest.mark.parametrize("wrong", [{"scanned": {"a": 1}}, {"scanned": [1]}, {"short": [1]}, {"short": {"a": 1}}])
 def test_a_wrong_lineage_is_one_line(wrong: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "l.json").write_text(json.dumps({"flags": {}, **wrong}))
     with pytest.raises(UsageError, match=next(iter(wrong))):
-        read_lineage("", tmp_path / "l.json")
+        read_lineage(tmp_path / "l.json")
 
 
 @pytest.fixture
@@ -69,15 +70,15 @@ def group(found: Known) -> Any:
 def test_a_group_is_clean_over_the_subtasks_of_which_something_is_left(means: None) -> None:
     """As `compare` has it: a sub-task without a document has no weight."""
     clean = group(Known({"a": [7]}, {}, frozenset({"a", "b"})))
-    assert (clean["n"], clean["flagged"], clean["empty"]) == (5, 1, ["a"])
-    assert clean["metrics"]["m"]["value"] == 2 and "unscanned" not in clean
+    assert (clean.n, clean.flagged, clean.empty) == (5, 1, ("a",))
+    assert clean.metrics["m"].value == 2 and clean.unscanned is None
 
 
 def test_a_group_names_the_subtasks_that_were_not_scanned(means: None) -> None:
     assert group(Known()) is None
     clean = group(Known({"b": [4]}))
-    assert clean["unscanned"] == ["a"] and clean["metrics"]["m"]["value"] == (7 + 1.5) / 2
-    assert group(Known(scanned=frozenset({"a", "b"})))["flagged"] == 0
+    assert clean.unscanned == ("a",) and clean.metrics["m"].value == (7 + 1.5) / 2
+    assert group(Known(scanned=frozenset({"a", "b"}))).flagged == 0
 
 
 def test_scores_of_scanned_tasks_alone_are_called_clean(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_scores_of_scanned_tasks_alone_are_called_clean(tmp_path: Path) -> None:
 
     def evaluated(flags: Any, **more: Any) -> tuple[Any, Any]:
         lineage.write_text(json.dumps({"parent": "base", "flags": flags, **more}))
-        done = as_json(olmes(
+        done = as_json(olmes_here(
             "eval", "--backend", "oracle", "--task", "gsm8k", "--lineage", lineage, "--data-dir", mirror,
             "--runs", tmp_path / f"runs-{len(list(tmp_path.iterdir()))}", "--json", tmp=tmp_path,
         ))  # fmt: skip

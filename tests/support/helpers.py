@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +54,24 @@ def olmes(*args: str | Path, tmp: Path, **extra: str) -> subprocess.CompletedPro
         env=environment(tmp, **extra),
         timeout=600,
     )
+
+
+def olmes_here(*args: str | Path, tmp: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, as `olmes` does in one of its own, without the seconds of its start."""
+    from olmes_suite.cli.main import run
+    from olmes_suite.tasks import catalog
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    words = [str(arg) for arg in args]
+    with (
+        patch.dict(os.environ, environment(tmp, **extra), clear=True),
+        patch.object(catalog, "include_paths", []),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        status = run(words)
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(words, status, *texts)
 
 
 def as_json(done: subprocess.CompletedProcess[str]) -> Any:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from models_fixture import make_tiny_model
 from train_fixture import chat, write_rows
 
@@ -109,12 +108,3 @@ def history(folder: Path) -> list[dict[str, Any]]:
         for entry in state["log_history"]
         if "loss" in entry
     ]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the models; the verifiers toss coins."""
-    monkeypatch.setattr("pluggy.PluginManager.load_setuptools_entrypoints", lambda *a: 0)  # this machine's plugins
-    monkeypatch.setattr("train_plugins.rl.rollouts.Verifiers", Coin)
-    make_models(tmp_path)
-    return tmp_path

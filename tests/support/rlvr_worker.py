@@ -1,7 +1,7 @@
 """One process of several: RLVR on fixed responses; writes losses, gradients and weights. Run by
-test_rlvr_processes.py. Words: lora, fsdp, checkpointing.
+test_rlvr_processes.py. Each word is a training: an algorithm, and what is added to it; `fsdp` shards them all.
 
-    python -m torch.distributed.run --nproc_per_node 2 tests/support/rlvr_worker.py FOLDER OUT ALGORITHM [WORD…]
+    python -m torch.distributed.run --nproc_per_node 2 tests/support/rlvr_worker.py FOLDER OUT ppo ppo+lora … [fsdp]
 """
 
 from __future__ import annotations
@@ -73,8 +73,11 @@ def train(folder: Path, algorithm: str, adapter: bool, sharded: bool, checkpoint
 
 
 def main() -> None:
-    folder, out, algorithm = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    found = train(folder, algorithm, *(word in sys.argv[4:] for word in ("lora", "fsdp", "checkpointing")))
+    folder, out, sharded = Path(sys.argv[1]), Path(sys.argv[2]), "fsdp" in sys.argv[3:]
+    found = {}
+    for word in [word for word in sys.argv[3:] if word != "fsdp"]:
+        algorithm, *more = word.split("+")
+        found[word] = train(folder, algorithm, "lora" in more, sharded, "checkpointing" in more)
     if distributed.is_main():
         torch.save(found, out)
 

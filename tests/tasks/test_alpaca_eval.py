@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers import ROOT, as_json, environment, olmes, one_line_error
+from helpers import ROOT, as_json, environment, olmes, olmes_here, one_line_error
 from judge_server import Reply, asked, chat, judge_server
 
 from olmes_suite.errors import DataError, MissingData
@@ -313,7 +313,7 @@ def test_a_run_from_the_command_line(tmp_path, task):
 
 
 def test_without_a_judge_nothing_is_generated(tmp_path):
-    done = olmes(
+    done = olmes_here(
         "eval", "--task", "alpaca_eval", "--data", "sample", "--backend", "mock", "--runs", tmp_path / "runs", "--json",
         tmp=tmp_path,
     )  # fmt: skip

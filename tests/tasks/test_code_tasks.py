@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from helpers import as_json, olmes
+from helpers import as_json, olmes_here
 
 from olmes_suite.errors import MissingData
 from olmes_suite.evaluation.canonical_solutions import rehearse
@@ -155,8 +155,8 @@ def test_a_failing_canonical_solution_stops_the_task(tools, monkeypatch):
 
 @pytest.mark.long
 def test_eval_and_score_on_the_command_line(tmp_path, tools):
-    done = olmes("eval", "--backend", "oracle", "--task", "humaneval", "--data", "sample", "--runs", tmp_path / "runs",
-                 "--json", tmp=tmp_path)  # fmt: skip
+    asked = ("--backend", "oracle", "--task", "humaneval", "--data", "sample", "--runs", tmp_path / "runs", "--json")
+    done = olmes_here("eval", *asked, tmp=tmp_path)
     found = as_json(done)
     assert found["tasks"]["tulu3_humaneval"]["metrics"]["pass_at_10"]["value"] == 1.0
     manifest = json.loads((tmp_path / "runs" / found["run"] / "manifest.json").read_text())
@@ -166,7 +166,7 @@ def test_eval_and_score_on_the_command_line(tmp_path, tools):
     file.write_text(json.dumps({"doc_id": 0, "responses": [gold]}) + "\n")
     out = tmp_path / "out.jsonl"
     scores = as_json(
-        olmes(
+        olmes_here(
             "score",
             "--task",
             "humaneval",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,9 @@ def test_mirrors_of_the_environment_come_after_those_of_the_command(
     (tmp_path / "b/nltk").mkdir(parents=True)
     monkeypatch.setenv("OLMES_DATA_DIR", f"{tmp_path}/b:{tmp_path}/c")
     monkeypatch.setenv("NLTK_DATA", "/own")
-    assert DataSource.from_environment([tmp_path / "a"]).mirrors == (tmp_path / "a", tmp_path / "b", tmp_path / "c")
-    import os
-
-    assert os.environ["NLTK_DATA"] == f"/own:{tmp_path}/b/nltk"
+    found = DataSource.from_environment([tmp_path / "a"])
+    assert found.mirrors == (tmp_path / "a", tmp_path / "b", tmp_path / "c")
+    assert os.environ["NLTK_DATA"] == "/own"  # making a source changes nothing
+    for _ in range(2):
+        found.show_to_nltk()
+        assert os.environ["NLTK_DATA"] == f"/own:{tmp_path}/b/nltk"

@@ -61,7 +61,7 @@ class Quiet:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def external_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for task files, beside the rows that they read."""
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     tasks = tmp_path / "tasks"
@@ -138,9 +138,9 @@ FILTERS = "repeats: 3\nfilter_list: [{name: f, filter: [%s]}]\n"
     ],
     ids=["acc", "acc by default", "greedy choices", "choices", "generate", "majority", "first", "first k"],
 )  # fmt: skip
-def test_scores_are_those_of_lm_eval(folder: Path, body: str, metrics: list[str]) -> None:
-    task(folder, "mine", body)
-    found, expected = ours(folder, "mine").results["tasks"]["mine"], theirs(folder, "mine")
+def test_scores_are_those_of_lm_eval(external_folder: Path, body: str, metrics: list[str]) -> None:
+    task(external_folder, "mine", body)
+    found, expected = ours(external_folder, "mine").results.as_json()["tasks"]["mine"], theirs(external_folder, "mine")
     assert found["primary"] == metrics[0]
     assert {metric: found["metrics"][metric]["value"] for metric in metrics} == {
         metric: pytest.approx(expected[metric]) for metric in metrics
@@ -148,15 +148,17 @@ def test_scores_are_those_of_lm_eval(folder: Path, body: str, metrics: list[str]
     assert found["metrics"][metrics[0]]["value"] is not None
 
 
-def test_a_model_that_knows_the_answers_scores(folder: Path) -> None:
-    task(folder, "mine", LOGLIKELIHOOD)
-    assert ours(folder, "mine").results["tasks"]["mine"]["metrics"]["acc"]["value"] == pytest.approx(2 / 3)
+def test_a_model_that_knows_the_answers_scores(external_folder: Path) -> None:
+    task(external_folder, "mine", LOGLIKELIHOOD)
+    assert ours(external_folder, "mine").results.as_json()["tasks"]["mine"]["metrics"]["acc"]["value"] == pytest.approx(
+        2 / 3
+    )
 
 
-def test_metrics_that_are_not_means_are_left_out_with_a_note(folder: Path) -> None:
+def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Path) -> None:
     watcher = Quiet()
-    task(folder, "mine", LOGLIKELIHOOD + f"metric_list: [{{metric: perplexity}}, {{metric: acc, {MEAN}}}]\n")
-    found = ours(folder, "mine", watcher=watcher).results["tasks"]["mine"]
+    task(external_folder, "mine", LOGLIKELIHOOD + f"metric_list: [{{metric: perplexity}}, {{metric: acc, {MEAN}}}]\n")
+    found = ours(external_folder, "mine", watcher=watcher).results.as_json()["tasks"]["mine"]
     assert found["primary"] == "acc" and list(found["metrics"]) == ["acc"]
     assert "mine: perplexity left out: not a mean over documents" in watcher.notes
 
@@ -167,21 +169,25 @@ def test_metrics_that_are_not_means_are_left_out_with_a_note(folder: Path) -> No
         (LOGLIKELIHOOD + "metric_list: [{metric: perplexity}]\n", "perplexity: not a mean over documents"),
         (CHOICES + "metric_list: [{metric: mcc}]\n", "mcc: not a mean over documents"),
         (GENERATE + "metric_list: [{metric: bleu}]\n", "bleu: not a mean over documents"),
+        (
+            GENERATE.replace("max_gen_toks: 8", "max_gen_toks: 8, repetition_penalty: 3.0"),
+            "repetition_penalty would change",
+        ),
         ("output_type: loglikelihood_rolling\ndoc_to_target: '{{a}}'\n", "loglikelihood_rolling is not supported"),
     ],
 )
-def test_an_unsuitable_task_is_named_before_the_model_is_asked(folder: Path, body: str, reason: str) -> None:
+def test_an_unsuitable_task_is_named_before_the_model_is_asked(external_folder: Path, body: str, reason: str) -> None:
     """The other task of the run is scored all the same."""
-    task(folder, "bad", body)
-    task(folder, "good", CHOICES)
-    found = ours(folder, "bad", "good")
-    assert found.failed and reason in found.results["tasks"]["bad"]["error"]
-    assert found.results["tasks"]["good"]["metrics"]["acc"]["value"] == pytest.approx(2 / 3)
+    task(external_folder, "bad", body)
+    task(external_folder, "good", CHOICES)
+    found = ours(external_folder, "bad", "good")
+    assert found.failed and reason in found.results.as_json()["tasks"]["bad"]["error"]
+    assert found.results.as_json()["tasks"]["good"]["metrics"]["acc"]["value"] == pytest.approx(2 / 3)
 
 
-def test_scored_responses_say_which_choices_are_greedy(folder: Path) -> None:
-    task(folder, "mine", CHOICES + f"metric_list: [{{metric: exact_match, {MEAN}}}]\n")
-    file, line = folder / "r.jsonl", {"doc_id": 0, "loglikelihoods": [-0.5, -2.0]}
+def test_scored_responses_say_which_choices_are_greedy(external_folder: Path) -> None:
+    task(external_folder, "mine", CHOICES + f"metric_list: [{{metric: exact_match, {MEAN}}}]\n")
+    file, line = external_folder / "r.jsonl", {"doc_id": 0, "loglikelihoods": [-0.5, -2.0]}
     file.write_text(json.dumps(line))
     with pytest.raises(UsageError, match="needs `is_greedy`"):
         score_responses("mine", file, DataSource())

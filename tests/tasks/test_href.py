@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
-from helpers import as_json, olmes
+from helpers import as_json, olmes_here
 
 from olmes_suite.errors import DataError
 from olmes_suite.evaluation.plan import Leaf
@@ -202,10 +202,10 @@ def test_a_private_set_by_path(tmp_path):
 
 
 def test_prompts_and_the_missing_judge_on_the_command_line(tmp_path):
-    done = olmes("prompts", "--task", "href", "--data", "sample", tmp=tmp_path)
+    done = olmes_here("prompts", "--task", "href", "--data", "sample", tmp=tmp_path)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 11 and lines[1]["reference"] == "Jupiter" and lines[0]["task"] == "tulu3_href"
-    done = olmes("eval", "--backend", "mock", "--task", "href", "--data", "sample", "--runs", tmp_path / "runs",
+    done = olmes_here("eval", "--backend", "mock", "--task", "href", "--data", "sample", "--runs", tmp_path / "runs",
                  "--json", tmp=tmp_path)  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert as_json(done)["tasks"]["tulu3_href"]["error"]

@@ -11,13 +11,7 @@ from typing import Any
 
 import pytest
 
-from olmes_suite.constraints import verdicts
-from olmes_suite.constraints.registry import everything, find
-from olmes_suite.errors import MissingData
-from olmes_suite.judges import refusal, wildguard
-from olmes_suite.sandbox.sanitize import sanitize
-from olmes_suite.scoring import language_resources
-from olmes_suite.scoring.scorers import DeferredScorer, SandboxedScorer, Scorer
+from olmes_suite.scoring.scorers import SandboxedScorer, Scorer
 from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
 from olmes_suite.tasks.task import SuiteTask

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from helpers import as_json, olmes, one_line_error
+from helpers import as_json, olmes_here, one_line_error
 
 from olmes_suite.errors import DataError, MissingData
 from olmes_suite.evaluation.plan import Leaf
@@ -426,7 +426,7 @@ def test_the_suites_name_the_tasks():
 
 
 def test_without_a_classifier_nothing_is_generated(tmp_path):
-    done = olmes("eval", "--backend", "mock", "--task", "safety", "--data", "sample", "--runs", tmp_path / "runs",
+    done = olmes_here("eval", "--backend", "mock", "--task", "safety", "--data", "sample", "--runs", tmp_path / "runs",
                  "--json", tmp=tmp_path)  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
     result = as_json(done)
@@ -437,5 +437,5 @@ def test_without_a_classifier_nothing_is_generated(tmp_path):
 def test_scoring_responses_without_a_classifier_is_one_line(tmp_path):
     file = tmp_path / "r.jsonl"
     file.write_text(json.dumps({"doc_id": 0, "responses": ["No."]}) + "\n")
-    done = olmes("score", "--task", "safety_xstest", "--responses", file, "--data", "sample", tmp=tmp_path)
+    done = olmes_here("score", "--task", "safety_xstest", "--responses", file, "--data", "sample", tmp=tmp_path)
     assert "--classifier" in one_line_error(done, done.returncode) and done.returncode in (1, 2)

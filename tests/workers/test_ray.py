@@ -21,7 +21,7 @@ from olmes_suite.workers.fleet import Fleet
 from olmes_suite.workers.ray_actors import RayWorker, connect
 from olmes_suite.workers.ray_address import reach
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_an_actor_killed_in_the_middle(fleet, tmp_path):
             free.touch()
     assert texts(got) == expected(requests)
     assert crew.settings()["workers"]["died"] == 1
-    assert any("started again" in line for line in crew.lines)
+    assert any("it is restarted" in line for line in crew.lines)
 
 
 def test_errors_come_through(fleet, tmp_path):

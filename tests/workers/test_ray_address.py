@@ -43,7 +43,7 @@ def listening(says: bytes | None) -> Iterator[str]:
 def test_what_listens_and_is_no_cluster_is_one_line(says, monkeypatch):
     monkeypatch.setattr(ray_address, "PATIENCE", 0.3)
     with listening(says) as address:
-        one_line(lambda: reach(address, client=False), f"--ray {address}: what listens there is no Ray", UsageError)
+        one_line(lambda: reach(address, client=False), f"--ray {address}: the server there is not a Ray", UsageError)
 
 
 def test_grpc_is_taken_for_ray(monkeypatch):

@@ -70,12 +70,12 @@ def test_all_tasks_are_asked_in_one_call_and_score_the_same(tmp_path: Path) -> N
     apart = run(tmp_path / "b", MockBackend())
     assert len(backend.runs) == 1
     assert {name.split("_")[1] for name in backend.runs[0]} == {"gsm8k", "mmlu", "truthfulqa"}
-    assert together.results["tasks"] == apart.results["tasks"]
+    assert together.results.tasks == apart.results.tasks
     for task in TASKS:
         name = f"responses/tulu3_{task}.jsonl"
         lines = [sorted(map(json.dumps, map(json.loads, (f.path / name).open()))) for f in (together, apart)]
         assert lines[0] == lines[1]
-    assert watcher.documents == sum(together.results["tasks"][f"tulu3_{task}"]["n"] for task in TASKS)
+    assert watcher.documents == sum(together.results.tasks[f"tulu3_{task}"].n for task in TASKS)
 
 
 def test_a_task_that_fails_does_not_take_the_others_along(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_a_task_that_fails_does_not_take_the_others_along(tmp_path: Path) -> Non
     backend.fails_on = "tulu3_mmlu_mc"
     finished = run(tmp_path, backend)
     assert finished.failed == ["tulu3_mmlu_mc"]
-    assert finished.results["tasks"]["tulu3_mmlu_mc"]["error"] == "it was too much"
-    assert finished.results["tasks"]["tulu3_gsm8k"]["metrics"]
+    assert finished.results.tasks["tulu3_mmlu_mc"].error == "it was too much"
+    assert finished.results.tasks["tulu3_gsm8k"].metrics
     asked_again = [names for names in backend.runs[1:] if any("truthfulqa" in name for name in names)]
     assert not asked_again, "answers that came before the failure are not asked again"
 

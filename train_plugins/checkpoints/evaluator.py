@@ -21,6 +21,7 @@ from olmes_suite.errors import DataError
 from olmes_suite.files import write_text
 from olmes_suite.hooks import Stage, hookimpl
 from olmes_suite.processes import end_with_parent
+from olmes_suite.runs.schema import Lineage, Results
 from train_plugins.checkpoints import lineage
 from train_plugins.checkpoints.adapters import is_adapter
 from train_plugins.config.recipe import Evaluation
@@ -71,19 +72,20 @@ class Evaluator:
     @hookimpl(tryfirst=True)
     def olmes_after_stage(self, stage: Stage, checkpoint: Path, run: Mapping[str, Any]) -> None:
         """Evaluate the last checkpoint, wait for all, and write the scores into its card."""
-        self._finish(checkpoint, run)
+        self._finish(checkpoint, Lineage.from_json(run))
 
     def _periodic(self, checkpoint: Path) -> None:
-        step = int(lineage.read(checkpoint)["step"])
+        step = lineage.step(checkpoint)
         if self.wanted.every is not None and step % self.wanted.every == 0:
             self._start(checkpoint, step)
 
-    def _finish(self, checkpoint: Path, run: Mapping[str, Any]) -> None:
-        self._start(checkpoint, int(run["step"]))
+    def _finish(self, checkpoint: Path, run: Lineage) -> None:
+        step = run.step or 0
+        self._start(checkpoint, step)
         self.wait()
         self.finished = True
         best = self.best()
-        if best is not None and best.step == int(run["step"]):  # the output itself is the best
+        if best is not None and best.step == step:  # the output itself is the best
             shutil.rmtree(self.output / BEST, ignore_errors=True)
         scores = [asdict(result) for result in self.results() if result.error is None]
         lineage.rewrite_card(checkpoint, run, scores)
@@ -96,7 +98,7 @@ class Evaluator:
         left = sorted((self.output / LINKS).glob("*"))
         finished = (self.output / lineage.FILE).is_file()
         if finished:
-            self._start(self.output, int(lineage.read(self.output)["step"]))
+            self._start(self.output, lineage.step(self.output))
         for checkpoint in lineage.whole_checkpoints(self.output):
             self._periodic(checkpoint)
         for folder in left:
@@ -219,7 +221,7 @@ def asked(wanted: Evaluation) -> str:
 
 def step_of(folder: Path) -> int | None:
     """The step of a checkpoint of ours; None where there is none."""
-    return int(lineage.read(folder)["step"]) if (folder / lineage.FILE).is_file() else None
+    return lineage.step(folder) if (folder / lineage.FILE).is_file() else None
 
 
 def evaluate(wanted: Evaluation, model: str) -> Result:
@@ -290,19 +292,15 @@ def devices(wanted: Evaluation) -> dict[str, str]:
 def judged(said: str, complained: str, status: int, checkpoint: str, step: int) -> Result:
     """The result in what `olmes eval --json` printed. A task without its score leaves no average."""
     try:
-        results = json.loads(said)
-    except ValueError:
+        printed = json.loads(said)
+        results = Results.from_json(printed)
+    except (ValueError, KeyError, TypeError):
         lines = [line for line in complained.splitlines() if line.strip()]
         return Result(step, checkpoint, None, {}, None, lines[-1] if lines else f"olmes eval ended with {status}")
-    sub_tasks = {part for task in results["tasks"].values() for part in task.get("tasks", ())}
-    tasks = {
-        name: task["metrics"].get(task.get("primary"), {}).get("value")
-        for name, task in results["tasks"].items()
-        if name not in sub_tasks
-    }
+    tasks = {name: task.score.value if task.score else None for name, task in results.top_tasks.items()}
     values = [value for value in tasks.values() if value is not None]
     average = sum(values) / len(values) if values and len(values) == len(tasks) else None
-    return Result(step, checkpoint, results.get("path"), tasks, average)
+    return Result(step, checkpoint, printed.get("path"), tasks, average)
 
 
 def read_results(file: Path) -> list[Result]:

@@ -5,28 +5,40 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
 from olmes_suite import __version__
-from olmes_suite.files import read_json, write_json, write_text
+from olmes_suite.errors import UsageError
+from olmes_suite.files import write_text
 from olmes_suite.hooks import Stage, StageData, TrainingSet
 from olmes_suite.runs.contamination import Known, inherited
-from olmes_suite.runs.ledger import read_lineage
+from olmes_suite.runs.ledger import lineage_of
+from olmes_suite.runs.schema import (
+    LINEAGE,
+    NO_LINEAGE,
+    Ancestor,
+    Lineage,
+    TrainingFile,
+    read_lineage,
+    write_lineage,
+)
 from train_plugins.data.sets import rows_hash
 
-FILE = "olmes_lineage.json"
-SCHEMA = "1.0"
+FILE = LINEAGE
 END = "<!-- Lineage and scores end here; what follows was added by the stage or its hooks. -->"
 """In a card."""
 _PACKAGES = ("trl", "transformers", "torch", "accelerate", "datasets", "tokenizers", "peft")
 
 
 def describe(
-    stage: Stage, data: StageData, rows: Mapping[str, int], seed: int, processes: int,
-    before: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    stage: Stage, data: StageData, rows: Mapping[str, int], seed: int, processes: int, before: Lineage = NO_LINEAGE
+) -> Lineage:
     """The lineage of the stage's checkpoints but for what differs between them (step, tokens, seconds).
 
     `root` is what the first stage started from: looks at the unseen suite are counted under it. `flags` holds the
@@ -34,40 +46,49 @@ def describe(
     short items alone, `scanned` the tasks that all of that data was compared with. `before`, the lineage of the
     checkpoint that the stage goes on from, has some that only its own start may have seen.
     """
-    parent = read_lineage(stage.parent, None)
-    return {
-        "schema": SCHEMA,
-        "parent": stage.parent,
-        "root": str(parent.get("root") or parent.get("parent") or stage.parent),
-        "stage": stage.kind,
-        "recipe": dict(stage.recipe),
-        "data": [data_line(one) for one in data.sets],
-        "rows": dict(rows),
-        "decontam": None if data.decontam is None else dict(data.decontam),
-        **inherited(parent, Known(data.flags, data.short, frozenset(data.scanned)), before),
-        "ancestors": [*parent.get("ancestors", []), _ancestor(stage.parent, parent)],
-        "seed": seed,
-        "versions": _versions(),
-        "hardware": {**_hardware(), "training_processes": processes},
-    }
+    parent = lineage_of(stage.parent, None)
+    known = inherited(parent, Known(data.flags, data.short, frozenset(data.scanned)), before)
+    return Lineage(
+        parent=stage.parent,
+        root=parent.root or parent.parent or stage.parent,
+        stage=stage.kind,
+        recipe=dict(stage.recipe),
+        data=tuple(data_line(one) for one in data.sets),
+        rows=dict(rows),
+        decontam=None if data.decontam is None else dict(data.decontam),
+        flags={task: tuple(ids) for task, ids in known.flags.items()},
+        short={task: tuple(ids) for task, ids in known.short.items()},
+        scanned=tuple(sorted(known.scanned)),
+        ancestors=(*parent.ancestors, Ancestor(checkpoint=stage.parent, stage=parent.stage, step=parent.step)),
+        seed=seed,
+        versions=_versions(),
+        hardware={**_hardware(), "training_processes": processes},
+    )
 
 
-def data_line(one: TrainingSet) -> dict[str, Any]:
+def data_line(one: TrainingSet) -> TrainingFile:
     """What is kept of a training set: the hash of its files, number and hash of the rows that the hooks have left."""
-    return {"path": one.path, "sha256": one.sha256, "rows": len(one.rows), "rows_sha256": rows_hash(one.rows)}
+    return TrainingFile(path=one.path, sha256=one.sha256, rows=len(one.rows), rows_sha256=rows_hash(one.rows))
 
 
-def write(checkpoint: Path, lineage: Mapping[str, Any], step: int, tokens: int, seconds: float) -> dict[str, Any]:
+def write(checkpoint: Path, lineage: Lineage, step: int, tokens: int, seconds: float) -> Lineage:
     """Write the lineage (last: a checkpoint that has one is whole) and the card; returns what was written."""
-    whole = {**lineage, "step": step, "tokens": tokens, "seconds": round(seconds, 1)}
+    whole = lineage.but(step=step, tokens=tokens, seconds=round(seconds, 1))
     write_text(checkpoint / "README.md", card(whole))
-    write_json(checkpoint / FILE, whole)
+    write_lineage(checkpoint / FILE, whole)
     return whole
 
 
-def read(checkpoint: Path) -> dict[str, Any]:
-    """The lineage of a checkpoint of ours."""
-    found: dict[str, Any] = read_json(checkpoint / FILE)
+def read(checkpoint: Path) -> Lineage:
+    """The lineage of a checkpoint of ours. Raises UsageError for a damaged file."""
+    return read_lineage(checkpoint / FILE)
+
+
+def step(checkpoint: Path) -> int:
+    """The step of a checkpoint of ours. Raises UsageError for a lineage that names none."""
+    found = read(checkpoint).step
+    if found is None:
+        raise UsageError(f"lineage file {checkpoint / FILE} names no step")
     return found
 
 
@@ -83,35 +104,54 @@ def last_good(output: Path) -> str:
     return f"the last good checkpoint is {good[-1]}" if good else "there was no checkpoint yet"
 
 
-def card(lineage: Mapping[str, Any], scores: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The model card: front matter for the Hub, then lineage and scores in words. `scores`: see `evaluation.Result`."""
-    recipe = lineage["recipe"]
+def card(lineage: Lineage, scores: Sequence[Mapping[str, Any]] = (), others: Mapping[str, Any] | None = None) -> str:
+    """The model card: front matter for the Hub, then lineage and scores in words. `scores`: see `evaluation.Result`.
+
+    `others` is front matter that others have added; ours comes first and counts.
+    """
+    others = others or {}
+    tags = ["olmes-suite", lineage.stage]
+    given = others.get("tags") or []
+    ours = {
+        "base_model": lineage.parent,
+        "library_name": "transformers",
+        "tags": [*tags, *(tag for tag in (given if isinstance(given, list) else [given]) if tag not in tags)],
+    }
+    data = ModelCardData(**{**ours, **others, **ours}, ignore_metadata_errors=True)
+    return f"---\n{data.to_yaml()}\n---\n{_text(lineage, scores)}"
+
+
+def _text(lineage: Lineage, scores: Sequence[Mapping[str, Any]]) -> str:
+    recipe = lineage.recipe
     lines = [
-        "---", f"base_model: {lineage['parent']}", "library_name: transformers",
-        f"tags: [olmes-suite, {lineage['stage']}]", "---", "",
-        f"# {Path(str(recipe.get('output', 'checkpoint'))).name}, step {lineage['step']}", "",
-        f"Stage `{lineage['stage']}`, started from `{lineage['parent']}`; first ancestor `{lineage['root']}`.",
-        f"{lineage['rows'].get('trained', 0)} rows, {lineage['tokens']} tokens, {lineage['seconds']} s, "
-        f"seed {lineage['seed']}.", "",
+        "", f"# {Path(str(recipe.get('output', 'checkpoint'))).name}, step {lineage.step}", "",
+        f"Stage `{lineage.stage}`, started from `{lineage.parent}`; first ancestor `{lineage.root}`.",
+        f"{lineage.rows.get('trained', 0)} rows, {lineage.tokens} tokens, {lineage.seconds} s, "
+        f"seed {lineage.seed}.", "",
         "| data | rows | SHA-256 |", "|---|---|---|",
-        *(f"| {one['path']} | {one['rows']} | `{one['sha256']}` |" for one in lineage["data"]), "",
-        "Decontamination: " + ("not looked at." if lineage["decontam"] is None else f"`{lineage['decontam']}`."), "",
-        *_flag_lines(lineage["flags"]),
+        *(f"| {one.path} | {one.rows} | `{one.sha256}` |" for one in lineage.data), "",
+        "Decontamination: " + ("not looked at." if lineage.decontam is None else f"`{lineage.decontam}`."), "",
+        *_flag_lines(lineage.flags),
         *_score_lines(scores),
         "## Recipe", "", "```json", _json(recipe), "```", "",
-        *_ancestor_lines(lineage["ancestors"]),
+        *_ancestor_lines(lineage.ancestors),
         "## Versions and hardware", "",
-        ", ".join(f"{name} {number}" for name, number in lineage["versions"].items()), "",
-        ", ".join(f"{name}: {_plain(value)}" for name, value in lineage["hardware"].items()), "", END, "",
+        ", ".join(f"{name} {number}" for name, number in lineage.versions.items()), "",
+        ", ".join(f"{name}: {_plain(value)}" for name, value in lineage.hardware.items()), "", END, "",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def rewrite_card(checkpoint: Path, lineage: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> None:
-    """Write the card anew, and keep what others have added to its end."""
+def rewrite_card(checkpoint: Path, lineage: Lineage, scores: Sequence[Mapping[str, Any]]) -> None:
+    """Write the card anew, and keep what others have added to its front matter and to its end."""
     file = checkpoint / "README.md"
-    added = file.read_text(encoding="utf-8").partition(END)[2] if file.is_file() else ""
-    write_text(file, card(lineage, scores).rstrip("\n") + (added or "\n"))
+    added, others = "", {}
+    if file.is_file():
+        before = file.read_text(encoding="utf-8")
+        added = before.partition(END)[2]
+        with suppress(ValueError, TypeError, yaml.YAMLError):  # front matter that cannot be read is written anew
+            others = ModelCard(before, ignore_metadata_errors=True).data.to_dict()
+    write_text(file, card(lineage, scores, others).rstrip("\n") + (added or "\n"))
 
 
 def _flag_lines(flags: Mapping[str, Sequence[int]]) -> list[str]:
@@ -122,8 +162,8 @@ def _flag_lines(flags: Mapping[str, Sequence[int]]) -> list[str]:
             "| task | documents | doc_id |", "|---|---|---|", *rows, ""]  # fmt: skip
 
 
-def _ancestor_lines(ancestors: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [f"| {one['checkpoint']} | {one['stage'] or '–'} | {_plain(one['step'])} |" for one in ancestors]
+def _ancestor_lines(ancestors: Sequence[Ancestor]) -> list[str]:
+    rows = [f"| {one.checkpoint} | {one.stage or '–'} | {_plain(one.step)} |" for one in ancestors]
     return ["## Ancestors", "", "| checkpoint | stage | step |", "|---|---|---|", *rows, ""] if rows else []
 
 
@@ -148,10 +188,6 @@ def _json(value: Any) -> str:
     import json
 
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
-
-
-def _ancestor(path: str, parent: Mapping[str, Any]) -> dict[str, Any]:
-    return {"checkpoint": path, "stage": parent.get("stage"), "step": parent.get("step")}
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from olmes_suite.errors import StorageError, UsageError
 from olmes_suite.files import RunLock
 from olmes_suite.hooks import TrainingSet
+from olmes_suite.runs.schema import TrainingFile
 from train_plugins.checkpoints import lineage
 
 FREE = frozenset({"eval", "output", "final", "decontam", "gate"})
@@ -35,14 +36,13 @@ PART = ".part"
 def lock(output: Path) -> Iterator[None]:
     """Keeps two stages from writing one folder; it goes with the process, however that ends. Raises RunLocked."""
     made = not output.is_dir()
-    with RunLock(output / LOCK, f"stage {output}", "--output"):
-        try:
+    try:
+        with RunLock(output / LOCK, f"stage {output}", "--output"):
             yield
-        finally:
-            (output / LOCK).unlink(missing_ok=True)
-            if made:  # and nothing was written: no trace is left
-                with suppress(OSError):
-                    output.rmdir()
+    finally:
+        if made:  # and nothing was written: no trace is left
+            with suppress(OSError):
+                output.rmdir()
 
 
 def start(output: Path, resume: bool) -> Path | None:
@@ -104,7 +104,7 @@ def same_stage(checkpoint: Path, recipe: Mapping[str, Any], sets: Sequence[Train
     TRL would go on with the saved schedule and ignore, say, a new learning rate without a word.
     """
     before = lineage.read(checkpoint)
-    then, now = flatten(before["recipe"]), flatten(recipe)
+    then, now = flatten(before.recipe), flatten(recipe)
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key) and not _free(key):
             why = (
@@ -116,20 +116,18 @@ def same_stage(checkpoint: Path, recipe: Mapping[str, Any], sets: Sequence[Train
                 f"--resume: {key} was {then.get(key)!r} and is now {now.get(key)!r}; {why}. Go on with the old value, "
                 "or start anew with another --output"
             )
-    if sets and not _same_rows(before["data"], [lineage.data_line(one) for one in sets]):
+    if sets and not _same_rows(before.data, [lineage.data_line(one) for one in sets]):
         raise UsageError(
             "--resume: the training data has changed since the checkpoint, or what decontamination leaves of it; start "
             "anew with another --output"
         )
 
 
-def _same_rows(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> bool:
+def _same_rows(then: Sequence[TrainingFile], now: Sequence[TrainingFile]) -> bool:
     """Files and rows are the same, in order; a checkpoint of an earlier version has no hash of its rows."""
     return len(then) == len(now) and all(
-        old[name] == new[name]
+        old.sha256 == new.sha256 and old.rows in (None, new.rows) and old.rows_sha256 in (None, new.rows_sha256)
         for old, new in zip(then, now, strict=True)
-        for name in ("sha256", "rows", "rows_sha256")
-        if name in old
     )
 
 
@@ -138,8 +136,8 @@ def same_processes(checkpoint: Path, processes: int) -> None:
 
     Each has saved its own state of the random numbers and rollouts; without `batch_size` the batch would change.
     """
-    before = lineage.read(checkpoint).get("hardware", {}).get("training_processes", processes)
-    if before != processes:
+    before = lineage.read(checkpoint).training_processes
+    if before not in (None, processes):
         raise UsageError(
             f"--resume: {checkpoint} was made by {before} processes, not {processes}; each has its own share of the "
             f"saved state. Go on with --num-processes {before}, or start anew with another --output"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from olmes_suite import yaml_files
 from olmes_suite.comparison import gate_rules
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import UsageError, WrongKey
 from olmes_suite.tasks import catalog, index, suites
-from train_plugins.config import typed_yaml
+from olmes_suite.yaml_files import INNER, Place, YamlFile
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
 RESERVED = {
@@ -111,6 +112,8 @@ class Recipe:
     """The last checkpoint, and no other, may look at the unseen suite."""
     chat_template: str | None = None
     """`tulu`, or a Jinja file with generation markers; None: the tokenizer's own."""
+    eos_token: str | None = None
+    """The tokenizer's end-of-text token, where the chat template ends turns in another than the checkpoint's."""
     batch_size: int | None = None
     """Rows in one optimiser step over all processes; sets `gradient_accumulation_steps`."""
     decontam: Decontamination | None = None
@@ -122,14 +125,16 @@ class Recipe:
     gate.yaml, or its content."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of TRL's and transformers' trainer, by their own names."""
-    kind: str = field(default="", metadata={typed_yaml.INNER: True})
+    kind: str = field(default="", metadata={INNER: True})
     """The stage."""
-    own: Any = field(default=None, metadata={typed_yaml.INNER: True})
+    own: Any = field(default=None, metadata={INNER: True})
     """The stage's own keys, a dataclass; in the file they stand under the stage's name."""
+    place: Place = field(default=Place("recipe"), metadata={INNER: True}, compare=False, repr=False)
+    """What begins a complaint about the recipe."""
 
     def as_data(self) -> dict[str, Any]:
         """The recipe as it would stand in a file: keys that are set, defaults filled in."""
-        data = _plain(asdict(self))
+        data = {one.name: _plain(getattr(self, one.name)) for one in fields(self) if one.name != "place"}
         data[data.pop("kind")] = data.pop("own")
         return {key: value for key, value in data.items() if value is not None}
 
@@ -141,20 +146,22 @@ def load(
 
     `own` is the dataclass of the stage's own keys, `changes` are `--set` arguments. Raises UsageError.
     """
-    data = read_yaml(find(file))
+    source = read_yaml(find(file))
     for change in changes:
-        set_key(data, change)
-    return parse({**data, "output": str(output)} if output else data, str(file), kind, own, known)
+        set_key(source, change)
+    if output:
+        source.data["output"] = str(output)
+    return parse(source.data, Place(str(file), file=source), kind, own, known)
 
 
-def parse(data: Mapping[str, Any], where: str, kind: str, own: type, known: Sequence[str]) -> Recipe:
+def parse(data: Mapping[str, Any], where: Place, kind: str, own: type, known: Sequence[str]) -> Recipe:
     """The recipe in a file's content; `where` begins each complaint. Raises UsageError."""
     rest = {key: value for key, value in data.items() if key != kind}
     for other in known:
         if other in rest:
-            raise UsageError(f"{where}: the key {other!r} belongs to the stage {other}, this is {kind}")
-    settings: Any = typed_yaml.read(own, data.get(kind) or {}, f"{where}: {kind}")
-    recipe = replace(typed_yaml.read(Recipe, rest, where, (kind,)), kind=kind, own=settings)
+            raise UsageError(f"{where.line((other,))}: the key {other!r} belongs to the stage {other}, this is {kind}")
+    settings: Any = yaml_files.typed(own, data.get(kind) or {}, where.inside(kind))
+    recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings, place=where)
     _check(recipe, where)
     return recipe
 
@@ -170,20 +177,15 @@ def find(file: Path) -> Path:
     raise UsageError(f"recipe {file}: no such file; shipped recipes: {', '.join(names)}")
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A file's mapping. Raises UsageError."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"recipe {file}: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"recipe {file}: expected a mapping of keys")
-    return data
+def read_yaml(file: Path, what: str = "recipe") -> YamlFile:
+    """A file that holds a mapping. Raises UsageError."""
+    source = yaml_files.read(file, what)
+    if not isinstance(source.data, dict):
+        raise UsageError(f"{what} {file}: expected a mapping of keys")
+    return source
 
 
-def set_key(data: dict[str, Any], change: str) -> None:
+def set_key(source: YamlFile, change: str) -> None:
     """Apply one `a.b=value`; the value is read as YAML. Lists are entered by number: `data.0.limit=10`."""
     import yaml
 
@@ -195,7 +197,7 @@ def set_key(data: dict[str, Any], change: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UsageError(f"--set {change}: the value is not YAML") from None
-    place: Any = data
+    place: Any = source.data
     for name in names[:-1]:
         place = _enter(place, name, change)
     if isinstance(place, list):
@@ -203,6 +205,7 @@ def set_key(data: dict[str, Any], change: str) -> None:
         place[int(names[-1])] = value
     else:
         place[names[-1]] = value
+    source.replace(names)
 
 
 def _enter(place: Any, name: str, change: str) -> Any:
@@ -218,7 +221,7 @@ def _enter(place: Any, name: str, change: str) -> Any:
     return found
 
 
-def _check(recipe: Recipe, where: str) -> None:
+def _check(recipe: Recipe, where: Place) -> None:
     """What the types do not say. Raises UsageError."""
     if not recipe.output:
         raise UsageError(f"{where}: say where to write: the key `output`, or --output DIR")
@@ -235,7 +238,7 @@ def _check(recipe: Recipe, where: str) -> None:
         if "gradient_accumulation_steps" in recipe.trainer:
             raise UsageError(f"{where}: give either `batch_size` or trainer.gradient_accumulation_steps")
     if recipe.eval is not None:
-        check_evaluation(recipe.eval, recipe.final, where)
+        check_evaluation(recipe.eval, recipe.final, str(where))
     if recipe.gate is not None:
         if recipe.eval is None:
             raise UsageError(f"{where}: gate: needs `eval`, which says what the gate compares")
@@ -244,7 +247,7 @@ def _check(recipe: Recipe, where: str) -> None:
                 f"{where}: gate: evaluates the checkpoint that the stage starts from too, and eval names {looked[0]} "
                 "of the unseen suite, which only the last one may see; gate on dev"
             )
-        gate_rules.rules(recipe.gate, f"{where}: gate")
+        gate_rules.rules(recipe.gate, where.inside("gate"))
 
 
 def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
@@ -257,7 +260,6 @@ def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
     for folder in wanted.include_path:
         if not Path(folder).is_dir():
             raise UsageError(f"{where}: eval.include_path {folder}: no such folder")
-    catalog.include_paths += [path for path in map(Path, wanted.include_path) if path not in catalog.include_paths]
     if (wanted.device == "endpoint") != (wanted.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
     looked = unseen_in(wanted)
@@ -275,24 +277,25 @@ def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
 def unseen_in(wanted: Evaluation) -> list[str]:
     """The tasks of the unseen suite, their variants and siblings, that an evaluation names. Raises UsageError."""
     names = [entry.task for entry in suites.load(wanted.suite).tasks] if wanted.suite else []
-    names += [catalog.find(name).name for name in wanted.tasks]
-    return sorted({name for name in names if suites.asks_unseen(name)})
+    with catalog.including(map(Path, wanted.include_path)):
+        names += [catalog.find(name).name for name in wanted.tasks]
+        return sorted({name for name in names if suites.asks_unseen(name)})
 
 
-def check_trainer(arguments: Mapping[str, Any], config: type, where: str) -> dict[str, Any]:
-    """The trainer's arguments, typed as its configuration class wants them. Raises UsageError for unknown ones."""
-    from dataclasses import fields as fields_of
+def check_trainer(arguments: Mapping[str, Any], config: type[Any], where: Place) -> dict[str, Any]:
+    """The trainer's arguments, typed as its configuration class wants them. Raises WrongKey, also for unknown ones."""
     from typing import get_type_hints
 
-    known = {f.name for f in fields_of(config) if f.init}
+    known = {f.name for f in fields(config) if f.init}
     hints = get_type_hints(config)
     checked = {}
     for name, value in arguments.items():
         if name in RESERVED:
-            raise UsageError(f"{where}: trainer.{name} is not taken; use {RESERVED[name]}")
+            raise WrongKey(f"{where.line(('trainer', name))}: trainer.{name} is not taken; use {RESERVED[name]}")
         if name not in known:
-            raise UsageError(f"{where}: trainer: unknown key {name!r}{index.nearest(str(name), sorted(known))}")
-        checked[name] = typed_yaml.convert(hints[name], value, f"{where}: trainer.{name}")
+            place = where.line(("trainer", name))
+            raise WrongKey(f"{place}: trainer: unknown key {name!r}{index.nearest(str(name), sorted(known))}")
+        checked[name] = yaml_files.typed(hints[name], value, where.inside("trainer", name, named=f"trainer.{name}"))
     return checked
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import DataError, UsageError
+from olmes_suite.errors import DataError, UsageError, one_line
 from olmes_suite.records import Message
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -29,6 +29,12 @@ class Encoded:
     """Rows that the limit leaves nothing to learn of; they are not in `rows`."""
     tokens: int
     """Tokens of `rows`, both answers of a pair counted."""
+    equal: int = 0
+    """Pairs whose two answers are equal in token ids; they are not in `rows` either."""
+    longest: int = 0
+    """Tokens of the longest row."""
+    largest_id: int = 0
+    """The largest token id in `rows`."""
 
 
 def template_text(name: str | None) -> str | None:
@@ -103,7 +109,13 @@ def sft_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> dict[str,
     """{"input_ids", "labels", "full"} of a conversation, cut at `limit` tokens; `full` is its length before."""
     ids, mask = render(tokenizer, row["messages"])
     labels = [token if kept else IGNORED for token, kept in zip(ids, mask, strict=True)]
-    return {"input_ids": ids[:limit], "labels": labels[:limit], "full": len(ids), "tokens": len(ids[:limit])}
+    return {
+        "input_ids": ids[:limit],
+        "labels": labels[:limit],
+        "full": len(ids),
+        "tokens": len(ids[:limit]),
+        "largest": max(ids[:limit], default=0),
+    }
 
 
 def pair_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> dict[str, Any]:
@@ -122,6 +134,8 @@ def pair_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> dict[str
         "rejected_ids": kept[1],
         "full": max(len(chosen), len(rejected)),
         "tokens": 2 * start + len(kept[0]) + len(kept[1]),
+        "largest": max(*prompt[:start], *kept[0], *kept[1], 0),
+        "equal": kept[0] == kept[1],
     }
 
 
@@ -129,7 +143,14 @@ def whole_pair_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> di
     """{"chosen_ids", "rejected_ids", "full", "tokens"} of a preference pair for a reward model, never cut."""
     chosen, rejected = (token_ids(tokenizer, row[side]) for side in ("chosen", "rejected"))
     full = max(len(chosen), len(rejected))
-    return {"chosen_ids": chosen, "rejected_ids": rejected, "full": full, "tokens": len(chosen) + len(rejected)}
+    return {
+        "chosen_ids": chosen,
+        "rejected_ids": rejected,
+        "full": full,
+        "tokens": len(chosen) + len(rejected),
+        "largest": max(*chosen, *rejected, 0),
+        "equal": chosen == rejected,
+    }
 
 
 def encode(
@@ -145,14 +166,31 @@ def encode(
             num_proc=processes,
         )
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
-        raise DataError(f"the chat template cannot render the data: {' '.join(str(error).split())[:200]}") from None
-    kept = done.filter(teaches, fn_kwargs={"limit": limit}, num_proc=processes)
-    if len(kept) == 0:
+        raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
+    fits = done.filter(teaches, fn_kwargs={"limit": limit}, num_proc=processes)
+    if len(fits) == 0:
         raise DataError(f"all {len(rows)} rows are longer than max_length {limit}; raise trainer.max_length")
-    full = kept.with_format("numpy")["full"]
-    cut = 0 if limit is None else int(sum(length > limit for length in full))
-    tokens = int(sum(kept.with_format("numpy")["tokens"]))
-    return Encoded(kept.remove_columns(["full", "tokens"]), len(rows), cut, len(rows) - len(kept), tokens)
+    pairs = "equal" in fits.column_names
+    kept = fits.filter(_differs, num_proc=processes) if pairs else fits
+    if len(kept) == 0:
+        raise DataError(f"in all {len(fits)} pairs, chosen and rejected are equal in tokens: nothing to prefer")
+    facts = kept.with_format("numpy")
+    lengths = facts["full"]
+    cut = 0 if limit is None else int(sum(length > limit for length in lengths))
+    return Encoded(
+        kept.remove_columns(["full", "tokens", "largest", *(["equal"] if pairs else [])]),
+        len(rows),
+        cut,
+        len(rows) - len(kept),
+        int(sum(facts["tokens"])),
+        equal=len(fits) - len(kept),
+        longest=int(max(lengths) if limit is None else min(max(lengths), limit)),
+        largest_id=int(max(facts["largest"])),
+    )
+
+
+def _differs(row: dict[str, Any]) -> bool:
+    return not row["equal"]
 
 
 def _shared(first: list[int], second: list[int]) -> int:

@@ -9,10 +9,17 @@ from olmes_suite.errors import DataError
 from olmes_suite.records import Message
 
 Row = Mapping[str, Any]
+MEANT = ("reasoning_content", "reasoning", "thinking", "tool_calls", "tool_call_id", "function_call")
+"""Fields of a turn that chat templates render beside role and content; none of the stages trains on them."""
+WEIGHTS = ("weight", "loss_weight", "train")
+"""Fields that say whether, or how much, a turn is trained on."""
+TOOLS = ("tools", "functions")
+"""Columns of a row with the tools that its prompt offers."""
 
 
 def conversation(row: Row) -> dict[str, Any]:
     """{"messages"} of an SFT row. Raises ValueError saying what is wrong with it."""
+    check_columns(row)
     return {"messages": check(turns_of(row.get("messages"), "messages"))}
 
 
@@ -23,6 +30,7 @@ def preference(row: Row) -> dict[str, Any]:
     `prompt` beside whole conversations, as in the Tülu 3 sets, repeats their first turn and is passed over.
     Raises ValueError saying what is wrong.
     """
+    check_columns(row)
     prompt = row.get("prompt")
     start = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     pair = {}
@@ -35,6 +43,13 @@ def preference(row: Row) -> dict[str, Any]:
     if pair["chosen"][:-1] != pair["rejected"][:-1]:
         raise ValueError("chosen and rejected differ before the last turn")
     return pair
+
+
+def check_columns(row: Row) -> None:
+    """Raise ValueError for columns that a chat template would render, and that no stage passes to it."""
+    for column in TOOLS:
+        if row.get(column) not in (None, [], {}, "", "[]"):
+            raise ValueError(f"a column {column!r}: tools are not trained on; remove the column to train without them")
 
 
 def check(turns: list[Message]) -> list[Message]:
@@ -77,6 +92,18 @@ def turns_of(value: Any, column: str) -> list[Message]:
         turns = [{"role": str(turn["role"]), "content": turn["content"]} for turn in value]
     except (TypeError, KeyError):
         raise ValueError(f"{column!r} that are no list of role and content") from None
+    for turn in value:
+        _check_fields(turn, column)
     if any(not isinstance(turn["content"], str) for turn in turns):
         raise ValueError(f"{column!r} with a content that is no text")
     return turns
+
+
+def _check_fields(turn: Mapping[str, Any], column: str) -> None:
+    """Raise ValueError for a field that says more than role and content: it would be dropped without a word."""
+    for name in MEANT:
+        if turn.get(name) not in (None, "", [], {}):
+            raise ValueError(f"a turn in {column!r} with {name!r}, which is not trained on; remove the field")
+    for name in WEIGHTS:
+        if turn.get(name) not in (None, 1, True):
+            raise ValueError(f"a turn in {column!r} with {name!r} {turn[name]!r:.20}: all turns weigh the same here")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from olmes_suite.errors import DataError, UsageError
+from olmes_suite.errors import DataError, UsageError, one_line
 from train_plugins.data.encoding import Encoded, token_ids
-from train_plugins.data.messages import Row, turns_of
+from train_plugins.data.messages import Row, check_columns, turns_of
 from train_plugins.verifiers import Verifiers
 
 OURS = ("messages", "ground_truth", "verifier", "dataset")
@@ -24,6 +24,7 @@ def prompt_row(row: Row) -> dict[str, Any]:
     `extra` are the row's other columns. JSON, because the columns of a table have one type.
     Raises ValueError saying what is wrong.
     """
+    check_columns(row)
     prompt = row.get("prompt")
     if isinstance(prompt, str) and not row.get("messages"):
         prompt = [{"role": "user", "content": prompt}]
@@ -76,17 +77,21 @@ def encode_prompts(rows: Any, tokenizer: Any, limit: int | None, processes: int 
     try:
         counted = rows.map(_count, fn_kwargs={"tokenizer": tokenizer}, num_proc=processes)
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
-        raise DataError(f"the chat template cannot render the data: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
     kept = counted.filter(_fits, fn_kwargs={"limit": limit}, num_proc=processes)
     if len(kept) == 0:
         raise DataError(f"all {len(rows)} prompts are longer than {limit} tokens; raise rlvr.max_prompt_length")
-    tokens = int(sum(kept.with_format("numpy")["tokens"]))
-    kept = kept.remove_columns("tokens").rename_column("messages", "prompt")
-    return Encoded(kept, len(rows), 0, len(rows) - len(kept), tokens)
+    facts = kept.with_format("numpy")
+    lengths, largest = facts["tokens"], int(max(facts["largest"]))
+    kept = kept.remove_columns(["tokens", "largest"]).rename_column("messages", "prompt")
+    return Encoded(
+        kept, len(rows), 0, len(rows) - len(kept), int(sum(lengths)), longest=int(max(lengths)), largest_id=largest
+    )
 
 
 def _count(row: dict[str, Any], tokenizer: Any) -> dict[str, int]:
-    return {"tokens": len(token_ids(tokenizer, row["messages"], prompt=True))}
+    ids = token_ids(tokenizer, row["messages"], prompt=True)
+    return {"tokens": len(ids), "largest": max(ids, default=0)}
 
 
 def _fits(row: dict[str, Any], limit: int | None) -> bool:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import DataError, MissingData
+from olmes_suite.errors import DataError, MissingData, one_line
 from olmes_suite.hooks import StageData, TrainingSet
 from olmes_suite.records import canonical_json
 from train_plugins.config.recipe import DataEntry
@@ -79,7 +79,7 @@ def _rows(file: Path) -> Iterator[Row]:
         else:
             yield from _objects(json.loads(file.read_text(encoding="utf-8")), file)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+        raise DataError(f"{file}: cannot be read ({one_line(error)})") from None
 
 
 def _json_lines(file: Path) -> Iterator[Row]:
@@ -106,5 +106,4 @@ def _hub(name: str, split: str) -> Iterator[Row]:
     try:
         return iter(load_dataset(name, split=split))
     except Exception as error:  # the Hub client has a type for each way of not answering
-        reason = " ".join(str(error).split())[:200]
-        raise MissingData(f"{name} ({split}): cannot be had from the Hub ({reason}); give a `path`") from None
+        raise MissingData(f"{name} ({split}): cannot be had from the Hub ({one_line(error)}); give a `path`") from None

@@ -7,7 +7,6 @@ reward and the configuration only.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from train_plugins.verifiers import Call, Verifiers
 if TYPE_CHECKING:
     from train_plugins.rl.keys import RlvrKeys
 
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 
 __all__ = ["AsyncGRPOConfig", "AsyncGrpo", "Reward"]

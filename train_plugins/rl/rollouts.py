@@ -22,6 +22,8 @@ from train_plugins.verifiers import Call, Verifiers
 if TYPE_CHECKING:
     from train_plugins.rl.keys import RlvrKeys
 
+HOPELESS = 8
+"""Rollouts in a row without a signal after which a stage stops."""
 EPOCH_STRIDE = 1_000_003
 """Between the seeds of two epochs' orders."""
 
@@ -51,6 +53,7 @@ class Rollouts(Watched):
         self.names: tuple[str, ...] = tuple(sorted(set(kwargs["train_dataset"]["verifier"])))
         self.verifiers: Any = None
         self.scores = torch.zeros(0)
+        self.hopeless = 0
         self._total_train_tokens = 0
         super().__init__(*args, reward_funcs=verified, **kwargs)  # type: ignore[call-arg]
         for model in (self.model, getattr(self, "ref_model", None)):  # type: ignore[attr-defined]
@@ -100,7 +103,26 @@ class Rollouts(Watched):
                 "look at the rows' ground_truth"
             )
         self._note_rewards(everywhere)
+        self._stop_without_signal(everywhere)
         return everywhere[:, :1]
+
+    def _stop_without_signal(self, facts: torch.Tensor) -> None:
+        """Raise StageRefused after `HOPELESS` rollouts in a row that no gradient of the reward can come from."""
+        group = self.num_generations  # type: ignore[attr-defined]
+        endless = self.keys.no_eos_penalty is not None and not bool(facts[:, 3].any())
+        flat = group > 1 and float(advantages.without_signal(facts[:, 0], group)) == 1.0
+        self.hopeless = self.hopeless + 1 if endless or flat else 0
+        if self.hopeless < HOPELESS:
+            return
+        if endless:
+            raise StageRefused(
+                f"no response of {HOPELESS} rollouts in a row has ended by itself, so each got the no_eos_penalty; "
+                "check that the checkpoint writes the tokenizer's end-of-text, and raise trainer.max_completion_length"
+            )
+        raise StageRefused(
+            f"in {HOPELESS} rollouts in a row all {group} responses to each prompt got the same reward, so there is "
+            "nothing to learn from; look at the verifiers, the prompts' difficulty and trainer.temperature"
+        )
 
     def _note_rewards(self, facts: torch.Tensor) -> None:
         """Log what the rollouts earned; `facts` (responses, 5): score, fraction, verifier, ended, length."""

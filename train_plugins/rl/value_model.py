@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 from trl.trainer.utils import FusedCausalLMOutput
 
-from olmes_suite.errors import ModelError
+from olmes_suite.errors import ModelError, one_line
 from train_plugins.trainers import lora
 
 FOLDER = "value_model"
@@ -35,7 +35,7 @@ def load(source: str, dtype: Any) -> Any:
     try:
         model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"value model {source}: cannot be loaded ({' '.join(str(error).split())[:200]})") from None
+        raise ModelError(f"value model {source}: cannot be loaded ({one_line(error)})") from None
     if not hasattr(model, "score"):
         raise ModelError(f"value model {source}: {type(model).__name__} has no head named `score`")
     model.config.use_cache = False

@@ -11,9 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.errors import ModelError, OlmesError, StageRefused, UsageError
+from olmes_suite.errors import ModelError, OlmesError, StageRefused, UsageError, first_line
 from olmes_suite.models.local.loading import context_length
-from olmes_suite.models.vllm.engine import ENVIRONMENT, explain, first_line, printing_to
+from olmes_suite.models.vllm.engine import ENVIRONMENT, explain, printing_to
 
 if TYPE_CHECKING:
     from train_plugins.rl.keys import RlvrKeys
@@ -60,7 +60,7 @@ def starting(keys: RlvrKeys, response: int, gpu: bool) -> Iterator[None]:
         try:
             start(made)
         except Exception as error:  # requests', TRL's own, and plain ones
-            raise UsageError(f"the vLLM server {keys.server} cannot be used: {first_line(str(error))}") from None
+            raise UsageError(f"the vLLM server {keys.server} cannot be used: {first_line(error)}") from None
 
     with _replaced(generation, "_init_vllm", colocate if keys.rollouts == "vllm_colocate" else connect):
         yield
@@ -136,7 +136,7 @@ def sampling(keys: RlvrKeys) -> Iterator[None]:
     except OlmesError:
         raise
     except Exception as error:
-        told = first_line(str(error)) or type(error).__name__
+        told = first_line(error)
         if keys.rollouts == "vllm_server" and (isinstance(error, OSError) or type(error) is Exception):  # TRL's client
             raise StageRefused(
                 f"the vLLM server {keys.server} does not answer ({told[:150]}); start it again, then go on with "

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import modeling_utils
 
-from olmes_suite.errors import ModelError, OlmesError, StageRefused, StorageError
+from olmes_suite.errors import ModelError, OlmesError, StageRefused, StorageError, one_line
 from train_plugins.checkpoints import lineage
 
 _DISK = frozenset(
@@ -40,7 +40,7 @@ def loading(model: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise _no_room() from None
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(f"{model}: cannot be loaded for training: {_short(error)}") from None
+        raise ModelError(f"{model}: cannot be loaded for training: {one_line(error)}") from None
     finally:
         modeling_utils.log_state_dict_report = report
 
@@ -96,8 +96,3 @@ def _no_room() -> StageRefused:
     return StageRefused(
         "out of memory; lower trainer.per_device_train_batch_size or trainer.max_length, or use more processes"
     )
-
-
-def _short(error: BaseException) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= 200 else said[:200] + "…"

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from olmes_suite.errors import OlmesError, UsageError
+from olmes_suite.errors import OlmesError, UsageError, one_line
+from olmes_suite.plugins import install
 from olmes_suite.processes import end_with_parent
 from olmes_suite.tasks.index import nearest
 
@@ -81,7 +82,7 @@ def start(launch: Launch, arguments: Sequence[str]) -> None:
     try:
         from accelerate.commands.launch import launch_command, launch_command_parser
     except ImportError as error:
-        raise UsageError(f"--launcher needs accelerate ({error}): pip install 'olmes-suite[train]'") from None
+        raise UsageError(f"--launcher needs accelerate ({error}): {install('train')}") from None
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="olmes-launch-") as folder:
@@ -92,7 +93,7 @@ def start(launch: Launch, arguments: Sequence[str]) -> None:
         except KeyboardInterrupt:
             raise
         except ImportError as error:  # DeepSpeed, where the configuration asks for it
-            raise UsageError(f"--launch-config: {' '.join(str(error).split())[:200]}") from None
+            raise UsageError(f"--launch-config: {one_line(error)}") from None
         except (Exception, SystemExit) as error:  # each launcher has its own way to say that a process failed
             if type(error).__name__ == "SignalException":
                 raise KeyboardInterrupt from None
@@ -122,7 +123,7 @@ def _tell(file: Path, error: BaseException) -> None:
     if not file.is_file():
         if isinstance(error, SystemExit) and not error.code:
             return
-        raise Launched(f"a process of the launcher ended without a word: {' '.join(str(error).split())[:200]}", 1)
+        raise Launched(f"a process of the launcher ended without a word: {one_line(error)}", 1)
     said = json.loads(file.read_text(encoding="utf-8"))
     if said["status"] == 130:
         raise KeyboardInterrupt

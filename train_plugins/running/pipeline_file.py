@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from olmes_suite import yaml_files
 from olmes_suite.errors import UsageError
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
 from olmes_suite.tasks.index import nearest
-from train_plugins.config import recipe, typed_yaml
+from olmes_suite.yaml_files import Place
+from train_plugins.config import recipe
 from train_plugins.config.recipe import Evaluation, Recipe
 from train_plugins.data import encoding
 from train_plugins.stages import registry as stages
@@ -95,20 +97,22 @@ class Pipeline:
 
 def load(file: Path, changes: Sequence[str] = ()) -> Pipeline:
     """The pipeline of a YAML file, everything checked that needs no library. Raises UsageError or ModelError."""
-    data = recipe.read_yaml(_exists(file))
-    for given in _entries(data):
+    source = recipe.read_yaml(_exists(file), "pipeline")
+    for number, given in _entries(source.data):
         if isinstance(given.get("recipe"), str):
-            given["recipe"] = recipe.read_yaml(_recipe_file(Path(given["recipe"]), file))
+            included = recipe.read_yaml(_recipe_file(Path(given["recipe"]), file))
+            given["recipe"], source.included["stages", number, "recipe"] = included.data, included
     for change in changes:
-        recipe.set_key(data, change)
-    document = typed_yaml.read(Document, data, str(file))
+        recipe.set_key(source, change)
+    document = yaml_files.typed(Document, source.data, source.place)
     if not document.stages:
         raise UsageError(f"{file}: stages: at least one is needed")
     found: list[Planned] = []
     made: set[str] = set()
-    for entry in document.stages:
+    for number, entry in enumerate(document.stages):
         made |= set(entry.prepare.makes) if entry.prepare else set()
-        found.append(_planned(entry, document, found, made, f"{file}: stage {entry.name!r}"))
+        where = Place(str(file), f"stage {entry.name!r}", source, ("stages", number, "recipe"))
+        found.append(_planned(entry, document, found, made, where))
     pipeline = Pipeline(file, Path(document.runs), Path(document.output), tuple(found), document.final)
     if not any(one.stage.generates for one in found):
         raise UsageError(f"{file}: no stage ends in a language model")
@@ -123,9 +127,9 @@ def _exists(file: Path) -> Path:
     return file
 
 
-def _entries(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _entries(data: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
     listed = data.get("stages")
-    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return [(n, one) for n, one in enumerate(listed) if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 def _recipe_file(name: Path, beside: Path) -> Path:
@@ -148,7 +152,7 @@ def _folders(wanted: Evaluation, where: str) -> None:
             raise UsageError(f"{where}: data_dir {folder}: no such folder")
 
 
-def _planned(entry: Entry, document: Document, before: list[Planned], made: set[str], where: str) -> Planned:
+def _planned(entry: Entry, document: Document, before: list[Planned], made: set[str], where: Place) -> Planned:
     """The stage with what the pipeline decides filled in: model, output, run store, seed."""
     if any(one.name == entry.name for one in before):
         raise UsageError(f"{where}: a stage of that name comes before it")
@@ -162,13 +166,13 @@ def _planned(entry: Entry, document: Document, before: list[Planned], made: set[
     data.setdefault("output", str(Path(document.output) / entry.name))
     if document.seed is not None:
         data.setdefault("seed", document.seed)
-    data["model"] = _model(data.get("model"), before, where)
+    data["model"] = _model(data.get("model"), before, str(where))
     if isinstance(own := data.get(entry.kind), dict) and "value_model" in own:
-        own["value_model"] = _value_model(own["value_model"], before, where)
+        own["value_model"] = _value_model(own["value_model"], before, str(where))
     if isinstance(data.get("eval"), dict):
         data["eval"] = {**data["eval"], "runs": document.runs}
     wanted = recipe.parse(data, where, entry.kind, stage.own, stages.names())
-    _check(wanted, before, made, where)
+    _check(wanted, before, made, str(where))
     return Planned(entry.name, stage, wanted, data, entry.prepare)
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import StageRefused, UsageError
+from olmes_suite.errors import StageRefused, UsageError, WrongKey
 from olmes_suite.files import read_json, write_json, write_text
 from olmes_suite.models.local.fingerprint import fingerprint_of
 from olmes_suite.processes import end_with_parent
@@ -22,7 +22,7 @@ from train_plugins.checkpoints.evaluator import FILE as EVALUATIONS
 from train_plugins.checkpoints.evaluator import Result, environment, evaluate, read_results
 from train_plugins.config.recipe import Recipe
 from train_plugins.running.pipeline_file import Pipeline, Planned
-from train_plugins.running.train_stage import trainer_arguments
+from train_plugins.running.train_stage import quiet, trainer_arguments
 
 FINAL = "final.json"
 """In the pipeline's output: the final look, by checkpoint and hash of its weights; these are not looked at again."""
@@ -37,6 +37,8 @@ def check(pipeline: Pipeline) -> list[Planned]:
     for one in pipeline.stages:
         try:
             wanted, _ = trainer_arguments(one.stage, _now(one.recipe, outputs))
+        except WrongKey:
+            raise  # names the file and the stage
         except UsageError as error:
             raise UsageError(f"{pipeline.file}: stage {one.name!r}: {error}") from None
         found.append(replace(one, recipe=replace(wanted, own=one.recipe.own)))
@@ -56,6 +58,7 @@ def run(pipeline: Pipeline, launch: Sequence[str] = ()) -> Path:
 
     Raises StageRefused where a stage or its gate refused, UsageError for a stage that its recipe no longer fits.
     """
+    quiet()
     stages = check(pipeline)
     runs: dict[str, Path] = {}
     first = next((one for one in stages if one.recipe.eval), None)
@@ -124,7 +127,7 @@ def _points(value: float | None) -> str:
 
 def _results(one: Planned) -> list[Result]:
     """The evaluation of the stage's last checkpoint, if there is one."""
-    step = int(lineage.read(one.output)["step"])
+    step = lineage.step(one.output)
     return [result for result in read_results(one.output / EVALUATIONS) if result.step == step]
 
 
@@ -251,6 +254,7 @@ def dry_run(pipeline: Pipeline) -> list[str]:
     """The plan in lines. Writes nothing and loads no model."""
     import yaml
 
+    quiet()
     lines = []
     for one in check(pipeline):
         lines += [f"# stage {one.name}: {one.stage.name} from {one.recipe.model} to {one.output}"]

@@ -7,21 +7,33 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from olmes_suite import hooks
-from olmes_suite.errors import StageRefused, StorageError, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import StageRefused, StorageError, UsageError, one_line
 from olmes_suite.hooks import StageData
+from olmes_suite.runs.schema import NO_LINEAGE, Lineage
+from olmes_suite.tasks import catalog
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume
 from train_plugins.checkpoints.evaluator import Evaluator
 from train_plugins.config import recipe
-from train_plugins.data import encoding
+from train_plugins.data import encoding, turn_end
 from train_plugins.data import sets as data
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
+from train_plugins.stages.model_limits import check_fits
 from train_plugins.trainers import lora, offload
+
+DECISIVE = (
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
+    "per_device_train_batch_size", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "max_grad_norm", "max_length",
+)  # fmt: skip
+"""Arguments of the trainer that `--dry-run` shows whether or not the recipe names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,8 @@ class Prepared:
     tokenizer: Any
     encoded: encoding.Encoded
     plan: plan.Plan
+    notes: tuple[str, ...] = ()
+    """Lines about rows that the model takes, but not well."""
 
     @property
     def output(self) -> Path:
@@ -50,6 +64,7 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
     `plugins` are registered beside the installed ones. Raises OlmesError: StageRefused for data or a loss that stops
     the stage, UsageError, DataError and ModelError for what the user can mend.
     """
+    _set_up(wanted)
     output = Path(str(wanted.output)).expanduser()
     start = resume.start(output, go_on)
     wanted, arguments = trainer_arguments(stage, wanted)
@@ -89,7 +104,7 @@ def run(stage: Stage, wanted: recipe.Recipe, go_on: bool = False, plugins: Seque
         if written is None:
             return output
         offload.release()  # the trainer is gone
-        manager.hook.olmes_after_stage(stage=ready.about, checkpoint=output, run=written)
+        manager.hook.olmes_after_stage(stage=ready.about, checkpoint=output, run=written.as_json())
         if evaluator and (best := evaluator.best()):
             print(f"best checkpoint: step {best.step}, {evaluator.best_folder(best)}", file=sys.stderr)
         _gate(wanted, output, evaluator)
@@ -106,22 +121,21 @@ def _alone(held: ExitStack, output: Path) -> None:
 def _gate(wanted: recipe.Recipe, output: Path, evaluator: Evaluator | None) -> None:
     """The recipe's gate, where it has one. Raises StageRefused."""
     if evaluator and wanted.gate is not None and wanted.eval is not None:
-        step = int(lineage.read(output)["step"])
+        step = lineage.step(output)
         last = next((result for result in evaluator.results() if result.step == step), None)
         print(gate.judge(wanted.gate, wanted.eval, wanted.model, output, last), file=sys.stderr)
 
 
 def trainer_arguments(stage: Stage, wanted: recipe.Recipe) -> tuple[recipe.Recipe, dict[str, Any]]:
     """The recipe with its trainer's arguments typed, and all arguments of the trainer. Raises UsageError."""
-    _quiet()
     config = stage.config(wanted)
-    given = recipe.check_trainer(wanted.trainer, config, "recipe")
+    given = recipe.check_trainer(wanted.trainer, config, wanted.place)
     if wanted.eval and not stage.generates:
         raise UsageError(f"eval: the checkpoints of {stage.name} generate nothing to evaluate; remove the key")
     if stage.generates:
         check_language_model(wanted.model)
     wanted = replace(wanted, trainer=given)
-    gpu = _has_gpu()  # TRL's own default is bf16 wherever it runs
+    gpu = has_gpu()  # TRL's own default is bf16 wherever it runs
     arguments = {"bf16": gpu, "dataloader_pin_memory": gpu, "report_to": "none", **stage.defaults(wanted), **given}
     plan.check_numbers(arguments, wanted.seed)
     if wanted.lora is not None:
@@ -147,7 +161,12 @@ def prepare(stage: Stage, wanted: recipe.Recipe, arguments: Mapping[str, Any], m
     from olmes_suite.models.local.loading import load_tokenizer
 
     template = encoding.template_text(wanted.chat_template)
-    tokenizer = encoding.prepare_tokenizer(load_tokenizer(wanted.model, None), template, stage.masked)
+    tokenizer = load_tokenizer(wanted.model, None)
+    turn_end.set_eos(tokenizer, wanted.eos_token)
+    tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
+    ends = turn_end.end_ids(tokenizer, wanted.model)
+    if stage.generates:
+        turn_end.check_turn_end(tokenizer, ends, stage.masked)
     if stage.pooled:
         encoding.pad_apart(tokenizer)
     about = hooks.Stage(stage.name, wanted.model, Path(str(wanted.output)).expanduser(), wanted.final, wanted.as_data())
@@ -158,10 +177,11 @@ def prepare(stage: Stage, wanted: recipe.Recipe, arguments: Mapping[str, Any], m
         if wanted.decontam is not None and sets.decontam is None:
             raise StageRefused("decontam is asked for, and no installed plugin looked at the data; remove the key")
     rows = stage.select(wanted, _together(sets))
-    _, length = stage.limit(wanted, arguments)
+    limit, length = stage.limit(wanted, arguments)
     encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
+    notes = check_fits(wanted.model, encoded, tokenizer, limit if "." in limit else f"trainer.{limit}")
     planned = stage.plan(encoded, arguments, distributed.world_size())
-    return Prepared(stage, wanted, arguments, about, sets, tokenizer, encoded, planned)
+    return Prepared(stage, wanted, arguments, about, sets, tokenizer, encoded, planned, tuple(notes))
 
 
 def report(ready: Prepared) -> list[str]:
@@ -169,8 +189,12 @@ def report(ready: Prepared) -> list[str]:
     encoded, planned = ready.encoded, ready.plan
     limit, length = ready.stage.limit(ready.recipe, ready.arguments)
     lines = [f"{one.path}: {len(one.rows)} rows, sha256 {one.sha256[:16]}…" for one in ready.data.sets]
-    if encoded.cut or encoded.dropped:
-        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {encoded.dropped} of {encoded.read} are left out")
+    long = encoded.dropped - encoded.equal
+    if encoded.cut or long:
+        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {long} of {encoded.read} are left out")
+    lines += ready.notes
+    if encoded.equal:
+        lines.append(f"{encoded.equal} of {encoded.read} pairs are left out: chosen and rejected are equal in tokens")
     lines.append(
         f"{planned.rows} rows, batch {planned.batch} ({planned.processes} processes × "
         f"{planned.batch // planned.processes // planned.accumulation} rows × {planned.accumulation} passes), "
@@ -181,7 +205,7 @@ def report(ready: Prepared) -> list[str]:
 
 def train(
     ready: Prepared, start: Path | None, manager: Any, evaluator: Evaluator | None, watchers: Sequence[Any] = ()
-) -> dict[str, Any] | None:  # fmt: skip
+) -> Lineage | None:  # fmt: skip
     """Train and save; returns the last checkpoint's lineage, None on all processes but the first.
 
     Raises StageRefused where the loss is not finite or the memory does not suffice, ModelError, StorageError.
@@ -194,12 +218,14 @@ def train(
     output, wanted = ready.output, ready.recipe
     counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
               "dropped": ready.encoded.dropped}  # fmt: skip
-    before = lineage.read(start) if start else {}
+    before = lineage.read(start) if start else NO_LINEAGE
     described = lineage.describe(ready.about, ready.data, counts, wanted.seed, ready.plan.processes, before)
     args = configuration(ready.stage.config(wanted), ready.arguments, wanted)
     limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates
     with failures.loading(wanted.model), lora.explained(wanted.lora):
         trainer = ready.stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
+    if ready.stage.generates:  # `generate` looks at the model's settings, not at the tokenizer
+        trainer.model.generation_config.eos_token_id = turn_end.end_ids(ready.tokenizer, wanted.model)
     if wanted.lora and wanted.lora.bits:
         lora.settle(trainer.model, args.bf16 or args.fp16)
     distributed.check_world(trainer.accelerator)
@@ -235,7 +261,7 @@ def train(
     return written
 
 
-def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[str, Any] | None:
+def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> Lineage | None:
     """The last weights into the output folder: written aside, moved in, the lineage last. None: not on the first."""
     part = output / resume.PART
     if trainer.is_world_process_zero():
@@ -254,7 +280,7 @@ def _save(trainer: Any, output: Path, checkpoints: Any, adapter: bool) -> dict[s
             shutil.rmtree(output / file.name, ignore_errors=True)
         file.replace(output / file.name)
     part.rmdir()
-    written: dict[str, Any] = checkpoints.write(output, trainer.state.global_step)
+    written: Lineage = checkpoints.write(output, trainer.state.global_step)
     return written
 
 
@@ -264,7 +290,7 @@ def configuration(config: type, arguments: Mapping[str, Any], wanted: recipe.Rec
     try:
         return config(**{**arguments, **fixed})
     except (ValueError, TypeError, ImportError) as error:
-        raise UsageError(f"trainer: {' '.join(str(error).split())[:300]}") from None
+        raise UsageError(f"trainer: {one_line(error, 300)}") from None
 
 
 def _together(sets: StageData) -> Any:
@@ -273,14 +299,15 @@ def _together(sets: StageData) -> Any:
     return concatenate_datasets([one.rows for one in sets.sets])
 
 
-def _has_gpu() -> bool:
-    import torch
+def _set_up(wanted: recipe.Recipe) -> None:
+    """Prepare this process for a stage: quiet libraries, and the user's task files known to the hooks."""
+    quiet()
+    if wanted.eval:
+        catalog.include(map(Path, wanted.eval.include_path))
 
-    return bool(torch.cuda.is_available())
 
-
-def _quiet() -> None:
-    """No bars and warnings of the libraries: the stage says what is to be said."""
+def quiet() -> None:
+    """Turn off bars and warnings of the libraries in this process: the stage says what is to be said."""
     import logging as plain
     import os
     import warnings
@@ -289,6 +316,7 @@ def _quiet() -> None:
     import transformers
 
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # TRL reads it when its experimental trainers are imported
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl")
     plain.getLogger("bitsandbytes").setLevel(plain.ERROR)  # a line for each layer and pass without a GPU
     datasets.disable_progress_bars()
@@ -301,9 +329,13 @@ def dry_run(stage: Stage, wanted: recipe.Recipe) -> list[str]:
     """The plan, in lines: the resolved recipe, then rows, steps, tokens and memory. Writes nothing."""
     import yaml
 
+    _set_up(wanted)
     wanted, arguments = trainer_arguments(stage, wanted)
     ready = prepare(stage, wanted, arguments)
-    resolved = replace(wanted, trainer=arguments).as_data()
+    args = configuration(stage.config(wanted), arguments, wanted)
+    filled = {name: getattr(args, name) for name in DECISIVE if hasattr(args, name)}
+    filled = {name: value.value if isinstance(value, Enum) else value for name, value in filled.items()}
+    resolved = replace(wanted, trainer={**filled, **arguments}).as_data()
     length = stage.tokens(wanted, arguments)
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).rstrip()
     needed = memory.estimate(wanted.model, arguments, length, wanted.lora, stage.beside(wanted))

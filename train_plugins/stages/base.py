@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from olmes_suite.errors import UsageError
 from olmes_suite.files import read_json
 from olmes_suite.models.local.checkpoint import is_hub_id
+from olmes_suite.plugins import install
 from train_plugins.stages import memory, plan
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def from_trl(name: str) -> Any:
     try:
         return getattr(importlib.import_module("trl"), name)
     except ImportError as error:
-        raise UsageError(f"training needs TRL ({error}): pip install 'olmes-suite[train]'") from None
+        raise UsageError(f"training needs TRL ({error}): {install('train')}") from None
 
 
 def is_classifier(model: str) -> bool | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from olmes_suite.models.local.checkpoint import tensor_shapes
 from train_plugins.config.recipe import Lora
 
 GIB = 2**30
@@ -106,9 +107,7 @@ def shapes(folder: Path) -> dict[str, list[int]]:
     """The tensors of a checkpoint by the headers of its safetensors files; none where there are none."""
     found: dict[str, list[int]] = {}
     for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        found |= tensor_shapes(file)
     return found
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from olmes_suite.devices import has_gpu
 from olmes_suite.errors import DataError, UsageError
-from train_plugins.distributed import has_gpu
 from train_plugins.rl.keys import NO_LENGTH, RlvrKeys
 from train_plugins.stages.base import Stage, from_trl
 from train_plugins.stages.memory import Beside

@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olmes_suite.errors import UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import UsageError, one_line
 from olmes_suite.models.local.checkpoint import is_hub_id
-from train_plugins.distributed import has_gpu, is_sharded
+from train_plugins.distributed import is_sharded
 from train_plugins.rl.keys import RlvrKeys
 from train_plugins.stages.base import is_classifier
 
@@ -155,6 +156,6 @@ def _check_server(url: str | None) -> None:
             pass
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"the vLLM server {url} does not answer ({' '.join(str(error).split())[:150]}); start it with "
+            f"the vLLM server {url} does not answer ({one_line(error, 150)}); start it with "
             """`VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "nccl"}'`"""
         ) from None

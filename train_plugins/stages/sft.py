@@ -44,7 +44,9 @@ class Sft(Stage):
         }
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
-        """No packing that cuts and mixes documents."""
+        """Raise UsageError for packing that cuts or mixes documents, or that has no length to fill."""
+        if arguments.get("packing") and arguments.get("max_length", 0) is None:
+            raise UsageError("trainer.packing fills sequences of trainer.max_length tokens; give max_length a number")
         if arguments.get("packing") and arguments.get("packing_strategy", "bfd") != "bfd":
             raise UsageError(
                 f"trainer.packing_strategy {arguments['packing_strategy']!r} cuts documents or mixes them; use bfd"

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from olmes_suite.errors import StageRefused
+from olmes_suite.runs.schema import Lineage
 from train_plugins.checkpoints import lineage, resume
 
 
@@ -49,8 +50,8 @@ class Checkpoints(TrainerCallback):
     """
 
     def __init__(
-        self, described: Mapping[str, Any], tokens: Callable[[], int], saved: Callable[[Path, Any], None],
-        before: Mapping[str, Any], together: Callable[[], None] = lambda: None, limit: int | None = None,
+        self, described: Lineage, tokens: Callable[[], int], saved: Callable[[Path, Any], None],
+        before: Lineage, together: Callable[[], None] = lambda: None, limit: int | None = None,
         held: Callable[[], Collection[str]] = tuple,
     ) -> None:  # fmt: skip
         self.described = described
@@ -62,10 +63,10 @@ class Checkpoints(TrainerCallback):
         self.held = held
         self.started = time.perf_counter()
 
-    def write(self, folder: Path, step: int) -> dict[str, Any]:
+    def write(self, folder: Path, step: int) -> Lineage:
         """Write lineage and card of a checkpoint; tokens and seconds include those before a resume."""
-        tokens = int(self.before.get("tokens", 0)) + self.tokens()
-        seconds = float(self.before.get("seconds", 0.0)) + time.perf_counter() - self.started
+        tokens = (self.before.tokens or 0) + self.tokens()
+        seconds = (self.before.seconds or 0.0) + time.perf_counter() - self.started
         return lineage.write(folder, self.described, step, tokens, seconds)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import UsageError, one_line
+from olmes_suite.plugins import require
 from train_plugins.config.recipe import Lora
 
 
@@ -26,8 +27,7 @@ def check(wanted: Lora, stage: str) -> None:
         re.compile(wanted.target_modules if isinstance(wanted.target_modules, str) else "")
     except re.error as error:
         raise UsageError(f"lora.target_modules {wanted.target_modules!r}: not a pattern ({error})") from None
-    if find_spec("peft") is None:
-        raise UsageError("lora needs peft: pip install 'olmes-suite[train]'")
+    require("peft", "train", "lora needs peft")
     if wanted.bits and find_spec("bitsandbytes") is None:
         raise UsageError("lora.bits needs bitsandbytes: pip install bitsandbytes")
 
@@ -40,7 +40,7 @@ def explained(wanted: Lora | None) -> Iterator[None]:
     except ValueError as error:
         if wanted is None:
             raise
-        raise UsageError(f"lora: {' '.join(str(error).split())[:300]}") from None
+        raise UsageError(f"lora: {one_line(error, 300)}") from None
 
 
 def keywords(wanted: Lora | None, stage: str) -> dict[str, Any]:

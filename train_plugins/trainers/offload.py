@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from olmes_suite.devices import has_gpu
+
 
 def tensors(model: Any, optimizer: Any) -> Iterator[Any]:
     """All that a trainer keeps on its device between two steps: weights, gradients, buffers, moments."""
@@ -42,5 +44,5 @@ def release() -> None:
     import torch
 
     gc.collect()
-    if torch.cuda.is_available():
+    if has_gpu():
         torch.cuda.empty_cache()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from olmes_suite.errors import UsageError
-from olmes_suite.tasks import index, suites
+from olmes_suite.plugins import Plugins
+from olmes_suite.tasks import suites
 from train_plugins.verifiers.base import Verifier
 
 BUILT_IN = {
@@ -27,12 +26,12 @@ SANDBOXED = {
     "code_fraction": "train_plugins.verifiers.programs:code_fraction",
 }
 """Run in threads of the trainer's process; the sandbox has processes and time limits of its own."""
-GROUP = "olmes.verifiers"
+VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED)
 
 
 def names() -> list[str]:
     """Every known verifier."""
-    return [*BUILT_IN, *SANDBOXED, *sorted(set(_installed()) - {*BUILT_IN, *SANDBOXED})]
+    return VERIFIERS.names()
 
 
 def check(wanted: Sequence[str]) -> list[str]:
@@ -43,32 +42,23 @@ def check(wanted: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=256)
 def _check(name: str) -> str:
     lower = name.strip().lower()
-    if lower in BUILT_IN or lower in SANDBOXED:
+    if lower in VERIFIERS.built_in:
         return lower
     if suites.asks_unseen(lower):
         raise UsageError(
             f"{name!r} is a task of the unseen suite, which is for the end: its checker is no reward; "
             f"known verifiers: {', '.join(names())}"
         )
-    for known in _installed():
+    for known in names():
         if known.lower() == lower:
             return known
-    raise UsageError(f"unknown verifier {name!r}{index.nearest(lower, names())}; known: {', '.join(names())}")
+    raise VERIFIERS.unknown(name)
 
 
 def load(name: str) -> Any:
     """The function of a verifier that `check` has passed, its module's `prepare()` called, if it has one."""
-    target = (BUILT_IN | SANDBOXED).get(name)
-    if target is not None:
-        module, _, attribute = target.partition(":")
-        function: Verifier = getattr(import_module(module), attribute)
-    else:
-        function = _installed()[name].load()
+    function: Verifier = VERIFIERS.load(name)
     prepare = getattr(sys.modules.get(getattr(function, "__module__", "")), "prepare", None)
     if prepare is not None:
         prepare()
     return function
-
-
-def _installed() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}

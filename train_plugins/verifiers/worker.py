@@ -15,8 +15,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from olmes_suite.errors import OlmesError
 from train_plugins.verifiers import registry
-from train_plugins.verifiers.base import Malformed, Verifier, shown
+from train_plugins.verifiers.base import Verifier, shown
 
 MEMORY = 4 * 2**30
 """Address space in bytes: an expression that would fill the machine's memory ends in this process."""
@@ -48,7 +49,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         try:
             said = answer(json.loads(line), loaded)
-        except Malformed as error:
+        except OlmesError as error:  # a malformed truth, a broken plugin
             said = {"error": str(error)}
         except MemoryError:  # the response's doing: the trainer counts it and starts another process
             os._exit(1)

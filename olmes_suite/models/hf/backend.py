@@ -1,4 +1,4 @@
-"""Hugging Face transformers as an engine, on CPU or GPU."""
+"""The engine for Hugging Face transformers, on CPU or GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from olmes_suite.errors import RequestFailed, UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.hf.decoding import RowSampler, RowStop, RowStopper, RowWatch
 from olmes_suite.models.hf.generation import Decoder, Task
-from olmes_suite.models.hf.padding import heeds_mask
+from olmes_suite.models.hf.padding import respects_mask
 from olmes_suite.models.hf.prefix_tree import by_prefix, prefixes, release
 from olmes_suite.models.hf.ranking import Ranked, batches, score
 from olmes_suite.models.hf.reuse import SharedModel
@@ -32,9 +32,9 @@ from olmes_suite.models.local.jobs import (
     Row,
     choices,
     generations,
-    no_number,
+    not_a_number,
+    open_samples,
     rows_of,
-    wanted_of,
 )
 from olmes_suite.models.local.loading import (
     context_length,
@@ -50,23 +50,23 @@ from olmes_suite.records import Request, Response, sha256
 Job = TypeVar("Job", bound="Generation | Row")
 Answered = tuple[int, int, Response]
 LEAST_TOKENS, LEAST_ROWS = 32, 4
-"""A prefix is worth keeping apart if it has so many tokens and so many prompts have it."""
+"""The smallest number of tokens, and of prompts with them, of a prefix that is computed once."""
 PROCESSED = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": 0}
 PROCESSED_LISTS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "forced_bos_token_id",
     "forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale")  # fmt: skip
-"""Settings of a checkpoint's generation_config by which transformers changes greedy answers, as lm-eval lets it."""
+"""Settings of a generation_config by which transformers changes greedy answers, also under lm-eval."""
 
 
 class HFBackend(Backend):
-    """A causal language model run by transformers; the answers of lm-eval's `hf` model, row by row.
+    """A causal language model run by transformers, with the answers of lm-eval's `hf` model in every row.
 
-    `model` is a folder or a Hub id. Unless given, `dtype` is float32 on a CPU and bfloat16 on a GPU, `batch_size`
-    (rows at most) 32 and 128, and `max_length` (tokens of prompt and answer together) the model's own.
-    `chat_template` is a Jinja file that replaces the tokenizer's. `seed` seeds torch; samples have seeds of their own.
-    What prompts have in common is computed once, unless the model's architecture does not allow it, or `reuse` is
-    false: then `batch_size` is 8 and 32.
-    Raises ModelError where the model cannot be loaded, UsageError for a wrong device, dtype or template file, and for
-    a context for which the model has no positions.
+    `model` is a folder or a Hub id. By default `dtype` is float32 on a CPU and bfloat16 on a GPU, `batch_size` (the
+    largest number of rows) 32 and 128, and `max_length` (tokens of prompt and answer together) the model's.
+    `chat_template` is a Jinja file that replaces the tokenizer's template. `seed` seeds torch; each sample has its own
+    seed. Shared prefixes of prompts are computed once, unless the model's architecture does not allow it or `reuse` is
+    False: `batch_size` is then 8 and 32 by default.
+    Raises ModelError where the model cannot be loaded, UsageError for an invalid device, dtype or template file, and
+    for a context longer than the model's table of positions.
     """
 
     name = "hf"
@@ -88,24 +88,27 @@ class HFBackend(Backend):
         self.source = str(model)
         self.revision = revision
         self.template = read_template(chat_template)
-        self._device = pick_device(device)  # lm-eval's LM shows it as `device`
+        self._device = pick_device(device)  # the property `device` of lm-eval's LM
         self.dtype = pick_dtype(dtype, self._device)
         torch.manual_seed(seed)
         self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
         self.tokenizer = self.encoder.tokenizer
         self.model = load_model(self.source, revision, self.dtype, self.device)
+        self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
         self.chat = self.encoder.chat
         self.max_length: int = max_length or context_length(self.model.config, self.tokenizer)
-        most = learned_positions(self.model)
-        if most is not None and self.max_length > most:
-            raise UsageError(f"--max-length {self.max_length}: {self.source} has positions for {most} tokens only")
-        self.ends = Ends.of(self.tokenizer, self.model.generation_config.eos_token_id)
+        limit = learned_positions(self.model)
+        if limit is not None and self.max_length > limit:
+            raise UsageError(
+                f"--max-length {self.max_length}: {self.source} has positions for {limit} tokens only; lower it"
+            )
+        self.ends = Ends.of(self.encoder, self.model.generation_config.eos_token_id)
         shared = SharedModel(self.model, self.device)
-        self.why_plain = shared.why_not() if reuse else "it was not asked for"
+        self.why_plain = shared.why_not() if reuse else "reuse is switched off"
         self.shared = shared if self.why_plain is None else None
         self.processed = _processed(self.model.generation_config)
         padded = self.shared is None or self.processed is not None
-        self.one_by_one = padded and not heeds_mask(self.model, self.device)
+        self.one_by_one = padded and not respects_mask(self.model, self.device)
         rows = (32, 128) if self.shared else (8, 32)
         on_gpu = self.device.type != "cpu"
         self.budget = Budget(1 if self.one_by_one else batch_size or rows[on_gpu], (4096, 16384)[on_gpu])
@@ -116,14 +119,15 @@ class HFBackend(Backend):
 
     @property
     def tokenizer_name(self) -> str:
-        """The model's place, with whose tokenizer lm-eval's caches were made."""
+        """The model's path or Hub id, as the tokenizer's part of lm-eval's cache keys."""
         return self.source
 
     @property
     def identity(self) -> ModelFingerprint:
-        """The fingerprint with the hashes it is made of; weights are hashed when it is first asked for."""
+        """The fingerprint with the hashes of its files. The weights are hashed on first use."""
         if self._fingerprint is None:
-            settings = {"dtype": str(self.model.dtype), "max_length": self.max_length}
+            settings: dict[str, Any] = {"dtype": str(self.model.dtype), "max_length": self.max_length}
+            settings |= self.encoder.settings() | self.ends.settings(self.tokenizer)
             self._fingerprint = fingerprint_of(
                 self.source, revision=self.revision, chat_template=self.template, settings=settings
             )
@@ -131,11 +135,11 @@ class HFBackend(Backend):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over checkpoint, chat template, dtype and context length."""
+        """The SHA-256 of checkpoint, chat template, dtype and context length."""
         return self.identity.digest
 
     def settings(self) -> dict[str, Any]:
-        """Device, dtype, batch size, context length, versions."""
+        """Return device, dtype, batch size, context length and versions."""
         template = self.tokenizer.chat_template
         return {
             "device": str(self.device),
@@ -152,31 +156,31 @@ class HFBackend(Backend):
         }
 
     def notes(self) -> list[str]:
-        """Lines about the chat template and the BOS token."""
+        """Return lines about the reuse of prefixes, the batch size, the chat template and the BOS token."""
         lines = []
         if self.shared is None:
-            lines.append(f"{self.source}: what prompts have in common is computed for each of them: {self.why_plain}")
+            lines.append(f"{self.source}: shared prefixes of prompts are not reused: {self.why_plain}")
         elif self.processed:
             lines.append(
-                f"{self.source}: its generation_config sets {self.processed}: answers are generated by transformers, "
-                "and what prompts have in common is computed for each of them"
+                f"{self.source}: its generation_config sets {self.processed}: transformers generates the answers, and "
+                "shared prefixes of prompts are not reused"
             )
         if self.one_by_one:
-            lines.append(f"{self.source}: what pads a shorter prompt changes its answer: the batch size is 1")
-        return [*lines, *self.encoder.notes(self.source)]
+            lines.append(f"{self.source}: the padding of shorter prompts changes answers: the batch size is 1")
+        return [*lines, *self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
 
     def close(self) -> None:
-        """Free the weights, on the device too."""
+        """Free the weights, also on the device."""
         self.model = self.shared = None
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
-        """Answers batch by batch, each as soon as its batch is done."""
-        wanted = wanted_of(seeds)
-        generate = [item for item in wanted if requests[item[0]].kind == "generate"]
-        ranking = [item for item in wanted if requests[item[0]].kind == "loglikelihood"]
+        """Yield answers, each as soon as its batch is done."""
+        samples = open_samples(seeds)
+        generate = [sample for sample in samples if requests[sample[0]].kind == "generate"]
+        ranking = [sample for sample in samples if requests[sample[0]].kind == "loglikelihood"]
         if generate:
             jobs = generations(self.encoder, requests, generate, self.max_length)
             plain = self.shared is None or self.processed is not None
@@ -187,16 +191,16 @@ class HFBackend(Backend):
             yield from self._in_batches(rows_of(ranked), self._score) if plain else self._ranked(ranked)
 
     def _in_batches(self, jobs: Sequence[Job], work: Callable[[Sequence[Job]], list[Answered]]) -> Iterator[Answered]:
-        """Do the jobs a batch at a time; where memory runs out, halve the batch for the rest of the run."""
+        """Run the jobs in batches. Where memory runs out, halve the batch for the rest of the run."""
         start = 0
         while start < len(jobs):
             batch = jobs[start : start + self.budget.rows]
-            done = unless_out_of_memory(partial(work, batch))
-            if done is None:
+            answers = unless_out_of_memory(partial(work, batch))
+            if answers is None:
                 self._halve(len(batch))
                 continue
             start += len(batch)
-            yield from done
+            yield from answers
             if self.stop_requested:
                 return
 
@@ -214,24 +218,24 @@ class HFBackend(Backend):
         return RowStop(self.tokenizer, self.ends.stops(job.request), job.budget, self.ends.ids, self._pieces)
 
     def _decoded(self, jobs: Sequence[Generation]) -> Iterator[Answered]:
-        """What the prompts have in common computed once, each answer as soon as it is done."""
+        """Yield each answer as soon as it is done. Shared prefixes of prompts are computed once."""
         assert self.shared is not None
         prompts = [job.prompt for job in jobs]
         nodes = prefixes(prompts, tokens=LEAST_TOKENS, rows=LEAST_ROWS)
         tasks = [Task(jobs[i], nodes[i]) for i in by_prefix(prompts, nodes)]
         while tasks:
-            width = max(len(task.own) + task.job.budget for task in tasks)
+            width = max(len(task.prompt) + task.job.budget for task in tasks)
             rows = self.budget.rows_for(width, self.shared.token_bytes, self.device)
             decoder = Decoder(self.shared, tasks, self._stop, rows, self.budget.tokens)
             tasks = []
             while decoder.left:
                 fits = unless_out_of_memory(decoder.advance)
-                for job, stop in decoder.taken():
+                for job, stop in decoder.take_finished():
                     yield job.position, job.sample, self._response(job, stop)
                 if fits is None:
-                    tasks, used = decoder.left, len(decoder.rows)
+                    tasks, rows_in_use = decoder.left, len(decoder.rows)
                     del decoder
-                    self._halve(used)
+                    self._halve(rows_in_use)
                     break
                 if self.stop_requested:
                     decoder.waiting.clear()
@@ -269,16 +273,16 @@ class HFBackend(Backend):
 
     def _response(self, job: Generation, stop: RowStop) -> Response:
         if stop.reason == "broken":
-            raise no_number(job.request)
+            raise not_a_number(job.request)
         return job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends)
 
     @property
     def _pad_id(self) -> int:
-        """Any id will do, as it is masked."""
+        """The padding token: any id works, since padding is masked."""
         return next((token for token in (self.tokenizer.pad_token_id, *self.ends.ids) if token is not None), 0)
 
     def alternatives(self, requests: Sequence[Request], top: int) -> Iterator[tuple[int, list[tuple[str, float]]]]:
-        """The likeliest first tokens of each answer; a prompt that is too long is cut on the left."""
+        """Yield the likeliest first tokens of each answer. A prompt that is too long is cut on the left."""
         prompts = [
             (prompt or [self.encoder.prefix_id])[-self.max_length :] for prompt in self.encoder.prompts(requests)
         ]
@@ -293,36 +297,38 @@ class HFBackend(Backend):
                 last = torch.tensor([len(prompts[i]) - 1 for i in batch], device=logits.device)
                 rows = logits[torch.arange(len(batch), device=logits.device), last].float().log_softmax(dim=-1)
                 values, tokens = rows.topk(min(top, rows.shape[-1]), dim=-1)
-            for position, found, likely in zip(batch, tokens.tolist(), values.tolist(), strict=True):
-                if not math.isfinite(likely[0]):
-                    raise no_number(requests[position])
-                texts = [self.tokenizer.decode([token]) for token in found]
-                yield position, list(zip(texts, likely, strict=True))
+            for position, top_ids, log_probs in zip(batch, tokens.tolist(), values.tolist(), strict=True):
+                if not math.isfinite(log_probs[0]):
+                    raise not_a_number(requests[position])
+                texts = [self.tokenizer.decode([token]) for token in top_ids]
+                yield position, list(zip(texts, log_probs, strict=True))
 
     # log-likelihood ------------------------------------------------------------------------------------------------
 
-    def _ranked(self, wanted: Sequence[Choice]) -> Iterator[Answered]:
-        """Each context computed once for all its choices, and once what contexts have in common."""
+    def _ranked(self, ranked: Sequence[Choice]) -> Iterator[Answered]:
+        """Yield the answers of choices. Contexts and their shared prefixes are computed once."""
         assert self.shared is not None
-        of: dict[tuple[int, ...], list[Choice]] = {}
-        for choice in wanted:
-            of.setdefault(choice.context, []).append(choice)
-        contexts = list(of)
+        by_context: dict[tuple[int, ...], list[Choice]] = {}
+        for choice in ranked:
+            by_context.setdefault(choice.context, []).append(choice)
+        contexts = list(by_context)
         nodes = prefixes(contexts, tokens=LEAST_TOKENS, rows=LEAST_ROWS)
-        places = by_prefix(contexts, nodes)
-        rows = [Ranked(contexts[i], tuple(choice.tokens for choice in of[contexts[i]]), nodes[i]) for i in places]
-        done = 0
+        order = by_prefix(contexts, nodes)
+        rows = [
+            Ranked(contexts[i], tuple(choice.tokens for choice in by_context[contexts[i]]), nodes[i]) for i in order
+        ]
+        finished = 0
         vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
-        while done < len(rows) and not self.stop_requested:
-            for batch in batches(rows[done:], self.budget.rows, self.budget.tokens, vocabulary):
+        while finished < len(rows) and not self.stop_requested:
+            for batch in batches(rows[finished:], self.budget.rows, self.budget.tokens, vocabulary):
                 scores = unless_out_of_memory(partial(self._ranks, batch))
                 if scores is None:
                     self._halve(len(batch))
                     break
-                done += len(batch)
-                for row, found in zip(batch, scores, strict=True):
+                finished += len(batch)
+                for row, row_scores in zip(batch, scores, strict=True):
                     release(row.node)
-                    for choice, (value, greedy) in zip(of[row.context], found, strict=True):
+                    for choice, (value, greedy) in zip(by_context[row.context], row_scores, strict=True):
                         yield choice.position, choice.sample, choice.response(value, greedy)
                 if self.stop_requested:
                     return
@@ -334,36 +340,36 @@ class HFBackend(Backend):
 
     def _score(self, batch: Sequence[Row]) -> list[Answered]:
         length = max(len(row.inputs) for row in batch)
-        # Right padding without a mask is exact for a causal model, and what lm-eval does.
+        # Right padding without a mask is exact for a causal model; lm-eval pads in the same way.
         ids = torch.tensor(
             [[*row.inputs, *[self._pad_id] * (length - len(row.inputs))] for row in batch], device=self.device
         )
         spans = [range(len(row.inputs) - row.width, len(row.inputs)) for row in batch]
         needed = sorted(set().union(*spans))
-        place = {position: i for i, position in enumerate(needed)}
+        column = {position: i for i, position in enumerate(needed)}
         index = torch.tensor(needed, device=self.device)
-        out: list[Answered] = []
+        answers: list[Answered] = []
         with torch.inference_mode():
             if self.keeps_logits:
                 logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=index).logits
             else:
                 logits = self.model(input_ids=ids, use_cache=False).logits[:, index]
             for i, (row, span) in enumerate(zip(batch, spans, strict=True)):
-                log_probs = logits[i, [place[position] for position in span]].float().log_softmax(dim=-1)
-                out.extend((choice.position, choice.sample, _scored(choice, log_probs)) for choice in row.choices)
-        return out
+                log_probs = logits[i, [column[position] for position in span]].float().log_softmax(dim=-1)
+                answers.extend((choice.position, choice.sample, _scored(choice, log_probs)) for choice in row.choices)
+        return answers
 
 
 def _scored(choice: Choice, log_probs: torch.Tensor) -> Response:
-    """The response to one choice, from the [positions, vocabulary] log-probabilities of its row."""
-    own = log_probs[-len(choice.tokens) :]
-    tokens = torch.tensor(choice.tokens, device=own.device)
-    value = float(own.gather(1, tokens.unsqueeze(1)).sum())
-    return choice.response(value, bool((own.argmax(dim=-1) == tokens).all()))
+    """Return the response of a choice from the [positions, vocabulary] log-probabilities of its row."""
+    last = log_probs[-len(choice.tokens) :]
+    tokens = torch.tensor(choice.tokens, device=last.device)
+    value = float(last.gather(1, tokens.unsqueeze(1)).sum())
+    return choice.response(value, bool((last.argmax(dim=-1) == tokens).all()))
 
 
-def _processed(config: Any) -> str | None:
-    """The first setting of a generation_config by which transformers changes greedy answers."""
+def _processed(config: transformers.GenerationConfig) -> str | None:
+    """Return the first setting of a generation_config by which transformers changes greedy answers."""
     for name, neutral in PROCESSED.items():
         if getattr(config, name, None) not in (None, neutral):
             return name

@@ -1,4 +1,4 @@
-"""Texts token by token, row beside row: shared prefixes stand apart, and a row that is done makes room for the next."""
+"""Generation of texts in rows with shared prefixes, where a new text takes the place of each finished row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from olmes_suite.models.hf.shared_attention import Layers, Pass, Prefix
 from olmes_suite.models.local.jobs import Generation
 
 GROWTH = 64
-"""Tokens by which the rows' store is widened at least."""
+"""The smallest number of tokens by which the rows' store grows."""
 
 
 @dataclass(slots=True)
@@ -26,8 +26,8 @@ class Task:
     node: Node | None
 
     @property
-    def own(self) -> tuple[int, ...]:
-        """The prompt behind the shared prefix."""
+    def prompt(self) -> tuple[int, ...]:
+        """The part of the prompt after the shared prefix."""
         return self.job.prompt[self.node.end if self.node else 0 :]
 
 
@@ -37,16 +37,16 @@ class _Row:
     stop: RowStop
     source: int | torch.Generator
     stored: int
-    """Own tokens whose keys and values are stored."""
+    """Tokens after the shared prefix whose keys and values are stored."""
 
 
 class Decoder:
-    """Generates a list of texts, `most` rows at a time. What it has not finished can be taken over by another."""
+    """A decoder of a list of texts, `most` rows at a time. Another decoder can continue with unfinished tasks."""
 
     def __init__(
         self, model: SharedModel, tasks: Sequence[Task], stop: Callable[[Generation], RowStop], most: int, tokens: int
     ) -> None:
-        """`stop` makes a row's end; `tokens` is the most that goes through the model at one time."""
+        """Prepare the tasks. `stop` makes the end of a row; `tokens` is the limit of tokens in one forward pass."""
         self.model, self.make_stop, self.most, self.tokens = model, stop, most, tokens
         self.waiting = deque(tasks)
         self.rows: list[_Row] = []
@@ -57,16 +57,16 @@ class Decoder:
 
     @property
     def left(self) -> list[Task]:
-        """Tasks that are not done, those under way first."""
+        """The unfinished tasks, those of the current rows first."""
         return [*(row.task for row in self.rows), *self.waiting]
 
-    def taken(self) -> list[tuple[Generation, RowStop]]:
-        """What was finished since this was last asked."""
-        done, self.finished = self.finished, []
-        return done
+    def take_finished(self) -> list[tuple[Generation, RowStop]]:
+        """Remove and return the finished texts."""
+        finished, self.finished = self.finished, []
+        return finished
 
     def advance(self) -> bool:
-        """Go on until a text is done or nothing is left; what is done is added to `finished`. True."""
+        """Generate until a text is added to `finished` or no task is left. Returns True."""
         with self.model.active():
             while not self.finished and (self.rows or self.waiting):
                 free = self.most - len(self.rows)
@@ -79,62 +79,62 @@ class Decoder:
     # new rows ------------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Take up tasks until no more rows fit."""
+        """Start tasks until all rows are in use."""
         while self.waiting and (free := self.most - len(self.rows)):
             self._admit(free)
 
     def _admit(self, number: int) -> None:
-        """Encode the prompts of the next tasks, equal ones once, and take their first tokens."""
+        """Start up to `number` tasks: encode their prompts, equal ones once, and take their first tokens."""
         batch: dict[tuple[int, tuple[int, ...]], list[Task]] = {}
         widest = 0
         while number and self.waiting:
             task = self.waiting[0]
-            key = (id(task.node), task.own)
-            wider = max(widest, len(task.own))
+            key = (id(task.node), task.prompt)
+            wider = max(widest, len(task.prompt))
             if batch and key not in batch and (len(batch) + 1) * wider > self.tokens:
                 break
             batch.setdefault(key, []).append(self.waiting.popleft())
             widest, number = wider, number - 1
         groups = list(batch.values())
         first = len(self.rows)
-        for task in (task for group in groups for task in group):  # they count as under way if memory runs out
+        for task in (task for group in groups for task in group):  # in `left` as current rows if memory runs out
             source = generator(task.job.seed, self.model.device) if task.job.request.temperature else 0
-            self.rows.append(_Row(task, self.make_stop(task.job), source, len(task.own)))
+            self.rows.append(_Row(task, self.make_stop(task.job), source, len(task.prompt)))
         logits = self._encode([group[0] for group in groups], [len(group) for group in groups], first, widest)
         self._prefixes = self._sampler = None
         self._take(logits, first)
 
     def _encode(self, tasks: Sequence[Task], times: Sequence[int], first: int, width: int) -> torch.Tensor:
-        """[rows, vocabulary] logits of the prompts' last tokens; each row occurs as often as `times` says."""
+        """Return the [rows, vocabulary] logits of the prompts' last tokens, each row repeated as in `times`."""
         device = self.model.device
-        ids = torch.tensor([[*task.own, *[0] * (width - len(task.own))] for task in tasks], device=device)
+        ids = torch.tensor([[*task.prompt, *[0] * (width - len(task.prompt))] for task in tasks], device=device)
         starts = torch.tensor([[task.node.end if task.node else 0] for task in tasks], device=device)
         positions = starts + torch.arange(width, device=device)
-        picks = torch.tensor([[len(task.own) - 1] for task in tasks], device=device)
+        picks = torch.tensor([[len(task.prompt) - 1] for task in tasks], device=device)
         longest = max(len(task.job.prompt) + task.job.budget for task in tasks)
-        positions = positions.clamp_max(longest)  # of the padding, which nobody looks at
-        state = Pass(positions, self.model.prefixes([task.node for task in tasks]), keep=True)
+        positions = positions.clamp_max(longest)  # of the padding, whose positions do not matter
+        state = Pass(positions, self.model.prefixes([task.node for task in tasks]), record=True)
         logits = self.model.logits(ids, state, picks)[:, -1]
         copies = torch.repeat_interleave(torch.tensor(times, device=device))
-        self._widen(width + 1, state.kept)
-        for (keys, values), (new_keys, new_values) in zip(self._store, state.kept, strict=True):
+        self._widen(width + 1, state.recorded)
+        for (keys, values), (new_keys, new_values) in zip(self._store, state.recorded, strict=True):
             keys[first : first + len(copies), :, :width] = new_keys[copies]
             values[first : first + len(copies), :, :width] = new_values[copies]
         return logits[copies]
 
     def _widen(self, width: int, like: Layers | None = None) -> None:
         """Make the store at least `width` tokens wide."""
-        have = self._store[0][0].shape[2] if self._store else 0
-        if width <= have:
+        current = self._store[0][0].shape[2] if self._store else 0
+        if width <= current:
             return
-        wide = max(width, have + max(GROWTH, have // 4))
+        wide = max(width, current + max(GROWTH, current // 4))
         if not self._store:
             assert like is not None
             for keys, values in like:
                 shape = (self.most, keys.shape[1], wide)
                 self._store.append((keys.new_empty(*shape, keys.shape[3]), values.new_empty(*shape, values.shape[3])))
                 for tensor in self._store[-1]:
-                    tensor.zero_()  # what is masked is multiplied by 0, and must be a number
+                    tensor.zero_()  # masked values are multiplied by 0 and must be finite
             return
         for number, pair in enumerate(self._store):
             self._store[number] = (_widened(pair[0], wide), _widened(pair[1], wide))
@@ -153,7 +153,7 @@ class Decoder:
             starts + stored,
             self._prefixes,
             visible=(torch.arange(width, device=device) <= stored)[:, None],
-            own=self._store,
+            store=self._store,
             places=stored,
             starts=starts,
             width=width,
@@ -165,7 +165,7 @@ class Decoder:
         self._take(logits, 0)
 
     def _take(self, logits: torch.Tensor, first: int) -> None:
-        """Each row from `first` on takes a token; those that end leave, and others move up into their places."""
+        """Add a token to each row from `first` on, remove rows that end, and move the last rows into their places."""
         logits = logits.float()
         tokens = checked(self._drawn(logits, first).argmax(dim=-1), logits)
         for row, token in zip(self.rows[first:], tokens.tolist(), strict=True):
@@ -181,12 +181,12 @@ class Decoder:
             for tensor in (tensor for pair in self._store for tensor in pair):
                 if place < last:
                     tensor[place] = tensor[last]
-                tensor[last].zero_()  # what is masked is multiplied by 0: a NaN left here would reach the next row
+                tensor[last].zero_()  # a NaN would reach the next row here, since masked values are multiplied by 0
             self.rows.pop()
             self._prefixes = self._sampler = None
 
     def _drawn(self, logits: torch.Tensor, first: int) -> torch.Tensor:
-        """`logits`, of sampled rows with all but the drawn token at minus infinity."""
+        """Return the logits, with all but the drawn token of sampled rows at minus infinity."""
         rows = self.rows[first:]
         if not any(row.task.job.request.temperature for row in rows):
             return logits
@@ -205,7 +205,7 @@ class Decoder:
 
 
 def _widened(tensor: torch.Tensor, width: int) -> torch.Tensor:
-    rows, heads, have, size = tensor.shape
+    rows, heads, current, size = tensor.shape
     wide = tensor.new_zeros(rows, heads, width, size)
-    wide[:, :, :have] = tensor
+    wide[:, :, :current] = tensor
     return wide

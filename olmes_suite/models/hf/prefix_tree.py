@@ -1,4 +1,4 @@
-"""Which token sequences start alike: a tree of the prefixes that are worth computing once."""
+"""A tree of the shared prefixes of token sequences that are worth computing once."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ Tokens = tuple[int, ...]
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """Tokens `start` to `end` that all sequences below have in common, after those of the parent."""
+    """Tokens `start` to `end`, shared by all sequences below the node, after the tokens of the parent."""
 
     start: int
     end: int
     tokens: Tokens
     parent: Node | None = None
     users: int = 0
-    """Sequences below that are not done."""
+    """The number of unfinished sequences below the node."""
     cache: Any = field(default=None, repr=False)
-    """What an engine keeps for these tokens."""
+    """The engine's cache for these tokens."""
 
     def path(self) -> list[Node]:
-        """The node's ancestors and itself, from the root down."""
-        found: list[Node] = [self]
-        while (parent := found[-1].parent) is not None:
-            found.append(parent)
-        return found[::-1]
+        """Return the node's ancestors and the node, from the root down."""
+        nodes: list[Node] = [self]
+        while (parent := nodes[-1].parent) is not None:
+            nodes.append(parent)
+        return nodes[::-1]
 
 
 def common(first: Tokens, last: Tokens, known: int = 0) -> int:
-    """Number of tokens that two sequences have in common at their start; `known` of them are known to be."""
+    """Count the tokens that two sequences share at the start, of which the first `known` need no comparison."""
     for place, (one, other) in enumerate(zip(first[known:], last[known:], strict=False), known):
         if one != other:
             return place
@@ -39,37 +39,37 @@ def common(first: Tokens, last: Tokens, known: int = 0) -> int:
 
 
 def prefixes(sequences: Sequence[Tokens], *, tokens: int, rows: int) -> list[Node | None]:
-    """The deepest shared prefix of each sequence, or None.
+    """Return the deepest shared prefix of each sequence, or None for a sequence without one.
 
-    A node has at least `tokens` tokens and `rows` sequences below it, and leaves each of them at least one token of its
-    own. Equal sequences share all but their last token.
+    A node has at least `tokens` tokens and `rows` sequences below it, and leaves at least one token of each sequence.
+    Equal sequences share all tokens except the last.
     """
     order = sorted(range(len(sequences)), key=lambda i: sequences[i])
-    found: list[Node | None] = [None] * len(sequences)
+    nodes: list[Node | None] = [None] * len(sequences)
     open_: list[tuple[int, int, int, Node | None]] = [(0, len(order), 0, None)]
     while open_:
         low, high, known, parent = open_.pop()
         for i in order[low:high]:
-            found[i] = parent
+            nodes[i] = parent
         if high - low < rows:
             continue
         shortest = min(len(sequences[i]) for i in order[low:high])
-        # sorted: what the first and the last have in common, all have
+        # the order is sorted, so that all share the common start of the first and the last
         same = min(common(sequences[order[low]], sequences[order[high - 1]], min(known, shortest)), shortest - 1)
         depth = parent.end if parent else 0
         if same - depth >= tokens:
             parent = Node(depth, same, sequences[order[low]][depth:same], parent)
             for i in order[low:high]:
-                found[i] = parent
+                nodes[i] = parent
         open_.extend((a, b, max(same, 0), parent) for a, b in _parts(sequences, order, low, high, max(same, known)))
-    for node in found:
-        for one in node.path() if node else ():
-            one.users += 1
-    return found
+    for node in nodes:
+        for member in node.path() if node else ():
+            member.users += 1
+    return nodes
 
 
 def _parts(sequences: Sequence[Tokens], order: Sequence[int], low: int, high: int, depth: int) -> list[tuple[int, int]]:
-    """Ranges of `order` that have the same token at `depth`, of sequences that go on behind it."""
+    """Return the ranges of `order` with the same token at `depth`, of sequences that continue after it."""
     ranges = []
     start = low
     for place in range(low, high + 1):
@@ -83,7 +83,7 @@ def _parts(sequences: Sequence[Tokens], order: Sequence[int], low: int, high: in
 def _shorter(
     sequences: Sequence[Tokens], order: Sequence[int], low: int, high: int, depth: int
 ) -> list[tuple[int, int]]:
-    """What is left when the sequences that end at `depth` are taken off; they come first in the order."""
+    """Return the range without the sequences that end at `depth`, which come first in the order."""
     first = low
     while first < high and len(sequences[order[first]]) <= depth + 1:
         first += 1
@@ -95,7 +95,7 @@ def _at(sequence: Tokens, depth: int) -> int | None:
 
 
 def by_prefix(sequences: Sequence[Tokens], nodes: Sequence[Node | None]) -> list[int]:
-    """An order in which sequences with the same prefix stand together, the longest of them first."""
+    """Return an order in which sequences with the same prefix are adjacent, the longest first."""
     first: dict[int, int] = {}
     for place in sorted(range(len(sequences)), key=lambda i: sequences[i]):
         first.setdefault(id(nodes[place]), place)
@@ -104,8 +104,8 @@ def by_prefix(sequences: Sequence[Tokens], nodes: Sequence[Node | None]) -> list
 
 
 def release(node: Node | None) -> None:
-    """One sequence below is done: what nobody needs any more is let go."""
-    for one in node.path() if node else ():
-        one.users -= 1
-        if not one.users:
-            one.cache = None
+    """Count one sequence below the node as finished, and free the caches that no other sequence needs."""
+    for member in node.path() if node else ():
+        member.users -= 1
+        if not member.users:
+            member.cache = None

@@ -1,4 +1,4 @@
-"""Log-likelihoods: a context is encoded once, its choices behind it in the same row, unseen by each other."""
+"""Log-likelihoods with each context encoded once, followed in the same row by its choices, which are masked apart."""
 
 from __future__ import annotations
 
@@ -12,40 +12,43 @@ from olmes_suite.models.hf.reuse import SharedModel
 from olmes_suite.models.hf.shared_attention import Pass
 
 LOGITS = 2**26
-"""Logits in memory at one time."""
+"""The largest number of logits in memory at one time."""
 
 
 @dataclass(slots=True)
 class Ranked:
-    """One context and its choices' tokens; `node` is its shared prefix."""
+    """A context and the tokens of its choices; `node` is the shared prefix of the context."""
 
     context: Tokens
     choices: tuple[Tokens, ...]
     node: Node | None = None
 
     @property
-    def own(self) -> Tokens:
-        """The context behind the shared prefix."""
+    def rest(self) -> Tokens:
+        """The part of the context after the shared prefix."""
         return self.context[self.node.end if self.node else 0 :]
 
     @property
     def tokens(self) -> list[int]:
-        """The row: the context's own part, and of each choice what a later token of it looks at."""
-        return [*self.own, *(token for choice in self.choices for token in choice[:-1])]
+        """The row: the rest of the context, and all tokens of each choice except its last."""
+        return [*self.rest, *(token for choice in self.choices for token in choice[:-1])]
 
     @property
     def picks(self) -> list[int]:
-        """Places in the row whose logits tell of the choices' tokens, choice by choice."""
-        last, at, found = len(self.own) - 1, len(self.own), []
+        """The indices in the row whose logits predict the choices' tokens, choice by choice."""
+        last, at, indices = len(self.rest) - 1, len(self.rest), []
         for choice in self.choices:
-            found += [last, *range(at, at + len(choice) - 1)]
+            indices += [last, *range(at, at + len(choice) - 1)]
             at += len(choice) - 1
-        return found
+        return indices
 
     def layout(self) -> tuple[list[int], list[int]]:
-        """(position in its sequence, number of its choice; 0: context) of each token of the row."""
+        """Return, for the tokens of the row, the positions in their sequences and the numbers of their choices.
+
+        The number of the context is 0.
+        """
         end = len(self.context)
-        positions, parts = list(range(end - len(self.own), end)), [0] * len(self.own)
+        positions, parts = list(range(end - len(self.rest), end)), [0] * len(self.rest)
         for number, choice in enumerate(self.choices, 1):
             positions += range(end, end + len(choice) - 1)
             parts += [number] * (len(choice) - 1)
@@ -53,7 +56,7 @@ class Ranked:
 
 
 def score(model: SharedModel, rows: Sequence[Ranked]) -> list[list[tuple[float, bool]]]:
-    """(log-likelihood, whether it is what the model would say) of each choice of each row, in one pass."""
+    """Return (log-likelihood, whether the tokens are the likeliest) of each choice of each row, from one pass."""
     device = model.device
     length = max(len(row.tokens) for row in rows)
     width = max(len(row.picks) for row in rows)
@@ -70,13 +73,15 @@ def score(model: SharedModel, rows: Sequence[Ranked]) -> list[list[tuple[float, 
     state = Pass(positions, model.prefixes([row.node for row in rows]), visible)
     logits = model.logits(ids, state, picks)
     targets = _padded([[token for choice in row.choices for token in choice] for row in rows], width, device)
-    values = torch.stack([_own(row.float(), target) for row, target in zip(logits, targets, strict=True)]).tolist()
+    values = torch.stack(
+        [_log_probs(row.float(), target) for row, target in zip(logits, targets, strict=True)]
+    ).tolist()
     greedy = (logits.argmax(dim=-1) == targets).tolist()
-    return [list(_by_choice(row, *found)) for row, *found in zip(rows, values, greedy, strict=True)]
+    return [list(_by_choice(*columns)) for columns in zip(rows, values, greedy, strict=True)]
 
 
-def _own(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(W) log-probabilities of targets (W) under logits (W, vocabulary)."""
+def _log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the log-probabilities (W) of targets (W) under logits (W, vocabulary)."""
     return logits.log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]
 
 
@@ -93,7 +98,7 @@ def _padded(rows: Sequence[Sequence[int]], width: int, device: torch.device, pad
 
 
 def batches(rows: Sequence[Ranked], most_rows: int, most_tokens: int, vocabulary: int) -> Iterator[list[Ranked]]:
-    """The rows in their order, so many at a time as tokens (padding included) and logits allow."""
+    """Yield the rows in order, in batches limited by rows, tokens (padding included) and logits."""
     batch: list[Ranked] = []
     length = width = 0
     for row in rows:

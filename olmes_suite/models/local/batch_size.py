@@ -1,4 +1,4 @@
-"""How much fits into memory: rows and tokens at a time, halved where that was too much."""
+"""Batch sizes in rows and tokens, halved where memory runs out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import torch
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 SHARE = 0.3
-"""Of the free memory that keys and values may take."""
+"""The share of the free memory that keys and values may take."""
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on the device; 2 GiB where the machine does not tell."""
+    """Return the free bytes on the device, 2 GiB where the machine does not report them."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own reserve
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # reserved by torch, which can reuse it
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
@@ -29,17 +31,17 @@ def free_memory(device: torch.device) -> int:
 
 
 class Budget:
-    """Rows in a batch, and new tokens in one forward pass."""
+    """The largest number of rows in a batch, and of new tokens in one forward pass."""
 
     def __init__(self, rows: int, tokens: int) -> None:
         self.rows, self.tokens = rows, tokens
 
     def rows_for(self, width: int, each: int, device: torch.device) -> int:
-        """Rows of at most `width` tokens, `each` bytes a token, that fit."""
+        """Return the number of rows that fit, with at most `width` tokens of `each` bytes."""
         return max(1, min(self.rows, int(SHARE * free_memory(device)) // max(1, width * each)))
 
     def halve(self, rows: int, device: torch.device) -> bool:
-        """Remember that `rows` were too many; False where there is nothing left to halve."""
+        """Halve the batch after `rows` did not fit. Returns False where it cannot be halved further."""
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -50,12 +52,12 @@ class Budget:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out. torch's CPU allocator raises a plain RuntimeError."""
+    """Return whether the error says that memory ran out. torch's CPU allocator raises a plain RuntimeError."""
     return any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
-def unless_out_of_memory(work: Callable[[], Found]) -> Found | None:
-    """What `work` gives; None where memory ran out."""
+def unless_out_of_memory(work: Callable[[], Result]) -> Result | None:
+    """Return the result of `work`, or None where memory ran out."""
     try:
         return work()
     except RuntimeError as error:

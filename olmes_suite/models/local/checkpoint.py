@@ -1,4 +1,4 @@
-"""What a checkpoint folder must hold. Reads a few kilobytes, imports neither torch nor transformers."""
+"""Checks of a checkpoint folder. Reads a few kilobytes, and imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import ModelError
+from safetensors import SafetensorError, safe_open
+
+from olmes_suite.errors import ModelError, first_line
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 TOKENIZER_FILES = (
@@ -24,48 +26,53 @@ VOCABULARIES = (
     "sentencepiece.bpe.model",
     "tekken.json",
 )
-"""One of these must be there for a tokenizer to load; `*.tiktoken` files count too."""
+"""A tokenizer needs one of these files, or a `*.tiktoken` file."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def is_hub_id(model: str) -> bool:
-    """True for a name such as `org/model` that is not a folder on this machine."""
+    """Return whether the name, such as `org/model`, is a Hub id and not a folder on this machine."""
     return not Path(model).exists() and not model.startswith(("/", ".", "~")) and HUB_ID.fullmatch(model) is not None
 
 
 def config_files(folder: Path) -> list[Path]:
-    """The files that describe the network and its default generation settings."""
+    """Return the files with the configuration of the network and its default generation settings."""
     return [folder / name for name in CONFIG_FILES if (folder / name).is_file()]
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files that a tokenizer and its chat templates are made of."""
-    named = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    return named + sorted(folder.glob("*.tiktoken")) + sorted(folder.glob("additional_chat_templates/*.jinja"))
+    """Return the files of the tokenizer and its chat templates."""
+    known = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    return known + sorted(folder.glob("*.tiktoken")) + sorted(folder.glob("additional_chat_templates/*.jinja"))
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: safetensors where there are any, as transformers chooses, else PyTorch's."""
+    """Return the weight files that transformers would load: safetensors where there are any, else PyTorch's."""
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def check_folder(path: str | Path) -> None:
-    """Raise ModelError, in one line, unless `path` is a folder that a causal language model can be loaded from."""
+    """Raise ModelError, in one line, unless `path` is a folder with a complete causal language model."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        what = (
+        problem = (
             "is a file, not a folder" if folder.exists() else "is neither a folder nor a name on the Hugging Face Hub"
         )
-        raise ModelError(f"{path}: {what}; give a checkpoint's folder or a Hub id such as org/model")
+        raise ModelError(f"{path}: {problem}; give a checkpoint's folder or a Hub id such as org/model")
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise ModelError(
-                f"{path}: holds an adapter without its base model; merge the adapter and save the whole model"
+                f"{path}: contains an adapter without its base model; merge the adapter and save the whole model"
             )
         raise ModelError(f"{path}: has no config.json; give the folder that save_pretrained wrote")
+    if (folder / "adapter_config.json").is_file():  # transformers would load the weights, and the adapter over them
+        raise ModelError(
+            f"{path}: holds whole weights and an adapter; move adapter_config.json out of the folder if the adapter is "
+            "merged into the weights, else merge it"
+        )
     config = _read_json(folder / "config.json")
     if "model_type" not in config:
-        raise ModelError(f"{folder / 'config.json'}: names no model_type; save the model again with save_pretrained")
+        raise ModelError(f"{folder / 'config.json'}: has no model_type; save the model again with save_pretrained")
     if not any((folder / name).is_file() for name in VOCABULARIES) and not any(folder.glob("*.tiktoken")):
         raise ModelError(f"{path}: has no tokenizer (tokenizer.json or tokenizer.model); save it beside the model")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
@@ -84,46 +91,33 @@ def _check_weights(folder: Path) -> None:
             f"{folder}: has no weights (model.safetensors or pytorch_model.bin); copy the whole checkpoint"
         )
     for index in indexes:
-        named = _read_json(index).get("weight_map")
-        if not isinstance(named, dict):
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
             raise ModelError(f"{index}: has no weight_map; copy the checkpoint again")
-        missing = sorted({str(name) for name in named.values() if not (folder / str(name)).is_file()})
+        missing = sorted({str(name) for name in weight_map.values() if not (folder / str(name)).is_file()})
         if missing:
             raise ModelError(
                 f"{folder}: lacks {len(missing)} of the weight files that its index names ({missing[0]}); copy it again"
             )
     for file in present:
         if file.suffix == ".safetensors":
-            check_safetensors(file)
+            tensor_shapes(file)
         elif file.stat().st_size == 0:
             raise ModelError(f"{file}: is empty; copy the checkpoint again")
 
 
-def check_safetensors(file: Path) -> None:
-    """Raise ModelError unless the header is whole and the file is as long as the header says.
+def tensor_shapes(file: Path) -> dict[str, list[int]]:
+    """Return the shapes of the tensors in a safetensors file by their names, from its header.
 
-    Layout (safetensors' format description): 8 bytes little-endian header length N, N bytes of JSON, then the data;
-    each tensor's `data_offsets` are [begin, end) within the data.
+    Raises ModelError unless the header is complete and describes all of the file.
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > min(size - 8, 100_000_000):
-            raise ModelError(
-                f"{file}: is not a whole safetensors file (its header is broken); copy the checkpoint again"
-            )
-        header = stream.read(length)
     try:
-        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        end = max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        with safe_open(file, framework="numpy") as tensors:
+            return {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{file}: is not a whole safetensors file (its header is broken); copy the checkpoint again"
+            f"{file}: is damaged or not a safetensors file ({first_line(error)}); copy the checkpoint again"
         ) from None
-    if 8 + length + end != size:
-        expected = 8 + length + end
-        raise ModelError(f"{file}: is damaged ({size} bytes, its header says {expected}); copy the checkpoint again")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -1,107 +1,110 @@
-"""From requests to token ids: chat template, special tokens, the boundary between context and continuation."""
+"""Encoding of requests as token ids: chat template, special tokens, boundary between context and continuation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from jinja2.exceptions import TemplateError
-
-from olmes_suite.errors import ModelError, RequestFailed
+from olmes_suite.errors import ModelError, RequestFailed, first_line
+from olmes_suite.models.local.chat_template import ChatTemplate
+from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.records import Request
-
-PROBE = [{"role": "user", "content": "Hello"}]
 
 
 class Encoder:
     """A tokenizer with a chat template, as the transformers backends use it.
 
-    A rendered chat gets no special tokens beside the template's own (as in OLMES). Plain text gets those that the
-    tokenizer adds by itself, unless it starts with the BOS token already: the rule of lm-eval's `hf` model.
+    A rendered chat gets only the special tokens of the template (as in OLMES). Plain text gets the special tokens that
+    the tokenizer adds, unless it already starts with the BOS token: the rule of lm-eval's `hf` model.
     """
 
-    def __init__(self, tokenizer: Any, chat_template: str | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, chat_template: str | None = None) -> None:
         self.tokenizer = tokenizer
         if chat_template is not None:
             tokenizer.chat_template = chat_template
         self.chat = bool(tokenizer.chat_template)
         self.double_bos = False
-        self.system_dropped = False
+        self.embeddings: int | None = None
+        """Rows of the model's embeddings, which every token id must be below; None where they are not known."""
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.prefix_id: int = next((token for token in (bos, eos, tokenizer.pad_token_id) if token is not None), 0)
         self.prefix_text: str = tokenizer.decode([self.prefix_id])
-        if self.chat:
-            self._probe()
+        self.template = ChatTemplate(tokenizer) if self.chat else None
+        self.turn_end = self.template.turn_end() if self.template else None
+        """The token that the chat template writes after an assistant's turn."""
+        if self.template and tokenizer.bos_token is not None and tokenizer.encode("a")[:1] == [bos]:
+            self.double_bos = self.template.apply([{"role": "user", "content": "a"}]).startswith(tokenizer.bos_token)
 
-    def _probe(self) -> None:
-        """Render one message, so that a broken template fails before the run. Raises ModelError."""
-        try:
-            text = self._apply(PROBE)
-        except Exception as error:  # a template is a program of its own: anything can go wrong in it
+    def check_ids(self, embeddings: int, name: str) -> None:
+        """Raise ModelError where the tokens of every prompt go beyond the model's embeddings, so that none would run.
+
+        Later prompts are held to the same number one by one.
+        """
+        self.embeddings = embeddings
+        ids = [self.prefix_id]
+        if self.template:
+            ids += self._encode([self.template.apply([{"role": "user", "content": "a"}])], [False])[0]
+        if max(ids) >= embeddings:
             raise ModelError(
-                f"the chat template cannot be rendered ({_reason(error)}); give another with --chat-template FILE"
-            ) from None
-        bos = self.tokenizer.bos_token
-        adds_bos = bos is not None and self.tokenizer.encode("a")[:1] == [self.tokenizer.bos_token_id]
-        self.double_bos = adds_bos and text.startswith(bos)
-
-    def _apply(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+                f"{name}: its prompts hold the token {self.tokenizer.decode([max(ids)])!r} (id {max(ids)}), and the "
+                f"model has {embeddings} embeddings; use the model's own tokenizer, or resize its embeddings"
+            )
 
     def notes(self, name: str) -> list[str]:
-        """Lines for the user about the chat template and the BOS token of the model of that name."""
+        """Return lines for the user about the chat template and the BOS token of the model `name`."""
         lines = []
         if not self.chat:
-            lines.append(f"{name} has no chat template: plain text is used (--chat-template FILE gives it one)")
+            lines.append(f"{name} has no chat template: plain text is used (set one with --chat-template FILE)")
         if self.double_bos:
-            lines.append(f"{name}: the chat template writes the BOS token itself; the tokenizer's own is left out")
-        if self.system_dropped:
-            lines.append(f"{name}: the chat template takes no system message; system messages were left out")
-        return lines
+            lines.append(f"{name}: the chat template writes the BOS token; the tokenizer does not add another one")
+        return [*lines, *(f"{name}: {line}" for line in (self.template.notes() if self.template else ()))]
+
+    def settings(self) -> dict[str, str]:
+        """Return what the model's fingerprint holds of how the chat template is used."""
+        return self.template.settings() if self.template else {}
 
     def render(self, request: Request) -> str:
-        """The text that the model continues. Raises RequestFailed where the chat template refuses the messages."""
+        """Return the text that the model continues. Raises RequestFailed where the chat template refuses it."""
         if request.messages is None:
             return (request.text or "") + request.prefix
-        if not self.chat:
+        if self.template is None:
             raise RequestFailed(
-                f"{request.task}: asks in chat messages and the model has no chat template; give --chat-template FILE"
+                f"{request.task}: its prompts are chat messages and the model has no chat template; "
+                "give --chat-template FILE"
             )
         try:
-            return self._continued(request) + request.prefix
-        except Exception as error:  # a template is a program of its own: anything can go wrong in it
+            return self.template.apply(request.chat) + request.prefix
+        except Exception as error:  # a template is a program, which may raise anything
             raise RequestFailed(
-                f"{request.task}: the chat template refuses document {request.doc_id} ({_reason(error)})"
+                f"{request.task}: the chat template refuses document {request.doc_id} ({first_line(error)})"
             ) from None
 
-    def _continued(self, request: Request) -> str:
-        """The rendered messages; without those of the system where the template takes none, as in lm-eval's hf."""
-        try:
-            return self._apply(request.chat)
-        except TemplateError:
-            rest = [message for message in request.chat if message["role"] != "system"]
-            if len(rest) == len(request.chat):
-                raise
-            text = self._apply(rest)
-            self.system_dropped = True  # the notes say so
-            return text
-
     def prompts(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Token ids of the prompts of generation requests."""
+        """Return the token ids of the prompts of generation requests."""
         texts = [self.render(request) for request in requests]
         bos = self.tokenizer.bos_token
         plain = [request.messages is None for request in requests]
-        return self._encode(
+        encoded = self._encode(
             texts,
             [is_plain and not (bos and text.startswith(bos)) for text, is_plain in zip(texts, plain, strict=True)],
         )
+        for request, ids in zip(requests, encoded, strict=True):
+            self._check(request, ids)
+        return encoded
+
+    def _check(self, request: Request, ids: Sequence[int]) -> None:
+        """Raise RequestFailed for a token without an embedding."""
+        if self.embeddings is not None and max(ids, default=0) >= self.embeddings:
+            raise RequestFailed(
+                f"{request.task}: document {request.doc_id} holds the token {self.tokenizer.decode([max(ids)])!r} "
+                f"(id {max(ids)}), and the model has {self.embeddings} embeddings; use the model's own tokenizer"
+            )
 
     def pairs(self, requests: Sequence[Request]) -> list[tuple[list[int], list[int]]]:
-        """Token ids (context, continuation) of log-likelihood requests; both are non-empty.
+        """Return the token ids (context, continuation) of log-likelihood requests; both are non-empty.
 
         The boundary is lm-eval's (`TemplateLM._encode_pair`): the context's trailing white space belongs to the
-        continuation, whose tokens are those of the whole beyond as many as the context alone has. Raises RequestFailed
-        for a continuation without tokens.
+        continuation, and the continuation's tokens are those of the whole text beyond the number of the context's
+        tokens. Raises RequestFailed for a continuation without tokens.
         """
         contexts: list[tuple[str, bool]] = []
         wholes: list[tuple[str, bool]] = []
@@ -115,6 +118,8 @@ class Encoder:
         distinct = list(dict.fromkeys(contexts))
         encoded = dict(zip(distinct, self._encode([t for t, _ in distinct], [s for _, s in distinct]), strict=True))
         whole_ids = self._encode([t for t, _ in wholes], [s for _, s in wholes])
+        for request, ids in zip(requests, whole_ids, strict=True):
+            self._check(request, ids)
         return [
             self._split(request, encoded[context], whole)
             for request, context, whole in zip(requests, contexts, whole_ids, strict=True)
@@ -123,28 +128,25 @@ class Encoder:
     def _split(self, request: Request, context: list[int], whole: list[int]) -> tuple[list[int], list[int]]:
         continuation = whole[len(context) :]
         if whole and not continuation:
-            # The continuation melted into the context's last token: score from where the two differ.
+            # The continuation merged with the context's last token: score from the first token that differs.
             common = next((i for i, (a, b) in enumerate(zip(context, whole, strict=False)) if a != b), len(whole))
             context, continuation = whole[:common], whole[common:]
         if not context and continuation[:1] == [self.prefix_id]:
             context, continuation = continuation[:1], continuation[1:]
         if not continuation:
             raise RequestFailed(
-                f"{request.task}: choice {request.index} of document {request.doc_id} has no tokens to score"
+                f"{request.task}: choice {request.index} of document {request.doc_id} has no tokens to score; "
+                "leave the task out"
             )
         return context or [self.prefix_id], continuation
 
     def _encode(self, texts: Sequence[str], special: Sequence[bool]) -> list[list[int]]:
-        """Token ids of many texts, in one call of the tokenizer for each of the two ways."""
-        out: list[list[int]] = [[] for _ in texts]
-        for way in (False, True):
-            chosen = [i for i, flag in enumerate(special) if flag is way]
+        """Encode texts, with one call of the tokenizer with special tokens and one without."""
+        encoded: list[list[int]] = [[] for _ in texts]
+        for add in (False, True):
+            chosen = [i for i, flag in enumerate(special) if flag is add]
             if chosen:
-                found = self.tokenizer([texts[i] for i in chosen], add_special_tokens=way, return_attention_mask=False)
-                for i, ids in zip(chosen, found["input_ids"], strict=True):
-                    out[i] = list(ids)
-        return out
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+                output = self.tokenizer([texts[i] for i in chosen], add_special_tokens=add, return_attention_mask=False)
+                for i, ids in zip(chosen, output["input_ids"], strict=True):
+                    encoded[i] = list(ids)
+        return encoded

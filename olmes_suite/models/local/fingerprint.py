@@ -1,7 +1,7 @@
-"""SHA-256 over all that decides a model's answers.
+"""The SHA-256 of everything that determines a model's answers.
 
-A folder's fingerprint is made of its files' contents, so that it does not depend on where the folder lies. Weight files
-are large: a file's hash is kept in a small SQLite cache, by path, size and modification time.
+A folder's fingerprint depends on the contents of its files and not on the path of the folder. Since weight files are
+large, a SQLite cache stores their hashes by path, size and modification time.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from olmes_suite.models.local.checkpoint import config_files, is_hub_id, tokeniz
 from olmes_suite.records import canonical_json, sha256
 
 SETTLED = 2.0
-"""Seconds after which a file's time stamp tells it from a later version; a file changed since is not cached."""
+"""Seconds after which the time stamp distinguishes a file from a later version. A newer file is not cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFingerprint:
-    """A model's fingerprint and what it was made of."""
+    """A model's fingerprint and its sources."""
 
     digest: str
     files: Mapping[str, str]
-    """File name within the folder to SHA-256; empty for a Hub checkpoint."""
+    """The SHA-256 of each file by its name within the folder; empty for a Hub checkpoint."""
     commit: str | None = None
-    """The Hub checkpoint's commit."""
+    """The commit of a Hub checkpoint."""
 
 
 def fingerprint_of(
@@ -44,10 +44,10 @@ def fingerprint_of(
     chat_template: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> ModelFingerprint:
-    """The fingerprint of a checkpoint's folder, or of a Hub id that is in the local Hub cache.
+    """Return the fingerprint of a checkpoint's folder, or of a Hub id in the local Hub cache.
 
     `chat_template` is the text of a template that replaces the tokenizer's; `settings` are the engine's settings that
-    decide answers too (dtype, context length). Raises ModelError where a file cannot be read or the commit is unknown.
+    affect answers (dtype, context length). Raises ModelError where a file cannot be read or the commit is unknown.
     """
     extra = {
         "chat_template": None if chat_template is None else sha256(chat_template),
@@ -57,7 +57,7 @@ def fingerprint_of(
         commit = hub_commit(str(model), revision)
         if commit is None:
             raise ModelError(
-                f"{model}: its commit is not known on this machine; load the model once, or give a local folder"
+                f"{model}: its commit is unknown on this machine; load the model once, or give a local folder"
             )
         return ModelFingerprint(sha256(canonical_json({"hub": [str(model), commit], **extra})), {}, commit)
     files = hash_folder(Path(model).expanduser())
@@ -65,28 +65,28 @@ def fingerprint_of(
 
 
 def hub_commit(repo_id: str, revision: str | None = None) -> str | None:
-    """The commit of a Hub checkpoint as the local Hub cache has it; None where it is not in the cache."""
+    """Return the commit of a Hub checkpoint in the local Hub cache, or None where it is not in the cache."""
     if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
         return revision
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo_id, "config.json", revision=revision or "main")
-    return Path(found).parent.name if isinstance(found, str) else None
+    file = try_to_load_from_cache(repo_id, "config.json", revision=revision or "main")
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
 def hash_folder(folder: Path) -> dict[str, str]:
-    """SHA-256 of each configuration, tokenizer, template and weight file, by name within the folder."""
+    """Return the SHA-256 of each configuration, tokenizer, template and weight file, by name within the folder."""
     weights = weight_files(folder)
     files = [*config_files(folder), *tokenizer_files(folder), *weights]
     if not weights:
-        raise ModelError(f"{folder}: has no weights to make a fingerprint of; give a checkpoint's folder")
+        raise ModelError(f"{folder}: has no weights, which a fingerprint needs; give a checkpoint's folder")
     hashes: dict[Path, str] = {}
     with _cache() as cache:
         for file in files:
             if (known := cache.get(file)) is not None:
                 hashes[file] = known
         missing = [file for file in files if file not in hashes]
-        # hashlib lets go of the interpreter lock: four threads hash shards as fast as the disk reads
+        # hashlib releases the interpreter lock: four threads hash shards as fast as the disk reads
         with ThreadPoolExecutor(max_workers=4) as pool:
             for file, (stat, digest) in zip(missing, pool.map(_hash_file, missing), strict=True):
                 hashes[file] = digest
@@ -104,13 +104,13 @@ def _hash_file(file: Path) -> tuple[os.stat_result, str]:
 
 
 class _Cache:
-    """Hashes by path, size and modification time. A cache that cannot be used is as good as an empty one."""
+    """A cache of hashes by path, size and modification time. A cache that cannot be used acts as an empty one."""
 
     def __init__(self, connection: sqlite3.Connection | None) -> None:
         self.connection = connection
 
     def get(self, file: Path) -> str | None:
-        """The file's hash, if it was kept and the file has not changed since."""
+        """Return the file's hash where it is cached and the file has not changed since."""
         if self.connection is None:
             return None
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -123,7 +123,7 @@ class _Cache:
         return None
 
     def put(self, file: Path, stat: os.stat_result, digest: str) -> None:
-        """Keep a hash, unless the file is so new that a change might not show in its time."""
+        """Store a hash, unless the file is so new that a change might not show in its time stamp."""
         if self.connection is None or time.time() - stat.st_mtime < SETTLED:
             return
         with contextlib.suppress(sqlite3.Error, OSError), self.connection:

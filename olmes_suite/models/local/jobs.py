@@ -1,24 +1,24 @@
-"""What an engine on this machine does for requests: texts to generate, continuations to score."""
+"""The jobs of an engine on this machine: texts to generate and continuations to score."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.base import DEFAULT_MAX_TOKENS, fit
 from olmes_suite.models.local.encoding import Encoder
+from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.models.stops import cut_at_stop
 from olmes_suite.records import Request, Response
 
-Wanted = tuple[int, int, int]
+Sample = tuple[int, int, int]
 """(position of the request, sample, seed)"""
 
 
-def no_number(request: Request) -> RequestFailed:
-    """What to raise where a model's output for a request is NaN or infinite: an error, never a score."""
+def not_a_number(request: Request) -> RequestFailed:
+    """Return the error for a model's output that is NaN or infinite, which is never scored."""
     return RequestFailed(
         f"{request.task}: the model's output for document {request.doc_id} is not a number: its weights are damaged, "
         "or too large for this dtype; check the checkpoint, or try --dtype float32"
@@ -26,33 +26,55 @@ def no_number(request: Request) -> RequestFailed:
 
 
 def limit_of(request: Request) -> int:
-    """Tokens of an answer at most."""
+    """Return the token limit of an answer."""
     return DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
 
 
-def wanted_of(seeds: Sequence[Sequence[int | None]]) -> list[Wanted]:
-    """The samples that are asked for."""
+def open_samples(seeds: Sequence[Sequence[int | None]]) -> list[Sample]:
+    """Return the samples that have a seed, so that they are still to be generated."""
     return [(i, sample, seed) for i, row in enumerate(seeds) for sample, seed in enumerate(row) if seed is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Where an answer ends, whatever its request says."""
+    """The model's ends of an answer, in addition to those of the request."""
 
     ids: tuple[int, ...]
-    """Tokens that end it."""
+    """Tokens that end an answer."""
     text: str | None
-    """The EOS token's text, which ends it too when it is spelled out."""
+    """The text of the EOS token, which also ends an answer when the model spells it out."""
+
+    turn: int | None = None
+    """The token after an assistant's turn, where only the chat template names it; it is among `ids`."""
 
     @classmethod
-    def of(cls, tokenizer: Any, eos: int | Sequence[int] | None) -> Ends:
-        """`eos`: what the model's generation_config names."""
-        own = [eos] if eos is None or isinstance(eos, int) else eos
-        ids = {*own, tokenizer.eos_token_id}
-        return cls(tuple(sorted(token for token in ids if token is not None)), tokenizer.eos_token)
+    def of(cls, encoder: Encoder, eos: int | Sequence[int] | None) -> Ends:
+        """Collect the ends of a tokenizer, its chat template, and `eos`, those of the model's generation_config.
+
+        A model that was trained on a chat template stops in the token after its turn. Where neither the tokenizer nor
+        generation_config names that token, it would go on through turns of its own invention.
+        """
+        tokenizer = encoder.tokenizer
+        eos_ids = [eos] if eos is None or isinstance(eos, int) else eos
+        ids = {token for token in (*eos_ids, tokenizer.eos_token_id) if token is not None}
+        turn = encoder.turn_end if encoder.turn_end is not None and encoder.turn_end not in ids else None
+        return cls(tuple(sorted(ids | ({turn} if turn is not None else set()))), tokenizer.eos_token, turn)
+
+    def notes(self, tokenizer: Tokenizer, name: str) -> list[str]:
+        """Return a line where the chat template alone names an end."""
+        if self.turn is None:
+            return []
+        token = tokenizer.decode([self.turn])
+        return [
+            f"{name}: answers also end at {token}, which the chat template writes after a turn; its eos_token does not"
+        ]
+
+    def settings(self, tokenizer: Tokenizer) -> dict[str, str]:
+        """Return what the model's fingerprint holds of an end that the chat template alone names."""
+        return {} if self.turn is None else {"ends_at": tokenizer.decode([self.turn])}
 
     def stops(self, request: Request) -> list[str]:
-        """The request's stop strings and the model's own."""
+        """Return the stop strings of the request and the model."""
         return [stop for stop in (*request.stop, self.text) if stop]
 
 
@@ -66,18 +88,18 @@ class Generation:
     seed: int
     prompt: tuple[int, ...]
     budget: int
-    """New tokens at most."""
+    """The largest number of new tokens."""
     truncated: bool
 
     @property
     def order(self) -> tuple[int, int, int, int]:
-        """Rows that may run equally long together, the longest prompts first: what does not fit shows at once."""
+        """The sort key: rows with equal limits together, and the longest first, so that memory runs out at once."""
         return -limit_of(self.request), -len(self.prompt), self.position, self.sample
 
-    def response(self, tokens: Sequence[int], reason: str, tokenizer: Any, ends: Ends) -> Response:
-        """The answer made of these tokens, cut at the first stop string; `reason`: stop or length."""
-        said = tokens[:-1] if tokens and tokens[-1] in ends.ids else tokens
-        raw = tokenizer.decode(said, skip_special_tokens=True)
+    def response(self, tokens: Sequence[int], reason: str, tokenizer: Tokenizer, ends: Ends) -> Response:
+        """Return the response of these tokens, cut at the first stop string. `reason`: stop or length."""
+        text_tokens = tokens[:-1] if tokens and tokens[-1] in ends.ids else tokens
+        raw = tokenizer.decode(text_tokens, skip_special_tokens=True)
         text = cut_at_stop(raw, ends.stops(self.request))
         return Response(
             text=text,
@@ -98,22 +120,22 @@ class Choice:
     request: Request
     context: tuple[int, ...]
     tokens: tuple[int, ...]
-    """The continuation's."""
+    """The tokens of the continuation."""
     truncated: bool
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """What goes into the model: the last token is only looked for in what comes out."""
+        """The model's input: all tokens except the last, which is only looked up in the output."""
         return self.context + self.tokens[:-1]
 
     def response(self, value: float, greedy: bool) -> Response:
-        """The response with this log-likelihood; `greedy`: the model itself would go on like this.
+        """Return the response with this log-likelihood. `greedy`: whether the model's likeliest tokens are these.
 
-        Raises RequestFailed for NaN and for infinity. Minus infinity is no exception: a log-softmax in float32 gives
-        it only where the logit is infinite itself, and no JSON file could hold it.
+        Raises RequestFailed for NaN and infinity. That includes minus infinity, which a log-softmax in float32 returns
+        only for an infinite logit and which JSON cannot represent.
         """
         if not math.isfinite(value):
-            raise no_number(self.request)
+            raise not_a_number(self.request)
         return Response(
             loglikelihood=value,
             is_greedy=greedy,
@@ -125,54 +147,54 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One forward pass, shared by all continuations that differ in their last token only."""
+    """One row of a forward pass, shared by all continuations that differ only in their last token."""
 
     inputs: tuple[int, ...]
     choices: tuple[Choice, ...]
 
     @property
     def width(self) -> int:
-        """Positions whose logits are needed, counted from the end."""
+        """The number of last positions whose logits are needed."""
         return max(len(choice.tokens) for choice in self.choices)
 
 
 def rows_of(choices: list[Choice]) -> list[Row]:
-    """The choices by forward pass, the longest first."""
+    """Group the choices by their inputs, the longest first."""
     rows: dict[tuple[int, ...], list[Choice]] = {}
     for choice in choices:
         rows.setdefault(choice.inputs, []).append(choice)
-    made = [Row(inputs, tuple(found)) for inputs, found in rows.items()]
-    return sorted(made, key=lambda row: (-len(row.inputs), row.inputs))
+    grouped = [Row(inputs, tuple(members)) for inputs, members in rows.items()]
+    return sorted(grouped, key=lambda row: (-len(row.inputs), row.inputs))
 
 
 def generations(
-    encoder: Encoder, requests: Sequence[Request], wanted: Sequence[Wanted], max_length: int
+    encoder: Encoder, requests: Sequence[Request], samples: Sequence[Sample], max_length: int
 ) -> list[Generation]:
-    """The texts to generate; a prompt that leaves the answer no room is cut on the left and marked."""
-    positions = list(dict.fromkeys(position for position, _, _ in wanted))
+    """Return the texts to generate. A prompt that leaves no room for an answer is cut on the left and marked."""
+    positions = list(dict.fromkeys(position for position, _, _ in samples))
     prompts = dict(zip(positions, encoder.prompts([requests[i] for i in positions]), strict=True))
     jobs = []
-    for position, sample, seed in wanted:
+    for position, sample, seed in samples:
         request = requests[position]
         prompt = prompts[position] or [encoder.prefix_id]
-        kept, budget = fit(len(prompt), limit_of(request), max_length)
-        jobs.append(Generation(position, sample, request, seed, tuple(prompt[-kept:]), budget, kept < len(prompt)))
+        size, budget = fit(len(prompt), limit_of(request), max_length)
+        jobs.append(Generation(position, sample, request, seed, tuple(prompt[-size:]), budget, size < len(prompt)))
     return sorted(jobs, key=lambda job: job.order)
 
 
-def choices(encoder: Encoder, requests: Sequence[Request], wanted: Sequence[Wanted], max_length: int) -> list[Choice]:
-    """The continuations to score; a context that is too long is cut on the left and marked.
+def choices(encoder: Encoder, requests: Sequence[Request], samples: Sequence[Sample], max_length: int) -> list[Choice]:
+    """Return the continuations to score. A context that is too long is cut on the left and marked.
 
-    Raises RequestFailed for a continuation that does not fit by itself.
+    Raises RequestFailed for a continuation that alone exceeds `max_length`.
     """
-    pairs = encoder.pairs([requests[position] for position, _, _ in wanted])
-    found = []
-    for (position, sample, _), (context, continuation) in zip(wanted, pairs, strict=True):
+    pairs = encoder.pairs([requests[position] for position, _, _ in samples])
+    jobs = []
+    for (position, sample, _), (context, continuation) in zip(samples, pairs, strict=True):
         if len(continuation) > max_length:
             request = requests[position]
-            what = f"choice {request.index} of document {request.doc_id} has {len(continuation)} tokens"
-            raise RequestFailed(f"{request.task}: {what}, more than the context of {max_length}; raise --max-length")
-        kept = min(len(context), max_length + 1 - len(continuation))
-        cut = tuple(context[len(context) - kept :])
-        found.append(Choice(position, sample, requests[position], cut, tuple(continuation), kept < len(context)))
-    return found
+            choice = f"choice {request.index} of document {request.doc_id} has {len(continuation)} tokens"
+            raise RequestFailed(f"{request.task}: {choice}, more than the context of {max_length}; raise --max-length")
+        size = min(len(context), max_length + 1 - len(continuation))
+        cut = tuple(context[len(context) - size :])
+        jobs.append(Choice(position, sample, requests[position], cut, tuple(continuation), size < len(context)))
+    return jobs

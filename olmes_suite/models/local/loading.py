@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer with transformers; whatever goes wrong becomes one line."""
+"""Loading of a model and its tokenizer with transformers, with errors in one line."""
 
 from __future__ import annotations
 
@@ -9,46 +9,52 @@ from typing import Any
 import torch
 import transformers
 
-from olmes_suite.errors import ModelError, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import ModelError, UsageError, first_line
 from olmes_suite.models.local.batch_size import out_of_memory
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+from olmes_suite.models.local.tokenizer import Tokenizer
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32, "float16": torch.float16, "fp16": torch.float16,
     "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
 }  # fmt: skip
 UNKNOWN_LENGTH = 2048
-"""Context length where neither the configuration nor the tokenizer names one, as in lm-eval."""
+"""The context length where neither the configuration nor the tokenizer has one, as in lm-eval."""
 POSITIONS = re.compile(r"pos|wpe")
-"""In the name of a table of positions."""
+"""Matches the name of a table of positions."""
 NO_LENGTH = 10**9
-"""A tokenizer without a limit says 10^30."""
+"""A larger `model_max_length` is not a limit: tokenizers without one have 10^30."""
 
 
 def pick_device(device: str | None) -> torch.device:
-    """The device of that name; a GPU, where there is one, without a name. Raises UsageError."""
+    """Return the device of this name; without a name a GPU where there is one. Raises UsageError."""
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if has_gpu() else "cpu")
     try:
-        found = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"--device {device}: there is no such device; use cpu, cuda or cuda:0") from None
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: unknown device; use cpu, cuda or cuda:0") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices that torch can use"
+            f"--device {device}: torch can use {torch.cuda.device_count()} CUDA devices on this machine; "
+            "name one of them, or cpu"
         )
-    if found.type not in ("cpu", "cuda"):
+    if chosen.type not in ("cpu", "cuda"):
         try:
-            torch.zeros(1, device=found).tolist()
-        except Exception:  # torch raises half a dozen types; `meta` holds no numbers
+            torch.zeros(1, device=chosen).tolist()
+        except Exception:  # torch raises many types; the device `meta` has no data
             raise UsageError(
                 f"--device {device}: torch cannot compute there on this machine; use cpu, cuda or cuda:0"
             ) from None
-    return found
+    return chosen
 
 
 def pick_dtype(dtype: str | None, device: torch.device) -> torch.dtype | str:
-    """The dtype of that name; `auto` is the checkpoint's; bfloat16 on a GPU and float32 elsewhere without a name."""
+    """Return the dtype of this name, `auto` for the checkpoint's; without a name bfloat16 on a GPU, else float32.
+
+    Raises UsageError for an unknown name.
+    """
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype != "auto" and dtype not in DTYPES:
@@ -57,7 +63,7 @@ def pick_dtype(dtype: str | None, device: torch.device) -> torch.dtype | str:
 
 
 def read_template(file: str | Path | None) -> str | None:
-    """The text of a chat template file. Raises UsageError."""
+    """Return the text of a chat template file. Raises UsageError."""
     if file is None:
         return None
     try:
@@ -70,7 +76,7 @@ def read_template(file: str | Path | None) -> str | None:
 
 
 def load_tokenizer(model: str, revision: str | None) -> Any:
-    """The tokenizer of a folder or Hub id. Raises ModelError."""
+    """Load the tokenizer of a folder or Hub id. Raises ModelError."""
     quiet: Any = transformers.logging  # untyped
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
@@ -79,50 +85,50 @@ def load_tokenizer(model: str, revision: str | None) -> Any:
     else:
         check_folder(model)
     try:
-        return transformers.AutoTokenizer.from_pretrained(_place(model), revision=revision or "main")
+        return transformers.AutoTokenizer.from_pretrained(_path(model), revision=revision or "main")
     except Exception as error:  # transformers, tokenizers and the Hub client raise dozens of types here
-        raise ModelError(f"{model}: its tokenizer cannot be loaded: {_first_line(error)}") from None
+        raise ModelError(f"{model}: its tokenizer cannot be loaded: {first_line(error)}") from None
 
 
 def load_model(model: str, revision: str | None, dtype: torch.dtype | str, device: torch.device) -> Any:
-    """The causal language model of a folder or Hub id, on its device and in evaluation mode. Raises ModelError."""
+    """Load the causal language model of a folder or Hub id on a device, in evaluation mode. Raises ModelError."""
     try:
-        auto: Any = transformers.AutoModelForCausalLM  # typed as if it gave no loading info
+        auto: Any = transformers.AutoModelForCausalLM  # its types lack the loading info
         loaded, info = auto.from_pretrained(
-            _place(model), revision=revision or "main", dtype=dtype, output_loading_info=True
+            _path(model), revision=revision or "main", dtype=dtype, output_loading_info=True
         )
-    except Exception as error:  # as above, and safetensors' own
+    except Exception as error:  # as above, and safetensors' types
         if out_of_memory(error):
             raise ModelError(f"{model}: does not fit in memory; use a larger machine or a smaller dtype") from None
-        raise ModelError(f"{model}: cannot be loaded: {_first_line(error)}") from None
-    for kind, what in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
-        # transformers fills such tensors with random numbers and goes on
-        if found := sorted(str(key) for key in info.get(kind, ())):
+        raise ModelError(f"{model}: cannot be loaded: {first_line(error)}") from None
+    for kind, verb in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
+        # transformers fills such tensors with random numbers and continues
+        if keys := sorted(str(key) for key in info.get(kind, ())):
             raise ModelError(
-                f"{model}: its weight files {what} {len(found)} of the model's tensors ({found[0]}); copy it again"
+                f"{model}: its weight files {verb} {len(keys)} of the model's tensors ({keys[0]}); copy it again"
             )
     try:
         return loaded.to(device).eval()
-    except RuntimeError as error:  # torch.OutOfMemoryError, or a plain one where not even CUDA's context fits
+    except RuntimeError as error:  # torch.OutOfMemoryError, or the plain type where CUDA's context does not fit
         if not out_of_memory(error):
             raise
-        raise ModelError(f"{model}: {no_room(device)}") from None
+        raise ModelError(f"{model}: {does_not_fit(device)}") from None
 
 
-def no_room(device: torch.device) -> str:
-    """What to say when a model does not fit on a device: often another run is there already."""
+def does_not_fit(device: torch.device) -> str:
+    """Return the message for a model that does not fit on a device, which another process often uses."""
     try:
-        free, whole = (size / 1024**3 for size in torch.cuda.mem_get_info(device))
-    except (RuntimeError, ValueError, AssertionError):  # no CUDA, or no room to ask
+        free, total = (size / 1024**3 for size in torch.cuda.mem_get_info(device))
+    except (RuntimeError, ValueError, AssertionError):  # no CUDA, or too little memory to query it
         return f"does not fit on {device}; use a larger device or a smaller dtype"
-    told = f"does not fit on {device}: {free:.1f} of its {whole:.1f} GiB are free"
-    if free < 0.8 * whole:
-        return f"{told}; another process is on it: wait, or name another GPU (CUDA_VISIBLE_DEVICES)"
-    return f"{told}; use a larger device or a smaller dtype"
+    message = f"does not fit on {device}: {free:.1f} of its {total:.1f} GiB are free"
+    if free < 0.8 * total:
+        return f"{message}; another process is on it: wait, or name another GPU (CUDA_VISIBLE_DEVICES)"
+    return f"{message}; use a larger device or a smaller dtype"
 
 
-def context_length(config: Any, tokenizer: Any) -> int:
-    """Tokens that the model can take, from its configuration, else its tokenizer (the order is lm-eval's)."""
+def context_length(config: transformers.PretrainedConfig, tokenizer: Tokenizer) -> int:
+    """Return the context length in tokens from the configuration, else from the tokenizer, in lm-eval's order."""
     text = getattr(config, "text_config", None) or config
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         if (value := getattr(text, name, None)) is not None:
@@ -131,8 +137,8 @@ def context_length(config: Any, tokenizer: Any) -> int:
     return int(length) if length is not None and 0 < length < NO_LENGTH else UNKNOWN_LENGTH
 
 
-def learned_positions(model: Any) -> int | None:
-    """Tokens for which a model has a table of positions; None where it computes them."""
+def learned_positions(model: transformers.PreTrainedModel) -> int | None:
+    """Return the number of positions in a model's table; None for a model that computes positions."""
     words = model.get_input_embeddings()
     sizes = [
         module.num_embeddings - int(getattr(module, "offset", (module.padding_idx or -1) + 1))
@@ -143,14 +149,14 @@ def learned_positions(model: Any) -> int | None:
     return min(sizes, default=None)
 
 
-def _place(model: str) -> str:
+def _path(model: str) -> str:
     return model if is_hub_id(model) else str(Path(model).expanduser())
 
 
 def _check_hub(model: str, revision: str | None) -> None:
-    """Raise ModelError for an id that is not in the local Hub cache and that the Hub does not give.
+    """Raise ModelError for an id that is neither in the local Hub cache nor available on the Hub.
 
-    transformers would say the same after half a minute of retries.
+    transformers would raise the same only after half a minute of retries.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -160,22 +166,18 @@ def _check_hub(model: str, revision: str | None) -> None:
     try:
         HfApi().model_info(model, revision=revision, timeout=10)
     except GatedRepoError:
-        raise ModelError(f"{model}: is gated; accept its terms on the Hub and log in with `hf auth login`") from None
+        raise ModelError(
+            f"{model}: access is gated; accept its terms on the Hub and log in with `hf auth login`"
+        ) from None
     except RevisionNotFoundError:
-        raise ModelError(f"{model}: has no revision {revision!r} on the Hugging Face Hub") from None
+        raise ModelError(f"{model}: has no revision {revision!r} on the Hugging Face Hub; check --revision") from None
     except RepositoryNotFoundError:
         raise ModelError(
             f"{model}: is neither a folder nor a model on the Hugging Face Hub; check the name, or log in"
         ) from None
     except HfHubHTTPError as error:
-        raise ModelError(f"{model}: the Hugging Face Hub refuses it: {_first_line(error)}") from None
-    except Exception:  # no network, a proxy, offline mode: the client has a type for each
+        raise ModelError(f"{model}: the Hugging Face Hub refuses it: {first_line(error)}") from None
+    except Exception:  # no network, a proxy or offline mode, each with its own type
         raise ModelError(
             f"{model}: is not a folder, and the Hugging Face Hub cannot be reached; give a local folder or connect"
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 300 else text[:300] + "…"

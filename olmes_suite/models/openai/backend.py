@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server as an engine: `vllm serve`, SGLang, hosted APIs."""
+"""The engine for OpenAI-compatible servers: `vllm serve`, SGLang, hosted APIs."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ from olmes_suite.models.openai.context_limit import Room, context_in, cut, fitte
 from olmes_suite.records import Request, Response, canonical_json, sha256
 
 START = 16
-"""Requests under way at first."""
+"""Concurrent requests at the start."""
 MOST = 256
-"""And at most, unless said otherwise."""
+"""Default of the largest number of concurrent requests."""
 TIMEOUT, PER_TOKEN = 120.0, 0.5
-"""Seconds of silence in one request: so many, and so many more for each token of the longest answer."""
+"""Seconds without data in one request: TIMEOUT, and PER_TOKEN more for each token of the longest answer."""
 TURNS = 6
-"""A request is sent: as it is, with the other name of its limit, to learn its prompt's length, with room, cut."""
+"""Forms in which a request may be sent: unchanged, with the other name of its limit, to learn its prompt's length, with
+a smaller limit, with a cut prompt; and one more."""
 
 Answered = tuple[int, int, Response]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request and the samples that are wanted of it."""
+    """A request and its open samples."""
 
     position: int
     request: Request
-    wanted: tuple[tuple[int, int], ...]
-    """(sample, seed)"""
+    samples: tuple[tuple[int, int], ...]
+    """(sample, seed) pairs"""
 
 
 class OpenAIBackend(Backend):
-    """The model that a server knows as `model`; the key is `$OPENAI_API_KEY`, if any.
+    """The model that a server calls `model`, with the key of `$OPENAI_API_KEY` where it is set.
 
-    `prefill`: `send` gives an assistant prefix to the server as the start of the last message; `drop` leaves it out,
-    for servers that cannot go on from one. `concurrency` is the most requests under way; how many there are is found
-    out. `delay` and `timeout` are in seconds.
-    Raises UsageError for a wrong address, option or name, ModelError where no server listens.
+    `prefill`: `send` sends an assistant prefix as the start of the last message; `drop` leaves the prefix out, for
+    servers that cannot continue a message. `concurrency` is the largest number of concurrent requests; the backend
+    measures how many speed up the server. `delay` and `timeout` are in seconds.
+    Raises UsageError for an invalid address, option or name, ModelError where no server answers.
     """
 
     name = "openai"
@@ -79,31 +80,30 @@ class OpenAIBackend(Backend):
         self._listed = self._check_name()
 
     def _check_name(self) -> bool:
-        """Whether the server lists its models. Raises UsageError where it does and this is none of them."""
+        """Return whether the server lists its models. Raises UsageError where the list lacks this model."""
         try:
-            found = self.endpoint.models()
+            listed = self.endpoint.models()
         except Refused as error:
             raise ModelError(str(error)) from None
-        if found is not None and self.model not in found:
-            raise UsageError(f"--model {self.model}: {self.endpoint.base_url} serves {bodies.names(found)}")
-        return found is not None
+        if listed is not None and self.model not in listed:
+            raise UsageError(
+                f"--model {self.model}: {self.endpoint.base_url} serves {bodies.names(listed)}; name one of its models"
+            )
+        return listed is not None
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of served name, address and settings: what lies behind them is not to be seen from here."""
-        return sha256(canonical_json({"served": self.model, "base_url": self.endpoint.base_url, "settings": self._own}))
-
-    @property
-    def _own(self) -> dict[str, Any]:
-        return {"prefill": "drop"} if self.drop_prefix else {}
+        """The SHA-256 of served name, address and settings. The weights behind the name cannot be checked from here."""
+        settings = {"prefill": "drop"} if self.drop_prefix else {}
+        return sha256(canonical_json({"served": self.model, "base_url": self.endpoint.base_url, "settings": settings}))
 
     @property
     def tokenizer_name(self) -> str:
-        """Part of lm-eval's cache keys."""
+        """The tokenizer's part of lm-eval's cache keys."""
         return f"{self.endpoint.base_url} {self.model}"
 
     def settings(self) -> dict[str, Any]:
-        """Address, name, settings, and what this process asked for and paid."""
+        """Return address, name and settings, and the usage and cost of this process."""
         paid = cost(self.model, self.endpoint.base_url, self.usage)
         return {
             "base_url": self.endpoint.base_url,
@@ -116,21 +116,21 @@ class OpenAIBackend(Backend):
         }
 
     def notes(self) -> list[str]:
-        """What of the prompts is left out, and what could not be checked."""
+        """Return lines about dropped prefixes and an unchecked name."""
         lines = []
         if self.drop_prefix:
-            lines.append("assistant prefixes are left out of the prompts (--prefill drop): scores may differ")
+            lines.append("assistant prefixes are dropped from the prompts (--prefill drop): scores may differ")
         if not self._listed:
-            lines.append(f"{self.endpoint.base_url} lists no models: the name {self.model} was not checked")
+            lines.append(f"{self.endpoint.base_url} does not list its models: the name {self.model} was not checked")
         return lines
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
-        """Answers as they arrive. After a failure those under way are awaited and given, then it is raised."""
+        """Yield answers as they arrive. A failure is raised after the answers to the running requests."""
         asks = []
         for position, (request, row) in enumerate(zip(requests, seeds, strict=True)):
-            wanted = tuple((sample, seed) for sample, seed in enumerate(row) if seed is not None)
-            if wanted:
-                asks.append(Ask(position, request, wanted))
+            samples = tuple((sample, seed) for sample, seed in enumerate(row) if seed is not None)
+            if samples:
+                asks.append(Ask(position, request, samples))
         yield from Crowd(asks, self._answer, self.limit).results(lambda: self.stop_requested)
 
     def _answer(self, session: requests.Session, ask: Ask, stop: threading.Event) -> Iterator[Answered]:
@@ -145,49 +145,52 @@ class OpenAIBackend(Backend):
     # generation ----------------------------------------------------------------------------------------------------
 
     def _generate(self, session: requests.Session, ask: Ask, stop: threading.Event) -> Iterator[Answered]:
-        """All samples in one request; one by one, each with its own seed, where the server does not take `n`."""
-        left = ask.wanted
+        """Send all samples in one request, or one by one with their seeds where the server does not take `n`."""
+        left = ask.samples
         if len(left) > 1 and self._takes_n:
             try:
-                found = self._send(session, ask.request, left, stop)
+                responses = self._send(session, ask.request, left, stop)
             except Refused as error:
                 if error.status not in (400, 422):
                     raise
-                found = []
-            if found is None:
+                responses = []
+            if responses is None:
                 return
-            for (sample, _), response in zip(left, found, strict=False):
+            for (sample, _), response in zip(left, responses, strict=False):
                 yield ask.position, sample, response
-            left = left[len(found) :]
+            left = left[len(responses) :]
             self._takes_n = self._takes_n and not left
-        for one in left:
-            found = self._send(session, ask.request, (one,), stop)
-            if found is None:
+        for sample_and_seed in left:
+            responses = self._send(session, ask.request, (sample_and_seed,), stop)
+            if responses is None:
                 return
-            yield ask.position, one[0], found[0]
+            yield ask.position, sample_and_seed[0], responses[0]
 
     def _send(
-        self, session: requests.Session, request: Request, wanted: tuple[tuple[int, int], ...], stop: threading.Event
+        self, session: requests.Session, request: Request, samples: tuple[tuple[int, int], ...], stop: threading.Event
     ) -> list[Response] | None:
-        """Responses to the wanted samples, or to the first of them; None if `stop` was set. Raises RequestFailed."""
+        """Return the responses of the samples, or of the first ones, or None where `stop` was set.
+
+        Raises RequestFailed.
+        """
         room, most = Room(), bodies.limit_of(request)
         for _ in range(TURNS):
-            limit, samples = self._limit_name, 1 if room.context else len(wanted)
+            limit, number = self._limit_name, 1 if room.context else len(samples)
             body = bodies.generation(
-                request, self.model, drop_prefix=self.drop_prefix, samples=samples, seed=wanted[0][1], room=room
+                request, self.model, drop_prefix=self.drop_prefix, samples=number, seed=samples[0][1], room=room
             )
             try:
                 batch = self.endpoint.post(
                     session,
                     bodies.path_of(request),
                     bodies.with_limit(body, request, limit),
-                    partial(bodies.batch_of, request=request, model=self.model, samples=samples),
-                    self.timeout or TIMEOUT + PER_TOKEN * most,
-                    stop,
+                    partial(bodies.batch_of, request=request, model=self.model, samples=number),
+                    timeout=self.timeout or TIMEOUT + PER_TOKEN * most,
+                    stop=stop,
                 )
             except Refused as error:
                 if limit != bodies.NEW_LIMIT and bodies.wants_other_limit(error.status, error.reason):
-                    self._limit_name = bodies.NEW_LIMIT  # for all requests from now on
+                    self._limit_name = bodies.NEW_LIMIT  # for all later requests
                     continue
                 other = other_room(error.reason, most, room) if error.status == 400 else None
                 if other is None:
@@ -198,11 +201,14 @@ class OpenAIBackend(Backend):
                 return None
             self._count(batch.prompt_tokens, batch.completion_tokens)
             if not room.context:
-                return bodies.responses_of(batch, request, room.kept is not None)
+                return bodies.responses_of(batch, request, room.prompt_tokens is not None)
             if not batch.prompt_tokens:
                 break
             room = fitted(batch.prompt_tokens, most, room.context)
-        raise RequestFailed(f"{request.task}: document {request.doc_id} does not fit the context of {self.model}")
+        raise RequestFailed(
+            f"{request.task}: document {request.doc_id} does not fit the context of {self.model}; leave the task out, "
+            "or serve the model with a longer context"
+        )
 
     def _count(self, prompt: int, completion: int) -> None:
         with self._lock:
@@ -216,50 +222,52 @@ class OpenAIBackend(Backend):
         request = ask.request
         if self.drop_prefix and request.messages is not None:
             raise RequestFailed(
-                f"{request.task}: needs log-likelihoods, for which the server goes on from a message; "
+                f"{request.task}: needs log-likelihoods, for which the server has to continue a message; "
                 "leave out --prefill drop, or the task"
             )
         context, ending = prompt_logprobs.boundary(request)
-        found = self._tokens(session, request, context + ending, stop)
-        if found is None:
+        prompt = self._tokens(session, request, context + ending, stop)
+        if prompt is None:
             return
-        own = prompt_logprobs.tail(found.tokens, ending)
-        if own is None and not found.truncated:
-            # the choice begins within a token: it has those beyond as many as the context alone has
-            alone = self._tokens(session, request, context, stop)
-            if alone is None:
+        choice = prompt_logprobs.tail(prompt.tokens, ending)
+        if choice is None and not prompt.truncated:
+            # the choice begins inside a token: it gets the tokens beyond the number of tokens of the context alone
+            context_alone = self._tokens(session, request, context, stop)
+            if context_alone is None:
                 return
-            own = prompt_logprobs.beyond(found.tokens, alone.tokens, ending)
-        response = prompt_logprobs.scored(found, own or [], request)
-        for sample, _ in ask.wanted:
+            choice = prompt_logprobs.beyond(prompt.tokens, context_alone.tokens, ending)
+        response = prompt_logprobs.scored(prompt, choice or [], request)
+        for sample, _ in ask.samples:
             yield ask.position, sample, response
 
     def _tokens(
         self, session: requests.Session, request: Request, start: str, stop: threading.Event
-    ) -> prompt_logprobs.Heard | None:
-        """The tokens of the prompt, cut on the left to what the server takes; None if `stop` was set.
+    ) -> prompt_logprobs.PromptTokens | None:
+        """Return the tokens of the prompt, cut on the left to the server's context, or None where `stop` was set.
 
         Raises RequestFailed.
         """
-        kept: int | None = None
+        limit: int | None = None
         while True:
             try:
-                found = self.endpoint.post(
+                prompt = self.endpoint.post(
                     session,
                     bodies.path_of(request),
-                    prompt_logprobs.question(request, self.model, start) | cut(kept),
-                    partial(prompt_logprobs.heard, request=request, model=self.model, truncated=kept is not None),
-                    self.timeout or TIMEOUT,
-                    stop,
+                    prompt_logprobs.body(request, self.model, start) | cut(limit),
+                    partial(
+                        prompt_logprobs.prompt_tokens, request=request, model=self.model, truncated=limit is not None
+                    ),
+                    timeout=self.timeout or TIMEOUT,
+                    stop=stop,
                 )
             except Refused as error:
-                context = context_in(error.reason) if error.status == 400 and kept is None else None
+                context = context_in(error.reason) if error.status == 400 and limit is None else None
                 if context is not None:
-                    kept = context - 1  # the server wants room for a token of its own
+                    limit = context - 1  # the server needs room for a generated token
                     continue
                 if error.status in (400, 404, 405, 422):
-                    raise prompt_logprobs.silent(request, error.reason) from None
+                    raise prompt_logprobs.unsupported(request, error.reason) from None
                 raise
-            if found is not None:
-                self._count(len(found.tokens), found.generated)
-            return found
+            if prompt is not None:
+                self._count(len(prompt.tokens), prompt.generated)
+            return prompt

@@ -1,4 +1,4 @@
-"""What a candidate model behind a server is asked, and what its bodies say: pure functions of requests and bytes."""
+"""Bodies of requests to a served model and of its responses: pure functions of requests and bytes."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from olmes_suite.models.stops import cut_at_stop
 from olmes_suite.records import Request, Response
 
 MOST_STOPS = 4
-"""Stop strings that OpenAI's servers take."""
+"""The number of stop strings that OpenAI's servers take."""
 SNAPSHOT = re.compile(r"-(\d{4}|\d{4}-\d{2}-\d{2})")
-"""What a hosted model's name may have behind it in an answer: the date of the version that spoke."""
+"""The date of a version, which a hosted model may append to its name in an answer."""
 NEW_LIMIT = "max_completion_tokens"
-"""Under which newer chat models of OpenAI take the token limit; they refuse `max_tokens`."""
-
+"""The name of the token limit for newer chat models of OpenAI, which refuse `max_tokens`."""
 
 TOOLS = ("tool_calls", "function_call")
-"""Why an answer ended, where the server reads calls of tools out of it."""
+"""Finish reasons of answers that the server parsed as calls of tools."""
 
 
 class OtherModel(RequestFailed):
-    """The server answers with another model than the one asked for."""
+    """The server answers with another model than the requested one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One choice of an answer."""
+class Text:
+    """The text of one choice in an answer."""
 
     text: str
     finish: str | None
@@ -40,20 +39,20 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The choices of one answer, and what they cost in tokens, together."""
+    """The choices of one answer and their total cost in tokens."""
 
-    said: tuple[Said, ...]
+    texts: tuple[Text, ...]
     prompt_tokens: int
     completion_tokens: int
 
 
 def path_of(request: Request) -> str:
-    """Messages go to the chat endpoint, plain text to the other."""
+    """Return the path of the endpoint: chat for messages, completions for plain text."""
     return "/chat/completions" if request.messages is not None else "/completions"
 
 
-def asked(request: Request, model: str, start: str) -> dict[str, Any]:
-    """Model and prompt. For messages `start` is the start of the answer, else it is the whole prompt."""
+def prompt_of(request: Request, model: str, start: str) -> dict[str, Any]:
+    """Return the fields of model and prompt. `start` is the start of the answer to messages, else the whole prompt."""
     if request.messages is None:
         return {"model": model, "prompt": sendable(start)}
     messages = messages_of(request.messages)
@@ -68,22 +67,22 @@ def asked(request: Request, model: str, start: str) -> dict[str, Any]:
 
 
 def start_of(request: Request) -> str:
-    """What the model is to go on from: the start of the answer to messages, or the whole plain text."""
+    """Return the text that the model continues: the start of the answer to messages, or the whole plain text."""
     return request.prefix if request.messages is not None else (request.text or "") + request.prefix
 
 
 def limit_of(request: Request) -> int:
-    """Tokens of an answer at most."""
+    """Return the token limit of an answer."""
     return DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
 
 
 def generation(
     request: Request, model: str, *, drop_prefix: bool, samples: int, seed: int, room: Room
 ) -> dict[str, Any]:
-    """The body that asks for `samples` answers; `room` replaces limit and prompt where the context is too short."""
+    """Return the body of a request for `samples` answers. `room` replaces its limit and cuts its prompt."""
     start = "" if drop_prefix and request.messages is not None else start_of(request)
     temperature = request.temperature or 0.0
-    body = asked(request, model, start) | {"max_tokens": limit_of(request), "temperature": temperature}
+    body = prompt_of(request, model, start) | {"max_tokens": limit_of(request), "temperature": temperature}
     if temperature:
         body["seed"] = seed % 2**31
         if request.top_p is not None:
@@ -96,19 +95,19 @@ def generation(
 
 
 def wants_other_limit(status: int, reason: str) -> bool:
-    """A refusal that names the other name of the token limit."""
+    """Return whether a refusal asks for the other name of the token limit."""
     return status == 400 and NEW_LIMIT in reason
 
 
 def with_limit(body: dict[str, Any], request: Request, name: str) -> dict[str, Any]:
-    """The body with its token limit under the name that the server takes; plain text has only the old one."""
+    """Return the body with its token limit under the name that the server takes; plain text has only the old name."""
     if request.messages is None or name == "max_tokens":
         return body
     return {name if field == "max_tokens" else field: value for field, value in body.items()}
 
 
 def check_name(body: dict[str, Any], model: str) -> None:
-    """Raises OtherModel where a body names another model than the one asked for; hosted models may add a date."""
+    """Raise OtherModel where a body names another model than the requested one. Hosted models may append a date."""
     named = body.get("model")
     if not isinstance(named, str) or named == model:
         return
@@ -118,42 +117,44 @@ def check_name(body: dict[str, Any], model: str) -> None:
 
 
 def batch_of(raw: bytes, request: Request, model: str, samples: int) -> Batch:
-    """The choices in an answer, in the server's order; there may be fewer than `samples`, as some take no `n`.
+    """Return the choices of an answer in the server's order, fewer than `samples` from servers that ignore `n`.
 
-    Raises Malformed for what is no answer, OtherModel, RequestFailed for an answer that was withheld.
+    Raises Malformed for an invalid answer, OtherModel, RequestFailed for a withheld answer.
     """
     body, choices = body_and_choices(raw)
     check_name(body, model)
     indices = [choice.get("index", place) for place, choice in enumerate(choices)]
     if sorted(indices, key=str) != sorted(range(len(choices)), key=str) or len(choices) > samples:
-        raise Malformed("the choices are not those that were asked for")
-    said = []
+        raise Malformed("the choices are not the requested ones")
+    texts = []
     for _, choice in sorted(zip(indices, choices, strict=True), key=lambda pair: pair[0]):
         finish = choice.get("finish_reason")
         if finish == "content_filter":
-            raise RequestFailed(f"{request.task}: document {request.doc_id}: the server's content filter withheld it")
+            raise RequestFailed(
+                f"{request.task}: document {request.doc_id}: the server's content filter withheld the answer"
+            )
         if finish in ("abort", "error"):
             raise Malformed(f"the answer ended with {finish!r}")
         if finish in TOOLS or calls(choice):
             raise RequestFailed(
-                f"{request.task}: document {request.doc_id}: the server took the answer for a tool call, and keeps its "
-                "text; start it without a tool parser"
+                f"{request.task}: document {request.doc_id}: the server parsed the answer as a tool call and withheld "
+                "its text; start the server without a tool parser"
             )
-        said.append(Said(answer_in(choice, request), finish if isinstance(finish, str) else None))
+        texts.append(Text(answer_in(choice, request), finish if isinstance(finish, str) else None))
     usage = body.get("usage")
-    return Batch(tuple(said), count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
+    return Batch(tuple(texts), count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
 
 
 def calls(choice: dict[str, Any]) -> bool:
-    """Whether a choice of the chat endpoint calls a tool, though none was offered."""
+    """Return whether a choice of the chat endpoint calls a tool, although the request offers none."""
     message = choice.get("message")
     return isinstance(message, dict) and bool(message.get("tool_calls") or message.get("function_call"))
 
 
 def answer_in(choice: dict[str, Any], request: Request) -> str:
-    """The text of a choice. SGLang sends null for an answer without text, which is one if the model ended it itself.
+    """Return the text of a choice, "" for the null that SGLang sends where the model generated no text.
 
-    Raises Malformed where there is none.
+    Raises Malformed for a choice without text.
     """
     message = choice.get("message") if request.messages is not None else None
     ended = choice.get("finish_reason") in ("stop", "length")
@@ -163,27 +164,27 @@ def answer_in(choice: dict[str, Any], request: Request) -> str:
 
 
 def responses_of(batch: Batch, request: Request, truncated: bool) -> list[Response]:
-    """A response per choice. Tokens add up to what the answer cost: the prompt's are the first one's."""
-    number = len(batch.said)
+    """Return a response per choice. Their tokens add up to those of the answer; the first has those of the prompt."""
+    number = len(batch.texts)
     each, rest = divmod(batch.completion_tokens, number)
-    found = []
-    for place, said in enumerate(batch.said):
-        text = cut_at_stop(said.text, request.stop)
+    responses = []
+    for place, choice in enumerate(batch.texts):
+        text = cut_at_stop(choice.text, request.stop)
         tokens = each + (place < rest)
-        full = said.finish == "length" or (said.finish is None and tokens >= limit_of(request))
-        found.append(
+        full = choice.finish == "length" or (choice.finish is None and tokens >= limit_of(request))
+        responses.append(
             Response(
                 text=text,
-                finish_reason="length" if full and text == said.text else "stop",
+                finish_reason="length" if full and text == choice.text else "stop",
                 prompt_tokens=0 if place else batch.prompt_tokens,
                 completion_tokens=tokens,
                 truncated=truncated,
-                raw=said.text if said.text != text else None,
+                raw=choice.text if choice.text != text else None,
             )
         )
-    return found
+    return responses
 
 
 def names(models: Sequence[str]) -> str:
-    """A few of a server's models, for an error's line."""
+    """List the first models of a server for an error message."""
     return ", ".join(models[:5]) + (", …" if len(models) > 5 else "")

@@ -1,4 +1,4 @@
-"""A server refuses a request as longer than its context: what its words tell, and what to send instead."""
+"""Refusals of requests that exceed a server's context: reading the message, and choosing the next request."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ PROMPT = re.compile(
     r"|prompt \(length (\d+)\)",
     re.IGNORECASE,
 )
-"""Where a refusal names the model's context, and the prompt's tokens: the words of OpenAI, vLLM and SGLang."""
+"""CONTEXT, PROMPT: the model's context and the prompt's tokens in the refusals of OpenAI, vLLM and SGLang."""
 UNCOUNTED = re.compile(r"contains at least \d+|contains \d+ characters|cannot be greater than max_model_len=\d*")
-"""vLLM cuts a prompt one token beyond what it takes, or looks at its characters only, or not at all: its length is
-not in these words."""
+"""Refusals of vLLM without the prompt's length: it stopped counting one token beyond its limit, counted characters, or
+did not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a request is sent with: its own token limit and whole prompt, unless said otherwise."""
+    """The changes to a request before it is sent; by default its token limit and prompt stay as they are."""
 
     max_tokens: int | None = None
-    kept: int | None = None
-    """Tokens of the prompt that are kept, the last ones."""
+    prompt_tokens: int | None = None
+    """The number of the prompt's last tokens to which it is cut."""
     context: int | None = None
-    """Of the model, where one token is asked for only to learn how long the prompt is."""
+    """The model's context, where the request only serves to learn the length of the prompt."""
 
     @property
     def fields(self) -> dict[str, int | str]:
-        """Of the body. Cutting the prompt is vLLM's; an older one knows no side and cuts on the left too."""
-        found: dict[str, int | str] = {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
-        return found | cut(self.kept)
+        """The changed fields of the body. Only vLLM can cut prompts; versions without a side also cut on the left."""
+        limit: dict[str, int | str] = {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
+        return limit | cut(self.prompt_tokens)
 
 
-def cut(kept: int | None) -> dict[str, int | str]:
-    """The fields that cut a prompt on the left to so many tokens; none for None."""
-    return {} if kept is None else {"truncate_prompt_tokens": kept, "truncation_side": "left"}
+def cut(tokens: int | None) -> dict[str, int | str]:
+    """Return the fields that cut a prompt on the left to this number of tokens; none for None."""
+    return {} if tokens is None else {"truncate_prompt_tokens": tokens, "truncation_side": "left"}
 
 
 def context_in(reason: str) -> int | None:
-    """The context that a refusal names; None where it is not about the prompt's length."""
+    """Return the context that a refusal names, or None where the reason is not the prompt's length."""
     return _number(CONTEXT, reason) if PROMPT.search(reason) or UNCOUNTED.search(reason) else None
 
 
 def other_room(reason: str, max_tokens: int, sent: Room) -> Room | None:
-    """What to send after a refusal of what was sent; None where nothing else is left to try, or for other reasons."""
+    """Choose the changes after a refusal of `sent`. Returns None for other refusals, or after the last change."""
     context, prompt = context_in(reason), _number(PROMPT, reason)
-    if context is None or sent.kept is not None:
+    if context is None or sent.prompt_tokens is not None:
         return None
     if not UNCOUNTED.search(reason) and prompt is not None:
-        found = fitted(prompt, max_tokens, context)
-        return None if found in (sent, Room(max_tokens)) else found
+        room = fitted(prompt, max_tokens, context)
+        return None if room in (sent, Room(max_tokens)) else room
     if (sent.max_tokens or max_tokens) > 1:
         return Room(1, context=context)
-    return fitted(context, max_tokens, context)  # not one token had room
+    return fitted(context, max_tokens, context)  # the context had no room for a single token
 
 
 def fitted(prompt: int, max_tokens: int, context: int) -> Room:
-    """The rule of all backends (`fit`) for a prompt of so many tokens."""
-    kept, room = fit(prompt, max_tokens, context)
-    return Room(room, kept if kept < prompt else None)
+    """Apply the rule of all backends (`fit`) to a prompt of `prompt` tokens."""
+    prompt_tokens, answer_tokens = fit(prompt, max_tokens, context)
+    return Room(answer_tokens, prompt_tokens if prompt_tokens < prompt else None)
 
 
 def _number(pattern: re.Pattern[str], text: str) -> int | None:
-    found = pattern.search(text)
-    return next((int(group) for group in found.groups() if group), None) if found else None
+    match = pattern.search(text)
+    return next((int(group) for group in match.groups() if group), None) if match else None

@@ -1,7 +1,7 @@
-"""Log-likelihoods from a server that gives the log-probabilities of a prompt's tokens: vLLM and what follows it.
+"""Log-likelihoods from servers that return the log-probabilities of a prompt's tokens: vLLM and compatible ones.
 
-Plain text goes to /completions with `echo`; messages to /chat/completions with vLLM's `prompt_logprobs`, the choice
-being the end of a last assistant message.
+Plain text goes to /completions with `echo`. Messages go to /chat/completions with vLLM's `prompt_logprobs`; the choice
+is the end of a last assistant message.
 """
 
 from __future__ import annotations
@@ -13,103 +13,103 @@ from typing import Any
 
 from olmes_suite.endpoints.bodies import body_and_choices, count
 from olmes_suite.errors import RequestFailed
-from olmes_suite.models.openai.bodies import asked, check_name, start_of
+from olmes_suite.models.openai.bodies import check_name, prompt_of, start_of
 from olmes_suite.records import Request, Response
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of a prompt."""
+    """A token of a prompt."""
 
     text: str
     logprob: float | None
-    """None for the first, which nothing comes before."""
+    """The natural-log probability; None for the first token, which has no context."""
     greedy: bool
-    """The model's own choice."""
+    """Whether the token is the model's likeliest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What the server says of a prompt."""
+class PromptTokens:
+    """The tokens of a prompt with the server's log-probabilities."""
 
     tokens: tuple[Token, ...]
     generated: int
-    """Tokens beside."""
+    """The number of tokens that the server generated after the prompt."""
     truncated: bool
-    """The prompt was cut on the left."""
+    """Whether the prompt was cut on the left."""
 
 
-class Silent(RequestFailed):
-    """The server gives no log-probabilities of prompts."""
+class Unsupported(RequestFailed):
+    """The server does not return log-probabilities of prompts."""
 
 
-def question(request: Request, model: str, start: str) -> dict[str, Any]:
-    """The body that asks for the log-probabilities of a prompt, which `start` is or, after messages, ends."""
-    body = asked(request, model, start) | {"max_tokens": 1, "temperature": 0.0}
-    return body | ({"prompt_logprobs": 1} if request.messages is not None else {"logprobs": 1, "echo": True})
+def body(request: Request, model: str, start: str) -> dict[str, Any]:
+    """Return the body of a request for log-probabilities. `start` is the whole prompt, or its end after messages."""
+    fields = prompt_of(request, model, start) | {"max_tokens": 1, "temperature": 0.0}
+    return fields | ({"prompt_logprobs": 1} if request.messages is not None else {"logprobs": 1, "echo": True})
 
 
-def heard(raw: bytes, request: Request, model: str, truncated: bool) -> Heard:
-    """The prompt's tokens. Raises Malformed, OtherModel or Silent."""
-    body, choices = body_and_choices(raw)
-    check_name(body, model)
-    usage = body.get("usage")
+def prompt_tokens(raw: bytes, request: Request, model: str, truncated: bool) -> PromptTokens:
+    """Return the prompt's tokens in an answer. Raises Malformed, OtherModel or Unsupported."""
+    answer, choices = body_and_choices(raw)
+    check_name(answer, model)
+    usage = answer.get("usage")
     try:
         if request.messages is not None:
-            found = [_listed(entry) for entry in body["prompt_logprobs"]]
+            tokens = [_listed(entry) for entry in answer["prompt_logprobs"]]
         else:
             echoed = choices[0]["logprobs"]
             rows = zip(echoed["tokens"], echoed["token_logprobs"], echoed["top_logprobs"], strict=True)
-            found = [_token(*row) for row in rows]
-            found = found[: count(usage, "prompt_tokens") or len(found) - 1]
-            if len(found) < 2:  # the one that was generated
+            tokens = [_token(*row) for row in rows]
+            tokens = tokens[: count(usage, "prompt_tokens") or len(tokens) - 1]
+            if len(tokens) < 2:  # only the generated token: the server ignored `echo`
                 raise KeyError("echo")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        raise Silent(f"{request.task}: {_WHY}") from None
-    return Heard(tuple(found), count(usage, "completion_tokens"), truncated)
+        raise Unsupported(f"{request.task}: {_UNSUPPORTED}") from None
+    return PromptTokens(tuple(tokens), count(usage, "completion_tokens"), truncated)
 
 
-_WHY = (
-    "needs log-likelihoods, and the server gives no log-probabilities of prompts (vLLM does); "
+_UNSUPPORTED = (
+    "needs log-likelihoods, and the server does not return log-probabilities of prompts (vLLM does); "
     "use --backend hf, or leave the task out"
 )
 
 
-def silent(request: Request, reason: str) -> Silent:
-    """The error where the server refuses to give them."""
-    return Silent(f"{request.task}: {_WHY} ({reason})")
+def unsupported(request: Request, reason: str) -> Unsupported:
+    """Return the error for a server that refuses log-probabilities of prompts."""
+    return Unsupported(f"{request.task}: {_UNSUPPORTED} ({reason})")
 
 
 def _token(text: str, logprob: float | None, likeliest: dict[str, float] | None) -> Token:
     if logprob is None:
         return Token(str(text), None, False)
-    return Token(str(text), _number(logprob), logprob >= max((likeliest or {}).values(), default=math.inf) - 1e-9)
+    return Token(str(text), _logprob(logprob), logprob >= max((likeliest or {}).values(), default=math.inf) - 1e-9)
 
 
 def _listed(entry: dict[str, dict[str, Any]] | None) -> Token:
-    """An entry holds the prompt's own token and, where that is another, the likeliest one (rank 1)."""
+    """Convert an entry, which holds the prompt's token and, where it is another, the likeliest token (rank 1)."""
     if entry is None:
         return Token("", None, False)
-    own = max(entry.values(), key=lambda token: int(token["rank"]))
-    return Token(str(own["decoded_token"]), _number(own["logprob"]), int(own["rank"]) == 1)
+    token = max(entry.values(), key=lambda token: int(token["rank"]))
+    return Token(str(token["decoded_token"]), _logprob(token["logprob"]), int(token["rank"]) == 1)
 
 
-def _number(logprob: Any) -> float:
-    value = float(logprob)
+def _logprob(number: float | str) -> float:
+    value = float(number)
     if math.isnan(value) or value > 1e-3:
-        raise ValueError("no log-probability")
+        raise ValueError("not a log-probability")
     return value
 
 
 def boundary(request: Request) -> tuple[str, str]:
-    """(what the answer starts from, text to score): the context's last white space is scored, as in lm-eval."""
+    """Return (context, text to score). The white space at the context's end is scored, as in lm-eval."""
     whole = start_of(request)
     context = whole.rstrip()
     return context, whole[len(context) :] + (request.continuation or "")
 
 
 def tail(tokens: Sequence[Token], ending: str) -> list[Token] | None:
-    """The last tokens, which spell `ending`; None where no token begins there."""
+    """Return the last tokens that spell `ending`, or None where no token begins with it."""
     text, start = "", len(tokens)
     while start and len(text) < len(ending):
         start -= 1
@@ -118,29 +118,29 @@ def tail(tokens: Sequence[Token], ending: str) -> list[Token] | None:
 
 
 def beyond(tokens: Sequence[Token], context: Sequence[Token], ending: str) -> list[Token]:
-    """The tokens beyond as many as the context alone has: lm-eval's rule where a choice begins within a token.
+    """Return the tokens beyond the number of the context's tokens: lm-eval's rule for choices that begin in a token.
 
-    White space is not compared: some tokenizers' tokens lose theirs when they are decoded one by one.
+    White space is not compared, because some tokenizers lose it where tokens are decoded one by one.
     """
-    own = list(tokens[len(context) :])
-    text = "".join(token.text for token in own)
+    rest = list(tokens[len(context) :])
+    text = "".join(token.text for token in rest)
     if "\ufffd" not in text and not "".join(ending.split()).endswith("".join(text.split())):
         return []
-    return own
+    return rest
 
 
-def scored(found: Heard, own: Sequence[Token], request: Request) -> Response:
-    """The response to a choice whose tokens are `own`. Raises RequestFailed where one has no log-probability."""
-    values = [token.logprob for token in own if token.logprob is not None]
-    if not own or len(values) < len(own):
+def scored(prompt: PromptTokens, choice: Sequence[Token], request: Request) -> Response:
+    """Return the response to a choice with these tokens. Raises RequestFailed for a token without log-probability."""
+    values = [token.logprob for token in choice if token.logprob is not None]
+    if not choice or len(values) < len(choice):
         raise RequestFailed(
             f"{request.task}: choice {request.index} of document {request.doc_id} has a token that the server does not "
             "score; use --backend hf"
         )
     return Response(
         loglikelihood=math.fsum(values),
-        is_greedy=all(token.greedy for token in own),
-        prompt_tokens=len(found.tokens),
-        completion_tokens=found.generated,
-        truncated=found.truncated,
+        is_greedy=all(token.greedy for token in choice),
+        prompt_tokens=len(prompt.tokens),
+        completion_tokens=prompt.generated,
+        truncated=prompt.truncated,
     )

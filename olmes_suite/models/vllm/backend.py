@@ -1,4 +1,4 @@
-"""vLLM on this machine: one engine for a whole run, all requests in its hands at once."""
+"""The engine for vLLM on this machine, which receives all requests of a run at once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import torch
 import transformers
 
-from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.devices import has_gpu
+from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
-from olmes_suite.models.local.jobs import Ends, choices, generations, wanted_of
+from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
 from olmes_suite.models.vllm import engine as vllm_engine
 from olmes_suite.models.vllm.requests import (
@@ -37,31 +38,31 @@ from olmes_suite.records import Request, canonical_json, sha256
 
 AnyAsk = TypeVar("AnyAsk", bound=Ask)
 WINDOW = 8192
-"""Requests in the engine's hands at one time."""
+"""The largest number of requests in the engine."""
 CPU_SHARE = 0.3
-"""Of a machine without GPU, the memory that vLLM may take: its own default is all but a little."""
-NO_MATTER = frozenset(
+"""The share of memory that vLLM may use on a machine without a GPU, where its default is almost all."""
+EXECUTION_ONLY = frozenset(
     {"tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "max_num_seqs", "enforce_eager",
      "max_num_batched_tokens", "distributed_executor_backend", "disable_custom_all_reduce", "kv_cache_memory_bytes",
      "enable_prefix_caching", "cpu_offload_gb", "max_parallel_loading_workers", "download_dir"}
 )  # fmt: skip
-"""Engine arguments that are no part of the fingerprint: how much runs at a time and where, not what is computed."""
-OWN = {
+"""Engine arguments outside the fingerprint: they change how much runs at a time and where, not the answers."""
+OPTIONS = {
     "model": "--model", "tokenizer": "--model", "revision": "--revision", "dtype": "--dtype",
     "max_model_len": "--max-length", "max_length": "--max-length", "seed": "--seed", "data_parallel_size": "--workers",
     "device": "CUDA_VISIBLE_DEVICES",
 }  # fmt: skip
-"""Engine arguments that have an option, or another way, of their own."""
+"""Engine arguments that are set by an option or variable instead of `--model-args`."""
 
 
 class VLLMBackend(Backend):
-    """A causal language model run by vLLM, asked with the token ids that `hf` would send.
+    """A causal language model run by vLLM, with the token ids that `hf` would use.
 
-    `model` is a folder or a Hub id. Unless given, `dtype` is float32 on a CPU and bfloat16 on a GPU, and `max_length`
-    (tokens of prompt and answer together) the model's own. `batch_size` is the most requests computed at a time.
-    `model_args` are more of vLLM's `EngineArgs` (tensor_parallel_size, quantization, gpu_memory_utilization, …);
-    `lora_local_path` among them is the folder of an adapter. The engine starts with the first request.
-    Raises UsageError for a wrong option or where vLLM is missing, ModelError where the model cannot be loaded.
+    `model` is a folder or a Hub id. By default `dtype` is float32 on a CPU and bfloat16 on a GPU, and `max_length`
+    (tokens of prompt and answer together) the model's. `batch_size` is the largest number of requests in a batch.
+    `model_args` are further `EngineArgs` of vLLM (tensor_parallel_size, quantization, gpu_memory_utilization, …), and
+    `lora_local_path`, the folder of an adapter. The engine starts with the first request.
+    Raises UsageError for an invalid option or without vLLM, ModelError where the model cannot be loaded.
     """
 
     name = "vllm"
@@ -94,74 +95,76 @@ class VLLMBackend(Backend):
         self.chat = self.encoder.chat
         config, generation = _configuration(self.place, revision)
         self.max_length: int = max_length or context_length(config, self.tokenizer)
-        self.ends = Ends.of(self.tokenizer, generation.eos_token_id)
+        self.ends = Ends.of(self.encoder, generation.eos_token_id)
         self.penalty = float(getattr(generation, "repetition_penalty", None) or 1.0)
         self._engine: vllm_engine.Engine | None = None
         self._numbers = count()
         self._fingerprint: ModelFingerprint | None = None
 
     def _check_options(self, device: str | None) -> None:
-        for name, option in OWN.items():
+        for name, option in OPTIONS.items():
             if name in self.more:
                 raise UsageError(f"--model-args {name}: use {option} instead")
         if device is not None and device != pick_device(None).type:
-            raise UsageError(f"--device {device}: vLLM takes the devices that it sees; set CUDA_VISIBLE_DEVICES")
+            raise UsageError(f"--device {device}: vLLM uses every device that it sees; set CUDA_VISIBLE_DEVICES")
 
     def _adapter(self) -> str | None:
-        found = self.more.pop("lora_local_path", None)
-        if found is None:
+        folder = self.more.pop("lora_local_path", None)
+        if folder is None:
             return None
-        file = Path(str(found)).expanduser() / "adapter_config.json"
+        file = Path(str(folder)).expanduser() / "adapter_config.json"
         try:
             rank = int(json.loads(file.read_text(encoding="utf-8"))["r"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UsageError(
-                f"--model-args lora_local_path={found}: has no adapter_config.json with a rank r"
+                f"--model-args lora_local_path={folder}: has no adapter_config.json with a rank r; "
+                "give an adapter's folder"
             ) from None
         self.more = {"enable_lora": True, "max_lora_rank": max(8, rank), **self.more}
         return str(file.parent)
 
     @property
     def place(self) -> str:
-        """The folder, or the Hub id."""
+        """The folder or the Hub id of the model."""
         return self.source if is_hub_id(self.source) else str(Path(self.source).expanduser())
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The engine's `EngineArgs`.
 
-        Its context is one token longer than ours: a prompt may fill ours, and vLLM wants room for a token after it,
-        which is sampled and never computed.
+        The engine's context is one token longer than ours: a prompt may fill ours, and vLLM requires room for a token
+        after it, which is sampled but never computed.
         """
-        mine: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "model": self.place,
             "revision": self.revision,
             "dtype": str(self.dtype).removeprefix("torch."),
             "max_model_len": self.max_length + 1,
             "seed": self.seed % 2**32,
-            "generation_config": "vllm",  # sampling settings are the task's; end-of-text tokens are passed along
+            "generation_config": "vllm",  # the task sets sampling; end-of-text tokens are passed per request
             "enable_prefix_caching": True,
             "max_logprobs": MOST_TOKENS_ASKED,
             "disable_log_stats": True,
         }
         if self.rows is not None:
-            mine["max_num_seqs"] = self.rows
-        if not torch.cuda.is_available():
-            mine["gpu_memory_utilization"] = CPU_SHARE
-        return {**mine, **self.more}
+            arguments["max_num_seqs"] = self.rows
+        if not has_gpu():
+            arguments["gpu_memory_utilization"] = CPU_SHARE
+        return {**arguments, **self.more}
 
     @property
     def tokenizer_name(self) -> str:
-        """The model's place, with whose tokenizer lm-eval's caches were made."""
+        """The model's path or Hub id, as the tokenizer's part of lm-eval's cache keys."""
         return self.source
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over checkpoint, chat template, dtype, context length, adapter and what else decides answers."""
+        """The SHA-256 of checkpoint, chat template, dtype, context length, adapter and engine arguments."""
         if self._fingerprint is None:
             settings: dict[str, Any] = {"engine": "vllm", "dtype": str(self.dtype), "max_length": self.max_length}
-            if more := {name: value for name, value in self.more.items() if name not in NO_MATTER}:
+            if more := {name: value for name, value in self.more.items() if name not in EXECUTION_ONLY}:
                 settings["arguments"] = json.loads(canonical_json(more))
+            settings |= self.encoder.settings() | self.ends.settings(self.tokenizer)
             if self.adapter:
                 settings["adapter"] = _files_hash(Path(self.adapter))
             self._fingerprint = fingerprint_of(
@@ -170,12 +173,12 @@ class VLLMBackend(Backend):
         return self._fingerprint.digest
 
     def settings(self) -> dict[str, Any]:
-        """The engine's arguments, devices, versions."""
+        """Return the engine's arguments, devices and versions."""
         template = self.tokenizer.chat_template
         arguments = {name: value for name, value in self.arguments.items() if name not in ("model", "seed")}
         return {
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
-            "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "device": "cuda" if has_gpu() else "cpu",
+            "device_name": torch.cuda.get_device_name() if has_gpu() else "cpu",
             "dtype": str(self.dtype).removeprefix("torch."),
             "max_length": self.max_length,
             "arguments": arguments,
@@ -188,14 +191,14 @@ class VLLMBackend(Backend):
         }
 
     def notes(self) -> list[str]:
-        """Lines about the chat template and the BOS token."""
-        return self.encoder.notes(self.source)
+        """Return lines about the chat template, the BOS token and the ends of answers."""
+        return [*self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
-        """All requests go to the engine at once; answers come as they get ready."""
-        wanted = wanted_of(seeds)
-        texts = [item for item in wanted if requests[item[0]].kind == "generate"]
-        ranked = [item for item in wanted if requests[item[0]].kind == "loglikelihood"]
+        """Send all requests to the engine, and yield answers as they become ready."""
+        samples = open_samples(seeds)
+        texts = [sample for sample in samples if requests[sample[0]].kind == "generate"]
+        ranked = [sample for sample in samples if requests[sample[0]].kind == "loglikelihood"]
         asks: list[TextAsk | RankAsk] = []
         if texts:
             jobs = generations(self.encoder, requests, texts, self.max_length)
@@ -207,27 +210,27 @@ class VLLMBackend(Backend):
                 yield from ask.read(outcome)
 
     def _outcomes(self, asks: Sequence[AnyAsk]) -> Iterator[tuple[AnyAsk, Outcome]]:
-        """What the engine makes of them, in any order. A refused request is told of when the others are done."""
+        """Yield the outcomes in any order. The error of a refused request is raised after all other outcomes."""
         engine = self._started()
-        waiting, under_way = deque(asks), dict[int, AnyAsk]()
+        waiting, running = deque(asks), dict[int, AnyAsk]()
         refused: RequestFailed | None = None
         try:
-            while (waiting or under_way) and not self.stop_requested:
-                while waiting and len(under_way) < WINDOW:
+            while (waiting or running) and not self.stop_requested:
+                while waiting and len(running) < WINDOW:
                     number, ask = next(self._numbers), waiting.popleft()
                     try:
                         engine.add(number, ask)
-                        under_way[number] = ask
+                        running[number] = ask
                     except RequestFailed as error:
                         refused = refused or error
-                for number, outcome in engine.step() if under_way else ():
-                    yield under_way.pop(number), outcome
+                for number, outcome in engine.step() if running else ():
+                    yield running.pop(number), outcome
         except vllm_engine.BrokenDown:
-            self._end()  # the next task gets another engine
-            if not self.stop_requested:  # Ctrl-C reaches the engine's processes too
+            self._end()  # the next task gets a new engine
+            if not self.stop_requested:  # Ctrl-C also reaches the engine's processes
                 raise
         finally:
-            engine.abort(list(under_way))
+            engine.abort(list(running))
         if refused is not None:
             raise refused
 
@@ -243,7 +246,7 @@ class VLLMBackend(Backend):
         gc.collect()
 
     def alternatives(self, requests: Sequence[Request], top: int) -> Iterator[tuple[int, list[tuple[str, float]]]]:
-        """The likeliest first tokens of each answer; a prompt that is too long is cut on the left."""
+        """Yield the likeliest first tokens of each answer. A prompt that is too long is cut on the left."""
         prompts = [
             (prompt or [self.encoder.prefix_id])[-self.max_length :] for prompt in self.encoder.prompts(requests)
         ]
@@ -257,21 +260,21 @@ class VLLMBackend(Backend):
 
 
 def _configuration(place: str, revision: str | None) -> tuple[Any, Any]:
-    """The network's configuration and the generation settings. Raises ModelError."""
-    where: dict[str, Any] = {"revision": revision or "main"}
+    """Load the configuration of the network and its generation settings. Raises ModelError."""
+    source: dict[str, Any] = {"revision": revision or "main"}
     auto: Any = transformers.AutoConfig
     settings: Any = transformers.GenerationConfig
     try:
-        config = auto.from_pretrained(place, **where)
-    except Exception as error:  # as in loading.py: dozens of types
-        raise ModelError(f"{place}: its configuration cannot be read: {vllm_engine.first_line(str(error))}") from None
+        config = auto.from_pretrained(place, **source)
+    except Exception as error:  # as in loading.py, dozens of types
+        raise ModelError(f"{place}: its configuration cannot be read: {first_line(error)}") from None
     try:
-        return config, settings.from_pretrained(place, **where)
+        return config, settings.from_pretrained(place, **source)
     except OSError:
         return config, settings.from_model_config(config)
 
 
 def _files_hash(folder: Path) -> str:
-    """SHA-256 over an adapter's files."""
+    """Return the SHA-256 of an adapter's files."""
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
     return sha256(canonical_json({file.name: sha256(file.read_bytes()) for file in files}))

@@ -1,4 +1,4 @@
-"""The vLLM engine itself: started once, fed with requests, asked for what is done. vLLM is imported here only."""
+"""The running vLLM engine: its start, requests, outcomes and errors. Only this module imports vLLM."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.models.model_args import check_names
 from olmes_suite.models.vllm.plugin import OWNER
 from olmes_suite.models.vllm.requests import Ask, Outcome
+from olmes_suite.plugins import require
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+    from vllm.lora.request import LoRARequest
+    from vllm.v1.engine.llm_engine import LLMEngine
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for results
-    "VLLM_NO_USAGE_STATS": "1",  # nothing but the documents' own requests is sent anywhere
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for results
+    "VLLM_NO_USAGE_STATS": "1",  # only the documents' requests are sent anywhere
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a process with threads must not be forked
-    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # see `arguments` in vllm.py: one token more, which is never computed
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # see `arguments` in backend.py: one token more, which is never computed
 }
 RAISED = re.compile(r"(?:^|\s)(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception)): (.+)")
-"""The last line of a traceback, in a log line or by itself."""
-VALIDATION = re.compile(r"\d+ validation errors? for ")
-UNTOLD = "Engine core initialization failed"
-"""What the parent process says of an error in the engine's own."""
+"""The last line of a traceback, alone or in a log line."""
+UNEXPLAINED = "Engine core initialization failed"
+"""The parent process's message for an error in the engine's process."""
 REASONS = (
     (
         "is less than desired",  # on a GPU, and on a machine without
@@ -48,29 +52,28 @@ REASONS = (
     ("memory", "does not fit in memory: {}; set tensor_parallel_size or quantization (--model-args)"),
     ("architectures", "vLLM cannot run this architecture: {}; use --backend hf"),
 )
-"""A part of what was raised, and what to tell the user."""
+"""Parts of vLLM's errors and the messages for the user."""
 
 
 class BrokenDown(RequestFailed):
-    """The engine ended: its requests are lost, and it takes no more."""
+    """The engine ended. Its requests are lost, and it accepts no more."""
 
 
 def check_installed() -> None:
-    """Raise UsageError, with the extra to install, where vLLM is missing."""
-    if find_spec("vllm") is None:
-        raise UsageError("--backend vllm needs vLLM: pip install 'olmes-suite[vllm]'")
+    """Raise UsageError with the extra to install where vLLM is missing."""
+    require("vllm", "vllm", "--backend vllm needs vLLM")
 
 
 def installed_version() -> str:
-    """vLLM's version."""
+    """Return vLLM's version."""
     return version("vllm")
 
 
 class Engine:
-    """One running engine. Its requests have numbers; what is done comes in any order."""
+    """A running engine with numbered requests, whose outcomes come in any order."""
 
-    def __init__(self, model: str, engine: Any, adapter: Any = None) -> None:
-        """`engine`: vLLM's `LLMEngine`; `adapter`: its `LoRARequest`, for all requests."""
+    def __init__(self, model: str, engine: LLMEngine, adapter: LoRARequest | None = None) -> None:
+        """Wrap vLLM's engine. `adapter` applies to all requests."""
         self.model, self.adapter = model, adapter
         self._engine: Any = engine
         api: Any = import_module("vllm")
@@ -78,41 +81,41 @@ class Engine:
         self._input: Any = import_module("vllm.inputs.engine").tokens_input
 
     def add(self, number: int, ask: Ask) -> None:
-        """Take up a request. Raises RequestFailed for one that the engine refuses."""
+        """Add a request. Raises RequestFailed where the engine refuses it."""
         settings = self._parameters(output_kind=self._final.FINAL_ONLY, **ask.settings())
         try:
             self._engine.add_request(str(number), self._input(list(ask.prompt)), settings, lora_request=self.adapter)
         except ValueError as error:
-            raise RequestFailed(f"{self.model}: vLLM refuses a request: {first_line(str(error))}") from None
+            raise RequestFailed(f"{self.model}: vLLM refuses a request: {first_line(error)}") from None
 
     def step(self) -> list[tuple[int, Outcome]]:
-        """Go on a little: the requests that are done by now. Raises BrokenDown where the engine ended."""
+        """Compute one step and return the finished requests. Raises BrokenDown where the engine ended."""
         try:
-            done = self._engine.step()
-        except Exception as error:  # out of memory, a killed worker: the engine answers nothing any more
+            outputs = self._engine.step()
+        except Exception as error:  # out of memory or a killed worker: the engine cannot continue
             raise BrokenDown(
-                f"{self.model}: vLLM's engine broke down: {explain(error)}; repeat the command to go on"
+                f"{self.model}: vLLM's engine broke down: {explain(error)}; repeat the command to continue"
             ) from None
-        return [(int(output.request_id), _outcome(output)) for output in done if output.finished]
+        return [(int(output.request_id), _outcome(output)) for output in outputs if output.finished]
 
     def abort(self, numbers: Sequence[int]) -> None:
-        """Drop requests that are not done."""
+        """Drop unfinished requests."""
         if numbers:
-            with contextlib.suppress(Exception):  # a broken engine has none
+            with contextlib.suppress(Exception):  # a broken engine has no requests
                 self._engine.abort_request([str(number) for number in numbers])
 
     def close(self) -> None:
         """End the engine's processes and free its memory."""
         engine, self._engine = self._engine, None
-        with contextlib.suppress(Exception):  # what is broken already needs no end
+        with contextlib.suppress(Exception):  # a broken engine may have ended already
             engine.engine_core.shutdown()
 
 
 def start(model: str, arguments: Mapping[str, Any], adapter: str | None = None) -> Engine:
-    """Start an engine with these `EngineArgs`; `adapter` is a folder with a LoRA adapter.
+    """Start an engine with these `EngineArgs`. `adapter` is a folder with a LoRA adapter.
 
-    What vLLM prints meanwhile goes to a file that is named only if the start fails. Raises UsageError for an argument
-    that vLLM does not have, ModelError where it cannot start.
+    vLLM's output goes to a file, which the error names where the start fails. Raises UsageError for an argument that
+    vLLM does not have, ModelError where vLLM cannot start.
     """
     check_installed()
     for name, value in ENVIRONMENT.items():
@@ -139,58 +142,61 @@ def start(model: str, arguments: Mapping[str, Any], adapter: str | None = None) 
 def _start(arguments: Mapping[str, Any]) -> Any:
     args: Any = import_module("vllm.engine.arg_utils").EngineArgs
     check_names(arguments, [field.name for field in fields(args)], "vLLM")
-    # else vLLM takes 128 requests at a time: its larger defaults are for its own `LLM` class
+    # without it vLLM runs 128 requests at a time: its larger defaults are for its `LLM` class
     usage: Any = import_module("vllm.usage.usage_lib").UsageContext
     engine: Any = import_module("vllm.v1.engine.llm_engine").LLMEngine
     return engine.from_engine_args(args(**arguments), usage_context=usage.LLM_CLASS)
 
 
 def explain(error: BaseException, log: str = "") -> str:
-    """One line on why the engine ended: what was raised in this process, or in the engine's own by its log."""
-    text = first_line(str(error)) or type(error).__name__
-    if UNTOLD in text or not str(error):
-        raised = [found[2] for line in log.splitlines() if (found := RAISED.search(line)) and UNTOLD not in found[2]]
-        text = first_line(raised[-1]) if raised else text
-    for sign, told in REASONS:
+    """Return one line on why the engine ended, from the exception or from the log of the engine's process."""
+    text = first_line(_cause(error))
+    if UNEXPLAINED in text or not str(error):
+        matches = (RAISED.search(line) for line in log.splitlines())
+        raised = [match[2] for match in matches if match and UNEXPLAINED not in match[2]]
+        text = first_line(RuntimeError(raised[-1])) if raised else text
+    for sign, message in REASONS:
         if sign in text:
-            return told.format(text.rstrip("."))
+            return message.format(text.rstrip("."))
     return text
 
 
-def first_line(text: str) -> str:
-    """The first line that says something, of 300 characters at most."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) > 1 and VALIDATION.match(lines[0]):  # pydantic's heading; what is wrong comes after it
-        lines = [line.removeprefix("Value error, ").partition(" [type=")[0] for line in lines[1:]]
-    line = lines[0] if lines else ""
-    return line if len(line) <= 300 else line[:300] + "…"
+def _cause(error: BaseException) -> BaseException:
+    """Return the error that a check of vLLM's configuration raised and pydantic wrapped, else the error itself."""
+    from pydantic import ValidationError  # vLLM brings it
+
+    if not isinstance(error, ValidationError):
+        return error
+    first = error.errors()[0]
+    raised = first.get("ctx", {}).get("error")
+    return raised if isinstance(raised, BaseException) else ValueError(first["msg"])
 
 
-def _outcome(output: Any) -> Outcome:
+def _outcome(output: RequestOutput) -> Outcome:
     answer = output.outputs[0]
     first = answer.logprobs[0] if answer.logprobs else None
     return Outcome(
         tokens=answer.token_ids,
         reason=answer.finish_reason,
         prompt=output.prompt_logprobs or (),
-        first=None if first is None else {token: told.logprob for token, told in first.items()},
+        first=None if first is None else {token: entry.logprob for token, entry in first.items()},
     )
 
 
 @contextlib.contextmanager
 def printing_to(file: Path) -> Iterator[None]:
-    """What this process and those that it starts print goes to a file; those keep to it."""
+    """Redirect the output of this process to a file, and that of processes started meanwhile until they end."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = [(number, os.dup(number)) for number in (1, 2)]
+    copies = [(number, os.dup(number)) for number in (1, 2)]
     with file.open("ab") as stream:
-        for number, _ in kept:
+        for number, _ in copies:
             os.dup2(stream.fileno(), number)
     try:
         yield
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, copy in kept:
+        for number, copy in copies:
             os.dup2(copy, number)
             os.close(copy)

@@ -1,6 +1,6 @@
-"""Loaded by vLLM in each of its processes (entry point `vllm.general_plugins`): they end when their run does.
+"""A plugin that ends vLLM's processes with their run (entry point `vllm.general_plugins`).
 
-A run that is killed cannot end its engine, which would hold the device's memory against the run that takes over.
+A run that is killed cannot end its engine, which would keep the device's memory from the run that continues.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import threading
 import time
 
 OWNER = "OLMES_VLLM_OWNER"
-"""Environment: the process whose engine this is. Without it, as under `vllm serve`, nothing is watched."""
+"""The variable with the id of the engine's owner. Without it, as under `vllm serve`, nothing is watched."""
 EVERY = 1.0
-"""Seconds between looks."""
+"""Seconds between checks."""
 
 
 def end_with_owner() -> None:
-    """Watch this process's parent, and end when it has ended; nothing in the owner itself."""
+    """End this process when its parent or the owner has ended. Does nothing in the owner."""
     owner = os.environ.get(OWNER)
     if owner is None or owner == str(os.getpid()):
         return

@@ -6,11 +6,11 @@ floor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models.base import Backend
 from olmes_suite.models.stops import cut_at_stop
+from olmes_suite.models.without_model.base import WithoutModel
 from olmes_suite.records import Request, Response, sha256
 
 _WORD = "Spring"
@@ -34,7 +34,7 @@ ANSWERS: Mapping[str, Callable[[Request], str]] = {
 """The answers by name: nothing, one English noun, the last user message, a long text about nothing."""
 
 
-class FloorBackend(Backend):
+class FloorBackend(WithoutModel):
     """Gives one of `ANSWERS` to every request and finds all continuations equally likely."""
 
     name = "floor"
@@ -51,20 +51,12 @@ class FloorBackend(Backend):
         """The answer is all that decides; "floor-2" changes when one of the texts does."""
         return sha256(f"floor-2\n{self.answer}")
 
-    def run(
-        self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
-    ) -> Iterator[tuple[int, int, Response]]:
-        """The answer, or a log-likelihood of -1, for every sample that is asked for."""
+    def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
+        """The same text for every sample, or a log-likelihood of -1."""
         ranked = Response(loglikelihood=-1.0, is_greedy=False)
-        for position, (request, row) in enumerate(zip(requests, seeds, strict=True)):
-            if self.stop_requested:
-                return
-            response = self._answer(request) if request.kind == "generate" else ranked
-            for sample, seed in enumerate(row):
-                if seed is not None:
-                    yield position, sample, response
+        return [self._text(request) if request.kind == "generate" else ranked] * len(seeds)
 
-    def _answer(self, request: Request) -> Response:
+    def _text(self, request: Request) -> Response:
         """The text as a model would have given it: within the token limit (a word is a token), cut at stop strings."""
         raw = ANSWERS[self.answer](request)
         if request.max_tokens is not None:

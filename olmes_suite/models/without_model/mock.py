@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from olmes_suite.models.base import Backend
 from olmes_suite.models.stops import cut_at_stop
+from olmes_suite.models.without_model.base import WithoutModel
 from olmes_suite.records import Request, Response, sha256
 
 WORDS = (
@@ -31,7 +31,7 @@ ANSWERS = (
 """Endings that the tasks' extractors find; many are wrong for the task at hand, as a weak model's would be."""
 
 
-class MockBackend(Backend):
+class MockBackend(WithoutModel):
     """Answers are a function of what is asked and, where the request samples, of the seed."""
 
     name = "mock"
@@ -45,17 +45,10 @@ class MockBackend(Backend):
         """A constant: the digits count changes of this module that change its answers."""
         return sha256("mock-1")
 
-    def run(
-        self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
-    ) -> Iterator[tuple[int, int, Response]]:
-        """An answer for every sample that is asked for, in order."""
-        for position, (request, row) in enumerate(zip(requests, seeds, strict=True)):
-            if self.stop_requested:
-                return
-            asked = _digest(request)
-            for sample, seed in enumerate(row):
-                if seed is not None:
-                    yield position, sample, _answer(request, asked, seed)
+    def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
+        """A few words and an ending that a task's extractor may find, or some log-likelihood."""
+        asked = _digest(request)
+        return [_answer(request, asked, seed) for seed in seeds]
 
 
 def _digest(request: Request) -> bytes:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from olmes_suite.errors import RequestFailed
-from olmes_suite.models.base import Backend
+from olmes_suite.models.without_model.base import WithoutModel
 from olmes_suite.records import Request, Response, sha256
 
 Answers = Callable[[Request], str | float | None]
 """The gold response of a `generate` request, the log-likelihood of a choice, None where the task has no gold."""
 
 
-class OracleBackend(Backend):
+class OracleBackend(WithoutModel):
     """Answers with what `answers` gives. The gold is passed on whole: no cut at stop strings."""
 
     name = "oracle"
@@ -26,17 +26,9 @@ class OracleBackend(Backend):
         """A constant: the answers follow from the task's own data, which has a fingerprint of its own."""
         return sha256("oracle-1")
 
-    def run(
-        self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
-    ) -> Iterator[tuple[int, int, Response]]:
-        """The gold of every sample that is asked for. Raises RequestFailed where the task has none."""
-        for position, (request, row) in enumerate(zip(requests, seeds, strict=True)):
-            if self.stop_requested:
-                return
-            wanted = [sample for sample, seed in enumerate(row) if seed is not None]
-            if wanted:
-                response = self._answer(request)
-                yield from ((position, sample, response) for sample in wanted)
+    def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
+        """The gold for every sample. Raises RequestFailed where the task has none."""
+        return [self._answer(request)] * len(seeds)
 
     def _answer(self, request: Request) -> Response:
         gold = self.answers(request)

@@ -1,1 +1,1 @@
-"""What runs inside a jail: standard library only, and no import of olmes_suite, which a jail does not see."""
+"""The code inside a jail: it imports the standard library only, since a jail hides olmes_suite."""

@@ -1,4 +1,4 @@
-"""The tests' process: the asserts run here, the program does not. Only calls leave, and only data comes back."""
+"""The process of the tests: it runs the assertions, sends calls to the program's process and receives only data."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from . import wire
 
 
 class Gone(BaseException):
-    """The program's process ended or sent what is no answer. No test may hide it, not even by a bare `except`."""
+    """The program's process ended or sent an invalid answer. Counted, as a bare `except` in a test could hide it."""
 
-    seen = 0
+    occurrences = 0
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        Gone.seen += 1
+        Gone.occurrences += 1
 
 
 class RemoteError(Exception):
-    """The program raised something that is no builtin exception."""
+    """The program raised an exception that is not a builtin."""
 
 
 class Remote:
-    """A function that lives in the program's process."""
+    """A stub for a function in the program's process."""
 
     def __init__(self, link: socket.socket, name: str) -> None:
         self._link, self._name = link, name
         self._ahead: list[Any] = []
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the program's function. Raises what it raised, if that is a builtin exception, or RemoteError."""
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        """Call the program's function. Raises its exception where that is a builtin, else RemoteError."""
         if self._ahead:
             expected = self._ahead.pop()
             if kwargs or list(map(id, args)) != list(map(id, expected)):
-                raise RuntimeError("the tests do not make the calls that they announced")
+                raise RuntimeError("the tests made other calls than they announced by prefetch")
         else:
-            self._ask([(args, kwargs)])
+            self._send([(args, kwargs)])
         return answer(self._link)
 
     def prefetch(self, calls: Sequence[Sequence[Any]]) -> None:
-        """Announce the next calls, as lists of arguments, so that all travel at once."""
-        self._ask([(args, {}) for args in calls])
+        """Send the next calls, as lists of arguments, in one message."""
+        self._send([(args, {}) for args in calls])
         self._ahead = [list(args) for args in reversed(calls)]
 
-    def _ask(self, calls: list[tuple[Any, dict[str, Any]]]) -> None:
+    def _send(self, calls: list[tuple[Any, dict[str, Any]]]) -> None:
         frame = {"calls": [[self._name, wire.encode(list(args)), wire.encode(kwargs)] for args, kwargs in calls]}
         try:
             wire.send(self._link, frame)
@@ -57,7 +57,7 @@ class Remote:
 
 
 def answer(link: socket.socket) -> Any:
-    """The next answer of the program. Raises what it raised, or Gone."""
+    """Receive the program's next answer. Raises the program's exception, or Gone."""
     try:
         message = wire.receive(link)
         if type(message) is dict and "x" in message:
@@ -69,7 +69,7 @@ def answer(link: socket.socket) -> Any:
     except (wire.Malformed, KeyError, TypeError, ValueError) as error:
         if getattr(error, "remote", False):
             raise
-        raise Gone("the program's answer is no data") from None
+        raise Gone("the program's answer is not valid data") from None
 
 
 def _exception(name: str, text: str) -> Exception:
@@ -78,16 +78,19 @@ def _exception(name: str, text: str) -> Exception:
         return RemoteError(f"{name}: {text}")
     try:
         error: Exception = kind(text)
-    except TypeError:  # UnicodeDecodeError and its like want more arguments
+    except TypeError:  # exceptions like UnicodeDecodeError need more arguments
         return RemoteError(f"{name}: {text}")
     error.remote = True  # type: ignore[attr-defined]
     return error
 
 
 def run(job: dict[str, Any], code: types.CodeType, link: socket.socket) -> str:
-    """Verdict as JSON: ["pass" | "fail" | "error", detail]. `code` is the compiled prompt and tests."""
+    """Run the tests and return the verdict as JSON: ["pass" | "fail" | "error", detail].
+
+    `code` is the compiled prompt and tests.
+    """
     try:
-        answer(link)  # does the program load?
+        answer(link)  # the first answer says whether the program loads
     except BaseException as error:
         return json.dumps(["fail", shown(error)])
     stubs = {name: Remote(link, name) for name in job["names"]}
@@ -104,11 +107,11 @@ def run(job: dict[str, Any], code: types.CodeType, link: socket.socket) -> str:
             scope[job["check"]](stubs[job["names"][0]])
     except BaseException as error:
         return json.dumps(["fail", shown(error)])
-    return json.dumps(["fail", "the program ended early"] if Gone.seen else ["pass", ""])
+    return json.dumps(["fail", "the program ended early"] if Gone.occurrences else ["pass", ""])
 
 
 def shown(error: BaseException) -> str:
-    """An exception in one short line."""
+    """Describe an exception in one short line."""
     try:
         text = str(error)
     except BaseException:

@@ -1,4 +1,4 @@
-"""The program's process: it executes the program and answers calls. It knows the inputs, never what is expected."""
+"""The process of the program: it executes the program and answers calls. It receives inputs, never expected values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import wire
 
 
 def load(program: str, name: str = "candidate") -> types.ModuleType:
-    """The program as a module. Raises whatever it raises."""
+    """Execute the program as a module. Raises whatever the program raises."""
     module = types.ModuleType(name)
     sys.modules[name] = module
     exec(compile(program, "<candidate>", "exec"), module.__dict__)
@@ -19,12 +19,15 @@ def load(program: str, name: str = "candidate") -> types.ModuleType:
 
 
 def serve(program: str, link: socket.socket) -> None:
-    """Answer calls on `link` until it closes: requests are {"calls": [[name, args, kwargs], …]}, every call gets a
-    frame {"r": value} or {"x": [exception, message]}; one such frame comes first and says whether the program loads."""
+    """Answer calls on `link` until it closes.
+
+    Requests are {"calls": [[name, args, kwargs], …]}; the answer to each call is a frame {"r": value} or
+    {"x": [exception, message]}. One such frame comes first and says whether the program loads.
+    """
     try:
         module = load(program)
     except BaseException as error:
-        wire.send(link, _raised(error))
+        wire.send(link, _exception(error))
         return
     wire.send(link, {"r": None})
     while True:
@@ -36,15 +39,15 @@ def serve(program: str, link: socket.socket) -> None:
             link.sendall(_answer(module, name, args, kwargs))
 
 
-def _answer(module: types.ModuleType, name: str, args: Any, kwargs: Any) -> bytes:
+def _answer(module: types.ModuleType, name: str, args: object, kwargs: object) -> bytes:
     try:
         value = vars(module)[name](*wire.decode(args), **wire.decode(kwargs))
         return wire.dumps({"r": wire.encode(value)})
     except BaseException as error:
-        return wire.dumps(_raised(error))
+        return wire.dumps(_exception(error))
 
 
-def _raised(error: BaseException) -> dict[str, Any]:
+def _exception(error: BaseException) -> dict[str, Any]:
     try:
         message = str(error)[:300]
     except BaseException:

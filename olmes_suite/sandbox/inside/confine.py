@@ -1,7 +1,7 @@
-"""What a process gives up for good: capabilities, files (Landlock), system calls (seccomp), resources.
+"""Confinement of a process, which cannot be undone: capabilities, files (Landlock), system calls (seccomp), resources.
 
-All of it by system call, as neither Landlock nor seccomp has a binding in the standard library. Numbers and layouts are
-those of the kernel's headers (linux/landlock.h, linux/seccomp.h, linux/filter.h).
+Everything goes through system calls, since the standard library has no binding of Landlock or seccomp. Numbers and
+layouts are those of the kernel's headers (linux/landlock.h, linux/seccomp.h, linux/filter.h).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _NO_NEW_PRIVS, _SET_DUMPABLE, _DROP_BOUNDING, _SUBREAPER = 38, 4, 24, 36
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _FILE_ACCESS = 0b110 | 1 | 1 << 14 | 1 << 15
-"""Rights that make sense for a file that is no folder: execute, write, read, truncate, ioctl."""
+"""Rights for a file that is not a folder: execute, write, read, truncate, ioctl."""
 _READ = 1 | 1 << 2 | 1 << 3
-"""Execute, read a file, list a folder."""
+"""Rights to execute a file, read a file and list a folder."""
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 _NAMESPACES = 0x7E020080
@@ -42,28 +42,28 @@ def prctl(option: int, value: int = 0) -> None:
 
 
 def no_new_privileges() -> None:
-    """Nothing that this process executes gains rights."""
+    """Prevent programs that this process executes from gaining rights."""
     prctl(_NO_NEW_PRIVS, 1)
 
 
 def hide_memory() -> None:
-    """Other processes of the same user can neither trace this one nor read its memory."""
+    """Prevent other processes of the same user from tracing this process and reading its memory."""
     prctl(_SET_DUMPABLE, 0)
 
 
 def adopt_orphans() -> None:
-    """Processes whose parent ends become children of this one, so that none is left behind."""
+    """Become the parent of processes whose parent ends, so that every process can be ended."""
     prctl(_SUBREAPER, 1)
 
 
 def first_to_go() -> None:
-    """Where memory runs out on this machine, the kernel ends this process and what it starts before any other."""
+    """Make the kernel end this process and its children before others where the machine runs out of memory."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as handle:
         handle.write("1000")
 
 
 def drop_capabilities() -> None:
-    """Give up every capability, also for what is executed later."""
+    """Drop every capability, also for programs that are executed later."""
     for number in range(64):
         with contextlib.suppress(OSError):  # beyond the last capability of this kernel
             prctl(_DROP_BOUNDING, number)
@@ -72,14 +72,14 @@ def drop_capabilities() -> None:
 
 
 def become(uid: int) -> None:
-    """Become another user, without any groups."""
+    """Become another user without groups."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
 
 
-def own_namespaces() -> bool:
-    """Leave the host's processes, network and IPC behind, from the next fork on. False where the kernel refuses."""
+def enter_namespaces() -> bool:
+    """Enter new process, network and IPC namespaces from the next fork on. Returns False where the kernel refuses."""
     uid, gid = os.getuid(), os.getgid()
     flags = 0x20000000 | 0x40000000 | 0x08000000  # processes, network, IPC
     if _libc.unshare(flags if uid == 0 else flags | 0x10000000) != 0:
@@ -92,14 +92,14 @@ def own_namespaces() -> bool:
 
 
 def landlock_version() -> int:
-    """The kernel's Landlock version; 0 where it has none."""
+    """Return the kernel's Landlock version, 0 without Landlock."""
     return max(0, _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
 
 
 def landlock(readable: list[str], listable: list[str], writable: list[str]) -> None:
-    """No file but those below the given paths, no TCP, no signals to processes outside. Raises OSError.
+    """Allow only files below the paths, and deny TCP and signals to processes outside. Raises OSError.
 
-    Below `listable` the names can be seen and no file read: Python's imports list the folders that they look in.
+    Below `listable` folders can be listed but files cannot be read: Python's imports list the folders that they search.
     """
     version = landlock_version()
     if version < 1:
@@ -110,9 +110,9 @@ def landlock(readable: list[str], listable: list[str], writable: list[str]) -> N
     attributes = struct.pack("=QQQ", rights, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
     ruleset = _check(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0), "Landlock")
-    for paths, wanted in ((readable, _READ), (listable, 1 << 3), (writable, rights)):
+    for paths, allowed in ((readable, _READ), (listable, 1 << 3), (writable, rights)):
         for path in paths:
-            _allow(ruleset, path, wanted & rights)
+            _allow(ruleset, path, allowed & rights)
     _check(_libc.syscall(_RESTRICT_SELF, ruleset, 0), "Landlock")
     os.close(ruleset)
 
@@ -120,7 +120,7 @@ def landlock(readable: list[str], listable: list[str], writable: list[str]) -> N
 def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:  # listed for other machines
+    except OSError:  # the path does not exist on this machine
         return
     try:
         if not os.path.isdir(path):
@@ -160,11 +160,14 @@ _EQUAL, _ABOVE, _BITS = 0x15, 0x35, 0x45
 
 
 class Filter:
-    """A seccomp filter, made once and put on by every process after its fork."""
+    """A seccomp filter, built once and applied by every process after its fork."""
 
     def __init__(self, *, processes: bool, signals: bool, owner: bool, domains: list[int]) -> None:
-        """`processes`: may fork; `signals`: may signal any process it sees; `owner`: may change modes and times of its
-        files; `domains`: address families of sockets. Raises KeyError on an architecture without a table."""
+        """Build the filter. Raises KeyError on an architecture without a table.
+
+        `processes`: whether the program may fork; `signals`: whether it may signal any process that it sees; `owner`:
+        whether it may change modes and times of its files; `domains`: allowed address families of sockets.
+        """
         self.arch = _ARCHITECTURES[platform.machine()][0]
         self.numbers, self.signals = _numbers(), signals
         denied = list(self.numbers["always"].values())
@@ -177,12 +180,14 @@ class Filter:
             self.head += _jump(_ABOVE, 0x40000000, 0, 1) + _give(_ENOSYS)
         for number in denied:
             self.head += _jump(_EQUAL, number, 0, 1) + _give(_EPERM)
-        self.head += _jump(_EQUAL, special["clone3"], 0, 1) + _give(_ENOSYS)  # its flags are out of reach: use clone
+        self.head += _jump(_EQUAL, special["clone3"], 0, 1) + _give(
+            _ENOSYS
+        )  # a filter cannot read its flags; callers fall back to clone
         flags = _load(16) + _jump(_BITS, _NAMESPACES, 0, 1) + _give(_EPERM)
         flags += b"" if processes else _jump(_BITS, _THREAD, 1, 0) + _give(_EPERM)
         self.head += self._when("clone", flags)
         self.head += self._when("socket", self._only(16, domains))
-        # An owner set on a file would have the kernel send signals in this process's name.
+        # The kernel sends signals to the owner set on a file in the name of this process.
         self.head += self._when("fcntl", self._never(24, [8, 10, 15]))
         self.head += self._when("ioctl", self._never(24, [0x8901, 0x8902, 0x5412]))
 
@@ -201,14 +206,14 @@ class Filter:
         return _load(offset) + tests + _jump(_EQUAL, values[0], 1, 1) + _give(_EPERM)
 
     def apply(self) -> None:
-        """Put the filter on this process and all that it starts. Raises OSError."""
-        own = b""
+        """Apply the filter to this process and every process that it starts. Raises OSError."""
+        process_rules = b""
         pid = os.getpid()
-        own += self._when("prlimit64", self._only(16, [0, pid]))
+        process_rules += self._when("prlimit64", self._only(16, [0, pid]))
         if not self.signals:
-            own += self._when("sched_setaffinity", self._only(16, [0, pid]))
-            own += self._when("kill", self._only(16, [0, pid])) + self._when("tgkill", self._only(16, [pid]))
-        program = self.head + own + _give(_ALLOW)
+            process_rules += self._when("sched_setaffinity", self._only(16, [0, pid]))
+            process_rules += self._when("kill", self._only(16, [0, pid])) + self._when("tgkill", self._only(16, [pid]))
+        program = self.head + process_rules + _give(_ALLOW)
         buffer = ctypes.create_string_buffer(program, len(program))
         descriptor = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
         no_new_privileges()
@@ -217,9 +222,9 @@ class Filter:
 
 
 def limit_resources(limits: dict[str, Any], processes: int | None) -> None:
-    """Resource limits of this process and all that it starts; `processes` None leaves their number alone."""
+    """Limit the resources of this process and every process that it starts; their number unless it is None."""
     cpu = max(1, int(-(-limits["cpu"] // 1)))
-    wanted = [
+    bounds = [
         (resource.RLIMIT_CPU, cpu, cpu + 1),
         (resource.RLIMIT_AS, limits["memory"], limits["memory"]),
         (resource.RLIMIT_FSIZE, limits["file_size"], limits["file_size"]),
@@ -228,7 +233,7 @@ def limit_resources(limits: dict[str, Any], processes: int | None) -> None:
         (resource.RLIMIT_MEMLOCK, 65536, 65536),
     ]
     if processes is not None:
-        wanted.append((resource.RLIMIT_NPROC, processes, processes))
-    for which, soft, hard in wanted:
+        bounds.append((resource.RLIMIT_NPROC, processes, processes))
+    for which, soft, hard in bounds:
         with contextlib.suppress(ValueError, OSError):  # already lower
             resource.setrlimit(which, (soft, hard))

@@ -1,6 +1,6 @@
-"""The jail's only lasting process: it forks a fresh process for every program, watches it, and cleans up after it.
+"""The server of a jail: it forks a process for every program, watches it, and cleans up after it.
 
-It holds nothing worth reading: tests and programs are served by different servers in different jails.
+It holds nothing that a program could exploit: tests and programs run in different jails with servers of their own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import gc
 import importlib
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -18,12 +17,12 @@ import time
 import types
 from typing import Any
 
-from . import asserts, candidate, confine, unittests, wire
+from . import asserts, candidate, confine, unittests, usage, wire
 
 _TICK = 0.05
-"""Seconds between two looks at a running program's memory and files."""
+"""Seconds between two checks of a running program's memory and files."""
 _REPORT = 2**18
-"""Bytes of a tests process's report that are read."""
+"""Bytes read of the report of a process of tests."""
 
 
 def main(control: int) -> None:
@@ -41,7 +40,7 @@ def main(control: int) -> None:
 
 
 class Server:
-    """Confines itself on creation. Raises OSError where the kernel does not allow it."""
+    """A server that confines itself on creation. Raises OSError where the kernel does not allow it."""
 
     def __init__(self, link: socket.socket, setup: dict[str, Any]) -> None:
         self.link, self.scratch = link, list(setup["scratch"])
@@ -54,8 +53,8 @@ class Server:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         self.confined = self._confine(setup)
-        # An interpreter below /tmp is shown there; programs cannot write to it, and it is not theirs to be deleted.
-        self.given = {folder: set(os.listdir(folder)) for folder in self.scratch}
+        # A shown interpreter may lie below /tmp: it is read-only for programs, and cleaning up must not delete it.
+        self.initial = {folder: set(os.listdir(folder)) for folder in self.scratch}
         gc.disable()
         gc.freeze()
 
@@ -66,9 +65,9 @@ class Server:
             self.all_mine = self.limited = False
             self.most = 1024
             return {"processes": True, "network": True}
-        own_network = rung == "bubblewrap" or confine.own_namespaces()
+        own_network = rung == "bubblewrap" or confine.enter_namespaces()
         if rung == "landlock" and own_network:
-            _go_on_in_child()
+            _continue_in_child()
         confine.no_new_privileges()
         if uid is not None:
             confine.become(uid)
@@ -77,11 +76,11 @@ class Server:
         if rung == "landlock":
             confine.landlock(setup["readable"], setup["listable"], [*self.scratch, *setup["devices"]])
         confine.adopt_orphans()
-        # With process ids or a user of its own, "all processes" are those of this jail and can be counted and ended.
+        # In its own process namespace or as its own user, a jail can count and end all of its processes.
         own_pids, own_user = os.getpid() == 1, uid is not None
         counted = own_user or (own_pids and os.getuid() != 0 and _kernel() >= (5, 14))
         self.all_mine, self.limited = own_pids or own_user, counted
-        # Under Landlock /proc is closed, so memory is limited by process only and their number has to be small.
+        # Landlock hides /proc, so that memory is limited per process only and the number of processes has to be small.
         self.most = 1024 if rung == "bubblewrap" else 16
         domains = [] if not own_network else [1, 2, 10] if rung == "bubblewrap" else [2, 10]
         self.filter = confine.Filter(
@@ -90,23 +89,23 @@ class Server:
         return {"processes": counted, "network": False, "own_pids": own_pids, "own_user": own_user}
 
     def serve(self) -> None:
-        """One job at a time. Raises EOFError when the host is gone."""
+        """Run one job at a time. Raises EOFError when the host has closed the link."""
         while True:
             job, handles = self._next_job()
             wire.send(self.link, self.run(job, handles))
 
     def _next_job(self) -> tuple[dict[str, Any], list[int]]:
-        """A job's frame, and the file descriptor that travels with a one-byte message before it."""
+        """Receive a job's frame, and the file descriptors sent with the one-byte message before it."""
         mark = b"s"
         handles: list[int] = []
-        while mark == b"s":  # a stop that came after the end of what it meant
+        while mark == b"s":  # a stop of a job that had already ended
             mark, handles, _, _ = socket.recv_fds(self.link, 1, 1)
         if not mark:
             raise EOFError
         return wire.receive(self.link), handles
 
     def run(self, job: dict[str, Any], handles: list[int]) -> dict[str, Any]:
-        """Fork, watch, clean up, report."""
+        """Fork a process for the job, watch it, clean up and return its report."""
         code = self._code(job["tests"]) if job["kind"] == "asserts" else None
         reading, writing = os.pipe()
         ready, confirm = os.pipe()
@@ -122,11 +121,11 @@ class Server:
         watch.until_it_ends()
         clean = self._clean_up(pid)
         os.close(reading)
-        # What the program's process said before it ran the program: only then is it to be believed.
+        # The process's own message is reliable only because it is sent before the program runs.
         return {**watch.report(), "clean": clean, "problem": problem[1:].decode("utf-8", "replace") or None}
 
     def _code(self, source: str) -> types.CodeType:
-        """The tests of a problem serve many programs: they are compiled once."""
+        """Compile tests, or return them from the cache: the tests of a problem check many programs."""
         if source not in self.compiled:
             if len(self.compiled) > 3:
                 self.compiled.clear()
@@ -150,36 +149,36 @@ class Server:
         finally:
             os._exit(0)
 
-    def _prepare(self, job: dict[str, Any], kept: list[int], writing: int) -> None:
+    def _prepare(self, job: dict[str, Any], handles: list[int], writing: int) -> None:
         os.setsid()
         os.chdir(self.scratch[0])
         self._streams(job, writing)
         low = 3
-        for handle in sorted(kept):
+        for handle in sorted(handles):
             os.closerange(low, handle)
             low = handle + 1
         os.closerange(low, 4096)
         confine.limit_resources(job["limits"], min(job["limits"]["processes"], self.most) if self.limited else None)
         if self.filter is not None:
             self.filter.apply()
-        _same_chance()
+        _seed_random()
         gc.enable()
 
     @staticmethod
     def _streams(job: dict[str, Any], writing: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
-        given = null
+        stdin = null
         if job["kind"] == "run":
-            given = os.open("stdin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            stdin = os.open("stdin", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             os.unlink("stdin")
-            _write_all(given, job["stdin"].encode("utf-8", "surrogatepass"))
-            os.lseek(given, 0, os.SEEK_SET)
-        os.dup2(given, 0)
+            _write_all(stdin, job["stdin"].encode("utf-8", "surrogatepass"))
+            os.lseek(stdin, 0, os.SEEK_SET)
+        os.dup2(stdin, 0)
         os.dup2(writing if job["kind"] == "run" else null, 1)
         os.dup2(null, 2)
 
     def _clean_up(self, pid: int) -> bool:
-        """End all that the program left behind and empty its folders; False: this jail is not fit for another one."""
+        """End the program's processes and empty its folders. Returns False where the jail cannot be used again."""
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             if self.all_mine:
@@ -197,13 +196,13 @@ class Server:
         else:
             return False
         try:
-            return all([_emptied(folder, self.given[folder]) for folder in self.scratch])
+            return all([usage.emptied(folder, self.initial[folder]) for folder in self.scratch])
         except (OSError, RecursionError):
             return False
 
 
 class Watch:
-    """One running program, watched."""
+    """The watch over one running program."""
 
     def __init__(self, server: Server, pid: int, reading: int, job: dict[str, Any], started: float) -> None:
         self.server, self.pid, self.reading, self.limits, self.started = server, pid, reading, job["limits"], started
@@ -213,7 +212,7 @@ class Watch:
         self.status, self.cpu = 0, 0.0
 
     def until_it_ends(self) -> None:
-        """Wait for the program's own process; end it when a limit is passed or the host says so."""
+        """Wait for the end of the program's process; end it when it exceeds a limit or the host stops it."""
         poller = select.poll()
         try:
             handle = os.pidfd_open(self.pid)
@@ -223,7 +222,7 @@ class Watch:
         poller.register(self.server.link, select.POLLIN)
         poller.register(self.reading, select.POLLIN)
         wait = _TICK if handle >= 0 else 0.002
-        looked = self.started
+        checked_at = self.started
         while not self._is_over():
             ready = dict(poller.poll(wait * 1000))
             if self.reading in ready and not self._read():
@@ -234,9 +233,9 @@ class Watch:
                     raise EOFError
                 self.server.link.recv(1)
                 poller.unregister(self.server.link)
-            if time.monotonic() - looked >= _TICK:
-                looked = time.monotonic()
-                self._look(looked - self.started)
+            if time.monotonic() - checked_at >= _TICK:
+                checked_at = time.monotonic()
+                self._check(checked_at - self.started)
         self._drain()
         if handle >= 0:
             os.close(handle)
@@ -258,40 +257,40 @@ class Watch:
         return bool(part)
 
     def _drain(self) -> None:
-        """What is left in the pipe, without waiting for a forgotten process that holds its other end."""
+        """Read the rest of the pipe without waiting for a leftover process that holds the other end."""
         os.set_blocking(self.reading, False)
         with contextlib.suppress(BlockingIOError):
             while len(self.output) <= self.cap and self._read():
                 pass
 
-    def _look(self, elapsed: float) -> None:
-        if elapsed - waited(self.pid) > self.limits["idle"] or elapsed > self.limits["wall"]:
+    def _check(self, elapsed: float) -> None:
+        if elapsed - usage.waited(self.pid) > self.limits["idle"] or elapsed > self.limits["wall"]:
             self._end("timeout")
-        elif resident(self.pid if not self.server.all_mine else None) > self.limits["memory"]:
+        elif usage.resident(self.pid if not self.server.all_mine else None) > self.limits["memory"]:
             self._end("memory")
         elif self._written() > self.limits["scratch"]:
             self._end("files")
 
     def _written(self) -> float:
         try:
-            return sum(_size(folder, self.server.given[folder]) for folder in self.server.scratch)
-        except RecursionError:  # folders in folders in folders
+            return sum(usage.size(folder, self.server.initial[folder]) for folder in self.server.scratch)
+        except RecursionError:  # folders nested too deeply
             return float("inf")
 
-    def _end(self, why: str) -> None:
-        self.ended = self.ended or why
+    def _end(self, reason: str) -> None:
+        self.ended = self.ended or reason
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
     def report(self) -> dict[str, Any]:
-        """How it ended: exit, signal, timeout, memory, output, files or stopped (by the host)."""
+        """Return how the program ended: exit, signal, timeout, memory, output, files or stopped (by the host)."""
         ended = self.ended
-        by = os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
-        if ended in (None, "stopped") and (by == signal.SIGXCPU or self.cpu >= self.limits["cpu"]):
+        signal_number = os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
+        if ended in (None, "stopped") and (signal_number == signal.SIGXCPU or self.cpu >= self.limits["cpu"]):
             ended = "timeout"
         return {
-            "ended": ended or ("signal" if by else "exit"),
-            "signal": by,
+            "ended": ended or ("signal" if signal_number else "exit"),
+            "signal": signal_number,
             "status": os.WEXITSTATUS(self.status) if os.WIFEXITED(self.status) else None,
             "cpu": round(self.cpu, 4),
             "wall": round(time.monotonic() - self.started, 4),
@@ -300,7 +299,7 @@ class Watch:
 
 
 def _work(job: dict[str, Any], code: types.CodeType | None, handles: list[int], writing: int) -> str:
-    """Do a job in its own process; the text is for the host."""
+    """Run a job in its own process and return the text for the host."""
     if job["kind"] == "run":
         _run_program(job["program"])
         return ""
@@ -316,7 +315,7 @@ def _work(job: dict[str, Any], code: types.CodeType | None, handles: list[int], 
 
 
 def _run_program(program: str) -> None:
-    """Execute a whole program as a script. It ends the process with its exit status."""
+    """Execute a program as a script and end the process with its exit status."""
     status = 0
     try:
         sys.argv = ["program"]
@@ -335,14 +334,14 @@ def _write_all(handle: int, data: bytes) -> None:
         data = data[os.write(handle, data) :]
 
 
-def _same_chance() -> None:
-    """Every program starts from the same random state: verdicts repeat."""
+def _seed_random() -> None:
+    """Start every program from the same random state, so that verdicts are repeatable."""
     for name in ("random", "numpy.random"):
         if name in sys.modules:
             sys.modules[name].seed(0)
 
 
-def _go_on_in_child() -> None:
+def _continue_in_child() -> None:
     """Fork into the new process namespace; the parent only waits."""
     pid = os.fork()
     if pid:
@@ -353,54 +352,3 @@ def _go_on_in_child() -> None:
 def _kernel() -> tuple[int, int]:
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int("".join(filter(str.isdigit, minor)) or 0)
-
-
-def waited(pid: int) -> float:
-    """Seconds that a process waited for a busy processor; 0 where the kernel does not tell."""
-    try:
-        with open(f"/proc/{pid}/schedstat", encoding="ascii") as handle:
-            return int(handle.read().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
-def resident(pid: int | None) -> int:
-    """Bytes in memory of a process, or of all processes of this jail but the server."""
-    try:
-        pids = [str(pid)] if pid else [name for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return 0
-    total = 0
-    for name in pids:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if name != str(os.getpid()):
-                with open(f"/proc/{name}/statm", encoding="ascii") as handle:
-                    total += int(handle.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return total
-
-
-def _size(folder: str, given: set[str]) -> int:
-    total = 0
-    for place, folders, names in os.walk(folder):
-        if place == folder:
-            folders[:] = [name for name in folders if name not in given]
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512 + 1024
-    return total
-
-
-def _emptied(folder: str, given: set[str]) -> bool:
-    for name in set(os.listdir(folder)) - given:
-        path = os.path.join(folder, name)
-        with contextlib.suppress(OSError):
-            if os.path.isdir(path) and not os.path.islink(path):
-                for place, inner, _ in os.walk(path):
-                    for each in (place, *(os.path.join(place, one) for one in inner)):
-                        with contextlib.suppress(OSError):
-                            if not os.path.islink(each):
-                                os.chmod(each, 0o700)
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
-    return set(os.listdir(folder)) <= given

@@ -1,9 +1,9 @@
-"""A program and its unittest class in one process, for tests that patch and inspect what the program uses.
+"""A program and its unittest class in one process, for tests that patch and inspect objects that the program uses.
 
-Here the program could reach its grader, as Python has no walls inside a process. What is done about it: the grader's
-functions are taken before the program runs and compared afterwards; two tests of unknown name that must fail run among
-the real ones; values that bring their own comparison do not decide about values of another type; and the report needs
-a nonce and one entry for every test. An exit status counts for nothing.
+Here the program could reach its grader, since Python does not isolate code inside a process. Four measures prevent
+that: the grader's functions are recorded before the program runs and compared afterwards; two tests with random names
+that must fail run among the real tests; a value with its own comparison methods is not compared with values of other
+types; and the report needs a nonce and an entry for every test. The exit status is ignored.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import types
 import unittest
 import unittest.mock
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeAlias
 
 from . import candidate
+
+ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _WATCHED = (builtins, unittest.TestCase, unittest.TestResult, unittest.TestSuite, unittest.mock)
 _IDENTITY = ("__class__", "__getattribute__", "__instancecheck__", "__subclasscheck__")
@@ -31,95 +34,95 @@ _UNGUARDED = ("assertRaises", "assertRaisesRegex", "assertWarns", "assertWarnsRe
 
 
 def snapshot() -> list[tuple[dict[str, Any], Any]]:
-    """What the grader stands on, to be compared later."""
-    # What is None yet is filled in by unittest.mock itself when it is first used.
+    """Record the attributes of the modules and classes that the grader depends on."""
+    # unittest.mock replaces attributes that are None on first use.
     return [({name: value for name, value in vars(owner).items() if value is not None}, owner) for owner in _WATCHED]
 
 
 def tampered(before: list[tuple[dict[str, Any], Any]], modules: dict[str, types.ModuleType]) -> bool:
-    """Something that the grader stands on is not what it was."""
-    for kept, owner in before:
+    """Return whether an attribute or module that the grader depends on has changed since `snapshot`."""
+    for attributes, owner in before:
         now = vars(owner)
-        if any(name not in now or now[name] is not value for name, value in kept.items() if name != "_"):
+        if any(name not in now or now[name] is not value for name, value in attributes.items() if name != "_"):
             return True
     return any(sys.modules.get(name) is not module for name, module in modules.items())
 
 
 class Outcomes(unittest.TestResult):
-    """Each test's outcome by name."""
+    """A test result that records the outcome of each test by name."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[str, list[str]] = {}
+        self.outcomes: dict[str, list[str]] = {}
 
-    def _note(self, test: Any, kind: str, error: Any = None) -> None:
+    def _note(self, test: unittest.TestCase, kind: str, error: ExcInfo | None = None) -> None:
         name = getattr(test, "_testMethodName", str(test))
-        if self.found.get(name, ["ok"])[0] == "ok":  # the first problem stays, not that of tearDown after it
-            text = f"{error[0].__name__}: {error[1]}" if error else ""
-            self.found[name] = [kind, text[:300]]
+        if self.outcomes.get(name, ["ok"])[0] == "ok":  # a problem in tearDown does not replace the test's own problem
+            text = f"{error[0].__name__}: {error[1]}" if error and error[0] else ""
+            self.outcomes[name] = [kind, text[:300]]
 
-    def addSuccess(self, test: Any) -> None:
+    def addSuccess(self, test: unittest.TestCase) -> None:
         self._note(test, "ok")
 
-    def addFailure(self, test: Any, err: Any) -> None:
+    def addFailure(self, test: unittest.TestCase, err: ExcInfo) -> None:
         self._note(test, "fail", err)
 
-    def addError(self, test: Any, err: Any) -> None:
+    def addError(self, test: unittest.TestCase, err: ExcInfo) -> None:
         self._note(test, "error", err)
 
-    def addSkip(self, test: Any, reason: str) -> None:
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
         self._note(test, "ok")
 
-    def addExpectedFailure(self, test: Any, err: Any) -> None:
+    def addExpectedFailure(self, test: unittest.TestCase, err: ExcInfo) -> None:
         self._note(test, "ok")
 
-    def addUnexpectedSuccess(self, test: Any) -> None:
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
         self._note(test, "fail")
 
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: ExcInfo | None) -> None:
         if err is not None:
             self._note(test, "fail", err)
 
 
-def brings(names: tuple[str, ...], value: Any, trusted: tuple[str, ...]) -> bool:
-    """The value's type has one of these methods from no file of an installed library."""
+def defines(names: tuple[str, ...], value: object, trusted: tuple[str, ...]) -> bool:
+    """Return whether the value's type has one of these methods from a file outside the trusted folders."""
     for kind in (*type.mro(type(value)), *type.mro(type(type(value)))[:-1]):
         for name in names:
-            found = type.__getattribute__(kind, "__dict__").get(name)
-            code = getattr(getattr(found, "fget", found), "__code__", None)
+            method = type.__getattribute__(kind, "__dict__").get(name)
+            code = getattr(getattr(method, "fget", method), "__code__", None)
             if code is not None and not code.co_filename.startswith(trusted):
                 return True
     return False
 
 
 def honest(assertion: str, values: tuple[Any, ...], trusted: tuple[str, ...]) -> bool:
-    """No method of the program's own decides what the assertion asserts, unless all values are of its own type."""
+    """Return whether no method of the program decides the assertion, except between values of one type."""
     if assertion.startswith("assertIs") or "IsInstance" in assertion:
-        return not any(brings(_IDENTITY, value, trusted) for value in values)
+        return not any(defines(_IDENTITY, value, trusted) for value in values)
     if len(values) == 1:
-        return not brings(_TRUTH, values[0], trusted)
-    own = any(brings(_COMPARES, value, trusted) for value in values)
-    if own and len({type(value) for value in values}) > 1:
+        return not defines(_TRUTH, values[0], trusted)
+    custom = any(defines(_COMPARES, value, trusted) for value in values)
+    if custom and len({type(value) for value in values}) > 1:
         return False
-    return not any(_inside(value, trusted) for value in values)
+    return not any(_contains_custom(value, trusted) for value in values)
 
 
-def _inside(value: Any, trusted: tuple[str, ...], depth: int = 0) -> bool:
-    """A container holds, not too deep, something that brings its own comparison."""
+def _contains_custom(value: Any, trusted: tuple[str, ...], depth: int = 0) -> bool:
+    """Return whether a container, down to depth 3, has an item with its own comparison methods."""
     if type(value) not in (list, tuple, dict, set) or depth > 3:
         return False
     items = [*value.values(), *value] if type(value) is dict else list(value)
-    return any(brings(_COMPARES, item, trusted) or _inside(item, trusted, depth + 1) for item in items[:1000])
+    return any(defines(_COMPARES, item, trusted) or _contains_custom(item, trusted, depth + 1) for item in items[:1000])
 
 
 def guarded(base: type[unittest.TestCase], trusted: tuple[str, ...]) -> type[unittest.TestCase]:
-    """A TestCase whose assertions look at what they are given."""
+    """Return a TestCase whose assertions reject values that could decide their own comparison."""
 
     def guard(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
-        def checked(self: unittest.TestCase, *args: Any, **kwargs: Any) -> Any:
+        def checked(self: unittest.TestCase, *args: object, **kwargs: object) -> Any:
             if not honest(method.__name__, args[:2], trusted):
-                raise self.failureException("a value that brings its own comparison")
+                raise self.failureException("a compared value has its own comparison methods")
             return method(self, *args, **kwargs)
 
         return checked
@@ -133,7 +136,7 @@ def guarded(base: type[unittest.TestCase], trusted: tuple[str, ...]) -> type[uni
 
 
 def _decoys(job: dict[str, Any]) -> dict[str, Callable[[Any], None]]:
-    """Two tests that must fail, by an assertion and by an exception; names and texts are drawn anew each time."""
+    """Return two tests that must fail, by an assertion and by an exception. Names and messages are random."""
     fails, raises = job["decoys"]
 
     def failing(self: unittest.TestCase) -> None:
@@ -146,7 +149,7 @@ def _decoys(job: dict[str, Any]) -> dict[str, Callable[[Any], None]]:
 
 
 def run(job: dict[str, Any], report: Callable[[str], None]) -> None:
-    """Load the program, then the tests; run every test method; report outcomes with the nonce."""
+    """Load the program and the tests, run every test method, and report the outcomes with the nonce."""
     trusted = (*(path for path in sys.path if path.startswith("/")), "<frozen", *job["trusted"])
     modules = {name: sys.modules[name] for name in list(sys.modules) if name.split(".")[0] in ("unittest", "builtins")}
     before, suite_run, loader = snapshot(), unittest.TestSuite.run, unittest.TestLoader()
@@ -168,4 +171,4 @@ def run(job: dict[str, Any], report: Callable[[str], None]) -> None:
     except BaseException as error:
         return report(dumps({"nonce": nonce, "problem": f"{type(error).__name__}: {error}"[:300]}))
     problem = "the program changed the test framework" if tampered(before, modules) else None
-    report(dumps({"nonce": nonce, "problem": problem, "outcomes": result.found}))
+    report(dumps({"nonce": nonce, "problem": problem, "outcomes": result.outcomes}))

@@ -1,7 +1,7 @@
-"""Values as data between processes that do not trust each other: JSON with tags, decoded without running anything.
+"""Transfer of values between processes that do not trust each other: tagged JSON, decoded without running code.
 
-Plain builtin values pass, of whatever size and nesting the limits below allow. Anything else becomes an `Opaque`,
-which equals nothing but itself, so that no method of the program's own decides a comparison.
+Plain builtin values pass, up to the size and nesting below. Any other value becomes an `Opaque`, which equals only
+itself, so that no method of the program decides a comparison.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from fractions import Fraction
 from typing import Any
 
 MAX_BYTES = 16 * 2**20
-"""Largest frame."""
+"""Bytes of the largest frame."""
 MAX_DEPTH = 150
 MAX_ITERATOR = 100_000
-"""Elements that are taken from a generator; one that has more is opaque."""
+"""Elements read from an iterator; an iterator with more becomes opaque."""
 _WORD = 2**62
 _DIGITS = 5_000
 _HEAD = struct.Struct("!I")
 
 
 class Malformed(Exception):
-    """Bytes that are no value, or one beyond the limits."""
+    """A frame or value is invalid or exceeds the limits."""
 
 
 class Opaque:
-    """Stands for a value that is no plain builtin."""
+    """A stand-in for a value that is not a plain builtin."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -39,7 +39,7 @@ class Opaque:
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """A value in its JSON form. Subclasses of builtins (Counter, namedtuple) are read as their base."""
+    """Convert a value to its JSON form. Subclasses of builtins (Counter, namedtuple) are read as their base."""
     kind = type(value)
     if value is None or kind is bool or kind is float:
         return value
@@ -85,7 +85,7 @@ def _encode_rare(value: Any, depth: int) -> Any:
 
 
 def _plain(base: type, value: Any) -> Any:
-    """The builtin inside a subclass, read with the base's own method whatever the subclass overrides."""
+    """Return the builtin inside a subclass, read by the base's method whatever the subclass overrides."""
     if base is float:
         return float.__float__(value)
     return str.__str__(value) if base is str else int.__int__(value)
@@ -100,19 +100,19 @@ def _encode_iterator(value: Iterator[Any], depth: int) -> Any:
     return {"n": items}
 
 
-def _opaque(value: Any) -> dict[str, str]:
+def _opaque(value: object) -> dict[str, str]:
     return {"o": str(type(value).__name__)[:80]}
 
 
-def decode(node: Any) -> Any:
-    """The value of a JSON form. Raises Malformed for anything that `encode` does not give."""
+def decode(node: object) -> Any:
+    """Convert a JSON form to its value. Raises Malformed for a form that `encode` does not produce."""
     try:
         return _decode(node, 0)
     except (TypeError, ValueError, KeyError, ArithmeticError, InvalidOperation, RecursionError) as error:
-        raise Malformed(f"no value: {type(error).__name__}") from None
+        raise Malformed(f"not a valid value: {type(error).__name__}") from None
 
 
-def _decode(node: Any, depth: int) -> Any:
+def _decode(node: object, depth: int) -> Any:
     if type(node) is list:
         if depth > MAX_DEPTH:
             raise Malformed("nested too deeply")
@@ -120,7 +120,7 @@ def _decode(node: Any, depth: int) -> Any:
     if type(node) is not dict:
         return node
     if depth > MAX_DEPTH or len(node) != 1:
-        raise Malformed("no value")
+        raise Malformed("not a valid value")
     ((tag, body),) = node.items()
     if tag in _SEQUENCES:
         return _SEQUENCES[tag](_decode(item, depth + 1) for item in body)
@@ -134,7 +134,7 @@ def _decode(node: Any, depth: int) -> Any:
 def _decimal(text: str) -> Decimal:
     number = Decimal(text[:_DIGITS])
     if number.is_finite() and number != 0 and abs(number.adjusted()) > _DIGITS:
-        raise Malformed("a number too large")
+        raise Malformed("a number is too large")
     return number
 
 
@@ -154,24 +154,24 @@ _SCALARS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def dumps(message: Any) -> bytes:
-    """A frame's bytes. Raises Malformed where they are too many."""
+def dumps(message: object) -> bytes:
+    """Serialise a message as a frame. Raises Malformed where it is larger than MAX_BYTES."""
     body = json.dumps(message, separators=(",", ":")).encode("ascii")
     if len(body) > MAX_BYTES:
-        raise Malformed("too large")
+        raise Malformed("the frame is too large")
     return _HEAD.pack(len(body)) + body
 
 
-def send(link: socket.socket, message: Any) -> None:
-    """Send one frame. Raises OSError where the other side is gone."""
+def send(link: socket.socket, message: object) -> None:
+    """Send one frame. Raises OSError where the other side has closed."""
     link.sendall(dumps(message))
 
 
 def receive(link: socket.socket) -> Any:
-    """The next frame. Raises EOFError at the end, Malformed for what is no frame."""
+    """Receive the next frame. Raises EOFError at the end, Malformed for an invalid frame."""
     (size,) = _HEAD.unpack(_exactly(link, _HEAD.size))
     if size > MAX_BYTES:
-        raise Malformed("too large")
+        raise Malformed("the frame is too large")
     try:
         return json.loads(_exactly(link, size))
     except (ValueError, RecursionError) as error:
@@ -179,11 +179,11 @@ def receive(link: socket.socket) -> Any:
 
 
 def _exactly(link: socket.socket, size: int) -> bytes:
-    parts, left = [], size
-    while left:
-        part = link.recv(min(left, 2**20))
+    parts, remaining = [], size
+    while remaining:
+        part = link.recv(min(remaining, 2**20))
         if not part:
             raise EOFError
         parts.append(part)
-        left -= len(part)
+        remaining -= len(part)
     return b"".join(parts)

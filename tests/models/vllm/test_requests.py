@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from models_fixture import PROMPTS, STOPS, answers, choice, generation, make_tiny_model, one_line
@@ -76,13 +76,13 @@ class FakeEngine:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wide_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny"), head_dim=32)
 
 
 @pytest.fixture(scope="module")
-def hf(tiny: Path) -> Any:
-    return make_backend("hf", str(tiny), device="cpu")
+def hf(wide_heads: Path) -> Any:
+    return make_backend("hf", str(wide_heads), device="cpu")
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def engines(hf: Any, monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
 
 
 @pytest.fixture
-def backend(tiny: Path, engines: list[FakeEngine]) -> Iterator[Any]:
-    yield make_backend("vllm", str(tiny))
+def backend(wide_heads: Path, engines: list[FakeEngine]) -> Iterator[Any]:
+    yield make_backend("vllm", str(wide_heads))
 
 
 def test_text_requests_carry_the_tokens_of_hf_and_their_own_settings(backend: Any, engines: list[FakeEngine]) -> None:
@@ -217,9 +217,9 @@ def test_a_refused_request_is_told_of_when_the_others_are_done(backend: Any, eng
     assert sorted(got) == [0, 1, 3, 4]
 
 
-def test_the_fingerprint_is_made_of_what_decides_answers(tiny: Path, engines: list[FakeEngine], hf: Any) -> None:
+def test_the_fingerprint_is_made_of_what_decides_answers(wide_heads: Path, engines: list[FakeEngine], hf: Any) -> None:
     def made(**options: Any) -> str:
-        return make_backend("vllm", str(tiny), **options).fingerprint
+        return make_backend("vllm", str(wide_heads), **options).fingerprint
 
     same = made()
     assert same == made(model_args={"gpu_memory_utilization": 0.5, "enforce_eager": True}, batch_size=3)
@@ -227,8 +227,8 @@ def test_the_fingerprint_is_made_of_what_decides_answers(tiny: Path, engines: li
     assert len({same, *others}) == 5
 
 
-def test_arguments_of_the_engine(tiny: Path, engines: list[FakeEngine]) -> None:
-    backend: Any = make_backend("vllm", str(tiny), batch_size=7, model_args={"tensor_parallel_size": 2})
+def test_arguments_of_the_engine(wide_heads: Path, engines: list[FakeEngine]) -> None:
+    backend: Any = make_backend("vllm", str(wide_heads), batch_size=7, model_args={"tensor_parallel_size": 2})
     answers(backend, [generation(0)])
     given = engines[0].arguments  # type: ignore[attr-defined]
     assert given["max_model_len"] == 513  # one more than the model's: the token after a full prompt
@@ -236,10 +236,10 @@ def test_arguments_of_the_engine(tiny: Path, engines: list[FakeEngine]) -> None:
     assert json.dumps(backend.settings()["arguments"])
 
 
-def test_an_adapter_is_loaded_with_its_rank(tiny: Path, tmp_path: Path, engines: list[FakeEngine]) -> None:
+def test_an_adapter_is_loaded_with_its_rank(wide_heads: Path, tmp_path: Path, engines: list[FakeEngine]) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 32}')
-    plain = make_backend("vllm", str(tiny))
-    tuned: Any = make_backend("vllm", str(tiny), model_args={"lora_local_path": str(tmp_path)})
+    plain = make_backend("vllm", str(wide_heads))
+    tuned: Any = make_backend("vllm", str(wide_heads), model_args={"lora_local_path": str(tmp_path)})
     assert tuned.arguments["max_lora_rank"] == 32
     assert tuned.arguments["enable_lora"]
     assert "lora_local_path" not in tuned.arguments
@@ -249,9 +249,9 @@ def test_an_adapter_is_loaded_with_its_rank(tiny: Path, tmp_path: Path, engines:
 class TestBadInput:
     """One line each."""
 
-    def test_without_vllm_the_extra_is_named(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "find_spec", lambda name: None)
-        one_line(lambda: make_backend("vllm", str(tiny)), r"pip install 'olmes-suite\[vllm\]'", UsageError)
+    def test_without_vllm_the_extra_is_named(self, wide_heads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        one_line(lambda: make_backend("vllm", str(wide_heads)), r"pip install 'olmes-suite\[vllm\]'", UsageError)
 
     @pytest.mark.parametrize(
         ("argument", "told"),
@@ -262,13 +262,15 @@ class TestBadInput:
         ],
     )
     def test_arguments_with_a_way_of_their_own(
-        self, tiny: Path, engines: list[FakeEngine], argument: dict[str, Any], told: str
+        self, wide_heads: Path, engines: list[FakeEngine], argument: dict[str, Any], told: str
     ) -> None:
-        one_line(lambda: make_backend("vllm", str(tiny), model_args=argument), told, UsageError)
+        one_line(lambda: make_backend("vllm", str(wide_heads), model_args=argument), told, UsageError)
 
-    def test_a_device_is_chosen_by_the_environment(self, tiny: Path, engines: list[FakeEngine]) -> None:
+    def test_a_device_is_chosen_by_the_environment(self, wide_heads: Path, engines: list[FakeEngine]) -> None:
         one_line(
-            lambda: make_backend("vllm", str(tiny), device="cuda:3"), "CUDA_VISIBLE_DEVICES|CUDA devices", UsageError
+            lambda: make_backend("vllm", str(wide_heads), device="cuda:3"),
+            "CUDA_VISIBLE_DEVICES|CUDA devices",
+            UsageError,
         )
 
     def test_a_broken_configuration(self, tmp_path: Path, engines: list[FakeEngine]) -> None:
@@ -276,9 +278,11 @@ class TestBadInput:
         (folder / "config.json").write_text('{"model_type": "no_such"}')
         one_line(lambda: make_backend("vllm", str(folder)), "no_such", ModelError)
 
-    def test_other_backends_take_no_model_args(self, tiny: Path) -> None:
+    def test_other_backends_take_no_model_args(self, wide_heads: Path) -> None:
         one_line(
-            lambda: make_backend("hf", str(tiny), model_args={"a": 1}), "hf has no option --model-args", UsageError
+            lambda: make_backend("hf", str(wide_heads), model_args={"a": 1}),
+            "hf has no option --model-args",
+            UsageError,
         )
 
 
@@ -298,6 +302,20 @@ def test_model_args() -> None:
 UNTOLD = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {}")
 
 
+def validation_error(text: str) -> Exception:
+    """What pydantic raises around the ValueError of a check."""
+    from pydantic import AfterValidator, TypeAdapter, ValidationError
+
+    def check(value: int) -> int:
+        raise ValueError(text)
+
+    try:
+        TypeAdapter(Annotated[int, AfterValidator(check)]).validate_python(1)
+    except ValidationError as error:
+        return error
+    raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("error", "log", "told"),
     [
@@ -315,11 +333,9 @@ UNTOLD = RuntimeError("Engine core initialization failed. See root cause above. 
         (KeyError(), "", "KeyError"),
         (ValueError("first\nsecond"), "", "^first$"),
         (
-            ValueError(
-                "1 validation error for ModelConfig\n  Value error, Model architectures ['X'] fail. [type=value]"
-            ),
+            validation_error("Model architectures ['X'] fail."),
             "",
-            r"use --backend hf",
+            r"architecture: Model architectures \['X'\] fail; use",
         ),
     ],
 )
@@ -331,12 +347,12 @@ def test_why_an_engine_did_not_start(error: Exception, log: str, told: str) -> N
     assert "\n" not in found
 
 
-def test_vllm_is_not_chosen_without_a_gpu(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_is_not_chosen_without_a_gpu(wide_heads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from olmes_suite.models import factory
 
     monkeypatch.setattr(factory, "find_spec", lambda name: object())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert make_backend("auto", str(tiny)).name == "hf"
+    assert make_backend("auto", str(wide_heads)).name == "hf"
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert factory._automatic() == "vllm"
 
@@ -363,7 +379,7 @@ def test_likeliest_tokens_that_are_no_numbers_are_an_error(backend: Any, monkeyp
         list(backend.alternatives([generation(0)], 1))
 
 
-def test_how_weights_are_loaded_is_part_of_the_fingerprint(tiny: Path, engines: list[FakeEngine]) -> None:
+def test_how_weights_are_loaded_is_part_of_the_fingerprint(wide_heads: Path, engines: list[FakeEngine]) -> None:
     """`dummy` makes random ones."""
-    plain, dummy = (make_backend("vllm", str(tiny), model_args=a) for a in ({}, {"load_format": "dummy"}))
+    plain, dummy = (make_backend("vllm", str(wide_heads), model_args=a) for a in ({}, {"load_format": "dummy"}))
     assert plain.fingerprint != dummy.fingerprint

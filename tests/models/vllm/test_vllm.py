@@ -52,20 +52,20 @@ def on_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wide_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with a chat template; vLLM's attention on a processor wants heads of 32 numbers."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny"), head_dim=32, max_length=4096)
 
 
 @pytest.fixture(scope="module")
-def hf(tiny: Path) -> Any:
-    return make_backend("hf", str(tiny), device="cpu", dtype="float32")
+def hf(wide_heads: Path) -> Any:
+    return make_backend("hf", str(wide_heads), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def vllm(tiny: Path) -> Iterator[Any]:
+def vllm(wide_heads: Path) -> Iterator[Any]:
     """One engine for the tests of this module."""
-    backend = make_backend("vllm", str(tiny), model_args=ARGS)
+    backend = make_backend("vllm", str(wide_heads), model_args=ARGS)
     yield backend
     backend.close()
 
@@ -153,9 +153,11 @@ class TestParity:
         assert [r.loglikelihood for r in ours[:2]] == pytest.approx([r.loglikelihood for r in theirs[:2]], abs=1e-4)
         assert ours[2] == theirs[2]
 
-    def test_a_prompt_that_fills_the_context_to_the_last_token(self, tiny: Path, hf: Any, shared: list[str]) -> None:
+    def test_a_prompt_that_fills_the_context_to_the_last_token(
+        self, wide_heads: Path, hf: Any, shared: list[str]
+    ) -> None:
         ours, theirs = (
-            make_backend(name, str(tiny), max_length=60, **more)
+            make_backend(name, str(wide_heads), max_length=60, **more)
             for name, more in (("vllm", {"model_args": ARGS}), ("hf", {"device": "cpu"}))
         )
         for length in (57, 58, 59, 60, 61, 62):
@@ -178,7 +180,7 @@ class TestTokens:
     def test_prompts(
         self,
         template: str | None,
-        tiny: Path,
+        wide_heads: Path,
         vllm: Any,
         shared: list[str],
         tmp_path: Path,
@@ -186,8 +188,8 @@ class TestTokens:
     ) -> None:
         file = tmp_path / "template.jinja"
         file.write_text(template or CHAT_TEMPLATE)
-        ours: Any = make_backend("vllm", str(tiny), chat_template=file)
-        theirs: Any = make_backend("hf", str(tiny), chat_template=file, device="cpu")
+        ours: Any = make_backend("vllm", str(wide_heads), chat_template=file)
+        theirs: Any = make_backend("hf", str(wide_heads), chat_template=file, device="cpu")
         asked = [generation(0), generation(1, f"<s>{PROMPTS[1]}"), generation(2, "")]
         if template:
             asked += [generation(i, messages=(("user", p),), text=None, prefix=" A:") for i, p in enumerate(PROMPTS)]
@@ -243,16 +245,16 @@ class TestRuns:
     """Whole evaluations."""
 
     def test_several_tasks_are_one_engine_and_score_as_with_hf(
-        self, tiny: Path, shared: list[str], cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+        self, wide_heads: Path, shared: list[str], cli: Callable[..., tuple[int, str, str]], tmp_path: Path
     ) -> None:
         tasks = [part for task in ("gsm8k", "drop", "mmlu_mc", "truthfulqa") for part in ("--task", task)]
-        command = ["eval", "--model", tiny, *tasks, "--data", "sample", "--limit", "3", "--json"]
+        command = ["eval", "--model", wide_heads, *tasks, "--data", "sample", "--limit", "3", "--json"]
         found = {}
         for name, more in (("vllm", ["--model-args", ARGS_TEXT]), ("hf", ["--device", "cpu"])):
             status, out, err = cli(*command, "--backend", name, *more, "--runs", tmp_path / name)
             assert status == 0, err
             found[name] = json.loads(out)
-        assert shared == [str(tiny)]
+        assert shared == [str(wide_heads)]
         ours, theirs = found["vllm"]["tasks"], found["hf"]["tasks"]
         assert ours.keys() == theirs.keys()
         for task in ours:
@@ -260,10 +262,20 @@ class TestRuns:
             for metric, entry in ours[task]["metrics"].items():
                 assert entry["value"] == pytest.approx(theirs[task]["metrics"][metric]["value"], abs=1e-3), task
 
-    def test_killed_and_taken_up_again(self, tiny: Path, tmp_path: Path) -> None:
+    def test_killed_and_taken_up_again(self, wide_heads: Path, tmp_path: Path) -> None:
         mirror = write_gsm8k(tmp_path / "mirror", 30)
         runs = tmp_path / "runs"
-        command = ["eval", "--model", tiny, "--backend", "vllm", "--task", "gsm8k", "--data-dir", mirror]
+        command = [
+            "eval",
+            "--model",
+            wide_heads,
+            "--backend",
+            "vllm",
+            "--task",
+            "gsm8k",
+            "--data-dir",
+            mirror,
+        ]
         command += ["--batch-size", "1", "--model-args", ARGS_TEXT, "--runs", runs, "--json"]
         process = subprocess.Popen(
             [sys.executable, "-m", "olmes_suite.cli.main", *map(str, command)],
@@ -292,9 +304,9 @@ class TestWorkers:
     """Two engines, each in processes of its own, as users run them."""
 
     def test_one_is_killed_and_the_files_are_those_of_one_engine(
-        self, tiny: Path, shared: list[str], cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+        self, wide_heads: Path, shared: list[str], cli: Callable[..., tuple[int, str, str]], tmp_path: Path
     ) -> None:
-        command = ["eval", "--model", tiny, "--backend", "vllm", "--task", "gsm8k", "--task", "drop"]
+        command = ["eval", "--model", wide_heads, "--backend", "vllm", "--task", "gsm8k", "--task", "drop"]
         command += ["--data", "sample", "--model-args", ARGS_TEXT]
         status, _, told = cli(*command, "--runs", tmp_path / "alone")
         assert status == 0, told
@@ -314,7 +326,7 @@ class TestWorkers:
         assert run.returncode == 0, told
         assert len(workers) == 2
         assert len(engines) >= 2
-        assert "requests that it had go to another" in told
+        assert "open requests go to another worker" in told
         ours, theirs = only_run(tmp_path / "two"), only_run(tmp_path / "alone")
         for name in ("results.json", "responses/tulu3_gsm8k.jsonl", "responses/tulu3_drop.jsonl"):
             assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
@@ -331,14 +343,14 @@ def responses(runs: Path) -> list[Path]:
 class TestBadInput:
     """One line, no traceback."""
 
-    def test_an_argument_that_vllm_does_not_have(self, tiny: Path) -> None:
-        backend = make_backend("vllm", str(tiny), model_args={"tensor_paralel_size": 2})
+    def test_an_argument_that_vllm_does_not_have(self, wide_heads: Path) -> None:
+        backend = make_backend("vllm", str(wide_heads), model_args={"tensor_paralel_size": 2})
         one_line(lambda: answers(backend, [generation(0)]), "did you mean tensor_parallel_size", UsageError)
 
-    def test_more_memory_than_is_free(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_more_memory_than_is_free(self, wide_heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ON_CPU:  # the engine is in a process of its own, whose errors are read from its log
             monkeypatch.delenv(name)
-        done = self.run(tiny, tmp_path, "enforce_eager=true,gpu_memory_utilization=0.999")
+        done = self.run(wide_heads, tmp_path, "enforce_eager=true,gpu_memory_utilization=0.999")
         assert "another program holds the device's memory" in one_line_error(done)
 
     def test_an_architecture_that_it_cannot_run(self, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wide_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
@@ -25,16 +25,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vllm(tiny: Path) -> Iterator[Any]:
+def vllm(wide_heads: Path) -> Iterator[Any]:
     backend = make_backend(
-        "vllm", str(tiny), dtype="float32", model_args={"gpu_memory_utilization": 0.3, "enforce_eager": True}
+        "vllm",
+        str(wide_heads),
+        dtype="float32",
+        model_args={"gpu_memory_utilization": 0.3, "enforce_eager": True},
     )
     yield backend
     backend.close()
 
 
-def test_float32_answers_equal_hf(tiny: Path, vllm: Any) -> None:
-    hf = make_backend("hf", str(tiny), device="cuda", dtype="float32")
+def test_float32_answers_equal_hf(wide_heads: Path, vllm: Any) -> None:
+    hf = make_backend("hf", str(wide_heads), device="cuda", dtype="float32")
     asked = [generation(i, stop=STOPS) for i in range(len(PROMPTS))]
     assert [r.text for r in answers(vllm, asked)] == [r.text for r in answers(hf, asked)]
     ranked = [
@@ -53,7 +56,7 @@ def test_tokens_a_second_are_printed(vllm: Any, capsys: pytest.CaptureFixture[st
     assert tokens > 512
 
 
-def test_it_is_what_auto_takes(tiny: Path) -> None:
-    backend = make_backend("auto", str(tiny))
+def test_it_is_what_auto_takes(wide_heads: Path) -> None:
+    backend = make_backend("auto", str(wide_heads))
     assert backend.name == "vllm"
     assert backend.settings()["dtype"] == "bfloat16"

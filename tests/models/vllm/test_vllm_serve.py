@@ -32,18 +32,18 @@ CHOICES = (" A", " in the hall strikes nine", "green\n")
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wide_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """vLLM's attention on a processor wants heads of 32 numbers."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny"), head_dim=32, max_length=CONTEXT)
 
 
 @pytest.fixture(scope="module")
-def hf(tiny: Path) -> Any:
-    return make_backend("hf", str(tiny), device="cpu", dtype="float32")
+def hf(wide_heads: Path) -> Any:
+    return make_backend("hf", str(wide_heads), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def served(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAIBackend]:
+def served(wide_heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAIBackend]:
     """A server of its own on a free port. Ended with all its processes."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -52,7 +52,7 @@ def served(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ope
         "served-model-name": "tiny", "dtype": "float32", "max-model-len": CONTEXT, "generation-config": "vllm",
         "gpu-memory-utilization": 0.2, "host": "127.0.0.1", "port": port,
     }  # fmt: skip
-    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(tiny), "--enforce-eager"]
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(wide_heads), "--enforce-eager"]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("w") as out:
@@ -133,10 +133,10 @@ def test_log_likelihoods(hf: Any, served: OpenAIBackend) -> None:
         assert mine.is_greedy == other.is_greedy and not mine.truncated
 
 
-def test_a_context_to_score_that_does_not_fit(tiny: Path, served: OpenAIBackend) -> None:
+def test_a_context_to_score_that_does_not_fit(wide_heads: Path, served: OpenAIBackend) -> None:
     """The server keeps two tokens less of it than `hf` with the same context."""
     asked = [choice(0, 0, "The old clock" + WORDS * 200, " in the hall")]
-    shorter = make_backend("hf", str(tiny), device="cpu", dtype="float32", max_length=CONTEXT - 2)
+    shorter = make_backend("hf", str(wide_heads), device="cpu", dtype="float32", max_length=CONTEXT - 2)
     (mine,), (other,) = answers(served, asked), answers(shorter, asked)
     assert mine.truncated and other.truncated
     assert mine.loglikelihood == pytest.approx(other.loglikelihood, abs=1e-4)

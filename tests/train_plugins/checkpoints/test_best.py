@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from helpers import ROOT
-from models_fixture import make_tiny_model
 from train_fixture import make_recipe, need_trl, sft_rows, weights, write_rows
 
 from olmes_suite.files import write_json, write_text
@@ -40,7 +39,7 @@ class Told(evaluator.Evaluator):
         self.called.append(folder)
         values = self.scores[int(folder.rpartition("step")[2])]
         tasks = {name: {"primary": "m", "metrics": {"m": {"value": v}}} for name, v in zip("ab", values, strict=True)}
-        return json.dumps({"path": "runs/x", "tasks": tasks}), "", 0
+        return json.dumps({"run": "x", "model": "m", "path": "runs/x", "tasks": tasks}), "", 0
 
 
 SCORES: dict[int, tuple[float | None, ...]] = {1: (0.9, 0.0), 2: (0.4, 0.6), 3: (1.0, None), 4: (0.5, 0.5)}
@@ -64,6 +63,19 @@ def test_the_average_of_all_tasks_decides_and_the_earlier_of_equals(tmp_path: Pa
     assert (tmp_path / evaluator.BEST / "model.safetensors").read_text() == "2"
     shutil.rmtree(tmp_path / "checkpoint-2")  # rotated away
     assert (told.best_folder(best) / "model.safetensors").read_text() == "2"
+
+
+def test_a_group_counts_once_in_the_average() -> None:
+    def entry(value: float, **more: Any) -> dict[str, Any]:
+        metrics = {"exact_match": {"value": value, "stderr": 0.1, "ci95": None}}
+        return {"n": 4, "primary": "exact_match", "metrics": metrics, "clean": None, "flags": {}, **more}
+
+    parts = {f"tulu3_mmlu_{name}": entry(value) for name, value in (("a", 0.4), ("b", 0.5), ("c", 0.6))}
+    tasks = {"tulu3_mmlu": entry(0.5, subtasks=list(parts)), **parts, "tulu3_gsm8k": entry(0.9)}
+    printed = {"schema": "1.0", "run": "r", "model": "m", "tasks": tasks, "suites": {}, "path": "runs/r"}
+    result = evaluator.judged(json.dumps(printed), "", 0, "checkpoint-1", 1)
+    assert result.tasks == {"tulu3_mmlu": 0.5, "tulu3_gsm8k": 0.9}
+    assert result.average == pytest.approx(0.7)
 
 
 def test_a_resumed_stage_knows_its_best(tmp_path: Path) -> None:
@@ -120,9 +132,9 @@ def test_scores_of_another_question_are_not_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("adapter", [{}, {"lora": {"r": 4}}])
+@pytest.mark.parametrize("adapter", [{}, pytest.param({"lora": {"r": 4}}, marks=pytest.mark.slow)])
 def test_the_best_of_a_real_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    train_folder: Path, adapter: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """mc2 is a probability, so that every checkpoint has a score of its own."""
     need_trl()
@@ -130,19 +142,16 @@ def test_the_best_of_a_real_stage(
     import pyarrow.parquet as pq
     from stop_after import StopAfter
 
-    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pluggy.PluginManager.load_setuptools_entrypoints", lambda *a: 0)  # this machine's plugins
-    make_tiny_model(tmp_path / "tiny")
-    file = tmp_path / "data/truthfulqa/truthful_qa/multiple_choice/validation.parquet"
+    file = train_folder / "data/truthfulqa/truthful_qa/multiple_choice/validation.parquet"
     file.parent.mkdir(parents=True)
     lines = (ROOT / "tasks/truthfulqa/sample.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [{k: v for k, v in json.loads(line).items() if k not in ("config", "split")} for line in lines]
     pq.write_table(pa.Table.from_pylist(rows), file)
-    asked = {"tasks": ["tulu3_truthfulqa"], "limit": 3, "every": 1, "data_dir": [str(tmp_path / "data")],
-             "runs": str(tmp_path / "runs")}  # fmt: skip
+    asked = {"tasks": ["tulu3_truthfulqa"], "limit": 3, "every": 1, "data_dir": [str(train_folder / "data")],
+             "runs": str(train_folder / "runs")}  # fmt: skip
     trainer = {"learning_rate": 2e-2, "lr_scheduler_type": "constant", "save_steps": 1, "save_total_limit": 1}
-    made = make_recipe("sft", tmp_path, write_rows(tmp_path / "rows.jsonl", sft_rows(16)), eval=asked, trainer=trainer,
-                       **adapter)  # fmt: skip
+    data = write_rows(train_folder / "rows.jsonl", sft_rows(16))
+    made = make_recipe("sft", train_folder, data, eval=asked, trainer=trainer, **adapter)
     with pytest.raises(KeyboardInterrupt):
         run(registry.find("sft"), made, False, [StopAfter(3)])
     out = run(registry.find("sft"), made, True)
@@ -158,10 +167,10 @@ def test_the_best_of_a_real_stage(
     best = out / evaluator.BEST
     assert f"best checkpoint: step {wanted}, {best}" in capsys.readouterr().err
     check_folder(best)
-    assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best)["step"] == wanted
-    moved, base = weights(best), weights(tmp_path / "tiny")
+    assert not adapters.is_adapter(best) and not list(best.glob("adapter_*")) and lineage.read(best).step == wanted
+    moved, base = weights(best), weights(train_folder / "tiny")
     assert moved.keys() == base.keys() and any(bool((moved[name] != base[name]).any()) for name in base)
     if not adapter:
         return
-    adapters.merge(out / "checkpoint-4", tmp_path / "last")
-    assert any(bool((moved[name] != value).any()) for name, value in weights(tmp_path / "last").items())
+    adapters.merge(out / "checkpoint-4", train_folder / "last")
+    assert any(bool((moved[name] != value).any()) for name, value in weights(train_folder / "last").items())

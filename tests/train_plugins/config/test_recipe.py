@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import environment, olmes, one_line_error
+from helpers import environment, olmes_here, one_line_error
 from train_fixture import chat, need_trl, refused, write_rows
 
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.tasks import catalog, index
+from olmes_suite.yaml_files import Place
 from train_plugins.checkpoints import resume
 from train_plugins.config import recipe
 from train_plugins.data.messages import conversation, preference
@@ -21,10 +25,34 @@ from train_plugins.stages import plan, registry
 MINIMAL: dict[str, Any] = {"model": "tiny", "output": "out", "data": [{"path": "a.jsonl"}]}
 
 
+PLACE = Place("r")
+
+
 def load(folder: Path, kind: str = "sft", changes: tuple[str, ...] = (), **keys: Any) -> recipe.Recipe:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump({**MINIMAL, **keys}))
+    return load_file(file, kind, changes)
+
+
+def load_file(file: Path, kind: str = "sft", changes: tuple[str, ...] = ()) -> recipe.Recipe:
     return recipe.load(file, kind, registry.find(kind).own, registry.names(), changes)
+
+
+GOLDEN = Path(__file__).with_name("shipped_recipes.jsonl")
+"""What each shipped recipe holds, byte for byte; a recipe that is changed on purpose changes its line."""
+
+
+@pytest.mark.parametrize("line", GOLDEN.read_text(encoding="utf-8").splitlines(), ids=lambda line: line[12:40])
+def test_shipped_recipes_are_read_to_the_byte(line: str) -> None:
+    name = json.loads(line)["recipe"]
+    stage = registry.find({"grpo": "rlvr"}.get(kind := name.split("_")[1], kind))
+    found = recipe.load(Path(name), stage.name, stage.own, registry.names())
+    assert json.dumps({"recipe": name, "data": found.as_data()}, ensure_ascii=False) == line
+
+
+def test_the_golden_recipes_are_all_that_ship() -> None:
+    names = [json.loads(line)["recipe"] for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    assert names == sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in recipe.SHIPPED.glob("*.yaml")))
@@ -103,7 +131,7 @@ def test_the_learning_rate_of_405b_falls_as_the_commands(tmp_path: Path) -> None
     from transformers import get_scheduler
 
     found = recipe.load(Path("tulu3_rlvr_405b"), "rlvr", registry.find("rlvr").own, registry.names())
-    given = recipe.check_trainer(found.trainer, registry.find("rlvr").config(found), "recipe")
+    given = recipe.check_trainer(found.trainer, registry.find("rlvr").config(found), found.place)
     assert 400_000 // 1856 * 4 == 860
     rates = []
     for kind, steps, more in (
@@ -159,6 +187,24 @@ def test_mistakes_are_named(tmp_path: Path, keys: dict[str, Any], said: str) -> 
     refused(lambda: load(tmp_path, **keys), said, UsageError)
 
 
+def test_the_line_of_a_mistake_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    start, own = "model: a\noutput: b\ndata: [{path: c}]\n", registry.find("sft").own
+    for text, changes, said in (
+        ("sft:\n  loss: median\n", (), "recipe.yaml, line 5: sft: loss: 'median' is none of sum, mean"),
+        ("dpo: {beta: 5}\n", (), "line 4: the key 'dpo' belongs to the stage dpo"),
+        (
+            "eval: {suite: dev}\ngate:\n  margin: 1\n  tasks:\n    gsm8k: {flor: 1}\n",
+            (),
+            "line 8: gate: tasks: gsm8k: unknown",
+        ),
+        ("seed: 1\n", ("seed=x",), "recipe.yaml: seed: expected a whole number, not 'x'"),
+        ("trainer: {}\nseed: 1\ntrainer: {}\n", (), "the key 'trainer' stands twice, on lines 4 and 6"),
+    ):
+        file.write_text(start + text)
+        refused(lambda c=changes: recipe.load(file, "sft", own, registry.names(), c), said, UsageError)
+
+
 def test_the_unseen_suite_is_for_the_last_checkpoint_of_a_final_stage(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("suite: own\ntasks: [gsm8k, gpqa]\n")
@@ -189,16 +235,33 @@ def test_a_gate_would_show_the_unseen_suite_to_the_parent(tmp_path: Path) -> Non
 def test_trainer_arguments_are_the_trainers_own(tmp_path: Path) -> None:
     need_trl()
     config = registry.find("sft").config()
-    checked = recipe.check_trainer({"learning_rate": "5e-6", "max_length": None, "bf16": True}, config, "r")
+    checked = recipe.check_trainer({"learning_rate": "5e-6", "max_length": None, "bf16": True}, config, PLACE)
     assert checked == {"learning_rate": 5e-6, "max_length": None, "bf16": True}
     for arguments, said in (
         ({"learning_rat": 1}, "unknown key 'learning_rat', did you mean 'learning_rate'"),
-        ({"learning_rate": "fast"}, "trainer.learning_rate: expected a number"),
+        ({"learning_rate": "fast"}, "r: trainer.learning_rate: expected a number"),
         ({"num_train_epochs": True}, "expected a number"),
         ({"output_dir": "x"}, "trainer.output_dir is not taken; use output"),
         ({"loss_type": "nll"}, "use sft.loss"),
     ):
-        refused(lambda a=arguments: recipe.check_trainer(a, config, "r"), said, UsageError)
+        refused(lambda a=arguments: recipe.check_trainer(a, config, PLACE), said, UsageError)
+
+
+def test_the_line_of_a_trainer_argument_is_named(tmp_path: Path) -> None:
+    need_trl()
+    for trainer, said in (
+        (
+            {"max_length": 1, "learning_rat": 1},
+            "recipe.yaml, line 7: trainer: unknown key 'learning_rat', did you mean",
+        ),
+        ({"learning_rate": "fast"}, "recipe.yaml, line 6: trainer.learning_rate: expected a number, not 'fast'"),
+        ({"fsdp_config": {}, "seed": 1}, "recipe.yaml, line 7: trainer.seed is not taken; use seed"),
+    ):
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**MINIMAL, "trainer": trainer}, sort_keys=False))
+        found = load_file(tmp_path / "recipe.yaml")
+        refused(
+            lambda f=found: recipe.check_trainer(f.trainer, registry.find("sft").config(), f.place), said, UsageError
+        )
 
 
 def test_rows_are_brought_to_one_form() -> None:
@@ -246,7 +309,7 @@ def test_the_command_line_is_one_line_for_every_mistake(tmp_path: Path) -> None:
         (["sft", "nowhere.yaml"], "no such file; shipped recipes: tulu31_grpo_8b, tulu3_dpo_405b"),
         (["sft", tmp_path / "r.yaml"], "unknown key 'modle', did you mean 'model'"),
     ):
-        assert said in one_line_error(olmes("train", *arguments, tmp=tmp_path))
+        assert said in one_line_error(olmes_here("train", *arguments, tmp=tmp_path))
 
 
 def test_a_recipe_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
@@ -268,3 +331,17 @@ def test_without_trl_the_extra_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(tmp_path))
     assert "pip install 'olmes-suite[train]'" in one_line_error(done)
+
+
+def test_a_check_changes_nothing_in_the_process(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "sums.yaml").write_text("task: my_sums\ndataset_path: mine/sums\noutput_type: generate_until\n")
+    paths, known, variables = list(catalog.include_paths), set(index.index()), dict(os.environ)
+    wanted: dict[str, Any] = {"tasks": ["my_sums"], "include_path": [str(mine)]}
+    assert load(tmp_path, eval=wanted, gate={"margin": 5}).eval is not None
+    refused(lambda: load(tmp_path, eval={**wanted, "tasks": ["my_sum"]}), "unknown task 'my_sum'", UsageError)
+    assert (list(catalog.include_paths), set(index.index()), dict(os.environ)) == (paths, known, variables)
+    refused(lambda: load(tmp_path, eval={"tasks": ["my_sums"]}), "unknown task 'my_sums'", UsageError)
+    with catalog.including([mine]):
+        assert catalog.find("my_sums").name == "my_sums"

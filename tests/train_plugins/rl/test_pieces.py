@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rlvr_fixture import Coin, make_models, make_rlvr, prompt_rows, rlvr_trainer
+from rlvr_fixture import make_rlvr, prompt_rows, rlvr_trainer
 from train_fixture import make_recipe, need_trl, pair_rows, refused, write_rows
 
 from olmes_suite.errors import UsageError
@@ -22,13 +22,6 @@ need_trl()
 DROPOUT = 0.5
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("train_plugins.rl.rollouts.Verifiers", Coin)
-    make_models(tmp_path)
-    return tmp_path
-
-
 def change(file: Path, **keys: Any) -> None:
     """Set keys of a JSON file; None removes one."""
     found = {**json.loads(file.read_text()), **keys}
@@ -36,14 +29,14 @@ def change(file: Path, **keys: Any) -> None:
 
 
 def test_the_first_pass_over_a_rollout_sees_the_networks_that_sampled(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Policy, reference and value model have dropout in their attention, which Llama keeps as a number."""
     from train_plugins.rl.ppo import Ppo
 
     for name in ("tiny", "reward"):
-        change(folder / name / "config.json", attention_dropout=DROPOUT)
-    trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(8), trainer={"max_steps": 1, "num_iterations": 1}))
+        change(rlvr_folder / name / "config.json", attention_dropout=DROPOUT)
+    trainer = rlvr_trainer(make_rlvr(rlvr_folder, "ppo", prompt_rows(8), trainer={"max_steps": 1, "num_iterations": 1}))
     plain, passes = Ppo._get_per_token_logps_and_entropies, []
 
     def keep(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -80,15 +73,17 @@ def test_layers_of_dropout_are_switched_off_too() -> None:
 
 
 @pytest.mark.parametrize("pad", [False, True], ids=["no token", "end of text"])
-def test_a_reward_is_read_at_the_end_of_text_whatever_the_tokenizer_pads_with(folder: Path, pad: bool) -> None:
+def test_a_reward_is_read_at_the_end_of_text_whatever_the_tokenizer_pads_with(rlvr_folder: Path, pad: bool) -> None:
     import torch
 
-    tiny = folder / "tiny"
+    tiny = rlvr_folder / "tiny"
     tokens = json.loads((tiny / "tokenizer_config.json").read_text())
     change(tiny / "tokenizer_config.json", pad_token=tokens["eos_token"] if pad else None)
     change(tiny / "config.json", pad_token_id=None)
-    rows = write_rows(folder / "pairs.jsonl", pair_rows(4))
-    wanted, arguments = trainer_arguments(registry.find("rm"), make_recipe("rm", folder, rows, rm={"fresh_head": True}))
+    rows = write_rows(rlvr_folder / "pairs.jsonl", pair_rows(4))
+    wanted, arguments = trainer_arguments(
+        registry.find("rm"), make_recipe("rm", rlvr_folder, rows, rm={"fresh_head": True})
+    )
     stage = registry.find("rm")
     ready = prepare(stage, wanted, arguments)
     trainer = stage.trainer(wanted, configuration(stage.config(wanted), arguments, wanted), ready.encoded.rows,

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rlvr_fixture import folder, make_rlvr, prompt_rows
+from rlvr_fixture import make_rlvr, prompt_rows
 from train_fixture import need_trl
 
 from train_plugins.checkpoints import lineage
 
 need_trl()
 pytestmark = pytest.mark.long
-__all__ = ["folder"]
 
 ANSWER = [7, 8, 9, 1]
 """Of token ids; the last ends the text."""
@@ -101,13 +100,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def train(folder: Path, server: Server, cli: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str]]:
+def train(
+    rlvr_folder: Path, server: Server, cli: Callable[..., tuple[int, str, str]]
+) -> Callable[..., tuple[int, str]]:
     """Trains through the command line; the exit status, and the error's line."""
 
     def run(*more: str, url: str = server.url, steps: int = 4) -> tuple[int, str]:
-        make_rlvr(folder, "grpo", prompt_rows(8), rlvr={"rollouts": "vllm_server", "server": url},
+        make_rlvr(rlvr_folder, "grpo", prompt_rows(8), rlvr={"rollouts": "vllm_server", "server": url},
                   trainer={"max_steps": steps, "save_steps": 1, "vllm_server_timeout": 1})  # fmt: skip
-        status, _, err = cli("train", "rlvr", folder / "rlvr.yaml", *more)
+        status, _, err = cli("train", "rlvr", rlvr_folder / "rlvr.yaml", *more)
         assert "Traceback" not in err, err
         lines = [line for line in err.splitlines() if line.startswith("olmes: ")]
         assert len(lines) == (status != 0), err
@@ -120,11 +121,11 @@ def nothing_in(folder: Path) -> bool:
     return not any(folder.glob("out/*"))
 
 
-def test_a_server_that_is_not_there(folder: Path, train: Callable[..., tuple[int, str]]) -> None:
+def test_a_server_that_is_not_there(rlvr_folder: Path, train: Callable[..., tuple[int, str]]) -> None:
     status, line = train(url="http://127.0.0.1:9")
     assert status == 2
     assert "the vLLM server http://127.0.0.1:9 does not answer" in line
-    assert nothing_in(folder)
+    assert nothing_in(rlvr_folder)
 
 
 @pytest.mark.parametrize(
@@ -133,27 +134,27 @@ def test_a_server_that_is_not_there(folder: Path, train: Callable[..., tuple[int
      ("/server_info", "does not expose its development endpoints")],
 )  # fmt: skip
 def test_a_server_that_is_another(
-    folder: Path, server: Server, train: Callable[..., tuple[int, str]], missing: str, words: str
+    rlvr_folder: Path, server: Server, train: Callable[..., tuple[int, str]], missing: str, words: str
 ) -> None:
     del server.known[missing]
     status, line = train()
     assert status == 2
     assert words in line
-    assert nothing_in(folder)
+    assert nothing_in(rlvr_folder)
 
 
 @pytest.mark.parametrize("then", [0, 400, 503])
 def test_a_server_that_is_gone_in_the_middle(
-    folder: Path, server: Server, train: Callable[..., tuple[int, str]], then: int
+    rlvr_folder: Path, server: Server, train: Callable[..., tuple[int, str]], then: int
 ) -> None:
     server.most, server.then = 2, then
     status, line = train()
     assert status == 1
     assert f"the vLLM server {server.url} does not answer" in line
     assert "go on with --resume" in line
-    out = folder / "out"
+    out = rlvr_folder / "out"
     assert [path.name for path in lineage.whole_checkpoints(out)] == ["checkpoint-1", "checkpoint-2"]
     assert not (out / lineage.FILE).exists()
     server.most = 1000
     assert train("--resume") == (0, "")
-    assert lineage.read(out)["step"] == 4
+    assert lineage.read(out).step == 4

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import write_gsm8k
-from models_fixture import make_tiny_model
 from train_fixture import chat, make_recipe, need_trl, sft_rows, write_rows
 
 from decontam import hooks as decontam_hooks
@@ -22,9 +22,9 @@ PLANTED = 3
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def planted_folder(tmp_path: Path, tiny_checkpoint: Path) -> Path:
     """A tiny model, a mirror of 40 documents, a suite of one task, and a mix with three of the documents in it."""
-    make_tiny_model(tmp_path / "tiny")
+    shutil.copytree(tiny_checkpoint, tmp_path / "tiny")
     write_gsm8k(tmp_path / "mirror")
     (tmp_path / "mine.yaml").write_text("suite: mine\ntasks: [gsm8k]\n")
     poison = [
@@ -56,31 +56,31 @@ def prepared(folder: Path, answer: str) -> Any:
     return prepare(stage, wanted, arguments, plugins)
 
 
-def test_a_poisoned_mix_stops_the_stage(folder: Path) -> None:
+def test_a_poisoned_mix_stops_the_stage(planted_folder: Path) -> None:
     with pytest.raises(StageRefused, match="tulu3_gsm8k"):
-        prepared(folder, "stop")
-    assert (folder / "out/decontam/report.json").is_file()
-    assert not (folder / "out/config.json").exists()
+        prepared(planted_folder, "stop")
+    assert (planted_folder / "out/decontam/report.json").is_file()
+    assert not (planted_folder / "out/config.json").exists()
 
 
-def test_filter_takes_the_planted_rows_out_and_no_other(folder: Path) -> None:
-    ready = prepared(folder, "filter")
+def test_filter_takes_the_planted_rows_out_and_no_other(planted_folder: Path) -> None:
+    ready = prepared(planted_folder, "filter")
     rows = ready.data.sets[0].rows
     assert len(rows) == 13
     assert not any("shelf" in str(row["messages"]) for row in rows)
     assert ready.data.flags == {}
-    assert ready.data.decontam["removed"] == {str(folder / "rows.jsonl"): PLANTED}
+    assert ready.data.decontam["removed"] == {str(planted_folder / "rows.jsonl"): PLANTED}
 
 
-def test_warn_trains_and_flags_the_items_in_the_lineage(folder: Path) -> None:
+def test_warn_trains_and_flags_the_items_in_the_lineage(planted_folder: Path) -> None:
     plugins = () if manager().is_registered(decontam_hooks) else (decontam_hooks,)
-    checkpoint = run(registry.find("sft"), recipe_of(folder, "warn"), False, plugins)
+    checkpoint = run(registry.find("sft"), recipe_of(planted_folder, "warn"), False, plugins)
     from train_plugins.checkpoints import lineage
 
     found = lineage.read(checkpoint)
     # Questions about a shelf share all their words but the numbers: at least the planted ones are flagged.
-    assert set(range(PLANTED)) <= set(found["flags"]["tulu3_gsm8k"])
-    assert found["decontam"]["contaminated"]
+    assert set(range(PLANTED)) <= set(found.flags["tulu3_gsm8k"])
+    assert found.decontam["contaminated"]
 
 
 def test_the_page_is_written_after_a_stage_that_evaluates(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from helpers import olmes, one_line_error
 from models_fixture import make_tiny_model
-from rlvr_fixture import make_models, prompt_rows
+from rlvr_fixture import prompt_rows
 from train_fixture import need_trl, pair_rows, sft_rows, weights, write_rows
 
 from train_plugins.checkpoints import lineage, resume
@@ -27,10 +28,9 @@ TRAINER = {"learning_rate": 1e-3, "per_device_train_batch_size": 2, "num_train_e
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("kills")
-    make_models(made)
-    return made
+def kills_folder(tmp_path_factory: pytest.TempPathFactory, rlvr_checkpoints: Path) -> Path:
+    """The policy and the reward model, in a folder for the recipes and outputs of all stages."""
+    return Path(shutil.copytree(rlvr_checkpoints, tmp_path_factory.mktemp("kills"), dirs_exist_ok=True))
 
 
 def write_recipe(folder: Path, name: str) -> tuple[Path, str]:
@@ -74,25 +74,25 @@ def same_weights(one: Path, other: Path) -> bool:
         pytest.param("ppo", 6, marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_killed_end_as_unbroken_ones(folder: Path, name: str, kill: int) -> None:
-    whole, broken = folder / f"{name}-whole", folder / f"{name}-broken"
-    done = together(folder, name, whole)
+def test_two_processes_killed_end_as_unbroken_ones(kills_folder: Path, name: str, kill: int) -> None:
+    whole, broken = kills_folder / f"{name}-whole", kills_folder / f"{name}-broken"
+    done = together(kills_folder, name, whole)
     assert done.returncode == 0, done.stderr
     kind = name if name in ("sft", "dpo") else "rlvr"
-    env = {"PYTHONPATH": killer.install(folder / "plugin"), "KILL": f"{kind}:checkpoint-{kill}",
+    env = {"PYTHONPATH": killer.install(kills_folder / "plugin"), "KILL": f"{kind}:checkpoint-{kill}",
            "KILL_COMMAND": f"train {kind}"}  # fmt: skip
-    assert together(folder, name, broken, **env).returncode == -9
+    assert together(kills_folder, name, broken, **env).returncode == -9
     assert not (broken / "config.json").exists()
     assert lineage.whole_checkpoints(broken)[-1].name == f"checkpoint-{kill}"
     if name == "dpo":
         with resume.lock(broken):
-            assert "is being written by process" in one_line_error(together(folder, name, broken, "--resume"))
-    done = together(folder, name, broken, "--resume")
+            assert "is being written by process" in one_line_error(together(kills_folder, name, broken, "--resume"))
+    done = together(kills_folder, name, broken, "--resume")
     assert done.returncode == 0, done.stderr
-    assert same_weights(whole, broken) and not same_weights(whole, folder / "tiny")
+    assert same_weights(whole, broken) and not same_weights(whole, kills_folder / "tiny")
     if name == "ppo":
         assert same_weights(whole / "value_model", broken / "value_model")
-    assert lineage.read(broken)["tokens"] == lineage.read(whole)["tokens"] > 0
+    assert lineage.read(broken).tokens == lineage.read(whole).tokens > 0
     assert not (broken / resume.LOCK).exists()
 
 

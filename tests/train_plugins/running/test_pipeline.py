@@ -23,9 +23,10 @@ TRAINER = {"learning_rate": 1e-3, "per_device_train_batch_size": 4, "max_steps":
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pipeline_folder(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: a tiny checkpoint, rows for each kind of stage, and a mirror of six documents."""
     monkeypatch.chdir(tmp_path)
-    make_tiny_model(tmp_path / "tiny")
+    shutil.copytree(tiny_checkpoint, tmp_path / "tiny")
     write_rows(tmp_path / "sft.jsonl", sft_rows(8))
     write_rows(tmp_path / "pairs.jsonl", pair_rows(8))
     write_gsm8k(tmp_path / "mirror", rows=6)
@@ -54,7 +55,7 @@ def load(data: dict[str, Any], *changes: str) -> pipeline_file.Pipeline:
     return pipeline_file.load(Path("pipeline.yaml"), changes)
 
 
-def test_each_stage_starts_where_the_last_model_ended(folder: Path) -> None:
+def test_each_stage_starts_where_the_last_model_ended(pipeline_folder: Path) -> None:
     found = load(whole(seed=7), "stages.2.recipe.dpo.beta=2")
     first, reward, second = found.stages
     assert (found.base, first.recipe.model, str(first.output)) == ("tiny", "tiny", "out/first")
@@ -106,12 +107,29 @@ def worse(number: int, **keys: Any) -> dict[str, Any]:
         (lambda: whole(final={"suite": "unseen", "every": 2}), "final.every"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_loaded(folder: Path, data: Any, said: str) -> None:
+def test_what_is_wrong_is_said_before_anything_is_loaded(pipeline_folder: Path, data: Any, said: str) -> None:
     refused(lambda: load(data()), said, (UsageError, ModelError))  # type: ignore[arg-type]
-    assert not (folder / "out").exists()
+    assert not (pipeline_folder / "out").exists()
 
 
-def test_a_value_model_is_a_stage_or_a_checkpoint(folder: Path) -> None:
+def test_the_line_is_that_of_the_file_that_holds_the_key(pipeline_folder: Path) -> None:
+    Path("own.yaml").write_text("data: [{path: pairs.jsonl}]\ntrainer: {}\ndop: {beta: 1}\n")
+    Path("pipeline.yaml").write_text(
+        "stages:\n- name: first\n  kind: dpo\n  recipe: own.yaml\n"
+        "- name: second\n  kind: dpo\n  recipe:\n    seed: x\n"
+    )  # fmt: skip
+
+    def read(*changes: str) -> None:
+        pipeline_file.load(Path("pipeline.yaml"), ("stages.0.recipe.model=tiny", *changes))
+
+    refused(read, "own.yaml, line 3: stage 'first': unknown key 'dop', did you mean 'dpo'", UsageError)
+    Path("own.yaml").write_text("data: [{path: pairs.jsonl}]\ntrainer: {}\ndpo: {beta: 1}\n")
+    refused(lambda: read("stages.0.recipe.dpo.beta=x"), "pipeline.yaml: stage 'first': dpo: beta: expected", UsageError)
+    more = "stages.1.recipe.data=[{path: pairs.jsonl}]"
+    refused(lambda: read(more), "pipeline.yaml, line 8: stage 'second': seed: expected a whole number", UsageError)
+
+
+def test_a_value_model_is_a_stage_or_a_checkpoint(pipeline_folder: Path) -> None:
     data = whole()
     rlvr = stage("rlvr", data=[{"path": "sft.jsonl"}], rlvr={"value_model": "rewrad"})
     data["stages"].append({"name": "third", "kind": "rlvr", "recipe": rlvr})
@@ -119,14 +137,14 @@ def test_a_value_model_is_a_stage_or_a_checkpoint(folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_trainers_arguments_are_checked_too(folder: Path) -> None:
+def test_the_trainers_arguments_are_checked_too(pipeline_folder: Path) -> None:
     need_trl()
     data = worse(2, trainer={**TRAINER, "learning_rat": 1})
     refused(lambda: run_pipeline.check(load(data)), "stage 'second': .*did you mean 'learning_rate'", UsageError)
     lines = "\n".join(run_pipeline.dry_run(load(whole(final={"suite": "unseen"}))))
     assert "# stage second: dpo from out/first to out/second" in lines
     assert "# at the end, once: unseen on out/second" in lines
-    assert not (folder / "out").exists()
+    assert not (pipeline_folder / "out").exists()
     data = whole()
     prompts = {"data": [{"path": "sft.jsonl"}], "rlvr": {"value_model": "reward"}, "trainer": {}}
     data["stages"].append({"name": "third", "kind": "rlvr", "recipe": stage("rlvr", **prompts)})
@@ -159,7 +177,7 @@ def stopped_before_training(
 
 
 def test_the_base_is_evaluated_and_what_a_stage_with_eval_starts_from(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = whole()
     data["stages"][2]["recipe"]["eval"] = data["stages"][0]["recipe"].pop("eval")
@@ -169,7 +187,9 @@ def test_the_base_is_evaluated_and_what_a_stage_with_eval_starts_from(
     assert stopped_before_training(load(whole()), monkeypatch, 2) == [("tiny", True)]  # the first is its own stage's
 
 
-def test_the_final_look_is_at_the_weights_that_are_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_final_look_is_at_the_weights_that_are_there(
+    pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks: list[str] = []
 
     def look(wanted: Any, model: str) -> evaluator.Result:
@@ -191,7 +211,7 @@ def test_the_final_look_is_at_the_weights_that_are_there(folder: Path, monkeypat
 
 
 @pytest.mark.long
-def test_a_pipeline_runs_once_and_says_what_each_stage_gained(folder: Path) -> None:
+def test_a_pipeline_runs_once_and_says_what_each_stage_gained(pipeline_folder: Path) -> None:
     need_trl()
     make = "import sys, shutil; shutil.copy('pairs.jsonl', 'made.jsonl'); open('asked', 'a').write(sys.argv[1] + ' ')"
     data = whole(final={"tasks": ["mmlu_pro"], "limit": 1, "data_dir": ["mirror"]})
@@ -200,7 +220,7 @@ def test_a_pipeline_runs_once_and_says_what_each_stage_gained(folder: Path) -> N
     data["stages"][1]["prepare"] = {"command": ["{python}", "-c", make, "{model}"], "makes": ["made.jsonl"]}
     data["stages"][1]["recipe"]["gate"] = {"margin": 100, "inconclusive": "pass"}
     load(data)
-    done = olmes("train", "run", "pipeline.yaml", tmp=folder)
+    done = olmes("train", "run", "pipeline.yaml", tmp=pipeline_folder)
     assert done.returncode == 0, done.stderr
     assert "first      gsm8k   4" in done.stdout.replace("  ", " ").replace("  ", " ") or "gsm8k" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if "gsm8k" in line)
@@ -211,19 +231,21 @@ def test_a_pipeline_runs_once_and_says_what_each_stage_gained(folder: Path) -> N
     ]  # fmt: skip
     assert found["base"] == "tiny" and found["checkpoint"] == "out/second"
     assert all(row["p_holm"] >= row["p"] for row in found["gains"])
-    assert lineage.read(Path("out/second"))["ancestors"][-1]["stage"] == "sft"
+    assert lineage.read(Path("out/second")).ancestors[-1].stage == "sft"
     assert json.loads(Path("out/second/gate.json").read_text())["exit"] == 0
     assert "<table" in Path("runs/leaderboard.html").read_text()
     weights = Path("out/second/model.safetensors").stat().st_mtime_ns
 
-    again = olmes("train", "run", "pipeline.yaml", tmp=folder)
+    again = olmes("train", "run", "pipeline.yaml", tmp=pipeline_folder)
     assert again.returncode == 0 and again.stdout == done.stdout, again.stderr
     assert again.stderr.count("done already") == 2
     assert Path("out/second/model.safetensors").stat().st_mtime_ns == weights
     data["stages"][1]["recipe"]["dpo"] = {"beta": 1.0}
     load(data)
-    assert "dpo.beta was 5.0 and is now 1.0" in one_line_error(olmes("train", "run", "pipeline.yaml", tmp=folder))
-    listed = as_json(olmes("compare", "--json", "--runs", "runs", *_runs(found), tmp=folder))
+    assert "dpo.beta was 5.0 and is now 1.0" in one_line_error(
+        olmes("train", "run", "pipeline.yaml", tmp=pipeline_folder)
+    )
+    listed = as_json(olmes("compare", "--json", "--runs", "runs", *_runs(found), tmp=pipeline_folder))
     assert listed["tasks"][0]["delta"] == found["gains"][0]["delta"]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from helpers import write_gsm8k
-from models_fixture import make_tiny_model
 from train_fixture import make_recipe, need_trl, pair_rows, refused, sft_rows, weights, write_rows
 
 from olmes_suite.errors import UsageError
@@ -21,14 +20,6 @@ from train_plugins.stages import registry
 from train_plugins.trainers import lora, offload
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pluggy.PluginManager.load_setuptools_entrypoints", lambda *a: 0)  # this machine's plugins
-    make_tiny_model(tmp_path / "tiny")
-    return tmp_path
-
-
 def train(folder: Path, kind: str, go_on: bool = False, **keys: Any) -> Path:
     data = write_rows(folder / f"{kind}.jsonl", sft_rows(8) if kind == "sft" else pair_rows(8))
     trainer = {"learning_rate": 1e-2, **keys.pop("trainer", {})}
@@ -37,14 +28,14 @@ def train(folder: Path, kind: str, go_on: bool = False, **keys: Any) -> Path:
 
 
 @pytest.mark.long
-def test_an_adapter_is_trained_merged_and_evaluated(folder: Path) -> None:
+def test_an_adapter_is_trained_merged_and_evaluated(train_folder: Path) -> None:
     need_trl()
-    write_gsm8k(folder / "data", rows=3)
-    wanted = {"tasks": ["gsm8k"], "limit": 1, "every": 1, "data_dir": [str(folder / "data")],
-              "runs": str(folder / "runs"), "device": "same"}  # fmt: skip
-    out = train(folder, "sft", eval=wanted, trainer={"save_steps": 1})
+    write_gsm8k(train_folder / "data", rows=3)
+    wanted = {"tasks": ["gsm8k"], "limit": 1, "every": 1, "data_dir": [str(train_folder / "data")],
+              "runs": str(train_folder / "runs"), "device": "same"}  # fmt: skip
+    out = train(train_folder, "sft", eval=wanted, trainer={"save_steps": 1})
     check_folder(out)
-    base, merged = weights(folder / "tiny"), weights(out)
+    base, merged = weights(train_folder / "tiny"), weights(out)
     assert base.keys() == merged.keys()
     moved = {name.split(".")[-2] for name in base if not bool((base[name] == merged[name]).all())}
     assert moved == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -59,12 +50,12 @@ def test_an_adapter_is_trained_merged_and_evaluated(folder: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "own"), [("dpo", {}), ("rm", {"rm": {"fresh_head": True}})])
-def test_preference_stages_take_adapters(folder: Path, kind: str, own: dict[str, Any]) -> None:
+def test_preference_stages_take_adapters(train_folder: Path, kind: str, own: dict[str, Any]) -> None:
     need_trl()
-    out = train(folder, kind, **own)
+    out = train(train_folder, kind, **own)
     name = json.loads((out / "config.json").read_text())["architectures"][0]
     assert name == ("LlamaForCausalLM" if kind == "dpo" else "LlamaForSequenceClassification")
-    base, merged = weights(folder / "tiny"), weights(out)
+    base, merged = weights(train_folder / "tiny"), weights(out)
     assert ("score.weight" in merged) == (kind == "rm")
     assert any(not bool((base[name] == merged[name]).all()) for name in base.keys() & merged.keys())
 

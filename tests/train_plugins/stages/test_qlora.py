@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models_fixture import make_tiny_model
 from train_fixture import losses, make_recipe, need_trl, pair_rows, sft_rows, weights, write_rows
 
 from olmes_suite.models.local.checkpoint import check_folder
@@ -21,7 +20,6 @@ pytestmark = pytest.mark.long
 
 def recipe_of(folder: Path, kind: str, bits: int, **trainer: Any) -> Any:
     """A recipe over a tiny model."""
-    make_tiny_model(folder / "tiny")
     data = write_rows(folder / "rows.jsonl", sft_rows(16) if kind == "sft" else pair_rows(16))
     own = {"rm": {"fresh_head": True}} if kind == "rm" else {}
     return make_recipe(
@@ -29,20 +27,14 @@ def recipe_of(folder: Path, kind: str, bits: int, **trainer: Any) -> Any:
     )
 
 
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLMES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pluggy.PluginManager.load_setuptools_entrypoints", lambda *a: 0)  # this machine's plugins
-
-
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("kind", ["sft", "dpo", "rm"])
 def test_a_stage_trains_and_merges_into_the_base(
-    tmp_path: Path, kind: str, bits: int, recwarn: pytest.WarningsRecorder
+    train_folder: Path, kind: str, bits: int, recwarn: pytest.WarningsRecorder
 ) -> None:
-    out = run(registry.find(kind), recipe_of(tmp_path, kind, bits, num_train_epochs=4))
+    out = run(registry.find(kind), recipe_of(train_folder, kind, bits, num_train_epochs=4))
     check_folder(out)
-    base, whole = weights(tmp_path / "tiny"), weights(out)
+    base, whole = weights(train_folder / "tiny"), weights(out)
     moved = {name.split(".")[-2] for name in base.keys() & whole.keys() if bool((base[name] != whole[name]).any())}
     assert moved == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert {value.dtype for value in whole.values()} == {value.dtype for value in base.values()}
@@ -50,13 +42,13 @@ def test_a_stage_trains_and_merges_into_the_base(
     assert not [one for one in recwarn if "autograd kernel was not registered" in str(one.message)]
 
 
-def test_gradients_in_four_bits_are_those_of_the_unpacked_weights(tmp_path: Path) -> None:
+def test_gradients_in_four_bits_are_those_of_the_unpacked_weights(train_folder: Path) -> None:
     """DPO, whose reference is computed without gradients first; a plain model with what NF4 makes of the weights."""
     import torch
     from bitsandbytes.functional import dequantize_4bit
 
     stage = registry.find("dpo")
-    wanted, arguments = trainer_arguments(stage, recipe_of(tmp_path, "dpo", 4))
+    wanted, arguments = trainer_arguments(stage, recipe_of(train_folder, "dpo", 4))
     ready = prepare(stage, wanted, arguments)
     args = configuration(stage.config(wanted), arguments, wanted)
     trainer = stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rlvr_fixture import folder, history, make_rlvr, prompt_rows, rlvr_trainer, train_rlvr, verdict
+from rlvr_fixture import history, make_rlvr, prompt_rows, rlvr_trainer, train_rlvr, verdict
+from rounding import gradient_limit
 from stop_after import StopAfter
 from train_fixture import need_trl, refused, weights
 
@@ -17,7 +18,7 @@ from train_plugins.rl.value_model import WRAPPED
 
 need_trl()
 pytestmark = pytest.mark.long
-__all__ = ["folder"]
+LIMIT = gradient_limit(16 * 40)  # prompts and responses of at most 16 rows, 40 tokens each
 LORA = {"lora": {"r": 4}}
 
 
@@ -144,14 +145,14 @@ def far(found: dict[str, Any], wanted: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize(("at", "keys"), [(0, {}), (1, {}), (1, LORA)])
-def test_ppo_is_its_formula(folder: Path, at: int, keys: dict[str, Any]) -> None:
+def test_ppo_is_its_formula(rlvr_folder: Path, at: int, keys: dict[str, Any]) -> None:
     """Equations of the Tülu 3 paper's §6 and of PPO, in double loops; `at` 1: the second pass, ratios off 1."""
     import torch
 
     settings = {"max_steps": 2, "num_iterations": 2, "max_grad_norm": 0.0, "learning_rate": 3e-3}
-    trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(8), trainer=settings, rlvr={"beta": 0.3}, **keys))
+    trainer = rlvr_trainer(make_rlvr(rlvr_folder, "ppo", prompt_rows(8), trainer=settings, rlvr={"beta": 0.3}, **keys))
     found, now, passes, loss = one_update(trainer, at)
-    hand = ByHand(folder, trainer, now)
+    hand = ByHand(rlvr_folder, trainer, now)
     rollout, advantages, parts = responses(passes), [], []
     for prompt, answer in rollout:
         with torch.no_grad():  # the reference is the policy that the stage starts from, and sampled this rollout
@@ -184,12 +185,12 @@ def test_ppo_is_its_formula(folder: Path, at: int, keys: dict[str, Any]) -> None
     assert len({len(answer) for _, answer in rollout}) > 2
     assert clipped > 0 or at == 0
     assert loss == pytest.approx(float(total.detach()), rel=1e-4)
-    assert far(found, hand.gradients()) < 1e-5
+    assert far(found, hand.gradients()) < LIMIT
 
 
-def test_the_kl_is_in_the_reward_of_each_token(folder: Path) -> None:
+def test_the_kl_is_in_the_reward_of_each_token(rlvr_folder: Path) -> None:
     settings = {"max_steps": 3, "num_iterations": 2, "learning_rate": 1e-2}
-    trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(16), trainer=settings, rlvr={"beta": 0.3}))
+    trainer = rlvr_trainer(make_rlvr(rlvr_folder, "ppo", prompt_rows(16), trainer=settings, rlvr={"beta": 0.3}))
     _, _, passes, _ = one_update(trainer, 2)  # the second rollout: the policy has left the reference
     moved = False
     for one in passes:
@@ -209,14 +210,16 @@ def test_the_kl_is_in_the_reward_of_each_token(folder: Path) -> None:
 
 @pytest.mark.parametrize("keys", [{}, LORA])
 @pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
-def test_grpo_and_rloo_are_their_formulas(folder: Path, algorithm: str, keys: dict[str, Any]) -> None:
+def test_grpo_and_rloo_are_their_formulas(rlvr_folder: Path, algorithm: str, keys: dict[str, Any]) -> None:
     import torch
 
     settings = {"max_steps": 2, "num_iterations": 2, "max_grad_norm": 0.0, "learning_rate": 2e-4}
-    wanted = make_rlvr(folder, algorithm, prompt_rows(4), batch_size=16, trainer=settings, rlvr={"beta": 0.2}, **keys)
+    wanted = make_rlvr(
+        rlvr_folder, algorithm, prompt_rows(4), batch_size=16, trainer=settings, rlvr={"beta": 0.2}, **keys
+    )
     trainer = rlvr_trainer(wanted)
     found, now, passes, loss = one_update(trainer, 1)
-    hand = ByHand(folder, trainer, now)
+    hand = ByHand(rlvr_folder, trainer, now)
     rollout = responses(passes)
     scores = [hand.score(prompt, answer, 10.0, -10.0) for prompt, answer in rollout]
     assert len(set(scores)) > 2
@@ -243,7 +246,7 @@ def test_grpo_and_rloo_are_their_formulas(folder: Path, algorithm: str, keys: di
             total = total - torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage) / len(rollout)
     total.backward()
     assert loss == pytest.approx(float(total.detach()), rel=1e-4, abs=1e-5)
-    assert far(found, hand.gradients()) < 1e-5
+    assert far(found, hand.gradients()) < LIMIT
 
 
 @pytest.mark.parametrize(
@@ -252,38 +255,38 @@ def test_grpo_and_rloo_are_their_formulas(folder: Path, algorithm: str, keys: di
      ("grpo", 3, LORA)],
 )  # fmt: skip
 def test_a_stage_killed_inside_a_cycle_ends_as_an_unbroken_one(
-    folder: Path, algorithm: str, kill: int, adapter: dict[str, Any]
+    rlvr_folder: Path, algorithm: str, kill: int, adapter: dict[str, Any]
 ) -> None:
     """Two epochs of one rollout each, four passes over each: killed in the first epoch and in the second."""
     rows = prompt_rows(8 if algorithm == "ppo" else 2)
     keys: dict[str, Any] = {"trainer": {"num_train_epochs": 2, "save_steps": 1, "num_iterations": 4}, **adapter}
-    whole = train_rlvr(folder, algorithm, rows, output=str(folder / "whole"), **keys)
-    broken = folder / "broken"
+    whole = train_rlvr(rlvr_folder, algorithm, rows, output=str(rlvr_folder / "whole"), **keys)
+    broken = rlvr_folder / "broken"
     with pytest.raises(KeyboardInterrupt):
-        train_rlvr(folder, algorithm, rows, output=str(broken), plugins=[StopAfter(kill)], **keys)
-    train_rlvr(folder, algorithm, rows, True, output=str(broken), **keys)
+        train_rlvr(rlvr_folder, algorithm, rows, output=str(broken), plugins=[StopAfter(kill)], **keys)
+    train_rlvr(rlvr_folder, algorithm, rows, True, output=str(broken), **keys)
     assert history(broken) == history(whole) and len(history(whole)) == 8
     for part in ("", "value_model") if algorithm == "ppo" else ("",):
         one, other, start = (
             weights(whole / part),
             weights(broken / part),
-            weights(folder / ("reward" if part else "tiny")),
+            weights(rlvr_folder / ("reward" if part else "tiny")),
         )
         assert all(bool((one[name] == other[name]).all()) for name in one)
         assert not any(name.startswith("value_model") for name in one)
         assert any(bool((one[name] != start[name]).any()) for name in one)
-    assert lineage.read(broken)["tokens"] == lineage.read(whole)["tokens"] > 0
+    assert lineage.read(broken).tokens == lineage.read(whole).tokens > 0
     keys["trainer"]["learning_rate"] = 5e-3
     (broken / lineage.FILE).unlink()
     refused(
-        lambda: train_rlvr(folder, algorithm, rows, True, output=str(broken), **keys),
+        lambda: train_rlvr(rlvr_folder, algorithm, rows, True, output=str(broken), **keys),
         r"trainer\.learning_rate was 0\.001 and is now 0\.005",
         UsageError,
     )
 
 
-def test_epochs_have_orders_of_their_own(folder: Path) -> None:
-    trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(16)))
+def test_epochs_have_orders_of_their_own(rlvr_folder: Path) -> None:
+    trainer = rlvr_trainer(make_rlvr(rlvr_folder, "ppo", prompt_rows(16)))
     sampler = trainer._get_train_sampler()
     orders = []
     for epoch in (0, 1, 0):
@@ -293,8 +296,8 @@ def test_epochs_have_orders_of_their_own(folder: Path) -> None:
     assert set(orders[0]) == set(range(16))
 
 
-def test_the_log_has_what_is_watched(folder: Path) -> None:
-    out = train_rlvr(folder, "grpo", prompt_rows(8), trainer={"max_steps": 2})
+def test_the_log_has_what_is_watched(rlvr_folder: Path) -> None:
+    out = train_rlvr(rlvr_folder, "grpo", prompt_rows(8), trainer={"max_steps": 2})
     for entry in history(out):
         assert 0 <= entry["rlvr/verified"] <= 1 and 0 < entry["rlvr/eos_rate"] < 1
         assert 1 <= entry["rlvr/length"] <= 12 and 0 <= entry["rlvr/no_signal"] <= 1
@@ -305,12 +308,12 @@ def test_the_log_has_what_is_watched(folder: Path) -> None:
 
 
 def test_skipped_rows_teach_nothing_and_all_of_them_stop_the_stage(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rlvr_fixture import Coin
 
     settings = {"max_steps": 1, "num_iterations": 1}
-    trainer = rlvr_trainer(make_rlvr(folder, "ppo", prompt_rows(8), trainer=settings))
+    trainer = rlvr_trainer(make_rlvr(rlvr_folder, "ppo", prompt_rows(8), trainer=settings))
     monkeypatch.setattr(Coin, "verify", lambda self, calls: [None if c.row["row"] < 4 else 1.0 for c in calls])
     _, _, passes, _ = one_update(trainer, 0)
     skipped = [not bool(row.any()) for one in passes for row in one["counted"]]
@@ -324,14 +327,14 @@ def test_skipped_rows_teach_nothing_and_all_of_them_stop_the_stage(
     monkeypatch.setattr(Coin, "verify", lambda self, calls: [None] * len(calls))
     for algorithm in ("ppo", "grpo"):
         refused(
-            lambda name=algorithm: train_rlvr(folder, name, prompt_rows(8), output=str(folder / name)),
+            lambda name=algorithm: train_rlvr(rlvr_folder, name, prompt_rows(8), output=str(rlvr_folder / name)),
             "gave no verdict on any of 8 responses",
             StageRefused,
         )
 
 
-def test_a_value_model_may_start_from_the_policy(folder: Path) -> None:
-    out = train_rlvr(folder, "ppo", prompt_rows(8), rlvr={"value_model": None, "fresh_head": True})
+def test_a_value_model_may_start_from_the_policy(rlvr_folder: Path) -> None:
+    out = train_rlvr(rlvr_folder, "ppo", prompt_rows(8), rlvr={"value_model": None, "fresh_head": True})
     from transformers import AutoModelForSequenceClassification
 
     _, info = AutoModelForSequenceClassification.from_pretrained(out / "value_model", output_loading_info=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers import olmes, one_line_error
-from rlvr_fixture import Coin, folder, history, make_rlvr, prompt_rows, train_rlvr, verdict
+from rlvr_fixture import Coin, history, make_rlvr, prompt_rows, train_rlvr, verdict
 from train_fixture import chat, need_trl, refused
 
 from olmes_suite.errors import StageRefused
@@ -21,7 +21,6 @@ from train_plugins.verifiers import VerifierFailed, Verifiers
 
 need_trl()
 pytestmark = pytest.mark.long
-__all__ = ["folder"]
 
 
 def plan(folder: Path, algorithm: str = "grpo", rows: Any = None, **keys: Any) -> Any:
@@ -30,9 +29,9 @@ def plan(folder: Path, algorithm: str = "grpo", rows: Any = None, **keys: Any) -
     return prepare(registry.find("rlvr"), *trainer_arguments(registry.find("rlvr"), wanted))
 
 
-def test_rows_that_cannot_be_trained_on(folder: Path) -> None:
+def test_rows_that_cannot_be_trained_on(rlvr_folder: Path) -> None:
     def bad(match: str, row: dict[str, Any], **keys: Any) -> None:
-        refused(lambda: plan(folder, rows=[*prompt_rows(8), row], **keys), match)
+        refused(lambda: plan(rlvr_folder, rows=[*prompt_rows(8), row], **keys), match)
 
     bad("row 8 has wrong turn order", {"messages": chat("a", "b"), "ground_truth": "1", "verifier": "string"})
     bad("row 8 has wrong turn order", {"messages": [], "prompt": chat("a")[::-1] * 2, "verifier": "string"})
@@ -45,15 +44,15 @@ def test_rows_that_cannot_be_trained_on(folder: Path) -> None:
     bad("row 8 names the verifier 'math', which rlvr.verifiers leaves out",
         {"prompt": "a", "ground_truth": "1", "verifier": "math"}, rlvr=known)  # fmt: skip
     mapped = {"verifiers": {"gsm8k": "string", "string": "string", "sums": "gsm8k"}}
-    found = plan(folder, rows=[*prompt_rows(4), {"prompt": "a", "ground_truth": "1", "dataset": "sums"}], rlvr=mapped,
-                 batch_size=4)  # fmt: skip
+    more = {"prompt": "a", "ground_truth": "1", "dataset": "sums"}
+    found = plan(rlvr_folder, rows=[*prompt_rows(4), more], rlvr=mapped, batch_size=4)
     assert found.encoded.rows["verifier"] == ["string"] * 4 + ["gsm8k"]
     assert found.encoded.rows["prompt"][4] == [{"role": "user", "content": "a"}]
 
 
-def test_numbers_that_do_not_fit(folder: Path) -> None:
+def test_numbers_that_do_not_fit(rlvr_folder: Path) -> None:
     def bad(match: str, algorithm: str = "grpo", rows: Any = None, **keys: Any) -> None:
-        refused(lambda: plan(folder, algorithm, rows, **keys), match)
+        refused(lambda: plan(rlvr_folder, algorithm, rows, **keys), match)
 
     bad("1 prompts to train on are fewer than the 2 of one rollout", rows=prompt_rows(1))
     bad("7 prompts to train on are fewer than the 8 of one rollout", "ppo", rows=prompt_rows(7))
@@ -64,35 +63,35 @@ def test_numbers_that_do_not_fit(folder: Path) -> None:
     bad("rlvr.lam must lie between", "ppo", rlvr={"lam": 1.5})
     bad("use dpo.beta or rlvr.beta", trainer={"beta": 0.1})
     bad("use rlvr.rollouts", trainer={"use_vllm": True})
-    bad("grpo has no value model", rlvr={"value_model": str(folder / "reward")})
-    assert not (folder / "out").exists()
+    bad("grpo has no value model", rlvr={"value_model": str(rlvr_folder / "reward")})
+    assert not (rlvr_folder / "out").exists()
 
 
-def test_value_models_that_are_none(folder: Path) -> None:
+def test_value_models_that_are_none(rlvr_folder: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
     def bad(match: str, value: Any = None, **keys: Any) -> None:
         own = {"value_model": str(value) if value else None, **keys}
-        refused(lambda: plan(folder, "ppo", rlvr=own), match)
+        refused(lambda: plan(rlvr_folder, "ppo", rlvr=own), match)
 
     bad("ppo needs `value_model`")
-    bad("no such checkpoint", folder / "nowhere")
+    bad("no such checkpoint", rlvr_folder / "nowhere")
     bad("no such checkpoint", "tulu3-8b-rm")  # the output of a stage that has not run, and no name on the Hub
-    bad("a language model, which has no reward head", folder / "tiny")
-    bad("give either value_model or fresh_head", folder / "reward", fresh_head=True)
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "tiny", num_labels=2)
-    model.save_pretrained(folder / "two")
-    bad("has 2 labels; a reward model has one", folder / "two")
-    shutil.copytree(folder / "reward", folder / "other")
-    words = json.loads((folder / "other/tokenizer.json").read_text())
+    bad("a language model, which has no reward head", rlvr_folder / "tiny")
+    bad("give either value_model or fresh_head", rlvr_folder / "reward", fresh_head=True)
+    model = AutoModelForSequenceClassification.from_pretrained(rlvr_folder / "tiny", num_labels=2)
+    model.save_pretrained(rlvr_folder / "two")
+    bad("has 2 labels; a reward model has one", rlvr_folder / "two")
+    shutil.copytree(rlvr_folder / "reward", rlvr_folder / "other")
+    words = json.loads((rlvr_folder / "other/tokenizer.json").read_text())
     words["model"]["vocab"]["another"] = len(words["model"]["vocab"])
-    (folder / "other/tokenizer.json").write_text(json.dumps(words))
-    bad("has another vocabulary", folder / "other")
+    (rlvr_folder / "other/tokenizer.json").write_text(json.dumps(words))
+    bad("has another vocabulary", rlvr_folder / "other")
 
 
-def test_rollouts_that_cannot_be_had(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollouts_that_cannot_be_had(rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def bad(match: str, **own: Any) -> None:
-        refused(lambda: plan(folder, rlvr=own), match)
+        refused(lambda: plan(rlvr_folder, rlvr=own), match)
 
     bad("rlvr.server is for", server="http://localhost:1")
     bad("asynchronous is for", asynchronous=True)
@@ -108,7 +107,7 @@ def test_rollouts_that_cannot_be_had(folder: Path, monkeypatch: pytest.MonkeyPat
     bad("server http://127.0.0.1:9 does not answer", rollouts="vllm_server", server="http://127.0.0.1:9")
 
 
-def test_the_asynchronous_reward_travels_to_another_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_asynchronous_reward_travels_to_another_process(rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pickle
 
     asynchronous = pytest.importorskip("train_plugins.rl.async_grpo")
@@ -117,7 +116,7 @@ def test_the_asynchronous_reward_travels_to_another_process(folder: Path, monkey
     monkeypatch.setattr("train_plugins.stages.rlvr_checks.find_spec", lambda name: name)
     monkeypatch.setattr("train_plugins.stages.rlvr_checks._check_server", lambda url: None)
     own = {"asynchronous": True, "rollouts": "vllm_server", "beta": 0, "server": "http://localhost:8000"}
-    ready = plan(folder, rlvr=own)
+    ready = plan(rlvr_folder, rlvr=own)
     assert registry.find("rlvr").config(ready.recipe) is asynchronous.AsyncGRPOConfig
     reward = asynchronous.Reward(("gsm8k", "string"), ready.recipe.own, (1,))
     rows = [ready.encoded.rows[0]] * 2
@@ -136,35 +135,35 @@ def test_a_sampling_engine_gets_the_policy_alone() -> None:
     assert list(value_model.of_policy(pairs)) == [pairs[0], pairs[2]]
 
 
-def test_long_prompts_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_prompts_are_counted(rlvr_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = {"prompt": "blue " * 60, "ground_truth": "1", "verifier": "string"}
-    out = train_rlvr(folder, "grpo", [*prompt_rows(8), long], rlvr={"max_prompt_length": 60})
+    out = train_rlvr(rlvr_folder, "grpo", [*prompt_rows(8), long], rlvr={"max_prompt_length": 60})
     assert "rlvr.max_prompt_length 60: 0 rows are cut, 1 of 9 are left out" in capsys.readouterr().err
-    assert lineage.read(out)["rows"]["dropped"] == 1
+    assert lineage.read(out).rows["dropped"] == 1
     refused(
-        lambda: train_rlvr(folder, "grpo", [long], rlvr={"max_prompt_length": 9}, output=str(folder / "o")),
+        lambda: train_rlvr(rlvr_folder, "grpo", [long], rlvr={"max_prompt_length": 9}, output=str(rlvr_folder / "o")),
         "all 1 prompts are longer than 9 tokens; raise rlvr.max_prompt_length",
     )
 
 
-def test_the_plan_counts_what_is_trained(folder: Path) -> None:
+def test_the_plan_counts_what_is_trained(rlvr_folder: Path) -> None:
     settings = {"num_train_epochs": 3, "max_completion_length": 12}
     for algorithm, rows, keys in (("ppo", 19, {"num_iterations": 4}), ("grpo", 5, {})):
-        wanted = make_rlvr(folder, algorithm, prompt_rows(rows), trainer={**settings, **keys})
+        wanted = make_rlvr(rlvr_folder, algorithm, prompt_rows(rows), trainer={**settings, **keys})
         lines = dry_run(registry.find("rlvr"), wanted)
         out = train_rlvr(
-            folder, algorithm, prompt_rows(rows), trainer={**settings, **keys}, output=str(folder / algorithm)
+            rlvr_folder, algorithm, prompt_rows(rows), trainer={**settings, **keys}, output=str(rlvr_folder / algorithm)
         )
         steps = len(history(out))
         assert steps == (24 if algorithm == "ppo" else 6)
         assert any(f"{steps} steps" in line for line in lines)
         assert [entry["rlvr/verified"] for entry in history(out) if "rlvr/verified" in entry] != []
         assert (out / "rlvr.jsonl").is_file()
-    assert not (folder / "out").exists()
+    assert not (rlvr_folder / "out").exists()
 
 
 def test_a_verifier_that_raises_stops_the_stage_and_keeps_the_checkpoint(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -175,18 +174,18 @@ def test_a_verifier_that_raises_stops_the_stage_and_keeps_the_checkpoint(
         return [1.0] * len(calls)
 
     monkeypatch.setattr(Coin, "verify", verify)
-    refused(lambda: train_rlvr(folder, "grpo", prompt_rows(8), trainer={"save_steps": 1}), "row 3", StageRefused)
-    assert [path.name for path in lineage.whole_checkpoints(folder / "out")] == ["checkpoint-1"]
-    assert not (folder / "out/config.json").exists()
+    refused(lambda: train_rlvr(rlvr_folder, "grpo", prompt_rows(8), trainer={"save_steps": 1}), "row 3", StageRefused)
+    assert [path.name for path in lineage.whole_checkpoints(rlvr_folder / "out")] == ["checkpoint-1"]
+    assert not (rlvr_folder / "out/config.json").exists()
 
 
 def test_a_truth_that_cannot_be_read_stops_the_stage_before_the_first_rollout(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train_plugins.rl.rollouts.Verifiers", Verifiers)
     monkeypatch.setattr(Verifiers, "verify", _only_empty(Verifiers.verify))
     rows = [*prompt_rows(8), {"prompt": "a", "ground_truth": '{"func_name": "no_such"}', "verifier": "ifeval"}]
-    refused(lambda: train_rlvr(folder, "grpo", rows), "ifeval.*row 8", StageRefused)
+    refused(lambda: train_rlvr(rlvr_folder, "grpo", rows), "ifeval.*row 8", StageRefused)
 
 
 def _only_empty(verify: Any) -> Any:
@@ -198,7 +197,7 @@ def _only_empty(verify: Any) -> Any:
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
-def test_weights_that_are_no_numbers_stop_the_stage(folder: Path, algorithm: str) -> None:
+def test_weights_that_are_no_numbers_stop_the_stage(rlvr_folder: Path, algorithm: str) -> None:
     class Poison:
         @hookimpl
         def olmes_after_checkpoint(self, stage, checkpoint):
@@ -213,17 +212,19 @@ def test_weights_that_are_no_numbers_stop_the_stage(folder: Path, algorithm: str
 
     settings = {"save_steps": 1, "num_iterations": 1, "max_steps": 2}
     refused(
-        lambda: train_rlvr(folder, algorithm, prompt_rows(8), plugins=[Poison()], trainer=settings),
+        lambda: train_rlvr(rlvr_folder, algorithm, prompt_rows(8), plugins=[Poison()], trainer=settings),
         "not a number at step 2; the last good checkpoint is .*checkpoint-1",
         StageRefused,
     )
 
 
-def test_the_command_line_trains(folder: Path) -> None:
-    make_rlvr(folder, "ppo", prompt_rows(8), trainer={"max_steps": 1})
-    done = olmes("train", "rlvr", str(folder / "rlvr.yaml"), tmp=folder)
+def test_the_command_line_trains(rlvr_folder: Path) -> None:
+    make_rlvr(rlvr_folder, "ppo", prompt_rows(8), trainer={"max_steps": 1})
+    done = olmes("train", "rlvr", str(rlvr_folder / "rlvr.yaml"), tmp=rlvr_folder)
     assert done.returncode == 0, done.stderr
-    assert (folder / "out/value_model/model.safetensors").is_file()
-    assert "rlvr/verified" in json.loads((folder / "out/trainer_state.json").read_text())["log_history"][0]
-    said = one_line_error(olmes("train", "rlvr", str(folder / "rlvr.yaml"), "--set", "rlvr.algoritm=ppo", tmp=folder))
+    assert (rlvr_folder / "out/value_model/model.safetensors").is_file()
+    assert "rlvr/verified" in json.loads((rlvr_folder / "out/trainer_state.json").read_text())["log_history"][0]
+    said = one_line_error(
+        olmes("train", "rlvr", str(rlvr_folder / "rlvr.yaml"), "--set", "rlvr.algoritm=ppo", tmp=rlvr_folder)
+    )
     assert "did you mean 'algorithm'" in said

@@ -171,21 +171,27 @@ FUNC_NAMES = [
     ("validate_quotation", {}, '"Hi"', "Hi"),
     ("validate_no_commas", {}, "a b", "a, b"),
 ]
+SPLIT_BY_NLTK = ("verify_sentence_constraint", "validate_frequency_capital_words")
 
 
-def test_the_constraints_of_the_rlvr_data(verifiers):
+@pytest.mark.parametrize("splits", [False, True], ids=["the text itself", "its sentences or words"])
+def test_the_constraints_of_the_rlvr_data(verifiers, request, splits):
+    if splits:
+        request.getfixturevalue("punkt_tab")
     calls = []
     nothing = dict.fromkeys(("N", "quantifier", "end_phrase", "keyword_list", "options", "language"))
-    for name, given, good, bad in FUNC_NAMES:
+    asked = [entry for entry in FUNC_NAMES if (entry[0] in SPLIT_BY_NLTK) is splits]
+    for name, given, good, bad in asked:
         truth = json.dumps({"func_name": name, **nothing, **given})
         calls += [Call("ifeval_strict", text, truth, {"row": name}) for text in (good, bad)]
     found = verifiers.verify(calls)
     wrong = [
-        call.row["row"]
-        for call, value, good in zip(calls, found, [1, 0] * len(FUNC_NAMES), strict=True)
-        if value != good
+        call.row["row"] for call, value, good in zip(calls, found, [1, 0] * len(asked), strict=True) if value != good
     ]
     assert not wrong
+
+
+def test_every_constraint_of_the_rlvr_data_has_an_example():
     assert {name for name, *_ in FUNC_NAMES} == set(_TABLE) and len(_TABLE) == 25
 
 

@@ -1,0 +1,90 @@
+"""Checks and conversions of what the command line and the Python interface are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from olmes_suite.scoring.tools import ToolOptions
+    from olmes_suite.tasks.documents import DataSource
+
+Paths = str | Path | Sequence[str | Path] | None
+"""What is accepted where an option may be given several times."""
+
+
+def tool_options(
+    judge: str | None = None, judge_base_url: str | None = None, classifier: str | None = None,
+    classifier_base_url: str | None = None, encoder: str | None = None, unsafe_code: bool = False,
+) -> ToolOptions:  # fmt: skip
+    """The models that score. Raises UsageError for an endpoint without a model's name, or one that is no URL."""
+    from olmes_suite.errors import UsageError
+    from olmes_suite.scoring.tools import ToolOptions
+
+    for flag, name, url in (("judge", judge, judge_base_url), ("classifier", classifier, classifier_base_url)):
+        if url is not None and not name:
+            raise UsageError(f"--{flag}-base-url needs --{flag}: the name under which the server knows the model")
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise UsageError(f"--{flag}-base-url {url}: not a URL such as http://localhost:8000/v1")
+    return ToolOptions(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
+
+
+def local(runs: Path) -> None:
+    """Raises UsageError for a URL: runs are written to a local folder."""
+    from olmes_suite.errors import UsageError
+
+    if ":/" in str(runs):
+        raise UsageError(f"--runs takes a local folder, not {runs}; copy finished runs from there")
+
+
+def include(folders: Sequence[Path] | None) -> None:
+    """Make the user's own task files known. Raises UsageError for a folder that is not there."""
+    from olmes_suite.errors import UsageError
+    from olmes_suite.tasks import catalog
+
+    for folder in folders or ():
+        if not folder.is_dir():
+            raise UsageError(f"--include-path {folder}: no such folder")
+    catalog.include(folders or ())
+
+
+def source(data_dirs: Sequence[Path] | None, data: str | None) -> DataSource:
+    """The data source that the options name. Raises UsageError for a folder that is not there."""
+    from olmes_suite.errors import UsageError
+    from olmes_suite.tasks.documents import SAMPLE, DataSource
+
+    for folder in data_dirs or ():
+        if not folder.is_dir():
+            raise UsageError(f"--data-dir {folder}: no such folder")
+    if data not in (None, SAMPLE):
+        raise UsageError(f"--data takes only `sample`, not {data!r}; a mirror is named with --data-dir")
+    return DataSource.from_environment(data_dirs or (), data)
+
+
+def listed(value: Any) -> list[Any]:
+    """A single value or several as a list."""
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def maybe(value: str | Path | None) -> Path | None:
+    """A path, or None."""
+    return None if value is None else Path(value)
+
+
+def paths(value: Paths) -> list[Path]:
+    """One path or several as a list."""
+    return [Path(one) for one in listed(value)]
+
+
+def command_line(command: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The call of a command with the options that differ from the defaults."""
+    words = ["olmes", command]
+    for name, value in given.items():
+        if value == defaults[name]:
+            continue
+        if isinstance(value, Mapping):
+            value = ",".join(f"{key}={one}" for key, one in value.items())
+        for one in listed(value):
+            words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+    return words

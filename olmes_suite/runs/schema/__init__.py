@@ -1,0 +1,100 @@
+"""The recorded files, with types: each kind has one reader and one writer, and no other module names its keys.
+
+`docs/schemas` holds a JSON Schema of each; `python -m olmes_suite.runs.schema` writes them.
+"""
+
+from olmes_suite.runs.schema.baseline import (
+    Baseline,
+    BaselineGroup,
+    BaselineTask,
+    read_baseline_file,
+    write_baseline_file,
+)
+from olmes_suite.runs.schema.instances import (
+    INSTANCES,
+    InstanceRow,
+    instances_file,
+    read_instances,
+    read_rows,
+    write_instances,
+)
+from olmes_suite.runs.schema.lineage import (
+    LINEAGE,
+    NO_LINEAGE,
+    Ancestor,
+    Lineage,
+    TrainingFile,
+    read_lineage,
+    write_lineage,
+)
+from olmes_suite.runs.schema.manifest import (
+    MANIFEST,
+    DataUsed,
+    Engine,
+    Manifest,
+    ModelName,
+    PlannedLeaf,
+    PlannedTask,
+    ScoringModel,
+    Time,
+    read_manifest,
+    write_manifest,
+)
+from olmes_suite.runs.schema.record import SCHEMA, Record, check_schema
+from olmes_suite.runs.schema.results import (
+    RESULTS,
+    Clean,
+    FloorScore,
+    Metric,
+    Results,
+    SuiteResult,
+    TaskResult,
+    is_finished,
+    read_results,
+    write_results,
+)
+
+__all__ = [
+    "INSTANCES",
+    "LINEAGE",
+    "MANIFEST",
+    "NO_LINEAGE",
+    "RESULTS",
+    "SCHEMA",
+    "Ancestor",
+    "Baseline",
+    "BaselineGroup",
+    "BaselineTask",
+    "Clean",
+    "DataUsed",
+    "Engine",
+    "FloorScore",
+    "InstanceRow",
+    "Lineage",
+    "Manifest",
+    "Metric",
+    "ModelName",
+    "PlannedLeaf",
+    "PlannedTask",
+    "Record",
+    "Results",
+    "ScoringModel",
+    "SuiteResult",
+    "TaskResult",
+    "Time",
+    "TrainingFile",
+    "check_schema",
+    "instances_file",
+    "is_finished",
+    "read_baseline_file",
+    "read_instances",
+    "read_lineage",
+    "read_manifest",
+    "read_results",
+    "read_rows",
+    "write_baseline_file",
+    "write_instances",
+    "write_lineage",
+    "write_manifest",
+    "write_results",
+]

@@ -1,0 +1,183 @@
+"""Checkpoints that cannot be loaded: each is one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from models_fixture import (
+    SMALL,
+    answers,
+    generation,
+    make_tiny_tokenizer,
+    one_line,
+)
+
+from olmes_suite.errors import ModelError, UsageError
+from olmes_suite.models.factory import make_backend
+from olmes_suite.models.local.checkpoint import check_folder, tensor_shapes
+
+
+def _truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _drop_the_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def _drop_a_tensor(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _shrink_a_tensor(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:10].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
+    "config cut": (lambda f: (f / "config.json").write_text('{"model_type": '), "cannot be read as JSON"),
+    "config a list": (lambda f: (f / "config.json").write_text("[]"), "not a JSON object"),
+    "config empty": (lambda f: (f / "config.json").write_text("{}"), "model_type"),
+    "unknown architecture": (lambda f: (f / "config.json").write_text('{"model_type": "llamma"}'), "model"),
+    "no tokenizer": (_drop_the_tokenizer, "no tokenizer"),
+    "tokenizer cut": (lambda f: _truncate(f / "tokenizer.json"), "tokenizer.json"),
+    "tokenizer of nothing": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no weights"),
+    "weights cut": (lambda f: _truncate(f / "model.safetensors"), "damaged"),
+    "weights empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "damaged"),
+    "weights garbage": (
+        lambda f: (f / "model.safetensors").write_bytes(b"\x10" + bytes(7) + b"x" * 64),
+        "damaged",
+    ),
+    "weights a pointer": (
+        lambda f: (f / "model.safetensors").write_text("version https://git-lfs"),
+        "damaged",
+    ),
+    "tensor missing": (_drop_a_tensor, "lack 1 of the model's tensors"),
+    "tensor of a wrong shape": (_shrink_a_tensor, "model"),
+    "shard missing": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00002.safetensors"}}'),
+        "lacks 1 of the weight files",
+    ),
+}
+
+
+class TestBrokenCheckpoints:
+    """Every broken checkpoint is one line that names what is wrong."""
+
+    @pytest.mark.parametrize("name", BROKEN)
+    def test_one_line(self, checkpoint_copy: Path, name: str) -> None:
+        damage, match = BROKEN[name]
+        damage(checkpoint_copy)
+        one_line(lambda: make_backend("hf", str(checkpoint_copy), device="cpu"), match, ModelError)
+
+    def test_shapes_by_the_header(self, checkpoint_copy: Path) -> None:
+        file = checkpoint_copy / "model.safetensors"
+        found = tensor_shapes(file)
+        assert found["model.norm.weight"] == [json.loads((checkpoint_copy / "config.json").read_text())["hidden_size"]]
+        whole = file.read_bytes()
+        for damaged in (whole[:-1], whole + b"x", whole[:4]):
+            file.write_bytes(damaged)
+            one_line(lambda: tensor_shapes(file), "damaged", ModelError)
+
+    @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nothing", "a/b/c"])
+    def test_missing_folders(self, model: str) -> None:
+        one_line(lambda: make_backend("hf", model), "folder", ModelError)
+
+    def test_a_file_is_no_folder(self, checkpoint_copy: Path) -> None:
+        one_line(lambda: check_folder(checkpoint_copy / "config.json"), "is a file", ModelError)
+
+    def test_an_adapter_is_named(self, checkpoint_copy: Path) -> None:
+        (checkpoint_copy / "config.json").rename(checkpoint_copy / "adapter_config.json")
+        one_line(lambda: check_folder(checkpoint_copy), "adapter", ModelError)
+
+    def test_unknown_hub_ids(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        response: Any = SimpleNamespace(headers={}, request=None)
+
+        def unknown(*args: Any, **kwargs: Any) -> None:
+            raise RepositoryNotFoundError("404", response=response)
+
+        def offline(*args: Any, **kwargs: Any) -> None:
+            raise ConnectionError("no route")
+
+        monkeypatch.setattr(HfApi, "model_info", unknown)
+        one_line(lambda: make_backend("hf", "nobody/nothing", device="cpu"), "neither a folder nor a model", ModelError)
+        monkeypatch.setattr(HfApi, "model_info", offline)
+        one_line(lambda: make_backend("hf", "nobody/nothing", device="cpu"), "cannot be reached", ModelError)
+
+    @pytest.mark.parametrize(
+        ("free", "words"), [(2, "another process is on it"), (23, "a larger device"), (None, "a larger device")]
+    )
+    def test_a_full_gpu_says_who_may_be_there(
+        self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, words: str
+    ) -> None:
+        import torch
+        from transformers import LlamaForCausalLM
+
+        from olmes_suite.models.local.loading import load_model
+
+        def memory(device: torch.device) -> tuple[int, int]:
+            if free is None:
+                raise RuntimeError("CUDA error: out of memory")
+            return free * 1024**3, 24 * 1024**3
+
+        def move(self: Any, device: torch.device) -> None:
+            raise RuntimeError("CUDA error: out of memory")
+
+        monkeypatch.setattr(LlamaForCausalLM, "to", move)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+        cuda = torch.device("cuda", 0)
+        one_line(
+            lambda: load_model(str(tiny_checkpoint), None, torch.float32, cuda),
+            f"does not fit on cuda:0.*{words}",
+            ModelError,
+        )
+
+    def test_wrong_device_and_dtype(self, tiny_checkpoint: Path) -> None:
+        one_line(lambda: make_backend("hf", str(tiny_checkpoint), device="gpu9"), "--device gpu9", UsageError)
+        one_line(lambda: make_backend("hf", str(tiny_checkpoint), device="cuda:99"), "--device cuda:99", UsageError)
+        one_line(
+            lambda: make_backend("hf", str(tiny_checkpoint), device="cpu", dtype="int3"), "--dtype int3", UsageError
+        )
+
+    @pytest.mark.parametrize("device", ["meta", "hpu", "vulkan", "xla"])
+    def test_devices_that_torch_knows_and_this_machine_has_not(self, tiny_checkpoint: Path, device: str) -> None:
+        one_line(
+            lambda: make_backend("hf", str(tiny_checkpoint), device=device),
+            f"--device {device}: torch cannot",
+            UsageError,
+        )
+
+    @pytest.mark.parametrize(("name", "own"), [("GPT2", {}), ("OPT", {}), ("GPTJ", {"rotary_dim": 8})])
+    def test_a_context_beyond_the_positions(self, tmp_path: Path, name: str, own: dict[str, Any]) -> None:
+        import transformers
+
+        config: Any = getattr(transformers, f"{name}Config")(**{**SMALL, **own, "max_position_embeddings": 64})
+        model: Any = transformers.AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(tmp_path)
+        make_tiny_tokenizer().save_pretrained(tmp_path)
+        whole: Any = make_backend("hf", str(tmp_path), device="cpu", max_length=64)
+        (found,) = answers(whole, [generation(0, "x y z " * 40)])
+        assert found.prompt_tokens == 40 and found.completion_tokens == 24
+        one_line(
+            lambda: make_backend("hf", str(tmp_path), device="cpu", max_length=65),
+            "--max-length 65: .* has positions for 64 tokens only",
+            UsageError,
+        )

@@ -1,0 +1,39 @@
+"""`generation_kwargs` mean what they mean to lm-eval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from olmes_suite.tasks.generation_kwargs import sampling, unsupported
+
+CASES: list[dict[str, Any]] = [
+    {},
+    {"until": ["a", "b"], "max_gen_toks": 7, "do_sample": False, "temperature": 0.0},
+    {"until": "a", "max_new_tokens": 5},
+    {"max_tokens": 6},
+    {"max_completion_tokens": 8, "max_new_tokens": 9},
+    {"temperature": 1.5},
+    {"temperature": 1.5, "do_sample": False},
+    {"temperature": 0.7, "do_sample": True, "top_p": 0.9},
+    {"do_sample": True},
+]
+
+
+@pytest.mark.parametrize("settings", CASES, ids=str)
+def test_the_settings_are_lm_evals(settings: dict[str, Any]) -> None:
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    ours, theirs = sampling(settings), normalize_gen_kwargs(settings)
+    assert list(ours.stop) == theirs["until"] and ours.max_tokens == theirs["max_gen_toks"]
+    assert ours.temperature == (theirs.get("temperature") or 0.0)
+    assert (ours.temperature > 0) == (theirs["do_sample"] and (theirs.get("temperature") or 0.0) > 0)
+
+
+def test_fields_that_would_be_ignored_are_named() -> None:
+    assert unsupported({"until": ["a"], "temperature": 0.7, "top_p": 0.9}) == []
+    assert unsupported({"temperature": 0.7, "top_k": 20, "min_p": 0.1}) == ["top_k", "min_p"]
+    assert unsupported({"top_k": 20, "min_p": 0.1, "do_sample": False}) == []  # greedy: without effect
+    assert unsupported({"repetition_penalty": 3.0, "num_beams": 4}) == ["repetition_penalty", "num_beams"]
+    assert unsupported({"repetition_penalty": 1.0, "num_beams": 1, "top_k": None}) == []
