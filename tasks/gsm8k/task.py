@@ -10,7 +10,6 @@ from olmes_suite.records import Scored
 from olmes_suite.scoring import exact_match, lm_eval_config, scorer
 
 _NUMBER = r"[-+]?\d*\.\d+|\d+"
-_IGNORE = (",", "\\$", "(?s).*#### ", "\\.$")
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
@@ -43,11 +42,17 @@ def extract(text: str) -> str:
     return numbers[-1] if numbers else text
 
 
+def compared(text: str) -> str:
+    r"""The text as it is compared: without `,`, `\$`, `(?s).*#### ` and `\.$`, dropped one after the other."""
+    text = text.replace(",", "").replace("$", "")
+    return re.sub(r"\.$", "", text.rpartition("#### ")[2])
+
+
 @scorer()
 def score(doc: Mapping[str, Any], response: str) -> Scored:
     """Score the exact match of the last number. As in the reference, integers lose their sign on both sides."""
     answer = extract(response)
-    value = exact_match(answer, doc_to_target(doc), ignore=_IGNORE, ignore_punctuation=False)
+    value = exact_match(compared(answer), compared(doc_to_target(doc)), ignore_punctuation=False)
     return Scored({"exact_match": value}, answer, failed=not re.search(_NUMBER, response))
 
 

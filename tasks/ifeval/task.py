@@ -16,9 +16,10 @@ from types import ModuleType
 from typing import Any
 
 from olmes_suite.constraints.loose import loose_variants
+from olmes_suite.errors import OlmesError
 from olmes_suite.records import Scored
 from olmes_suite.scoring import language_resources as scorer_resources
-from olmes_suite.scoring import scorer
+from olmes_suite.scoring import module_beside, scorer
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
@@ -63,7 +64,7 @@ def followed(doc: Mapping[str, Any], variants: Sequence[str]) -> list[bool]:
     As in the reference, arguments that are false are dropped (0 as well as None), and an instruction whose checker
     fails is not followed.
     """
-    texts = [text for text in variants if text.strip()]
+    texts = [text for text in dict.fromkeys(variants) if text.strip()]
     results = []
     state = random.getstate()
     random.seed(f"ifeval {doc['key']}")
@@ -85,8 +86,11 @@ def _checker(name: str, arguments: Mapping[str, Any] | None, prompt: str) -> Any
 
 
 def _follows(checker: Any, text: str) -> bool:
+    linear = module_beside(__file__, "linear.py").CHECKS.get(checker.id)
     try:
-        return bool(checker.check_following(text))
+        return bool(linear(checker.get_instruction_args() or {}, text) if linear else checker.check_following(text))
+    except OlmesError:
+        raise
     except LookupError as error:
         if type(error) is not LookupError or scorer_resources.nltk_has("punkt_tab"):
             return False  # an index or a key that is not there, as below

@@ -21,13 +21,22 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from olmes_suite.records import Scored
-from olmes_suite.scoring import lm_eval_module, scorer
+from olmes_suite.records import SCORER_TIMEOUT, Scored
+from olmes_suite.scoring import lm_eval_module, module_beside, scorer
+from olmes_suite.scoring.patterns import between, unwrapped
 
-_FINAL = re.compile(r"Final Answer: The final answer is(.*?). I hope it is correct.")
+_FINAL = re.compile("Final Answer: The final answer is")
+_HOPE = re.compile(". I hope it is correct.")
+_COMMANDS = tuple(re.compile(rf"\\{command}\{{") for command in ("text", "textbf", "overline"))
+_CLOSED = re.compile(r"\}")
 _INVALID = "[invalidanswer]"
 _SYMPY_SECONDS = 5.0
 _AGAIN_SECONDS = 0.5
+
+
+def _latex() -> ModuleType:
+    """`latex.py` beside this file."""
+    return module_beside(__file__, "latex.py")
 
 
 def _minerva() -> ModuleType:
@@ -66,15 +75,28 @@ def normalize(answer: str) -> str:
         text = text.replace(before, after)
     for unit in _minerva().REMOVED_EXPRESSIONS:
         text = text.replace(unit, "")
-    text = re.sub(r".*?\$(.*?)\$.*", r"$\1$", text)
-    for command in ("text", "textbf", "overline"):
-        text = re.sub(rf"\\{command}\{{(.*?)\}}", r"\1", text)
-    text = re.sub(r"\\boxed\{(.*)\}", r"\1", text)
+    text = "\n".join(map(_first_formula, text.split("\n")))
+    for command in _COMMANDS:
+        text = unwrapped(command, _CLOSED, text)
+    text = "\n".join(map(_without_box, text.split("\n")))
     text = re.sub(r"frac([^{])(.)", r"frac{\1}{\2}", text)
     text = re.sub(r"sqrt([^{])", r"sqrt{\1}", text)
     text = text.replace("$", "")
     digits = text.replace(",", "")
     return digits if digits.isdigit() else text
+
+
+def _first_formula(line: str) -> str:
+    """The first `$…$` of a line that has one: `re.sub(r".*?\\$(.*?)\\$.*", r"$\\1$", line)` in linear time."""
+    parts = line.split("$", 2)
+    return f"${parts[1]}$" if len(parts) == 3 else line
+
+
+def _without_box(line: str) -> str:
+    r"""The line without its first `\boxed{` and its last `}`: `re.sub(r"\\boxed\{(.*)\}", r"\1", line)`."""
+    head, box, rest = line.partition("\\boxed{")
+    inner, brace, tail = rest.rpartition("}")
+    return head + inner + tail if box and brace else line
 
 
 def boxed(text: str) -> str | None:
@@ -95,8 +117,9 @@ def gold_answer(solution: str) -> str:
 
 def final_answer(text: str) -> str:
     """Return the normalised answer of Minerva's closing sentence; a marker where there is no such sentence."""
-    match = _FINAL.search(text + "I hope it is correct.")
-    return normalize(match.group(1).strip() if match else _INVALID)
+    text += "I hope it is correct."
+    match = next(between(_FINAL, _HOPE, text), None)
+    return normalize(text[match.inner : match.inner_end].strip() if match else _INVALID)
 
 
 def candidates(text: str) -> list[str]:
@@ -112,25 +135,29 @@ def candidates(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError after `seconds`. Outside the main thread there is no limit, because signals do not reach it.
+def time_limit(seconds: float) -> Iterator[list[bool]]:
+    """Raise TimeoutError after `seconds`; the list that is yielded is then not empty any more.
+
+    Outside the main thread there is no limit, because signals do not reach it.
 
     The alarm repeats: Python discards an exception that is raised in a finalizer, or within an `except Exception` of
     SymPy, so a single alarm might have no effect.
     """
+    rung: list[bool] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield rung
         return
     armed = [True]
 
     def stop(signum: int, frame: Any) -> None:
         if armed:
+            rung.append(True)
             raise TimeoutError
 
     previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
     try:
-        yield
+        yield rung
     finally:
         armed.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -139,33 +166,54 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(latex: str) -> Any:
-    """Parse LaTeX with SymPy, which builds the expression from a syntax tree and evaluates no code."""
-    from sympy.parsing.latex import parse_latex
-
-    return parse_latex(latex)
+    """Parse the start of a text that decides the reading of SymPy."""
+    return _latex().parse(latex)
 
 
 @functools.lru_cache(maxsize=4096)
-def same_by_sympy(answer: str, gold: str) -> bool:
-    """Whether the difference simplifies to 0 within 5 seconds; answers that SymPy cannot read are different.
+def compared_by_sympy(answer: str, gold: str) -> bool | None:
+    """Whether the difference simplifies to 0; None where 5 seconds do not decide it, which scores as different.
 
-    lm-eval 0.4.3 has no shortcut for equal strings, so an interval or a list is wrong even if it equals the gold.
+    Answers that SymPy cannot read are different. lm-eval 0.4.3 has no shortcut for equal strings, so an interval or a
+    list is wrong even if it equals the gold.
     """
     import sympy
 
+    rung: list[bool] = []
     try:
-        with time_limit(_SYMPY_SECONDS):
-            difference = _parsed(answer) - _parsed(gold)
-            return bool(difference == 0 or sympy.simplify(difference) == 0)
+        with time_limit(_SYMPY_SECONDS) as rung:
+            right, part = _parsed(_latex().looked_at(gold)), _latex().looked_at(answer)
+            symbols = {str(symbol) for symbol in right.free_symbols}
+            if _latex().is_other_product(part, symbols):
+                return False
+            left = _parsed(part)
+            difference = left - right
+            if _latex().varies(left, symbols):
+                return False
+            if difference == 0 or sympy.simplify(difference) == 0:
+                return True
     except ImportError:
         raise
+    except (TimeoutError, _latex().TooLong):
+        return None
     except Exception:  # the reference: any failure counts as different
-        return False
+        pass
+    return None if rung else False
+
+
+def same_by_sympy(answer: str, gold: str) -> bool:
+    """The strict metric's comparison, and the flexible one's second."""
+    return compared_by_sympy(answer, gold) is True
+
+
+def same_by_text(answer: str, gold: str) -> bool:
+    """The flexible metric's first comparison: equal by Hendrycks' string normalisation."""
+    return bool(lm_eval_module("aime/utils.py").is_equiv(answer, gold))
 
 
 def same(answer: str, gold: str) -> bool:
     """Whether one candidate equals the gold answer by the flexible metric."""
-    return bool(lm_eval_module("aime/utils.py").is_equiv(answer, gold)) or same_by_sympy(answer, gold)
+    return same_by_text(answer, gold) or same_by_sympy(answer, gold)
 
 
 @scorer(isolated=True)
@@ -174,10 +222,22 @@ def score(doc: Mapping[str, Any], response: str) -> Scored:
     gold_text = gold_answer(doc["solution"])
     minerva = final_answer(response)
     answers = candidates(response)
-    strict = same_by_sympy(minerva, gold_text)
-    flexible = strict or any(same(answer, gold_text) for answer in answers)
+    verdicts = [compared_by_sympy(minerva, gold_text)]
+    strict = flexible = verdicts[0] is True
+    for answer in answers:
+        if flexible:
+            break
+        flexible = same_by_text(answer, gold_text)
+        if not flexible:
+            verdicts.append(compared_by_sympy(answer, gold_text))
+            flexible = verdicts[-1] is True
     no_answer = minerva == _INVALID and boxed(response) is None
-    return Scored({"exact_match": float(strict), "exact_match_flex": float(flexible)}, answers[0], failed=no_answer)
+    return Scored(
+        {"exact_match": float(strict), "exact_match_flex": float(flexible)},
+        answers[0],
+        failed=no_answer,
+        flags=(SCORER_TIMEOUT,) if None in verdicts else (),
+    )
 
 
 def gold(doc: Mapping[str, Any]) -> str:

@@ -15,8 +15,6 @@ def gsm8k(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     text = text_of(truth)
     if not any(character.isdigit() for character in text):
         raise Malformed("it contains no number")
-    if not any(character.isdigit() for character in response):
-        return 0.0  # the scorer would return the same after a search in quadratic time
     return float(task("gsm8k").score.one({"answer": text}, response).scores["exact_match"])
 
 
