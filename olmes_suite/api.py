@@ -129,7 +129,10 @@ def evaluate(
         arguments.source(paths(data_dir), data), Path(runs), maybe(lineage), again,
         {name: value for name, value in engine.items() if value is not None},
         tuple(command if command is not None else _call(options)),
-        arguments.tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code),
+        arguments.tool_options(
+            judge=judge, judge_base_url=judge_base_url, classifier=classifier,
+            classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code,
+        ),
     )  # fmt: skip
     arguments.include(paths(include_path))
     arguments.local(wanted.runs)
@@ -183,7 +186,14 @@ def score(
     from olmes_suite.evaluation.rescore import score_responses
     from olmes_suite.runs import ledger
 
-    tools = arguments.tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
+    tools = arguments.tool_options(
+        judge=judge,
+        judge_base_url=judge_base_url,
+        classifier=classifier,
+        classifier_base_url=classifier_base_url,
+        encoder=encoder,
+        unsafe_code=unsafe_code,
+    )
     source = arguments.source(paths(data_dir), data)
     read = ledger.lineage_of("", maybe(lineage))
     given = Path(responses) if isinstance(responses, (str, Path)) else list(responses)

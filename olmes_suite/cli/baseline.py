@@ -1,4 +1,4 @@
-"""olmes baseline: name a run, or write its scores to a file that a repository can hold."""
+"""olmes baseline: name a run, or write its scores to a file small enough for a repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def callback() -> None:
 
 @app.command("set")
 def set_name(name: Annotated[str, typer.Argument(metavar="NAME")], run: Reference, runs: Runs = Path("runs")) -> None:
-    """Name a run of the run store; `olmes gate --baseline NAME` finds it."""
+    """Name a run of the run store, for `olmes gate --baseline NAME`."""
     from olmes_suite.errors import UsageError
     from olmes_suite.runs.baseline import name_baseline
     from olmes_suite.runs.locate import locate
@@ -29,7 +29,7 @@ def set_name(name: Annotated[str, typer.Argument(metavar="NAME")], run: Referenc
 
     path = locate(run, runs)
     if not path.is_dir():
-        raise UsageError(f"{run} is a baseline file; only a run of the run store can have a name")
+        raise UsageError(f"{run} is a baseline file; only a run in the run store can have a name")
     read_run(path)
     name_baseline(name, path, runs)
     print(f"baseline {name} is run {path.name}")
@@ -40,14 +40,14 @@ def save(
     run: Reference, file: Annotated[Path, typer.Argument(metavar="FILE", help="….json or ….json.gz")],
     runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
-    """Write a run's instance scores, and nothing else, to a small file for a repository."""
-    from olmes_suite.runs.baseline import save as write
+    """Write only a run's instance scores to a small file for a repository."""
+    from olmes_suite.runs.baseline import save as write_baseline
     from olmes_suite.runs.locate import load
 
-    found = load(run, runs)
-    write(found, file)
-    documents = sum(task.n for task in found.tasks.values())
-    print(f"{file}: {len(found.tasks)} tasks, {documents} documents, {file.stat().st_size / 1024:.0f} KiB")
+    scores = load(run, runs)
+    write_baseline(scores, file)
+    documents = sum(task.n for task in scores.tasks.values())
+    print(f"{file}: {len(scores.tasks)} tasks, {documents} documents, {file.stat().st_size / 1024:.0f} KiB")
 
 
 @app.command("list")

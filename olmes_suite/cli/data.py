@@ -1,4 +1,4 @@
-"""olmes data: mirrors of the benchmark data."""
+"""olmes data: fetch or verify mirrors of the benchmark data."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ if TYPE_CHECKING:
     from olmes_suite.tasks.mirror import Verdict
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
-Suite = Annotated[list[str] | None, typer.Option("--suite", help="Suite; repeatable.")]
-Task = Annotated[list[str] | None, typer.Option("--task", help="Task or group; repeatable.")]
+Suite = Annotated[list[str] | None, typer.Option("--suite", help="A suite; repeatable.")]
+Task = Annotated[list[str] | None, typer.Option("--task", help="A task or group; repeatable.")]
 
 
 @app.callback()
 def callback() -> None:
-    """Make an offline mirror of the benchmark data, or check one."""
+    """Create or verify an offline mirror of the benchmark data."""
 
 
 @app.command()
 def pull(
-    out: Annotated[Path, typer.Option("--out", help="Mirror to write: OUT/<data set>/<config>/<split>.parquet.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Mirror folder to write: OUT/<data set>/<config>/<split>.parquet.")
+    ],
     suite: Suite = None,
     task: Task = None,
     data_dir: DataDirs = None,
     as_json: Json = False,
 ) -> int:
-    """Fetch what tasks read, from other mirrors (--data-dir) or from the Hub at the pinned revisions.
+    """Fetch the data of tasks from other mirrors (--data-dir) or from the Hub at the pinned revisions.
 
-    What is there already is kept.
+    Existing files are not overwritten.
     """
     from olmes_suite.extras import require
     from olmes_suite.tasks.mirror import pull as fetch
@@ -46,7 +48,7 @@ def pull(
 
 @app.command()
 def verify(suite: Suite = None, task: Task = None, data_dir: DataDirs = None, as_json: Json = False) -> int:
-    """Check a mirror against the recorded content hashes of the columns that tasks read."""
+    """Verify a mirror against the recorded content hashes of the columns that tasks read."""
     from olmes_suite.errors import UsageError
     from olmes_suite.extras import require
     from olmes_suite.tasks.mirror import verify as compare
@@ -54,7 +56,7 @@ def verify(suite: Suite = None, task: Task = None, data_dir: DataDirs = None, as
     require("eval", "olmes data verify")
     where = source(data_dir, None)
     if not where.mirrors:
-        raise UsageError("say which mirror to check: --data-dir D (or $OLMES_DATA_DIR)")
+        raise UsageError("no mirror to verify: give --data-dir D or set $OLMES_DATA_DIR")
     return _report(compare(_names(suite, task), where), as_json, good=("ok", "unrecorded"))
 
 
@@ -66,14 +68,16 @@ def _names(suite: list[str] | None, task: list[str] | None) -> list[str]:
 
 
 def _report(verdicts: Iterable[Verdict], as_json: bool, good: tuple[str, ...]) -> int:
-    found = []
+    checked = []
     for verdict in verdicts:
-        found.append(verdict)
+        checked.append(verdict)
         if not as_json and (verdict.state not in ("ok", "kept")):
             print(f"{verdict.state:<11}{verdict.place}  {verdict.detail}".rstrip())
-    bad = [verdict for verdict in found if verdict.state not in good]
+    bad = [verdict for verdict in checked if verdict.state not in good]
     if as_json:
-        print(json.dumps([{"place": v.place, "state": v.state, "detail": v.detail} for v in found], ensure_ascii=False))
+        print(
+            json.dumps([{"place": v.place, "state": v.state, "detail": v.detail} for v in checked], ensure_ascii=False)
+        )
     else:
-        print(f"{len(found) - len(bad)} of {len(found)} in order")
+        print(f"{len(checked) - len(bad)} of {len(checked)} valid")
     return 1 if bad else 0

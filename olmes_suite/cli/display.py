@@ -1,4 +1,4 @@
-"""What a person sees: progress while a run goes on, and its table at the end."""
+"""Terminal output: progress during a run, and the table of scores at its end."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ _PLAIN_SECONDS = 10.0
 
 
 class PlainWatcher:
-    """Plain lines on standard error, for logs."""
+    """Prints plain lines to stderr, for logs."""
 
     def __init__(self) -> None:
         self._total: dict[str, int] = {}
         self._done: dict[str, int] = {}
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
 
     def note(self, text: str) -> None:
-        """A line for the user."""
+        """Print a note."""
         print(f"note: {text}", file=sys.stderr, flush=True)
 
     def start(self, plans: Sequence[TaskPlan]) -> None:
-        """The plan is made."""
+        """Begin showing the progress of these tasks."""
         self._total = {plan.name: plan.documents for plan in plans if plan.error is None}
         print(f"{len(self._total)} tasks, {sum(self._total.values())} documents", file=sys.stderr, flush=True)
 
     def advance(self, task: str, documents: int, tokens: int) -> None:
-        """Documents were finished."""
+        """Count finished documents and generated tokens."""
         self._done[task] = self._done.get(task, 0) + documents
         finished = self._done[task] == self._total.get(task) and documents
-        if finished or time.monotonic() - self._said > _PLAIN_SECONDS:
-            self._said = time.monotonic()
+        if finished or time.monotonic() - self._last_line > _PLAIN_SECONDS:
+            self._last_line = time.monotonic()
             print(f"{task}: {self._done[task]} of {self._total.get(task, 0)} documents", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
-        """The run is over."""
+        """End the display."""
 
 
 class RichWatcher:
-    """A progress display for a terminal: tasks, documents, tokens per second, time left."""
+    """Shows progress on a terminal: tasks, documents, tokens per second, time left."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -68,11 +68,11 @@ class RichWatcher:
         self._since: dict[str, float] = {}
 
     def note(self, text: str) -> None:
-        """A line for the user."""
+        """Print a note."""
         self.console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
 
     def start(self, plans: Sequence[TaskPlan]) -> None:
-        """The plan is made."""
+        """Begin showing the progress of these tasks."""
         for plan in plans:
             if plan.error is None:
                 label = plan.name.removeprefix(PREFIX)
@@ -80,7 +80,7 @@ class RichWatcher:
         self.progress.start()
 
     def advance(self, task: str, documents: int, tokens: int) -> None:
-        """Documents were finished."""
+        """Count finished documents and generated tokens."""
         if task not in self._since:
             self._since[task] = time.monotonic()
             self.progress.start_task(self._ids[task])
@@ -89,17 +89,17 @@ class RichWatcher:
         self.progress.update(self._ids[task], advance=documents, rate=f"{rate:,.0f} tok/s" if tokens else "")
 
     def stop(self) -> None:
-        """The run is over."""
+        """End the display."""
         self.progress.stop()
 
 
 def watcher() -> PlainWatcher | RichWatcher:
-    """A progress bar on a terminal, plain lines elsewhere."""
+    """Return a progress bar on a terminal, a printer of plain lines elsewhere."""
     return RichWatcher() if sys.stderr.isatty() else PlainWatcher()
 
 
 def points(metric: Metric | None) -> tuple[str, str]:
-    """A score and its 95 % interval in points."""
+    """Format a score and its 95 % interval in points."""
     if metric is None or metric.value is None:
         return "–", ""
     low_high = metric.ci95
@@ -109,24 +109,24 @@ def points(metric: Metric | None) -> tuple[str, str]:
 
 
 def print_results(finished: Finished, command: Sequence[str]) -> None:
-    """The table by skill, suite averages, warnings, and where the run lies."""
+    """Print the scores by skill, the suite averages, the warnings, and the folder of the run."""
     from rich.console import Console
 
     console = Console(highlight=False)
     outcome, record = finished.results, finished.manifest
     console.print(f"[bold]{outcome.model}[/bold] · {outcome.run}", markup=True, soft_wrap=True)
-    found = beside(finished)
-    console.print(_table(outcome, record, found))
+    floors = beside(finished)
+    console.print(_table(outcome, record, floors))
     for line in warnings(outcome, record):
         console.print(f"! {line}", markup=False)
     print(f"run     {finished.path}")
-    if not found and record.engine.backend not in NO_LOOK:
+    if not floors and record.engine.backend not in NO_LOOK:
         print("floor   not measured for these tasks: the same command with --backend floor gives it")
     print(f"repeat  {shlex.join(command)}")
 
 
 def _table(outcome: Results, record: Manifest, floors: Mapping[str, Any]) -> Any:
-    """The scores by skill; `floors` (see `olmes_suite.evaluation.floor.beside`) make a column of their own."""
+    """Build the table of scores by skill; `floors` (see `olmes_suite.evaluation.floor.beside`) add a column."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -163,7 +163,7 @@ def _table(outcome: Results, record: Manifest, floors: Mapping[str, Any]) -> Any
 
 
 def _clean(task: TaskResult) -> str:
-    """The score without the documents that stand in the checkpoint's training data, and how many those are."""
+    """Format the score without contaminated documents, and the number of contaminated documents."""
     clean = task.clean
     return f"{points(clean.metrics.get(task.primary))[0]} ({clean.flagged})" if clean is not None else ""
 
@@ -172,68 +172,69 @@ _FLAG_WORDS = {
     "truncated": "prompts did not fit the context and were cut",
     "length": "answers ended at the token limit",
     "empty": "answers were empty",
-    "extraction_failed": "answers held nothing the scorer could read",
+    "extraction_failed": "answers contained nothing that the scorer could extract",
     "scorer_timeout": "answers could not be checked in time (scored 0)",
-    "checker_error": "answers made a checker raise (that constraint counts as not followed)",
+    "checker_error": "answers raised an error in a checker (that constraint counts as not followed)",
 }
 
 
 def warnings(outcome: Results, record: Manifest) -> list[str]:
-    """What a reader of the scores must know."""
-    said = []
+    """List what a reader of the scores must know."""
+    lines = []
     if record.sample:
-        said.append("sample documents: these numbers say nothing about the model")
-    absent = []
+        lines.append("sample documents: these numbers say nothing about the model")
+    unavailable = []
     for plan in record.plan:
         task, name = outcome.tasks[plan.task], plan.task.removeprefix(PREFIX)
         if task.error == NOT_BUILT:
-            absent.append(name)
-        said += _task_warnings(name, task)
-    if absent:
-        said.append(f"{NOT_BUILT}: {', '.join(absent)}")
+            unavailable.append(name)
+        lines += _task_warnings(name, task)
+    if unavailable:
+        lines.append(f"{NOT_BUILT}: {', '.join(unavailable)}")
     for name, suite in outcome.suites.items():
         if suite.missing:
-            said.append(f"{name}: no average while {len(suite.missing)} of its tasks have no score")
+            lines.append(f"{name}: no average while {len(suite.missing)} of its tasks have no score")
     if record.limit:
-        said.append(limited_line(outcome, record))
-    return said
+        lines.append(limited_line(outcome, record))
+    return lines
 
 
 def _task_warnings(name: str, task: TaskResult) -> list[str]:
     if task.error is not None:
         return [f"{name}: {task.error}"] if task.error != NOT_BUILT else []
-    said = []
+    lines = []
     if task.flagged:
-        said.append(f"{name}: {task.flagged} of {task.n} documents are in the training data")
+        lines.append(f"{name}: {task.flagged} of {task.n} documents are in the training data")
     for reason, count in (task.left_out or {}).items():
-        said.append(f"{name}: rows left out, as nothing here can score {reason}: {count}")
+        lines.append(f"{name}: rows left out because no scorer is available for {reason}: {count}")
     for flag, words in _FLAG_WORDS.items():
         if task.flags.get(flag):
-            said.append(f"{name}: {task.flags[flag]} of {task.n} {words}")
-    return said
+            lines.append(f"{name}: {task.flags[flag]} of {task.n} {words}")
+    return lines
 
 
 def limited_line(outcome: Results, record: Manifest) -> str:
-    """What a limited run can still detect, and what all documents could."""
+    """Say which difference a limited run can detect, and which one all documents could."""
     from olmes_suite.stats import detectable_difference
     from olmes_suite.tasks.sizes import leaf_sizes
 
     start = f"limited to {record.limit} documents of every leaf task"
-    done = [plan.task for plan in record.plan if not outcome.tasks[plan.task].failed]
-    sizes = [outcome.tasks[task].n for task in done]
+    scored = [plan.task for plan in record.plan if not outcome.tasks[plan.task].failed]
+    sizes = [outcome.tasks[task].n for task in scored]
     if not sizes:
         return start
     low, high = (100 * detectable_difference(n) for n in (max(sizes), min(sizes)))
     if low > 100:
         return start + ": too few to show any difference between two models"
     span = _span(low, min(high, 100))
-    whole = [sum(known) for task in done if (known := leaf_sizes(task))]
-    cost = ""
-    if len(whole) == len(done):
-        cost = f"; with all documents from {_span(*(100 * detectable_difference(n) for n in (max(whole), min(whole))))}"
-    return f"{start}: differences show from about {span} points{cost} (80 % power, unpaired, at a score of 50)"
+    full_sizes = [sum(known) for task in scored if (known := leaf_sizes(task))]
+    suffix = ""
+    if len(full_sizes) == len(scored):
+        bounds = (100 * detectable_difference(n) for n in (max(full_sizes), min(full_sizes)))
+        suffix = f"; with all documents from {_span(*bounds)}"
+    return f"{start}: differences show from about {span} points{suffix} (80 % power, unpaired, at a score of 50)"
 
 
 def _span(low: float, high: float) -> str:
-    """`4` or `4 to 12`."""
+    """Format a range as `4` or `4 to 12`."""
     return f"{low:.0f}" if round(low) == round(high) else f"{low:.0f} to {high:.0f}"

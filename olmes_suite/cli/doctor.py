@@ -1,4 +1,4 @@
-"""olmes doctor: what this installation and machine can do."""
+"""olmes doctor: report what this installation and machine can run."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _PACKAGES = (
 
 @app.command()
 def doctor(data_dir: DataDirs = None, as_json: Json = False) -> int:
-    """Say which packages, data and devices are here."""
+    """Report the installed packages, the data, the device, the sandbox and the resources of the scorers."""
     source(data_dir, None).show_to_nltk()
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "python": sys.version.split()[0],
         "packages": _packages(),
         "device": _device(),
@@ -46,24 +46,24 @@ def doctor(data_dir: DataDirs = None, as_json: Json = False) -> int:
         "scorers": _scorers(),
     }
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(report))
         return 0
-    print(f"python      {found['python']}")
-    for name, number in found["packages"].items():
-        print(f"{name:<23}{number or 'not installed'}")
-    print(f"device      {found['device']}")
-    print(f"sandbox     {found['sandbox']}")
-    for name, state in found["scorers"].items():
+    print(f"python      {report['python']}")
+    for name, package_version in report["packages"].items():
+        print(f"{name:<23}{package_version or 'not installed'}")
+    print(f"device      {report['device']}")
+    print(f"sandbox     {report['sandbox']}")
+    for name, state in report["scorers"].items():
         print(f"for scorers {name}: {state}")
-    for place, (have, of) in found["data"].items():
-        print(f"data        {place}: {have} of {of} splits")
-    if not found["data"]:
+    for place, (present, total) in report["data"].items():
+        print(f"data        {place}: {present} of {total} splits")
+    if not report["data"]:
         print("data        no mirror named (--data-dir, $OLMES_DATA_DIR): data sets come from the Hub")
     return 0
 
 
 def _sandbox() -> str:
-    """How model-written code would run here, or why it would not."""
+    """Say how model-written code would run on this machine, or why it cannot."""
     from contextlib import closing
 
     from olmes_suite.errors import MissingData
@@ -77,13 +77,13 @@ def _sandbox() -> str:
 
 
 def _packages() -> dict[str, str | None]:
-    out: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
-            out[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            out[name] = None
-    return out
+            versions[name] = None
+    return versions
 
 
 def _device() -> str:
@@ -98,15 +98,18 @@ def _data(data_dir: Any) -> dict[str, tuple[int, int]]:
     where = source(data_dir, None)
     if not where.mirrors:
         return {}
-    wanted = needed(entry.name for entry in index.top_level())
+    splits = needed(entry.name for entry in index.top_level())
     return {
-        str(m): (sum(find_split(DataSource((m,)), n.spec, n.split) is not None for n in wanted), len(wanted))
-        for m in where.mirrors
+        str(mirror): (
+            sum(find_split(DataSource((mirror,)), item.spec, item.split) is not None for item in splits),
+            len(splits),
+        )
+        for mirror in where.mirrors
     }
 
 
 def _scorers() -> dict[str, str]:
-    """What scorers read beside a response: "found", or the one line that a run would fail with."""
+    """Check the language resources of scorers: "found", or the error that a run would fail with."""
     from olmes_suite.scoring import language_resources
 
     names = (*language_resources.NLTK_DATA, *language_resources.PACKAGES, "spacy_model")

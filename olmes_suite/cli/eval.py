@@ -1,4 +1,4 @@
-"""olmes eval: evaluate a model, recorded and resumable."""
+"""olmes eval: evaluate a model; runs are recorded and resumable."""
 
 from __future__ import annotations
 
@@ -31,39 +31,49 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-Model = Annotated[str, typer.Option("--model", help="Checkpoint, Hub id or served name; mock, oracle and floor: none.")]
+Model = Annotated[
+    str, typer.Option("--model", help="Checkpoint, Hub id or served name; not for mock, oracle and floor.")
+]
 SuiteNames = Annotated[
     list[str] | None, typer.Option("--suite", help="dev, unseen, safety, smoke or a file; repeatable.")
 ]
 TaskNames = Annotated[list[str] | None, typer.Option("--task", help="A task or group, prefix optional; repeatable.")]
 BackendName = Annotated[
-    str, typer.Option("--backend", help="auto, hf, vllm, openai, mock, oracle, floor or an installed one.")
+    str, typer.Option("--backend", help="auto, hf, vllm, openai, mock, oracle, floor or an installed plugin.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", help="Documents of every leaf task.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of samples and of --limit.")]
-Again = Annotated[bool, typer.Option("--again", help="Repeat a run that is finished.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Number of documents of each leaf task.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed for sampling and for --limit.")]
+Again = Annotated[bool, typer.Option("--again", help="Repeat a finished run.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Requests in one forward pass.")]
-MaxLength = Annotated[int | None, typer.Option("--max-length", min=2, help="Context length; by default the model's.")]
-Template = Annotated[Path | None, typer.Option("--chat-template", help="Jinja file in place of the tokenizer's.")]
+MaxLength = Annotated[
+    int | None, typer.Option("--max-length", min=2, help="Context length in tokens; by default the model's.")
+]
+Template = Annotated[
+    Path | None, typer.Option("--chat-template", help="Jinja file that replaces the tokenizer's chat template.")
+]
 Revision = Annotated[str | None, typer.Option("--revision", help="Revision of a Hub model.")]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint; key: $OPENAI_API_KEY.")]
-Prefill = Annotated[str | None, typer.Option("--prefill", help="send, or drop: the server cannot go on from a prefix.")]
+Prefill = Annotated[
+    str | None, typer.Option("--prefill", help="send, or drop for a server that cannot continue a prefix.")
+]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Independent engines, each with a GPU or a share of the processor.")
+    int | None, typer.Option("--workers", help="Number of independent engines, each with a GPU or a share of the CPUs.")
 ]
 Ray = Annotated[
     str | None,
-    typer.Option("--ray", metavar="[ADDRESS]", help="Engines are actors of this Ray cluster [the one at hand]."),
+    typer.Option("--ray", metavar="[ADDRESS]", help="Run the engines as actors of a Ray cluster [the local one]."),
 ]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Folder of responses kept across runs; only what is new is asked.")
+    Path | None, typer.Option("--cache", help="Folder that caches responses across runs; only new requests are sent.")
 ]
 ModelArgs = Annotated[
-    str | None, typer.Option("--model-args", metavar="NAME=VALUE,…", help="More arguments of the engine (vllm).")
+    str | None, typer.Option("--model-args", metavar="NAME=VALUE,…", help="Further arguments for the engine (vllm).")
 ]
-Concurrency = Annotated[int | None, typer.Option("--concurrency", min=1, help="Most requests under way [256].")]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", min=1, help="Maximum number of concurrent requests [256].")
+]
 
 
 @app.command(cls=BareRay)
@@ -80,8 +90,8 @@ def evaluate(
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
-    Exit status: 0 every task scored, 1 a task failed or lacked data, 2 wrong usage, 130 interrupted. The same command
-    over an unfinished run continues it.
+    Exit status: 0 every task scored, 1 a task failed or lacked data, 2 wrong usage, 130 interrupted. Repeating
+    the command of an unfinished run continues the run.
     """
     from olmes_suite import api
     from olmes_suite.runs.store import command_line
@@ -106,16 +116,16 @@ def _watcher() -> Watcher:
 
 
 def show(finished: Finished, as_json: bool) -> None:
-    """Print the scores, with the floors that stand beside them."""
+    """Print the scores and the measured floors."""
     from olmes_suite.cli import display
     from olmes_suite.evaluation.floor import beside
     from olmes_suite.runs.store import command_line
 
     if as_json:
-        found = beside(finished)
-        extra = {"path": str(finished.path), **({"floors": found} if found else {})}
-        print(json.dumps({**finished.results.as_json(), **extra}, ensure_ascii=False))
+        floors = beside(finished)
+        additions = {"path": str(finished.path), **({"floors": floors} if floors else {})}
+        print(json.dumps({**finished.results.as_json(), **additions}, ensure_ascii=False))
     else:
         if finished.old:
-            print("this run is finished already; --again repeats it", file=sys.stderr)
+            print("this run is already finished; --again repeats it", file=sys.stderr)
         display.print_results(finished, command_line())

@@ -1,4 +1,4 @@
-"""olmes import scores: a run made of scores from anywhere."""
+"""olmes import scores: record scores of another evaluation as a run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=T
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help='JSON lines {"task","doc_id","score"[,"cluster"]}.')]
 Name = Annotated[str, typer.Option("--name", help="Name of the run.")]
-Again = Annotated[bool, typer.Option("--again", help="Replace a run of that name.")]
+Again = Annotated[bool, typer.Option("--again", help="Replace an existing run of that name.")]
 
 
 @app.callback()
 def callback() -> None:
-    """Bring results from elsewhere into the run store."""
+    """Import results of other evaluations into the run store."""
 
 
 @app.command()
 def scores(file: File, name: Name, runs: Runs = Path("runs"), again: Again = False, as_json: Json = False) -> None:
-    """Make a run of scores from anywhere; scores are fractions from 0 to 1, task names are taken as they stand."""
+    """Record scores of another evaluation as a run. Scores are fractions from 0 to 1; task names are not changed."""
     from olmes_suite.evaluation.arguments import local
     from olmes_suite.runs.imports import import_scores
     from olmes_suite.runs.schema import read_results

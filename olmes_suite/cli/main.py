@@ -1,4 +1,4 @@
-"""The `olmes` command. Commands are loaded when they are called; listing them imports nothing heavy."""
+"""The `olmes` command. A subcommand is imported when it is called; listing them imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-os.environ.setdefault("TYPER_USE_RICH", "0")  # typer's rich help alone costs more than all else at start
+os.environ.setdefault("TYPER_USE_RICH", "0")  # importing rich for the help costs more than the rest of the start
 
 import typer
 from typer.core import TyperGroup
@@ -18,34 +18,43 @@ from olmes_suite.errors import OlmesError, nearest
 from olmes_suite.plugins import Plugins
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "eval": ("olmes_suite.cli.eval", "Evaluate a model on a suite or on single tasks, recorded and resumable."),
-    "tasks": ("olmes_suite.cli.tasks", "List tasks; `show` one; `check` that golds score 1 and corrupted golds 0."),
+    "eval": (
+        "olmes_suite.cli.eval",
+        "Evaluate a model on a suite or on single tasks; runs are recorded and resumable.",
+    ),
+    "tasks": (
+        "olmes_suite.cli.tasks",
+        "List tasks, show one (`show`), or check that golds score 1 and corrupted golds 0 (`check`).",
+    ),
     "prompts": ("olmes_suite.cli.prompts", "Print the requests of a task as JSON lines."),
-    "score": ("olmes_suite.cli.score", "Score responses from anywhere, or score a run again."),
-    "compare": ("olmes_suite.cli.compare", "Compare runs document by document: is the difference real?"),
+    "score": ("olmes_suite.cli.score", "Score responses from a file, or score a recorded run again."),
+    "compare": ("olmes_suite.cli.compare", "Compare runs document by document, with intervals and p-values."),
     "gate": ("olmes_suite.cli.gate", "Pass or fail a candidate against a baseline, for CI."),
-    "baseline": ("olmes_suite.cli.baseline", "Name a run as baseline (`set`), or write it to a small file (`save`)."),
-    "power": ("olmes_suite.cli.power", "How many items a difference needs; how often a gate is green."),
-    "leaderboard": ("leaderboard.cli", "Write one HTML page of all runs: scores, marks, lineage, documents."),
-    "import": ("olmes_suite.cli.imports", "Make a run of scores from anywhere (`scores`)."),
-    "train": ("train_plugins.cli", "Train a stage (sft, rm, dpo) from a recipe; every checkpoint knows its lineage."),
-    "decontam": ("decontam.cli", "Find evaluation items in training data (`scan`), write it without them (`clean`)."),
-    "cache": ("olmes_suite.cli.cache", "Responses kept across runs: list them (`show`), delete them (`prune`)."),
-    "data": ("olmes_suite.cli.data", "Make an offline mirror of the data sets (`pull`) or check one (`verify`)."),
-    "doctor": ("olmes_suite.cli.doctor", "Say what this installation and machine can do."),
+    "baseline": ("olmes_suite.cli.baseline", "Name a run as a baseline (`set`), or write it to a small file (`save`)."),
+    "power": ("olmes_suite.cli.power", "Plan how many documents a difference needs, or how often a gate passes."),
+    "leaderboard": ("leaderboard.cli", "Write an HTML page of all runs: scores, marks, lineage, documents."),
+    "import": ("olmes_suite.cli.imports", "Record scores of another evaluation as a run (`scores`)."),
+    "train": (
+        "train_plugins.cli",
+        "Train a stage (sft, rm, dpo, rlvr) from a recipe; each checkpoint records its lineage.",
+    ),
+    "decontam": ("decontam.cli", "Find evaluation items in training data (`scan`) or remove them (`clean`)."),
+    "cache": ("olmes_suite.cli.cache", "List (`show`) or delete (`prune`) responses cached across runs."),
+    "data": ("olmes_suite.cli.data", "Create (`pull`) or verify (`verify`) an offline mirror of the data sets."),
+    "doctor": ("olmes_suite.cli.doctor", "Report what this installation and machine can run."),
 }
-"""Our own commands: module and one line of help. Other people's are entry points of the group `olmes.commands`."""
+"""Built-in commands: module and help line. Other packages add commands as entry points of `olmes.commands`."""
 
 
 class LazyGroup(TyperGroup):
-    """Finds a command's module when the command is called."""
+    """A group that imports a command's module when the command is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Our own commands."""
+        """List the built-in commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command, from our table or, for an unknown name, from installed entry points."""
+        """Return a built-in command or, for another name, an installed plugin; None for an unknown name."""
         if cmd_name in COMMANDS:
             app = importlib.import_module(COMMANDS[cmd_name][0]).app
         else:
@@ -56,7 +65,7 @@ class LazyGroup(TyperGroup):
         return get_command(app) if isinstance(app, typer.Typer) else app
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Name the nearest command for an unknown one."""
+        """Resolve a command. Raises OlmesError naming the nearest command for an unknown name."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None:
             raise OlmesError(f"unknown command {name!r}{nearest(name, COMMANDS)}; `olmes --help` lists them")
@@ -73,8 +82,8 @@ root = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"olmes-suite {__version__}")
         raise typer.Exit
 
@@ -87,13 +96,13 @@ def callback(
 
 
 def fail(message: str, code: int) -> int:
-    """Print one line on standard error."""
+    """Print an error as one line to stderr and return the exit status."""
     print("olmes: " + " ".join(message.split()), file=sys.stderr)
     return code
 
 
 def run(args: list[str] | None = None) -> int:
-    """Run a command line; returns the exit status."""
+    """Run a command line and return the exit status."""
     command = get_command(root)
     try:
         outcome = command.main(args=args, prog_name="olmes", standalone_mode=False)
@@ -120,13 +129,13 @@ def run(args: list[str] | None = None) -> int:
         if type(error).__name__ == "Abort":
             return fail("interrupted", 130)
         raise
-    if outcome == 130:  # typer has caught Ctrl-C, and says nothing
+    if outcome == 130:  # typer catches Ctrl-C without a message
         return fail("interrupted", 130)
     return outcome if isinstance(outcome, int) else 0
 
 
 def main() -> None:
-    """Console script."""
+    """Run the console script."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

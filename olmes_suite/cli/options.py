@@ -15,30 +15,32 @@ DataDirs = Annotated[
         help="Offline mirror D/<data set>/<config>/<split>.parquet; repeatable, first hit wins. Also $OLMES_DATA_DIR.",
     ),
 ]
-Data = Annotated[str | None, typer.Option("--data", help="`sample`: the few documents that ship with each task.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+Data = Annotated[str | None, typer.Option("--data", help="`sample` uses the few documents that ship with each task.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the recorded runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON to stdout.")]
 Lineage = Annotated[
     Path | None,
     typer.Option(
-        "--lineage", help="Lineage file of the checkpoint (olmes_lineage.json); by default the one beside it."
+        "--lineage", help="Lineage file of the checkpoint (olmes_lineage.json); by default the file beside it."
     ),
 ]
 IncludePath = Annotated[
-    list[Path] | None, typer.Option("--include-path", help="Folder of your own lm-eval task files; repeatable.")
+    list[Path] | None, typer.Option("--include-path", help="Folder of lm-eval task files to add; repeatable.")
 ]
 UnsafeCode = Annotated[
-    bool, typer.Option("--unsafe-code", help="Run model-written code without a sandbox where this machine has none.")
+    bool, typer.Option("--unsafe-code", help="Run model-written code unsandboxed where this machine has no sandbox.")
 ]
 
 Judge = Annotated[
-    str | None, typer.Option("--judge", help="Judge model: a served name with --judge-base-url, else a checkpoint.")
+    str | None,
+    typer.Option("--judge", help="Judge model: a served name with --judge-base-url, otherwise a checkpoint."),
 ]
 JudgeUrl = Annotated[
     str | None, typer.Option("--judge-base-url", help="OpenAI-compatible endpoint of the judge; key: $OPENAI_API_KEY.")
 ]
 Classifier = Annotated[
-    str | None, typer.Option("--classifier", help="Safety classifier: a served name with its URL, else a checkpoint.")
+    str | None,
+    typer.Option("--classifier", help="Safety classifier: a served name with its URL, otherwise a checkpoint."),
 ]
 ClassifierUrl = Annotated[
     str | None, typer.Option("--classifier-base-url", help="OpenAI-compatible endpoint of the classifier.")
@@ -49,11 +51,11 @@ EncoderName = Annotated[
 
 
 class BareRay(TyperCommand):
-    """A command whose `--ray` may stand without an address."""
+    """A command whose `--ray` option takes an optional address."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give a bare `--ray` its value."""
-        whole: list[str] = []
-        for arg, after in zip(args, [*args[1:], "--"], strict=False):
-            whole += [arg, "auto"] if arg == "--ray" and after.startswith("-") else [arg]
-        return list(super().parse_args(ctx, whole))
+        """Parse the arguments, with the value `auto` for `--ray` without an address."""
+        expanded: list[str] = []
+        for arg, following in zip(args, [*args[1:], "--"], strict=False):
+            expanded += [arg, "auto"] if arg == "--ray" and following.startswith("-") else [arg]
+        return list(super().parse_args(ctx, expanded))

@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 Task = Annotated[str | None, typer.Option("--task", help="Task, prefix optional.")]
-Delta = Annotated[float | None, typer.Option("--delta", help="Difference in points; with --gate, a true drop.")]
-Gate = Annotated[bool, typer.Option("--gate", help="How often an unchanged model passes the gate.")]
+Delta = Annotated[float | None, typer.Option("--delta", help="Difference in points; with --gate, the true drop.")]
+Gate = Annotated[bool, typer.Option("--gate", help="Plan how often an unchanged model passes the gate.")]
 Suite = Annotated[str, typer.Option("--suite", help="Suite of the gate.")]
 Flips = Annotated[float | None, typer.Option("--flips", help="Share of documents whose score changes (0 to 1).")]
-Between = Annotated[str | None, typer.Option("--between", metavar="A,B", help="Two runs to measure the flips from.")]
-Power = Annotated[float, typer.Option("--power", help="Wanted power.")]
+Between = Annotated[
+    str | None, typer.Option("--between", metavar="A,B", help="Two runs from which to measure the share of flips.")
+]
+Power = Annotated[float, typer.Option("--power", help="Power of the test.")]
 Alpha = Annotated[float, typer.Option("--alpha", help="Error rate.")]
 Margin = Annotated[float | None, typer.Option("--margin", help="Margin of the gate, in points.")]
 Config = Annotated[Path | None, typer.Option("--config", help="gate.yaml.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Documents of every leaf task.")]
-Samples = Annotated[int, typer.Option("--samples", min=1, help="Samples of every document.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Number of documents of each leaf task.")]
+Samples = Annotated[int, typer.Option("--samples", min=1, help="Number of samples of each document.")]
 
 
 @app.command()
@@ -44,18 +46,18 @@ def power(
     if not 0 < alpha < 0.5 or not 0.5 <= power < 1:
         raise UsageError("--alpha must lie between 0 and 0.5, --power between 0.5 and 1")
     share = flips if flips is not None else _measured(between, task, runs) if between else 0.10
-    how = "given" if flips is not None else f"measured between {between}" if between else "assumed"
+    flips_source = "given" if flips is not None else f"measured between {between}" if between else "assumed"
     if gate:
-        out = _gate(suite, _rules(config, margin, alpha), share, delta or 0.0, limit, samples)
+        plan = _gate(suite, _rules(config, margin, alpha), share, delta or 0.0, limit, samples)
     else:
-        out = _task(str(task), delta, share, power, alpha, samples)
-    out |= {"flips": share, "flips_are": how}
+        plan = _task(str(task), delta, share, power, alpha, samples)
+    plan |= {"flips": share, "flips_are": flips_source}
     if as_json:
-        print(json.dumps(out, ensure_ascii=False))
+        print(json.dumps(plan, ensure_ascii=False))
     elif gate:
-        _print_gate(out)
+        _print_gate(plan)
     else:
-        _print_task(out)
+        _print_task(plan)
 
 
 def _rules(config: Path | None, margin: float | None, alpha: float) -> Rules:
@@ -68,7 +70,7 @@ def _rules(config: Path | None, margin: float | None, alpha: float) -> Rules:
 
 
 def _measured(between: str, task: str | None, runs: Path) -> float:
-    """Share of documents that differ between two runs, over the task or over all tasks."""
+    """Measure the share of documents whose scores differ between two runs, over the task or over all tasks."""
     from olmes_suite.comparison.compare import compare_runs
     from olmes_suite.errors import NotComparable, UsageError
     from olmes_suite.runs.locate import load
@@ -77,18 +79,18 @@ def _measured(between: str, task: str | None, runs: Path) -> float:
     names = between.split(",")
     if len(names) != 2:
         raise UsageError("--between takes two runs: --between A,B")
-    found = compare_runs(*(load(name.strip(), runs) for name in names))
-    kept = [
+    comparison = compare_runs(*(load(name.strip(), runs) for name in names))
+    differences = [
         t.difference
-        for t in found.tasks
+        for t in comparison.tasks
         if t.difference and t.comparable and task in (None, t.task, t.task.removeprefix("tulu3_"))
     ]
-    if not kept:
+    if not differences:
         raise NotComparable(f"{between}: no documents in common" + (f" of {full_name(task)}" if task else ""))
-    moved = sum(d.wins + d.losses for d in kept)
-    if not moved:
+    flipped = sum(d.wins + d.losses for d in differences)
+    if not flipped:
         raise UsageError(f"{between}: no document's score differs between the two; give --flips")
-    return moved / sum(d.n for d in kept)
+    return flipped / sum(d.n for d in differences)
 
 
 def _task(task: str, delta: float | None, flips: float, power: float, alpha: float, samples: int) -> dict[str, Any]:
@@ -103,19 +105,19 @@ def _task(task: str, delta: float | None, flips: float, power: float, alpha: flo
         delta / 100, flips / samples if flips / samples >= delta / 100 else flips, power, alpha
     )
     sizes = leaf_sizes(task)
-    have = sum(sizes) if sizes else None
-    out: dict[str, Any] = {
+    available = sum(sizes) if sizes else None
+    plan: dict[str, Any] = {
         "task": full_name(task),
         "delta": delta / 100,
         "power": power,
         "alpha": alpha,
         "items": items,
-        "have": have,
+        "have": available,
     }
-    if have:
-        out["power_of_task"] = planning.power_of(have, delta / 100, flips, alpha)
-        out["samples"] = planning.samples_needed(items, have)
-    return out
+    if available:
+        plan["power_of_task"] = planning.power_of(available, delta / 100, flips, alpha)
+        plan["samples"] = planning.samples_needed(items, available)
+    return plan
 
 
 def _planned(suite: str, limit: int | None, samples: int) -> list[PlannedTask]:
@@ -141,38 +143,40 @@ def _gate(suite: str, rules: Rules, flips: float, delta: float, limit: int | Non
     from olmes_suite.comparison.power import gate_power
 
     planned = _planned(suite, limit, samples)
-    found = gate_power(planned, rules, flips, delta / 100)
+    estimate = gate_power(planned, rules, flips, delta / 100)
     margin = rules.suite_margin if rules.suite_margin is not None else rules.margin
     return {
         "suite": suite,
         "drop": delta / 100,
         "margin": margin,
         "alpha": rules.alpha,
-        "green": found.green,
-        "red": found.red,
-        "inconclusive": found.inconclusive,
-        "average_passes": found.average_passes,
-        "average_stderr": found.average_stderr,
-        "tasks": {task.name: {"n": sum(task.leaves), "passes": found.tasks[task.name]} for task in planned},
+        "green": estimate.green,
+        "red": estimate.red,
+        "inconclusive": estimate.inconclusive,
+        "average_passes": estimate.average_passes,
+        "average_stderr": estimate.average_stderr,
+        "tasks": {task.name: {"n": sum(task.leaves), "passes": estimate.tasks[task.name]} for task in planned},
     }
 
 
-def _print_task(out: dict[str, Any]) -> None:
-    points = f"{100 * out['delta']:g} points"
-    print(f"{out['items']:,} documents find a difference of {points} with {100 * out['power']:.0f} % power")
-    print(f"at alpha {out['alpha']:g}, two-sided, if {100 * out['flips']:.3g} % of documents flip ({out['flips_are']})")
-    if out["have"]:
-        print(f"{out['task']} has {out['have']:,}: its power for {points} is {100 * out['power_of_task']:.0f} %")
-        if out["samples"] > 1:
-            print(f"or {out['samples']} samples of each document, where flips are chance in sampling alone")
+def _print_task(plan: dict[str, Any]) -> None:
+    points = f"{100 * plan['delta']:g} points"
+    print(f"{plan['items']:,} documents find a difference of {points} with {100 * plan['power']:.0f} % power")
+    print(
+        f"at alpha {plan['alpha']:g}, two-sided, if {100 * plan['flips']:.3g} % of documents flip ({plan['flips_are']})"
+    )
+    if plan["have"]:
+        print(f"{plan['task']} has {plan['have']:,}: its power for {points} is {100 * plan['power_of_task']:.0f} %")
+        if plan["samples"] > 1:
+            print(f"or {plan['samples']} samples of each document, where flips are chance in sampling alone")
 
 
-def _print_gate(out: dict[str, Any]) -> None:
-    what = f"a model {100 * out['drop']:g} points worse" if out["drop"] else "an unchanged model"
-    print(f"gate of {out['suite']}, margin {100 * out['margin']:g} points, alpha {out['alpha']:g};")
-    print(f"{100 * out['flips']:.3g} % of documents flip ({out['flips_are']}):")
-    print(f"  {what}: green {out['green']:.2f}, red {out['red']:.2f}, inconclusive {out['inconclusive']:.2f}")
-    error = f"{100 * out['average_stderr']:.2f} points"
-    print(f"  the average passes in {out['average_passes']:.2f}; its standard error is {error}")
-    for name, task in out["tasks"].items():
+def _print_gate(plan: dict[str, Any]) -> None:
+    candidate = f"a model {100 * plan['drop']:g} points worse" if plan["drop"] else "an unchanged model"
+    print(f"gate of {plan['suite']}, margin {100 * plan['margin']:g} points, alpha {plan['alpha']:g};")
+    print(f"{100 * plan['flips']:.3g} % of documents flip ({plan['flips_are']}):")
+    print(f"  {candidate}: green {plan['green']:.2f}, red {plan['red']:.2f}, inconclusive {plan['inconclusive']:.2f}")
+    error = f"{100 * plan['average_stderr']:.2f} points"
+    print(f"  the average passes in {plan['average_passes']:.2f}; its standard error is {error}")
+    for name, task in plan["tasks"].items():
         print(f"  {name.removeprefix('tulu3_'):<18} {task['n']:>6,} documents, passes on its own {task['passes']:.2f}")

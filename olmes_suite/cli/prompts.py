@@ -1,4 +1,4 @@
-"""olmes prompts: the requests of a task, as they are before any chat template."""
+"""olmes prompts: print the requests of a task before any chat template is applied."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def prompts(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", help="Documents of every leaf task, chosen as `olmes eval --limit` does.")
+        int | None, typer.Option("--limit", help="Documents of each leaf task, chosen as by `olmes eval --limit`.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of --limit.")] = 1234,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for --limit.")] = 1234,
     data_dir: DataDirs = None,
     data: Data = None,
 ) -> int:
-    """Print one JSON line per request."""
+    """Print the requests of a task, one JSON line each."""
     from olmes_suite import api
 
-    wanted = _numbers(doc_ids) if doc_ids is not None else None
-    for request in api.prompts(task, doc_ids=wanted, limit=limit, seed=seed, data_dir=data_dir, data=data):
+    rows = _numbers(doc_ids) if doc_ids is not None else None
+    for request in api.prompts(task, doc_ids=rows, limit=limit, seed=seed, data_dir=data_dir, data=data):
         print(json.dumps(request, ensure_ascii=False))
     return 0
 
@@ -43,4 +43,4 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
-        raise UsageError(f"--doc-ids takes numbers with commas between, not {text!r}") from error
+        raise UsageError(f"--doc-ids takes comma-separated integers, not {text!r}") from error

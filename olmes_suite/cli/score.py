@@ -1,4 +1,4 @@
-"""olmes score: score responses from anywhere, or a recorded run again."""
+"""olmes score: score responses from a file, or score a recorded run again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def score(
-    run: Annotated[Path | None, typer.Argument(help="A recorded run: scored again in place, as a new version.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="A recorded run to score again in place, as a new version.")
+    ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="Task or group whose responses are in --responses.")
     ] = None,
@@ -46,10 +48,10 @@ def score(
     data_dir: DataDirs = None,
     data: Data = None,
     instances: Annotated[
-        Path | None, typer.Option("--instances", help="Write every document's scores here, as JSON lines.")
+        Path | None, typer.Option("--instances", help="File for each document's scores, as JSON lines.")
     ] = None,
     runs: Annotated[
-        Path | None, typer.Option("--runs", help="Folder of runs: a look at the unseen suite is written to its ledger.")
+        Path | None, typer.Option("--runs", help="Folder of runs whose ledger records a look at the unseen suite.")
     ] = None,
     lineage: Lineage = None,
     judge: Judge = None,
@@ -60,9 +62,9 @@ def score(
     unsafe_code: UnsafeCode = False,
     as_json: Json = False,
 ) -> int:
-    """Score responses without a model. Responses are scored as given: no cut at stop strings.
+    """Score responses without a model. Responses are scored unchanged: they are not cut at stop strings.
 
-    A run that is scored again asks the judge, classifier and encoder that it was made with, unless others are named.
+    A run is scored again with the judge, classifier and encoder of the run, unless others are given.
     """
     from olmes_suite import api
     from olmes_suite.errors import UsageError
@@ -73,40 +75,47 @@ def score(
     if (run is None) == (task is None) or (task is not None and responses is None):
         raise UsageError("give either RUN, or --task and --responses")
     if run is not None:
-        tools = tool_options(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
+        tools = tool_options(
+            judge=judge,
+            judge_base_url=judge_base_url,
+            classifier=classifier,
+            classifier_base_url=classifier_base_url,
+            encoder=encoder,
+            unsafe_code=unsafe_code,
+        )
         return _again(run, source(data_dir, data), tools, as_json)
-    found = api.score(
+    scored = api.score(
         str(task), Path(str(responses)), data_dir=data_dir, data=data, runs=runs, lineage=lineage, judge=judge,
         judge_base_url=judge_base_url, classifier=classifier, classifier_base_url=classifier_base_url,
         encoder=encoder, unsafe_code=unsafe_code, command=command_line(),
     )  # fmt: skip
-    _print(found, instances, as_json)
+    _print(scored, instances, as_json)
     return 0
 
 
 def _again(run: Path, where: DataSource, tools: ToolOptions, as_json: bool) -> int:
     from olmes_suite.evaluation.rescore import rescore
 
-    new = rescore(run, where, tools)
+    rescored = rescore(run, where, tools)
     if as_json:
-        print(json.dumps({**new.as_json(), "path": str(run)}, ensure_ascii=False))
+        print(json.dumps({**rescored.as_json(), "path": str(run)}, ensure_ascii=False))
     else:
         from olmes_suite.cli.display import points
 
-        print(f"{run}: version {new.version}")
-        for name, entry in new.tasks.items():
+        print(f"{run}: version {rescored.version}")
+        for name, entry in rescored.tasks.items():
             score, bounds = points(entry.score)
             print(f"  {name:<40} {entry.n:>6} {score:>6}  {bounds}")
-    return 1 if new.failed else 0
+    return 1 if rescored.failed else 0
 
 
-def _print(found: Score, instances: Path | None, as_json: bool) -> None:
+def _print(scored: Score, instances: Path | None, as_json: bool) -> None:
     from olmes_suite.evaluation.rescore import instance_lines
     from olmes_suite.files import write_text
 
-    summary = found.summary
+    summary = scored.summary
     if instances is not None:
-        write_text(instances, "".join(line + "\n" for line in instance_lines(found.instances)))
+        write_text(instances, "".join(line + "\n" for line in instance_lines(scored.instances)))
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
         return
@@ -115,9 +124,9 @@ def _print(found: Score, instances: Path | None, as_json: bool) -> None:
 
     print(f"{summary['task']}: {summary['n']} documents, {summary['without_response']} without a response")
     for reason, count in summary.get("left_out_names", {}).items():
-        print(f"  rows left out, as nothing here can score {reason}: {count}")
+        print(f"  rows left out because no scorer is available for {reason}: {count}")
     if summary["errors"]:
-        print(f"  {summary['errors']} documents made a checker raise (that constraint counts as not followed)")
+        print(f"  {summary['errors']} documents raised an error in a checker (that constraint counts as not followed)")
     for metric, value in summary["metrics"].items():
         score, bounds = points(Metric.from_json(value) if value else None)
         print(f"  {metric + (' (primary)' if metric == summary['primary'] else ''):<36} {score:>6}  {bounds}")

@@ -1,4 +1,4 @@
-"""Tables of comparisons and verdicts, for a terminal of 80 columns."""
+"""Tables of comparisons and gate verdicts, for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _table(headings: Sequence[str], left: int = 1) -> Any:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """One row per task; below it what the numbers mean and what is not in them."""
+    """Print a row per task, and below the table what the numbers mean and what they leave out."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -40,49 +40,49 @@ def print_comparison(comparison: Comparison) -> None:
 def _comparison_row(task: TaskComparison) -> list[str]:
     from rich.markup import escape
 
-    name, d = escape(short(task.task)) + ("" if task.comparable else " !"), task.difference
-    if d is None:
+    name, difference = escape(short(task.task)) + ("" if task.comparable else " !"), task.difference
+    if difference is None:
         return [name, "–", points(task.baseline), points(task.candidate), "–", "–", "–", "–", "–"]
-    ends = f"{points(d.ci95[0], True)} {points(d.ci95[1], True)}" if d.ci95 else "–"
+    interval = f"{points(difference.ci95[0], True)} {points(difference.ci95[1], True)}" if difference.ci95 else "–"
     bold = ("[bold]", "[/bold]") if task.p_holm is not None and task.p_holm <= 0.05 else ("", "")
-    counts = "–" if d.method == "unpaired" else f"{d.wins}/{d.losses}"
-    scores = [points(task.baseline), points(task.candidate), f"{bold[0]}{points(d.delta, True)}{bold[1]}"]
-    return [name, str(d.n), *scores, ends, p_value(task.p_holm), counts, points(d.detectable)]
+    counts = "–" if difference.method == "unpaired" else f"{difference.wins}/{difference.losses}"
+    scores = [points(task.baseline), points(task.candidate), f"{bold[0]}{points(difference.delta, True)}{bold[1]}"]
+    return [name, str(difference.n), *scores, interval, p_value(task.p_holm), counts, points(difference.detectable)]
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """What a reader of the table must know."""
-    out = [
+    """List what a reader of the table must know."""
+    notes = [
         "points; p: two-sided, Holm over the tasks; W/L: documents won and lost;",
-        "MDE: difference that so many documents show with 80 % power",
+        "MDE: smallest difference that these documents detect with 80 % power",
     ]
     if comparison.imported:
-        out.append("! imported scores: nothing shows that both were made in the same way")
+        notes.append("! imported scores: nothing shows that both runs were made in the same way")
     for task in comparison.tasks:
         name = short(task.task)
         if not task.comparable:
-            out.append(f"! {name}: {' and '.join(task.differs)} differ: the scores do not compare")
+            notes.append(f"! {name}: {' and '.join(task.differs)} differ: the scores are not comparable")
         if task.reason:
-            out.append(f"! {name}: {task.reason}")
+            notes.append(f"! {name}: {task.reason}")
         if task.difference is not None and (task.only_baseline or task.only_candidate):
-            out.append(
+            notes.append(
                 f"! {name}: {task.difference.n} documents in common; {task.only_baseline} only in the first run, "
                 f"{task.only_candidate} only in the second"
             )
         if task.flagged:
-            c = task.clean
-            rest = f"; without them {points(c.delta, True)} ({span(c.ci95)})" if c else ""
-            out.append(f"! {name}: {task.flagged} documents are in a checkpoint's training data{rest}")
+            clean = task.clean
+            clean_note = f"; without them {points(clean.delta, True)} ({span(clean.ci95)})" if clean else ""
+            notes.append(f"! {name}: {task.flagged} documents are in a checkpoint's training data{clean_note}")
         if task.difference is not None and task.difference.method == "unpaired":
-            out.append(f"! {name}: no mean over documents, compared unpaired from the two standard errors")
-    for names, which in ((comparison.only_baseline, "second"), (comparison.only_candidate, "first")):
+            notes.append(f"! {name}: not a mean over documents; compared unpaired from the two standard errors")
+    for names, run in ((comparison.only_baseline, "second"), (comparison.only_candidate, "first")):
         if names:
-            out.append(f"! the {which} run has no score of {', '.join(map(short, names))}")
-    return out
+            notes.append(f"! the {run} run has no score of {', '.join(map(short, names))}")
+    return notes
 
 
 def print_gate(report: GateReport) -> None:
-    """The verdict, one row per task, and what was found beside the scores."""
+    """Print a row per task, the findings other than scores, and the verdict."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -102,10 +102,10 @@ def print_gate(report: GateReport) -> None:
 def _gate_row(row: TaskVerdict) -> list[str]:
     from rich.markup import escape
 
-    d, colour = row.difference, _COLOURS[row.verdict]
+    difference, colour = row.difference, _COLOURS[row.verdict]
     name = escape(short(row.task)) + (" *" if row.required and row.task != "suite average" else "")
-    scores = [points(row.baseline), points(row.candidate), points(d.delta if d else None, True)]
+    n, delta, lower = (difference.n, difference.delta, difference.lower) if difference else ("–", None, None)
     return [
-        name, str(d.n) if d else "–", *scores, points(d.lower if d else None, True), points(-row.margin, True),
-        p_value(row.p_adjusted), f"[{colour}]{row.verdict}[/{colour}]",
+        name, str(n), points(row.baseline), points(row.candidate), points(delta, True), points(lower, True),
+        points(-row.margin, True), p_value(row.p_adjusted), f"[{colour}]{row.verdict}[/{colour}]",
     ]  # fmt: skip

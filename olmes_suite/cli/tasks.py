@@ -1,4 +1,4 @@
-"""olmes tasks: list, show, check."""
+"""olmes tasks: list, show and check tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def listing(
     context: typer.Context,
     suite: Annotated[str | None, typer.Option("--suite", help="Only the tasks of this suite.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Sub-tasks of groups too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also list the sub-tasks of groups.")] = False,
     as_json: Json = False,
 ) -> None:
     """List tasks."""
@@ -68,8 +68,8 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
 
 
 @app.command()
-def show(task: Annotated[str, typer.Argument(help="Task or group, prefix optional.")], as_json: Json = False) -> int:
-    """Show one task: its definition, and the first sample document's request."""
+def show(task: Annotated[str, typer.Argument(help="A task or group, prefix optional.")], as_json: Json = False) -> int:
+    """Show a task's definition and the first request of a sample document."""
     from olmes_suite.extras import require
     from olmes_suite.tasks import catalog
     from olmes_suite.tasks import index as registry
@@ -77,11 +77,11 @@ def show(task: Annotated[str, typer.Argument(help="Task or group, prefix optiona
     require("eval", "olmes tasks show")
     entry = catalog.find(task)
     leaf = registry.index()[entry.leaves[0]]
-    about = {**_entry(entry.name, entry), "file": str(registry.task_file(entry))}
+    fields = {**_entry(entry.name, entry), "file": str(registry.task_file(entry))}
     if as_json:
-        print(json.dumps(about, ensure_ascii=False))
+        print(json.dumps(fields, ensure_ascii=False))
         return 0
-    for name, value in about.items():
+    for name, value in fields.items():
         if name == "tasks" and value:
             value = f"{len(value)}: " + ", ".join(v.removeprefix(entry.name + "_") for v in value)
         if value not in ([], None):
@@ -117,7 +117,9 @@ def _show_request(leaf: Any) -> None:
 @app.command()
 def check(
     task: Annotated[list[str] | None, typer.Argument(help="Tasks or groups; all of them by default.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Documents of every leaf task; all by default.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Number of documents of each leaf task; all by default.")
+    ] = None,
     data_dir: DataDirs = None,
     data: Data = None,
     include_path: IncludePath = None,
@@ -126,8 +128,8 @@ def check(
 ) -> int:
     """Check that gold answers score 1 and corrupted ones 0, without a model.
 
-    Uses the mirror where one is given, the sample documents otherwise. Golds that the reference's own scorer rejects
-    are counted against the recorded number.
+    Uses the mirror if one is given, otherwise the sample documents. The number of golds that the reference's scorer
+    rejects must match the recorded number.
     """
     from olmes_suite.extras import require
 
@@ -143,42 +145,49 @@ def check(
         raise UsageError(f"--limit must be at least 1, not {limit}")
     include(include_path)
     if include_path and not task:
-        raise UsageError("--include-path: name the tasks of your own to check")
+        raise UsageError("--include-path: name the tasks in that folder to check")
     where = source(data_dir, data)
     if not where.mirrors:
         where = source(None, SAMPLE)
     tools = ToolOptions(unsafe_code=unsafe_code)
-    out: list[Checked] = []
-    absent: list[str] = []
+    results: list[Checked] = []
+    not_checked: list[str] = []
     for name in task or [entry.name for entry in registry.top_level()]:
         try:
-            out += run_check([name], where, limit, lambda found: None if as_json else _say(found), tools)
+            results += run_check(
+                [name], where, limit, lambda checked: None if as_json else _print_checked(checked), tools
+            )
         except MissingData as error:
-            absent.append(f"{name}: {error.of(name)}")
+            not_checked.append(f"{name}: {error.of(name)}")
             if not as_json:
                 print(f"{name}: not checked, {error.of(name)}")
     if as_json:
-        print(json.dumps({"tasks": [_checked(found) for found in out], "not_checked": absent}, ensure_ascii=False))
-    return 1 if absent or any(found.problems for found in out) else 0
+        print(
+            json.dumps(
+                {"tasks": [_as_json(checked) for checked in results], "not_checked": not_checked}, ensure_ascii=False
+            )
+        )
+    return 1 if not_checked or any(checked.problems for checked in results) else 0
 
 
-def _say(found: Any) -> None:
+def _print_checked(checked: Any) -> None:
     notes = [
-        f"{len(ids)} golds rejected by {metric}: {found.expected.get(metric, {}).get('reason', '?')}"
-        for metric, ids in found.rejected.items()
+        f"{len(ids)} golds rejected by {metric}: {checked.expected.get(metric, {}).get('reason', '?')}"
+        for metric, ids in checked.rejected.items()
     ]
-    if found.judged:
+    if checked.judged:
         notes.append("scored by another model: requests only")
-    print(f"{'FAIL' if found.problems else 'ok':<5}{found.task:<52}{found.documents:>6}  {'; '.join(notes)}".rstrip())
-    for problem in found.problems:
+    state = "FAIL" if checked.problems else "ok"
+    print(f"{state:<5}{checked.task:<52}{checked.documents:>6}  {'; '.join(notes)}".rstrip())
+    for problem in checked.problems:
         print(f"     {problem}")
 
 
-def _checked(found: Any) -> dict[str, Any]:
+def _as_json(checked: Any) -> dict[str, Any]:
     return {
-        "task": found.task,
-        "primary": found.primary,
-        "documents": found.documents,
-        "problems": found.problems,
-        "rejected_golds": {metric: len(ids) for metric, ids in found.rejected.items()},
+        "task": checked.task,
+        "primary": checked.primary,
+        "documents": checked.documents,
+        "problems": checked.problems,
+        "rejected_golds": {metric: len(ids) for metric, ids in checked.rejected.items()},
     }

@@ -1,1 +1,1 @@
-"""Making a run: plan, generate, score, record; resuming, scoring again, and floors."""
+"""Evaluation: planning, generating, scoring, recording, resuming and scoring again, and the floor."""

@@ -1,4 +1,4 @@
-"""Checks and conversions of what the command line and the Python interface are given."""
+"""Checks and conversions of the arguments of the command line and the Python interface."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from olmes_suite.tasks.documents import DataSource
 
 Paths = str | Path | Sequence[str | Path] | None
-"""What is accepted where an option may be given several times."""
+"""Type of an option that may be given several times."""
 
 
 def tool_options(
-    judge: str | None = None, judge_base_url: str | None = None, classifier: str | None = None,
+    *, judge: str | None = None, judge_base_url: str | None = None, classifier: str | None = None,
     classifier_base_url: str | None = None, encoder: str | None = None, unsafe_code: bool = False,
 ) -> ToolOptions:  # fmt: skip
-    """The models that score. Raises UsageError for an endpoint without a model's name, or one that is no URL."""
+    """Build the options of the models that score.
+
+    Raises UsageError for an endpoint without a model's name, and for one that is not a URL.
+    """
     from olmes_suite.errors import UsageError
     from olmes_suite.scoring.tools import ToolOptions
 
@@ -27,11 +30,14 @@ def tool_options(
             raise UsageError(f"--{flag}-base-url needs --{flag}: the name under which the server knows the model")
         if url is not None and not url.startswith(("http://", "https://")):
             raise UsageError(f"--{flag}-base-url {url}: not a URL such as http://localhost:8000/v1")
-    return ToolOptions(judge, judge_base_url, classifier, classifier_base_url, encoder, unsafe_code)
+    return ToolOptions(
+        judge=judge, judge_base_url=judge_base_url, classifier=classifier, classifier_base_url=classifier_base_url,
+        encoder=encoder, unsafe_code=unsafe_code,
+    )  # fmt: skip
 
 
 def local(runs: Path) -> None:
-    """Raises UsageError for a URL: runs are written to a local folder."""
+    """Raise UsageError for a URL, because runs are written to a local folder."""
     from olmes_suite.errors import UsageError
 
     if ":/" in str(runs):
@@ -39,7 +45,7 @@ def local(runs: Path) -> None:
 
 
 def include(folders: Sequence[Path] | None) -> None:
-    """Make the user's own task files known. Raises UsageError for a folder that is not there."""
+    """Register folders of the user's task files. Raises UsageError for a folder that does not exist."""
     from olmes_suite.errors import UsageError
     from olmes_suite.tasks import catalog
 
@@ -50,7 +56,7 @@ def include(folders: Sequence[Path] | None) -> None:
 
 
 def source(data_dirs: Sequence[Path] | None, data: str | None) -> DataSource:
-    """The data source that the options name. Raises UsageError for a folder that is not there."""
+    """Build the data source that the options name. Raises UsageError for a folder that does not exist."""
     from olmes_suite.errors import UsageError
     from olmes_suite.tasks.documents import SAMPLE, DataSource
 
@@ -63,28 +69,28 @@ def source(data_dirs: Sequence[Path] | None, data: str | None) -> DataSource:
 
 
 def listed(value: Any) -> list[Any]:
-    """A single value or several as a list."""
+    """Return a single value or several values as a list."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def maybe(value: str | Path | None) -> Path | None:
-    """A path, or None."""
+    """Return the path of an optional value, None for None."""
     return None if value is None else Path(value)
 
 
 def paths(value: Paths) -> list[Path]:
-    """One path or several as a list."""
-    return [Path(one) for one in listed(value)]
+    """Return a single path or several paths as a list."""
+    return [Path(path) for path in listed(value)]
 
 
 def command_line(command: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """The call of a command with the options that differ from the defaults."""
+    """Build the command line of a call, with the options that differ from their defaults."""
     words = ["olmes", command]
     for name, value in given.items():
         if value == defaults[name]:
             continue
         if isinstance(value, Mapping):
-            value = ",".join(f"{key}={one}" for key, one in value.items())
-        for one in listed(value):
-            words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+            value = ",".join(f"{key}={item}" for key, item in value.items())
+        for item in listed(value):
+            words += [f"--{name.replace('_', '-')}", *([] if item is True else [str(item)])]
     return words

@@ -1,4 +1,4 @@
-"""Canonical solutions first: a sandbox that fails them would fail a model too. Before any model is loaded."""
+"""Check of the canonical solutions before a model is loaded: a sandbox that fails them would fail a model too."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 
 def rehearse(plan: TaskPlan, tools: Tools, note: Callable[[str], None]) -> None:
-    """Run the canonical solutions of the documents that are to be evaluated; a failure that is not listed in the task's
-    folder marks the task. Verdicts are cached by task, document, rung and Python."""
+    """Run the canonical solutions of the documents to evaluate.
+
+    A failure that is not listed in the task's folder marks the task as failed. Verdicts are cached by task, document,
+    rung and Python version.
+    """
     for leaf in plan.leaves:
         if isinstance(leaf.task.scorer, SandboxedScorer) and leaf.task.keys.gold:
             try:
@@ -37,23 +40,27 @@ def rehearse(plan: TaskPlan, tools: Tools, note: Callable[[str], None]) -> None:
 
 
 def _unexpected(leaf: Leaf, tools: Tools, note: Callable[[str], None]) -> str | None:
-    """One line about canonical solutions that do not pass though nothing says so; None where all is as recorded."""
+    """Describe in one line the canonical solutions that fail unexpectedly; None if there are none."""
     sandbox = tools.get("sandbox")
     path = cache_folder() / "canonical" / f"{_identity(leaf, sandbox)}.json"
-    known = _read(path)
+    verdict_of = _read(path)
     docs = {_key(doc): (doc_id, doc) for doc_id, doc in leaf.documents()}
-    missing = {key: doc for key, (_, doc) in docs.items() if key not in known}
-    if missing:
-        note(f"{leaf.name}: running {len(missing)} canonical solutions in the sandbox")
-        known |= verdicts(leaf, missing, tools)
-        with contextlib.suppress(OSError, OlmesError):  # a read-only home costs time, nothing else
-            write_json(path, {key: verdict for key, verdict in known.items() if not verdict.startswith("error")})
-    listed = expected_failures(leaf)
-    failed = {doc_id: known[key] for key, (doc_id, _) in docs.items() if known[key] != "pass" and doc_id not in listed}
+    unknown = {key: doc for key, (_, doc) in docs.items() if key not in verdict_of}
+    if unknown:
+        note(f"{leaf.name}: running {len(unknown)} canonical solutions in the sandbox")
+        verdict_of |= verdicts(leaf, unknown, tools)
+        with contextlib.suppress(OSError, OlmesError):  # a cache that cannot be written only costs time
+            write_json(path, {key: verdict for key, verdict in verdict_of.items() if not verdict.startswith("error")})
+    expected = expected_failures(leaf)
+    failed = {
+        doc_id: verdict_of[key]
+        for key, (doc_id, _) in docs.items()
+        if verdict_of[key] != "pass" and doc_id not in expected
+    }
     if not failed:
         return None
-    some = "; ".join(f"doc_id {doc_id} {verdict}" for doc_id, verdict in sorted(failed.items())[:3])
-    line = f"{len(failed)} of {len(docs)} canonical solutions do not pass in the sandbox ({some})"
+    examples = "; ".join(f"doc_id {doc_id} {verdict}" for doc_id, verdict in sorted(failed.items())[:3])
+    line = f"{len(failed)} of {len(docs)} canonical solutions do not pass in the sandbox ({examples})"
     if leaf.task.config.metadata.get("canonical") == "reported":
         note(f"{leaf.name}: {line}")
         return None
@@ -61,28 +68,28 @@ def _unexpected(leaf: Leaf, tools: Tools, note: Callable[[str], None]) -> str | 
 
 
 def verdicts(leaf: Leaf, docs: Mapping[str, dict[str, Any]], tools: Tools) -> dict[str, str]:
-    """The verdict on each document's canonical solution."""
-    found: dict[str, str] = {}
+    """Run each document's canonical solution; returns the verdicts by key of the document."""
+    verdict_of: dict[str, str] = {}
     scorer = leaf.task.scorer
     assert isinstance(scorer, SandboxedScorer)
 
     def done(key: str) -> Callable[[Scored, list[Scored], bool], None]:
-        def keep(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
-            found[key] = str(samples[0].verdict)
+        def record(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
+            verdict_of[key] = str(samples[0].verdict)
 
-        return keep
+        return record
 
     gold = leaf.task.keys.gold
     assert gold is not None, "rehearse calls this for tasks with `gold` only"
     with ScoringPool(tools=tools) as pool:
         for key, doc in docs.items():
-            pool.submit(scorer, (), doc, [gold(doc)], leaf.name, done(key))
+            pool.submit(scorer, (), doc, [gold(doc)], where=leaf.name, done=done(key))
         pool.join()
-    return found
+    return verdict_of
 
 
 def expected_failures(leaf: Leaf) -> set[int]:
-    """Documents whose canonical solution is known to fail its own tests (of the real data, not of sample documents)."""
+    """Return the documents whose canonical solution is known to fail its tests; none for sample documents."""
     path = leaf.task.folder / REJECTED
     if not path.is_file() or (leaf.task.source and leaf.task.source.sample):
         return set()
@@ -92,8 +99,8 @@ def expected_failures(leaf: Leaf) -> set[int]:
 
 def _identity(leaf: Leaf, sandbox: Sandbox) -> str:
     variable = leaf.task.config.metadata.get("interpreter")
-    known = [leaf.name, leaf.task.VERSION, leaf.task.scorer.version, sandbox.rung, sandbox.python.version]
-    return sha256(canonical_json([*known, os.environ.get(variable) if variable else None]))
+    parts = [leaf.name, leaf.task.VERSION, leaf.task.scorer.version, sandbox.rung, sandbox.python.version]
+    return sha256(canonical_json([*parts, os.environ.get(variable) if variable else None]))
 
 
 def _key(doc: Mapping[str, Any]) -> str:
@@ -102,7 +109,7 @@ def _key(doc: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        cached: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return cached
     except (OSError, ValueError):
         return {}

@@ -1,4 +1,4 @@
-"""The second scoring phase: tasks whose scorers ask other models, once the candidate has answered and is unloaded."""
+"""The second scoring phase, of tasks whose scorers ask other models, after the candidate model is unloaded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from olmes_suite.scoring.tools import Tools
 
 
 def score_waiting(waiting: Sequence[Waiting], tools: Tools) -> list[Instance]:
-    """The scored documents, leaf by leaf, each leaf's in the order of `waiting`.
+    """Score the documents, leaf by leaf, each leaf's documents in the order of `waiting`.
 
-    Raises RequestFailed where a model behind a tool gave up, ScorerFailed where the scorer raised or did not score
-    every document exactly once.
+    Raises RequestFailed if a request to another model failed, ScorerFailed if the scorer raised an exception or did
+    not score every document exactly once.
     """
     leaves: dict[str, list[Waiting]] = {}
     for document in waiting:
@@ -29,17 +29,21 @@ def _score_leaf(leaf: Leaf, documents: Sequence[Waiting], tools: Tools) -> list[
     scorer = leaf.task.scorer
     assert isinstance(scorer, DeferredScorer)
     items = [Item(leaf.name, document.doc_id, document.doc, document.responses) for document in documents]
-    found: dict[int, Instance] = {}
+    instances: dict[int, Instance] = {}
     try:
         for position, scored, samples in scorer.all(items, tools):
-            if position in found:
+            if position in instances:
                 raise ScorerFailed(f"{leaf.name}: the scorer scored document {items[position].doc_id} twice")
             document = documents[position]
-            found[position] = make_instance(leaf, document.doc_id, document.doc, scored, samples, document.flags, False)
+            instances[position] = make_instance(
+                leaf, document.doc_id, document.doc, scored, samples, flags=document.flags, timed_out=False
+            )
     except OlmesError:
         raise
     except Exception as error:
         raise ScorerFailed(f"{leaf.name}: the scorer raised {type(error).__name__}: {error}") from error
-    if len(found) != len(items):
-        raise ScorerFailed(f"{leaf.name}: the scorer left {len(items) - len(found)} of {len(items)} documents unscored")
-    return [found[position] for position in range(len(items))]
+    if len(instances) != len(items):
+        raise ScorerFailed(
+            f"{leaf.name}: the scorer left {len(items) - len(instances)} of {len(items)} documents unscored"
+        )
+    return [instances[position] for position in range(len(items))]

@@ -1,4 +1,4 @@
-"""The engine that a run asks: one backend, several workers, or either behind a cache of responses."""
+"""The engine of a run: one backend or several workers, with or without a response cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_model(backend: str, model: str) -> None:
-    """Look at the checkpoint's files before anything heavy is imported or read. Raises ModelError or UsageError."""
+    """Check the checkpoint's files before heavy imports and reads. Raises ModelError or UsageError."""
     from olmes_suite.errors import UsageError
     from olmes_suite.extras import require
     from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
@@ -36,9 +36,12 @@ def make_backend(
     tell: Callable[[str], None] = print,
     cache: Path | None = None,
 ) -> Backend:
-    """The backend that the options name, or workers that run it, behind a cache; `tell` hears of workers that die."""
+    """Build the backend that the options name, or workers that run it, with an optional response cache.
+
+    `tell` is called with a line for the user when a worker dies.
+    """
     from olmes_suite.evaluation.plan import model_name
-    from olmes_suite.models.factory import make_backend as make
+    from olmes_suite.models.factory import make_backend as make_local
     from olmes_suite.workers.factory import open_fleet
 
     engine = {"seed": options.seed, **options.engine}
@@ -46,17 +49,17 @@ def make_backend(
         from olmes_suite.models.cache.backend import CachedBackend
         from olmes_suite.models.cache.store import ResponseCache
 
-        kept = ResponseCache(cache)  # before the model is loaded
-        return CachedBackend(make_backend(options, answers, crew, tell), kept, model_name(options))
+        response_cache = ResponseCache(cache)  # opened before the model is loaded, so that an unusable file fails early
+        return CachedBackend(make_backend(options, answers, crew, tell), response_cache, model_name(options))
     if crew:
         return open_fleet(crew, options.backend, options.model, engine, tell)
-    extra = {"answers": answers} if options.backend == "oracle" else {}
-    return make(options.backend, options.model, **engine, **extra)
+    answer_options = {"answers": answers} if options.backend == "oracle" else {}
+    return make_local(options.backend, options.model, **engine, **answer_options)
 
 
 def check_cache(cache: Path | None, backend: str) -> None:
-    """Raises UsageError for a backend whose answers are not a model's."""
+    """Raise UsageError for a cache with a backend that has no model."""
     from olmes_suite.errors import UsageError
 
     if cache is not None and backend in ("oracle", "floor"):
-        raise UsageError(f"--backend {backend} answers without a model; leave out --cache")
+        raise UsageError(f"--backend {backend} has no model whose responses could be cached; leave out --cache")

@@ -1,4 +1,4 @@
-"""A whole evaluation: plan, generate, score, record. The same call over an unfinished run continues it."""
+"""A whole evaluation: plan, generate, score, record. Repeating the call for an unfinished run continues the run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request
 from olmes_suite.runs import ledger
-from olmes_suite.runs.contamination import known
+from olmes_suite.runs.contamination import Known, known
 from olmes_suite.runs.schema import (
     Engine,
     Lineage,
@@ -57,31 +57,31 @@ from olmes_suite.tasks import suites
 
 
 class Watcher(Protocol):
-    """What a display is told while a run goes on."""
+    """Receives the progress of a run, for a display."""
 
     def note(self, text: str) -> None:
-        """A line for the user."""
+        """Take a note for the user."""
 
     def start(self, plans: Sequence[TaskPlan]) -> None:
-        """The plan is made."""
+        """Take the plan, before the first request."""
 
     def advance(self, task: str, documents: int, tokens: int) -> None:
-        """Documents were finished."""
+        """Take the numbers of finished documents and generated tokens since the last call."""
 
     def stop(self) -> None:
-        """The run is over."""
+        """Take the end of the run."""
 
 
 @dataclass(slots=True)
 class Finished:
-    """A run that is on disk."""
+    """A finished run on disk."""
 
     path: Path
     results: Results
     manifest: Manifest
     plans: list[TaskPlan] = field(default_factory=list)
     old: bool = False
-    """It was there already; nothing was asked."""
+    """The run existed already, and no request was sent."""
 
     @property
     def failed(self) -> list[str]:
@@ -90,57 +90,62 @@ class Finished:
 
 
 class Interrupted(OlmesError):
-    """Ctrl-C: what came so far is on disk."""
+    """The user pressed Ctrl-C; the responses so far are on disk."""
 
     exit_code = 130
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What a run has so far, by top-level task."""
+    """The results of a run so far, by top-level task."""
 
     scored: dict[str, list[Instance]] = field(default_factory=dict)
     waiting: dict[str, list[Waiting]] = field(default_factory=dict)
-    """Documents that other models score when the candidate is done."""
+    """Documents that other models score after the candidate model is unloaded."""
     errors: dict[str, int] = field(default_factory=dict)
-    """Tasks that failed, with the number of requests that did."""
+    """Failed tasks to their number of failed requests."""
     tokens: dict[str, int] = field(default_factory=lambda: {"prompt": 0, "completion": 0})
+
+
+@dataclass(slots=True)
+class _Session:
+    """One call of `evaluate`: its plan, its tools, and its results so far."""
+
+    options: Options
+    plans: list[TaskPlan]
+    suites: list[suites.Suite]
+    lineage: Lineage
+    tools: Tools
+    watcher: Watcher
+    gathered: Gathered = field(default_factory=Gathered)
 
 
 MakeBackend = Callable[[Options, Callable[[Request], Any]], Backend]
 
 
 def evaluate(options: Options, make_backend: MakeBackend, watcher: Watcher, *, early: bool = False) -> Finished:
-    """Run `options`. Raises OlmesError for what the user can mend, Interrupted on Ctrl-C.
+    """Run the evaluation that `options` describe. Raises OlmesError for errors of the user, Interrupted on Ctrl-C.
 
-    `early`: the backend may be made in another thread, while the tasks are read.
+    `early`: load the backend in another thread while the tasks are read.
     """
     source = options.source
     source.show_to_nltk()
     plans, chosen = choose(options)
     lineage = ledger.lineage_of(options.model, options.lineage)
-    named = replace(
+    tool_options = replace(
         options.tools, seed=options.seed, engine=options.engine, mirrors=source.mirrors, sample=source.sample
     )
-    with closing(Tools(named)) as tools:
-        return _evaluate(options, plans, chosen, lineage, tools, make_backend, watcher, early)
+    with closing(Tools(tool_options)) as tools:
+        return _evaluate(_Session(options, plans, chosen, lineage, tools, watcher), make_backend, early=early)
 
 
-def _evaluate(
-    options: Options,
-    plans: list[TaskPlan],
-    chosen: list[suites.Suite],
-    lineage: Lineage,
-    tools: Tools,
-    make_backend: MakeBackend,
-    watcher: Watcher,
-    early: bool,
-) -> Finished:
+def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> Finished:
     import olmes_suite.tasks.task  # noqa: F401  # first: two threads that import the same packages wait for each other
 
-    if early:  # `datasets` looks it up in sys.modules, where what the other thread has half imported lacks its names
+    if early:  # `datasets` looks transformers up in sys.modules, where a half-imported module lacks its names
         import transformers  # noqa: F401
 
+    options, plans, tools, watcher = session.options, session.plans, session.tools, session.watcher
     loading = Ahead(lambda: make_backend(options, _gold_answers(plans)), early)
     for plan in plans:
         if plan.error is None:
@@ -159,34 +164,34 @@ def _evaluate(
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
         leaf.fingerprint = fingerprint(leaf, backend.chat, tools)
     name = run_name(options, plans, backend.fingerprint)
-    name, before = _free_name(options.runs, name, options.again)
-    if before is not None and is_finished(before) and not options.again:
-        found = Finished(before, read_results(before), read_manifest(before), plans, old=True)
-        if not _worth_retrying(found):
-            return found
+    name, previous = _free_name(options.runs, name)
+    if previous is not None and is_finished(previous) and not options.again:
+        finished = Finished(previous, read_results(previous), read_manifest(previous), plans, old=True)
+        if not _has_request_errors(finished):
+            return finished
     folder = options.runs / UNFINISHED / name
     with RunLock(folder.with_name(f"{name}.lock")):
         if (options.runs / name).exists():
-            raise UsageError(f"run {name} was finished by another process in the meantime; repeat the command")
-        if before is not None and not options.again and not folder.exists():
+            raise UsageError(f"run {name} was finished by another process; repeat the command")
+        if previous is not None and not options.again and not folder.exists():
             with storage(folder):
-                shutil.copytree(before / "responses", folder / "responses")
-        return _run(name, folder, options, plans, chosen, backend, tools, lineage, watcher)
+                shutil.copytree(previous / "responses", folder / "responses")
+        return _run(session, name, folder, backend)
 
 
-def _worth_retrying(found: Finished) -> bool:
-    """A run whose requests failed is taken up again: what was answered is not asked twice."""
-    return any(task.flags.get("request_errors") for task in found.results.tasks.values() if task.failed)
+def _has_request_errors(finished: Finished) -> bool:
+    """Tell whether requests of the run failed: such a run is resumed with its recorded responses."""
+    return any(task.flags.get("request_errors") for task in finished.results.tasks.values() if task.failed)
 
 
-def _free_name(runs: Path, name: str, again: bool) -> tuple[str, Path | None]:
-    """The first of name, name-2, … that is no finished run, and the finished one before it."""
-    number, current, before = 1, name, None
+def _free_name(runs: Path, name: str) -> tuple[str, Path | None]:
+    """Return the first of name, name-2, … that is not taken, and the folder of the name before it."""
+    number, current, previous = 1, name, None
     while (runs / current).exists():
-        before = runs / current
+        previous = runs / current
         number += 1
         current = f"{name}-{number}"
-    return current, before
+    return current, previous
 
 
 def _gold_answers(plans: Sequence[TaskPlan]) -> Callable[[Request], Any]:
@@ -194,95 +199,83 @@ def _gold_answers(plans: Sequence[TaskPlan]) -> Callable[[Request], Any]:
     positions: dict[str, dict[int, int]] = {}
 
     def answer(request: Request) -> Any:
-        """The gold response, or the log-likelihood of the request's choice; None where the task has no gold."""
-        if not leaves:  # the plans were empty when the backend was made
+        """Return the gold response, or the log-likelihood of the request's choice; None if the task has no gold."""
+        if not leaves:  # filled here, because the plans have no leaves when the backend is built
             leaves.update((leaf.name, leaf) for plan in plans for leaf in plan.leaves)
         leaf = leaves[request.task]
         gold = leaf.task.keys.gold
         rows = positions.setdefault(request.task, leaf.positions())
-        found = gold(leaf.task.task_docs[rows[request.doc_id]]) if gold else None
-        return found[request.index] if isinstance(found, list) else found
+        answers = gold(leaf.task.task_docs[rows[request.doc_id]]) if gold else None
+        return answers[request.index] if isinstance(answers, list) else answers
 
     return answer
 
 
-def _run(
-    name: str,
-    folder: Path,
-    options: Options,
-    plans: list[TaskPlan],
-    chosen: list[suites.Suite],
-    backend: Backend,
-    tools: Tools,
-    lineage: Lineage,
-    watcher: Watcher,
-) -> Finished:
+def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finished:
+    options, plans, gathered = session.options, session.plans, session.gathered
     started, processor = time.time(), time.process_time()
-    got = Gathered()
-    scored = got.scored
-    watcher.start(plans)
+    session.watcher.start(plans)
     try:
-        with ScoringPool(tools=tools) as pool, _gentle_interrupt(backend, watcher):
-            asked = [plan for plan in plans if plan.error is None]
-            for group in [asked] if backend.together and asked else [[plan] for plan in asked]:
-                _tasks(group, folder, options, backend, pool, got, watcher)
+        with ScoringPool(tools=session.tools) as pool, _gentle_interrupt(backend, session.watcher):
+            runnable = [plan for plan in plans if plan.error is None]
+            for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
+                _run_tasks(session, group, folder, backend, pool)
         engine = Engine.of(backend.name, backend.chat, backend.settings(), backend.fingerprint)
         backend.close()
-        _deferred_tasks(plans, tools, got, watcher)
+        _run_deferred_tasks(session)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted; the answers so far are in {folder}: repeat the same command to go on"
+            f"interrupted; the responses so far are in {folder}: repeat the command to continue the run"
         ) from None
     finally:
-        watcher.stop()
-    found = known(lineage)
-    outcome = results(name, model_name(options), plans, scored, chosen, found)
-    failed = {
-        task: outcome.tasks[task].but(flags={**dict.fromkeys(FLAGS, 0), "request_errors": count})
-        for task, count in got.errors.items()
-    }
-    outcome = outcome.but(tasks={**outcome.tasks, **failed})
+        session.watcher.stop()
+    contamination = known(session.lineage)
+    outcome = _outcome(session, name, contamination)
     for plan in plans:
         if plan.error is None:
-            rows = instance_rows(scored[plan.name], plan.primary, found)
+            rows = instance_rows(gathered.scored[plan.name], plan.primary, contamination)
             write_instances(instances_file(folder, plan.name), rows)
-    record = manifest(name, options, plans, engine, lineage, tools).but(
-        suite_tasks={suite.name: tuple(entry.task for entry in suite.tasks) for suite in chosen},
-        judge=scorers(tools),
+    record = manifest(name, options, plans, engine=engine, lineage=session.lineage, tools=session.tools).but(
+        suite_tasks={suite.name: tuple(entry.task for entry in suite.tasks) for suite in session.suites},
+        judge=scorers(session.tools),
         time=Time(
             started=started,
             seconds=time.time() - started,
             processor_seconds=time.process_time() - processor,
         ),
-        tokens=got.tokens,
+        tokens=gathered.tokens,
     )
     write_results(folder, outcome)
     write_manifest(folder, record)
     if backend.name not in ledger.NO_LOOK and not options.source.sample:
-        looked = [(plan.name, plan.documents) for plan in plans if plan.error is None]
-        ledger.record_look(
-            options.runs, ledger.lineage_name(lineage, model_name(options)), name, looked, options.command
-        )
+        tasks = [(plan.name, plan.documents) for plan in plans if plan.error is None]
+        lineage = ledger.lineage_name(session.lineage, model_name(options))
+        ledger.record_look(options.runs, lineage, name, tasks, options.command)
     with storage(options.runs / name):
         os.replace(folder, options.runs / name)
     return Finished(options.runs / name, outcome, record, plans)
 
 
-def _tasks(
-    plans: Sequence[TaskPlan],
-    folder: Path,
-    options: Options,
-    backend: Backend,
-    pool: ScoringPool,
-    got: Gathered,
-    watcher: Watcher,
-) -> None:
-    """Ask and score tasks together. Where that fails, go on with each by itself, so that only one is marked failed."""
+def _outcome(session: _Session, name: str, contamination: Known) -> Results:
+    """Build the content of results.json; tasks whose requests failed keep the number of failures."""
+    plans, gathered = session.plans, session.gathered
+    outcome = results(
+        name, model_name(session.options), plans, gathered.scored, suites=session.suites, known=contamination
+    )
+    failed = {
+        task: outcome.tasks[task].but(flags={**dict.fromkeys(FLAGS, 0), "request_errors": count})
+        for task, count in gathered.errors.items()
+    }
+    return outcome.but(tasks={**outcome.tasks, **failed})
+
+
+def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backend: Backend, pool: ScoringPool) -> None:
+    """Generate and score tasks together. If that fails, run each task alone, so that only the failing one fails."""
     files = {plan.name: folder / "responses" / f"{plan.name}.jsonl" for plan in plans}
     with ExitStack() as stack:
         parts = [Part(plan, stack.enter_context(ResponseFile(files[plan.name])), Scoring(pool)) for plan in plans]
         try:
-            generate(parts, backend, options.seed, watcher.advance)
+            generate(parts, backend, session.options.seed, session.watcher.advance)
             pool.join()
             failure = None
         except (RequestFailed, ScorerFailed, MissingData) as error:
@@ -290,59 +283,63 @@ def _tasks(
             failure = error
     if failure is not None:
         if len(plans) == 1:
-            _failed(plans[0], failure, got, watcher)
+            _mark_failed(session, plans[0], failure)
             return
         for plan in plans:
-            _tasks([plan], folder, options, backend, pool, got, watcher)
+            _run_tasks(session, [plan], folder, backend, pool)
         return
+    gathered = session.gathered
     for part in parts:
         name = part.plan.name
-        got.scored[name] = part.plan.in_order(part.scoring.instances.values())
-        got.waiting[name] = part.scoring.waiting
+        gathered.scored[name] = part.plan.in_order(part.scoring.instances.values())
+        gathered.waiting[name] = part.scoring.waiting
         prompt, completion = put_in_order(files[name], part.plan.rank())
-        got.tokens["prompt"] += prompt
-        got.tokens["completion"] += completion
+        gathered.tokens["prompt"] += prompt
+        gathered.tokens["completion"] += completion
 
 
-def _deferred_tasks(plans: Sequence[TaskPlan], tools: Tools, got: Gathered, watcher: Watcher) -> None:
-    for plan in plans:
-        if plan.error is None and got.waiting.get(plan.name):
-            _deferred_task(plan, tools, got, watcher)
-    for need, used in (tools.record() or {}).items():
-        if used.get("truncated"):
-            watcher.note(f"{need}: {used['truncated']} questions did not fit its context and were cut on the left")
+def _run_deferred_tasks(session: _Session) -> None:
+    for plan in session.plans:
+        if plan.error is None and session.gathered.waiting.get(plan.name):
+            _run_deferred_task(session, plan)
+    for need, usage in (session.tools.record() or {}).items():
+        if usage.get("truncated"):
+            session.watcher.note(
+                f"{need}: {usage['truncated']} questions did not fit its context and were cut on the left"
+            )
 
 
-def _deferred_task(plan: TaskPlan, tools: Tools, got: Gathered, watcher: Watcher) -> None:
-    watcher.note(f"{plan.name}: scoring {len(got.waiting[plan.name])} documents with other models")
-    tools.tell(lambda line: watcher.note(f"{plan.name}: {line}"))
+def _run_deferred_task(session: _Session, plan: TaskPlan) -> None:
+    gathered, watcher = session.gathered, session.watcher
+    watcher.note(f"{plan.name}: scoring {len(gathered.waiting[plan.name])} documents with other models")
+    session.tools.tell(lambda line: watcher.note(f"{plan.name}: {line}"))
     try:
-        judged = score_waiting(got.waiting.pop(plan.name), tools)
+        judged = score_waiting(gathered.waiting.pop(plan.name), session.tools)
     except (RequestFailed, ScorerFailed, MissingData, ModelError, DataError, UsageError) as error:
-        _failed(plan, error, got, watcher)
+        _mark_failed(session, plan, error)
         return
-    got.scored[plan.name] = plan.in_order([*got.scored[plan.name], *judged])
+    gathered.scored[plan.name] = plan.in_order([*gathered.scored[plan.name], *judged])
 
 
-def _failed(plan: TaskPlan, error: OlmesError, got: Gathered, watcher: Watcher) -> None:
+def _mark_failed(session: _Session, plan: TaskPlan, error: OlmesError) -> None:
     plan.error = str(error)
-    got.errors[plan.name] = 1 if isinstance(error, RequestFailed) else 0
-    watcher.note(f"{plan.name}: {error}")
+    session.gathered.errors[plan.name] = 1 if isinstance(error, RequestFailed) else 0
+    session.watcher.note(f"{plan.name}: {error}")
 
 
 @contextmanager
 def _gentle_interrupt(backend: Backend, watcher: Watcher) -> Iterator[None]:
-    """The first Ctrl-C lets the batch in hand finish, the second stops at once."""
+    """Let the first Ctrl-C finish the current batch, and the second stop at once."""
 
     def handle(number: int, frame: object) -> None:
         if backend.stop_requested:
             raise KeyboardInterrupt
         backend.stop_requested = True
-        watcher.note("stopping after the batch in hand; press Ctrl-C again to stop at once")
+        watcher.note("stopping after the current batch; press Ctrl-C again to stop at once")
 
     try:
         previous = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread: the caller deals with signals
+    except ValueError:  # not the main thread: the caller handles signals
         with nullcontext():
             yield
         return

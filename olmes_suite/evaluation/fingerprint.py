@@ -1,4 +1,4 @@
-"""Task fingerprints: four hashes that say whether two scores compare, over the whole split whatever part was run."""
+"""Task fingerprints: four hashes, over the whole split, that tell whether two scores are comparable."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ _VERSION = 1
 
 
 def fingerprint(leaf: Leaf, chat: bool, tools: Tools | None = None) -> dict[str, str]:
-    """{"prompt", "data", "settings", "scorer"} of a leaf task, from the cache where data and task files are unchanged.
+    """Compute {"prompt", "data", "settings", "scorer"} of a leaf task; cached while data and task files are unchanged.
 
-    The prompt hash is over the requests of all documents as chat messages, before any chat template; a run that
-    sends plain text says so in its settings. The scorer hash holds the fingerprints of the models that the scorer
-    asks (`tools`).
+    The prompt hash covers the requests of all documents as chat messages, before any chat template; the settings hash
+    tells chat from plain text. The scorer hash includes the fingerprints of the models that the scorer asks (`tools`).
     """
     task = leaf.task
-    cached = cache_folder() / "fingerprints" / f"{_cache_key(task)}.json"
+    cache_file = cache_folder() / "fingerprints" / f"{_cache_key(task)}.json"
     try:
-        found = json.loads(cached.read_text(encoding="utf-8"))
-        prompt, data = found["prompt"], found["data"]
+        hashes = json.loads(cache_file.read_text(encoding="utf-8"))
+        prompt, data = hashes["prompt"], hashes["data"]
     except (OSError, ValueError, KeyError):
         prompt, data = _prompt_hash(leaf), _data_hash(task)
-        with contextlib.suppress(OSError, OlmesError):  # a read-only home costs time, nothing else
-            write_json(cached, {"prompt": prompt, "data": data})
+        with contextlib.suppress(OSError, OlmesError):  # a cache that cannot be written only costs time
+            write_json(cache_file, {"prompt": prompt, "data": data})
     return {
         "prompt": prompt,
         "data": data,
@@ -55,7 +54,7 @@ def _scorer_hash(leaf: Leaf, tools: Tools | None) -> str:
 
 
 def metric_names(task: SuiteTask) -> list[str]:
-    """The metrics that the task file declares, in order."""
+    """Return the metrics that the task file declares, in order."""
     return list(task.aggregation())
 
 
@@ -72,13 +71,13 @@ def _cache_key(task: SuiteTask) -> str:
 
     parts.append(version("lm-eval"))
     splits = task.dataset
-    if not isinstance(splits, Splits):  # lm-eval's own loading: hash what is evaluated
+    if not isinstance(splits, Splits):  # loaded by lm-eval: hash the documents to evaluate
         parts.append(_rows_hash(task.task_docs))
         return sha256(canonical_json(parts))
     for split in splits:
-        found = None if splits.source.sample else find_split(splits.source, splits.spec, split)
+        file = None if splits.source.sample else find_split(splits.source, splits.spec, split)
         parts.append(
-            [split, file_signature(found) if found else content_hash(splits[split].data.table, task.spec.columns)]
+            [split, file_signature(file) if file else content_hash(splits[split].data.table, task.spec.columns)]
         )
     return sha256(canonical_json(parts))
 
@@ -88,8 +87,8 @@ def _prompt_hash(leaf: Leaf) -> str:
     docs = leaf.task.task_docs
     for doc_id, position in leaf.positions().items():
         for request in leaf.requests(doc_id, docs[position], chat=True):
-            seen = [request.messages, request.text, request.prefix, request.continuation]
-            digest.update(canonical_json(seen).encode("utf-8", "surrogatepass"))
+            parts = [request.messages, request.text, request.prefix, request.continuation]
+            digest.update(canonical_json(parts).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Asking the model: what is on disk is not asked again, what comes is appended at once and scored when complete."""
+"""Generation: recorded responses are reused, new ones are appended at once, complete documents are scored."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from olmes_suite.runs.store import Line, ResponseFile
 from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 
 CHUNK = 4096
-"""Documents whose requests are in memory at one time."""
+"""Number of documents whose requests are in memory at one time."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with the task, documents finished and tokens generated since the last call."""
+"""Called with the task and the numbers of documents finished and tokens generated since the last call."""
 
 
 def sample_seed(seed: int, key: str, sample: int) -> int:
-    """Seed of one sample: a hash of the run's seed, the request's key and the sample's index."""
+    """Derive the seed of a sample from the run's seed, the request's key and the sample's index."""
     return int(sha256(canonical_json([seed, key, sample]))[:15], 16)
 
 
@@ -39,19 +39,19 @@ class OpenDocument:
     answers: dict[tuple[int, int], Response] = field(default_factory=dict)
 
     @property
-    def wanted(self) -> int:
+    def expected(self) -> int:
         """Number of answers that complete the document."""
         return sum(request.samples for request in self.requests)
 
     @property
     def complete(self) -> bool:
-        """All answers are here."""
-        return len(self.answers) == self.wanted
+        """Whether all answers have arrived."""
+        return len(self.answers) == self.expected
 
 
 @dataclass(slots=True)
 class _Ask:
-    """One question to the model and the documents that share it."""
+    """A request to the model and the documents that share it."""
 
     key: str
     request: Request
@@ -61,7 +61,7 @@ class _Ask:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A complete document of a deferred task: it is scored when the candidate model is done with all tasks."""
+    """A complete document of a deferred task, which is scored after the candidate model has finished all tasks."""
 
     leaf: Leaf
     doc_id: int
@@ -71,7 +71,7 @@ class Waiting:
 
 
 class Scoring:
-    """Collects the scored documents of one task, and those that wait for other models."""
+    """Collects the scored documents of a task, and the documents that other models will score."""
 
     def __init__(self, pool: ScoringPool) -> None:
         self.pool = pool
@@ -79,7 +79,7 @@ class Scoring:
         self.waiting: list[Waiting] = []
 
     def submit(self, opened: OpenDocument) -> None:
-        """Score a complete document, or keep it where its scorer is a deferred one."""
+        """Score a complete document, or store it for later if its scorer is deferred."""
         leaf, answers = opened.leaf, [opened.answers[place] for place in sorted(opened.answers)]
         ranked = answers[0].loglikelihood is not None
         flags = response_flags(answers)
@@ -94,7 +94,7 @@ class Scoring:
 
         def done(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
             self.instances[leaf.name, opened.doc_id] = make_instance(
-                leaf, opened.doc_id, opened.doc, scored, samples, flags, timed_out
+                leaf, opened.doc_id, opened.doc, scored, samples, flags=flags, timed_out=timed_out
             )
 
         self.pool.submit(
@@ -102,8 +102,8 @@ class Scoring:
             tuple(metric_names(leaf.task)),
             opened.doc,
             responses,
-            f"{leaf.name} document {opened.doc_id}",
-            done,
+            where=f"{leaf.name} document {opened.doc_id}",
+            done=done,
         )
 
 
@@ -113,14 +113,17 @@ def make_instance(
     doc: dict[str, Any],
     scored: Scored,
     samples: list[Scored],
+    *,
     flags: AbstractSet[str],
     timed_out: bool,
 ) -> Instance:
-    """A scored document with its cluster, reference and flags."""
-    marks = flags | set(scored.flags)
-    marks |= ({"extraction_failed"} if scored.failed else set()) | ({"scorer_timeout"} if timed_out else set())
-    ends = {str(sample.verdict).split(":")[0] for sample in samples}
-    marks |= ({"sandbox_error"} if "error" in ends else set()) | ({"scorer_timeout"} if "timeout" in ends else set())
+    """Build the record of a scored document, with its cluster, reference and flags."""
+    all_flags = flags | set(scored.flags)
+    all_flags |= ({"extraction_failed"} if scored.failed else set()) | ({"scorer_timeout"} if timed_out else set())
+    verdicts = {str(sample.verdict).split(":")[0] for sample in samples}
+    all_flags |= ({"sandbox_error"} if "error" in verdicts else set()) | (
+        {"scorer_timeout"} if "timeout" in verdicts else set()
+    )
     return Instance(
         leaf.name,
         doc_id,
@@ -128,13 +131,13 @@ def make_instance(
         scored,
         tuple(samples),
         leaf.task.doc_to_target(doc),
-        tuple(sorted(marks)),
+        tuple(sorted(all_flags)),
         leaf.stratum_of(doc),
     )
 
 
 def response_flags(answers: list[Response]) -> set[str]:
-    """What is to be known about a document's answers: truncated, length, empty."""
+    """Return the flags of a document's answers: truncated, length, empty."""
     flags = set()
     for answer in answers:
         if answer.truncated:
@@ -148,7 +151,7 @@ def response_flags(answers: list[Response]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A task that is asked, and where its answers and its scores go."""
+    """A task to generate, with the file of its responses and its scores."""
 
     plan: TaskPlan
     file: ResponseFile
@@ -156,8 +159,10 @@ class Part:
 
 
 def generate(parts: Sequence[Part], backend: Backend, seed: int, progress: Progress) -> None:
-    """Get every answer of these tasks and hand each complete document to scoring. Raises RequestFailed."""
-    documents = ((part, leaf, *one) for part in parts for leaf in part.plan.leaves for one in leaf.documents())
+    """Generate all answers of these tasks and submit each complete document to scoring. Raises RequestFailed."""
+    documents = (
+        (part, leaf, *document) for part in parts for leaf in part.plan.leaves for document in leaf.documents()
+    )
     while chunk := list(islice(documents, CHUNK)):
         asks = _open(chunk, backend, progress)
         if asks:
@@ -167,7 +172,7 @@ def generate(parts: Sequence[Part], backend: Backend, seed: int, progress: Progr
 
 
 def _open(chunk: list[tuple[Part, Leaf, int, dict[str, Any]]], backend: Backend, progress: Progress) -> list[_Ask]:
-    """Build the chunk's requests, take answers from disk, and give what is left to ask, equal questions once."""
+    """Build the chunk's requests, reuse recorded answers, and return the other requests, equal ones once."""
     asks: dict[str, _Ask] = {}
     finished: list[tuple[Part, OpenDocument]] = []
     for part, leaf, doc_id, doc in chunk:
@@ -208,4 +213,4 @@ def _ask(asks: list[_Ask], backend: Backend, seed: int, progress: Progress) -> N
             if opened.complete:
                 part.scoring.submit(opened)
             progress(part.plan.name, int(opened.complete), tokens)
-            tokens = 0  # a shared answer was generated once
+            tokens = 0  # a shared answer counts once

@@ -1,4 +1,4 @@
-"""Does each task accept its own gold answer and refuse a corrupted one? No model is needed."""
+"""Check without a model that each task accepts its gold answers and rejects corrupted ones."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ REJECTED = "rejected_golds.json"
 
 @dataclass(slots=True)
 class Checked:
-    """What was found about one leaf task."""
+    """The result of checking a leaf task."""
 
     task: str
     primary: str
     documents: int = 0
     whole: bool = False
-    """The task's full split was checked, so the counts must equal the recorded ones."""
+    """Whether the full split was checked, so that the counts must equal the recorded ones."""
     rejected: dict[str, list[int]] = field(default_factory=dict)
-    """Metric to the documents whose gold it does not score 1."""
+    """Metric to the documents whose gold does not score 1."""
     accepted: list[int] = field(default_factory=list)
     """Documents whose corrupted gold does not score 0 on the primary metric."""
     expected: dict[str, Any] = field(default_factory=dict)
-    """Recorded golds that the reference itself rejects: metric to {"count", "reason"}."""
+    """Recorded golds that the reference's scorer rejects: metric to {"count", "reason"}."""
     without_gold: int = 0
     judged: bool = False
-    """Another model scores the task: there is no gold to check, only that every document makes its requests."""
+    """Whether another model scores the task, so that only the requests of its documents are checked."""
 
     @property
     def problems(self) -> list[str]:
-        """One line for everything that is not as recorded."""
-        found = []
+        """One line for each deviation from the record."""
+        lines = []
         for metric in sorted({*self.rejected, *self.expected}):
-            got, known = len(self.rejected.get(metric, ())), int(self.expected.get(metric, {}).get("count", 0))
-            if got > known or (self.whole and got != known):
-                which = ", ".join(map(str, self.rejected.get(metric, [])[:5]))
-                found.append(f"{self.task}: {metric} rejects {got} golds, {known} recorded (doc_id {which} …)")
+            count, recorded = len(self.rejected.get(metric, ())), int(self.expected.get(metric, {}).get("count", 0))
+            if count > recorded or (self.whole and count != recorded):
+                examples = ", ".join(map(str, self.rejected.get(metric, [])[:5]))
+                lines.append(f"{self.task}: {metric} rejects {count} golds, {recorded} recorded (doc_id {examples} …)")
         if self.accepted:
-            which = ", ".join(map(str, self.accepted[:5]))
-            found.append(f"{self.task}: {len(self.accepted)} corrupted golds score above 0 (doc_id {which})")
+            examples = ", ".join(map(str, self.accepted[:5]))
+            lines.append(f"{self.task}: {len(self.accepted)} corrupted golds score above 0 (doc_id {examples})")
         if self.documents and self.without_gold == self.documents:
-            found.append(f"{self.task}: no document has a gold answer or a passing and failing pair")
-        return found
+            lines.append(f"{self.task}: no document has a gold answer or a passing and failing pair")
+        return lines
 
 
 def check(
     names: Sequence[str],
     source: DataSource,
     limit: int | None,
-    told: Callable[[Checked], None],
+    report: Callable[[Checked], None],
     options: ToolOptions | None = None,
 ) -> list[Checked]:
-    """Check tasks one after the other; `told` hears of each leaf. Raises MissingData where a task's data is missing."""
+    """Check tasks one after the other; `report` is called with each leaf's result. Raises MissingData."""
     from olmes_suite.tasks.load import load_task
 
     source.show_to_nltk()
-    out = []
+    results = []
     with closing(Tools(options or ToolOptions())) as tools, ScoringPool(tools=tools) as pool:
         for name in names:
             for leaf_name in catalog.find(name).leaves:
@@ -76,23 +76,25 @@ def check(
                 leaf = Leaf(leaf_name, task, range(len(task.task_docs)))
                 if limit is not None:
                     leaf.rows = limited(leaf, limit, 1234)
-                found = check_leaf(leaf, pool)
-                if found.without_gold == found.documents:  # constraints: our own passing and failing pairs instead
-                    own = load_task(index.task_file(index.index()[leaf_name]), DataSource(sample=True))
-                    found = check_leaf(Leaf(leaf_name, own, range(len(own.task_docs))), pool)
-                out.append(found)
-                told(found)
-    return out
+                checked = check_leaf(leaf, pool)
+                if (
+                    checked.without_gold == checked.documents
+                ):  # constraint tasks: the samples hold passing and failing pairs
+                    sample_task = load_task(index.task_file(index.index()[leaf_name]), DataSource(sample=True))
+                    checked = check_leaf(Leaf(leaf_name, sample_task, range(len(sample_task.task_docs))), pool)
+                results.append(checked)
+                report(checked)
+    return results
 
 
 def check_leaf(leaf: Leaf, pool: ScoringPool) -> Checked:
-    """Score the gold and the corrupted gold of every chosen document."""
+    """Score the gold and the corrupted gold of each document of the leaf."""
     task = leaf.task
     metrics = metric_names(task)
     checked = Checked(leaf.name, catalog.find(leaf.name).primary)
-    full = len(leaf.rows) == len(task.task_docs) and not (task.source and task.source.sample)
+    whole = len(leaf.rows) == len(task.task_docs) and not (task.source and task.source.sample)
     checked.expected = expected_rejects(leaf) if not (task.source and task.source.sample) else {}
-    checked.whole = full
+    checked.whole = whole
     gold, corrupt = task.keys.gold, task.keys.corrupt
     scorer = task.scorer
     if isinstance(scorer, DeferredScorer):
@@ -108,23 +110,23 @@ def check_leaf(leaf: Leaf, pool: ScoringPool) -> Checked:
             tuple(metrics),
             doc,
             [answers[0]],
-            f"{leaf.name} gold of {doc_id}",
-            _gold_done(checked, metrics, doc_id),
+            where=f"{leaf.name} gold of {doc_id}",
+            done=_gold_done(checked, metrics, doc_id),
         )
         pool.submit(
             scorer,
             tuple(metrics),
             doc,
             [answers[1]],
-            f"{leaf.name} corrupted gold of {doc_id}",
-            _corrupt_done(checked, doc_id),
+            where=f"{leaf.name} corrupted gold of {doc_id}",
+            done=_corrupt_done(checked, doc_id),
         )
     pool.join()
     return checked
 
 
 def _check_judged(leaf: Leaf, checked: Checked) -> Checked:
-    """A task that other models score has no gold answers: its requests are made, which reads every document."""
+    """Build the requests of a task that other models score, because such a task has no gold answers."""
     checked.judged = True
     for doc_id, doc in leaf.documents():
         checked.documents += 1
@@ -151,7 +153,7 @@ def _corrupt_done(checked: Checked, doc_id: int) -> Callable[[Scored, list[Score
 
 
 def expected_rejects(leaf: Leaf) -> dict[str, Any]:
-    """The recorded golds that the reference's own scorer rejects, for this leaf task."""
+    """Return the recorded golds of this leaf task that the reference's scorer rejects."""
     path = leaf.task.folder / REJECTED
     if not path.is_file():
         return {}

@@ -46,18 +46,18 @@ _PACKAGES = (
 
 
 def packages() -> dict[str, str]:
-    """Versions of the packages that can move a score."""
-    found = {"olmes-suite": __version__}
+    """Return the versions of the packages that can change a score."""
+    versions = {"olmes-suite": __version__}
     for name in _PACKAGES[1:]:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_commit() -> dict[str, Any] | None:
-    """Commit of the working folder and whether it has uncommitted changes; None outside a repository."""
+    """Return the commit of the working folder and whether it has uncommitted changes; None outside a repository."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
         dirty = subprocess.run(
@@ -69,12 +69,12 @@ def git_commit() -> dict[str, Any] | None:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine, as far as a score or a time can depend on it."""
+    """Describe the machine, as far as a score or a time can depend on it."""
     return {"platform": platform.platform(), "python": sys.version.split()[0], "processors": os.cpu_count()}
 
 
 def data_used(plans: Sequence[TaskPlan]) -> dict[str, DataUsed]:
-    """Of each leaf task: data set, revision, and the file that was read."""
+    """Return the data set, revision and file of each leaf task."""
     return {leaf.name: _data_of(leaf) for plan in plans for leaf in plan.leaves}
 
 
@@ -97,9 +97,9 @@ def _data_of(leaf: Leaf) -> DataUsed:
 
 
 def manifest(
-    run: str, options: Options, plans: Sequence[TaskPlan], engine: Engine, lineage: Lineage, tools: Tools
+    run: str, options: Options, plans: Sequence[TaskPlan], *, engine: Engine, lineage: Lineage, tools: Tools
 ) -> Manifest:
-    """The manifest without what is known only at the end (times, counts)."""
+    """Build the manifest without the times and counts, which are known only at the end."""
     return Manifest(
         run=run,
         command=tuple(options.command),
@@ -134,6 +134,6 @@ def _planned(plan: TaskPlan) -> PlannedTask:
 
 
 def scorers(tools: Tools) -> dict[str, ScoringModel] | None:
-    """The models that scored, by what they were needed for; None without any."""
-    made = tools.record()
-    return None if made is None else {need: ScoringModel.from_json(used) for need, used in made.items()}
+    """Return the models that scored, by need; None if there are none."""
+    records = tools.record()
+    return None if records is None else {need: ScoringModel.from_json(record) for need, record in records.items()}

@@ -1,4 +1,4 @@
-"""The plan of a run: which tasks, which documents, and a name that the same command always gets."""
+"""The plan of a run: its tasks, its documents, and a name that is the same for the same command."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 NOT_BUILT = "not part of this version of olmes-suite"
-"""Error of a task that a shipped suite names and that is not built yet."""
+"""Error of a task that a shipped suite names but this version does not include."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `olmes eval` was asked to do."""
+    """The options of `olmes eval`."""
 
     model: str
     backend: str = "auto"
@@ -46,7 +46,7 @@ class Options:
 
 @dataclass(slots=True)
 class Leaf:
-    """One leaf task and the documents of it that are to be evaluated."""
+    """A leaf task and its documents to evaluate."""
 
     name: str
     task: SuiteTask
@@ -56,7 +56,7 @@ class Leaf:
     fingerprint: dict[str, str] = field(default_factory=dict)
 
     def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(doc_id, document) in row order; doc_id is the row in the whole split."""
+        """Yield (doc_id, document) in row order; doc_id is the row in the whole split."""
         from olmes_suite.tasks.task import ROW
 
         docs = self.task.task_docs
@@ -65,17 +65,17 @@ class Leaf:
             yield doc.get(ROW, row), doc
 
     def document(self, doc_id: int) -> dict[str, Any]:
-        """The document of a row of the whole split. Raises UsageError where the task has no such row."""
+        """Return the document of a row of the whole split. Raises UsageError if the task has no such row."""
         position = self.positions().get(doc_id)
         if position is None:
             raise UsageError(
                 f"{self.name}: no document with doc_id {doc_id} (rows 0 to {len(self.task.task_docs) - 1})"
             )
-        found: dict[str, Any] = self.task.task_docs[position]
-        return found
+        doc: dict[str, Any] = self.task.task_docs[position]
+        return doc
 
     def positions(self) -> dict[int, int]:
-        """doc_id to position, over all of the task's documents."""
+        """Map each doc_id of the task to its position."""
         from olmes_suite.tasks.task import ROW
 
         docs = self.task.task_docs
@@ -84,27 +84,27 @@ class Leaf:
         return {position: position for position in range(len(docs))}
 
     def requests(self, doc_id: int, doc: Mapping[str, Any], chat: bool) -> list[Request]:
-        """The document's requests."""
+        """Build the document's requests."""
         return self.task.requests(doc, doc_id, chat=chat)
 
     def resources(self) -> set[str]:
-        """Names of `olmes_suite.scoring.language_resources` that scoring the chosen documents takes."""
-        wanted = self.task.keys.resources
-        return {name for _, doc in self.documents() for name in wanted(doc)} if wanted else set()
+        """Return the `olmes_suite.scoring.language_resources` that scoring the documents needs."""
+        names_of = self.task.keys.resources
+        return {name for _, doc in self.documents() for name in names_of(doc)} if names_of else set()
 
     def cluster_of(self, doc: Mapping[str, Any], doc_id: int) -> str:
-        """What the document shares with others; decided here and nowhere else."""
+        """Return the document's cluster. This is the only place where clusters are decided."""
         from olmes_suite.tasks.task import call
 
-        found = call(self.cluster or self.task.keys.cluster, doc)
-        return f"{self.name}:{doc_id}" if found is None else sha256(f"{self.name}:{found}")[:16]
+        value = call(self.cluster or self.task.keys.cluster, doc)
+        return f"{self.name}:{doc_id}" if value is None else sha256(f"{self.name}:{value}")[:16]
 
     def stratum_of(self, doc: Mapping[str, Any]) -> str:
-        """The part of the task that the document belongs to; "" where a task has no parts."""
+        """Return the part of the task that the document belongs to; "" if the task has no parts."""
         from olmes_suite.tasks.task import call
 
-        found = call(self.task.keys.strata, doc)
-        return "" if found is None else str(found)
+        value = call(self.task.keys.strata, doc)
+        return "" if value is None else str(value)
 
 
 @dataclass(slots=True)
@@ -117,11 +117,11 @@ class TaskPlan:
     skill: str = "other"
     leaves: list[Leaf] = field(default_factory=list)
     error: str | None = None
-    """Why the task cannot run (data that is missing); it is named in the results."""
+    """Why the task cannot run, for example missing data; recorded in the results."""
 
     @property
     def is_group(self) -> bool:
-        """The task has sub-tasks."""
+        """Whether the task has sub-tasks."""
         return not (len(self.leaves) == 1 and self.leaves[0].name == self.name)
 
     @property
@@ -130,7 +130,7 @@ class TaskPlan:
         return sum(len(leaf.rows) for leaf in self.leaves)
 
     def rank(self) -> Callable[[tuple[str, int, int, int]], tuple[int, int, int, int]]:
-        """Where a response (task, doc_id, index, sample) stands among the task's: sub-tasks in order, then rows."""
+        """Return a sort key for responses (task, doc_id, index, sample): by sub-task, then by row."""
         order = self._order
         return lambda place: (order.get(place[0], len(order)), *place[1:])
 
@@ -139,15 +139,15 @@ class TaskPlan:
         return {leaf.name: number for number, leaf in enumerate(self.leaves)}
 
     def in_order(self, instances: Iterable[Instance]) -> list[Instance]:
-        """The task's scored documents by sub-task, then by row."""
+        """Sort the task's scored documents by sub-task, then by row."""
         order = self._order
         return sorted(instances, key=lambda i: (order[i.task], i.doc_id))
 
 
 def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
-    """The tasks that the options name, without reading any data. Raises UsageError for unknown names."""
+    """Plan the tasks that the options name, without reading data. Raises UsageError for unknown names."""
     if not options.suite_names and not options.task_names:
-        raise UsageError("say what to evaluate: --suite NAME or --task NAME (see `olmes tasks`)")
+        raise UsageError("nothing to evaluate: give --suite NAME or --task NAME (see `olmes tasks`)")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit must be at least 1, not {options.limit}")
     chosen = [suites.load(name) for name in options.suite_names]
@@ -162,26 +162,31 @@ def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
 
 
 def skill_of(task: str) -> str:
-    """The skill under which the shipped suites list a task (or its group)."""
+    """Return the skill under which the shipped suites list a task or its group."""
     for suite in map(suites.load, ("dev", "unseen", "safety")):
         for entry in suite.tasks:
-            known = index.index().get(entry.task)
-            if task == entry.task or (known and task in known.members):
+            entry_of_task = index.index().get(entry.task)
+            if task == entry.task or (entry_of_task and task in entry_of_task.members):
                 return entry.skill
     return "other"
 
 
 def _planned(entry: suites.SuiteEntry) -> TaskPlan:
-    known = index.index().get(entry.task)
-    if known is None:
+    task_entry = index.index().get(entry.task)
+    if task_entry is None:
         if entry.task.startswith(index.PREFIX) and any(entry in suites.load(s).tasks for s in suites.names()):
             return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
-        known = catalog.find(entry.task)
-    return TaskPlan(entry.task, entry.primary or known.primary, entry.aggregate or known.aggregate, entry.skill)
+        task_entry = catalog.find(entry.task)
+    return TaskPlan(
+        entry.task, entry.primary or task_entry.primary, entry.aggregate or task_entry.aggregate, entry.skill
+    )
 
 
 def load_leaves(plan: TaskPlan, options: Options) -> None:
-    """Read the task's data and choose its documents. Missing data marks the task, malformed data raises DataError."""
+    """Read the task's data and choose its documents. Missing data marks the task as failed.
+
+    Raises DataError for malformed data.
+    """
     from olmes_suite.tasks.load import load_task
 
     cluster = _cluster_column(plan.name, options)
@@ -199,7 +204,7 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
 
 
 def preflight(plan: TaskPlan, tools: Tools) -> None:
-    """Look for all that the task's scorers need, before any model is loaded; what is missing marks the task."""
+    """Check the needs of the task's scorers before a model is loaded; a missing one marks the task as failed."""
     checks = {leaf.task.keys.preflight for leaf in plan.leaves if leaf.task.keys.preflight}
     needs = {need for leaf in plan.leaves for need in leaf.task.keys.needs}
     try:
@@ -221,26 +226,29 @@ def _cluster_column(name: str, options: Options) -> str | None:
 
 
 def limited(leaf: Leaf, limit: int, seed: int) -> list[int]:
-    """The `limit` rows with the smallest SHA-256 of (seed, task, doc_id), in row order: limits nest."""
+    """Return the `limit` rows with the smallest SHA-256 of (seed, task, doc_id), in row order.
+
+    A larger limit contains the rows of a smaller one.
+    """
     positions = leaf.positions()
     smallest = heapq.nsmallest(limit, positions, key=lambda doc_id: sha256(canonical_json([seed, leaf.name, doc_id])))
     return sorted(positions[doc_id] for doc_id in smallest)
 
 
 def slug(text: str) -> str:
-    """A piece of a folder's name."""
+    """Turn a text into a part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60] or "model"
 
 
 def model_name(options: Options) -> str:
-    """The model's display name: the last part of its path, or the backend's name where there is no model."""
+    """Return the model's display name: the last part of its path, or the backend's name without a model."""
     name = options.model.rstrip("/").rsplit("/", 1)[-1] if options.model else options.backend
     return name or options.backend
 
 
 def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str) -> str:
-    """Readable, and the same whenever the same command meets the same model and data."""
-    what = "+".join(
+    """Build a readable name that is the same for the same command, model and data."""
+    selection = "+".join(
         [
             *(Path(name).stem for name in options.suite_names),
             *(name.removeprefix(index.PREFIX) for name in options.task_names),
@@ -257,4 +265,4 @@ def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str
             for plan in plans
         ],
     }
-    return f"{slug(model_name(options))}-{slug(what)}-{sha256(canonical_json(identity))[:8]}"
+    return f"{slug(model_name(options))}-{slug(selection)}-{sha256(canonical_json(identity))[:8]}"

@@ -1,4 +1,4 @@
-"""Scoring beside generation: light scorers run at once, those that can hang in worker processes with a time limit."""
+"""Scoring during generation: light scorers run at once, isolated ones in worker processes with a time limit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from olmes_suite.scoring.scorers import SandboxedScorer, Scorer
 from olmes_suite.scoring.tools import Tools
 
 Done = Callable[[Scored, list[Scored], bool], None]
-"""Called with the document's scores, those of each response, and whether the scorer ran out of time."""
+"""Called with the document's scores, the scores of each response, and whether the scorer timed out."""
 
 
 class ScorerFailed(OlmesError):
-    """A scoring function raised: a bug in the task, shown with its document."""
+    """A scoring function raised an exception: a bug in the task, reported with the document."""
 
     exit_code = 1
 
@@ -40,10 +40,10 @@ class _Job:
 
 
 class ScoringPool:
-    """`workers` processes, started when the first isolated scorer is needed."""
+    """Scores documents in up to `workers` processes, which start with the first isolated scorer."""
 
     def __init__(self, workers: int | None = None, tools: Tools | None = None) -> None:
-        """`tools`: where scorers find the sandbox."""
+        """`tools` provides the sandbox to scorers."""
         self.tools = tools or Tools()
         self.workers = workers or max(1, min(8, os.cpu_count() or 2))
         self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=256)
@@ -63,10 +63,14 @@ class ScoringPool:
         metrics: tuple[str, ...],
         doc: Mapping[str, Any],
         responses: list[Any],
+        *,
         where: str,
         done: Done,
     ) -> None:
-        """Score a document's responses; `done` is called from this or another thread, one call at a time."""
+        """Score a document's responses. `done` is called from this or another thread, one call at a time.
+
+        `where` names the document in errors.
+        """
         self._raise()
         if not scorer.isolated and not isinstance(scorer, SandboxedScorer):
             try:
@@ -91,13 +95,13 @@ class ScoringPool:
                 continue
 
     def join(self) -> None:
-        """Wait until all that was submitted is scored. Raises ScorerFailed if a scorer raised."""
+        """Wait until all submitted documents are scored. Raises ScorerFailed if a scorer raised an exception."""
         if self._threads:
             self._jobs.join()
         self._raise()
 
     def forget(self) -> None:
-        """Drop what is queued, and an error: they are of a task that failed."""
+        """Drop the queued documents and the error of a failed task."""
         self._drop()
         self._jobs.join()
         self._error = None
@@ -109,7 +113,7 @@ class ScoringPool:
                 self._jobs.task_done()
 
     def close(self, wait: bool = True) -> None:
-        """End the workers; without `wait`, what is queued is dropped."""
+        """End the workers. Without `wait`, queued documents are dropped."""
         if not wait:
             self._drop()
         for _ in self._threads:
@@ -131,7 +135,7 @@ class ScoringPool:
                     self._in_sandbox(job, job.scorer)
                 elif self._error is None:
                     worker = self._work(worker, job)
-            except BaseException as error:  # kept for the main thread, which raises it
+            except BaseException as error:  # stored for the main thread, which raises it
                 self._error = error
             finally:
                 self._jobs.task_done()
@@ -141,7 +145,7 @@ class ScoringPool:
         self._jobs.task_done()
 
     def _in_sandbox(self, job: _Job, scorer: SandboxedScorer) -> None:
-        """The sandbox has processes and time limits of its own; this thread only waits for them."""
+        """Score a job in the sandbox, which has its own processes and time limits; this thread only waits."""
         try:
             scored, samples = scorer.document(job.doc, job.responses, self.tools.get("sandbox"))
         except OlmesError:
@@ -161,23 +165,25 @@ class ScoringPool:
             )
         assert worker.stdin is not None and worker.stdout is not None
         function = job.scorer.function
-        ask = {
+        message = {
             "file": function.__code__.co_filename,
             "name": function.__name__,
             "doc": dict(job.doc),
             "responses": job.responses,
         }
-        worker.stdin.write((json.dumps(ask, ensure_ascii=False, default=str) + "\n").encode("utf-8", "surrogatepass"))
+        worker.stdin.write(
+            (json.dumps(message, ensure_ascii=False, default=str) + "\n").encode("utf-8", "surrogatepass")
+        )
         worker.stdin.flush()
         ready, _, _ = select.select([worker.stdout], [], [], job.scorer.timeout * max(1, len(job.responses)))
         line = worker.stdout.readline() if ready else b""
         if not line:
             worker.kill()
             worker.wait()
-            self._out_of_time(job)
+            self._record_timeout(job)
             return None
         answer = json.loads(line)
-        if "olmes_error" in answer:  # what the scorer needs is not on this machine
+        if "olmes_error" in answer:  # a resource that the scorer needs is not on this machine
             raise MissingData(answer["olmes_error"])
         if "error" in answer:
             raise ScorerFailed(f"{job.where}: the scorer raised {answer['error']}")
@@ -185,8 +191,8 @@ class ScoringPool:
             job.done(Scored(*answer["scored"]), [Scored(*sample) for sample in answer["samples"]], False)
         return worker
 
-    def _out_of_time(self, job: _Job) -> None:
-        # The reference counts an answer whose check runs out of time as wrong; the flag keeps it countable.
+    def _record_timeout(self, job: _Job) -> None:
+        # The reference counts an answer whose check times out as wrong; the flag makes these answers countable.
         zero = Scored(dict.fromkeys(job.metrics, 0.0), None, failed=False)
         with self._lock:
             job.done(zero, [zero] * len(job.responses), True)

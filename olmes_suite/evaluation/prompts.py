@@ -1,4 +1,4 @@
-"""The requests of a task, as they are before any chat template."""
+"""The requests of a task before any chat template is applied."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from olmes_suite.tasks.load import load_task
 
 
 def requests(
-    task: str, source: DataSource, wanted: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234
+    task: str, source: DataSource, doc_ids: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234
 ) -> Iterator[dict[str, Any]]:
-    """The requests of a task or group, as `olmes prompts` prints them.
+    """Yield the requests of a task or group, as `olmes prompts` prints them.
 
-    Raises UsageError for a limit below 1, and at the end for wanted documents that no sub-task has.
+    Raises UsageError for a limit below 1, and at the end for `doc_ids` that no sub-task has.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, not {limit}")
-    entry, found = catalog.find(task), set()
+    entry, seen = catalog.find(task), set()
     for name in entry.leaves:
         loaded = load_task(index.task_file(index.index()[name]), source)
         leaf = Leaf(name, loaded, range(len(loaded.task_docs)))
         if limit is not None:
             leaf.rows = limited(leaf, limit, seed)
-        if wanted is not None:
+        if doc_ids is not None:
             positions = leaf.positions()
             chosen = set(leaf.rows)
-            leaf.rows = [positions[i] for i in wanted if i in positions and positions[i] in chosen]
+            leaf.rows = [positions[i] for i in doc_ids if i in positions and positions[i] in chosen]
         for doc_id, doc in leaf.documents():
-            found.add(doc_id)
+            seen.add(doc_id)
             for request in leaf.requests(doc_id, doc, chat=True):
                 yield _line(request, loaded.doc_to_target(doc))
-    if wanted is not None and (absent := [i for i in wanted if i not in found]):
-        raise UsageError(f"{entry.name} has no document with doc_id {', '.join(map(str, absent))}")
+    if doc_ids is not None and (missing := [i for i in doc_ids if i not in seen]):
+        raise UsageError(f"{entry.name} has no document with doc_id {', '.join(map(str, missing))}")
 
 
 def _line(request: Any, reference: Any) -> dict[str, Any]:
-    asked = request.kind == "generate"
+    generated = request.kind == "generate"
     content = {"messages": request.chat} if request.messages is not None else {"text": request.text}
     return {
         "task": request.task,
@@ -49,10 +49,10 @@ def _line(request: Any, reference: Any) -> dict[str, Any]:
         **content,
         "prefix": request.prefix,
         "continuation": request.continuation,
-        "stop": list(request.stop) if asked else None,
+        "stop": list(request.stop) if generated else None,
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
-        "samples": request.samples if asked else None,
+        "samples": request.samples if generated else None,
         "reference": reference,
     }

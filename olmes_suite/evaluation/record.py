@@ -1,4 +1,4 @@
-"""From scored documents to what the files of a run hold: results.json and instances/*.parquet."""
+"""The content of results.json and instances/*.parquet, computed from scored documents."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def results(
     model: str,
     plans: Sequence[TaskPlan],
     scored: Mapping[str, list[Instance]],
+    *,
     suites: Sequence[Suite],
     known: Known,
 ) -> Results:
-    """The content of results.json. No time, host or path in it: the same inputs give the same text."""
+    """Build the content of results.json. It has no time, host or path: the same inputs give the same text."""
     tasks: dict[str, TaskResult] = {}
     for plan in plans:
         tasks.update(task_results(plan, scored.get(plan.name, []), known))
@@ -38,27 +39,27 @@ def results(
 
 
 def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dict[str, TaskResult]:
-    """Results of one top-level task and, for a group, of its sub-tasks."""
+    """Build the entries of a top-level task and, for a group, of its sub-tasks."""
     if plan.error is not None:
         return {plan.name: TaskResult(primary=plan.primary, error=plan.error)}
-    out: dict[str, TaskResult] = {}
+    entries: dict[str, TaskResult] = {}
     by_leaf: dict[str, list[Instance]] = {leaf.name: [] for leaf in plan.leaves}
     for instance in instances:
         by_leaf[instance.task].append(instance)
     parts = {}
     for leaf in plan.leaves:
-        own = by_leaf[leaf.name]
-        parts[leaf.name] = estimates(leaf, own)
-        out[leaf.name] = _entry(leaf, own, plan, parts[leaf.name], _clean(leaf, own, known))
+        leaf_instances = by_leaf[leaf.name]
+        parts[leaf.name] = estimates(leaf, leaf_instances)
+        entries[leaf.name] = _entry(leaf, leaf_instances, plan, parts[leaf.name], _clean(leaf, leaf_instances, known))
     if plan.is_group:
         group = combine(plan.aggregate, [(parts[leaf.name], len(by_leaf[leaf.name])) for leaf in plan.leaves])
         if any(leaf.task.source and leaf.task.source.sample for leaf in plan.leaves):
-            # Sub-tasks may share their sample documents, so their errors are not independent: no interval.
+            # Sub-tasks may share sample documents, so their errors are not independent and give no interval.
             group = {metric: stats.Estimate(estimate.value) for metric, estimate in group.items()}
         flags: Counter[str] = Counter()
         for leaf in plan.leaves:
-            flags.update(out[leaf.name].flags)
-        out[plan.name] = TaskResult(
+            flags.update(entries[leaf.name].flags)
+        entries[plan.name] = TaskResult(
             n=len(instances),
             primary=plan.primary,
             metrics=_metrics(group),
@@ -67,21 +68,21 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
             flags=dict(flags),
             subtasks=tuple(leaf.name for leaf in plan.leaves),
         )
-    return out
+    return entries
 
 
 def estimates(leaf: Leaf, instances: Sequence[Instance]) -> dict[str, stats.Estimate]:
-    """Each metric's mean over documents with its error bar, and what the task's own `summary` makes of them."""
+    """Estimate each metric's mean over documents, and the metrics of the task's `summary` function."""
     weighted = {entry["metric"] for entry in leaf.task.config.metric_list or () if entry.get("weighted")}
-    found: dict[str, stats.Estimate] = {}
+    means: dict[str, stats.Estimate] = {}
     for metric in metric_names(leaf.task):
-        having = [i for i in instances if i.scored.scores.get(metric) is not None]
-        if having:
-            strata = dict.fromkeys(i.stratum for i in having)
-            parts = [_mean(metric, [i for i in having if i.stratum == s], metric in weighted) for s in strata]
-            found[metric] = parts[0] if len(parts) == 1 else stats.combine(parts)
+        scored = [i for i in instances if i.scored.scores.get(metric) is not None]
+        if scored:
+            strata = dict.fromkeys(i.stratum for i in scored)
+            parts = [_mean(metric, [i for i in scored if i.stratum == s], metric in weighted) for s in strata]
+            means[metric] = parts[0] if len(parts) == 1 else stats.combine(parts)
     summary = leaf.task.keys.summary
-    return {**found, **summary(instances)} if summary and instances else found
+    return {**means, **summary(instances)} if summary and instances else means
 
 
 def _mean(metric: str, instances: Sequence[Instance], weighted: bool) -> stats.Estimate:
@@ -92,94 +93,101 @@ def _mean(metric: str, instances: Sequence[Instance], weighted: bool) -> stats.E
 
 
 def combine(aggregate: str, parts: Sequence[tuple[dict[str, stats.Estimate], int]]) -> dict[str, stats.Estimate]:
-    """A group's metrics: macro (equal weights) or micro and stratified (weighted by documents)."""
+    """Combine a group's metrics: macro with equal weights, micro and stratified weighted by documents."""
     shared = [metric for metric in parts[0][0] if all(metric in estimates for estimates, _ in parts)] if parts else []
     weights = None if aggregate in ("macro", "mean") else [float(n) for _, n in parts]
     return {metric: stats.combine([estimates[metric] for estimates, _ in parts], weights) for metric in shared}
 
 
 def _entry(
-    leaf: Leaf, instances: Sequence[Instance], plan: TaskPlan, found: dict[str, stats.Estimate], clean: Clean | None
+    leaf: Leaf, instances: Sequence[Instance], plan: TaskPlan, means: dict[str, stats.Estimate], clean: Clean | None
 ) -> TaskResult:
-    whole = len(leaf.task.task_docs)
+    total = len(leaf.task.task_docs)
     return TaskResult(
         n=len(instances),
         primary=plan.primary,
-        metrics=_metrics(found),
+        metrics=_metrics(means),
         clean=clean,
         flags=count_flags(instances),
         fingerprint=leaf.fingerprint,
-        of=whole if len(instances) < whole else None,
+        of=total if len(instances) < total else None,
         left_out=left_out(leaf) or None,
     )
 
 
 def left_out(leaf: Leaf) -> dict[str, int]:
-    """What the leaf task has no scorer for, by name, and in how many rows of its data."""
+    """Count the rows of the leaf task that have no scorer, by the name of the missing scorer."""
     return dict(sorted(Counter(leaf.task.left_out.values()).items()))
 
 
 def count_flags(instances: Iterable[Instance]) -> dict[str, int]:
-    """How many documents carry each flag."""
+    """Count the documents that carry each flag."""
     counts = Counter(flag for instance in instances for flag in instance.flags)
     return {flag: counts.get(flag, 0) for flag in FLAGS}
 
 
-def _metrics(found: Mapping[str, stats.Estimate]) -> dict[str, Metric]:
-    return {metric: Metric.of(estimate) for metric, estimate in found.items()}
+def _metrics(estimates_by_metric: Mapping[str, stats.Estimate]) -> dict[str, Metric]:
+    return {metric: Metric.of(estimate) for metric, estimate in estimates_by_metric.items()}
 
 
 def _clean(leaf: Leaf, instances: Sequence[Instance], known: Known) -> Clean | None:
-    """The scores without the documents that the checkpoint's training data is known to contain; None: nobody looked."""
-    dirty = known.of(leaf.name)
-    if dirty is None:
+    """Score without the documents that the checkpoint's training data contains; None if the task was not scanned."""
+    contaminated = known.of(leaf.name)
+    if contaminated is None:
         return None
-    kept = [instance for instance in instances if instance.doc_id not in dirty]
-    return Clean(n=len(kept), flagged=len(instances) - len(kept), metrics=_metrics(estimates(leaf, kept)))
+    clean = [instance for instance in instances if instance.doc_id not in contaminated]
+    return Clean(n=len(clean), flagged=len(instances) - len(clean), metrics=_metrics(estimates(leaf, clean)))
 
 
 def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: Known) -> Clean | None:
-    """A group's, over the sub-tasks of which a document is left, as `compare` has it; `empty` names the others.
+    """Score a group without contaminated documents, over the sub-tasks that have documents left, as `compare` does.
 
-    `unscanned` names sub-tasks that nobody has looked for: they count in full. None where that is all of them.
+    `empty` names the other sub-tasks. `unscanned` names sub-tasks that were not scanned, which count in full. Returns
+    None if no sub-task was scanned.
     """
-    dirty = {leaf.name: known.of(leaf.name) for leaf in plan.leaves}
-    if all(found is None for found in dirty.values()):
+    contaminated = {leaf.name: known.of(leaf.name) for leaf in plan.leaves}
+    if all(doc_ids is None for doc_ids in contaminated.values()):
         return None
-    kept = {name: [i for i in by_leaf[name] if i.doc_id not in (found or ())] for name, found in dirty.items()}
-    total, n = sum(map(len, by_leaf.values())), sum(map(len, kept.values()))
-    left = [leaf for leaf in plan.leaves if kept[leaf.name] or not by_leaf[leaf.name]]
-    group = combine(plan.aggregate, [(estimates(leaf, kept[leaf.name]), len(kept[leaf.name])) for leaf in left])
+    clean = {
+        name: [i for i in by_leaf[name] if i.doc_id not in (doc_ids or ())] for name, doc_ids in contaminated.items()
+    }
+    total, n = sum(map(len, by_leaf.values())), sum(map(len, clean.values()))
+    remaining = [leaf for leaf in plan.leaves if clean[leaf.name] or not by_leaf[leaf.name]]
+    group = combine(plan.aggregate, [(estimates(leaf, clean[leaf.name]), len(clean[leaf.name])) for leaf in remaining])
     return Clean(
         n=n,
         flagged=total - n,
         metrics=_metrics(group),
-        empty=tuple(leaf.name for leaf in plan.leaves if leaf not in left) or None,
-        unscanned=tuple(name for name, found in dirty.items() if found is None) or None,
+        empty=tuple(leaf.name for leaf in plan.leaves if leaf not in remaining) or None,
+        unscanned=tuple(name for name, doc_ids in contaminated.items() if doc_ids is None) or None,
     )
 
 
 def suite_result(names: Sequence[str], tasks: Mapping[str, TaskResult]) -> SuiteResult:
-    """Unweighted mean of the suite's tasks; null, with the missing ones named, unless every task has its score."""
-    found, missing = [], []
+    """Average the suite's tasks without weights; null, with the missing tasks, unless every task has a score."""
+    estimates_of_tasks, missing = [], []
     for name in names:
         score = tasks[name].score if name in tasks else None
         if score is None or score.value is None:
             missing.append(name)
         else:
-            found.append(stats.Estimate(score.value, score.stderr))
-    return SuiteResult(missing=tuple(missing)) if missing or not found else SuiteResult.of(stats.combine(found))
+            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr))
+    return (
+        SuiteResult(missing=tuple(missing))
+        if missing or not estimates_of_tasks
+        else SuiteResult.of(stats.combine(estimates_of_tasks))
+    )
 
 
 def instance_rows(instances: Sequence[Instance], primary: str, known: Known) -> list[InstanceRow]:
-    """The documents of a top-level task as its parquet file holds them."""
+    """Build the rows of a top-level task's parquet file."""
     tasks = {i.task for i in instances}
-    dirty = {task: known.of(task) for task in tasks}
+    contaminated = {task: known.of(task) for task in tasks}
     short = {task: known.short_of(task) for task in tasks}
     any_short = any(short.values())
     rows = []
     for i in instances:
-        found = dirty[i.task]
+        doc_ids = contaminated[i.task]
         rows.append(
             InstanceRow(
                 task=i.task,
@@ -190,7 +198,7 @@ def instance_rows(instances: Sequence[Instance], primary: str, known: Known) -> 
                 extracted=_text(i.scored.extracted),
                 reference=_text(i.reference),
                 flags=i.flags,
-                contaminated=None if found is None else i.doc_id in found,
+                contaminated=None if doc_ids is None else i.doc_id in doc_ids,
                 contaminated_short=i.doc_id in short[i.task] if any_short else None,
                 extra=i.scored.scores,
             )
@@ -199,7 +207,10 @@ def instance_rows(instances: Sequence[Instance], primary: str, known: Known) -> 
 
 
 def _text(value: Any) -> str | None:
-    """A reference or extracted answer as text; what is no string, as JSON. Lone surrogates are replaced."""
+    """Convert a reference or extracted answer to text; a value that is not a string becomes JSON.
+
+    Lone surrogates are replaced.
+    """
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

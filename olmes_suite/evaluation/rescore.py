@@ -1,4 +1,4 @@
-"""Scoring without a model: responses from anywhere, or those of a recorded run again."""
+"""Scoring without the candidate model: responses from a file, or those of a recorded run again."""
 
 from __future__ import annotations
 
@@ -45,41 +45,41 @@ from olmes_suite.tasks.documents import DataSource
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One line of a responses file."""
+class ResponseLine:
+    """A line of a responses file."""
 
     task: str
     doc_id: int
     responses: list[str] | None
     loglikelihoods: list[float] | None
     is_greedy: list[bool] | None = None
-    """For each log-likelihood, whether the continuation is the model's greedy answer."""
+    """Whether each continuation is the model's greedy answer."""
 
 
-def read_responses(source: Path | Sequence[Mapping[str, Any]], entry: index.TaskEntry) -> list[Given]:
-    """Read responses from anywhere. Raises UsageError naming the line for anything that is not as documented."""
+def read_responses(source: Path | Sequence[Mapping[str, Any]], entry: index.TaskEntry) -> list[ResponseLine]:
+    """Read a responses file, or rows of the same form. Raises UsageError naming the line that is not as documented."""
     if not isinstance(source, Path):
-        return _parsed((json.dumps(dict(row)) for row in source), "responses", entry)
+        return _parse_lines((json.dumps(dict(row)) for row in source), "responses", entry)
     try:
         with source.open(encoding="utf-8", errors="surrogatepass") as handle:
-            return _parsed(handle, f"{source}", entry)
+            return _parse_lines(handle, f"{source}", entry)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"responses file {source} cannot be read: {error}") from error
 
 
-def _parsed(lines: Iterable[str], name: str, entry: index.TaskEntry) -> list[Given]:
-    found: dict[tuple[str, int], Given] = {}
+def _parse_lines(lines: Iterable[str], name: str, entry: index.TaskEntry) -> list[ResponseLine]:
+    parsed: dict[tuple[str, int], ResponseLine] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
-            item = _given(line, f"{name}, line {number}", entry)
-            if found.setdefault((item.task, item.doc_id), item) is not item:
-                raise UsageError(f"{name}, line {number}: doc_id {item.doc_id} of {item.task} stands twice")
-    if not found:
+            item = _parse_line(line, f"{name}, line {number}", entry)
+            if parsed.setdefault((item.task, item.doc_id), item) is not item:
+                raise UsageError(f"{name}, line {number}: doc_id {item.doc_id} of {item.task} is given twice")
+    if not parsed:
         raise UsageError(f"responses file {name} has no responses")
-    return list(found.values())
+    return list(parsed.values())
 
 
-def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
+def _parse_line(line: str, where: str, entry: index.TaskEntry) -> ResponseLine:
     try:
         data = json.loads(line)
     except ValueError as error:
@@ -90,16 +90,16 @@ def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
     if task is None and not entry.members:
         task = entry.name
     if task not in entry.leaves:
-        known = [leaf.removeprefix(index.PREFIX) for leaf in entry.leaves]
+        sub_tasks = [leaf.removeprefix(index.PREFIX) for leaf in entry.leaves]
         raise UsageError(
-            f"{where}: `task` must name a sub-task of {entry.name}{index.nearest(str(data.get('task')), known)}"
+            f"{where}: `task` must name a sub-task of {entry.name}{index.nearest(str(data.get('task')), sub_tasks)}"
         )
-    texts, ranks = data.get("responses"), data.get("loglikelihoods")
+    texts, loglikelihoods = data.get("responses"), data.get("loglikelihoods")
     ranked = index.index()[task].output in ("multiple_choice", "loglikelihood")
     if ranked and not (
-        isinstance(ranks, list)
-        and ranks
-        and all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in ranks)
+        isinstance(loglikelihoods, list)
+        and loglikelihoods
+        and all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in loglikelihoods)
     ):
         raise UsageError(
             f"{where}: {task} is scored by log-likelihood and needs `loglikelihoods`, a list of finite numbers"
@@ -108,40 +108,43 @@ def _given(line: str, where: str, entry: index.TaskEntry) -> Given:
         raise UsageError(f"{where}: `responses` must be a list of at least one string")
     greedy = data.get("is_greedy")
     if greedy is not None and not (
-        ranks and isinstance(greedy, list) and len(greedy) == len(ranks) and all(isinstance(x, bool) for x in greedy)
+        loglikelihoods
+        and isinstance(greedy, list)
+        and len(greedy) == len(loglikelihoods)
+        and all(isinstance(x, bool) for x in greedy)
     ):
         raise UsageError(f"{where}: `is_greedy` must be a list of true or false, one for each of `loglikelihoods`")
     if not ranked:
-        return Given(task, data["doc_id"], texts, None)
-    return Given(task, data["doc_id"], None, [float(x) for x in ranks or ()], greedy)
+        return ResponseLine(task, data["doc_id"], texts, None)
+    return ResponseLine(task, data["doc_id"], None, [float(x) for x in loglikelihoods or ()], greedy)
 
 
 def score_responses(
     name: str, path: Path | Sequence[Mapping[str, Any]], source: DataSource, options: ToolOptions | None = None
 ) -> tuple[dict[str, Any], list[Instance]]:
-    """Score responses as they are given; returns what `olmes score` prints, and the scored documents.
+    """Score responses unchanged; returns the summary that `olmes score` prints, and the scored documents.
 
-    Raises MissingData where a scorer needs a model that `options` do not name, RequestFailed where one gave up.
+    Raises MissingData if a scorer needs a model that `options` do not name, RequestFailed if a request to one failed.
     """
     source.show_to_nltk()
     entry = catalog.find(name)
-    given = read_responses(path, entry)
+    lines = read_responses(path, entry)
     plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
     leaves: dict[str, Leaf] = {}
     for task in entry.leaves:
-        if any(item.task == task for item in given):
+        if any(item.task == task for item in lines):
             leaves[task] = _leaf(task, entry, source)
     plan.leaves = list(leaves.values())
     with closing(Tools(replace(options or ToolOptions(), mirrors=source.mirrors, sample=source.sample))) as tools:
-        _look_for(plan, tools)
-        found = plan.in_order(_score_given(given, leaves, path if isinstance(path, Path) else "responses", tools))
-        summary = _summary(entry, plan, found)
-        judged = tools.record()
-        return summary | ({"judge": judged} if judged else {}), found
+        _require_tools(plan, tools)
+        instances = plan.in_order(_score_given(lines, leaves, path if isinstance(path, Path) else "responses", tools))
+        summary = _summary(entry, plan, instances)
+        judge_record = tools.record()
+        return summary | ({"judge": judge_record} if judge_record else {}), instances
 
 
-def _look_for(plan: TaskPlan, tools: Tools) -> None:
-    """Raises MissingData for what the task's scorers need and do not have."""
+def _require_tools(plan: TaskPlan, tools: Tools) -> None:
+    """Raise MissingData if a tool or resource of the task's scorers is missing."""
     preflight(plan, tools)
     if plan.error is not None:
         raise MissingData(f"{plan.name}: {plan.error}")
@@ -159,32 +162,30 @@ def _leaf(task: str, entry: index.TaskEntry, source: DataSource) -> Leaf:
     return leaf
 
 
-def _score_given(given: Sequence[Given], leaves: dict[str, Leaf], path: Path | str, tools: Tools) -> list[Instance]:
+def _score_given(
+    lines: Sequence[ResponseLine], leaves: dict[str, Leaf], path: Path | str, tools: Tools
+) -> list[Instance]:
     positions = {name: leaf.positions() for name, leaf in leaves.items()}
-    found: dict[tuple[str, int], Instance] = {}
+    scored: dict[tuple[str, int], Instance] = {}
     waiting: list[Waiting] = []
     with ScoringPool(tools=tools) as pool:
-        for item in given:
+        for item in lines:
             leaf = leaves[item.task]
             if item.doc_id in leaf.task.left_out:
                 continue
             position = positions[item.task].get(item.doc_id)
             if position is None:
-                have = len(positions[item.task])
-                raise UsageError(f"{path}: {item.task} has no document with doc_id {item.doc_id} ({have} documents)")
-            _submit(pool, leaf, item, leaf.task.task_docs[position], found, waiting)
+                count = len(positions[item.task])
+                raise UsageError(f"{path}: {item.task} has no document with doc_id {item.doc_id} ({count} documents)")
+            _submit(pool, leaf, item, leaf.task.task_docs[position], scored=scored, waiting=waiting)
         pool.join()
-    return [*found.values(), *score_waiting(sorted(waiting, key=lambda w: w.doc_id), tools)]
+    return [*scored.values(), *score_waiting(sorted(waiting, key=lambda w: w.doc_id), tools)]
 
 
 def _submit(
-    pool: ScoringPool,
-    leaf: Leaf,
-    item: Given,
-    doc: dict[str, Any],
-    found: dict[tuple[str, int], Instance],
-    waiting: list[Waiting],
-) -> None:
+    pool: ScoringPool, leaf: Leaf, item: ResponseLine, doc: dict[str, Any], *,
+    scored: dict[tuple[str, int], Instance], waiting: list[Waiting],
+) -> None:  # fmt: skip
     scorer = leaf.task.scorer
     responses: list[Any] = list(item.responses or ())
     if item.loglikelihoods is not None:
@@ -194,15 +195,20 @@ def _submit(
         waiting.append(Waiting(leaf, item.doc_id, doc, tuple(responses), frozenset(empty)))
         return
 
-    def done(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
-        found[item.task, item.doc_id] = make_instance(leaf, item.doc_id, doc, scored, samples, empty, timed_out)
+    def done(document: Scored, samples: list[Scored], timed_out: bool) -> None:
+        scored[item.task, item.doc_id] = make_instance(
+            leaf, item.doc_id, doc, document, samples, flags=empty, timed_out=timed_out
+        )
 
-    pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, f"{item.task} document {item.doc_id}", done)
+    where = f"{item.task} document {item.doc_id}"
+    pool.submit(scorer, tuple(metric_names(leaf.task)), doc, responses, where=where, done=done)
 
 
-def _ranked(item: Given, choices: int, scorer: Scorer | DeferredScorer) -> list[Any]:
-    """The log-likelihoods as the scorer takes them. Raises UsageError for another number than the document's choices,
-    and where the scorer needs to know which choices are greedy."""
+def _ranked(item: ResponseLine, choices: int, scorer: Scorer | DeferredScorer) -> list[Any]:
+    """Convert the log-likelihoods to the form that the scorer takes.
+
+    Raises UsageError if their number differs from the number of choices, and if a required `is_greedy` is missing.
+    """
     values = item.loglikelihoods or []
     if len(values) != choices:
         raise UsageError(f"{item.task}, doc_id {item.doc_id}: {len(values)} log-likelihoods for {choices} choices")
@@ -216,27 +222,27 @@ def _ranked(item: Given, choices: int, scorer: Scorer | DeferredScorer) -> list[
     return list(zip(values, item.is_greedy, strict=True))
 
 
-def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> dict[str, Any]:
-    by_leaf = {leaf.name: [i for i in found if i.task == leaf.name] for leaf in plan.leaves}
+def _summary(entry: index.TaskEntry, plan: TaskPlan, instances: list[Instance]) -> dict[str, Any]:
+    by_leaf = {leaf.name: [i for i in instances if i.task == leaf.name] for leaf in plan.leaves}
     parts = {leaf.name: estimates(leaf, by_leaf[leaf.name]) for leaf in plan.leaves}
-    whole = sum(len(leaf.task.task_docs) for leaf in plan.leaves)
-    out: dict[str, Any] = {
+    total = sum(len(leaf.task.task_docs) for leaf in plan.leaves)
+    summary: dict[str, Any] = {
         "task": entry.name,
-        "n": len(found),
+        "n": len(instances),
         "left_out": sum(len(leaf.task.left_out) for leaf in plan.leaves),
-        "errors": sum(not {"checker_error", "sandbox_error"}.isdisjoint(i.flags) for i in found),
+        "errors": sum(not {"checker_error", "sandbox_error"}.isdisjoint(i.flags) for i in instances),
         "primary": entry.primary,
-        "flags": count_flags(found),
-        "without_response": whole - len(found),
+        "flags": count_flags(instances),
+        "without_response": total - len(instances),
     }
     if names := {name: n for leaf in plan.leaves for name, n in left_out(leaf).items()}:
-        out["left_out_names"] = names
+        summary["left_out_names"] = names
     if not entry.members:
-        return {**out, **_metrics(metric_names(plan.leaves[0].task), parts[entry.name], entry.primary)}
+        return {**summary, **_metrics(metric_names(plan.leaves[0].task), parts[entry.name], entry.primary)}
     group = combine(entry.aggregate, [(parts[name], len(by_leaf[name])) for name in parts])
-    out["metrics"] = {metric: estimate.as_json() for metric, estimate in group.items()}
-    out["missing_tasks"] = [name for name in entry.leaves if name not in parts]
-    out["tasks"] = {
+    summary["metrics"] = {metric: estimate.as_json() for metric, estimate in group.items()}
+    summary["missing_tasks"] = [name for name in entry.leaves if name not in parts]
+    summary["tasks"] = {
         name: {
             "task": name,
             "n": len(by_leaf[name]),
@@ -248,11 +254,11 @@ def _summary(entry: index.TaskEntry, plan: TaskPlan, found: list[Instance]) -> d
         for leaf in plan.leaves
         for name in (leaf.name,)
     }
-    return out
+    return summary
 
 
 def _metrics(names: Sequence[str], parts: dict[str, Any], primary: str) -> dict[str, Any]:
-    """`metrics`, null for pass@k of fewer than k samples; there pass@1 is the primary, and a note says so."""
+    """Build `metrics`. Pass@k of fewer than k samples is null; then pass@1 is the primary metric, with a note."""
     metrics = {name: parts[name].as_json() if name in parts else None for name in names}
     if metrics.get(primary) is None and primary.startswith("pass_at_") and metrics.get("pass_at_1") is not None:
         note = f"{primary} needs {primary.removeprefix('pass_at_')} samples of a document; the primary is pass_at_1"
@@ -261,7 +267,7 @@ def _metrics(names: Sequence[str], parts: dict[str, Any], primary: str) -> dict[
 
 
 def instance_lines(instances: Sequence[Instance]) -> Iterator[str]:
-    """JSON lines of scored documents: {"task","doc_id","scores","samples":[{"scores","extracted"}]}."""
+    """Yield scored documents as JSON lines: {"task","doc_id","scores","samples":[{"scores","extracted"}]}."""
     for i in instances:
         samples = [
             {"scores": s.scores, "extracted": s.extracted} | ({"verdict": s.verdict} if s.verdict else {})
@@ -273,12 +279,12 @@ def instance_lines(instances: Sequence[Instance]) -> Iterator[str]:
 
 
 def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = None) -> Results:
-    """Score a recorded run's responses again, in place, as a new version; the old one moves to `versions/`.
+    """Score a recorded run's responses again, in place, as a new version; the old version moves to `versions/`.
 
-    `named` are the models that score where they are not those of the run.
+    `named` names models that replace those that scored the run.
     """
     if not is_finished(run):
-        raise UsageError(f"{run} is no finished run (no results.json); `olmes eval` finishes an unfinished one")
+        raise UsageError(f"{run} is not a finished run (no results.json); repeat the `olmes eval` command to finish it")
     old, record = read_results(run), read_manifest(run)
     options = _options(record, source, named or ToolOptions())
     options.source.show_to_nltk()
@@ -286,68 +292,68 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
     tools = Tools(options.tools)
     try:
         _reload(plans, old, options, tools)
-        found = known(record.lineage)
+        contamination = known(record.lineage)
         with RunLock(run.parent / UNFINISHED / f"{run.name}.lock"):
             scored = {plan.name: _from_disk(plan, run, tools) for plan in plans if plan.error is None}
             for leaf in (leaf for plan in plans for leaf in plan.leaves):
                 leaf.fingerprint = fingerprint(leaf, record.engine.chat, tools)
             chosen = [suites.load(name) for name in options.suite_names]
-            new = results(old.run, old.model, plans, scored, chosen, found)
-            new = new.but(version=(old.version or 1) + 1, extra=old.extra)
-            _replace(run, old, new, plans, scored, found)
-            if (judged := scorers(tools)) is not None:
-                write_manifest(run, record.scored_again(judged))
+            rescored = results(old.run, old.model, plans, scored, suites=chosen, known=contamination)
+            rescored = rescored.but(version=(old.version or 1) + 1, extra=old.extra)
+            _replace(run, old, rescored, plans, scored, contamination=contamination)
+            if (scoring_models := scorers(tools)) is not None:
+                write_manifest(run, record.scored_again(scoring_models))
     finally:
         tools.close()
-    return new
+    return rescored
 
 
 def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: Tools) -> None:
-    """The documents of the tasks that have a score; the others keep their error."""
+    """Load the documents of the tasks that have a score; the other tasks keep their error."""
     for plan in plans:
         error = old.tasks[plan.name].error if plan.name in old.tasks else None
         if plan.error is None and not error:
             load_leaves(plan, options)
             if plan.error is not None:
                 raise MissingData(plan.error)
-            _look_for(plan, tools)
+            _require_tools(plan, tools)
         else:
             plan.error = plan.error if error is None else error
             plan.leaves = []
 
 
 def _recorded_tools(record: Manifest, named: ToolOptions, source: DataSource) -> ToolOptions:
-    """The models that the run was scored with, where `named` does not name others."""
-    used = record.judge or {}
-    found: dict[str, Any] = {}
+    """Return the models that scored the run, except where `named` names others."""
+    models = record.judge or {}
+    options: dict[str, Any] = {}
     for need in MODELS:
-        if getattr(named, need) is None and need in used:
-            found[need] = used[need].model
+        if getattr(named, need) is None and need in models:
+            options[need] = models[need].model
             if need != "encoder":
-                found[f"{need}_base_url"] = used[need].base_url
-    return replace(named, **found, seed=_seed(record), mirrors=source.mirrors, sample=source.sample)
+                options[f"{need}_base_url"] = models[need].base_url
+    return replace(named, **options, seed=_seed(record), mirrors=source.mirrors, sample=source.sample)
 
 
 def _seed(record: Manifest) -> int:
-    """The seed of the run. Raises DataError for an imported run, which has none."""
+    """Return the seed of the run. Raises DataError for an imported run, which has no seed."""
     if record.seed is None:
-        raise DataError(f"run {record.run} names no seed: only a run of `olmes eval` can be scored again")
+        raise DataError(f"run {record.run} has no seed: only runs of `olmes eval` can be scored again")
     return record.seed
 
 
 def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) -> Options:
     in_suites = {entry.task for name in record.suites for entry in suites.load(name).tasks}
-    # Answers to sample documents are scored with sample documents, wherever a mirror is named by now.
+    # Answers to sample documents are scored with the sample documents, even if a mirror is now given.
     mirrors = source.mirrors if source and source.mirrors else tuple(map(Path, record.mirrors))
-    where = DataSource(() if record.sample else mirrors, record.sample)
+    data_source = DataSource(() if record.sample else mirrors, record.sample)
     return Options(
         model=record.model.path or "",
         suite_names=record.suites,
         task_names=tuple(plan.task for plan in record.plan if plan.task not in in_suites),
         limit=record.limit,
         seed=_seed(record),
-        source=where,
-        tools=_recorded_tools(record, tools, where),
+        source=data_source,
+        tools=_recorded_tools(record, tools, data_source),
     )
 
 
@@ -359,37 +365,33 @@ def _from_disk(plan: TaskPlan, run: Path, tools: Tools) -> list[Instance]:
         scoring = Scoring(pool)
         for leaf in plan.leaves:
             for doc_id, doc in leaf.documents():
-                got = answers.get((leaf.name, doc_id))
-                if got is None:
+                responses = answers.get((leaf.name, doc_id))
+                if responses is None:
                     raise DataError(
                         f"{run}: no response of {leaf.name} document {doc_id}; was the run made with other data?"
                     )
-                scoring.submit(OpenDocument(leaf, doc_id, doc, [], got))
+                scoring.submit(OpenDocument(leaf, doc_id, doc, [], responses))
         pool.join()
     return plan.in_order([*scoring.instances.values(), *score_waiting(scoring.waiting, tools)])
 
 
 def _replace(
-    run: Path,
-    old: Results,
-    new: Results,
-    plans: Sequence[TaskPlan],
-    scored: dict[str, list[Instance]],
-    found: Known,
-) -> None:
-    """Write the new scores beside, keep the old ones under `versions/`, then swap; a kill leaves a readable run."""
-    fresh = run / f".version-{os.getpid()}"
+    run: Path, old: Results, new: Results, plans: Sequence[TaskPlan], scored: dict[str, list[Instance]], *,
+    contamination: Known,
+) -> None:  # fmt: skip
+    """Write the new scores, move the old ones to `versions/`, then swap, so that a killed run stays readable."""
+    new_folder = run / f".version-{os.getpid()}"
     for plan in plans:
         if plan.error is None:
-            rows = instance_rows(scored[plan.name], plan.primary, found)
-            write_instances(fresh / instances_file(run, plan.name).name, rows)
-    kept = run / "versions" / str(old.version or 1)
+            rows = instance_rows(scored[plan.name], plan.primary, contamination)
+            write_instances(new_folder / instances_file(run, plan.name).name, rows)
+    old_version = run / "versions" / str(old.version or 1)
     with storage(run):
-        kept.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(run / RESULTS, kept / RESULTS)
+        old_version.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(run / RESULTS, old_version / RESULTS)
         if (run / INSTANCES).exists():
-            shutil.rmtree(kept / INSTANCES, ignore_errors=True)
-            os.replace(run / INSTANCES, kept / INSTANCES)
-        if fresh.exists():
-            os.replace(fresh, run / INSTANCES)
+            shutil.rmtree(old_version / INSTANCES, ignore_errors=True)
+            os.replace(run / INSTANCES, old_version / INSTANCES)
+        if new_folder.exists():
+            os.replace(new_folder, run / INSTANCES)
     write_results(run, new)

@@ -1,4 +1,4 @@
-"""A scoring worker: reads jobs as JSON lines on standard input, answers on standard output. Killed when a job hangs."""
+"""A scoring worker: reads jobs as JSON lines from stdin, answers on stdout, and is killed when a job hangs."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from olmes_suite.scoring.scorers import Scorer
 
 @lru_cache(maxsize=64)
 def scorer_at(file: str, name: str) -> Scorer:
-    """The scorer called `name` in the Python file `file`."""
+    """Load the scorer called `name` from the Python file `file`."""
     spec = importlib.util.spec_from_file_location(f"olmes_scorer_{abs(hash(file))}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    found = getattr(module, name)
-    assert isinstance(found, Scorer)
-    return found
+    loaded = getattr(module, name)
+    assert isinstance(loaded, Scorer)
+    return loaded
 
 
 def as_list(scored: Scored) -> list[Any]:
-    """A `Scored` in its JSON form."""
+    """Convert a `Scored` to its JSON form."""
     return [scored.scores, scored.extracted, scored.failed, scored.weight, scored.flags]
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Serve jobs until stdin ends."""
     _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogatepass")
-    os.dup2(2, 1)  # what a scorer prints must not get between the answers
+    os.dup2(2, 1)  # output of a scorer must not mix with the answers
     for line in sys.stdin.buffer:
         job = json.loads(line.decode("utf-8", "surrogatepass"))
         try:

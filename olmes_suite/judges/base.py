@@ -1,4 +1,4 @@
-"""The judge protocol: questions go in, answers come out in any order, and a failure is an error, never a verdict."""
+"""The judge protocol: a judge answers questions in any order; a failure is an error, never a verdict."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request to a judge model. Exactly one of `messages` and `text` is set."""
+    """A request to a judge model. Exactly one of `messages` and `text` is set."""
 
     messages: tuple[tuple[str, str], ...] | None = None
     """(role, content) pairs for the chat endpoint."""
     text: str | None = None
-    """A raw prompt for the completion endpoint: the model's own format is in it."""
+    """A raw prompt for the completion endpoint, in the model's format."""
     max_tokens: int = 128
     temperature: float = 0.0
     top_logprobs: int = 0
-    """Alternatives of the first generated token to report; 0 asks for none."""
+    """Number of alternatives of the first generated token to return; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the judge said."""
+    """The answer of a judge."""
 
     text: str
     first_token: tuple[tuple[str, float], ...] = ()
@@ -31,18 +31,18 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached: bool = False
-    """Taken from the cache: nothing was asked."""
+    """Whether the answer came from the cache."""
 
 
 class Judge(Protocol):
     """A model that answers questions about responses."""
 
     name: str
-    """As the command line names it."""
+    """Name on the command line."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides its answers; part of the scorer's fingerprint of each task that it judges."""
+        """SHA-256 of everything that decides the answers; part of the scorer fingerprint of the judged tasks."""
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
-        """(position, answer), in order of arrival. Raises RequestFailed for a question that failed for good."""
+        """Yield (position, answer) in order of arrival. Raises RequestFailed if a question fails permanently."""

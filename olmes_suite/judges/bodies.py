@@ -1,4 +1,4 @@
-"""What goes to an OpenAI-compatible server and what comes back: pure functions of questions and bodies."""
+"""Request and response bodies of an OpenAI-compatible server, as pure functions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from olmes_suite.judges.base import Answer, Question
 
 
 def path_of(question: Question) -> str:
-    """Chat goes to one endpoint, a raw prompt to the other."""
+    """Return the endpoint of a question: chat completions for messages, completions for a raw prompt."""
     return "/chat/completions" if question.messages is not None else "/completions"
 
 
 def body_of(question: Question, model: str) -> dict[str, Any]:
-    """The JSON body of the request."""
+    """Build the JSON body of a request."""
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": question.max_tokens,
@@ -33,7 +33,7 @@ def body_of(question: Question, model: str) -> dict[str, Any]:
 
 
 def answer_of(raw: bytes, question: Question) -> Answer:
-    """The answer in a response's body. Raises Malformed for anything that is none."""
+    """Read the answer from a response's body. Raises Malformed for a body without an answer."""
     body, choices = body_and_choices(raw)
     choice = choices[0]
     text = text_of(choice, question.messages is not None)
@@ -43,21 +43,21 @@ def answer_of(raw: bytes, question: Question) -> Answer:
 
 
 def _first_token(choice: dict[str, Any], question: Question) -> tuple[tuple[str, float], ...]:
-    """Alternatives of the first token, likeliest first. Raises Malformed for what cannot be probabilities."""
+    """Read the alternatives of the first token, likeliest first. Raises Malformed for impossible probabilities."""
     try:
         if question.messages is None:
             pairs = list(choice["logprobs"]["top_logprobs"][0].items())
         else:
-            found = choice["logprobs"]["content"][0]["top_logprobs"]
-            pairs = [(entry["token"], entry["logprob"]) for entry in found]
+            entries = choice["logprobs"]["content"][0]["top_logprobs"]
+            pairs = [(entry["token"], entry["logprob"]) for entry in entries]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Malformed("the choice has no log-probabilities of its first token") from error
     if not pairs:
         raise Malformed("the choice has no log-probabilities of its first token")
     for token, logprob in pairs:
-        number = isinstance(logprob, (int, float)) and not isinstance(logprob, bool) and math.isfinite(logprob)
-        if not isinstance(token, str) or not number:
-            raise Malformed("a log-probability is no number")
+        is_number = isinstance(logprob, (int, float)) and not isinstance(logprob, bool) and math.isfinite(logprob)
+        if not isinstance(token, str) or not is_number:
+            raise Malformed("a log-probability is not a number")
     if sum(math.exp(min(logprob, 1.0)) for _, logprob in pairs) > 1.01:
-        raise Malformed("the log-probabilities are those of more than certainty")
+        raise Malformed("the probabilities of the first token add up to more than 1")
     return tuple(sorted(((token, float(logprob)) for token, logprob in pairs), key=lambda pair: -pair[1]))

@@ -1,4 +1,4 @@
-"""Is a judge's checkpoint on this machine, and which one is it? Asked before the candidate model is loaded."""
+"""Identification of a judge's checkpoint, before the candidate model is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from olmes_suite.models.local.fingerprint import fingerprint_of, hub_commit
 
 
 def digest_of(model: str) -> str:
-    """SHA-256 of a checkpoint's files, or of its Hub id and commit; a Hub checkpoint's configuration is fetched for it.
+    """Hash a checkpoint: SHA-256 of its files, or of its Hub id and commit.
+
+    The configuration of a Hub checkpoint is fetched if it is not cached.
 
     Raises ModelError for a folder without a checkpoint and for a Hub checkpoint that cannot be reached.
     """
@@ -19,7 +21,7 @@ def digest_of(model: str) -> str:
         if hub_commit(model) is None:
             _fetch_config(model)
     elif not (Path(model).expanduser() / "config.json").is_file():
-        raise ModelError(f"{model}: is no checkpoint's folder (it has no config.json); give a folder or a Hub id")
+        raise ModelError(f"{model}: is not a checkpoint folder (it has no config.json); give a folder or a Hub id")
     return fingerprint_of(model).digest
 
 
@@ -28,7 +30,7 @@ def _fetch_config(model: str) -> None:
 
     try:
         hf_hub_download(model, "config.json")
-    except Exception as error:  # the Hub's client raises many kinds, all of which mean that it is not to be had
+    except Exception as error:  # the Hub's client raises many types, which all mean that the file is unavailable
         offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
         reason = "HF_HUB_OFFLINE is set" if offline else type(error).__name__
         raise ModelError(f"{model}: is not on this machine and cannot be fetched ({reason}); give a folder") from None

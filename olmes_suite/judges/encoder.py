@@ -1,7 +1,7 @@
-"""BERTScore: how much two texts say the same, by the similarity of their tokens' embeddings.
+"""BERTScore: the similarity of two texts by the embeddings of their tokens.
 
 Zhang et al. 2020 (arXiv 1904.09675), equation 1 and its F1, without idf weights and without baseline rescaling, as the
-`bert-score` package computes it: special tokens may be matched to but have no weight of their own.
+`bert-score` package computes it: special tokens can be matched but have weight 0.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ LAYERS = {
     "roberta-large": 17, "roberta-base": 10, "bert-base-uncased": 9, "bert-large-uncased": 18,
     "bert-base-multilingual-cased": 9, "xlm-roberta-large": 17, "microsoft/deberta-xlarge-mnli": 40,
 }  # fmt: skip
-"""The layer whose embeddings follow people's judgements best, by the table of the `bert-score` package."""
+"""The layer whose embeddings agree best with human judgements, from the table of the `bert-score` package."""
 CHUNK = 64
-"""Pairs whose embeddings are in memory at one time."""
+"""Number of pairs whose embeddings are in memory at one time."""
 
 
 class TextEncoder:
-    """An encoder and one of its layers; the last one where the model is not in LAYERS.
+    """An encoder and one of its layers, by default from LAYERS, otherwise the last one.
 
-    Raises ModelError where there is no checkpoint of that name. The model is loaded with the first pair.
+    Raises ModelError if there is no checkpoint of that name. The model is loaded with the first pair.
     """
 
     option = "--encoder"
-    """How the user named it."""
+    """The option that names the encoder, for errors."""
 
     def __init__(self, name: str, device: str | None = None, *, layer: int | None = None, batch_size: int = 32) -> None:
         self.name, self.device_name, self.batch_size = name, device, batch_size
@@ -41,23 +41,23 @@ class TextEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the checkpoint's files and the layer."""
+        """SHA-256 of the checkpoint's files and the layer."""
         return sha256(canonical_json({"checkpoint": self._digest, "layer": self.layer}))
 
     def record(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Describe the encoder for the manifest."""
         return {"model": self.name, "fingerprint": self.fingerprint, "layer": self.layer, "pairs": self.pairs}
 
     def f1(self, candidates: Sequence[str], references: Sequence[str]) -> list[float]:
-        """BERTScore F1 of each candidate with the reference at its place; 0 where either text is empty."""
+        """Compute the BERTScore F1 of each candidate with its reference; 0 if either text is empty."""
         self._load()
-        out: list[float] = []
+        scores: list[float] = []
         for start in range(0, len(candidates), CHUNK):
             pairs = list(zip(candidates[start : start + CHUNK], references[start : start + CHUNK], strict=True))
             embedded = self._embed(sorted({text.strip() for pair in pairs for text in pair}, key=len))
-            out += [_f1(embedded[one.strip()], embedded[other.strip()]) for one, other in pairs]
-        self.pairs += len(out)
-        return out
+            scores += [_f1(embedded[candidate.strip()], embedded[reference.strip()]) for candidate, reference in pairs]
+        self.pairs += len(scores)
+        return scores
 
     def _load(self) -> None:
         if self._model is not None:
@@ -73,40 +73,40 @@ class TextEncoder:
             model = AutoModel.from_pretrained(self.name, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{self.option} {self.name}: cannot be loaded ({first_line(error)})") from None
-        # RoBERTa's byte-level tokens know a word at the start of a text only after a space.
+        # RoBERTa's byte-level tokens recognise the first word of a text only after a space.
         self.prefix = " " if type(self.tokenizer).__name__.startswith(("Roberta", "GPT2")) else ""
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
         self._model = model.eval().to(self.device)
-        room = getattr(model.config, "max_position_embeddings", None) or 512
-        if "roberta" in model.config.model_type:  # its positions count from the padding index on
-            room -= 2
-        self.max_length = min(self.tokenizer.model_max_length, room)
+        positions = getattr(model.config, "max_position_embeddings", None) or 512
+        if "roberta" in model.config.model_type:  # its positions start after the padding index
+            positions -= 2
+        self.max_length = min(self.tokenizer.model_max_length, positions)
         self.special = {self.tokenizer.cls_token_id, self.tokenizer.sep_token_id}
 
     def _embed(self, texts: Sequence[str]) -> dict[str, tuple[Any, Any]]:
-        """Text to (unit vectors of its tokens, [tokens, size]; weights of the tokens, 0 for special ones)."""
+        """Embed texts: text to (unit vectors, [tokens, size]; token weights, [tokens], 0 for special tokens)."""
         import torch
 
-        found: dict[str, tuple[Any, Any]] = {}
+        embeddings: dict[str, tuple[Any, Any]] = {}
         for start in range(0, len(texts), self.batch_size):
             batch = list(texts[start : start + self.batch_size])
-            made = self.tokenizer(
+            encoded = self.tokenizer(
                 [self.prefix + text if text else "" for text in batch],
                 padding=True, truncation=True, max_length=self.max_length, return_tensors="pt",
             )  # fmt: skip
-            ids, mask = made["input_ids"], made["attention_mask"].bool()
+            ids, mask = encoded["input_ids"], encoded["attention_mask"].bool()
             with torch.inference_mode():
                 states = self._model(
-                    input_ids=ids.to(self.device), attention_mask=made["attention_mask"].to(self.device),
+                    input_ids=ids.to(self.device), attention_mask=encoded["attention_mask"].to(self.device),
                     output_hidden_states=True,
                 ).hidden_states[self.layer]  # fmt: skip
             vectors = torch.nn.functional.normalize(states.float().cpu(), dim=-1)
             for row, text in enumerate(batch):
-                kept = ids[row][mask[row]]
-                weights = torch.tensor([float(token not in self.special) for token in kept.tolist()])
-                found[text] = vectors[row][mask[row]], weights
-        return found
+                tokens = ids[row][mask[row]]
+                weights = torch.tensor([float(token not in self.special) for token in tokens.tolist()])
+                embeddings[text] = vectors[row][mask[row]], weights
+        return embeddings
 
     def close(self) -> None:
         """Free the model."""
@@ -114,10 +114,10 @@ class TextEncoder:
 
 
 def _f1(candidate: tuple[Any, Any], reference: tuple[Any, Any]) -> float:
-    (own, own_weights), (other, other_weights) = candidate, reference
-    if not float(own_weights.sum()) or not float(other_weights.sum()):
+    (vectors, weights), (other_vectors, other_weights) = candidate, reference
+    if not float(weights.sum()) or not float(other_weights.sum()):
         return 0.0
-    similar = own @ other.T
-    precision = float((similar.max(dim=1).values * own_weights).sum() / own_weights.sum())
-    recall = float((similar.max(dim=0).values * other_weights).sum() / other_weights.sum())
+    similarity = vectors @ other_vectors.T
+    precision = float((similarity.max(dim=1).values * weights).sum() / weights.sum())
+    recall = float((similarity.max(dim=0).values * other_weights).sum() / other_weights.sum())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

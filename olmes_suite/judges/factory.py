@@ -1,4 +1,4 @@
-"""From the command line's options to the models that score: a server, a local checkpoint, an installed plugin."""
+"""Construction of the models that score: a served model, a local checkpoint or an installed plugin."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from olmes_suite.plugins import Plugins
 from olmes_suite.scoring.tools import ToolOptions
 
 JUDGES = Plugins("judge", "olmes.judges")
-"""A plugin is a function of (rest of the name, ToolOptions) that returns a Judge, chosen with `--judge NAME:rest`."""
+"""Judge plugins: functions of (rest of the name, ToolOptions) that return a Judge, chosen with `--judge NAME:rest`."""
 ENCODER = "roberta-large"
-"""The encoder of BERTScore for English, and of HREF."""
+"""The encoder of BERTScore for English and of HREF."""
 
 
 def judge(options: ToolOptions) -> Judge:
-    """The judge. Raises MissingData where the options name none, or name one that cannot be had."""
+    """Build the judge. Raises MissingData if the options do not name one, or if it is unavailable."""
     return _model("judge", options.judge, options.judge_base_url, options)
 
 
 def classifier(options: ToolOptions) -> Judge:
-    """The classifier. Raises MissingData where the options name none, or name one that cannot be had."""
+    """Build the classifier. Raises MissingData if the options do not name one, or if it is unavailable."""
     return _model("classifier", options.classifier, options.classifier_base_url, options)
 
 
 def encoder(options: ToolOptions) -> Any:
-    """The encoder, `roberta-large` unless another is named. Raises MissingData where it is not on this machine."""
+    """Build the encoder, by default `roberta-large`. Raises MissingData if it is unavailable."""
     from olmes_suite.judges.encoder import TextEncoder
 
     return _or_missing("encoder", lambda: TextEncoder(options.encoder or ENCODER, options.engine.get("device")))

@@ -1,10 +1,10 @@
-"""Length-controlled win rate: what the win rate would be if the outputs were as long as the baseline's.
+"""Length-controlled win rate: the win rate expected if the outputs were as long as the baseline's.
 
 Dubois et al. 2024 (arXiv 2404.04475), as `alpaca_eval` 0.6.6 computes it (`length_controlled_v1`): a regression of
 the preference on tanh of the standardised difference of lengths, on the instruction's difficulty and on a constant,
 without intercept, with an L1 penalty whose strength five-fold cross-validation chooses. The fit also sees, with a
-weight of 0.1 each, two baselines that were told to be brief or verbose (`df_gamed.csv` of the data set
-`tatsu-lab/alpaca_eval`, which holds the difficulties too). Without that file the difficulty and the two baselines are
+weight of 0.1 each, two baselines instructed to be brief or verbose (`df_gamed.csv` of the data set
+`tatsu-lab/alpaca_eval`, which also has the difficulties). Without that file the difficulty and the two baselines are
 left out, which is alpaca_eval's `length_controlled_minimal`.
 """
 
@@ -40,14 +40,14 @@ class Gamed:
     std_delta_len: np.ndarray
     """[rows], baseline's length less the gamed one's, standardised."""
     difficulty: np.ndarray
-    """[rows], of each row's instruction."""
+    """[rows], difficulty of each row's instruction."""
     by_instruction: Mapping[int, float]
     """Row of the evaluation split to difficulty."""
 
 
 @dataclass(slots=True)
 class LengthControl:
-    """The fit that this machine's files allow."""
+    """The regression that the available files allow."""
 
     gamed: Gamed | None
     digest: str | None = None
@@ -56,34 +56,34 @@ class LengthControl:
 
     @property
     def glm(self) -> str:
-        """alpaca_eval's name of the regression."""
+        """The name of the regression in alpaca_eval."""
         return "length_controlled_v1" if self.gamed is not None else "length_controlled_minimal"
 
     @property
     def fingerprint(self) -> str:
-        """Part of the scorer's fingerprint: the two regressions give different numbers."""
+        """Part of the scorer's fingerprint, because the two regressions give different numbers."""
         return sha256(f"{self.glm} {self.digest}")
 
     def record(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Describe the regression for the manifest."""
         return {"glm": self.glm, "file": self.path, "sha256": self.digest}
 
     def notes(self) -> list[str]:
-        """What the user should know about the fit."""
+        """Return lines for the user about the regression."""
         return self.lines
 
 
 def build(options: ToolOptions) -> LengthControl:
-    """The gamed baselines from a mirror, else from the Hub unless that is off; sample documents have none."""
+    """Load the gamed baselines from a mirror, otherwise from the Hub; sample documents do not use them."""
     if options.sample:
         return LengthControl(None)
     for mirror in options.mirrors:
         if (path := mirror / DATA_SET / FILE).is_file():
             return _from(path)
-    if (fetched := _fetch()) is not None:
-        return _from(fetched)
-    said = f"length-controlled win rate without {FILE} of {DATA_SET}: put it at D/{DATA_SET}/{FILE} of a mirror D"
-    return LengthControl(None, lines=[f"{said} for numbers that compare with published ones"])
+    if (file := _fetch()) is not None:
+        return _from(file)
+    advice = f"length-controlled win rate without {FILE} of {DATA_SET}: put it at D/{DATA_SET}/{FILE} of a mirror D"
+    return LengthControl(None, lines=[f"{advice} for numbers that compare with published ones"])
 
 
 def _from(path: Path) -> LengthControl:
@@ -97,12 +97,12 @@ def _fetch() -> Path | None:
 
     try:
         return Path(hf_hub_download(DATA_SET, FILE, repo_type="dataset"))
-    except Exception:  # the Hub's client raises many kinds, all of which mean that the file is not to be had
+    except Exception:  # the Hub's client raises many types, which all mean that the file is unavailable
         return None
 
 
 def read_gamed(path: Path) -> Gamed:
-    """Read `df_gamed.csv`. Raises DataError for a file without its columns or with something else than numbers."""
+    """Read `df_gamed.csv`. Raises DataError if columns are missing or values are not numbers."""
     try:
         with path.open(encoding="utf-8", newline="") as handle:
             rows = [[float(row[column]) for column in COLUMNS] for row in csv.DictReader(handle)]
@@ -119,14 +119,14 @@ def read_gamed(path: Path) -> Gamed:
 
 @dataclass(frozen=True, slots=True)
 class Controlled:
-    """What the regression says about each document; both lists have the length-controlled win rate as their mean."""
+    """The regression's results by document; the mean of both lists is the length-controlled win rate."""
 
     predicted: list[float]
     """Preference for the candidate if both outputs were equally long, from 0 to 1. alpaca_eval's `lc_standard_error` is
-    the standard error of these; it leaves out the judge's disagreement with the regression."""
+    the standard error of these values; it ignores the judge's disagreement with the regression."""
     scores: list[float]
-    """The prediction plus the centred residual, which may lie outside of [0, 1]: their standard error is that of the
-    length-controlled win rate, and differences between two models by document mean something."""
+    """The prediction plus the centred residual, possibly outside [0, 1]. Their standard error is that of the
+    length-controlled win rate, and their differences between two models are meaningful by document."""
 
 
 def controlled(
@@ -136,34 +136,37 @@ def controlled(
     instructions: Sequence[int],
     gamed: Gamed | None = None,
 ) -> Controlled:
-    """Take the difference of lengths out of the preferences for the candidate.
+    """Remove the effect of the difference of lengths from the preferences for the candidate.
 
-    `preferences` are from 0 to 1, None where the judge gave none (such a document is predicted, not fitted); `lengths`
+    `preferences` are from 0 to 1, None without a verdict (such a document is predicted, not fitted); `lengths`
     are in characters; `instructions` are rows of the evaluation split. Raises DataError for an instruction without a
-    difficulty, ValueError where no document has a preference. With fewer than five documents the outcome is the mean
+    difficulty, ValueError if no document has a preference. With fewer than five documents the result is the mean
     preference.
     """
-    known = np.array([preference is not None for preference in preferences])
-    if not known.any():
+    judged = np.array([preference is not None for preference in preferences])
+    if not judged.any():
         raise ValueError("a regression needs at least one preference")
-    own = np.array([0.5 if preference is None else preference for preference in preferences])
+    target_values = np.array([0.5 if preference is None else preference for preference in preferences])
     features, neutral = _features(lengths, baseline_lengths, instructions, gamed)
-    rows, target, weight = features[known], own[known], np.ones(int(known.sum()))
+    rows, target, weight = features[judged], target_values[judged], np.ones(int(judged.sum()))
     if gamed is not None:
-        others = np.column_stack([np.tanh(gamed.std_delta_len), gamed.difficulty, np.zeros(len(gamed.preference))])
-        rows, target = np.vstack([others, rows]), np.concatenate([gamed.preference, target])
-        weight = np.concatenate([np.full(len(others), GAMED_WEIGHT), weight])
+        gamed_rows = np.column_stack([np.tanh(gamed.std_delta_len), gamed.difficulty, np.zeros(len(gamed.preference))])
+        rows, target = np.vstack([gamed_rows, rows]), np.concatenate([gamed.preference, target])
+        weight = np.concatenate([np.full(len(gamed_rows), GAMED_WEIGHT), weight])
     coefficients = fit(rows, target, weight)
     predicted = _sigmoid(neutral @ coefficients)
-    residuals = np.where(known, own - _sigmoid(features @ coefficients), 0.0)
-    residuals[known] -= residuals[known].mean()
+    residuals = np.where(judged, target_values - _sigmoid(features @ coefficients), 0.0)
+    residuals[judged] -= residuals[judged].mean()
     return Controlled(predicted.tolist(), (predicted + residuals).tolist())
 
 
 def _features(
     lengths: Sequence[int], baseline_lengths: Sequence[int], instructions: Sequence[int], gamed: Gamed | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[documents, features] as they are, and without a difference of lengths: fewer than five documents show none."""
+    """Build the features, [documents, features], as observed and with the difference of lengths set to 0.
+
+    With fewer than five documents the difference is 0 in both.
+    """
     delta = np.asarray(baseline_lengths, dtype=float) - np.asarray(lengths, dtype=float)
     spread = float(delta.std(ddof=1)) if len(delta) >= FOLDS else 0.0
     columns = [np.tanh(delta / spread) if spread else np.zeros(len(delta))]
@@ -178,9 +181,9 @@ def _features(
 
 
 def fit(features: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Coefficients of the penalised logistic regression; cross-validation by log loss chooses the penalty.
+    """Fit the penalised logistic regression; cross-validation by log loss chooses the penalty.
 
-    The folds are those of scikit-learn's GroupKFold over documents: backwards, one after the other.
+    The folds are those of scikit-learn's GroupKFold over documents, assigned in turn from the last document.
     """
     n = len(features)
     if n < FOLDS:
@@ -189,11 +192,11 @@ def fit(features: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndar
     losses = np.zeros(len(STRENGTHS))
     for number, strength in enumerate(STRENGTHS):
         for fold in range(FOLDS):
-            out = folds == fold
-            found = _penalised(features[~out], target[~out], weight[~out], strength)
-            predicted = np.clip(_sigmoid(features[out] @ found), 1e-15, 1 - 1e-15)
-            loss = target[out] * np.log(predicted) + (1 - target[out]) * np.log(1 - predicted)
-            losses[number] -= float(np.mean(weight[out] * loss))
+            held_out = folds == fold
+            coefficients = _penalised(features[~held_out], target[~held_out], weight[~held_out], strength)
+            predicted = np.clip(_sigmoid(features[held_out] @ coefficients), 1e-15, 1 - 1e-15)
+            loss = target[held_out] * np.log(predicted) + (1 - target[held_out]) * np.log(1 - predicted)
+            losses[number] -= float(np.mean(weight[held_out] * loss))
     return _penalised(features, target, weight, STRENGTHS[int(losses.argmin())])
 
 
@@ -213,11 +216,11 @@ def _penalised(features: np.ndarray, target: np.ndarray, weight: np.ndarray, str
             np.concatenate([1.0 + slope, 1.0 - slope]) / scale,
         )
 
-    found = minimize(
+    solution = minimize(
         objective, np.zeros(2 * size), jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * (2 * size),
         options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1000},
     )  # fmt: skip
-    return found.x[:size] - found.x[size:]
+    return solution.x[:size] - solution.x[size:]
 
 
 def _sigmoid(score: np.ndarray) -> np.ndarray:

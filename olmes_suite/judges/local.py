@@ -1,4 +1,4 @@
-"""A judge that is a local checkpoint, run by our own backends when the candidate model is unloaded."""
+"""A judge that runs a local checkpoint after the candidate model is unloaded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from olmes_suite.records import Request, canonical_json, sha256
 from olmes_suite.scoring.tools import ToolOptions
 
 ENGINE = ("device", "dtype", "batch_size")
-"""Options of the candidate's backend that the judge's takes too."""
+"""Options of the candidate's backend that also apply to the judge's backend."""
 
 
 class LocalJudge(CachedJudge):
-    """Loads the checkpoint when the first question is asked that the cache does not answer.
+    """Loads the checkpoint for the first question that is not cached.
 
-    Raises ModelError where there is no checkpoint of that name.
+    Raises ModelError if there is no checkpoint of that name.
     """
 
     def __init__(
@@ -31,21 +31,21 @@ class LocalJudge(CachedJudge):
         load: Callable[[], Backend] | None = None,
         digest: str | None = None,
     ) -> None:
-        """`load` and `digest` are for tests and plugins: another engine than the one for checkpoints."""
+        """`load` and `digest` replace the engine and the checkpoint's hash, for tests and plugins."""
         self.options = options
         self._load = load or self._make_backend
         self._backend: Backend | None = None
-        made_of = {"checkpoint": digest or digest_of(name), "dtype": options.engine.get("dtype")}
-        self._fingerprint = sha256(canonical_json(made_of))
+        identity = {"checkpoint": digest or digest_of(name), "dtype": options.engine.get("dtype")}
+        self._fingerprint = sha256(canonical_json(identity))
         super().__init__(name, AnswerCache(cache_folder(), self._fingerprint, name))
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the checkpoint's files and the precision that it is run in."""
+        """SHA-256 of the checkpoint's files and the precision."""
         return self._fingerprint
 
     def answers(self, asks: Sequence[tuple[str, Question]]) -> Iterator[tuple[str, Answer]]:
-        """(key, answer) as batches get done."""
+        """Yield (key, answer) as batches finish."""
         backend = self._backend = self._backend or self._load()
         requests = [_request(number, question, backend.chat) for number, (_, question) in enumerate(asks)]
         first: dict[int, tuple[tuple[str, float], ...]] = {}
@@ -53,9 +53,11 @@ class LocalJudge(CachedJudge):
             places = [number for number, (_, question) in enumerate(asks) if question.top_logprobs == top]
             for place, pairs in backend.alternatives([requests[number] for number in places], top):
                 first[places[place]] = tuple(pairs)
-        for number, _, said in backend.run(requests, [[int(key[:15], 16)] for key, _ in asks]):
-            self.usage.truncated += said.truncated
-            answer = Answer(said.text or "", first.get(number, ()), said.prompt_tokens, said.completion_tokens)
+        for number, _, response in backend.run(requests, [[int(key[:15], 16)] for key, _ in asks]):
+            self.usage.truncated += response.truncated
+            answer = Answer(
+                response.text or "", first.get(number, ()), response.prompt_tokens, response.completion_tokens
+            )
             self.cache.put(asks[number][0], answer)
             yield asks[number][0], answer
 
@@ -74,7 +76,7 @@ class LocalJudge(CachedJudge):
 
 
 def _request(number: int, question: Question, chat: bool) -> Request:
-    """The question as our backends take it; without a chat template, messages become paragraphs."""
+    """Convert a question to a backend's request; without a chat template, messages become paragraphs."""
     messages, text = question.messages, question.text
     if messages is not None and not chat:
         text = "\n\n".join(content for _, content in messages) + "\n\n"

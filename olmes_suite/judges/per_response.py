@@ -1,4 +1,4 @@
-"""One question per response, and the answers gathered again by document."""
+"""Judging of single responses: one question per response, with the answers collected by document."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Asks = Callable[[Doc, str], Question]
 
 
 def per_response(items: Sequence[Item], judge: Judge, ask: Asks) -> Iterator[tuple[int, list[Answer]]]:
-    """(position in `items`, an answer per response in their order), each as soon as it is complete.
+    """Yield (position in `items`, an answer per response in order) as soon as a document is complete.
 
-    Raises RequestFailed where the judge gave up on a question.
+    Raises RequestFailed if a question fails permanently.
     """
     places = [(position, sample) for position, item in enumerate(items) for sample in range(len(item.responses))]
     questions = [ask(items[position].doc, items[position].responses[sample]) for position, sample in places]
-    open_: dict[int, dict[int, Answer]] = {}
+    incomplete: dict[int, dict[int, Answer]] = {}
     for number, answer in judge.ask(questions):
         position, sample = places[number]
-        got = open_.setdefault(position, {})
-        got[sample] = answer
-        if len(got) == len(items[position].responses):
-            yield position, [got[s] for s in sorted(got)]
-            del open_[position]
+        answers = incomplete.setdefault(position, {})
+        answers[sample] = answer
+        if len(answers) == len(items[position].responses):
+            yield position, [answers[s] for s in sorted(answers)]
+            del incomplete[position]

@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible server: many questions at a time, each tried again until it is answered."""
+"""A judge on an OpenAI-compatible server: concurrent questions, each retried until it is answered."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Ask = tuple[str, Question]
 class ServerJudge(CachedJudge):
     """Asks a served model through /chat/completions or /completions; the key is `$OPENAI_API_KEY`, if any.
 
-    Sends nothing but the questions. What is no answer is tried again, `tries` times in all (see
-    `olmes_suite.endpoints.client`); then the question has failed.
+    Sends only the questions. A request without a valid answer is retried, up to `tries` attempts in all (see
+    `olmes_suite.endpoints.client`); then the question fails.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class ServerJudge(CachedJudge):
         timeout: float | None = None,
         cache: Path | None = None,
     ) -> None:
-        """`delay`: seconds before the second try, doubled each time; `timeout`: seconds of silence in one request, by
-        default 60 and a quarter of a second for each token asked for."""
+        """`delay`: seconds before the second attempt, doubled each time; `timeout`: seconds without data in a request,
+        by default 60 plus a quarter of a second for each token of the limit."""
         self.base_url = base_url.rstrip("/")
         self._fingerprint = sha256(canonical_json({"served": name}))
         super().__init__(name, AnswerCache(cache or cache_folder(), f"{self._fingerprint} {self.base_url}", name))
@@ -50,18 +50,18 @@ class ServerJudge(CachedJudge):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the served name: where it is served does not decide what it says."""
+        """SHA-256 of the served name. The address is not included, because it does not decide the answers."""
         return self._fingerprint
 
     def cost(self) -> float | None:
-        """By OpenAI's published prices, at OpenAI's own address."""
+        """Return the cost by OpenAI's published prices; None for other addresses."""
         return cost(self.name, str(self.base_url), self.usage)
 
     def answers(self, asks: Sequence[Ask]) -> Iterator[tuple[str, Answer]]:
-        """(key, answer) in order of arrival.
+        """Yield (key, answer) in order of arrival.
 
-        When a question fails for good no new one is sent, those under way are awaited and kept in the cache, and
-        RequestFailed is raised.
+        If a question fails permanently, no further one is sent, the answers to open requests are awaited and cached,
+        and RequestFailed is raised.
         """
         return Crowd(asks, self._answer, self.limit).results()
 

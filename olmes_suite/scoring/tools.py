@@ -91,11 +91,11 @@ class Tools:
         """Lines for the user about the tools that were made."""
         return [line for _, tool in sorted(self.made.items()) if hasattr(tool, "notes") for line in tool.notes()]
 
-    def tell(self, told: Callable[[str], None]) -> None:
-        """Give the tools that take long somebody to tell how far they are."""
+    def tell(self, report: Callable[[str], None]) -> None:
+        """Pass a function that receives lines of progress to the tools that take long."""
         for tool in self.made.values():
-            if hasattr(tool, "told"):
-                tool.told = told
+            if hasattr(tool, "report_progress"):
+                tool.report_progress = report
 
     def close(self) -> None:
         """Let go of what the tools hold: processes, models, connections."""

@@ -1,1 +1,1 @@
-"""Tasks and suites: which there are, where their documents come from, and how they are loaded."""
+"""Tasks and suites: their index, the sources of their documents, and their loading."""

@@ -1,4 +1,4 @@
-"""Finding a task by name: one of ours, a user's own, or one that lm-eval ships."""
+"""Lookup of tasks by name: shipped with the package, added by the user, or shipped with lm-eval."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from olmes_suite.extras import installed
 from olmes_suite.tasks.index import PREFIX, TaskEntry, full_name, index, nearest
 
 include_paths: list[Path] = []
-"""Folders of the user's own lm-eval task files, searched before lm-eval's. Commands extend it by `include`."""
+"""Folders of the user's lm-eval task files, searched before lm-eval's tasks. Commands extend it with `include`."""
 
 
 def include(folders: Iterable[Path]) -> None:
-    """Search these folders too, from now on."""
+    """Add folders to the search."""
     include_paths.extend(folder for folder in folders if folder not in include_paths)
 
 
 @contextmanager
 def including(folders: Iterable[Path]) -> Iterator[None]:
-    """Search these folders too inside the block; after it everything is as before."""
-    paths, known = list(include_paths), set(index())
+    """Add folders to the search inside the block, and restore the search and the index after it."""
+    previous_paths, previous_names = list(include_paths), set(index())
     include(folders)
     try:
         yield
     finally:
-        include_paths[:] = paths
-        for name in set(index()) - known:
+        include_paths[:] = previous_paths
+        for name in set(index()) - previous_names:
             del index()[name]
 
 
 def find(name: str) -> TaskEntry:
-    """The entry of a task, prefix optional: one of ours, a user's own, or one that lm-eval ships.
+    """Find the entry of a task, prefix optional, among shipped tasks, the user's tasks and lm-eval's tasks.
 
-    Raises UsageError naming the nearest task.
+    Raises UsageError naming the nearest task for an unknown name.
     """
     entry = index().get(full_name(name))
     if entry is None and installed("lm_eval"):
         from olmes_suite.tasks import external
 
-        found = external.find(name, tuple(include_paths))
-        index().update({e.name: e for e in found})
-        entry = found[0] if found else None
+        entries = external.find(name, tuple(include_paths))
+        index().update({e.name: e for e in entries})
+        entry = entries[0] if entries else None
     if entry is None:
         raise UsageError(
             f"unknown task {name!r}{nearest(name, [n.removeprefix(PREFIX) for n in index()])}; `olmes tasks` lists them"

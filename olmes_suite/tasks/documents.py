@@ -1,6 +1,6 @@
-"""Where documents come from: an offline mirror, the few samples that ship with a task, or the Hub at a pinned revision.
+"""Sources of documents: offline mirrors, the samples that ship with a task, or the Hub at a pinned revision.
 
-A mirror is a folder `D/<data set id>/<config>/<split>.parquet`. Several may be given; the first hit wins.
+A mirror is a folder with files `D/<data set id>/<config>/<split>.parquet`. Of several mirrors the first match wins.
 """
 
 from __future__ import annotations
@@ -21,67 +21,67 @@ if TYPE_CHECKING:
 SAMPLE = "sample"
 _WILDCARD = "*"
 _hub_unreachable = False
-"""Set by the first failed connection: the client tries for half a minute, once is enough for a suite of data sets."""
+"""Set by the first failed connection, because the client retries for half a minute for each data set."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """Which places to look in, in order."""
+    """The places to read documents from, in order."""
 
     mirrors: tuple[Path, ...] = ()
     sample: bool = False
-    """Use the sample documents beside the tasks and nothing else."""
+    """Whether to use only the sample documents that ship with the tasks."""
 
     @classmethod
     def from_environment(cls, data_dirs: Iterable[str | Path] = (), data: str | None = None) -> DataSource:
-        """Mirrors named on the command line, then those of the path list `$OLMES_DATA_DIR`.
+        """Build the source from the mirrors of the command line, then those of the path list `$OLMES_DATA_DIR`.
 
         `$OLMES_DATA=sample` selects the sample documents, for use under plain lm-eval.
         """
-        listed = [part for part in os.environ.get("OLMES_DATA_DIR", "").split(os.pathsep) if part]
-        chosen = data or os.environ.get("OLMES_DATA")
-        return cls(tuple(Path(d) for d in [*data_dirs, *listed]), chosen == SAMPLE)
+        folders = [part for part in os.environ.get("OLMES_DATA_DIR", "").split(os.pathsep) if part]
+        selection = data or os.environ.get("OLMES_DATA")
+        return cls(tuple(Path(d) for d in [*data_dirs, *folders]), selection == SAMPLE)
 
     def show_to_nltk(self) -> None:
-        """Add the mirrors' `nltk` folders to `$NLTK_DATA`, after those that it names; scoring workers inherit it.
+        """Append the mirrors' `nltk` folders to `$NLTK_DATA`, which scoring workers inherit.
 
-        What scores or looks for NLTK's data calls this once, at its start.
+        Commands that score, or that look for NLTK's data, call this once at the start.
         """
-        known = [part for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
+        paths = [part for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
         folders = [str(mirror / "nltk") for mirror in self.mirrors if (mirror / "nltk").is_dir()]
-        known += [folder for folder in folders if folder not in known]
-        if known:
-            os.environ["NLTK_DATA"] = os.pathsep.join(known)
+        paths += [folder for folder in folders if folder not in paths]
+        if paths:
+            os.environ["NLTK_DATA"] = os.pathsep.join(paths)
 
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """What a task declares about one data set configuration."""
+    """A task's declaration of one data set configuration."""
 
     path: str
     """Hub id."""
     config: str = "default"
     revision: str = "main"
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Column to type: string, int, bool, list, struct; `?` behind it where a copy of the data set may lack the column.
-    Checked when a split is read; only these are hashed."""
+    """Column to type: string, int, bool, list or struct, followed by `?` if copies of the data set may lack the column.
+    Types are checked when a split is read; only these columns are hashed."""
     split_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Other names that a split has had, the preferred one first."""
+    """Split to its names in different versions of the data set, the preferred one first."""
     subset: Mapping[str, int] | None = None
-    """{"full": n, "k": k, "seed": s}: of a split with exactly `n` rows keep `random.Random(s).sample(range(n), k)`."""
+    """{"full": n, "k": k, "seed": s}: select `random.Random(s).sample(range(n), k)` of a split of `n` rows."""
     hub: bool = True
-    """False: the data set is on no hub, only in local mirrors."""
+    """Whether the data set is on the Hub; otherwise it is read from local mirrors only."""
     gated: bool = False
-    """True: the Hub gives it only to accounts that have agreed to its terms."""
+    """Whether the Hub requires an account that has agreed to the data set's terms."""
     sample_file: Path | None = None
 
     def names_of(self, split: str) -> list[str]:
-        """Names under which a split may be found."""
+        """Return the names under which a split may be stored."""
         return list(self.split_names.get(split, ())) or [split]
 
 
 def find_split(source: DataSource, spec: DataSpec, split: str) -> Path | None:
-    """The parquet file of a split in the first mirror that has it."""
+    """Return the parquet file of a split in the first mirror that has it, otherwise None."""
     for mirror in source.mirrors:
         for name in spec.names_of(split):
             path = mirror / spec.path / spec.config / f"{name}.parquet"
@@ -93,7 +93,7 @@ def find_split(source: DataSource, spec: DataSpec, split: str) -> Path | None:
 def load_split(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
     """Read one split as an Arrow table, checked against the declared columns.
 
-    Raises MissingData where it is nowhere to be found, DataError where it has the wrong shape.
+    Raises MissingData if no source has the split, DataError if its columns do not match.
     """
     if source.sample:
         table = _sample_table(spec, split)
@@ -108,15 +108,15 @@ def load_split(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
 
 
 def missing(source: DataSource, spec: DataSpec, split: str, reason: str = "") -> MissingData:
-    """The error for a split: what is missing, the layout of a mirror, and the command that fetches it."""
-    where = f"<data-dir>/{spec.path}/{spec.config}/{spec.names_of(split)[0]}.parquet"
-    looked = ", ".join(str(m) for m in source.mirrors) or "no --data-dir given"
+    """Build the error for a missing split: the split, its path in a mirror, and the command that fetches it."""
+    path = f"<data-dir>/{spec.path}/{spec.config}/{spec.names_of(split)[0]}.parquet"
+    searched = ", ".join(str(m) for m in source.mirrors) or "no --data-dir given"
     if not spec.hub:
         name = f"data set {spec.path} ({spec.config}, {split})"
-        return MissingData(f"{name} is read from a local mirror only: put it at {where} (looked in: {looked})")
+        return MissingData(f"{name} is read from a local mirror only: put it at {path} (looked in: {searched})")
     terms = f"agree to its terms at https://huggingface.co/datasets/{spec.path}, set HF_TOKEN, then "
     return MissingData(
-        f"data set {spec.path} ({spec.config}, {split}) not found as {where} (looked in: {looked}); "
+        f"data set {spec.path} ({spec.config}, {split}) not found as {path} (looked in: {searched}); "
         f"{terms if spec.gated else ''}on a machine with a network fetch it with: olmes data pull --task ",
         f" --out DATA_DIR{f' ({reason})' if reason else ''}",
     )
@@ -125,13 +125,13 @@ def missing(source: DataSource, spec: DataSpec, split: str, reason: str = "") ->
 def check_columns(table: pa.Table, spec: DataSpec, split: str) -> None:
     """Raise DataError naming every declared column that is absent or of another type."""
     problems = []
-    for name, wanted in spec.columns.items():
+    for name, kind in spec.columns.items():
         if name not in table.column_names:
-            if wanted.endswith("?"):
+            if kind.endswith("?"):
                 continue
             problems.append(f"column {name!r} is missing")
-        elif not _is_type(table.schema.field(name).type, wanted.removesuffix("?")):
-            problems.append(f"column {name!r} is {table.schema.field(name).type}, expected {wanted}")
+        elif not _is_type(table.schema.field(name).type, kind.removesuffix("?")):
+            problems.append(f"column {name!r} is {table.schema.field(name).type}, expected {kind}")
     if problems:
         raise DataError(f"data set {spec.path} ({spec.config}, {split}): " + "; ".join(problems))
     if table.num_rows == 0:
@@ -139,7 +139,7 @@ def check_columns(table: pa.Table, spec: DataSpec, split: str) -> None:
 
 
 def content_hash(table: pa.Table, columns: Iterable[str]) -> str:
-    """SHA-256 over the rows' canonical JSON, declared columns only: equal wherever the rows came from."""
+    """Hash the declared columns: SHA-256 of the rows' canonical JSON, which is equal for every source."""
     import hashlib
 
     names = sorted(name for name in columns if name in table.column_names) or sorted(table.column_names)
@@ -152,7 +152,7 @@ def content_hash(table: pa.Table, columns: Iterable[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON-able form of an Arrow value: None members of structs dropped, bytes as text."""
+    """Convert an Arrow value to JSON types: bytes become text, None members of structs are dropped."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, list):
@@ -162,21 +162,23 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def _is_type(actual: pa.DataType, wanted: str) -> bool:
-    import pyarrow.types as t
+def _is_type(actual: pa.DataType, kind: str) -> bool:
+    import pyarrow.types as types
 
     tests = {
-        "string": lambda a: t.is_string(a) or t.is_large_string(a),
-        "int": t.is_integer,
-        "bool": t.is_boolean,
-        "float": t.is_floating,
-        "list": lambda a: t.is_list(a) or t.is_large_list(a) or t.is_fixed_size_list(a),
-        "struct": t.is_struct,
-        "any": lambda a: True,
+        "string": lambda column_type: types.is_string(column_type) or types.is_large_string(column_type),
+        "int": types.is_integer,
+        "bool": types.is_boolean,
+        "float": types.is_floating,
+        "list": lambda column_type: (
+            types.is_list(column_type) or types.is_large_list(column_type) or types.is_fixed_size_list(column_type)
+        ),
+        "struct": types.is_struct,
+        "any": lambda column_type: True,
     }
-    if wanted not in tests:
-        raise DataError(f"unknown column type {wanted!r} in a task's definition")
-    return bool(tests[wanted](actual))
+    if kind not in tests:
+        raise DataError(f"unknown column type {kind!r} in a task's definition")
+    return bool(tests[kind](actual))
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -226,8 +228,8 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
         raise missing(source, spec, split, "the Hub cannot be reached")
     for name in spec.names_of(split):
         try:
-            loaded = datasets.load_dataset(spec.path, spec.config, split=name, revision=spec.revision)
-            return loaded.data.table.combine_chunks()
+            dataset = datasets.load_dataset(spec.path, spec.config, split=name, revision=spec.revision)
+            return dataset.data.table.combine_chunks()
         except Exception as error:  # the Hub client raises a dozen unrelated types; every one means "not available"
             reason = first_line(error)
             _hub_unreachable = isinstance(error, ConnectionError)

@@ -1,8 +1,8 @@
-"""Tasks that are not ours: any that lm-eval ships, and a user's own lm-eval YAML files (`--include-path`).
+"""External tasks: the tasks that lm-eval ships, and the user's lm-eval YAML files (`--include-path`).
 
-They are rendered and scored by lm-eval's own code; we add the recording, the error bars and the fingerprints. Their
-score is the mean over documents of the first metric of the task's first filter, so metrics that are not means over
-documents (BLEU, F1 over a corpus, perplexity) are left out, and a task that has no other is refused.
+lm-eval's code renders and scores these tasks; this package adds the record, the error bars and the fingerprints. The
+score is the mean over documents of the first metric of the task's first filter. Metrics that are not means over
+documents (BLEU, F1 over a corpus, perplexity) are left out, and a task without any other metric is refused.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from olmes_suite.tasks.index import TaskEntry
 from olmes_suite.tasks.task import Splits, SuiteTask
 
 MEANS = ("mean", "nanmean")
-"""lm-eval's names of aggregations that are means over documents."""
+"""Names of lm-eval's aggregations that are means over documents."""
 OUTPUT_TYPES = ("generate_until", "loglikelihood", "multiple_choice")
 
 
 class LmEvalTask(SuiteTask):
-    """An lm-eval task with lm-eval's own data loading, filters and `process_results`."""
+    """A task with lm-eval's data loading, filters and `process_results`."""
 
     left_out_metrics: tuple[str, ...] = ()
     """Metrics of the task file that are not means over documents."""
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """A mirror's parquet files where there are any, else lm-eval's own loading.
+        """Read the task's data from a mirror if one has it, otherwise by lm-eval's loading.
 
-        Raises MissingData, and UnsuitableTask for a task that has no mean over documents.
+        Raises MissingData, and UnsuitableTask for a task without a metric that is a mean over documents.
         """
         self._check()
         source, spec = self.source or DataSource.from_environment(), self.spec
@@ -55,7 +55,10 @@ class LmEvalTask(SuiteTask):
             raise missing(source, spec, split or "test", first_line(error)) from error
 
     def _check(self) -> None:
-        """Refuse what cannot be run, and leave out metrics that are not means; lm-eval calls `download` in time."""
+        """Refuse unsupported tasks and leave out metrics that are not means.
+
+        Called from `download`, which lm-eval calls before it uses the metrics.
+        """
         if self.OUTPUT_TYPE not in OUTPUT_TYPES:
             raise UnsuitableTask(
                 f"output_type {self.OUTPUT_TYPE} is not supported here: run {self.config.task} with lm_eval"
@@ -65,30 +68,30 @@ class LmEvalTask(SuiteTask):
                 f"generation_kwargs: {', '.join(names)} would change the answers and is not supported here: "
                 f"remove it, or run {self.config.task} with lm_eval"
             )
-        others = [name for name, aggregate in self._aggregation_list.items() if not is_mean(aggregate)]
-        if len(others) == len(self._aggregation_list):
+        left_out = [name for name, aggregate in self._aggregation_list.items() if not is_mean(aggregate)]
+        if len(left_out) == len(self._aggregation_list):
             raise UnsuitableTask(
-                f"{', '.join(others)}: not a mean over documents, and the task has no other metric; "
+                f"{', '.join(left_out)}: not a mean over documents, and the task has no other metric; "
                 f"run {self.config.task} with lm_eval"
             )
-        for name in others:
+        for name in left_out:
             for table in (self._aggregation_list, self._metric_fn_list, self._metric_fn_kwargs, self._higher_is_better):
                 table.pop(name, None)
-        self.left_out_metrics = tuple(others)
+        self.left_out_metrics = tuple(left_out)
 
     def notes(self) -> list[str]:
-        """Say which metrics are left out."""
+        """Return a line about the metrics that are left out."""
         if not self.left_out_metrics:
             return []
         return [f"{self.config.task}: {', '.join(self.left_out_metrics)} left out: not a mean over documents"]
 
     @property
     def scorer(self) -> Scorer:
-        """A scorer around the task's filters and metrics."""
+        """The scorer, which applies the task's filters and metrics."""
         return LmEvalScorer(self)
 
     def scores(self, doc: Mapping[str, Any], responses: Sequence[Any]) -> Scored:
-        """Scores of a document, by lm-eval's way from responses to metrics.
+        """Score a document as lm-eval does, with the task's filters and metrics.
 
         `responses` are the samples of a generated answer, or (log-likelihood, is greedy) of each choice.
         """
@@ -106,31 +109,34 @@ class LmEvalTask(SuiteTask):
             answer = answer[0] if answer else None
         return Scored(self._means(self.process_results(doc, filtered)), str(answer) if answer is not None else None)
 
-    def _means(self, found: Mapping[str, Any]) -> dict[str, float | None]:
-        """The metrics that are numbers; NaN, which lm-eval's `nanmean` passes over, as None."""
-        kept = {name: value for name, value in found.items() if name not in self.left_out_metrics}
-        if wrong := [name for name, value in kept.items() if not isinstance(value, Real)]:
-            raise UnsuitableTask(f"{self.config.task}: metric {wrong[0]} is not a number for each document")
-        return {name: None if math.isnan(value) else float(value) for name, value in kept.items()}
+    def _means(self, results: Mapping[str, Any]) -> dict[str, float | None]:
+        """Return the metrics as numbers; NaN, which lm-eval's `nanmean` skips, becomes None.
+
+        Raises UnsuitableTask for a metric that is not a number.
+        """
+        metrics = {name: value for name, value in results.items() if name not in self.left_out_metrics}
+        if invalid := [name for name, value in metrics.items() if not isinstance(value, Real)]:
+            raise UnsuitableTask(f"{self.config.task}: metric {invalid[0]} is not a number for each document")
+        return {name: None if math.isnan(value) else float(value) for name, value in metrics.items()}
 
 
 class LmEvalScorer(Scorer):
-    """All samples of a document go through the task's filters together, as in lm-eval."""
+    """Passes all samples of a document through the task's filters together, as lm-eval does."""
 
     takes_greedy = True
 
     def __init__(self, task: LmEvalTask) -> None:
         self.task = task
         together = task.OUTPUT_TYPE != "generate_until" or task.config.repeats > 1
-        # Verdicts on these changed when all samples, and which answers are greedy, came to the task's own code.
+        # Version 2: the task's code receives all samples together and is_greedy, which changed some scores.
         super().__init__(task.scores, isolated=False, timeout=60.0, version=2 if together else 1)
 
     def one(self, doc: Mapping[str, Any], response: Any) -> Scored:
-        """Score one response: a text, or the list of (log-likelihood, is greedy) of the choices."""
+        """Score a single response: a text, or the list of (log-likelihood, is greedy) of the choices."""
         return self.task.scores(doc, response if isinstance(response, list) else [response])
 
     def document(self, doc: Mapping[str, Any], responses: Sequence[Any]) -> tuple[Scored, list[Scored]]:
-        """Score the document by all responses together; a response alone where the filters take one."""
+        """Score a document by all its responses together. A sample has its own score only if it is the only one."""
         if len(responses) == 1:
             scored = self.one(doc, responses[0])
             return scored, [scored]
@@ -138,7 +144,7 @@ class LmEvalScorer(Scorer):
 
 
 def is_mean(aggregate: Callable[[Sequence[float]], float] | None) -> bool:
-    """Tell whether an aggregation is the mean over documents; lm-eval's by name, others by what they compute."""
+    """Tell whether an aggregation is the mean over documents: lm-eval's by its name, others by their values."""
     if aggregate is None:
         return False
     if aggregate.__module__ == "lm_eval.api.metrics":
@@ -148,29 +154,29 @@ def is_mean(aggregate: Callable[[Sequence[float]], float] | None) -> bool:
             math.isclose(aggregate(list(values)), sum(values) / len(values))
             for values in ((0.0, 1.0, 1.0), (0.25, 0.5, 0.75, 0.0, 1.0), (1.0,))
         )
-    except Exception:  # a function of the user's, over whatever its metric returns
+    except Exception:  # a user's function may expect values of any type
         return False
 
 
 def find(name: str, include: tuple[Path, ...]) -> list[TaskEntry]:
-    """The entries of a task or flat group outside our own folder: itself and its members; empty where there is none."""
-    wanted = name.removeprefix("lm_eval:")
+    """Find the entries of an external task, or of a flat group and its members; empty if there is none."""
+    task_name = name.removeprefix("lm_eval:")
     for folder in (*(folder.resolve() for folder in include), lm_eval_task_file("")):
-        path = _file_of(wanted, folder)
+        path = _file_of(task_name, folder)
         if path is None:
             continue
         config = load_yaml(path, resolve_func=False)
         if "group" not in config:
-            return [_entry(wanted, path, config)]
+            return [_entry(task_name, path, config)]
         members: list[TaskEntry] = []
         for member in config["task"] if isinstance(config["task"], list) else [config["task"]]:
-            inner = _file_of(member, folder) if isinstance(member, str) else None
-            if inner is None or "group" in (leaf := load_yaml(inner, resolve_func=False)):
-                raise UsageError(f"group {wanted!r} has nested or inline members; name its tasks one by one")
-            members.append(_entry(member, inner, leaf))
+            member_file = _file_of(member, folder) if isinstance(member, str) else None
+            if member_file is None or "group" in (member_config := load_yaml(member_file, resolve_func=False)):
+                raise UsageError(f"group {task_name!r} has nested or inline members; name its tasks one by one")
+            members.append(_entry(member, member_file, member_config))
         micro = any(metric.get("weight_by_size", True) for metric in config.get("aggregate_metric_list") or [{}])
         group = TaskEntry(
-            wanted,
+            task_name,
             str(path),
             members[0].primary,
             members[0].version,
@@ -182,7 +188,7 @@ def find(name: str, include: tuple[Path, ...]) -> list[TaskEntry]:
 
 
 def _file_of(name: str, folder: Path) -> Path | None:
-    """The YAML file that defines `name`: by its file name first, else by reading all of them."""
+    """Find the YAML file that defines `name`. Files of that name are read first, then all others."""
     pattern = re.compile(rb"^(?:task|group):\s*[\"']?" + re.escape(name.encode()) + rb"[\"']?\s*$", re.MULTILINE)
     for path in _by_likelihood(name, folder):
         try:
@@ -210,17 +216,17 @@ def _entry(name: str, path: Path, config: Mapping[str, Any]) -> TaskEntry:
 
 
 def _primary(config: Mapping[str, Any]) -> str:
-    """The first metric that is a mean over documents, as far as the unresolved file tells."""
+    """Return the first metric that is a mean over documents, as far as the unresolved file tells."""
     from lm_eval.api.registry import get_metric_aggregation
 
     output = config.get("output_type", "generate_until")
-    listed = config.get("metric_list") or [{"metric": name} for name in DEFAULT_METRIC_REGISTRY.get(output) or ()]
-    names = [entry["metric"] for entry in listed if isinstance(entry.get("metric"), str)]
-    for entry in listed:
+    metrics = config.get("metric_list") or [{"metric": name} for name in DEFAULT_METRIC_REGISTRY.get(output) or ()]
+    names = [entry["metric"] for entry in metrics if isinstance(entry.get("metric"), str)]
+    for entry in metrics:
         name, aggregate = entry.get("metric"), entry.get("aggregation")
         if not isinstance(name, str):
             continue
-        known = aggregate in MEANS if isinstance(aggregate, str) else is_mean(get_metric_aggregation(name))
-        if known or (aggregate is not None and not isinstance(aggregate, str)):
+        is_a_mean = aggregate in MEANS if isinstance(aggregate, str) else is_mean(get_metric_aggregation(name))
+        if is_a_mean or (aggregate is not None and not isinstance(aggregate, str)):
             return name
     return names[0] if names else "exact_match"

@@ -1,6 +1,6 @@
-"""The index of tasks: names, sizes and files, read from one JSON file without importing lm-eval.
+"""The index of tasks: their names, files and settings, in a JSON file that is read without importing lm-eval.
 
-`python -m olmes_suite.tasks.index` writes the index anew from the task files; a test fails when it is stale.
+`python -m olmes_suite.tasks.index` rebuilds the index from the task files; a test fails when it is stale.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ INDEX = "index.json"
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """One line of the index: a leaf task or a group of them."""
+    """An entry of the index: a leaf task or a group of leaf tasks."""
 
     name: str
     file: str
-    """Relative to the tasks folder."""
+    """Path of the YAML file, relative to the task folder."""
     primary: str
     version: float
     members: tuple[str, ...] = ()
     """Leaf tasks of a group; empty for a leaf."""
     aggregate: str = "mean"
-    """mean (a leaf), macro (unweighted mean of the sub-tasks) or micro (weighted by their documents)."""
+    """mean for a leaf, macro (unweighted mean of the sub-tasks) or micro (weighted by their documents) for a group."""
     output: str = ""
     shots: int = 0
     dataset: str = ""
@@ -44,7 +44,7 @@ class TaskEntry:
 
 
 def tasks_folder() -> Path:
-    """The task folder: inside the package in a wheel, beside it in a checkout."""
+    """Return the task folder: inside the package in a wheel, beside the package in a checkout."""
     package = Path(__file__).parent.parent
     shipped = package / "_tasks"
     return shipped if shipped.is_dir() else package.parent / "tasks"
@@ -52,38 +52,38 @@ def tasks_folder() -> Path:
 
 @lru_cache(maxsize=1)
 def index() -> dict[str, TaskEntry]:
-    """All tasks and groups by name."""
+    """Read the index: all tasks and groups by name."""
     path = tasks_folder() / INDEX
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+        entries = json.loads(path.read_text(encoding="utf-8"))["tasks"]
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"the task index {path} cannot be read ({error}); rebuild it: python -m olmes_suite.tasks.index"
         ) from error
     return {
         name: TaskEntry(name=name, **{**entry, "members": tuple(entry.get("members", ()))})
-        for name, entry in listed.items()
+        for name, entry in entries.items()
     }
 
 
 def full_name(name: str) -> str:
-    """The name with its prefix, where a task of that name exists; the name itself otherwise."""
+    """Return the name with its prefix if such a task exists, otherwise the name itself."""
     return PREFIX + name if PREFIX + name in index() else name
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`, did you mean 'x'?` or nothing; a task's prefix does not count."""
+    """Return `, did you mean 'x'?` for the nearest name, ignoring the task prefix, or an empty string."""
     return errors.nearest(name.removeprefix(PREFIX), known)
 
 
 def top_level() -> list[TaskEntry]:
-    """Tasks that are not a sub-task of a group."""
-    inner = {member for entry in index().values() for member in entry.members}
-    return [entry for entry in index().values() if entry.name not in inner]
+    """Return the entries that are not sub-tasks of a group."""
+    members = {member for entry in index().values() for member in entry.members}
+    return [entry for entry in index().values() if entry.name not in members]
 
 
 def task_file(entry: TaskEntry) -> Path:
-    """The YAML file of a task."""
+    """Return the YAML file of a task."""
     return tasks_folder() / entry.file
 
 
@@ -115,7 +115,7 @@ def build(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the index."""
+    """Rebuild the index file."""
     folder = tasks_folder()
     (folder / INDEX).write_text(
         json.dumps(build(folder), indent=0, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"

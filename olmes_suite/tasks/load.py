@@ -1,4 +1,4 @@
-"""Loading a task from its YAML file."""
+"""Loading of a task from its YAML file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def load_task(path: Path, source: DataSource) -> SuiteTask:
     kind = config.get("class")
     if not (isinstance(kind, type) and issubclass(kind, SuiteTask)):
         if kind is not None:
-            raise UsageError(f"{path}: tasks with a Python class of their own are not supported")
+            raise UsageError(f"{path}: tasks with their own Python class are not supported; remove `class`")
         kind = LmEvalTask
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its warnings are about files that are not the user's
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its warnings concern files that the user did not write
     cls = type("SuiteTask", (kind,), {"source": source})
     task: SuiteTask = cls(config=config)
     task.set_fewshot_seed(1234)

@@ -1,4 +1,4 @@
-"""Offline mirrors: made from the Hub or from other mirrors, and checked against recorded content hashes.
+"""Offline mirrors: created from the Hub or from other mirrors, and verified against recorded content hashes.
 
 `python -m olmes_suite.tasks.mirror MIRROR …` records the hashes of every split that the shipped tasks read.
 """
@@ -22,12 +22,12 @@ from olmes_suite.tasks.keys import TaskKeys
 
 HASHES = "data_hashes.json"
 RECONSTRUCTED = frozenset({"EleutherAI/drop"})
-"""Data sets of which we had only a copy whose answer types were inferred: no hash is recorded for them."""
+"""Data sets without a recorded hash, because only a copy with inferred answer types was available."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """One split that a task reads."""
+    """A split that a task reads."""
 
     task: str
     spec: DataSpec
@@ -35,13 +35,13 @@ class Needed:
 
     @property
     def place(self) -> str:
-        """Path inside a mirror, under the preferred name of the split."""
+        """Path of the file in a mirror, under the preferred name of the split."""
         return f"{self.spec.path}/{self.spec.config}/{self.spec.names_of(self.split)[0]}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found about one split: pulled, ok, differs, missing, unreadable, unrecorded."""
+    """The state of a split: pulled, kept, ok, differs, missing, unreadable or unrecorded."""
 
     place: str
     state: str
@@ -49,17 +49,17 @@ class Verdict:
 
 
 def needed(names: Iterable[str]) -> list[Needed]:
-    """The splits that tasks read (documents and few-shot), each once."""
-    found: dict[str, Needed] = {}
+    """Return the splits that tasks read for documents and few-shot examples, each once."""
+    splits: dict[str, Needed] = {}
     for name in names:
         for leaf in catalog.find(name).leaves:
             for item in _splits(leaf):
-                found.setdefault(item.place, item)
-    return list(found.values())
+                splits.setdefault(item.place, item)
+    return list(splits.values())
 
 
 def needed_nltk(names: Iterable[str]) -> list[str]:
-    """Packages of NLTK's data that the scorers of tasks read, from the task files' `nltk`."""
+    """Return the packages of NLTK's data that scorers of the tasks read, as `nltk` in the task files lists them."""
     return sorted({package for name in names for leaf in catalog.find(name).leaves for package in _nltk(leaf)})
 
 
@@ -80,9 +80,9 @@ def _splits(leaf: str) -> Iterator[Needed]:
 
 
 def pull(names: Iterable[str], out: Path, source: DataSource) -> Iterator[Verdict]:
-    """Write every split that is not yet in `out`: from the source's mirrors where they have it, else from the Hub.
+    """Write each split that is not yet in `out`, from the source's mirrors or otherwise from the Hub.
 
-    The same for NLTK's data, in `out`/nltk.
+    NLTK's data is written to `out`/nltk.
     """
     import pyarrow.parquet as pq
 
@@ -98,11 +98,11 @@ def pull(names: Iterable[str], out: Path, source: DataSource) -> Iterator[Verdic
         except MissingData as error:
             yield Verdict(item.place, "missing", str(error))
             continue
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
         with storage(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, part)
-            part.replace(target)
+            pq.write_table(table, partial)
+            partial.replace(target)
         yield Verdict(item.place, "pulled", f"{table.num_rows} rows")
     for package in needed_nltk(names):
         place = f"nltk/{language_resources.NLTK_DATA[package]}"
@@ -114,13 +114,13 @@ def pull(names: Iterable[str], out: Path, source: DataSource) -> Iterator[Verdic
 
 
 def verify(names: Iterable[str], source: DataSource) -> Iterator[Verdict]:
-    """Compare what the mirrors hold with the recorded hashes of the columns that the tasks read."""
+    """Compare the splits in the mirrors with the recorded hashes of the columns that the tasks read."""
     source.show_to_nltk()
     recorded, names = hashes(), list(names)
     for package in needed_nltk(names):
         places = [mirror / "nltk" / language_resources.NLTK_DATA[package] for mirror in source.mirrors]
-        here = any(place.exists() for place in places) or language_resources.nltk_has(package)
-        yield Verdict(f"nltk/{language_resources.NLTK_DATA[package]}", "ok" if here else "missing")
+        present = any(place.exists() for place in places) or language_resources.nltk_has(package)
+        yield Verdict(f"nltk/{language_resources.NLTK_DATA[package]}", "ok" if present else "missing")
     for item in needed(names):
         if find_split(source, item.spec, item.split) is None:
             yield Verdict(item.place, "missing")
@@ -131,33 +131,33 @@ def verify(names: Iterable[str], source: DataSource) -> Iterator[Verdict]:
         except DataError as error:
             yield Verdict(item.place, "unreadable", str(error))
             continue
-        known = recorded.get(item.place)
-        if known is None:
+        entry = recorded.get(item.place)
+        if entry is None:
             yield Verdict(item.place, "unrecorded", f"{table.num_rows} rows")
-        elif known["sha256"] == content_hash(table, item.spec.columns):
+        elif entry["sha256"] == content_hash(table, item.spec.columns):
             yield Verdict(item.place, "ok", f"{table.num_rows} rows")
         else:
-            yield Verdict(item.place, "differs", f"{table.num_rows} rows, {known['rows']} recorded")
+            yield Verdict(item.place, "differs", f"{table.num_rows} rows, {entry['rows']} recorded")
 
 
 def hashes() -> dict[str, Any]:
-    """The recorded hashes: place to rows, columns and SHA-256."""
+    """Read the recorded hashes: path in a mirror to rows, columns and SHA-256."""
     path = index.tasks_folder() / HASHES
     return dict(read_json(path)) if path.is_file() else {}
 
 
 def record(source: DataSource) -> dict[str, Any]:
-    """Hashes of every split of the shipped tasks that the source has; the others keep what was recorded."""
-    found = hashes()
+    """Hash each split of the shipped tasks that the source has; other splits keep their recorded hashes."""
+    recorded = hashes()
     for item in needed(entry.name for entry in index.top_level()):
         if find_split(source, item.spec, item.split) is None or item.spec.path in RECONSTRUCTED:
             continue
         table = load_split(source, item.spec, item.split)
-        found[item.place] = {
+        recorded[item.place] = {
             "rows": table.num_rows, "columns": sorted(item.spec.columns),
             "sha256": content_hash(table, item.spec.columns),
         }  # fmt: skip
-    return found
+    return recorded
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How many documents each leaf task has, as data: planning needs it before any data set is at hand.
+"""The number of documents of each leaf task, stored in a file because planning must work without the data sets.
 
-`python -m olmes_suite.tasks.sizes MIRROR …` counts what the mirrors hold; other tasks keep the number that stands
-there, which is the published one. IFEval-OOD's, 284, is published nowhere: from 100 to 567 it is the only number of
-documents that gives every score of it in the Tülu 3 paper.
+`python -m olmes_suite.tasks.sizes MIRROR …` counts the documents in the mirrors; other tasks keep their number, which
+is the published one. The size of IFEval-OOD, 284, is not published: between 100 and 567 it is the only number of
+documents that is consistent with all of its scores in the Tülu 3 paper.
 """
 
 from __future__ import annotations
@@ -20,34 +20,37 @@ SIZES = "sizes.json"
 
 @lru_cache(maxsize=1)
 def sizes() -> dict[str, int]:
-    """Leaf task to its number of documents."""
+    """Read the number of documents of each leaf task."""
     path = index.tasks_folder() / SIZES
-    found: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    recorded: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return recorded
 
 
 def leaf_sizes(task: str) -> list[int] | None:
-    """Documents of each leaf of a task (prefix optional), None where one is not known. Raises UsageError."""
+    """Return the number of documents of each leaf of a task, prefix optional; None if one is not known.
+
+    Raises UsageError for an unknown task.
+    """
     name = index.full_name(task)
     leaves = catalog.find(name).leaves
-    found = [sizes().get(leaf) for leaf in leaves]
-    return None if None in found else [size for size in found if size is not None]
+    known_sizes = [sizes().get(leaf) for leaf in leaves]
+    return None if None in known_sizes else [size for size in known_sizes if size is not None]
 
 
 def count(mirrors: list[Path]) -> dict[str, int]:
-    """Count the documents of all tasks whose data the mirrors hold."""
+    """Count the documents of all tasks whose data is in the mirrors."""
     from olmes_suite.tasks.documents import DataSource
     from olmes_suite.tasks.load import load_task
 
-    found, source = dict(sizes()), DataSource(tuple(mirrors))
+    counts, source = dict(sizes()), DataSource(tuple(mirrors))
     for entry in index.index().values():
         if entry.members:
             continue
         try:
-            found[entry.name] = len(load_task(index.task_file(entry), source).task_docs)
+            counts[entry.name] = len(load_task(index.task_file(entry), source).task_docs)
         except OlmesError as error:
             print(f"{entry.name}: {error}", file=sys.stderr)
-    return found
+    return counts
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Suites: which tasks, which skill, how they average. One YAML file each; a user's own suite is a path.
+"""Suites: lists of tasks with their skills and aggregates, in a YAML file each. Users name their suites by path.
 
 suite: mine
 unseen: false            # true: every look is written to the ledger
@@ -20,13 +20,13 @@ from olmes_suite.tasks import index
 
 SHIPPED = Path(__file__).parent.parent / "suites"
 UNSEEN_TOO = ("bigcodebench", "ifbench", "gpqa", "mmlu_pro", "deepmind_math")
-"""Families of tasks that are no part of the unseen suite, and ask what it asks."""
+"""Families of tasks that are not in the unseen suite but have the same questions."""
 Aggregate = Literal["mean", "macro", "micro", "stratified"]
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteEntry:
-    """One task of a suite. None: as the task itself declares."""
+    """A task of a suite. None stands for the value that the task declares."""
 
     task: str
     skill: str = "other"
@@ -34,7 +34,7 @@ class SuiteEntry:
     aggregate: Aggregate | None = None
     """macro (unweighted mean of sub-tasks); micro and stratified (sub-tasks weighted by their documents)."""
     cluster: str | None = None
-    """Column whose value the documents of one cluster share."""
+    """Column whose value is equal for the documents of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,47 +58,51 @@ class _Keys:
 
 
 def names() -> list[str]:
-    """The suites that ship with the package."""
+    """Return the names of the suites that ship with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def load(name: str) -> Suite:
-    """A suite by name, or a user's own by path. Raises UsageError for anything wrong with it."""
+    """Read a shipped suite by name or a user's suite by path. Raises UsageError for an unknown or invalid suite."""
     return _load(name, ())
 
 
 @lru_cache(maxsize=1)
 def unseen_tasks() -> frozenset[str]:
-    """Top-level tasks of the unseen suite and their sub-tasks: looking at any of them is written to the ledger."""
-    listed: set[str] = set()
+    """Return the tasks of the unseen suite and their sub-tasks. The ledger records each look at one of them."""
+    tasks_and_parts: set[str] = set()
     for entry in load("unseen").tasks:
-        listed.add(entry.task)
+        tasks_and_parts.add(entry.task)
         if entry.task in index.index():
-            listed.update(index.index()[entry.task].leaves)
-    return frozenset(listed)
+            tasks_and_parts.update(index.index()[entry.task].leaves)
+    return frozenset(tasks_and_parts)
 
 
 @lru_cache(maxsize=1024)
 def asks_unseen(name: str) -> bool:
-    """The task is one of the unseen suite, or a variant or sibling that asks what it asks: it must choose no
-    checkpoint and reward no response. A group is one if any of its sub-tasks is."""
-    known = index.index().get(name)
+    """Tell whether a task, or a sub-task of a group, is in the unseen suite or has the same questions as one that is.
+
+    Such a task must not choose a checkpoint or reward a response.
+    """
+    entry = index.index().get(name)
     families = {*(task.removeprefix(index.PREFIX) for task in unseen_tasks()), *UNSEEN_TOO}
-    plain = [one.removeprefix(index.PREFIX) for one in (name, *(known.leaves if known else ()))]
-    return any(one == family or one.startswith(f"{family}_") for one in plain for family in families)
+    short_names = [short_name.removeprefix(index.PREFIX) for short_name in (name, *(entry.leaves if entry else ()))]
+    return any(
+        short_name == family or short_name.startswith(f"{family}_") for short_name in short_names for family in families
+    )
 
 
-def _load(name: str, inside: tuple[str, ...]) -> Suite:
+def _load(name: str, parents: tuple[str, ...]) -> Suite:
     path = _path_of(name)
-    if name in inside:
-        raise UsageError(f"suite {name!r} contains itself ({' > '.join((*inside, name))})")
+    if name in parents:
+        raise UsageError(f"suite {name!r} contains itself ({' > '.join((*parents, name))})")
     file = yaml_files.read(path, "suite file")
     keys = yaml_files.typed(_Keys, file.data, file.place)
     if not keys.tasks:
         raise UsageError(f"{file.place.line(('tasks',))}: tasks: at least one is needed")
     entries: dict[str, SuiteEntry] = {}
     for item in keys.tasks:
-        for entry in _entries(item, path, (*inside, name)):
+        for entry in _entries(item, path, (*parents, name)):
             entries.setdefault(entry.task, entry)
     title = path.stem if keys.suite is None else keys.suite
     return Suite(title, tuple(entries.values()), keys.about, keys.unseen)
@@ -115,11 +119,11 @@ def _path_of(name: str) -> Path:
     )
 
 
-def _entries(item: str | SuiteEntry, path: Path, inside: tuple[str, ...]) -> list[SuiteEntry]:
+def _entries(item: str | SuiteEntry, path: Path, parents: tuple[str, ...]) -> list[SuiteEntry]:
     if isinstance(item, SuiteEntry):
         return [replace(item, task=index.full_name(item.task))]
     if item in names():
-        return list(_load(item, inside).tasks)
+        return list(_load(item, parents).tasks)
     if item.endswith((".yaml", ".yml")):
-        return list(_load(str(path.parent / item), inside).tasks)
+        return list(_load(str(path.parent / item), parents).tasks)
     return [SuiteEntry(index.full_name(item))]

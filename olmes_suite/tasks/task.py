@@ -1,4 +1,4 @@
-"""The bridge to lm-eval: the class that every task's YAML names, and requests made from lm-eval's instances."""
+"""The bridge to lm-eval: the class that task files name, and requests built from lm-eval's instances."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from olmes_suite.tasks.documents import DataSource, DataSpec, load_split
 from olmes_suite.tasks.generation_kwargs import sampling
 from olmes_suite.tasks.keys import TASK_KEYS, TaskKeys
 
-# lm-eval compiles the same Jinja template on every call, 95 % of its host time; the compiled ones are kept instead.
+# lm-eval compiles the same Jinja template on every call, which takes 95 % of its host time: cache compiled templates.
 lm_eval_utils.env.from_string = functools.lru_cache(maxsize=512)(lm_eval_utils.env.from_string)
 
 ROW = "_row"
-"""Column that holds a document's row in the whole split, where a task evaluates a selection of rows."""
+"""Column with a document's row in the whole split, present if a task evaluates a selection of rows."""
 
 
 class Splits(Mapping[str, datasets.Dataset]):
-    """The splits of one data set configuration, read when they are first asked for."""
+    """The splits of a data set configuration, each read on first use."""
 
     def __init__(
         self,
@@ -39,32 +39,32 @@ class Splits(Mapping[str, datasets.Dataset]):
     ) -> None:
         self.source, self.spec, self.where, self.leave_out = source, spec, where or {}, leave_out
         self.left_out: dict[int, str] = {}
-        """Row of the whole split to why it is left out."""
+        """Row of the whole split to the reason why it is left out."""
         self._read: dict[str, datasets.Dataset] = {}
 
     def __getitem__(self, split: str) -> datasets.Dataset:
         if split not in self._read:
             table = load_split(self.source, self.spec, split)
-            # A fingerprint of its own would be made by pickling the table's outlines; ours are in `runs.fingerprint`.
+            # A random fingerprint, because `datasets` would otherwise pickle the table to compute one that is not used.
             self._read[split] = self._select(datasets.Dataset(table, fingerprint=uuid4().hex))
         return self._read[split]
 
     def _select(self, rows: datasets.Dataset) -> datasets.Dataset:
-        known = {column: value for column, value in self.where.items() if column in rows.column_names}
-        if known:
+        conditions = {column: value for column, value in self.where.items() if column in rows.column_names}
+        if conditions:
             chosen = set(range(len(rows)))
-            for column, value in known.items():
-                wanted = value if isinstance(value, list) else [value]
-                chosen &= {i for i, found in enumerate(rows[column]) if found in wanted}
+            for column, value in conditions.items():
+                allowed = value if isinstance(value, list) else [value]
+                chosen &= {i for i, cell in enumerate(rows[column]) if cell in allowed}
             rows = rows.select(sorted(chosen)).add_column(ROW, sorted(chosen))
         return self._without(rows) if self.leave_out else rows
 
     def _without(self, rows: datasets.Dataset) -> datasets.Dataset:
-        """The rows that have a scorer; the others are counted by the name that `leave_out` gives."""
+        """Return the rows that have a scorer; the other rows are recorded with the reason that `leave_out` returns."""
         assert self.leave_out is not None
         reasons = [self.leave_out(doc) for doc in rows]
-        whole = rows[ROW] if ROW in rows.column_names else range(len(rows))
-        self.left_out = {row: reason for row, reason in zip(whole, reasons, strict=True) if reason is not None}
+        row_numbers = rows[ROW] if ROW in rows.column_names else range(len(rows))
+        self.left_out = {row: reason for row, reason in zip(row_numbers, reasons, strict=True) if reason is not None}
         if not self.left_out:
             return rows
         numbered = rows if ROW in rows.column_names else rows.add_column(ROW, list(range(len(rows))))
@@ -78,13 +78,13 @@ class Splits(Mapping[str, datasets.Dataset]):
 
 
 class SuiteTask(ConfigurableTask):
-    """lm-eval's configurable task, reading its documents through `olmes_suite.tasks.documents`.
+    """An lm-eval task that reads its documents through `olmes_suite.tasks.documents`.
 
-    Beside lm-eval's keys a task file may have those of `olmes_suite.tasks.keys.TaskKeys`.
+    A task file may have the keys of `olmes_suite.tasks.keys.TaskKeys` in addition to lm-eval's.
     """
 
     source: DataSource | None = None
-    """Set by the runner; otherwise read from the environment, so that plain `lm_eval` finds a mirror too."""
+    """Set by the runner; otherwise read from the environment, so that plain `lm_eval` can use a mirror."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         config = dict(config)
@@ -101,7 +101,7 @@ class SuiteTask(ConfigurableTask):
 
     @property
     def chat(self) -> bool:
-        """False: the reference sends this task as plain text."""
+        """False if the reference sends this task as plain text."""
         return bool(self.keys.chat)
 
     @property
@@ -116,7 +116,7 @@ class SuiteTask(ConfigurableTask):
         return function
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """lm-eval's hook for reading the data; splits are read when they are used."""
+        """Prepare the data when lm-eval asks for it; splits are read on first use."""
         source = self.source
         if source is None:  # under plain lm-eval
             source = DataSource.from_environment()
@@ -125,15 +125,15 @@ class SuiteTask(ConfigurableTask):
 
     @property
     def left_out(self) -> dict[int, str]:
-        """Rows of the whole split that the task cannot score, and the name of what is missing."""
+        """Rows of the whole split that the task cannot score, with the name of the missing scorer."""
         return self.dataset.left_out if len(self.task_docs) and isinstance(self.dataset, Splits) else {}
 
     def notes(self) -> list[str]:
-        """Lines to print before the run."""
+        """Return lines for the user to print before the run."""
         return []
 
     def fewshot_docs(self) -> Any:
-        """The few-shot documents: from `fewshot` where the task has it, else by lm-eval's rules."""
+        """Return the few-shot documents, from the task's `fewshot` function or otherwise by lm-eval's rules."""
         if function := self.keys.fewshot:
             return function(self)
         if not self.config.num_fewshot and self.fewshot_cfg.samples is None and self.fewshot_cfg.split is None:
@@ -142,17 +142,17 @@ class SuiteTask(ConfigurableTask):
 
     @staticmethod
     def resolve_field(doc: Mapping[str, Any], field: str | None = None) -> Any:
-        """lm-eval's rule, without a template engine for text that is no template."""
+        """Resolve a field by lm-eval's rule, but without the template engine for text that is not a template."""
         if field and field not in doc and "{" not in field:
             return field
         return ConfigurableTask.resolve_field(doc, field)
 
     def doc_to_prefix(self, doc: Mapping[str, Any]) -> str | None:
-        """The assistant's prefix."""
+        """Return the assistant's prefix."""
         return self.resolve_field(doc, self.config.gen_prefix)
 
     def requests(self, doc: Mapping[str, Any], doc_id: int, *, chat: bool) -> list[Request]:
-        """The requests of one document, built by lm-eval; `chat` false gives plain text."""
+        """Build the requests of a document with lm-eval, as plain text if `chat` is false."""
         template = _keep_messages if chat and self.chat else None
         context = self.fewshot_context(
             doc,
@@ -162,14 +162,17 @@ class SuiteTask(ConfigurableTask):
             chat_template=template,
             gen_prefix=self.doc_to_prefix(doc),
         )
-        made = self.construct_requests(
+        instances = self.construct_requests(
             doc=doc,
             ctx=context,
             metadata=(self.config.task, doc_id, self.config.repeats),
             apply_chat_template=template is not None,
             chat_template=template,
         )
-        return [request_of(instance, i) for i, instance in enumerate(made if isinstance(made, list) else [made])]
+        return [
+            request_of(instance, i)
+            for i, instance in enumerate(instances if isinstance(instances, list) else [instances])
+        ]
 
 
 def _keep_messages(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> tuple[tuple[str, str], ...]:
@@ -177,7 +180,7 @@ def _keep_messages(messages: list[dict[str, str]], add_generation_prompt: bool =
 
 
 def request_of(instance: LmEvalInstance, index: int) -> Request:
-    """Our request from an lm-eval instance whose context is messages (role, content) or plain text."""
+    """Convert an lm-eval instance, whose context is messages (role, content) or plain text, to a `Request`."""
     context, argument = instance.args[0], instance.args[1]
     messages = context if isinstance(context, tuple) else None
     prefix = ""
@@ -202,7 +205,7 @@ def request_of(instance: LmEvalInstance, index: int) -> Request:
 
 
 def call(function: Callable[..., Any] | str | None, doc: Mapping[str, Any]) -> Any:
-    """A field of a document, by function or by column name; None without either."""
+    """Read a value of a document by a function or a column name; None for None."""
     if function is None:
         return None
     return doc[function] if isinstance(function, str) else function(doc)

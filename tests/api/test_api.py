@@ -154,7 +154,7 @@ class TestRuns:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         assert olmes_suite.score("gsm8k", file, data="sample").summary == scored.summary
         assert [one["doc_id"] for one in olmes_suite.prompts("gsm8k", doc_ids=[2, 0], data="sample")] == [2, 0]
-        with pytest.raises(UsageError, match="responses, line 2: doc_id 0 of tulu3_gsm8k stands twice"):
+        with pytest.raises(UsageError, match="responses, line 2: doc_id 0 of tulu3_gsm8k is given twice"):
             olmes_suite.score("gsm8k", [rows[0], rows[0]], data="sample")
 
     def test_the_page_in_the_documentation(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

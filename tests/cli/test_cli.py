@@ -84,10 +84,13 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
         (["eval", "--what"], "--what"),
         (["tasks", "show", "gsmk"], "did you mean 'gsm8k'"),
         (["tasks", "check", "gsm8k", "--limit", "0"], "--limit must be at least 1"),
-        (["prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "a"], "--doc-ids takes numbers"),
+        (
+            ["prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "a"],
+            "--doc-ids takes comma-separated integers",
+        ),
         (["prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "99"], "no document with doc_id 99"),
         (["score"], "give either RUN, or --task and --responses"),
-        (["score", "/nowhere"], "no finished run"),
+        (["score", "/nowhere"], "not a finished run"),
         (["score", "--task", "gsm8k", "--responses", "/nowhere", "--data", "sample"], "cannot be read"),
         (["data", "verify"], "--data-dir"),
     ],
@@ -164,7 +167,7 @@ def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ('{"doc_id": 99, "responses": ["1"]}', "no document with doc_id 99"),
-        ('{"doc_id": 0, "responses": ["1"]}\n{"doc_id": 0, "responses": ["1"]}', "stands twice"),
+        ('{"doc_id": 0, "responses": ["1"]}\n{"doc_id": 0, "responses": ["1"]}', "is given twice"),
         ('{"doc_id": 0, "responses": "1"}', "list of at least one string"),
         ('{"doc_id": "0", "responses": ["1"]}', "integer doc_id"),
         ('{"doc_id": 0, "responses": []}', "list of at least one string"),
@@ -314,7 +317,7 @@ def test_a_users_own_task_is_checked(tmp_path: Path) -> None:
         (folder / "task.py").write_text(OWN_TASK.replace("CORRUPT", corrupt))
         done = olmes_here("tasks", "check", "sums", "--include-path", folder, tmp=tmp_path)
         assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
-    assert "name the tasks of your own" in one_line_error(
+    assert "name the tasks in that folder" in one_line_error(
         olmes_here("tasks", "check", "--include-path", folder, tmp=tmp_path)
     )
     assert "no such folder" in one_line_error(olmes_here("tasks", "check", "a", "--include-path", "gone", tmp=tmp_path))

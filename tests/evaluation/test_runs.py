@@ -179,17 +179,27 @@ def test_a_hanging_scorer_is_stopped_and_counted() -> None:
     with ScoringPool(1) as pool:
         assert isinstance(hangs, Scorer)
         pool.submit(
-            hangs, ("m",), {"hang": True}, ["x"], "one", lambda scored, samples, late: got.append((scored, late))
+            hangs,
+            ("m",),
+            {"hang": True},
+            ["x"],
+            where="one",
+            done=lambda scored, samples, late: got.append((scored, late)),
         )
         pool.submit(
-            hangs, ("m",), {"hang": False}, ["x"], "two", lambda scored, samples, late: got.append((scored, late))
+            hangs,
+            ("m",),
+            {"hang": False},
+            ["x"],
+            where="two",
+            done=lambda scored, samples, late: got.append((scored, late)),
         )
         pool.join()
     assert [(scored.scores, late) for scored, late in got] == [({"m": 0.0}, True), ({"m": 1.0}, False)]
     from olmes_suite.evaluation.pool import ScorerFailed
 
     with pytest.raises(ScorerFailed, match="three: the scorer raised KeyError"), ScoringPool(1) as pool:
-        pool.submit(raises, ("m",), {}, ["x"], "three", lambda *_: None)
+        pool.submit(raises, ("m",), {}, ["x"], where="three", done=lambda *_: None)
         pool.join()
 
 

@@ -96,10 +96,10 @@ def test_an_error_of_a_scorer_is_forgotten_with_its_task() -> None:
 
     got = []
     with ScoringPool(1) as pool:
-        pool.submit(raises, ("m",), {}, ["x"], "one", lambda *_: None)
+        pool.submit(raises, ("m",), {}, ["x"], where="one", done=lambda *_: None)
         with pytest.raises(ScorerFailed):
             pool.join()
         pool.forget()
-        pool.submit(hangs, ("m",), {"hang": False}, ["x"], "two", lambda scored, *_: got.append(scored))
+        pool.submit(hangs, ("m",), {"hang": False}, ["x"], where="two", done=lambda scored, *_: got.append(scored))
         pool.join()
     assert [scored.scores for scored in got] == [{"m": 1.0}]
