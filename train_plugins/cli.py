@@ -61,11 +61,13 @@ def train(
         launch.start(started, [stage, str(recipe), *rest])
         return 0
     if launch.launched():
-        return launch.reporting(lambda: _stage(stage, recipe, change or [], output, resume, dry_run))
-    return _stage(stage, recipe, change or [], output, resume, dry_run)
+        return launch.reporting(
+            lambda: _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run)
+        )
+    return _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run)
 
 
-def _stage(stage: str, file: Path, changes: list[str], output: Path | None, resume: bool, dry_run: bool) -> int:
+def _stage(stage: str, file: Path, *, changes: list[str], output: Path | None, resume: bool, dry_run: bool) -> int:
     from train_plugins.config import recipe as recipes
     from train_plugins.stages import registry
 

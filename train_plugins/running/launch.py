@@ -25,7 +25,7 @@ LAUNCHERS = ("accelerate",)
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a stage is started."""
+    """The launcher of a stage, with its processes and configuration."""
 
     launcher: str = "accelerate"
     processes: int = 1
