@@ -221,7 +221,7 @@ def test_show_and_prune(tmp_path, capsys):
     assert command(["cache", "prune", str(tmp_path)]) == 2
     assert command(["cache", "prune", str(tmp_path), "--all"]) == 0
     assert command(["cache", "show", str(tmp_path / "none")]) == 2
-    assert "holds no response cache" in capsys.readouterr().err
+    assert "has no response cache" in capsys.readouterr().err
 
 
 @pytest.mark.long

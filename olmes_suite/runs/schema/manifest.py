@@ -188,7 +188,7 @@ class Manifest(Record):
 
 
 def read_manifest(run: Path) -> Manifest:
-    """Read the manifest of a run's folder. Raises DataError for a damaged file, UsageError for a newer major version."""
+    """Read the manifest of a run. Raises DataError for a damaged file, UsageError for a newer major version."""
     return read_record(Manifest, run / MANIFEST)
 
 
