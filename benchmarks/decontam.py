@@ -92,7 +92,7 @@ def timed(
     """(wall seconds, processor seconds, other work's share of the machine) of one scan with its report."""
     settings = scan.Settings(Rule(), ROLES)
     start, used, busy = time.perf_counter(), _used(), _busy()
-    found = scan.scan([train], settings, prepared.folder, prepared.index.key, out, scan.in_processes(workers))
+    found = scan.scan([train], settings, prepared.folder, prepared.index.key, out, run=scan.in_processes(workers))
     report.write(found, prepared.index, settings, out)
     wall, own = time.perf_counter() - start, _used() - used
     return wall, own, max(0.0, _busy() - busy - own) / wall / len(os.sched_getaffinity(0))

@@ -75,7 +75,7 @@ def seconds(kind: str, folder: Path, steps: int, ours: bool) -> float:
     trainer = make(recipe, args, ready.encoded.rows, ready.tokenizer)
     clock = Clock()
     if ours:
-        trainer.add_callback(Checkpoints(NO_LINEAGE, lambda: 0, lambda *_: None, NO_LINEAGE))
+        trainer.add_callback(Checkpoints(NO_LINEAGE, tokens=lambda: 0, saved=lambda *_: None, before=NO_LINEAGE))
         trainer.add_callback(Progress())
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)

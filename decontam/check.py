@@ -1,13 +1,13 @@
-"""What a training stage asks before it starts: are its data free of evaluation items, and which items did they hold?
+"""The check before a training stage: which evaluation items its data contain, and what to do about them.
 
-`check` is one call for any training script; the hook `olmes_before_stage` makes the same judgement on the rows that a
-stage trains on. Scans are kept in the cache folder by the content of the data and of the evaluations, so that a stage
-that runs again, or on a copy of its mix, does not scan again.
+`check` is one call for any training script; the hook `olmes_before_stage` judges the rows that a stage trains on in
+the same way. The cache folder stores scans by the content of the data and of the evaluations, so that a stage that
+runs again, or on a copy of its mix, is not scanned again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ OnContamination = Literal["stop", "filter", "warn"]
 
 
 class Contaminated(OlmesError):
-    """A stage's data overlap an evaluation by more than the rule allows, and the recipe does not say what to do."""
+    """Raised where data overlap an evaluation by more than the rule allows and the recipe does not say what to do."""
 
     exit_code = 1
 
@@ -42,28 +42,28 @@ class Judged:
     report: dict[str, Any]
     """`report.json` of the scan."""
     flags: dict[str, list[int | str]]
-    """Task to the doc_ids of items that the data hold."""
+    """Task to the doc_ids of items that the data contain."""
     short: dict[str, list[int | str]]
-    """The part of `flags` that short matches alone are the reason for."""
+    """The entries of `flags` that are due to short matches alone."""
     scanned: tuple[str, ...]
     """The tasks that the data were compared with."""
     warnings: tuple[str, ...]
-    """One line for every set and evaluation over the rule's share, or with nothing but short matches."""
+    """One line for every set and evaluation over the rule's share, or with short matches only."""
 
     @property
     def matches(self) -> bool:
-        """Is there anything to filter?"""
+        """Whether there is anything to filter."""
         return any(entry["hit"] or entry["short_hit"] for entry in self.report["sets"])
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the stage trains on, and what its lineage records."""
+    """The data that the stage trains on, and the findings that its lineage records."""
 
     paths: tuple[str, ...]
-    """The data as they were given, or their clean copies."""
+    """The paths that the caller named, or their clean copies."""
     flags: dict[str, list[int | str]]
-    """Task to the doc_ids of items that the data hold: `flags` of the lineage. Empty after filtering."""
+    """Task to the doc_ids of items that the data contain: `flags` of the lineage. Empty after filtering."""
     short: dict[str, list[int | str]]
     """`short` of the lineage. Empty after filtering."""
     scanned: tuple[str, ...]
@@ -77,35 +77,35 @@ def check(
     trains: Sequence[str], out: Path, *, suites: Sequence[str] = (), source: DataSource | None = None,
     on_contamination: OnContamination = "stop", settings: Settings | None = None, workers: int = 1,
 ) -> Outcome:  # fmt: skip
-    """Scan a stage's training sets; the report goes to `out`.
+    """Scan a stage's training sets and write the report to `out`.
 
-    Raises Contaminated under `stop`, and for data that could not be read in full; UsageError and DataError for wrong
-    arguments. `filter` gives clean copies in `out`/clean, `warn` the data as they are with the items flagged.
+    `filter` returns clean copies in `out`/clean, `warn` the unchanged data with the items flagged. Raises Contaminated
+    under `stop`, and for data that could not be read in full; UsageError and DataError for wrong arguments.
     """
     where = source or DataSource.from_environment()
     sets = [sources.by_content(sources.find(name, where, out=out)) for name in dict.fromkeys(trains)]
-    found = judge(sets, out, suites, where, on_contamination, settings, workers)
-    if on_contamination == "filter" and found.matches:
-        written = cleaning.clean(found.sets, found.index, out)
-        return Outcome(tuple(str(one.path) for one in written), {}, {}, found.scanned, found.report, found.warnings)
-    return Outcome(tuple(trains), found.flags, found.short, found.scanned, found.report, found.warnings)
+    judged = judge(sets, out, suites, where, on_contamination, settings=settings, workers=workers)
+    if on_contamination == "filter" and judged.matches:
+        written = cleaning.clean(judged.sets, judged.index, out)
+        return Outcome(tuple(str(one.path) for one in written), {}, {}, judged.scanned, judged.report, judged.warnings)
+    return Outcome(tuple(trains), judged.flags, judged.short, judged.scanned, judged.report, judged.warnings)
 
 
 def judge(
     sets: Sequence[sources.TrainSet], out: Path, suites: Sequence[str], source: DataSource,
-    on_contamination: OnContamination, settings: Settings | None = None, workers: int = 1,
+    on_contamination: OnContamination, *, settings: Settings | None = None, workers: int = 1,
 ) -> Judged:  # fmt: skip
-    """Scan sets against suites (all of them where none is named); the report goes to `out`.
+    """Scan sets against suites (all of them where none is named) and write the report to `out`.
 
     Raises Contaminated under `stop`, and for data that could not be read in full.
     """
-    asked = settings or Settings()
-    prepared = prepared_index.of_suites(items.of_suites(suites, (), {}), source, asked.rule)
+    rules = settings or Settings()
+    prepared = prepared_index.of_suites(items.of_suites(suites, (), {}), source, rules.rule)
     parts = cache_folder() / "decontam" / "parts"
-    done, found = scanned(sets, asked, prepared, out, scan.in_processes(workers), parts=parts)
-    if found.data["problems"]:
-        raise Contaminated(f"the data could not be read in full: {found.data['problems'][0]}")
-    over = [entry for entry in found.data["sets"] if entry["contaminated"]]
+    parts_of_sets, finished = scanned(sets, rules, prepared, out, scan.in_processes(workers), parts=parts)
+    if finished.data["problems"]:
+        raise Contaminated(f"the data could not be read in full: {finished.data['problems'][0]}")
+    over = [entry for entry in finished.data["sets"] if entry["contaminated"]]
     lines = tuple(
         f"{e['train']}: {e['hit']} of {e['instances']} items of {e['task']} ({e['percent']:.1f} %): {e['verdict']}"
         for e in over
@@ -114,23 +114,23 @@ def judge(
         raise Contaminated(f"{'; '.join(lines)}; on_contamination: filter removes the rows, warn trains on them")
     apart = tuple(
         f"{e['train']}: {e['short_hit']} short items of {e['task']}, flagged and no part of its share"
-        for e in found.data["sets"]
+        for e in finished.data["sets"]
         if e["short_hit"] and not e["hit"]
     )
     index = prepared.index
     scanned_tasks = {name for task, _ in index.leaves for name in index.same.get(task, [task])}
     return Judged(
-        done, index, found.data, report.read_flags(out), report.read_flags(out, short=True),
+        parts_of_sets, index, finished.data, report.read_flags(out), report.read_flags(out, short=True),
         tuple(sorted(scanned_tasks)), lines + apart,
     )  # fmt: skip
 
 
 def scanned(
-    sets: Sequence[sources.TrainSet], settings: Settings, prepared: Prepared, out: Path, run: Runner,
-    watch: Any = lambda done, total: None, parts: Path | None = None,
+    sets: Sequence[sources.TrainSet], settings: Settings, prepared: Prepared, out: Path, run: Runner, *,
+    watch: Callable[[int, int], None] = lambda done, total: None, parts: Path | None = None,
 ) -> tuple[list[SetParts], report.Report]:  # fmt: skip
-    """Scan and write the report; what an unfinished scan of the same data left in `parts` is used."""
+    """Scan and write the report, continuing from what an unfinished scan of the same data left in `parts`."""
     folder = parts or out / ".parts"
     with storage(folder):
-        done = scan.scan(sets, settings, prepared.folder, prepared.index.key, folder, run, watch)
-    return done, report.write(done, prepared.index, settings, out)
+        parts_of_sets = scan.scan(sets, settings, prepared.folder, prepared.index.key, folder, run=run, watch=watch)
+    return parts_of_sets, report.write(parts_of_sets, prepared.index, settings, out)

@@ -1,4 +1,4 @@
-"""A training set without its matching rows, and the log of what was removed and why."""
+"""Copies of training sets without their matching rows, and the log of what was removed and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from decontam.matching import pairs
 from decontam.matching.index import Index
@@ -25,40 +25,42 @@ CLEAN = "clean"
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """A training set as it was written."""
+    """A clean copy of a training set."""
 
     train: str
     path: Path
     kept: int
+    """Rows in the copy."""
     removed: int
+    """Rows of the set that are not in it."""
 
 
 def clean(sets: Sequence[SetParts], index: Index, out: Path, *, keep_short: bool = False) -> list[Cleaned]:
     """Write `out`/clean/<name> for every set, and `out`/removed.jsonl: what was removed and for which items.
 
-    `keep_short` keeps rows that hold nothing but short items. Raises DataError for a set that could not be read in
-    full, as its rows would be neither kept nor removed for a reason, and UsageError where a copy would take the place
-    of training data; then nothing is written.
+    `keep_short` keeps rows that contain short items only. Raises DataError for a set that could not be read in full,
+    because the rows that were not compared could be neither kept nor removed, and UsageError where a copy would replace
+    training data. Nothing is written in either case.
     """
     targets = _targets(sets, out)
-    for found in sets:
-        if wrong := problems(found):
-            name = found.train.name
+    for set_parts in sets:
+        if wrong := problems(set_parts):
+            name = set_parts.train.name
             raise DataError(f"--train {name} could not be read in full, so no clean copy was written: {wrong[0]}")
-    done: list[Cleaned] = []
+    copied: list[Cleaned] = []
     log = out / f".{REMOVED}.{os.getpid()}.part"
     with storage(log):
         out.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as handle:
-            for found, target in zip(sets, targets, strict=True):
-                done.append(_clean_set(found, index, target, out, handle, keep_short))
+            for set_parts, target in zip(sets, targets, strict=True):
+                copied.append(_clean_set(set_parts, index, target, out, handle, keep_short=keep_short))
         log.replace(out / REMOVED)
-    return done
+    return copied
 
 
 def _targets(sets: Sequence[SetParts], out: Path) -> list[Path]:
-    """Where each set's copy goes: no two sets in one place, and none in that of the data. Raises UsageError."""
-    names = [_name(found.train.root) for found in sets]
+    """Choose the path of each set's copy, different from all others. Raises UsageError for a path of training data."""
+    names = [_name(set_parts.train.root) for set_parts in sets]
     chosen: list[str] = []
     for name in names:
         free, number = name, 1
@@ -67,7 +69,7 @@ def _targets(sets: Sequence[SetParts], out: Path) -> list[Path]:
             free = f"{number}-{name}"
         chosen.append(free)
     targets = [out / CLEAN / name for name in chosen]
-    data = {file.resolve() for found in sets for file in found.train.files}
+    data = {file.resolve() for set_parts in sets for file in set_parts.train.files}
     for target in targets:
         place = target.resolve()
         if any(file == place or place in file.parents for file in data):
@@ -79,40 +81,40 @@ def _name(root: Path) -> str:
     return (root.name if root.name not in ("", "..") else root.resolve().name) or "train"
 
 
-def _clean_set(found: SetParts, index: Index, target: Path, out: Path, log: Any, keep_short: bool) -> Cleaned:
-    matched = matched_rows(found, index, keep_short)
+def _clean_set(set_parts: SetParts, index: Index, target: Path, out: Path, log: TextIO, *, keep_short: bool) -> Cleaned:
+    matched = matched_rows(set_parts, index, keep_short)
     before, rows = 0, 0
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     _forget(partial)
-    root = found.train.root
+    root = set_parts.train.root
     single = root.is_file()
     removed: dict[str, list[int]] = {}
-    left: dict[str, int] = {}
-    for file in found.train.files:
-        own = [(block, part) for block, part in found.parts if block.path == file]
-        count = sum(part.rows for _, part in own)
+    remaining: dict[str, int] = {}
+    for file in set_parts.train.files:
+        blocks = [(block, part) for block, part in set_parts.parts if block.path == file]
+        count = sum(part.rows for _, part in blocks)
         drop = {row - before for row in matched if before <= row < before + count}
         inside = str(file.relative_to(root))
-        removed[inside], left[inside] = sorted(drop), count - len(drop)
+        removed[inside], remaining[inside] = sorted(drop), count - len(drop)
         place = partial if single else partial / inside
         place.parent.mkdir(parents=True, exist_ok=True)
-        copies.write(own[0][0], place, drop)
+        copies.write(blocks[0][0], place, drop)
         for row in sorted(drop):
-            log.write(_line(found, file, row, row + before, matched[row + before]))
+            log.write(_line(set_parts, file, row, row + before, matched[row + before]))
         before += count
         rows += count
     if not single:
-        _copy_rest(found, partial, out)
-        saved_datasets.renew(partial, removed, left)
+        _copy_rest(set_parts, partial, out)
+        saved_datasets.renew(partial, removed, remaining)
     _forget(target)
     partial.rename(target)
-    return Cleaned(found.train.name, target, rows - len(matched), len(matched))
+    return Cleaned(set_parts.train.name, target, rows - len(matched), len(matched))
 
 
-def matched_rows(found: SetParts, index: Index, keep_short: bool = False) -> dict[int, list[dict[str, Any]]]:
-    """Row of the set to the items for which it is removed."""
+def matched_rows(set_parts: SetParts, index: Index, keep_short: bool = False) -> dict[int, list[dict[str, Any]]]:
+    """Map each row of the set that is removed to the items it matches."""
     out: dict[int, list[dict[str, Any]]] = {}
-    for table in pairs.read_blocks(places(found)):
+    for table in pairs.read_blocks(places(set_parts)):
         for pair in table.select(["train_row", "item", "kind", "coverage"]).to_pylist():
             if not (keep_short and pair["kind"] == "short"):
                 item = pair["item"]
@@ -121,8 +123,14 @@ def matched_rows(found: SetParts, index: Index, keep_short: bool = False) -> dic
     return out
 
 
-def _line(found: SetParts, file: Path, row: int, train_row: int, matches: list[dict[str, Any]]) -> str:
-    entry = {"train": found.train.name, "file": str(file), "file_row": row, "train_row": train_row, "matches": matches}
+def _line(set_parts: SetParts, file: Path, row: int, train_row: int, matches: list[dict[str, Any]]) -> str:
+    entry = {
+        "train": set_parts.train.name,
+        "file": str(file),
+        "file_row": row,
+        "train_row": train_row,
+        "matches": matches,
+    }
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
@@ -133,14 +141,19 @@ def _forget(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _copy_rest(found: SetParts, target: Path, out: Path) -> None:
-    """What else lies in the folder: cards, a data set's description. Not what was made of its rows."""
-    taken = set(found.train.files)
-    if any(sign in found.train.name for sign in "*?["):
+def _copy_rest(set_parts: SetParts, target: Path, out: Path) -> None:
+    """Copy the folder's other files, such as cards and descriptions, but no cache of results made from its rows."""
+    data_files = set(set_parts.train.files)
+    if any(sign in set_parts.train.name for sign in "*?["):
         return
-    root = found.train.root
+    root = set_parts.train.root
     for path in sorted(root.rglob("*")):
         place = target / path.relative_to(root)
-        if path.is_file() and path not in taken and not hidden(path, root, out) and not saved_datasets.is_cache(path):
+        if (
+            path.is_file()
+            and path not in data_files
+            and not hidden(path, root, out)
+            and not saved_datasets.is_cache(path)
+        ):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)

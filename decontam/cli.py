@@ -1,4 +1,4 @@
-"""olmes decontam: which evaluation items stand in training data; training data without them."""
+"""olmes decontam: find evaluation items in training data, and write training data without them."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ Short = Annotated[
 ]
 Ray = Annotated[
     str | None,
-    typer.Option(
-        "--ray", metavar="[ADDRESS]", help="Scan on a Ray cluster's machines; without an address the one at hand."
-    ),
+    typer.Option("--ray", metavar="[ADDRESS]", help="Scan on a Ray cluster; without an address, on the one at hand."),
 ]
 
 Embed = Annotated[
@@ -77,13 +75,13 @@ def callback() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the command line says."""
+class Options:
+    """The options of one command."""
 
     train: tuple[str, ...]
     suites: tuple[str, ...]
     tasks: tuple[str, ...]
-    own: Path | None
+    eval_file: Path | None
     source: DataSource
     out: Path
     settings: Settings
@@ -92,16 +90,16 @@ class Asked:
     workers: int
     ray: str | None
     search: Search | None
-    """Embedding search, where it is asked for."""
+    """The embedding search; None without `--embed`."""
 
 
-def _command(act: Callable[[Asked, bool], int]) -> None:
-    """Register a command; all three take the same options."""
+def _command(act: Callable[[Options, bool], int]) -> None:
+    """Register a command. All three commands take the same options."""
 
     def command(
-        train: Train = None, suite: Suites = None, task: Tasks = None, own: Eval = None, data_dir: DataDirs = None,
-        data: Data = None, include_path: IncludePath = None, out: Out = _OUT, n: N = 8, threshold: Threshold = 0.5,
-        stride: Stride = 1, share: Share = 0.02, short: Short = True, roles: Roles = "user",
+        train: Train = None, suite: Suites = None, task: Tasks = None, eval_file: Eval = None,
+        data_dir: DataDirs = None, data: Data = None, include_path: IncludePath = None, out: Out = _OUT, n: N = 8,
+        threshold: Threshold = 0.5, stride: Stride = 1, share: Share = 0.02, short: Short = True, roles: Roles = "user",
         train_field: TrainField = None, eval_field: EvalField = None, split: Split = "train",
         workers: Workers = None, ray: Ray = None, embed: Embed = None, embed_top: EmbedTop = 3,
         embed_min: EmbedMin = 0.75, as_json: Json = False,
@@ -117,72 +115,72 @@ def _command(act: Callable[[Asked, bool], int]) -> None:
         from olmes_suite.evaluation.arguments import include, source
 
         include(include_path)
-        if own is not None and (suite or task):
-            raise UsageError("--eval is scanned alone: give it without --suite and --task")
-        if own is not None and eval_field:
-            raise UsageError("--eval-field names fields of tasks; what --eval compares is its `text`")
+        if eval_file is not None and (suite or task):
+            raise UsageError("--eval is scanned alone: use it without --suite and --task")
+        if eval_file is not None and eval_field:
+            raise UsageError("--eval-field names fields of tasks; --eval compares `text` only: leave one of them out")
         if stride > n:
             raise UsageError(f"--stride {stride} is more than --n {n}: tokens between two n-grams could never match")
         settings = Settings(Rule(n, threshold, stride, share, short), _roles(roles), tuple(train_field or ()))
-        asked = Asked(
-            tuple(train or ()), tuple(suite or ()), tuple(task or ()), own, source(data_dir, data), out, settings,
+        options = Options(
+            tuple(train or ()), tuple(suite or ()), tuple(task or ()), eval_file, source(data_dir, data), out, settings,
             _eval_fields(eval_field or []), split, workers or len(os.sched_getaffinity(0)), ray,
             _search(embed, embed_top, embed_min),
         )  # fmt: skip
-        return act(asked, as_json)
+        return act(options, as_json)
 
     command.__doc__ = act.__doc__
     app.command(act.__name__, cls=BareRay)(command)
 
 
 @_command
-def scan(asked: Asked, as_json: bool) -> int:
-    """Find every training row that holds an evaluation item.
+def scan(options: Options, as_json: bool) -> int:
+    """Find every training row that contains an evaluation item.
 
     Exit status: 0 clean, 1 a set is contaminated, 2 wrong usage, or data that cannot be read.
     """
-    _, _, found = _scanned(asked)
-    _show(found, as_json)
-    return found.exit_code
+    _, _, result = _scanned(options)
+    _show(result, as_json)
+    return result.exit_code
 
 
 @_command
-def clean(asked: Asked, as_json: bool) -> int:
+def clean(options: Options, as_json: bool) -> int:
     """Write OUT/clean/<name>: the training sets without the matching rows, otherwise unchanged.
 
     Exit status: 0 written, 2 wrong usage, or data that cannot be read.
     """
     from decontam.clean import clean as write
 
-    sets, prepared, found = _scanned(asked)
-    done = write(sets, prepared.index, asked.out)
+    sets, prepared, result = _scanned(options)
+    done = write(sets, prepared.index, options.out)
     if as_json:
         print(json.dumps([{"train": d.train, "path": str(d.path), "kept": d.kept, "removed": d.removed} for d in done]))
     else:
         for one in done:
             print(f"{one.path}: {one.kept} rows, {one.removed} removed")
-    return 2 if found.data["problems"] else 0
+    return 2 if result.data["problems"] else 0
 
 
 @_command
-def report(asked: Asked, as_json: bool) -> int:
-    """Print the report that lies in OUT and write its page again; scan first where --train is given.
+def report(options: Options, as_json: bool) -> int:
+    """Print the report in OUT and write its page again; with --train, scan first.
 
     Exit status: 0 clean, 1 a set is contaminated, 2 wrong usage, or data that cannot be read.
     """
     from decontam.report import read, write_page
 
-    if asked.train:
-        _, _, found = _scanned(asked)
+    if options.train:
+        _, _, result = _scanned(options)
     else:
-        found = read(asked.out)
-        write_page(found)
-    _show(found, as_json)
-    return found.exit_code
+        result = read(options.out)
+        write_page(result)
+    _show(result, as_json)
+    return result.exit_code
 
 
 def _search(model: str | None, top: int, least: float) -> Search | None:
-    """The embedding search, its encoder looked for before anything is read."""
+    """Build the embedding search. It checks its encoder now, before any data is read."""
     if model is None:
         return None
     from decontam.paraphrases.candidates import checked
@@ -202,16 +200,16 @@ def _roles(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _eval_fields(given: list[str]) -> dict[str, list[str]]:
+def _eval_fields(entries: list[str]) -> dict[str, list[str]]:
     fields: dict[str, list[str]] = {}
-    for entry in given:
+    for entry in entries:
         task, _, field = entry.rpartition(":")
         fields.setdefault(task, []).append(field)
     return fields
 
 
-def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
-    """The finished scan. What could not be read is said on standard error, one line each."""
+def _scanned(options: Options) -> tuple[list[SetParts], Prepared, Report]:
+    """Run the scan, and report on stderr, in one line each, what could not be read."""
     from decontam.check import scanned
     from decontam.items import items as evals
     from decontam.matching import prepared_index
@@ -219,40 +217,41 @@ def _scanned(asked: Asked) -> tuple[list[SetParts], Prepared, Report]:
     from decontam.training_data import sources
     from olmes_suite.errors import UsageError
 
-    if not asked.train:
+    if not options.train:
         raise UsageError("--train is missing: a file, a folder or a Hub id")
-    sets = [sources.find(name, asked.source, asked.split, asked.out) for name in dict.fromkeys(asked.train)]
-    rule = asked.settings.rule
-    if asked.own is not None:
-        prepared = prepared_index.of_file(asked.own, rule)
+    sets = [sources.find(name, options.source, options.split, options.out) for name in dict.fromkeys(options.train)]
+    rule = options.settings.rule
+    if options.eval_file is not None:
+        prepared = prepared_index.of_file(options.eval_file, rule)
     else:
         prepared = prepared_index.of_suites(
-            evals.of_suites(asked.suites, asked.tasks, asked.eval_fields), asked.source, rule
+            evals.of_suites(options.suites, options.tasks, options.eval_fields), options.source, rule
         )
-    if asked.ray is None:
-        run = in_processes(asked.workers)
+    if options.ray is None:
+        run = in_processes(options.workers)
     else:
         from decontam.scan_on_ray import on_ray
 
-        run = on_ray(asked.ray)
-    done, found = scanned(sets, asked.settings, prepared, asked.out, run, _watcher())
-    for line in [f"not scanned: {m['task']}: {m['error']}" for m in found.data["missing"]] + found.data["problems"]:
+        run = on_ray(options.ray)
+    done, result = scanned(sets, options.settings, prepared, options.out, run, watch=_watcher())
+    for line in [f"not scanned: {m['task']}: {m['error']}" for m in result.data["missing"]] + result.data["problems"]:
         print("olmes: " + " ".join(line.split()), file=sys.stderr)
-    if asked.search is not None:
+    if options.search is not None:
         from decontam.paraphrases.candidates import search
 
-        found = search(done, prepared.index, asked.settings, asked.search, found, _watcher())
-    return done, prepared, found
+        result = search(done, prepared.index, options.settings, options.search, result, watch=_watcher())
+    return done, prepared, result
 
 
 def _watcher() -> Callable[[int, int], None]:
-    """A line for every tenth of the blocks, or a progress bar on a terminal."""
+    """Show progress: a bar on a terminal, elsewhere a line for every tenth of the blocks."""
     if not sys.stderr.isatty():
-        said = [0]
+        tenths = 0
 
         def line(done: int, total: int) -> None:
-            if total > 1 and done * 10 // total > said[0]:
-                said[0] = done * 10 // total
+            nonlocal tenths
+            if total > 1 and done * 10 // total > tenths:
+                tenths = done * 10 // total
                 print(f"{done} of {total} blocks", file=sys.stderr, flush=True)
 
         return line
@@ -271,34 +270,36 @@ def _watcher() -> Callable[[int, int], None]:
     return advance
 
 
-def _show(found: Report, as_json: bool) -> None:
+def _show(result: Report, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({**found.data, "path": str(found.folder)}, ensure_ascii=False))
+        print(json.dumps({**result.data, "path": str(result.folder)}, ensure_ascii=False))
         return
-    for about in found.data["trains"]:
+    for about in result.data["trains"]:
         print(f"{about['train']}: {about['rows']} rows, read as {'; '.join(about['forms']) or 'nothing'}")
-        _show_set([entry for entry in found.data["sets"] if entry["train"] == about["train"]])
-    near = found.data.get("candidates")
+        _show_set([entry for entry in result.data["sets"] if entry["train"] == about["train"]])
+    near = result.data.get("candidates")
     if near is not None:
         pairs, items = (sum(entry[name] for entry in near["sets"]) for name in ("candidates", "items"))
         print(f"candidates by embedding: {pairs} for {items} items, for you to judge; none of them is counted")
-    print(f"report  {found.folder / 'report.html'}")
+    print(f"report  {result.folder / 'report.html'}")
 
 
 def _show_set(entries: list[dict[str, Any]]) -> None:
-    """The evaluations of which a set holds anything, in 80 columns; the others by name."""
+    """Print the evaluations that share anything with a set, in 80 columns, then the names of the others."""
     import textwrap
 
     from olmes_suite.tasks.index import PREFIX
 
     names = {entry["task"]: entry["task"].removeprefix(PREFIX) for entry in entries}
-    found = sorted((e for e in entries if e["hit"] or e["short_hit"]), key=lambda e: (-e["percent"], -e["short_hit"]))
-    if found:
-        width = max(10, *(len(names[entry["task"]]) for entry in found))
+    matching = sorted(
+        (e for e in entries if e["hit"] or e["short_hit"]), key=lambda e: (-e["percent"], -e["short_hit"])
+    )
+    if matching:
+        width = max(10, *(len(names[entry["task"]]) for entry in matching))
         print(f"  {'evaluation':<{width}} {'items':>6}{'hit':>6}{'%':>7}{'short':>6}  verdict")
-    for entry in found:
+    for entry in matching:
         numbers = f"{entry['instances']:>6}{entry['hit']:>6}{entry['percent']:>7.2f}{entry['short_hit']:>6}"
         mark = " (unseen)" if entry["unseen"] else ""
         print(f"  {names[entry['task']]:<{width}} {numbers}  {entry['verdict']}{mark}")
-    if clean := [names[entry["task"]] for entry in entries if entry not in found]:
+    if clean := [names[entry["task"]] for entry in entries if entry not in matching]:
         print(textwrap.fill(f"nothing of {', '.join(clean)}", 79, initial_indent="  ", subsequent_indent="    "))

@@ -1,4 +1,4 @@
-"""The hook before a training stage: its data are scanned, and the recipe says what becomes of a finding."""
+"""The hook before a training stage: it scans the stage's data and acts on findings as the recipe says."""
 
 from __future__ import annotations
 
@@ -26,50 +26,52 @@ FOLDER = "decontam"
 
 @hookimpl
 def olmes_before_stage(stage: Stage, data: StageData) -> StageData | None:
-    """Scan the rows of the stage against the recipe's suites; nothing where the recipe has no `decontam`.
+    """Scan the rows of the stage against the recipe's suites; do nothing where the recipe has no `decontam`.
 
-    `stop` raises StageRefused on contamination, `filter` takes every matching row out, `warn` trains on all and flags
-    the items. What is scanned is what is trained on: the stage's own rows, not the files that they were read from.
+    `stop` raises StageRefused on contamination, `filter` removes every matching row, `warn` trains on all rows and
+    flags the items. The scan reads the rows that the stage trains on, not the files that they came from.
     """
-    wanted = stage.recipe.get("decontam")
-    if not wanted:
+    options = stage.recipe.get("decontam")
+    if not options:
         return None
-    out, policy = stage.output / FOLDER, wanted.get("on_contamination", "stop")
+    out, policy = stage.output / FOLDER, options.get("on_contamination", "stop")
     with _written(data, out) as sets:
         try:
-            found = judge(
-                sets, out, tuple(wanted.get("suites") or ()),
-                DataSource.from_environment(tuple(wanted.get("data_dir") or ())), policy,
+            judged = judge(
+                sets, out, tuple(options.get("suites") or ()),
+                DataSource.from_environment(tuple(options.get("data_dir") or ())), policy,
             )  # fmt: skip
         except Contaminated as error:
             raise StageRefused(str(error)) from error
-    for line in found.warnings:
+    for line in judged.warnings:
         print(f"note: {line}", file=sys.stderr)
     verdict = {
         "report": str(out / "report.json"),
         "on_contamination": policy,
         "contaminated": [
             {name: value for name, value in entry.items() if name != "worst"}
-            for entry in found.report["sets"]
+            for entry in judged.report["sets"]
             if entry["contaminated"]
         ],
-        "missing": [entry["task"] for entry in found.report["missing"]],
+        "missing": [entry["task"] for entry in judged.report["missing"]],
     }
-    scanned = frozenset(found.scanned)
+    scanned = frozenset(judged.scanned)
     if policy == "filter":
-        kept = _filtered(data, found, out)
-        counts = {one.path: len(one.rows) - len(left.rows) for one, left in zip(data.sets, kept, strict=True)}
+        clean_sets = _filtered(data, judged, out)
+        counts = {
+            one.path: len(one.rows) - len(clean_set.rows) for one, clean_set in zip(data.sets, clean_sets, strict=True)
+        }
         removed = {path: count for path, count in counts.items() if count}
-        return _joined(replace(data, sets=kept, decontam={**verdict, "removed": removed}), Known(scanned=scanned))
+        return _joined(replace(data, sets=clean_sets, decontam={**verdict, "removed": removed}), Known(scanned=scanned))
     flags, short = (
-        {task: [int(doc_id) for doc_id in ids] for task, ids in one.items()} for one in (found.flags, found.short)
+        {task: [int(doc_id) for doc_id in ids] for task, ids in one.items()} for one in (judged.flags, judged.short)
     )
     return _joined(replace(data, decontam={**verdict, "removed": {}}), Known(flags, short, scanned))
 
 
 @contextmanager
 def _written(data: StageData, out: Path) -> Iterator[list[TrainSet]]:
-    """The stage's rows as files to scan. The cache knows them by their content, so the files need not stay."""
+    """Write the stage's rows as files to scan. The cache identifies them by content, so the files are temporary."""
     files: list[Path] = []
     try:
         sets = []
@@ -87,23 +89,23 @@ def _written(data: StageData, out: Path) -> Iterator[list[TrainSet]]:
             file.unlink(missing_ok=True)
 
 
-def _filtered(data: StageData, found: Judged, out: Path) -> tuple[TrainingSet, ...]:
-    """The sets without their matching rows; `removed.jsonl` says which and why."""
-    kept, lines = [], []
-    for one, parts in zip(data.sets, found.sets, strict=True):
-        matched = matched_rows(parts, found.index)
+def _filtered(data: StageData, judged: Judged, out: Path) -> tuple[TrainingSet, ...]:
+    """Remove the matching rows from the sets; `removed.jsonl` lists them with their matches."""
+    clean_sets, lines = [], []
+    for one, parts in zip(data.sets, judged.sets, strict=True):
+        matched = matched_rows(parts, judged.index)
         numbers = one.rows["row"]
         for place, matches in sorted(matched.items()):
             entry = {"train": one.path, "train_row": numbers[place], "matches": matches}
             lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
-        left = [place for place in range(len(one.rows)) if place not in matched]
-        kept.append(replace(one, rows=one.rows.select(left)) if matched else one)
+        remaining = [place for place in range(len(one.rows)) if place not in matched]
+        clean_sets.append(replace(one, rows=one.rows.select(remaining)) if matched else one)
     write_text(out / REMOVED, "".join(lines))
-    return tuple(kept)
+    return tuple(clean_sets)
 
 
-def _joined(data: StageData, found: Known) -> StageData:
-    """The stage's data with what another hook may have found before."""
-    both = joined(Known(data.flags, data.short, frozenset(data.scanned)), found)
+def _joined(data: StageData, known: Known) -> StageData:
+    """Join these findings with those that another hook may have left in the stage's data."""
+    both = joined(Known(data.flags, data.short, frozenset(data.scanned)), known)
     flags, short = ({task: list(ids) for task, ids in one.items()} for one in (both.flags, both.short))
     return replace(data, flags=flags, short=short, scanned=tuple(sorted(both.scanned)))

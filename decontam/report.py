@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -23,33 +24,33 @@ from olmes_suite.files import read_json, storage, write_json, write_text
 SCHEMA = "1.0"
 REPORT, PAIRS, FLAGS, PAGE = "report.json", "pairs.parquet", "flags.json", "report.html"
 SHORT_FLAGS = "flags_short.json"
-"""The part of FLAGS that short matches alone are the reason for."""
+"""The entries of FLAGS that are due to short matches alone."""
 CANDIDATES = "candidates.parquet"
-"""Of an embedding search, where one was asked for."""
+"""The result of an embedding search (`--embed`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A finished report, and where its files lie."""
+    """A finished report and the folder of its files."""
 
     folder: Path
     data: dict[str, Any]
 
     @property
     def contaminated(self) -> bool:
-        """Any set with any evaluation over the rule's share."""
+        """Whether any set is over the rule's share of any evaluation."""
         return any(entry["contaminated"] for entry in self.data["sets"])
 
     @property
     def exit_code(self) -> int:
-        """0 clean, 1 contaminated, 2 not contaminated as far as it could be read."""
+        """0: clean; 1: contaminated; 2: not contaminated as far as the data could be read."""
         return 1 if self.contaminated else 2 if self.data["problems"] else 0
 
 
 def read(folder: Path) -> Report:
-    """The report of an earlier scan. Raises UsageError where there is none, DataError for one that is damaged."""
+    """Read the report of an earlier scan. Raises UsageError where there is none, DataError for one that is damaged."""
     if not (folder / REPORT).is_file():
-        raise UsageError(f"--out {folder}: no report there; give --train to scan first")
+        raise UsageError(f"--out {folder}: there is no report in this folder; add --train to scan first")
     data = read_json(folder / REPORT)
     if not isinstance(data, dict) or str(data.get("schema", "")).split(".")[0] != SCHEMA.split(".")[0]:
         raise DataError(f"{folder / REPORT}: not a report of this version")
@@ -57,7 +58,7 @@ def read(folder: Path) -> Report:
 
 
 def read_flags(folder: Path, *, short: bool = False) -> dict[str, list[int | str]]:
-    """Task to the doc_ids of the items that any set of the report holds; `short`: of those, the short matches alone."""
+    """Map each task to the doc_ids of the items that any set contains; `short`: only items that match as short ones."""
     return dict(read_json(folder / (SHORT_FLAGS if short else FLAGS)))
 
 
@@ -70,12 +71,12 @@ def write(sets: Sequence[SetParts], index: Index, settings: Settings, out: Path)
     with storage(partial):
         out.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(partial, pairs.schema(whole)) as writer:
-            for found in sets:
+            for set_parts in sets:
                 hit, short = np.zeros(index.items, np.bool_), np.zeros(index.items, np.bool_)
-                for table in pairs.read_blocks(places(found)):
-                    writer.write_table(pairs.named(table, found.train.name, index, whole))
+                for table in pairs.read_blocks(places(set_parts)):
+                    writer.write_table(pairs.named(table, set_parts.train.name, index, whole))
                     _mark(table, hit, short)
-                entries += _entries(found, index, settings, hit, short)
+                entries += _entries(set_parts, index, settings, hit, short)
                 flagged |= hit | short
                 by_ngram |= hit
         partial.replace(out / PAIRS)
@@ -84,8 +85,8 @@ def write(sets: Sequence[SetParts], index: Index, settings: Settings, out: Path)
     data = {
         "schema": SCHEMA, "n": rule.n, "threshold": rule.threshold, "stride": rule.stride, "share": rule.share,
         "roles": list(settings.roles), "sets": entries, "missing": index.missing,
-        "trains": [_about(found) for found in sets],
-        "problems": [problem for found in sets for problem in problems(found)],
+        "trains": [_about(set_parts) for set_parts in sets],
+        "problems": [problem for set_parts in sets for problem in problems(set_parts)],
     }  # fmt: skip
     write_json(out / FLAGS, flags(index, flagged))
     write_json(out / SHORT_FLAGS, flags(index, flagged & ~by_ngram))
@@ -95,111 +96,112 @@ def write(sets: Sequence[SetParts], index: Index, settings: Settings, out: Path)
     return report
 
 
-def places(found: SetParts) -> list[tuple[int, Path]]:
-    """(rows before the block, its pairs) of a set's blocks."""
-    befores = np.cumsum([0, *(part.rows for _, part in found.parts)]).tolist()
-    return [(before, part.pairs) for before, (_, part) in zip(befores, found.parts, strict=False)]
+def places(set_parts: SetParts) -> list[tuple[int, Path]]:
+    """List (rows before the block, file of its pairs) for the blocks of a set."""
+    befores = np.cumsum([0, *(part.rows for _, part in set_parts.parts)]).tolist()
+    return [(before, part.pairs) for before, (_, part) in zip(befores, set_parts.parts, strict=False)]
 
 
-def _mark(table: Any, hit: NDArray[np.bool_], short: NDArray[np.bool_]) -> None:
+def _mark(table: pa.Table, hit: NDArray[np.bool_], short: NDArray[np.bool_]) -> None:
     is_short = pc.equal(table["kind"], "short")
     short[np.asarray(table.filter(is_short)["item"])] = True
     hit[np.asarray(table.filter(pc.invert(is_short))["item"])] = True
 
 
 def _entries(
-    found: SetParts, index: Index, settings: Settings, hit: NDArray[np.bool_], short: NDArray[np.bool_]
+    set_parts: SetParts, index: Index, settings: Settings, hit: NDArray[np.bool_], short: NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
-    rows = sum(part.rows for _, part in found.parts)
-    worst = _worst(found, index)
+    rows = sum(part.rows for _, part in set_parts.parts)
+    worst = _worst(set_parts, index)
     out = []
     for evaluation in index.evaluations:
-        own = slice(evaluation["first"], evaluation["end"])
-        instances, hits = evaluation["end"] - evaluation["first"], int(hit[own].sum())
+        items = slice(evaluation["first"], evaluation["end"])
+        instances, hits = evaluation["end"] - evaluation["first"], int(hit[items].sum())
         contaminated = instances > 0 and hits / instances > settings.rule.share
         out.append({
-            "train": found.train.name, "rows": rows, "task": evaluation["name"], "instances": instances, "hit": hits,
-            "short_hit": int(short[own].sum()), "percent": 100 * hits / instances if instances else 0.0,
+            "train": set_parts.train.name, "rows": rows, "task": evaluation["name"], "instances": instances,
+            "hit": hits,
+            "short_hit": int(short[items].sum()), "percent": 100 * hits / instances if instances else 0.0,
             "contaminated": contaminated, "unseen": evaluation["unseen"],
-            "verdict": verdict(contaminated, hits, evaluation["unseen"], bool(short[own].any())),
-            "tasks": _by_leaf(index, own, hit, short), "worst": worst.get(evaluation["name"], []),
+            "verdict": verdict(contaminated, hits, evaluation["unseen"], bool(short[items].any())),
+            "tasks": _by_leaf(index, items, hit, short), "worst": worst.get(evaluation["name"], []),
         })  # fmt: skip
     return out
 
 
 def verdict(contaminated: bool, hits: int, unseen: bool, short: bool = False) -> str:
-    """What the paper's policy asks for: the set is dropped where it touches `unseen`, dropped or filtered elsewhere.
+    """State what the paper's policy requires: drop a set that touches `unseen`, drop or filter other sets.
 
-    Short matches are no part of its share: where there are no others, the verdict says so.
+    Short matches do not count towards the share; where a set has no other matches, the verdict says so.
     """
     if contaminated:
         return "drop the set" if unseen else "drop the set, or filter it"
     return "below the limit" if hits else "short matches only" if short else "clean"
 
 
-def _by_leaf(index: Index, own: slice, hit: NDArray[np.bool_], short: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
-    """The sub-tasks that have a match, where the evaluation has sub-tasks."""
+def _by_leaf(index: Index, items: slice, hit: NDArray[np.bool_], short: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+    """Count the matches of each sub-task that has any, where the evaluation has sub-tasks."""
     bounds = [*(first for _, first in index.leaves), index.items]
-    inside = [(name, i) for i, (name, first) in enumerate(index.leaves) if own.start <= first < own.stop]
+    inside = [(name, i) for i, (name, first) in enumerate(index.leaves) if items.start <= first < items.stop]
     if len(inside) < 2:
         return {}
-    found = {}
+    matching = {}
     for name, i in inside:
         part = slice(bounds[i], bounds[i + 1])
         if hit[part].any() or short[part].any():
-            found[name] = {
+            matching[name] = {
                 "instances": part.stop - part.start, "hit": int(hit[part].sum()), "short_hit": int(short[part].sum()),
             }  # fmt: skip
-    return found
+    return matching
 
 
-def _worst(found: SetParts, index: Index) -> dict[str, list[dict[str, Any]]]:
-    """The worst pairs of a set by evaluation, rows counted over the set, an item once."""
+def _worst(set_parts: SetParts, index: Index) -> dict[str, list[dict[str, Any]]]:
+    """Select a set's worst pairs for each evaluation, with rows counted over the whole set."""
     everything = []
-    for (before, _), (_, part) in zip(places(found), found.parts, strict=True):
+    for (before, _), (_, part) in zip(places(set_parts), set_parts.parts, strict=True):
         everything += [{**entry, "train_row": entry["train_row"] + before} for entry in part.worst]
     everything.sort(key=lambda e: (e["kind"] != "ngram", -e["coverage"], e["train_row"], e["item"]))
     out: dict[str, list[dict[str, Any]]] = {}
     for entry in everything:
-        kept = out.setdefault(entry["evaluation"], [])
-        if len(kept) < WORST:
+        entries = out.setdefault(entry["evaluation"], [])
+        if len(entries) < WORST:
             item = entry["item"]
             named = {"task": index.task_of(item), "doc_id": index.doc_ids[item]}
-            kept.append(named | {k: v for k, v in entry.items() if k not in ("evaluation", "item")})
+            entries.append(named | {k: v for k, v in entry.items() if k not in ("evaluation", "item")})
     return out
 
 
-def _about(found: SetParts) -> dict[str, Any]:
-    """A set as it was read."""
-    forms = list(dict.fromkeys(form for _, part in found.parts for form in part.forms))
+def _about(set_parts: SetParts) -> dict[str, Any]:
+    """Describe how a set was read: rows, forms, bytes of compared text, files."""
+    forms = list(dict.fromkeys(form for _, part in set_parts.parts for form in part.forms))
     return {
-        "train": found.train.name, "rows": sum(part.rows for _, part in found.parts), "forms": forms,
-        "bytes": sum(part.bytes for _, part in found.parts), "files": len(found.train.files),
+        "train": set_parts.train.name, "rows": sum(part.rows for _, part in set_parts.parts), "forms": forms,
+        "bytes": sum(part.bytes for _, part in set_parts.parts), "files": len(set_parts.train.files),
     }  # fmt: skip
 
 
-def problems(found: SetParts) -> list[str]:
-    """One line, naming file and row, for everything of a set that could not be read."""
-    lines = list(found.unreadable)
+def problems(set_parts: SetParts) -> list[str]:
+    """Write one line, naming file and row, for everything in a set that could not be read."""
+    lines = list(set_parts.unreadable)
     before: dict[Path, int] = {}
-    for block, part in found.parts:
+    for block, part in set_parts.parts:
         start = before.get(block.path, 0)
         for row, why in part.problems:
             lines.append(f"{block.path}, row {start + (part.rows if row is None else row)}: {why}")
         before[block.path] = start + part.rows
     if lines:
         return lines
-    if not sum(part.rows for _, part in found.parts):
-        return [f"{found.train.root}, row 0: the set has no rows"]
-    if not sum(part.bytes for _, part in found.parts):
-        return [f"{found.train.root}, row 0: none of its text was compared; --roles says whose turns are"]
+    if not sum(part.rows for _, part in set_parts.parts):
+        return [f"{set_parts.train.root}, row 0: the set has no rows"]
+    if not sum(part.bytes for _, part in set_parts.parts):
+        return [f"{set_parts.train.root}, row 0: none of its text was compared; name the roles of its turns: --roles"]
     return []
 
 
 def flags(index: Index, flagged: NDArray[np.bool_]) -> dict[str, list[int | str]]:
-    """Task to the doc_ids of its flagged items, as a checkpoint's lineage holds them.
+    """Map each task to the doc_ids of its flagged items, as a checkpoint's lineage stores them.
 
-    Variants of a task that ask about the same rows are flagged with it.
+    Variants of a task that use the same rows are flagged too.
     """
     out: dict[str, list[int | str]] = {}
     for item in np.flatnonzero(flagged).tolist():
@@ -210,7 +212,7 @@ def flags(index: Index, flagged: NDArray[np.bool_]) -> dict[str, list[int | str]
 
 
 def write_page(report: Report) -> None:
-    """Write the HTML page: one file, nothing fetched."""
+    """Write the HTML page: one file that loads nothing."""
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     data = json.dumps(report.data, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
     write_text(report.folder / PAGE, template.replace("{{data}}", data.replace("\u2029", "\\u2029"), 1))

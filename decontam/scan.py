@@ -1,7 +1,7 @@
-"""The scan: every block of every training set against one index, by as many processes as are wanted.
+"""The scan: every block of every training set against one index, in any number of processes.
 
-What a block gave is written to a file of its own as soon as it is done, so that a killed scan goes on where it stopped.
-The result does not depend on how many processes there were, or on their order.
+The result of each block is written to a separate file as soon as it is finished, so that an interrupted scan continues
+where it stopped. The result does not depend on the number of processes or on their order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One block to scan: all that a worker, here or on another machine, needs to know."""
+    """One block to scan, with everything that a worker, on this or another machine, needs to know."""
 
     block: Block
     settings: Settings
@@ -50,7 +50,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Names the block's result: changes with the data, the rule and the index."""
+        """The name of the block's result. It changes with the data, the rule and the index."""
         rule = asdict(self.settings.rule)
         rule.pop("share")
         parts = [self.block.key, rule, self.settings.roles, self.settings.fields, self.index_key]
@@ -59,14 +59,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a block gave."""
+    """The result of one block."""
 
     rows: int
     bytes: int
     """Bytes of compared text."""
     forms: tuple[str, ...]
     problems: tuple[tuple[int | None, str], ...]
-    """(row of the block, or None for all that follows; what is wrong)."""
+    """(row of the block, or None for everything that follows; what is wrong)."""
     worst: tuple[dict[str, Any], ...]
     pairs: Path
     """Parquet of the block's pairs; train_row counts from the block's first row."""
@@ -74,7 +74,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class SetParts:
-    """The parts of one training set, in order, and the files that gave none."""
+    """The parts of one training set, in order, and one line for each file that could not be read."""
 
     train: TrainSet
     parts: tuple[tuple[Block, Part], ...]
@@ -82,30 +82,30 @@ class SetParts:
 
 
 Runner = Callable[[list[Job]], Iterator[None]]
-"""Scans jobs, in any order, and says when each is done."""
+"""Scans jobs in any order and yields once for each finished job."""
 
 
 def scan(
-    sets: Iterable[TrainSet], settings: Settings, index: Path, index_key: str, out: Path, run: Runner,
+    sets: Iterable[TrainSet], settings: Settings, index: Path, index_key: str, out: Path, *, run: Runner,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SetParts]:  # fmt: skip
-    """Scan training sets; what is already there from an earlier scan is not read again."""
+    """Scan training sets, reusing the results of an earlier scan in `out`. `watch` gets (blocks done, all blocks)."""
     out.mkdir(parents=True, exist_ok=True)
     plans = [_plan(train, settings, index, index_key, out) for train in sets]
     jobs = [job for _, planned, _ in plans for job in planned]
-    left = list({job.key: job for job in jobs if _read_part(job) is None}.values())
-    watch(len(jobs) - len(left), len(jobs))
-    for done, _ in enumerate(run(left), len(jobs) - len(left) + 1):
+    unfinished = list({job.key: job for job in jobs if _read_part(job) is None}.values())
+    watch(len(jobs) - len(unfinished), len(jobs))
+    for done, _ in enumerate(run(unfinished), len(jobs) - len(unfinished) + 1):
         watch(done, len(jobs))
-    found = []
+    scans = []
     for train, planned, unreadable in plans:
         parts = []
         for job in planned:
             part = _read_part(job)
             assert part is not None
             parts.append((job.block, part))
-        found.append(SetParts(train, tuple(parts), tuple(unreadable)))
-    return found
+        scans.append(SetParts(train, tuple(parts), tuple(unreadable)))
+    return scans
 
 
 def _plan(
@@ -124,7 +124,7 @@ def _plan(
 
 
 def _read_part(job: Job) -> Part | None:
-    """The part of a job; None where there is none that is whole, so that its block is scanned (again)."""
+    """Read the result of a job; None where there is no complete one, so that its block is scanned (again)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -140,19 +140,19 @@ def _read_part(job: Job) -> Part | None:
 
 @lru_cache(maxsize=1)
 def _tools(index: Path, threshold: float) -> tuple[Any, Any]:
-    """The filter and the verifier of this process."""
+    """Load the filter and the verifier of this process."""
     from decontam.matching.filter import Filter
     from decontam.matching.index import load
     from decontam.matching.verify import Verifier
 
-    found = load(index)
-    if found is None:
+    loaded = load(index)
+    if loaded is None:
         raise DataError(f"the index {index} cannot be read; remove it and scan again")
-    return Filter(found, threshold), Verifier(found, threshold)
+    return Filter(loaded, threshold), Verifier(loaded, threshold)
 
 
 def run_job(job: Job) -> None:
-    """Scan one block and write its part. The work of one process, or of one machine."""
+    """Scan one block and write its part. Runs in any process on any machine."""
     from decontam.matching.pairs import PairFile, Worst
     from decontam.training_data.readers import Reader
 
@@ -166,9 +166,9 @@ def run_job(job: Job) -> None:
         for batch in reader.read(job.block):
             verdicts = sift(batch)
             size += batch.nbytes
-            found = verifier(batch, verdicts.candidates, verdicts.normalized)
-            file.add(first, found)
-            worst.add(first, batch, found)
+            matches = verifier(batch, verdicts.candidates, verdicts.normalized)
+            file.add(first, matches)
+            worst.add(first, batch, matches)
             reader.problems += [(first + row, "not UTF-8") for row in verdicts.broken]
             first += batch.rows
     about = {
@@ -181,7 +181,7 @@ def run_job(job: Job) -> None:
 
 
 def in_processes(workers: int) -> Runner:
-    """A runner with that many processes; one means this one."""
+    """Make a runner with that many processes; with one, the jobs run in the calling process."""
 
     def run(jobs: list[Job]) -> Iterator[None]:
         count = min(workers, len(jobs))

@@ -1,8 +1,8 @@
-"""The scan on many machines: the same work per block, handed out by Ray Data.
+"""The scan on many machines: the same work for each block, distributed by Ray Data.
 
-Training data, cache folder and report folder lie on storage that all machines see, under the same paths. A part of the
-result is a file, so what travels between machines is a block's number; a worker that dies is replaced and its block
-scanned again, and a part appears whole or not at all.
+Training data, cache folder and report folder must be on storage that all machines see under the same paths. Each part
+of the result is a file, so only block numbers travel between machines. A worker that dies is replaced and its block
+is scanned again; parts are written atomically.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from olmes_suite.workers.ray_address import AUTO, reach
 
 
 def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner:
-    """A runner on the cluster of that address (`host:port`, `ray://host:port`, AUTO or LOCAL).
+    """Make a runner on the cluster at an address (`host:port`, `ray://host:port`, AUTO or LOCAL).
 
-    Raises UsageError where Ray is not installed or the cluster does not answer, DataError where a machine of it cannot
-    do its part.
+    Raises UsageError where Ray is not installed or the cluster does not answer, DataError where one of its machines
+    cannot do its part.
     """
     require_module("ray", "--ray needs Ray")
     import ray
@@ -46,7 +46,7 @@ def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner
 
 
 def _handed_out(ray: Any, jobs: list[Job], work: Callable[[Job], None]) -> Iterator[None]:
-    """One block of Ray Data for every job: its result is the job's number, and what went wrong."""
+    """Run each job as one block of Ray Data, whose result is the job's number and its error message, if any."""
 
     def one(row: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -69,24 +69,24 @@ def _handed_out(ray: Any, jobs: list[Job], work: Callable[[Job], None]) -> Itera
 
 
 def _look(job: Job, error: str) -> None:
-    """Raise DataError where a worker failed, or where its result is not on this machine's storage."""
+    """Raise DataError where a worker failed, or where its result is not visible on this machine's storage."""
     if error:
         raise DataError(f"--ray: {job.block.path}: {error}")
     if not (job.out / f"{job.key}.json").is_file():
         raise DataError(
             f"--ray: the result of {job.block.path} is not in {job.out}; data, cache ($OLMES_CACHE) and --out must "
-            "lie on storage that all machines see"
+            "be on storage that all machines see"
         )
 
 
 def _anywhere(job: Job) -> Job:
-    """The job with paths that do not depend on the folder in which a worker runs."""
+    """Make the paths of a job independent of the folder in which a worker runs."""
     block = replace(job.block, path=job.block.path.absolute())
     return replace(job, block=block, index=job.index.absolute(), out=job.out.absolute())
 
 
 def _connect(ray: Any, address: str) -> None:
-    """Join the cluster, or start one. Raises UsageError within seconds where nobody answers."""
+    """Join the cluster, or start one. Raises UsageError within seconds where no cluster answers."""
     named = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
     reach(named, client=True)
     common = {"log_to_driver": False, "logging_level": "error", "ignore_reinit_error": True}
@@ -99,6 +99,6 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _quiet(ray: Any) -> None:
-    """Our own progress is shown; Ray's would be shown beside it."""
+    """Turn off Ray's progress bars, which would appear beside the scan's."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""The leaderboard: recorded runs in, one static HTML file out. It needs no server and asks the network for nothing."""
+"""The leaderboard: one static HTML file of recorded runs. It needs no server and makes no network requests."""

@@ -1,4 +1,4 @@
-"""From runs to the board: runs of one checkpoint become one row, rows stand in their lineage, newest first."""
+"""The board of a run store: one row for each checkpoint, rows grouped by lineage, newest first."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _ORDER = {"dev": 0, "unseen": 1, "other": 2}
 def make(
     runs: Sequence[Run], problems: Sequence[Problem], ledger: Iterable[Mapping[str, Any]], published: Sequence[Row] = ()
 ) -> Board:
-    """The board of a run store; `published` rows stand at the end."""
+    """Make the board of a run store; `published` rows are at the end."""
     groups = checkpoints(runs)
-    found = lineage.parents(groups)
-    family = lineage.families(found, [group[0].model for group in groups])
+    parents = lineage.parents(groups)
+    family = lineage.families(parents, [group[0].model for group in groups])
     seen = lineage.looks(groups, family, ledger)
     rows = []
-    for group, parent, name in zip(groups, found, family, strict=True):
+    for group, parent, name in zip(groups, parents, family, strict=True):
         above = groups[parent][0].name if isinstance(parent, int) else parent
         rows.append(_row(group, above, name, seen.get(name, 0)))
     measured = _ordered(rows)
     columns = _columns([*measured, *published], {task: skill for run in runs for task, skill in run.skills.items()})
-    own = {task for row in measured for task in row.cells}
-    columns = tuple(column for column in columns if column.task in own or column.suite != "other")
-    shown = {column.task for column in columns}
-    ordered = [*measured, *(row for row in published if row.cells.keys() & shown)]
+    measured_tasks = {task for row in measured for task in row.cells}
+    columns = tuple(column for column in columns if column.task in measured_tasks or column.suite != "other")
+    shown_tasks = {column.task for column in columns}
+    ordered = [*measured, *(row for row in published if row.cells.keys() & shown_tasks)]
     averages = dict.fromkeys(name for row in ordered for name in row.suites)
-    listed = sorted(averages, key=lambda name: (_ORDER.get(name, 2), name))
-    return Board(tuple(ordered), columns, tuple(listed), tuple(problems))
+    average_names = sorted(averages, key=lambda name: (_ORDER.get(name, 2), name))
+    return Board(tuple(ordered), columns, tuple(average_names), tuple(problems))
 
 
 def checkpoints(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs by checkpoint, newest first; a run that repeats a task of a newer one starts a row of its own."""
+    """Group runs by checkpoint, newest first; a run that repeats a task of a newer run starts another group."""
     groups: list[list[Run]] = []
     open_groups: dict[str, list[list[Run]]] = {}
     for run in sorted(runs, key=lambda run: (-run.started, run.name)):
@@ -59,7 +59,7 @@ def _row(group: Sequence[Run], parent: str | None, family: str, seen: int) -> Ro
     averages = {}
     for run in group:
         cells.update(run.cells)
-        averages.update({name: found for name, found in run.suites.items() if name not in averages})
+        averages.update({name: average for name, average in run.suites.items() if name not in averages})
     return Row(
         id=first.name,
         name=first.model,
@@ -95,7 +95,7 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def _columns(rows: Sequence[Row], recorded: Mapping[str, str]) -> tuple[Column, ...]:
-    """Tasks by skill, in each dev before unseen, in the suites' order."""
+    """Order the tasks by skill, within a skill dev before unseen, then as in the suites."""
     known: dict[str, Column] = {}
     place: dict[str, int] = {}
     for suite in ("dev", "unseen"):
@@ -103,9 +103,9 @@ def _columns(rows: Sequence[Row], recorded: Mapping[str, str]) -> tuple[Column, 
             known.setdefault(entry.task, Column(entry.task, entry.skill, suite))
             place.setdefault(entry.task, len(place))
     tasks = dict.fromkeys(task for row in rows for task in row.cells)
-    found = [known.get(task) or Column(task, recorded.get(task, "other"), _suite(task)) for task in tasks]
+    columns = [known.get(task) or Column(task, recorded.get(task, "other"), _suite(task)) for task in tasks]
     return tuple(
-        sorted(found, key=lambda c: (_skill_order(c.skill), _ORDER[c.suite], place.get(c.task, len(place)), c.task))
+        sorted(columns, key=lambda c: (_skill_order(c.skill), _ORDER[c.suite], place.get(c.task, len(place)), c.task))
     )
 
 

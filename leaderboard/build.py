@@ -1,4 +1,4 @@
-"""Building the page of a run store: read, arrange, compare, embed, write."""
+"""Building the page of a run store: read, arrange, compare, embed and write."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from olmes_suite.runs.ledger import LEDGER, read_ledger
 from olmes_suite.runs.schema import RESULTS
 
 CELLS = 400
-"""Without --instances, documents are embedded up to so many cells."""
+"""The largest number of cells for which documents are embedded without --instances."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What was written."""
+    """The page that was written, and its contents in numbers."""
 
     path: Path
     rows: int
@@ -30,28 +30,28 @@ class Built:
 
 
 def load(runs: Path, with_published: bool = False) -> Board:
-    """The board of a run store. Raises UsageError where there is no such folder."""
-    found, problems = reading.read_store(runs)
+    """Load the board of a run store. Raises UsageError where there is no such folder."""
+    run_list, problems = reading.read_store(runs)
     ledger = read_ledger(runs / LEDGER) if (runs / LEDGER).is_file() else []
-    return boards.make(found, problems, ledger, published.rows() if with_published else ())
+    return boards.make(run_list, problems, ledger, published.rows() if with_published else ())
 
 
-def choose(board: Board, wanted: Choice | None) -> Choice:
-    """What to embed: as wanted, else all documents of a board that is not large."""
-    if wanted is not None:
-        return wanted
+def choose(board: Board, choice: Choice | None) -> Choice:
+    """Choose the documents to embed: as requested, otherwise all documents of a board that is not large."""
+    if choice is not None:
+        return choice
     return "all" if sum(len(row.cells) for row in board.rows if row.runs) <= CELLS else "none"
 
 
-def build(runs: Path, out: Path, wanted: Choice | None = None, with_published: bool = False) -> Built:
-    """Write the page of a run store. Raises UsageError for a folder that is not there, StorageError for a full disk."""
+def build(runs: Path, out: Path, requested: Choice | None = None, with_published: bool = False) -> Built:
+    """Write the page of a run store. Raises UsageError for a missing folder, StorageError for a full disk."""
     board = load(runs, with_published)
-    choice = choose(board, wanted)
-    found, unread = comparisons.compare(board, comparisons.LIGHT if choice == "none" else 10**9)
+    choice = choose(board, requested)
+    pairs, unread = comparisons.compare(board, comparisons.LIGHT if choice == "none" else 10**9)
     troubles: list[Problem] = []
     packed: list[Chunk] = list(instances.chunks(board, choice, troubles))
     board = replace(board, problems=(*board.problems, *_merged([*unread, *troubles])))
-    text = page.render(board, found, packed, choice, runs.resolve().name)
+    text = page.render(board, pairs, packed, choice, runs.resolve().name)
     write_text(out, text)
     return Built(out, len(board.rows), len(board.columns), len(text), choice, board.problems)
 
@@ -61,7 +61,7 @@ def _merged(problems: list[Problem]) -> list[Problem]:
 
 
 def state(runs: Path) -> tuple[tuple[str, float], ...]:
-    """What of a run store the page depends on, to see when it has changed."""
+    """List the files of a run store that the page depends on, with their times, to detect changes."""
     if not runs.is_dir():
         return ()
     files = [runs / LEDGER, runs / "floors.json", *sorted(runs.glob(f"*/{RESULTS}"))]

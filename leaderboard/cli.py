@@ -25,8 +25,8 @@ Instances = Annotated[
                  "none. [all, none for more than 400 scores]"),
 ]  # fmt: skip
 Published = Annotated[bool, typer.Option("--published", help="Add the Tülu 3 paper's scores as reference rows.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Stay, and write the page again when runs change.")]
-Every = Annotated[float, typer.Option("--every", min=0.1, help="Seconds between looks of --watch.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and write the page again when runs change.")]
+Every = Annotated[float, typer.Option("--every", min=0.1, help="Seconds between the checks of --watch.")]
 
 
 @app.command()
@@ -59,18 +59,20 @@ def leaderboard(
 
 
 def _say(built: Built, as_json: bool) -> None:
-    """One line of what was written, and one for each run that was not taken in."""
+    """Print one line about the page, and one for each run that it leaves out."""
     if as_json:
         import json
 
         problems = [{"run": problem.run, "reason": problem.reason} for problem in built.problems]
-        found = {"path": str(built.path), "rows": built.rows, "tasks": built.tasks, "bytes": built.bytes}
-        print(json.dumps({**found, "instances": built.instances, "problems": problems}, ensure_ascii=False), flush=True)
+        summary = {"path": str(built.path), "rows": built.rows, "tasks": built.tasks, "bytes": built.bytes}
+        print(
+            json.dumps({**summary, "instances": built.instances, "problems": problems}, ensure_ascii=False), flush=True
+        )
         return
     size = f"{built.bytes / 1e6:.1f} MB"
     print(f"{built.path}: {built.rows} rows, {built.tasks} tasks, documents: {built.instances}, {size}", flush=True)
     if built.bytes > LARGE and built.instances == "all":
-        print("note: a large page; --instances flips embeds only what runs disagree on", file=sys.stderr)
+        print("note: a large page; --instances flips embeds only documents that runs disagree on", file=sys.stderr)
     for problem in built.problems:
         reason = "".join(c if c.isprintable() else "?" for c in problem.reason)
         print(f"note: {problem.run}: {reason}", file=sys.stderr)

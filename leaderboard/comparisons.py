@@ -1,4 +1,4 @@
-"""Paired comparisons made ahead, with the numbers of `olmes compare`."""
+"""Paired comparisons for the page, computed when it is built, with the numbers of `olmes compare`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from olmes_suite.errors import OlmesError
 from olmes_suite.runs.scores import RunScores, TaskScores, read_run
 
 PAIRS = 200
-"""At most so many pairs; 20 rows have 190."""
+"""The largest number of pairs; 20 rows have 190."""
 LIGHT = 400
-"""A page without documents is made quickly: it reads at most so many files of scored documents for its pairs, and
-compares at most so many tasks."""
+"""The limit for a page without documents, which is built quickly: the largest number of files of scored documents to
+read for its pairs, and of tasks to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Pair:
     comparison: Comparison
 
 
-def wanted(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
-    """(baseline, candidate), most wanted first: parent and child, then neighbours, then all others."""
+def ordered_pairs(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
+    """Iterate over (baseline, candidate) by importance: parent and child, then neighbours, then all other pairs."""
     at = {run.name: number for number, row in enumerate(rows) for run in row.runs}
     measured = [number for number, row in enumerate(rows) if row.runs]
     edges = [(at[row.parent], n) for n, row in enumerate(rows) if row.parent is not None and row.parent in at]
@@ -47,17 +47,17 @@ def wanted(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
 
 
 def compare(board: Board, most: int = LIGHT) -> tuple[list[Pair], list[Problem]]:
-    """The pairs that the limits allow, and the runs whose documents cannot be read.
+    """Compare the pairs that the limits allow; also return the runs whose documents cannot be read.
 
-    `most`: files to read, and tasks to compare.
+    `most`: the largest number of files to read, and of tasks to compare.
     """
     files = comparisons = most
     scores: dict[int, RunScores | None] = {}
     having = [{task for task, cell in row.cells.items() if cell.value is not None} for row in board.rows]
-    found: list[Pair] = []
+    pairs: list[Pair] = []
     problems: list[Problem] = []
-    for baseline, candidate in wanted(board.rows):
-        if len(found) >= PAIRS:
+    for baseline, candidate in ordered_pairs(board.rows):
+        if len(pairs) >= PAIRS:
             break
         shared = len(having[baseline] & having[candidate])
         cost = sum(len(board.rows[n].cells) for n in (baseline, candidate) if n not in scores)
@@ -70,14 +70,14 @@ def compare(board: Board, most: int = LIGHT) -> tuple[list[Pair], list[Problem]]
         one, other = scores[baseline], scores[candidate]
         if one is not None and other is not None:
             try:
-                found.append(Pair(baseline, candidate, compare_runs(one, other)))
+                pairs.append(Pair(baseline, candidate, compare_runs(one, other)))
             except (OlmesError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 problems.append(Problem(other.name, f"no comparison with {one.name}: {reason(error)}"))
-    return found, problems
+    return pairs, problems
 
 
 def _scores(row: Row, problems: list[Problem]) -> RunScores | None:
-    """The documents' scores of all runs of a row, as one."""
+    """Join the documents' scores of all runs of a row."""
     tasks: dict[str, TaskScores] = {}
     for run in row.runs:
         try:
@@ -87,8 +87,8 @@ def _scores(row: Row, problems: list[Problem]) -> RunScores | None:
     return RunScores(row.id, row.name, tasks, imported=row.kind == "imported") if tasks else None
 
 
-def as_json(found: Sequence[Pair], board: Board) -> list[dict[str, Any]]:
-    """[{"a","b","tasks":{T: entry},"skills":{S: entry},"suites":{dev|unseen: entry}}]; a and b are rows' positions.
+def as_json(pairs: Sequence[Pair], board: Board) -> list[dict[str, Any]]:
+    """Return [{"a","b","tasks":{T: entry},"skills":{S: entry},"suites":{dev|unseen: entry}}]; a, b are row positions.
 
     An entry is {"d","lo","hi","p","holm","det","w","l","n","how"}, fractions; {"differs": parts} where two scores
     do not compare, {"reason"} where they share no document.
@@ -96,7 +96,7 @@ def as_json(found: Sequence[Pair], board: Board) -> list[dict[str, Any]]:
     skill = {column.task: column.skill for column in board.columns}
     suite = {column.task: column.suite for column in board.columns}
     out = []
-    for pair in found:
+    for pair in pairs:
         tasks = pair.comparison.tasks
         out.append(
             {
@@ -127,13 +127,13 @@ def _difference(d: Difference) -> dict[str, Any]:
 
 
 def _averages(tasks: Sequence[TaskComparison], part_of: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The mean difference over each part's tasks that compare."""
+    """Compute the mean difference over the comparable tasks of each part."""
     parts: dict[str, list[TaskComparison]] = {}
     for task in tasks:
         if task.difference is not None and task.task in part_of:
             parts.setdefault(part_of[task.task], []).append(task)
-    found = {name: compare_average(own) for name, own in parts.items()}
-    return {name: _difference(d) | {"tasks": len(parts[name])} for name, d in found.items() if d is not None}
+    differences = {name: compare_average(members) for name, members in parts.items()}
+    return {name: _difference(d) | {"tasks": len(parts[name])} for name, d in differences.items() if d is not None}
 
 
 def _short(value: float) -> float:

@@ -1,4 +1,4 @@
-"""The hook after a training stage: the page of its run store is written anew."""
+"""The hook after a training stage: it writes the page of the stage's run store again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = "leaderboard.html"
 @hookimpl(trylast=True)
 def olmes_after_stage(stage: Stage, checkpoint: Path, run: Mapping[str, Any]) -> None:
     """Write `<runs>/leaderboard.html`, where the recipe evaluates and its run store exists."""
-    wanted = stage.recipe.get("eval")
-    runs = Path(str((wanted or {}).get("runs", "runs"))).expanduser()
-    if wanted and runs.is_dir():
+    evaluation = stage.recipe.get("eval")
+    runs = Path(str((evaluation or {}).get("runs", "runs"))).expanduser()
+    if evaluation and runs.is_dir():
         build(runs, runs / PAGE)

@@ -1,4 +1,4 @@
-"""Documents for the page: one packed chunk for each cell, one for each set of prompts, so that a prompt stands once."""
+"""Documents for the page: one packed chunk for each cell and one for each set of prompts, which cells share."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from olmes_suite.runs.schema import instances_file, read_rows
 
 Choice = Literal["all", "flips", "none"]
 LONGEST = 50_000
-"""Characters of one text; what is longer is cut on the page, and says so."""
+"""The largest number of characters of one text; longer texts are cut on the page, with a note."""
 SAMPLES = 20
-"""Responses of one document."""
+"""The largest number of responses of one document."""
 LEVEL = 4
-"""Deflate's: two thirds of the time of level 6, for a page one tenth larger."""
+"""Deflate's level: two thirds of the time of level 6, for a page one tenth larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of data that the page unpacks when it is asked for."""
+    """A piece of data that the page unpacks on demand."""
 
     id: str
     data: str
@@ -46,8 +46,8 @@ class Document:
     contaminated: bool
 
 
-def pack(value: Any) -> str:
-    """JSON, deflated without header, in base64."""
+def pack(value: object) -> str:
+    """Encode a value as JSON, deflate it without a header, and encode it in base64."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
     data = packer.compress(text.encode("utf-8", "replace")) + packer.flush()
@@ -55,7 +55,7 @@ def pack(value: Any) -> str:
 
 
 def chunks(board: Board, choice: Choice, problems: list[Problem]) -> Iterator[Chunk]:
-    """All chunks of documents: `c<row>-<column>` for cells, `p<column>-<number>` for sets of prompts."""
+    """Make all chunks of documents: `c<row>-<column>` for cells, `p<column>-<number>` for sets of prompts."""
     if choice == "none":
         return
     for number, column in enumerate(board.columns):
@@ -73,20 +73,23 @@ def _column(board: Board, number: int, task: str, choice: Choice, problems: list
         except (OlmesError, OSError, ValueError, KeyError, TypeError) as error:
             problems.append(Problem(run.name, f"no documents of {task}: {reason(error)}"))
     if choice == "flips":
-        moved = disagreed([own for _, _, own in cells])
-        cells = [(at, run, [document for document in own if document.place in moved]) for at, run, own in cells]
+        moved = disagreed([run_documents for _, _, run_documents in cells])
+        cells = [
+            (at, run, [document for document in run_documents if document.place in moved])
+            for at, run, run_documents in cells
+        ]
     sets: dict[tuple[Any, ...], list[tuple[int, Run, list[Document]]]] = {}
-    for at, run, own in cells:
-        sets.setdefault(_prompt_set(run, task), []).append((at, run, own))
+    for at, run, run_documents in cells:
+        sets.setdefault(_prompt_set(run, task), []).append((at, run, run_documents))
     for order, members in enumerate(sets.values()):
         name = f"p{number}-{order}"
         yield Chunk(name, pack(_prompts(task, members)))
-        for at, run, own in members:
-            yield Chunk(f"c{at}-{number}", pack(_cell(run, task, own, name, choice)))
+        for at, run, run_documents in members:
+            yield Chunk(f"c{at}-{number}", pack(_cell(run, task, run_documents, name, choice)))
 
 
 def _prompt_set(run: Run, task: str) -> tuple[Any, ...]:
-    """Equal where two runs asked the same; without fingerprints only the run itself."""
+    """Return a key that is equal for runs with the same prompts; a run without fingerprints shares no key."""
     prints = run.cells[task].fingerprint
     if prints is None:
         return ("imported",) if run.kind == "imported" else (run.name,)
@@ -94,7 +97,7 @@ def _prompt_set(run: Run, task: str) -> tuple[Any, ...]:
 
 
 def documents(run: Run, task: str) -> list[Document]:
-    """The scored documents of one task. Raises DataError for a file that cannot be read."""
+    """Read the scored documents of one task. Raises DataError for a file that cannot be read."""
     return [
         Document(
             (row.task, row.doc_id), row.score, _cut(row.extracted), _cut(row.reference), list(row.flags),
@@ -107,50 +110,50 @@ def documents(run: Run, task: str) -> list[Document]:
 
 
 def disagreed(cells: Sequence[Sequence[Document]]) -> set[Place]:
-    """Documents that not all runs score the same."""
+    """Collect the documents that have different scores in different runs."""
     first: dict[Place, float | None] = {}
     moved: set[Place] = set()
-    for own in cells:
-        for document in own:
+    for cell in cells:
+        for document in cell:
             if first.setdefault(document.place, document.score) != document.score:
                 moved.add(document.place)
     return moved
 
 
 def _prompts(task: str, members: Sequence[tuple[int, Run, list[Document]]]) -> dict[str, Any]:
-    """{"note", "leaves": [...], "docs": [[leaf, doc_id, prompt, reference], …]} of a set of prompts."""
+    """Return {"note", "leaves": [...], "docs": [[leaf, doc_id, prompt, reference], …]} for a set of prompts."""
     references: dict[Place, str | None] = {}
-    for _, _, own in members:
-        for document in own:
+    for _, _, cell in members:
+        for document in cell:
             references.setdefault(document.place, document.reference)
-    found, note = prompts.render(members[0][1], task, references) if references else ({}, "")
+    rendered, note = prompts.render(members[0][1], task, references) if references else ({}, "")
     leaves = list(dict.fromkeys(leaf for leaf, _ in references))
     at = {leaf: position for position, leaf in enumerate(leaves)}
     docs = [
-        [at[place[0]], place[1], _cut_prompt(found.get(place)), reference] for place, reference in references.items()
+        [at[place[0]], place[1], _cut_prompt(rendered.get(place)), reference] for place, reference in references.items()
     ]
     return {"note": note, "leaves": leaves, "docs": docs}
 
 
-def _cell(run: Run, task: str, own: Sequence[Document], prompt_set: str, choice: Choice) -> dict[str, Any]:
-    """{"prompts", "only", "docs": [[leaf, doc_id, score, extracted, flags, contaminated, responses], …]}."""
-    said = _responses(run, task, {document.place for document in own})
-    leaves = list(dict.fromkeys(document.place[0] for document in own))
+def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: str, choice: Choice) -> dict[str, Any]:
+    """Return {"prompts", "only", "docs": [[leaf, doc_id, score, extracted, flags, contaminated, responses], …]}."""
+    responses = _responses(run, task, {document.place for document in cell_documents})
+    leaves = list(dict.fromkeys(document.place[0] for document in cell_documents))
     at = {leaf: position for position, leaf in enumerate(leaves)}
     docs = [
         [
             at[d.place[0]], d.place[1], None if d.score is None else round(d.score, 6), d.extracted, d.flags,
-            int(d.contaminated), said.get(d.place, []),
+            int(d.contaminated), responses.get(d.place, []),
         ]
-        for d in own
+        for d in cell_documents
     ]  # fmt: skip
     return {"prompts": prompt_set, "only": choice, "leaves": leaves, "docs": docs}
 
 
-def _responses(run: Run, task: str, wanted: set[Place]) -> dict[Place, list[Any]]:
-    """Each document's responses: texts, or log-likelihoods of its choices. Lines that cannot be read are left out."""
+def _responses(run: Run, task: str, places: set[Place]) -> dict[Place, list[Any]]:
+    """Read each document's responses: texts, or log-likelihoods of its choices. Unreadable lines are left out."""
     path = responses_file(run.path, task)
-    found: dict[Place, dict[tuple[int, int], Any]] = {}
+    by_place: dict[Place, dict[tuple[int, int], Any]] = {}
     if not path.is_file():
         return {}
     with path.open("rb") as handle:
@@ -158,23 +161,23 @@ def _responses(run: Run, task: str, wanted: set[Place]) -> dict[Place, list[Any]
             try:
                 line = json.loads(raw)
                 place = (line["task"], line["doc_id"])
-                if place not in wanted or line["sample"] >= SAMPLES:
+                if place not in places or line["sample"] >= SAMPLES:
                     continue
-                said = line.get("loglikelihood")
-                found.setdefault(place, {})[line["index"], line["sample"]] = (
-                    _cut(line.get("text")) if said is None else said
+                loglikelihood = line.get("loglikelihood")
+                by_place.setdefault(place, {})[line["index"], line["sample"]] = (
+                    _cut(line.get("text")) if loglikelihood is None else loglikelihood
                 )
             except (ValueError, KeyError, TypeError):
                 continue
-    return {place: [said[order] for order in sorted(said)] for place, said in found.items()}
+    return {place: [responses[order] for order in sorted(responses)] for place, responses in by_place.items()}
 
 
-def _cut(text: Any) -> str | None:
+def _cut(text: object) -> str | None:
     if text is None:
         return None
     text = str(text)
-    left = len(text) - LONGEST
-    return text if left <= 0 else f"{text[:LONGEST]}… [{left} more characters are in the run's files]"
+    excess = len(text) - LONGEST
+    return text if excess <= 0 else f"{text[:LONGEST]}… [{excess} more characters are in the run's files]"
 
 
 def _cut_prompt(prompt: dict[str, Any] | None) -> dict[str, Any] | None:

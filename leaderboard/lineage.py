@@ -1,4 +1,4 @@
-"""Which checkpoint was trained from which. Pure functions over runs."""
+"""The lineage of checkpoints: which was trained from which. Pure functions over runs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from olmes_suite.runs.ledger import lineage_name
 
 
 def place(run: Run, path: str) -> str:
-    """A checkpoint's path in one form: relative ones as seen from the folder in which the run was made."""
+    """Normalise a checkpoint's path; relative paths start from the folder in which the run was made."""
     if not path:
         return ""
     return os.path.normpath(os.path.join(run.manifest.folder, path)) if _local(path) else path
 
 
 def _local(path: str) -> bool:
-    """A path, not a Hub id such as `owner/name`; a Hub id stays what it is in either case."""
+    """Whether a name is a path, not a Hub id such as `owner/name`."""
     return path.startswith((".", "/", "~")) or path.count("/") != 1
 
 
 def parents(groups: Sequence[Sequence[Run]]) -> list[int | str | None]:
-    """For each checkpoint (its runs) the number of the one that it was trained from.
+    """Return, for each checkpoint (its runs), the number of the checkpoint that it was trained from.
 
-    The path where the parent has no run here, None where nothing is known of a parent.
+    Returns the path where the parent has no run here, None where no parent is known.
     """
     at: dict[str, int] = {}
     by_name: dict[str, list[int]] = {}
@@ -53,23 +53,23 @@ def _parent(
     return None
 
 
-def families(found: Sequence[int | str | None], own: Sequence[str]) -> list[str]:
-    """For each checkpoint the name of its oldest ancestor; a loop ends at the first checkpoint met twice."""
+def families(parents: Sequence[int | str | None], names: Sequence[str]) -> list[str]:
+    """Return the name of each checkpoint's oldest ancestor; a loop ends at the first repeated checkpoint."""
     out = []
-    for number in range(len(found)):
+    for number in range(len(parents)):
         seen, current = {number}, number
-        while isinstance(parent := found[current], int) and parent not in seen:
+        while isinstance(parent := parents[current], int) and parent not in seen:
             seen.add(parent)
             current = parent
-        root = found[current]
-        out.append(os.path.basename(os.path.normpath(root)) if isinstance(root, str) else own[current])
+        root = parents[current]
+        out.append(os.path.basename(os.path.normpath(root)) if isinstance(root, str) else names[current])
     return out
 
 
 def looks(
     groups: Sequence[Sequence[Run]], family: Sequence[str], ledger: Iterable[Mapping[str, Any]]
 ) -> dict[str, int]:
-    """Family to the number of the ledger's lines that belong to it: by the run's name, or by the lineage's."""
+    """Count the ledger's lines of each family, matched by the name of the run or of the lineage."""
     by_run: dict[str, str] = {}
     by_name: dict[str, str] = {}
     for runs, name in zip(groups, family, strict=True):

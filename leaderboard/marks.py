@@ -1,4 +1,4 @@
-"""Trust marks: what a reader must know of a score before trusting it. Pure functions over rows."""
+"""Trust marks: what a reader needs to know about a score before trusting it. Pure functions over rows."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from leaderboard.page_data import PARTS, Cell, Row
 
 TROUBLES = {
-    "truncated": "prompts cut to the context",
-    "length": "answers that met the token limit",
-    "empty": "empty answers",
-    "extraction_failed": "answers in which the scorer found nothing",
+    "truncated": "prompts cut to the context length",
+    "length": "responses cut at the token limit",
+    "empty": "empty responses",
+    "extraction_failed": "responses in which the scorer found nothing to score",
     "scorer_timeout": "checks that ran out of time",
     "judge_unparsed": "judgements that could not be read",
     "checker_error": "checkers that raised an error",
     "request_errors": "requests that failed",
 }
-"""Flags of results.json, in words."""
+"""Descriptions of the flags of results.json."""
 SIGNS = {
     "contaminated": "☣", "differs": "≠", "truncated": "✂", "length": "…", "request_errors": "!", "empty": "∅",
     "extraction_failed": "?", "scorer_timeout": "⏱", "judge_unparsed": "?", "checker_error": "!", "judge": "J",
@@ -30,51 +30,51 @@ class Mark:
     """One mark of a cell."""
 
     code: str
-    """In the page's `data-flags`, as `code` or `code:count`."""
+    """The code in the page's `data-flags`, written as `code` or `code:count`."""
     text: str
     count: int | None = None
 
     @property
     def token(self) -> str:
-        """The form in `data-flags`."""
+        """The mark's entry in `data-flags`."""
         return self.code if self.count is None else f"{self.code}:{self.count}"
 
 
 def marks(cell: Cell, row: Row, suite: str) -> list[Mark]:
-    """The marks of a cell, those of its neighbours (`differs`) apart. `suite`: that of the column."""
-    found = []
+    """List the marks of a cell, except `differs`, which depends on other rows. `suite` is that of the column."""
+    cell_marks = []
     if cell.clean is not None:
-        said = "no score" if cell.clean.value is None else f"{100 * cell.clean.value:.1f}"
-        text = f"{cell.clean.flagged} of {cell.n} documents are in the training data; without them: {said}"
-        found.append(Mark("contaminated", text, cell.clean.flagged))
+        clean_score = "no score" if cell.clean.value is None else f"{100 * cell.clean.value:.1f}"
+        text = f"{cell.clean.flagged} of {cell.n} documents are in the training data; without them: {clean_score}"
+        cell_marks.append(Mark("contaminated", text, cell.clean.flagged))
     for flag, count in cell.flags.items():
         words = TROUBLES.get(flag, flag.replace("_", " "))
-        found.append(Mark(flag, f"{count} of {cell.n} {words}" if cell.n else f"{count} {words}", count))
+        cell_marks.append(Mark(flag, f"{count} of {cell.n} {words}" if cell.n else f"{count} {words}", count))
     if cell.judged:
-        found.append(Mark("judge", "scored by a judge or classifier model"))
+        cell_marks.append(Mark("judge", "scored by a judge or classifier model"))
     if cell.of is not None:
-        found.append(Mark("partial", f"{cell.n} of {cell.of} documents", cell.n))
+        cell_marks.append(Mark("partial", f"{cell.n} of {cell.of} documents", cell.n))
     if cell.floor is not None and cell.value is not None and cell.value <= cell.floor and row.kind != "floor":
-        found.append(Mark("floor", f"not above what a constant answer scores ({100 * cell.floor:.1f})"))
+        cell_marks.append(Mark("floor", f"not above what a constant answer scores ({100 * cell.floor:.1f})"))
     if suite == "unseen" and row.looks:
         text = f"this lineage has looked at the unseen suite {row.looks} time{'s' if row.looks > 1 else ''}"
-        found.append(Mark("looks", text, row.looks))
+        cell_marks.append(Mark("looks", text, row.looks))
     if row.kind == "imported":
-        found.append(Mark("imported", "scored elsewhere, imported"))
+        cell_marks.append(Mark("imported", "scored elsewhere, imported"))
     if row.kind == "published":
-        found.append(Mark("published", cell.note or "as published"))
-    return found
+        cell_marks.append(Mark("published", cell.note or "as published"))
+    return cell_marks
 
 
 def differs(cell: Cell, above: Cell | None) -> list[str]:
-    """Parts of the fingerprint that differ from the cell above it."""
+    """List the parts of a cell's fingerprint that differ from the cell above it."""
     if above is None or cell.fingerprint is None or above.fingerprint is None:
         return []
     return [part for part, a, b in zip(PARTS, cell.fingerprint, above.fingerprint, strict=True) if a != b]
 
 
 def nearest_above(rows: Sequence[Row], at: int, task: str) -> Cell | None:
-    """The cell of the nearest row above that has a score of the task with a fingerprint."""
+    """Find the cell of the nearest row above that has a score of the task with a fingerprint."""
     for row in reversed(rows[:at]):
         cell = row.cells.get(task)
         if cell is not None and cell.value is not None and cell.fingerprint is not None:
@@ -83,10 +83,10 @@ def nearest_above(rows: Sequence[Row], at: int, task: str) -> Cell | None:
 
 
 def ranks(values: Sequence[tuple[float, float] | None]) -> list[tuple[int, int] | None]:
-    """Rank intervals of (value, standard error): between how many are surely better, and how many surely worse.
+    """Compute rank intervals of (value, standard error) from the numbers of surely better and surely worse values.
 
-    A is surely better than B where their difference exceeds 1.96 times the error of the difference, taken as if the two
-    were independent; a paired comparison can tell more apart.
+    A is surely better than B where their difference exceeds 1.96 times the error of the difference, computed as if the
+    two were independent; a paired comparison can distinguish more values.
     """
     having = [value for value in values if value is not None]
     out: list[tuple[int, int] | None] = []

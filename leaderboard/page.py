@@ -30,15 +30,15 @@ SCRIPTS = (
 SCHEMA = "1.0"
 _LONGEST_NAME = 160
 _OF_THE_ROW = frozenset({"imported", "published"})
-"""Marks that stand once, at the row's name."""
+"""Marks that are shown once, at the row's name."""
 _UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-"""Characters that have no place in HTML, or in UTF-8."""
+"""Characters that are not valid in HTML or in UTF-8."""
 _LEFT_OUT = frozenset({"plan", "tasks", "data", "schema"})
-"""Parts of a manifest that are long and that the page shows in another form."""
+"""Long parts of a manifest that the page shows in another form."""
 
 
-def render(board: Board, found: Sequence[Pair], documents: Iterable[Chunk], instances: str, title: str) -> str:
-    """The whole file."""
+def render(board: Board, pairs: Sequence[Pair], documents: Iterable[Chunk], instances: str, title: str) -> str:
+    """Render the whole file."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -60,7 +60,7 @@ def render(board: Board, found: Sequence[Pair], documents: Iterable[Chunk], inst
     parts = [_UNFIT.sub("\ufffd", head)]
     details = [
         Chunk("details", pack([_details(row) for row in board.rows])),
-        Chunk("pairs", pack(comparisons.as_json(found, board))),
+        Chunk("pairs", pack(comparisons.as_json(pairs, board))),
     ]
     for chunk in (*details, *documents):
         parts.append(f'<script type="application/octet-stream" id="chunk-{chunk.id}">{chunk.data}</script>\n')
@@ -69,7 +69,7 @@ def render(board: Board, found: Sequence[Pair], documents: Iterable[Chunk], inst
 
 
 class _Raw(str):
-    """Text that is put into the page as it is: our own files, and JSON without `<`."""
+    """Text that is put into the page without escaping: the files under `static/`, and JSON without `<`."""
 
     __slots__ = ()
 
@@ -83,28 +83,28 @@ def _script() -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing but the page's own script and style, by their hashes; no request of any kind."""
-    own = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)]
+    """Write the content security policy: only the page's script and style, by their hashes, and no requests."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)]
     return (
-        f"default-src 'none'; script-src 'sha256-{own[0]}'; style-src 'sha256-{own[1]}'; img-src 'none'; "
+        f"default-src 'none'; script-src 'sha256-{hashes[0]}'; style-src 'sha256-{hashes[1]}'; img-src 'none'; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'"
     )
 
 
-def _embedded(value: Any) -> str:
-    """JSON that cannot end its script element, in ASCII."""
+def _embedded(value: object) -> str:
+    """Encode a value as ASCII JSON that cannot end its script element."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _visible(text: str, longest: int = _LONGEST_NAME) -> str:
-    """Text without control characters and lone surrogates, cut."""
-    kept = "".join(c if c.isprintable() or c == " " else "\ufffd" for c in text[:longest])
-    return kept.encode("utf-8", "replace").decode() + ("…" if len(text) > longest else "")
+    """Replace control characters and lone surrogates in a text, and cut it."""
+    visible = "".join(c if c.isprintable() or c == " " else "\ufffd" for c in text[:longest])
+    return visible.encode("utf-8", "replace").decode() + ("…" if len(text) > longest else "")
 
 
 def day(seconds: float) -> str:
-    """A date as YYYY-MM-DD, in UTC; empty for none."""
+    """Format a time as YYYY-MM-DD in UTC; empty where there is none."""
     try:
         return time.strftime("%Y-%m-%d", time.gmtime(seconds)) if seconds > 0 else ""
     except (OverflowError, ValueError, OSError):
@@ -112,7 +112,7 @@ def day(seconds: float) -> str:
 
 
 def _groups(board: Board) -> list[tuple[str, int]]:
-    """(skill, columns) from the left."""
+    """List (skill, number of columns) from the left."""
     out: list[tuple[str, int]] = []
     for column in board.columns:
         if out and out[-1][0] == column.skill:
@@ -138,15 +138,15 @@ def _step(row: Row) -> str:
 
 
 def _shown(board: Board, at: int, row: Row, number: int) -> dict[str, Any] | None:
-    """What a cell of the table shows; None where the row has nothing on the task."""
+    """Return the contents of a cell of the table; None where the row has no entry for the task."""
     column = board.columns[number]
     cell = row.cells.get(column.task)
     if cell is None:
         return None
-    found = marks.marks(cell, row, column.suite)
+    cell_marks = marks.marks(cell, row, column.suite)
     parts = marks.differs(cell, marks.nearest_above(board.rows, at, column.task)) if cell.value is not None else []
-    tokens = [*(["differs:" + "+".join(parts)] if parts else []), *(mark.token for mark in found)]
-    signs = dict.fromkeys(_sign(mark) for mark in found if mark.code not in _OF_THE_ROW)
+    tokens = [*(["differs:" + "+".join(parts)] if parts else []), *(mark.token for mark in cell_marks)]
+    signs = dict.fromkeys(_sign(mark) for mark in cell_marks if mark.code not in _OF_THE_ROW)
     return {
         "task": column.task,
         "value": _number(cell.value),
@@ -160,7 +160,7 @@ def _shown(board: Board, at: int, row: Row, number: int) -> dict[str, Any] | Non
 
 
 def _sign(mark: Mark) -> str:
-    """The sign of a mark; how often the lineage has looked stands beside its own."""
+    """Return the sign of a mark; the mark `looks` also shows its count."""
     return marks.SIGNS.get(mark.code, "!") + (str(mark.count) if mark.code == "looks" else "")
 
 
@@ -172,29 +172,29 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _average(name: str, found: Average | None) -> dict[str, Any]:
-    if found is None or found.value is None:
-        missing = ", ".join(short(task) for task in found.missing) if found else ""
+def _average(name: str, average: Average | None) -> dict[str, Any]:
+    if average is None or average.value is None:
+        missing = ", ".join(short(task) for task in average.missing) if average else ""
         return {
             "suite": name,
             "value": "",
             "lo": "",
             "hi": "",
             "half": "",
-            "text": "–" if found else "",
+            "text": "–" if average else "",
             "missing": missing,
         }
     return {
-        "suite": name, "value": _number(found.value), "lo": _number(found.lo), "hi": _number(found.hi),
-        "text": f"{100 * found.value:.1f}", "half": _half(found), "missing": "",
+        "suite": name, "value": _number(average.value), "lo": _number(average.lo), "hi": _number(average.hi),
+        "text": f"{100 * average.value:.1f}", "half": _half(average), "missing": "",
     }  # fmt: skip
 
 
 def data(board: Board, instances: str, title: str) -> dict[str, Any]:
-    """The JSON that the page's script works from; scores are fractions.
+    """Build the JSON that the page's script reads; scores are fractions.
 
-    Of a cell what is most often so is left out: `metric` and `n` are the column's, `fp` (its number among the column's
-    fingerprints) is 0; null where the score carries no fingerprint.
+    A cell leaves out its usual values: `metric` and `n` of the column, and `fp` (the number of its fingerprint in the
+    column) where that is 0. `fp` is null where the score has no fingerprint.
     """
     prints: dict[str, dict[tuple[str, ...], int]] = {}
     columns = [_Column(c, *_usual(board, c.task), prints.setdefault(c.task, {})) for c in board.columns]
@@ -213,7 +213,7 @@ def data(board: Board, instances: str, title: str) -> dict[str, Any]:
         ],
         "suites": list(board.suites),
         "runs": runs,
-        "fingerprints": {task: [list(one) for one in found] for task, found in prints.items()},
+        "fingerprints": {task: [list(one) for one in hashes] for task, hashes in prints.items()},
         "problems": [{"run": p.run, "reason": p.reason} for p in board.problems],
     }
 
@@ -223,13 +223,13 @@ class _Column:
     column: Column
     metric: str
     n: int
-    """Documents, where a cell does not say otherwise."""
+    """Number of documents of a cell that has no `n`."""
     prints: dict[tuple[str, ...], int]
-    """Fingerprints as they are met, with their numbers."""
+    """Fingerprints, numbered in order of appearance."""
 
 
 def _usual(board: Board, task: str) -> tuple[str, int]:
-    """The metric and the number of documents that most of a column's cells have."""
+    """Return the metric and the number of documents of most of a column's cells."""
     cells = [row.cells[task] for row in board.rows if task in row.cells and row.cells[task].metric]
     if not cells:
         return "", 0
@@ -248,14 +248,19 @@ def _row_data(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
         cell = row.cells.get(column.column.task)
         if cell is not None:
             out["tasks"][column.column.task] = _cell_data(cell, column)
-    for name, found in row.suites.items():
-        entry = {"value": _six(found.value), "lo": _six(found.lo), "hi": _six(found.hi), "se": _four(found.stderr)}
-        out["suites"][name] = entry | ({"missing": list(found.missing)} if found.missing else {})
+    for name, average in row.suites.items():
+        entry = {
+            "value": _six(average.value),
+            "lo": _six(average.lo),
+            "hi": _six(average.hi),
+            "se": _four(average.stderr),
+        }
+        out["suites"][name] = entry | ({"missing": list(average.missing)} if average.missing else {})
     return out
 
 
 def _cell_data(cell: Cell, column: _Column) -> dict[str, Any]:
-    """A cell's entry: what is not known is left out."""
+    """Build a cell's entry without unknown values."""
     entry: dict[str, Any] = {"value": _six(cell.value), "lo": _six(cell.lo), "hi": _six(cell.hi)}
     entry |= {
         "se": _four(cell.stderr),
@@ -287,7 +292,7 @@ def _four(value: float | None) -> float | None:
 
 
 def _details(row: Row) -> dict[str, Any]:
-    """What a click on the row shows: the manifests, without their longest parts."""
+    """Build the details of a row, which a click shows: the manifests without their longest parts."""
     return {
         "runs": [
             {key: value for key, value in run.manifest.as_json().items() if key not in _LEFT_OUT}
@@ -298,6 +303,6 @@ def _details(row: Row) -> dict[str, Any]:
 
 
 def _sources(manifest: Manifest) -> dict[str, Any]:
-    """Which data sets at which revision, each once; of the flagged documents only how many."""
+    """List the data sets with their revisions, each once, and the lineage with counts instead of documents."""
     named = {f"{used.path}@{used.revision} ({used.origin})" for used in manifest.data.values()}
     return {"data": sorted(named), "lineage": manifest.lineage.summary()}

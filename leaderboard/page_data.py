@@ -1,4 +1,4 @@
-"""What the page shows: rows (checkpoints), cells (scores with what they can be trusted for), columns. Frozen data."""
+"""The data of the page: rows (checkpoints), cells (scores with the data behind their trust marks) and columns."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ class Cell:
     stderr: float | None = None
     n: int = 0
     of: int | None = None
-    """Documents of the whole split, where fewer were scored."""
+    """Number of documents of the whole split, where fewer were scored."""
     metric: str = ""
     flags: Mapping[str, int] = field(default_factory=dict)
-    """Documents by what befell them; as in results.json."""
+    """Number of documents by flag, as in results.json."""
     clean: Clean | None = None
     fingerprint: tuple[str, ...] | None = None
-    """One hash per part of PARTS; None for scores that carry none."""
+    """One hash for each part of PARTS; None for scores without a fingerprint."""
     judged: bool = False
-    """A judge or classifier model scored it."""
+    """Whether a judge or classifier model gave the score."""
     floor: float | None = None
-    """What a constant answer scores on the same data."""
+    """The score of a constant answer on the same data."""
     error: str | None = None
     run: str = ""
-    """The run that it comes from."""
+    """The run of the score."""
     note: str = ""
-    """What its source says of it."""
+    """The source's remark about the score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Average:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One recorded run, read."""
+    """One recorded run."""
 
     name: str
     path: Path
@@ -81,18 +81,18 @@ class Run:
     skills: Mapping[str, str]
     """Task to skill."""
     checkpoint: str
-    """Runs with the same value are of the same checkpoint, looked at in the same way."""
+    """Equal for runs of the same checkpoint with the same seed, limit and kind of documents."""
     manifest: Manifest = field(repr=False)
 
     @property
     def lineage(self) -> Lineage:
-        """What stands in the checkpoint's olmes_lineage.json."""
+        """The contents of the checkpoint's olmes_lineage.json."""
         return self.manifest.lineage
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One checkpoint: all of its runs that do not contradict each other."""
+    """One checkpoint, with runs of different tasks."""
 
     id: str
     """The name of its newest run."""
@@ -103,15 +103,15 @@ class Row:
     stage: str = ""
     step: int | None = None
     parent: str | None = None
-    """The row that it was trained from, or the checkpoint's path where that has no run."""
+    """The row of the checkpoint that it was trained from, or the path of a checkpoint without a run."""
     lineage: str = ""
-    """Rows with the same value come from one base model."""
+    """Equal for rows that descend from one base model."""
     looks: int = 0
-    """How often the lineage has been scored on the unseen suite."""
+    """The number of times that the lineage has been scored on the unseen suite."""
     cells: Mapping[str, Cell] = field(default_factory=dict)
     suites: Mapping[str, Average] = field(default_factory=dict)
     source: str = ""
-    """Where published numbers stand."""
+    """The source of published numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A run that the page could not take in."""
+    """A run that is not in the table, and the reason."""
 
     run: str
     reason: str
@@ -134,7 +134,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Everything that the page shows, but for documents."""
+    """The contents of the page, except for documents."""
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]

@@ -1,7 +1,7 @@
 """The prompts of recorded runs, rendered again from the task files and data that the runs name, and checked.
 
-A run's record holds what the model said, and a hash of what it was asked (the key of each response). The prompts are
-rendered anew; where the hash of the first document of each leaf task is another, they are marked.
+A run records the responses, and a hash of each prompt (the key of the response). The prompts are rendered again; where
+the hash of a leaf task's first recorded document differs, a note says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ Prompt = dict[str, Any]
 
 
 def render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
-    """Prompts of a task's documents as `run` sent them, and why there are none (or that they differ), else ""."""
+    """Render the prompts of a task's documents as `run` sent them.
+
+    Also returns a note on why there are none, or that they differ; "" where they are the same.
+    """
     if run.kind == "imported":
         return {}, "imported scores come without prompts"
     if not extras.installed("lm_eval"):
@@ -39,25 +42,25 @@ def render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Pr
 def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
     mirrors = tuple(map(Path, run.manifest.mirrors))
     source = DataSource(tuple(m for m in mirrors if m.is_dir()), run.manifest.sample)
-    wanted: dict[str, list[Any]] = {}
+    doc_ids_of: dict[str, list[Any]] = {}
     for leaf, doc_id in places:
-        wanted.setdefault(leaf, []).append(doc_id)
-    keys = _first_keys(run, task, wanted)
+        doc_ids_of.setdefault(leaf, []).append(doc_id)
+    keys = _first_keys(run, task, doc_ids_of)
     engine = run.manifest.engine
-    found: dict[Place, Prompt] = {}
+    rendered: dict[Place, Prompt] = {}
     note = ""
-    for leaf, doc_ids in wanted.items():
+    for leaf, doc_ids in doc_ids_of.items():
         if leaf not in index.index() and _from(run, leaf) != "lm-eval":
-            return found, f"{leaf} is no task of this installation: its prompts cannot be rendered"
-        own, same = _leaf(leaf, doc_ids, source, engine, keys.get(leaf))
-        found.update(own)
+            return rendered, f"{leaf} is not a task of this installation: its prompts cannot be rendered"
+        leaf_prompts, same = _leaf(leaf, doc_ids, source, engine, keys.get(leaf))
+        rendered.update(leaf_prompts)
         if not same:
-            note = "the task or its data has changed since the run: these prompts are today's"
-    return found, note
+            note = "the task or its data has changed since the run: these prompts are the current ones"
+    return rendered, note
 
 
 def _from(run: Run, leaf: str) -> str | None:
-    """Where the run's data came from: mirror, hub, sample or lm-eval."""
+    """Return the origin of the run's data: mirror, hub, sample or lm-eval."""
     used = run.manifest.data.get(leaf)
     return used.origin if used is not None else None
 
@@ -71,16 +74,16 @@ def _leaf(
     task = load_task(index.task_file(catalog.find(leaf)), source)
     loaded = Leaf(leaf, task, range(len(task.task_docs)))
     positions, chat = loaded.positions(), engine.chat
-    found: dict[Place, Prompt] = {}
+    rendered: dict[Place, Prompt] = {}
     same = True
     for doc_id in doc_ids:
         if doc_id not in positions:
             continue
         requests = loaded.requests(doc_id, task.task_docs[positions[doc_id]], chat=chat)
-        found[leaf, doc_id] = _prompt(requests)
+        rendered[leaf, doc_id] = _prompt(requests)
         if key is not None and key[0] == doc_id and key[1] < len(requests):
             same = requests[key[1]].key(str(engine.fingerprint)) == key[2]
-    return found, same
+    return rendered, same
 
 
 def _prompt(requests: list[Any]) -> Prompt:
@@ -93,27 +96,27 @@ def _prompt(requests: list[Any]) -> Prompt:
     return out
 
 
-def _first_keys(run: Run, task: str, wanted: Mapping[str, list[Any]]) -> dict[str, tuple[Any, int, str]]:
-    """Leaf task to (doc_id, index, key) of one recorded response among the wanted."""
-    chosen = {leaf: set(doc_ids) for leaf, doc_ids in wanted.items()}
-    found: dict[str, tuple[Any, int, str]] = {}
+def _first_keys(run: Run, task: str, doc_ids_of: Mapping[str, list[Any]]) -> dict[str, tuple[Any, int, str]]:
+    """Map each leaf task to (doc_id, index, key) of one recorded response of its documents."""
+    chosen = {leaf: set(doc_ids) for leaf, doc_ids in doc_ids_of.items()}
+    keys: dict[str, tuple[Any, int, str]] = {}
     path = responses_file(run.path, task)
     if not path.is_file():
-        return found
+        return keys
     with path.open("rb") as handle:
         for raw in handle:
-            if len(found) == len(chosen):
+            if len(keys) == len(chosen):
                 break
             try:
                 line = json.loads(raw)
                 leaf = line["task"]
-                if leaf not in found and line["doc_id"] in chosen.get(leaf, ()):
-                    found[leaf] = line["doc_id"], int(line["index"]), str(line["key"])
+                if leaf not in keys and line["doc_id"] in chosen.get(leaf, ()):
+                    keys[leaf] = line["doc_id"], int(line["index"]), str(line["key"])
             except (ValueError, KeyError, TypeError):
                 continue
-    return found
+    return keys
 
 
 def responses_file(run: Path, task: str) -> Path:
-    """The recorded responses of a top-level task."""
+    """Return the file of a top-level task's recorded responses."""
     return run / "responses" / f"{instances_file(run, task).stem}.jsonl"

@@ -1,4 +1,4 @@
-"""Reference rows: the numbers of the Tülu 3 paper, as published, from `published.yaml`."""
+"""Reference rows: the numbers that the Tülu 3 paper publishes, from `published.yaml`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOURCE = "Tülu 3, arXiv 2411.15124"
 
 
 def rows() -> list[Row]:
-    """One row per model, without intervals: the paper prints none."""
+    """Make one row for each model, without intervals, which the paper does not print."""
     import yaml
 
     data = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Reading a run store: every run that can be read, and for each other one the reason."""
+"""Reading a run store: every readable run, and the reason for each run that is left out."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from olmes_suite.runs.store import UNFINISHED
 from olmes_suite.tasks import index
 
 _NO_MODEL = frozenset({"mock", "oracle", "floor"})
-"""Backends without a checkpoint: each of their runs is a row of its own."""
+"""Backends without a checkpoint, whose runs each have a separate row."""
 _NAMELESS = re.compile(r"(checkpoint|step|global_step|epoch)[-_]?\d*|final|output|model|last|best")
 
 
 def read_store(runs: Path) -> tuple[list[Run], list[Problem]]:
-    """All runs of a folder. Raises UsageError where there is no such folder; nothing else stops it."""
+    """Read all runs of a folder. Raises UsageError where there is no such folder; damaged runs become problems."""
     if not runs.is_dir():
         raise UsageError(f"--runs {runs}: no such folder")
-    found, problems = [], []
+    finished, problems = [], []
     try:
         known = floors(runs)
     except (OlmesError, KeyError, TypeError, AttributeError) as error:
@@ -47,33 +47,33 @@ def read_store(runs: Path) -> tuple[list[Run], list[Problem]]:
         if path.name.startswith(".") or not path.is_dir():
             continue
         try:
-            found.append(read(path, known))
+            finished.append(read(path, known))
         except (OlmesError, ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
             problems.append(Problem(path.name, reason(error)))
     if (runs / UNFINISHED).is_dir():
         problems += [
-            Problem(path.name, "not finished: the `olmes eval` command that began it goes on with it")
+            Problem(path.name, "not finished: run the same `olmes eval` command again to continue it")
             for path in sorted((runs / UNFINISHED).iterdir())
             if path.is_dir()
         ]
-    return found, problems
+    return finished, problems
 
 
 def reason(error: BaseException) -> str:
-    """An exception as a reason on one line."""
+    """Describe an exception on one line."""
     text = one_line(error, 500)
     return text if isinstance(error, OlmesError) else f"damaged ({type(error).__name__}: {text})"
 
 
 def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
-    """One run's folder. Raises OlmesError, or what a damaged file makes Python raise."""
+    """Read one run's folder. Raises OlmesError, or Python's errors for a damaged file."""
     if not is_finished(path):
         raise DataError("incomplete: it has no results.json")
     results, manifest = read_results(path), read_manifest(path)
     cells, skills = {}, {}
     for plan in manifest.plan:
         entry = results.tasks.get(plan.task) or TaskResult(error="it is not in results.json")
-        cells[plan.task] = _cell(plan.task, entry, results, manifest, known, path.name)
+        cells[plan.task] = _cell(plan.task, entry, results, manifest, known=known, run=path.name)
         skills[plan.task] = plan.skill or "other"
     model_path = manifest.model.path or ""
     started = manifest.time.started if manifest.time is not None else None
@@ -99,7 +99,7 @@ def _kind(manifest: Manifest) -> Kind:
 
 
 def _checkpoint(path: Path, manifest: Manifest) -> str:
-    """Equal for the runs of one checkpoint under one seed, limit and kind of documents; else the run's own name."""
+    """Return a key of the run's checkpoint, seed, limit and kind of documents; for a run without one, its name."""
     engine = manifest.engine
     if manifest.imported or engine.backend in _NO_MODEL or not engine.fingerprint:
         return path.name
@@ -108,7 +108,7 @@ def _checkpoint(path: Path, manifest: Manifest) -> str:
 
 
 def _model_name(name: str, path: str) -> str:
-    """The model's name; with the folder above where it says nothing by itself (`checkpoint-500`)."""
+    """Return the model's name, with its parent folder where the name alone is generic (`checkpoint-500`)."""
     parts = [part for part in path.replace(os.sep, "/").split("/") if part]
     if len(parts) > 1 and _NAMELESS.fullmatch(name.lower()):
         return "/".join(parts[-2:])
@@ -116,14 +116,14 @@ def _model_name(name: str, path: str) -> str:
 
 
 def _number(value: float | None) -> float | None:
-    """A finite number or None. Raises DataError for infinity and what is not a number."""
+    """Check that a value is a finite number or None. Raises DataError for infinity and NaN."""
     if value is not None and not math.isfinite(value):
-        raise DataError(f"damaged: {value!r} stands where a number belongs")
+        raise DataError(f"damaged: {value!r} instead of a number")
     return None if value is None else float(value)
 
 
 def _estimate(metric: Metric | None) -> tuple[float | None, float | None, float | None, float | None]:
-    """(value, lower end, upper end, standard error) of a metric's entry."""
+    """Return (value, lower end, upper end, standard error) of a metric's entry."""
     if metric is None:
         return None, None, None, None
     lo, hi = metric.ci95 or (None, None)
@@ -139,6 +139,7 @@ def _cell(
     entry: TaskResult,
     results: Results,
     manifest: Manifest,
+    *,
     known: Mapping[str, list[dict[str, Any]]],
     run: str,
 ) -> Cell:
@@ -166,7 +167,7 @@ def _cell(
 
 
 def _fingerprint(leaves: list[TaskResult]) -> tuple[str, ...] | None:
-    """Each part's hash over all leaf tasks."""
+    """Hash each part of the fingerprint over all leaf tasks."""
     prints = [leaf.fingerprint for leaf in leaves if leaf.fingerprint is not None]
     if len(prints) < len(leaves):
         return None
@@ -174,21 +175,21 @@ def _fingerprint(leaves: list[TaskResult]) -> tuple[str, ...] | None:
 
 
 def _floor(name: str, results: Results, manifest: Manifest, known: Mapping[str, list[dict[str, Any]]]) -> float | None:
-    """The floor on the same documents, else on all; None where none was measured (as in `runs.floor.beside`)."""
+    """Return the floor on the same documents, otherwise on all; None where none was measured (`runs.floor.beside`)."""
     if name not in known:
         return None
-    own = identity(name, results)
-    same = [one for one in known[name] if one["identity"] == own]
-    taken = (manifest.limit, manifest.seed)
+    key = identity(name, results)
+    same = [one for one in known[name] if one["identity"] == key]
+    subset = (manifest.limit, manifest.seed)
     whole = [one for one in same if one["limit"] is None]
-    exact = [one for one in same if (one["limit"], one["seed"]) == taken] if taken[0] is not None else []
+    exact = [one for one in same if (one["limit"], one["seed"]) == subset] if subset[0] is not None else []
     chosen = exact or whole
     return _number(chosen[-1]["value"]) if chosen else None
 
 
 @lru_cache(maxsize=1024)
 def judged(task: str) -> bool:
-    """Whether a task of ours names a judge or classifier among what its scorer needs."""
+    """Whether a shipped task lists a judge or classifier in `needs`."""
     entry = index.index().get(task)
     if entry is None:
         return False

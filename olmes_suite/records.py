@@ -86,6 +86,10 @@ class Response:
     """The text before the cut at a stop string, where that differs."""
 
 
+SCORER_TIMEOUT = "scorer_timeout"
+"""Flag of a document with a check that ran out of time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """The scores of one document, or of one response to it."""
@@ -99,7 +103,8 @@ class Scored:
     weight: float = 1.0
     """The document's weight in metrics marked `weighted` (the number of instructions for IFEval's inst-level)."""
     flags: tuple[str, ...] = ()
-    """Additional flags of the document: judge_unparsed (a judge's answer could not be read), checker_error."""
+    """Additional flags of the document: judge_unparsed (a judge's answer could not be read), checker_error,
+    scorer_timeout."""
     verdict: str | None = None
     """The verdict on a program (code tasks only): pass, fail, timeout or error, and the reason after a colon."""
 

@@ -1,1 +1,1 @@
-"""Training stages on TRL: each a small module, each ending in a checkpoint that knows where it comes from."""
+"""Training stages on TRL, each of which ends in a checkpoint with a record of its lineage."""

@@ -1,4 +1,4 @@
-"""olmes train: run a training stage from a recipe, or a pipeline of stages."""
+"""The command `olmes train`: run a training stage from a recipe, or a pipeline of stages."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 PIPELINE = "run"
 
 Kind = Annotated[
-    str, typer.Argument(metavar="STAGE|run", help="sft, rm, dpo, rlvr, an installed stage, or run: a pipeline.")
+    str, typer.Argument(metavar="STAGE|run", help="sft, rm, dpo, rlvr, an installed stage, or run for a pipeline.")
 ]
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE|PIPELINE", help="YAML file, or the name of a shipped recipe.")
 ]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value over the file, such as trainer.max_steps=10; repeatable.")
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the file, such as trainer.max_steps=10; repeatable."),
 ]
-Output = Annotated[Path | None, typer.Option("--output", help="Folder of the checkpoints, over the recipe's `output`.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Folder of the checkpoints; overrides the recipe's `output`.")
+]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on at the last whole checkpoint of the output; a pipeline always does.")
+    bool, typer.Option("--resume", help="Resume from the last whole checkpoint of the output; a pipeline always does.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan, steps, tokens and memory; no more.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print the resolved plan, steps, tokens and memory.")]
 
 Launcher = Annotated[str | None, typer.Option("--launcher", help="accelerate: train in several processes.")]
 Processes = Annotated[int | None, typer.Option("--num-processes", help="Processes, one for each GPU.")]
 Config = Annotated[
-    str | None, typer.Option("--launch-config", help="fsdp, zero3, or accelerate's configuration file; else DDP.")
+    str | None, typer.Option("--launch-config", help="fsdp, zero3, or accelerate's configuration file; default: DDP.")
 ]
 
 
@@ -58,36 +61,38 @@ def train(
         launch.start(started, [stage, str(recipe), *rest])
         return 0
     if launch.launched():
-        return launch.reporting(lambda: _stage(stage, recipe, change or [], output, resume, dry_run))
-    return _stage(stage, recipe, change or [], output, resume, dry_run)
+        return launch.reporting(
+            lambda: _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run)
+        )
+    return _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run)
 
 
-def _stage(stage: str, file: Path, changes: list[str], output: Path | None, resume: bool, dry_run: bool) -> int:
+def _stage(stage: str, file: Path, *, changes: list[str], output: Path | None, resume: bool, dry_run: bool) -> int:
     from train_plugins.config import recipe as recipes
     from train_plugins.stages import registry
 
-    found = registry.find(stage)
-    wanted = recipes.load(file, found.name, found.own, registry.names(), changes, output)
+    kind = registry.find(stage)
+    recipe = recipes.load(file, kind.name, kind.own, registry.names(), changes=changes, output=output)
     if dry_run:
-        from train_plugins.running.train_stage import dry_run as planned
+        from train_plugins.running.train_stage import dry_run as plan_lines
 
-        print("\n".join(planned(found, wanted)))
+        print("\n".join(plan_lines(kind, recipe)))
         return 0
     from train_plugins.distributed import is_main
     from train_plugins.running.train_stage import run
 
-    done = run(found, wanted, resume)
+    done = run(kind, recipe, resume)
     if is_main():
         print(done)
     return 0
 
 
-def _pipeline(file: Path, changes: list[str], dry_run: bool, started: Launch | None) -> int:
+def _pipeline(file: Path, changes: list[str], dry_run: bool, launch: Launch | None) -> int:
     from train_plugins.running import pipeline_file, run_pipeline
 
-    found = pipeline_file.load(file, changes)
+    pipeline = pipeline_file.load(file, changes)
     if dry_run:
-        print("\n".join(run_pipeline.dry_run(found)))
+        print("\n".join(run_pipeline.dry_run(pipeline)))
     else:
-        run_pipeline.run(found, started.options() if started else ())
+        run_pipeline.run(pipeline, launch.options() if launch else ())
     return 0

@@ -1,1 +1,1 @@
-"""Evaluation items: the texts of benchmark documents that training data are searched for."""
+"""Evaluation items: the texts of benchmark documents, which the scan looks for in training data."""

@@ -1,4 +1,4 @@
-"""Which fields of an evaluation are compared: those that its task declares, or those that the user names instead."""
+"""Fields of an evaluation to compare: those that its task declares, or those that the user names instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVERYWHERE = ""
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the user names, by leaf task."""
+    """The fields that the user names, by leaf task."""
 
     by_leaf: Mapping[str, tuple[str, ...]]
     everywhere: tuple[str, ...]
@@ -22,27 +22,27 @@ class Chosen:
     """The leaf tasks of each task or group as the user names it."""
 
     def of(self, leaf: str) -> tuple[tuple[str, ...], bool]:
-        """The fields of a leaf task, none where the user names none, and whether it must have each of them."""
+        """Return the fields of a leaf task, none where the user names none, and whether it must have each of them."""
         return (self.by_leaf[leaf], True) if leaf in self.by_leaf else (self.everywhere, False)
 
     def check(self, leaves: Sequence[str]) -> None:
-        """Raises UsageError for a task that is none of those compared."""
+        """Raise UsageError where the user names fields of a task that is not compared."""
         for name, meant in self.named.items():
             if meant.isdisjoint(leaves):
-                raise UsageError(f"--eval-field {name}:FIELD: {name} is not among what is compared")
+                raise UsageError(f"--eval-field {name}:FIELD: {name} is not among the evaluations to compare")
 
 
 NOTHING = Chosen({}, ())
 
 
 def chosen(fields: Mapping[str, Sequence[str]]) -> Chosen:
-    """Fields by leaf task, from task, group or EVERYWHERE to field names; what is named more closely wins.
+    """Resolve field names by task, group or EVERYWHERE to leaf tasks. The narrowest name that covers a leaf wins.
 
     Raises UsageError for an unknown task.
     """
-    entries = [(catalog.find(name), tuple(given)) for name, given in fields.items() if name != EVERYWHERE]
+    entries = [(catalog.find(name), tuple(names)) for name, names in fields.items() if name != EVERYWHERE]
     by_leaf: dict[str, tuple[str, ...]] = {}
-    for entry, given in sorted(entries, key=lambda pair: -len(pair[0].leaves)):
-        by_leaf.update(dict.fromkeys(entry.leaves, given))
+    for entry, names in sorted(entries, key=lambda pair: -len(pair[0].leaves)):
+        by_leaf.update(dict.fromkeys(entry.leaves, names))
     named = {name: frozenset(catalog.find(name).leaves) for name in fields if name != EVERYWHERE}
     return Chosen(by_leaf, tuple(fields.get(EVERYWHERE, ())), named)

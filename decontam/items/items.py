@@ -1,7 +1,7 @@
-"""What training data is compared with: the text of every item of an evaluation.
+"""The items of evaluations: the texts that training data are compared with.
 
-For a task it is the fields that the task declares in its YAML file (`metadata.texts`), read by pyarrow from the split
-that the evaluator scores; lm-eval is not imported.
+A task's texts are the fields that it declares in its YAML file (`metadata.texts`), read by pyarrow from the split that
+the evaluator scores. lm-eval is not imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NOT_BUILT = "not part of this version of olmes-suite"
 ALL_SUITES = ("dev", "unseen", "safety")
-"""What is scanned unless the user says otherwise; `smoke` repeats tasks of these."""
+"""The suites to compare with by default; `smoke` repeats tasks of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class Item:
     """One instance of an evaluation."""
 
     task: str
-    """Leaf task, or the user's own name."""
+    """Leaf task, or the task's name in the user's file."""
     doc_id: int | str
-    """Row of the split from 0, or the user's own name."""
+    """Row of the split from 0, or the doc_id in the user's file."""
     parts: tuple[tuple[str, str], ...]
     """(field, text). N-grams do not cross from one part to the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One leaf task: where its rows lie and which fields are compared."""
+    """One leaf task: the source of its rows, and the fields to compare."""
 
     task: str
     spec: DataSpec
@@ -51,39 +51,39 @@ class Leaf:
     fields: tuple[str, ...]
     where: Mapping[str, Any] = field(default_factory=dict)
     without: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Field to patterns of what stands in it and is in no prompt; it is taken out first."""
+    """Field to patterns of text that no prompt shows; matches are removed before the comparison."""
     strict: bool = False
-    """The user named the fields for this task: each of them must be there."""
+    """Whether each field must exist, because the user named it for this task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One evaluation with a verdict of its own: a task or a group, or a task of the user's own file."""
+    """One evaluation that gets a verdict: a task or a group, or a task of the user's file."""
 
     name: str
     leaves: tuple[Leaf, ...] = ()
     unseen: bool = False
-    """It belongs to the unseen suite: overlap drops the whole training set."""
+    """Whether it belongs to the unseen suite, where overlap drops the whole training set."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The evaluations of a scan, and those that cannot be had, with the reason."""
+class Selection:
+    """The evaluations of a scan, and those that are not available, with the reason."""
 
     evaluations: tuple[Evaluation, ...]
     missing: tuple[tuple[str, str], ...] = ()
     fields: tuple[str, ...] = ()
-    """Fields that the user named for every task: some task must have each of them."""
+    """Fields that the user named for every task. Each must exist in at least one of them."""
 
 
-def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, Sequence[str]]) -> Wanted:
-    """The tasks of suites (all suites where nothing is named) and single tasks, each once.
+def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, Sequence[str]]) -> Selection:
+    """Select the tasks of suites (all suites where nothing is named) and single tasks, each once.
 
-    `fields` replaces what a task declares: task or group, or "" for every task, to field names. A group whose members
-    have data sets of their own (the safety sets) counts as one evaluation for each.
-    Raises UsageError for an unknown suite or task; a field is looked for where the data are read.
+    `fields` replaces the declared fields: task or group, or "" for every task, to field names. A group whose members
+    have different data sets (the safety sets) becomes one evaluation for each member.
+    Raises UsageError for an unknown suite or task. Fields are checked when the data are read.
     """
-    own = choice.chosen(fields)
+    named_fields = choice.chosen(fields)
     chosen = [entry.task for name in names or (() if tasks else ALL_SUITES) for entry in suites.load(name).tasks]
     evaluations: dict[str, Evaluation] = {}
     missing: list[tuple[str, str]] = []
@@ -91,23 +91,23 @@ def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, S
         if name not in index.index():
             missing.append((name, NOT_BUILT))
             continue
-        leaves = tuple(_leaf(leaf, own) for leaf in index.index()[name].leaves)
+        leaves = tuple(_leaf(leaf, named_fields) for leaf in index.index()[name].leaves)
         apart = len({leaf.spec.path for leaf in leaves}) > 1
         unseen = name in suites.unseen_tasks()
         for evaluation in [Evaluation(leaf.task, (leaf,), unseen) for leaf in leaves] if apart else [
             Evaluation(name, leaves, unseen)
         ]:  # fmt: skip
             evaluations.setdefault(evaluation.name, evaluation)
-    own.check([leaf.task for evaluation in evaluations.values() for leaf in evaluation.leaves])
-    return Wanted(tuple(evaluations.values()), tuple(missing), own.everywhere)
+    named_fields.check([leaf.task for evaluation in evaluations.values() for leaf in evaluation.leaves])
+    return Selection(tuple(evaluations.values()), tuple(missing), named_fields.everywhere)
 
 
-def _leaf(name: str, own: choice.Chosen) -> Leaf:
+def _leaf(name: str, named_fields: choice.Chosen) -> Leaf:
     entry = index.index()[name]
     config = definition(index.task_file(entry))
-    told, keys = config.get("metadata") or {}, TaskKeys.of(config)
-    named, strict = own.of(name)
-    fields = named or tuple(told.get("texts") or ())
+    metadata, keys = config.get("metadata") or {}, TaskKeys.of(config)
+    named, strict = named_fields.of(name)
+    fields = named or tuple(metadata.get("texts") or ())
     short = name.removeprefix(index.PREFIX)
     if not fields:
         raise UsageError(f"task {short} declares no texts to compare; name its fields: --eval-field {short}:FIELD")
@@ -116,29 +116,29 @@ def _leaf(name: str, own: choice.Chosen) -> Leaf:
         name,
         keys.data_spec(config["dataset_path"], config.get("dataset_name"), path.parent / "sample.jsonl"),
         config.get("test_split") or config.get("validation_split") or "test",
-        fields, keys.where or {}, _without(told.get("texts_without") or (), fields), strict,
+        fields, keys.where or {}, _without(metadata.get("texts_without") or (), fields), strict,
     )  # fmt: skip
 
 
 def _without(patterns: Mapping[str, Sequence[str]] | Sequence[str], fields: Sequence[str]) -> dict[str, Sequence[str]]:
-    """Patterns by field; a plain list is for every field."""
+    """Group patterns by field; a plain list is for every field."""
     return dict(patterns) if isinstance(patterns, Mapping) else dict.fromkeys(fields, patterns) if patterns else {}
 
 
 @lru_cache(maxsize=512)
 def definition(path: Path) -> dict[str, Any]:
-    """A task file with what it includes; functions are left as names. The nearer file wins, as lm-eval has it."""
+    """Read a task file with its includes. Functions remain names; as in lm-eval, the including file wins."""
     import yaml
 
     try:
-        own = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"task file {path}: {one_line(error, None)}") from error
-    included = own.pop("include", None) or []
+    included = content.pop("include", None) or []
     merged: dict[str, Any] = {}
     for name in included if isinstance(included, list) else [included]:
         merged.update(definition(path.parent / name))
-    return {**merged, **own}
+    return {**merged, **content}
 
 
 @lru_cache(maxsize=1)
@@ -146,14 +146,14 @@ def _loader() -> Any:
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """YAML in which `!function name` is the name."""
+        """A loader that reads `!function name` as the name."""
 
     Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
     return Loader
 
 
 def items(evaluation: Evaluation, source: DataSource) -> list[Item]:
-    """Every row of the evaluation's splits, as the evaluator numbers them. Raises MissingData and DataError."""
+    """Read every row of the evaluation's splits, numbered as by the evaluator. Raises MissingData and DataError."""
     return [item for leaf in evaluation.leaves for item in _items(leaf, source)]
 
 
@@ -174,23 +174,23 @@ def _items(leaf: Leaf, source: DataSource) -> list[Item]:
 
 
 def _shown(values: Iterable[Any], without: Sequence[str]) -> list[str]:
-    """A field's texts as a prompt shows them."""
+    """Convert a field's values to texts as a prompt shows them."""
     texts = [_text(value) for value in values]
     return [re.sub("|".join(without), "", text) for text in texts] if without else texts
 
 
 def _rows(table: pa.Table, where: Mapping[str, Any]) -> list[int]:
-    """The rows that are the task's own."""
+    """Select the rows that belong to the task."""
     chosen = set(range(table.num_rows))
     for column, value in where.items():
         if column in table.column_names:
-            wanted = value if isinstance(value, list) else [value]
-            chosen &= {row for row, found in enumerate(table[column].to_pylist()) if found in wanted}
+            accepted = value if isinstance(value, list) else [value]
+            chosen &= {row for row, cell in enumerate(table[column].to_pylist()) if cell in accepted}
     return sorted(chosen)
 
 
-def _text(value: Any) -> str:
-    """A field's text: the elements of a list are lines of one text."""
+def _text(value: object) -> str:
+    """Convert a field's value to text: the elements of a list are lines of one text."""
     if value is None:
         return ""
     if isinstance(value, (list, tuple)):
@@ -200,11 +200,11 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def signature(wanted: Wanted, source: DataSource) -> str | None:
-    """A key that changes with the evaluations' definitions and data; None where a split's file is not at hand."""
-    leaves = [leaf for evaluation in wanted.evaluations for leaf in evaluation.leaves]
-    parts: list[Any] = [wanted.missing, wanted.fields, siblings(leaves)]
-    for evaluation in wanted.evaluations:
+def signature(selection: Selection, source: DataSource) -> str | None:
+    """Compute a key that changes with the evaluations' definitions and data; None where a split has no local file."""
+    leaves = [leaf for evaluation in selection.evaluations for leaf in evaluation.leaves]
+    parts: list[Any] = [selection.missing, selection.fields, siblings(leaves)]
+    for evaluation in selection.evaluations:
         for leaf in evaluation.leaves:
             where = leaf.spec.sample_file if source.sample else find_split(source, leaf.spec, leaf.split)
             if where is None and not source.mirrors:
@@ -227,40 +227,40 @@ def signature(wanted: Wanted, source: DataSource) -> str | None:
     return sha256(canonical_json(parts))
 
 
-def read(wanted: Wanted, source: DataSource) -> tuple[Wanted, list[list[Item]]]:
-    """The items of every evaluation; those whose data is not here join `missing`.
+def read(selection: Selection, source: DataSource) -> tuple[Selection, list[list[Item]]]:
+    """Read the items of every evaluation; evaluations without local data are added to `missing`.
 
-    Raises MissingData where there is none at all, UsageError for a field that the user named and that is not there.
+    Raises NothingToScan where no evaluation has data, UsageError for a field that the user named and no task has.
     """
     here: list[Evaluation] = []
-    found: list[list[Item]] = []
-    missing = list(wanted.missing)
-    for evaluation in wanted.evaluations:
+    groups: list[list[Item]] = []
+    missing = list(selection.missing)
+    for evaluation in selection.evaluations:
         try:
-            found.append(items(evaluation, source))
+            groups.append(items(evaluation, source))
             here.append(evaluation)
         except MissingData as error:
             missing.append((evaluation.name, error.of(evaluation.name)))
     if not here:
         raise NothingToScan("nothing to compare with: " + "; ".join(f"{name}: {why}" for name, why in missing[:3]))
-    compared = {name for group in found for item in group for name, _ in item.parts} if wanted.fields else set()
-    if absent := [name for name in wanted.fields if name not in compared]:
+    compared = {name for group in groups for item in group for name, _ in item.parts} if selection.fields else set()
+    if absent := [name for name in selection.fields if name not in compared]:
         raise UsageError(f"--eval-field {absent[0]}: none of the evaluations has that field")
-    return Wanted(tuple(here), tuple(missing), wanted.fields), found
+    return Selection(tuple(here), tuple(missing), selection.fields), groups
 
 
 class NothingToScan(OlmesError):
-    """Not one of the wanted evaluations is on this machine."""
+    """Raised where none of the selected evaluations has data on this machine."""
 
 
 def siblings(leaves: Sequence[Leaf]) -> dict[str, list[str]]:
-    """Leaf task to itself and all shipped leaf tasks with the same rows: variants whose items are the same."""
-    wanted = {_place(leaf) for leaf in leaves}
+    """Map each leaf task to itself and all shipped leaf tasks with the same rows, which have the same items."""
+    places = {_place(leaf) for leaf in leaves}
     same: dict[str, list[str]] = {}
     for name, entry in index.index().items():
         if not entry.members and not Path(entry.file).is_absolute():
             leaf = _leaf(name, choice.NOTHING)
-            if _place(leaf) in wanted:
+            if _place(leaf) in places:
                 same.setdefault(_place(leaf), []).append(name)
     return {leaf.task: list(dict.fromkeys([*same.get(_place(leaf), ()), leaf.task])) for leaf in leaves}
 

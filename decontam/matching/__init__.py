@@ -1,1 +1,1 @@
-"""The n-gram index of evaluation items, and the search for them in training text."""
+"""The n-gram index of evaluation items, and the search for its n-grams in training text."""

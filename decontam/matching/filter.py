@@ -1,4 +1,4 @@
-"""The filter in front of the exact comparison: which rows of a batch share enough hashes with any item."""
+"""The filter before the exact comparison: it selects the rows of a batch that share enough hashes with any item."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from decontam.text.characters import BROKEN, CANDIDATE, NEEDS_NORMALIZING
 from decontam.training_data.batches import Batch
 
 _BUFFER = 4096
-"""Tokens that are looked up together: enough for loads to overlap, few enough for the first cache."""
+"""Tokens that are looked up together: enough for memory loads to overlap, few enough for the first-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Rows of a batch: those to compare exactly, and those whose text is not UTF-8."""
+    """The rows of a batch to compare exactly, and the rows whose text is not UTF-8."""
 
     candidates: list[int]
     broken: list[int]
     normalized: frozenset[int]
-    """Rows that only Python can bring to NFKC."""
+    """Rows that the kernel cannot bring to NFKC; Python does."""
 
 
 class Filter:
@@ -53,11 +53,11 @@ class Filter:
     def __call__(self, batch: Batch) -> Verdicts:
         """Judge every row of a batch."""
         verdicts = self._pass(batch, self._chars)
-        hard = np.flatnonzero(verdicts == NEEDS_NORMALIZING)
-        if len(hard):
-            verdicts[hard] = self._pass(_normalized(batch, hard), self._normalized)
+        unnormalized = np.flatnonzero(verdicts == NEEDS_NORMALIZING)
+        if len(unnormalized):
+            verdicts[unnormalized] = self._pass(_normalized(batch, unnormalized), self._normalized)
         candidates, broken = (np.flatnonzero(verdicts == verdict).tolist() for verdict in (CANDIDATE, BROKEN))
-        return Verdicts(candidates, broken, frozenset(hard.tolist()))
+        return Verdicts(candidates, broken, frozenset(unnormalized.tolist()))
 
     def _pass(self, batch: Batch, chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]) -> NDArray[np.uint8]:
         gram_rows, item_rows, _, _, base = self._state[:5]
@@ -65,24 +65,24 @@ class Filter:
             gram_rows[:] = item_rows[:] = 0
             base[0] = 1
         segments = (batch.data, batch.starts, batch.ends, batch.owners)
-        found: NDArray[np.uint8] = kernel.scan_rows(
+        verdicts: NDArray[np.uint8] = kernel.scan_rows(
             segments, batch.rows, chars, self._grams, self._short, self._tables, self._state
         )
-        return found
+        return verdicts
 
 
 def bits(array: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], np.uint64]:
-    """A filter of the index as the kernel takes it: with what leaves a bit's number of a hash."""
+    """Pair a bit filter of the index with the shift that takes a hash to the number of its bit."""
     return array, shift(len(array) * 64)
 
 
 def shift(size: int) -> np.uint64:
-    """What leaves as many high bits of a hash as choose one of `size` (a power of two)."""
+    """Compute the right shift that leaves as many bits of a hash as select one of `size` (a power of two)."""
     return np.uint64(64 - (size.bit_length() - 1))
 
 
 def _normalized(batch: Batch, rows: NDArray[np.int64]) -> Batch:
-    """The rows with their text in NFKC, numbered from 0; text that is not UTF-8 stays as it is."""
+    """Build a batch of the rows with their text in NFKC, numbered from 0; text that is not UTF-8 stays unchanged."""
     numbers = {row: i for i, row in enumerate(rows.tolist())}
     owners, texts = [], []
     for row in rows.tolist():
@@ -97,7 +97,7 @@ def _normalized(batch: Batch, rows: NDArray[np.int64]) -> Batch:
 
 
 def _nfkc(text: str) -> bytes:
-    """A text in NFKC, made piece by piece: a long one takes little more memory than it is long."""
+    """Normalise a text to NFKC piece by piece, so that a long text needs little more memory than its own size."""
     return b"".join(
         unicodedata.normalize("NFKC", text[start:end]).encode("utf-8") for start, end in tokens.pieces(text)
     )

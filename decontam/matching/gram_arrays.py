@@ -1,4 +1,4 @@
-"""The grams of the evaluation side and the arrays by which the kernel finds them."""
+"""The grams of the evaluations, and the arrays in which the kernel looks them up."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def step(n: int) -> int:
-    """Every how many tokens of a text the kernel looks for a part of an n-gram."""
+    """Return the distance, in tokens of a text, between the m-grams that the kernel looks up."""
     return max(1, n // 2)
 
 
 def grams(
     begins: NDArray[np.int64], sizes: NDArray[np.int64], short: NDArray[np.bool_], rule: Rule
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(first tokens, lengths) of all grams: the n-grams of long fields, and the whole fields of short items."""
+    """List (first tokens, lengths) of all grams: the n-grams of long fields, and the whole fields of short items."""
     long_parts = np.flatnonzero(sizes >= rule.n)
     counts = (sizes[long_parts] - rule.n) // rule.stride + 1
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -38,13 +38,16 @@ def grams(
 def arrays(
     stream: dict[str, NDArray[Any]], starts: NDArray[np.int64], lengths: NDArray[np.int64], n: int
 ) -> dict[str, NDArray[Any]]:
-    """The sorted hashes of the grams, their postings, and the ways into them; `stream`: tokens, codes and code_ends."""
+    """Build the sorted hashes of the grams, their postings and their look-up tables.
+
+    `stream`: tokens, codes and code_ends of the index.
+    """
     hashes = hashing.token_hashes(stream["codes"], stream["code_ends"])
     numbers = stream["tokens"]
     prefix = hashing.prefixes(hashes[numbers] if len(numbers) else np.zeros(0, np.uint64))
-    found = hashing.run_hashes(prefix, starts, lengths)
-    order = np.argsort(found, kind="stable")
-    keys, offsets = np.unique(found[order], return_index=True)
+    gram_hashes = hashing.run_hashes(prefix, starts, lengths)
+    order = np.argsort(gram_hashes, kind="stable")
+    keys, offsets = np.unique(gram_hashes[order], return_index=True)
     kinds = np.maximum.reduceat(lengths[order], offsets) if len(keys) else lengths
     size = max(10, int(np.ceil(np.log2(max(len(keys), 1)))))
     edges = np.arange((1 << size) + 1, dtype=np.uint64)
@@ -55,14 +58,14 @@ def arrays(
         "keys": keys, "offsets": np.append(offsets, len(order)), "postings": starts[order],
         "gram_lengths": kinds, "buckets": np.searchsorted(keys >> np.uint64(64 - size), edges),
         "bits": _filter(long, len(long), 4), "part_bits": _filter(_parts(prefix, starts[~whole], n), len(long), 4),
-        "short_bits": _filter(found[whole], len(tails), 5),
+        "short_bits": _filter(gram_hashes[whole], len(tails), 5),
         "short_tails": _filter(hashing.run_hashes(prefix, (starts + lengths)[whole] - tails, tails), len(tails), 6),
         "short_lengths": np.unique(lengths[whole]),
     }  # fmt: skip
 
 
 def _parts(prefix: NDArray[np.uint64], starts: NDArray[np.int64], n: int) -> NDArray[np.uint64]:
-    """Hashes of all the runs of which the kernel looks up one in every n-gram."""
+    """Hash all m-grams of the n-grams; the kernel looks up one m-gram of each n-gram."""
     inside = np.zeros(len(prefix), dtype=np.bool_)
     for offset in range(step(n)):
         inside[starts + offset] = True
@@ -71,7 +74,7 @@ def _parts(prefix: NDArray[np.uint64], starts: NDArray[np.int64], n: int) -> NDA
 
 
 def _filter(hashes: NDArray[np.uint64], distinct: int, spare: int) -> NDArray[np.uint64]:
-    """A bit for each hash among at least 2^spare times as many."""
+    """Build a bit filter: one bit for each hash, among at least 2^spare times as many bits."""
     size = max(10, int(np.ceil(np.log2(max(distinct, 1)))) + spare)
     bits = np.zeros(1 << (size - 6), dtype=np.uint64)
     hashing.set_bits(bits, hashes, 64 - size)

@@ -1,6 +1,6 @@
-"""The index of the evaluation side: every n-gram's hash, where it stands, and the items' texts and tokens.
+"""The index of the evaluations: the hash and the places of every n-gram, and the items' texts and tokens.
 
-It is a folder of arrays that worker processes map into memory, so that all of them share one copy.
+The index is a folder of arrays that worker processes map into memory, so that all of them share one copy.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _ARRAYS: dict[str, Any] = {
 }  # fmt: skip
 """tokens: ids of all tokens of all items; item_of: their items; token_starts, token_ends: their code points in their
 field; item_tokens, part_tokens: where each item, each field begins (one more at the end); short: items without a field
-of n tokens; part_items: where each item's fields begin; codes, code_ends: of the vocabulary; keys: the grams'
-hashes, sorted; offsets: where a gram's postings begin; buckets, bits, part_bits, short_bits, short_tails: ways into the
+of n tokens; part_items: where each item's fields begin; codes, code_ends: the vocabulary; keys: the grams' hashes,
+sorted; offsets: where a gram's postings begin; buckets, bits, part_bits, short_bits, short_tails: look-up tables of the
 keys (`decontam.matching.gram_arrays`); table, expansions: see `decontam.text.tokens.character_table`."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """The arrays of an index, and what is needed to name its items."""
+    """The arrays of an index, and the names of its items."""
 
     n: int
     fields: tuple[str, ...]
@@ -56,33 +56,33 @@ class Index:
     doc_ids: list[int | str]
     arrays: dict[str, NDArray[Any]]
     key: str = ""
-    """Of the content: texts, names and rule."""
+    """The hash of the content: texts, names and rule."""
     missing: list[dict[str, str]] = field(default_factory=list)
-    """{"task", "error"}: evaluations that were wanted and are not in the index."""
+    """{"task", "error"}: selected evaluations that are not in the index."""
     same: dict[str, list[str]] = field(default_factory=dict)
-    """Leaf task to the variants whose items are the same rows."""
+    """Leaf task to the variants with the same rows."""
 
     @property
     def items(self) -> int:
-        """Number of items."""
+        """The number of items."""
         return len(self.doc_ids)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of every item."""
+        """The number of tokens of every item."""
         return np.diff(self.arrays["item_tokens"])
 
     def needed(self, threshold: float) -> NDArray[np.int32]:
-        """The fewest matched tokens that hit an item: int32[items]."""
+        """Compute the smallest number of matched tokens that is a hit, for every item: int32[items]."""
         length = self.lengths
         least = np.maximum(np.floor(length * threshold).astype(np.int64) - 1, 0)
-        for _ in range(3):  # the product may be rounded either way; the rule is matched / tokens > threshold
+        for _ in range(3):  # the product may be rounded up or down; the rule is matched / tokens > threshold
             least = np.where(least / np.maximum(length, 1) > threshold, least, least + 1)
         least = np.where(self.arrays["short"], length, least)
         return np.where(length == 0, _NEVER, np.maximum(least, 1)).astype(np.int32)
 
     def task_of(self, item: int) -> str:
-        """The leaf task of an item."""
+        """Return the leaf task of an item."""
         return self.leaves[bisect_right(self._firsts, item) - 1][0]
 
     @cached_property
@@ -90,22 +90,22 @@ class Index:
         return [first for _, first in self.leaves]
 
     def parts_of(self, item: int) -> list[tuple[str, str]]:
-        """(field, original text) of an item."""
+        """List (field, original text) of an item."""
         arrays = self.arrays
-        found = []
+        texts = []
         for part in range(int(arrays["part_items"][item]), int(arrays["part_items"][item + 1])):
             start = int(arrays["text_ends"][part - 1]) if part else 0
             raw = arrays["text"][start : int(arrays["text_ends"][part])].tobytes()
-            found.append((self.fields[arrays["part_fields"][part]], raw.decode("utf-8", "surrogatepass")))
-        return found
+            texts.append((self.fields[arrays["part_fields"][part]], raw.decode("utf-8", "surrogatepass")))
+        return texts
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """The size of all arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def save(self, folder: Path) -> None:
-        """Write the folder so that it appears whole or not at all."""
+        """Write the folder atomically."""
         part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -124,7 +124,7 @@ class Index:
 
 
 def load(folder: Path) -> Index | None:
-    """The index of a folder, its arrays mapped into memory; None where there is none that can be read."""
+    """Load the index of a folder, with its arrays mapped into memory; None where there is no readable index."""
     try:
         meta = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         if meta["schema"] != SCHEMA:
@@ -142,7 +142,7 @@ def build(
     groups: Sequence[tuple[dict[str, Any], Sequence[Item]]], rule: Rule, key: str = "",
     missing: Sequence[dict[str, str]] = (), same: dict[str, list[str]] | None = None,
 ) -> Index:  # fmt: skip
-    """The index of the evaluations' items; a group is ({"name", "unseen", …}, items)."""
+    """Build the index of the evaluations' items; a group is ({"name", "unseen", …}, items)."""
     builder = _Builder()
     evaluations = []
     for about, group in groups:
@@ -182,10 +182,10 @@ class _Builder:
         self._parts.append(len(self._part_texts))
 
     def arrays(self, rule: Rule) -> dict[str, NDArray[Any]]:
-        """All arrays of the index."""
+        """Build all arrays of the index."""
         chars = tokens.character_table(normalized=False)
-        found = vocabulary.read(list(self._known), chars)
-        borders = found.borders[np.array(self._part_texts, dtype=np.int64)]
+        words = vocabulary.read(list(self._known), chars)
+        borders = words.borders[np.array(self._part_texts, dtype=np.int64)]
         sizes = borders[:, 1] - borders[:, 0]
         begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         part_items = np.array(self._parts, dtype=np.int64)
@@ -193,10 +193,10 @@ class _Builder:
         longest = np.zeros(len(self.doc_ids), dtype=np.int64)
         np.maximum.at(longest, owner, sizes)
         short = longest < rule.n
-        taken = np.repeat(borders[:, 0] - begins[:-1], sizes) + np.arange(begins[-1])
-        spans = found.places[taken]
-        made: dict[str, NDArray[Any]] = {
-            "tokens": found.numbers[taken], "codes": found.codes, "code_ends": found.code_ends,
+        stream = np.repeat(borders[:, 0] - begins[:-1], sizes) + np.arange(begins[-1])
+        spans = words.places[stream]
+        arrays: dict[str, NDArray[Any]] = {
+            "tokens": words.numbers[stream], "codes": words.codes, "code_ends": words.code_ends,
             "item_of": np.repeat(owner, sizes),
             "token_starts": spans[:, 0], "token_ends": spans[:, 1], "item_tokens": begins[part_items],
             "part_tokens": begins, "short": short, "part_items": part_items,
@@ -204,7 +204,7 @@ class _Builder:
             "text": np.frombuffer(b"".join(self._texts), dtype=np.uint8),
         }  # fmt: skip
         starts, lengths = gram_arrays.grams(begins, sizes, short[owner], rule)
-        made |= gram_arrays.arrays(made, starts, lengths, rule.n)
-        made["table"], made["expansions"] = chars
-        made["normalized_table"], made["normalized_expansions"] = tokens.character_table(normalized=True)
-        return {name: np.ascontiguousarray(made[name], dtype=kind) for name, kind in _ARRAYS.items()}
+        arrays |= gram_arrays.arrays(arrays, starts, lengths, rule.n)
+        arrays["table"], arrays["expansions"] = chars
+        arrays["normalized_table"], arrays["normalized_expansions"] = tokens.character_table(normalized=True)
+        return {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in _ARRAYS.items()}

@@ -1,15 +1,17 @@
 """The single pass over the bytes of training text: tokens, n-gram hashes, look-up. Compiled by Numba.
 
-Everything here is a filter. What it passes on is compared token by token in `decontam.matching.exact`; what it drops
-has too few equal hashes to have enough equal n-grams.
+The pass is a filter. The rows that it selects are compared token by token in `decontam.matching.exact`; the other rows
+have too few equal hashes to have enough equal n-grams.
 
 Layout of the index arrays (`decontam.matching.index.Index` holds them): a *gram* is a run of tokens of an
 evaluation item, `n` long or, in items shorter than that, a whole field. Its *postings* are the places of its first
 token among all tokens of the evaluation.
 
-An n-gram holds, wherever it begins, one run of m = n - q + 1 tokens that begins at a multiple of q. So only every q-th
-m-gram of a text is looked up, and the n-grams around it where the evaluation has that m-gram
+Wherever an n-gram begins, it contains one run of m = n - q + 1 tokens that begins at a multiple of q. So only every
+q-th m-gram of a text is looked up, and the n-grams around it only where the evaluation has that m-gram
 (`decontam.matching.gram_arrays.step`).
+
+Compiled functions take arrays and tuples of arrays, because Numba passes no objects; so some have many parameters.
 """
 
 from __future__ import annotations
@@ -17,17 +19,35 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from decontam.text.characters import CANDIDATE, NOTHING, SLACK, hash_tokens
-from decontam.text.hashing import BASE, SEED, compiled, find, has, power, run_hash
+from decontam.text.ascii_blocks import Buffers
+from decontam.text.characters import CANDIDATE, NOTHING, SLACK, Chars, hash_tokens
+from decontam.text.hashing import BASE, SEED, Hashes, Integer, compiled, find, has, power, run_hash
 
+Numbers = NDArray[np.int64]
+Matches = list[tuple[Integer, Integer]]
+"""(last token, gram), in order."""
+Segments = tuple[NDArray[np.uint8], Numbers, Numbers, Numbers]
+"""(text of a batch, where each segment starts, where it ends, its row, ascending)."""
+Grams = tuple[int, int, Hashes, np.uint64, Hashes, np.uint64, Hashes, NDArray[np.int32], np.uint64]
+"""(n, step, bits of m-grams, their shift, bits of n-grams, their shift, keys, buckets, their shift)."""
+Short = tuple[Hashes, np.uint64, Hashes, np.uint64, Numbers]
+"""(bits of tails, their shift, bits of short grams, their shift, lengths)."""
+Tables = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+"""(postings' ends, postings, lengths of the grams, item of a token, tokens that an item needs)."""
+State = tuple[
+    NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], Numbers, Hashes, Numbers, Buffers
+]  # fmt: skip
+"""Scratch that one process uses again and again: (row of a gram, row of an item, matched tokens of an item, its last
+gram, number of the first row int64[1], prefix, places, scratch of `decontam.text.ascii_blocks`)."""
 TAIL = 2
-"""Tokens at the end of a short item by which it is first looked for."""
+"""Tokens at the end of a short item that are looked up first."""
 
 
 @compiled
-def _find_grams(prefix: Any, count: int, grams: Any, places: Any, found: Any) -> None:
-    """Append (last token, gram) of the n-grams among `count` tokens that stand in the index to `found`, in order."""
+def _find_grams(prefix: Hashes, count: Integer, grams: Grams, places: Numbers, matches: Matches) -> None:
+    """Append (last token, gram) to `matches` for the n-grams among `count` tokens that the index has, in order."""
     n, step, part_bits, part_shift, bits, bits_shift, keys, buckets, shift = grams
     part = n - step + 1
     leave, part_leave = power(n), power(part)
@@ -42,14 +62,14 @@ def _find_grams(prefix: Any, count: int, grams: Any, places: Any, found: Any) ->
             if has(bits, bits_shift, key):
                 gram = find(keys, buckets, shift, key)
                 if gram >= 0:
-                    found.append((start + n - 1, gram))
+                    matches.append((start + n - 1, gram))
 
 
 @compiled
-def find_tails(prefix: Any, begin: int, count: int, short: Any, places: Any) -> Any:
-    """Fill `places` with those of the tokens begin, …, count - 1 with which a short gram may end; returns how many.
+def find_tails(prefix: Hashes, begin: Integer, count: Integer, short: Short, places: Numbers) -> Any:
+    """Fill `places` with those of the tokens begin, …, count - 1 that may end a short gram; return their number.
 
-    Grams are looked for by their last two tokens, and those of one token by that.
+    Grams are looked up by their last two tokens, grams of one token by that token.
     """
     bits, shift, _, _, lengths = short
     likely = np.int64(0)
@@ -69,8 +89,8 @@ def find_tails(prefix: Any, begin: int, count: int, short: Any, places: Any) -> 
 
 
 @compiled
-def powers(lengths: Any) -> Any:
-    """`power` of each."""
+def powers(lengths: Numbers) -> Any:
+    """Compute `power` of each length."""
     out = np.empty(len(lengths), dtype=np.uint64)
     for k in range(len(lengths)):
         out[k] = power(lengths[k])
@@ -78,8 +98,10 @@ def powers(lengths: Any) -> Any:
 
 
 @compiled
-def _find_short(prefix: Any, count: int, done: int, grams: Any, short: Any, places: Any, found: Any) -> None:
-    """The same for the grams of items shorter than n that end at `done` or later. Their last tokens are looked for."""
+def _find_short(
+    prefix: Hashes, count: Integer, done: Integer, grams: Grams, short: Short, places: Numbers, matches: Matches
+) -> None:
+    """Append (last token, gram) to `matches` for the grams of items shorter than n that end at `done` or later."""
     keys, buckets, shift = grams[6:]
     _, _, bits, bits_shift, lengths = short
     leaves = powers(lengths)
@@ -92,31 +114,38 @@ def _find_short(prefix: Any, count: int, done: int, grams: Any, short: Any, plac
                 if has(bits, bits_shift, key):
                     gram = find(keys, buckets, shift, key)
                     if gram >= 0:
-                        found.append((k, gram))
+                        matches.append((k, gram))
 
 
 @compiled
 def _share_out(
-    found: Any, row_of: Any, firsts: Any, count: int, n: int, tables: Any, state: Any, verdicts: Any
+    matches: Matches,
+    row_of: list[Integer],
+    firsts: list[Integer],
+    count: Integer,
+    n: int,
+    tables: Tables,
+    state: State,
+    verdicts: NDArray[np.uint8],
 ) -> None:
-    """Judge rows by what was found among the tokens; token firsts[k] is the first of row row_of[k].
+    """Judge rows by the grams among their tokens; token firsts[k] is the first of row row_of[k].
 
-    Whether two grams belong to one row is known by state's row number, so a row may come in several calls.
+    `state` stores row numbers with the grams, so the grams of one row may be divided between several calls.
     """
     at = 0
     for k in range(len(row_of)):
         end = firsts[k + 1] if k + 1 < len(row_of) else count
-        while at < len(found) and found[at][0] < end:
-            if verdicts[row_of[k]] == NOTHING and enough(found[at][1], row_of[k], n, tables, state):
+        while at < len(matches) and matches[at][0] < end:
+            if verdicts[row_of[k]] == NOTHING and enough(matches[at][1], row_of[k], n, tables, state):
                 verdicts[row_of[k]] = CANDIDATE
             at += 1
 
 
 @compiled
-def enough(gram: int, row: int, n: int, tables: Any, state: Any) -> bool:
-    """Add a gram to what a row has of each item. May that be as many tokens as any item needs?
+def enough(gram: Integer, row: Integer, n: int, tables: Tables, state: State) -> bool:
+    """Add a gram to a row's matches, and return whether the row may now match enough tokens of any item.
 
-    Counts too many tokens, never too few: of overlaps, only the one with the n-gram before is taken off.
+    Counts too many tokens, never too few: it subtracts only the overlap with the preceding n-gram.
     """
     offsets, postings, gram_lengths, item_of, needed = tables
     gram_rows, item_rows, matched, last, base = state[:5]
@@ -142,17 +171,13 @@ def enough(gram: int, row: int, n: int, tables: Any, state: Any) -> bool:
 
 
 @compiled
-def scan_rows(segments: Any, rows: int, chars: Any, grams: Any, short: Any, tables: Any, state: Any) -> Any:
-    """One verdict per row, uint8[rows].
+def scan_rows(
+    segments: Segments, rows: int, chars: Chars, grams: Grams, short: Short, tables: Tables, state: State
+) -> Any:
+    """Judge each row of a batch: uint8[rows], NOTHING, CANDIDATE, NEEDS_NORMALIZING or BROKEN.
 
-    `segments` is (data uint8[…], starts int64[s], ends int64[s], row int64[s] ascending); n-grams do not cross a
-    segment's border, and the matches of a row's segments add up. `grams` is (n, step, bits of m-grams, their shift,
-    bits of n-grams, their shift, keys, buckets, their shift), `short` (bits of tails, their shift, bits of short grams,
-    their shift, lengths int64[k]), `tables` (postings' ends, postings, lengths of the grams, item of a token, tokens
-    that an item needs); `state` is scratch, which one process uses again and again: (row of a gram, row of an item,
-    matched tokens of an item, its last gram, number of the first row int64[1], prefix uint64[…], places int64[…],
-    scratch of `decontam.text.ascii_blocks`).
-    Row numbers go up from call to call, so that nothing needs to be cleared.
+    N-grams do not cross the border of a segment; the matches of a row's segments add up. Row numbers in `state` grow
+    from call to call, so that it need not be cleared.
     """
     data, starts, ends, owner = segments
     prefix, places, base = state[5], state[6], state[4]
@@ -161,8 +186,8 @@ def scan_rows(segments: Any, rows: int, chars: Any, grams: Any, short: Any, tabl
     s, done = 0, 0
     i = starts[0] if len(starts) else 0
     while s < len(starts):
-        row_of = [np.int64(0) for _ in range(0)]
-        firsts = [np.int64(0) for _ in range(0)]
+        row_of: list[Integer] = [np.int64(0) for _ in range(0)]
+        firsts: list[Integer] = [np.int64(0) for _ in range(0)]
         count = done
         while s < len(starts) and count < room:
             row = owner[s]
@@ -177,13 +202,13 @@ def scan_rows(segments: Any, rows: int, chars: Any, grams: Any, short: Any, tabl
                 count += 1
                 s += 1
                 i = starts[s] if s < len(starts) else 0
-        found = [(np.int64(0), np.int64(0)) for _ in range(0)]
-        _find_grams(prefix, count, grams, places, found)
-        _share_out(found, row_of, firsts, count, n, tables, state, verdicts)
+        matches: Matches = [(np.int64(0), np.int64(0)) for _ in range(0)]
+        _find_grams(prefix, count, grams, places, matches)
+        _share_out(matches, row_of, firsts, count, n, tables, state, verdicts)
         if len(short[4]):
-            found.clear()
-            _find_short(prefix, count, done, grams, short, places, found)
-            _share_out(found, row_of, firsts, count, n, tables, state, verdicts)
+            matches.clear()
+            _find_short(prefix, count, done, grams, short, places, matches)
+            _share_out(matches, row_of, firsts, count, n, tables, state, verdicts)
         done = min(n - 1, count)
         for k in range(done + 1):
             prefix[k] = prefix[count - done + k]

@@ -1,4 +1,4 @@
-"""Pairs on disk: a parquet file for each block, joined into one; and the worst pairs with their texts."""
+"""Pairs on disk: a parquet file for each block, joined into one file; and the worst pairs with their texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from decontam.matching.index import Index
-from decontam.matching.verify import Found, Side, Spans
+from decontam.matching.verify import Matches, Side, Spans
 from decontam.training_data.batches import Batch
 
 _SPANS = pa.list_(pa.list_(pa.int64()))
@@ -29,7 +29,7 @@ _FLUSH = 20_000
 
 
 class PairFile:
-    """Writes the pairs of one block; the file appears whole or not at all."""
+    """An atomic writer of the pairs of one block."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,10 +37,10 @@ class PairFile:
         self._writer = pq.ParquetWriter(self._partial, BLOCK_SCHEMA)
         self._waiting: list[pa.RecordBatch] = []
 
-    def add(self, first: int, found: Found) -> None:
+    def add(self, first: int, matches: Matches) -> None:
         """Append the pairs of a batch whose first row is row `first` of the block."""
-        if len(found):
-            self._waiting.append(_record(first, found))
+        if len(matches):
+            self._waiting.append(_record(first, matches))
         if sum(record.num_rows for record in self._waiting) >= _FLUSH:
             self._flush()
 
@@ -64,11 +64,11 @@ class PairFile:
             self._partial.unlink(missing_ok=True)
 
 
-def _record(first: int, found: Found) -> pa.RecordBatch:
-    kinds = pa.DictionaryArray.from_arrays(found.short.astype(np.int8), ["ngram", "short"])
+def _record(first: int, matches: Matches) -> pa.RecordBatch:
+    kinds = pa.DictionaryArray.from_arrays(matches.short.astype(np.int8), ["ngram", "short"])
     arrays = [
-        pa.array(found.rows + first), pa.array(found.items), kinds.cast(pa.string()), pa.array(found.coverage),
-        _spans(found.eval), _spans(found.train), _names(found.eval), _names(found.train),
+        pa.array(matches.rows + first), pa.array(matches.items), kinds.cast(pa.string()), pa.array(matches.coverage),
+        _spans(matches.eval), _spans(matches.train), _names(matches.eval), _names(matches.train),
     ]  # fmt: skip
     return pa.RecordBatch.from_arrays(arrays, schema=BLOCK_SCHEMA)
 
@@ -90,7 +90,7 @@ def _names(side: Spans) -> pa.Array:
 
 
 def read_blocks(parts: Iterable[tuple[int, Path]]) -> Iterator[pa.Table]:
-    """The pairs of a set's blocks, given as (rows before the block, file), with rows counted over the set."""
+    """Read the pairs of a set's blocks, listed as (rows before the block, file), with rows counted over the set."""
     import pyarrow.compute as pc
 
     for before, path in parts:
@@ -101,7 +101,10 @@ def read_blocks(parts: Iterable[tuple[int, Path]]) -> Iterator[pa.Table]:
 
 
 def named(table: pa.Table, train: str, index: Index, whole: bool) -> pa.Table:
-    """A table of pairs as the report has it: train, train_row, task, doc_id, …; `whole`: doc_ids are whole numbers."""
+    """Convert a table of pairs to the report's columns: train, train_row, task, doc_id, …
+
+    `whole`: doc_ids are integers.
+    """
     items, which = np.unique(np.asarray(table["item"]), return_inverse=True)
     doc_ids = [index.doc_ids[item] for item in items.tolist()]
     tasks = pa.array([index.task_of(item) for item in items.tolist()], pa.string())
@@ -114,7 +117,7 @@ def named(table: pa.Table, train: str, index: Index, whole: bool) -> pa.Table:
 
 
 def schema(whole: bool) -> pa.Schema:
-    """The schema of pairs.parquet."""
+    """Return the schema of pairs.parquet; `whole`: doc_ids are integers."""
     doc_id = pa.int64() if whole else pa.string()
     head = [("train", pa.string()), ("train_row", pa.int64()), ("task", pa.string()), ("doc_id", doc_id)]
     return pa.schema([*head, *_BODY])
@@ -128,17 +131,17 @@ class Worst:
         self._firsts = np.array([e["first"] for e in index.evaluations], dtype=np.int64)
         self._heaps: dict[str, list[tuple[tuple[bool, float, int, int], int, dict[str, Any]]]] = {}
 
-    def add(self, first: int, batch: Batch, found: Found) -> None:
+    def add(self, first: int, batch: Batch, matches: Matches) -> None:
         """Consider the pairs of a batch whose first row is row `first` of the block."""
         text_row, parts = -1, [("", "")]
-        for k in self._worst_of(found):
-            row, pair = int(found.rows[k]), found.pair(k)
-            name = str(self._index.evaluations[self._evaluations(found.items[k : k + 1])[0]]["name"])
+        for k in self._worst_of(matches):
+            row, pair = int(matches.rows[k]), matches.pair(k)
+            name = str(self._index.evaluations[self._evaluations(matches.items[k : k + 1])[0]]["name"])
             rank = (pair.kind == "ngram", pair.coverage, -(first + row), -pair.item)
             heap = self._heaps.setdefault(name, [])
             if len(heap) == self._keep and rank < heap[0][0]:
                 continue
-            if row != text_row:  # a row may be long, and the worst of many evaluations
+            if row != text_row:  # a row may be long and appear in the worst pairs of many evaluations
                 text_row, parts = row, batch.parts(row)
             entry = {
                 "evaluation": name, "train_row": first + row, "item": pair.item, "kind": pair.kind,
@@ -151,32 +154,32 @@ class Worst:
                 heapq.heappop(heap)
 
     def _evaluations(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The evaluations that items belong to; none of them is empty of items."""
+        """Return the numbers of the evaluations that items belong to. Every evaluation has items."""
         return np.searchsorted(self._firsts, items, side="right") - 1
 
-    def _worst_of(self, found: Found) -> list[int]:
-        """The pairs of a batch that may be among the worst: of each evaluation, as many as are kept."""
-        evaluations = self._evaluations(found.items)
-        order = np.lexsort((found.items, found.rows, -found.coverage, found.short, evaluations))
+    def _worst_of(self, matches: Matches) -> list[int]:
+        """Select the pairs of a batch that may be among the worst: for each evaluation, as many as the list holds."""
+        evaluations = self._evaluations(matches.items)
+        order = np.lexsort((matches.items, matches.rows, -matches.coverage, matches.short, evaluations))
         ordered = evaluations[order]
         place = np.arange(len(order)) - np.searchsorted(ordered, ordered)
         return [int(k) for k in order[place < self._keep]]
 
     def listed(self) -> list[dict[str, Any]]:
-        """All that were kept."""
+        """List the worst pairs of all evaluations."""
         return [
             entry for heap in self._heaps.values() for _, _, entry in sorted(heap, reverse=True, key=lambda h: h[0])
         ]
 
 
 def excerpt(parts: Sequence[tuple[str, str]], side: Side, around: int) -> list[dict[str, Any]]:
-    """The matching parts, each as pieces [marked?, text]; what is far from a match is an ellipsis."""
-    shown = []
+    """Cut the matching parts into pieces [whether it matches, text]; an ellipsis replaces text far from a match."""
+    excerpts = []
     for name in dict.fromkeys(side.parts):
         text = next(text for part, text in parts if part == name)
         spans = [span for part, span in zip(side.parts, side.spans, strict=True) if part == name]
-        shown.append({"part": name, "pieces": _pieces(text, spans, around)})
-    return shown
+        excerpts.append({"part": name, "pieces": _pieces(text, spans, around)})
+    return excerpts
 
 
 def _pieces(text: str, spans: Sequence[tuple[int, int]], around: int) -> list[tuple[bool, str]]:
@@ -193,7 +196,7 @@ def _pieces(text: str, spans: Sequence[tuple[int, int]], around: int) -> list[tu
 
 
 def _shortened(text: str, start: int, end: int, around: int, between: bool) -> str:
-    """Text before a match: its end, and after an earlier match its beginning too."""
+    """Shorten the text before a match to its end and, after an earlier match, its beginning."""
     if end - start <= around * (2 if between else 1):
         return text[start:end]
     return (text[start : start + around] if between else "") + " … " + text[end - around : end]

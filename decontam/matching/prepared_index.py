@@ -1,4 +1,4 @@
-"""The index of the wanted evaluations: from the cache where their texts have not changed, else built and kept."""
+"""The index of the selected evaluations: from the cache where their texts have not changed, otherwise built."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decontam.items import items, own_file
-from decontam.items.items import Item, Wanted
+from decontam.items.items import Item, Selection
 from decontam.matching.index import SCHEMA, Index, build, load
 from decontam.matching.rule import Rule
 from decontam.text import tokens
@@ -20,35 +20,35 @@ from olmes_suite.tasks.documents import DataSource
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An index and the folder from which worker processes read it."""
+    """An index and the folder from which worker processes load it."""
 
     index: Index
     folder: Path
     cached: bool
 
 
-def of_suites(wanted: Wanted, source: DataSource, rule: Rule) -> Prepared:
-    """The index of tasks' evaluations. Raises NothingToScan where no data is here, DataError for wrong data."""
-    stamp = items.signature(wanted, source)
+def of_suites(selection: Selection, source: DataSource, rule: Rule) -> Prepared:
+    """Load or build the index of tasks' evaluations. Raises NothingToScan without data, DataError for wrong data."""
+    stamp = items.signature(selection, source)
     if stamp is None:
-        return _built(*items.read(wanted, source), rule, None)
+        return _built(*items.read(selection, source), rule, None)
     folder = _folder(stamp, rule)
-    found = load(folder)
-    if found is not None:
-        return Prepared(found, folder, True)
-    return _built(*items.read(wanted, source), rule, folder)
+    loaded = load(folder)
+    if loaded is not None:
+        return Prepared(loaded, folder, True)
+    return _built(*items.read(selection, source), rule, folder)
 
 
 def of_file(path: Path, rule: Rule) -> Prepared:
-    """The index of a user's own evaluations. Raises UsageError and DataError for the file."""
-    wanted, groups = own_file.of_file(path)
-    return _built(wanted, groups, rule, None)
+    """Build the index of the evaluations in a user's file. Raises UsageError and DataError for the file."""
+    selection, groups = own_file.of_file(path)
+    return _built(selection, groups, rule, None)
 
 
-def _built(wanted: Wanted, groups: Sequence[Sequence[Item]], rule: Rule, folder: Path | None) -> Prepared:
-    leaves = [leaf for evaluation in wanted.evaluations for leaf in evaluation.leaves]
-    about = [{"name": e.name, "unseen": e.unseen} for e in wanted.evaluations]
-    missing = [{"task": name, "error": why} for name, why in wanted.missing]
+def _built(selection: Selection, groups: Sequence[Sequence[Item]], rule: Rule, folder: Path | None) -> Prepared:
+    leaves = [leaf for evaluation in selection.evaluations for leaf in evaluation.leaves]
+    about = [{"name": e.name, "unseen": e.unseen} for e in selection.evaluations]
+    missing = [{"task": name, "error": why} for name, why in selection.missing]
     same = items.siblings(leaves) if leaves else {}
     index = build(list(zip(about, groups, strict=True)), rule, _key(about, groups, rule), missing, same)
     target = folder or _folder(index.key + sha256(canonical_json([about, missing, same])), rule)
@@ -62,7 +62,7 @@ def _folder(stamp: str, rule: Rule) -> Path:
 
 
 def _key(about: Sequence[dict[str, Any]], groups: Sequence[Sequence[Item]], rule: Rule) -> str:
-    """SHA-256 over all texts and names: the content that results depend on."""
+    """Hash all texts and names, the content that results depend on (SHA-256)."""
     digest = hashlib.sha256(canonical_json([SCHEMA, tokens.VERSION, rule.n, rule.stride, rule.short]).encode())
     for evaluation, group in zip(about, groups, strict=True):
         digest.update(canonical_json(evaluation).encode())

@@ -1,4 +1,4 @@
-"""The exact comparison of a batch's candidates with the index, and what it found."""
+"""The exact comparison of a batch's candidates with the index, and its result."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One item that a training row hits."""
+    """One training row and one item that it hits."""
 
     item: int
     kind: str
-    """"ngram", or "short": an item shorter than an n-gram that stands in the row as a whole."""
+    """"ngram", or "short": the row contains the whole of an item that is shorter than an n-gram."""
     coverage: float
-    """Matched tokens / tokens of the item."""
+    """Matched tokens divided by the tokens of the item."""
     eval: Side
     train: Side
 
@@ -47,21 +47,21 @@ class Spans:
 
     ends: NDArray[np.int64]
     parts: NDArray[np.int64]
-    """Of each span: a field of the index, or a segment of the batch."""
+    """The part of each span: a field of the index, or a segment of the batch."""
     places: NDArray[np.int64]
     """[spans, 2]: start and end in the part's code points."""
     name: Callable[[int], str]
-    """The name of a part."""
+    """Maps a part to its name."""
 
     def side(self, k: int) -> Side:
-        """The spans of pair k."""
-        own = slice(int(self.ends[k - 1]) if k else 0, int(self.ends[k]))
-        places = tuple((start, end) for start, end in self.places[own].tolist())
-        return Side(tuple(map(self.name, self.parts[own].tolist())), places)
+        """Return the spans of pair k."""
+        span_range = slice(int(self.ends[k - 1]) if k else 0, int(self.ends[k]))
+        places = tuple((start, end) for start, end in self.places[span_range].tolist())
+        return Side(tuple(map(self.name, self.parts[span_range].tolist())), places)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Matches:
     """The pairs of a batch, by row and then by item."""
 
     rows: NDArray[np.int64]
@@ -72,16 +72,16 @@ class Found:
     train: Spans
 
     def __len__(self) -> int:
-        """Number of pairs."""
+        """The number of pairs."""
         return len(self.rows)
 
     def pair(self, k: int) -> Pair:
-        """One of them."""
+        """Return pair k."""
         kind = "short" if self.short[k] else "ngram"
         return Pair(int(self.items[k]), kind, float(self.coverage[k]), self.eval.side(k), self.train.side(k))
 
     def pairs(self) -> Iterator[tuple[int, Pair]]:
-        """All of them, with the batch's row."""
+        """Iterate over (row of the batch, pair)."""
         return ((int(row), self.pair(k)) for k, row in enumerate(self.rows.tolist()))
 
 
@@ -89,7 +89,7 @@ Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 class Verifier:
-    """Compares rows with an index; one for each process."""
+    """The comparison of rows with an index, with its scratch memory; one for each process."""
 
     def __init__(self, index: Index, threshold: float) -> None:
         self.index = index
@@ -109,17 +109,17 @@ class Verifier:
 
     @property
     def compared(self) -> int:
-        """Places of items that were compared with a place of a row, so far: the work that matches cost."""
+        """The number of item places compared with a row so far, which measures the cost of matches."""
         return int(self._items[-1][0])
 
-    def __call__(self, batch: Batch, rows: Iterable[int], normalized: frozenset[int]) -> Found:
-        """The pairs of these rows; those in `normalized` have text that must be brought to NFKC."""
+    def __call__(self, batch: Batch, rows: Iterable[int], normalized: frozenset[int]) -> Matches:
+        """Find the pairs of these rows; rows in `normalized` have text that must be brought to NFKC."""
         none = np.zeros((0, 5), np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 3), np.int64)
         hits, evals, trains = (
             np.concatenate(kind) for kind in zip(none, *self._compared(batch, rows, normalized), strict=True)
         )
         items, lengths = hits[:, 1], self.index.lengths
-        return Found(
+        return Matches(
             hits[:, 0], items, self.index.arrays["short"][items], hits[:, 2] / lengths[items],
             Spans(np.cumsum(hits[:, 3]), evals[:, 0], evals[:, 1:], self._field),
             Spans(np.cumsum(hits[:, 4]), trains[:, 0], trains[:, 1:], batch.name),
@@ -127,22 +127,22 @@ class Verifier:
 
     def _compared(self, batch: Batch, rows: Iterable[int], normalized: frozenset[int]) -> Iterator[Arrays]:
         segments = (batch.data, batch.starts, batch.ends, batch.owners)
-        for hard, group in groupby(rows, normalized.__contains__):
-            if hard:
+        for unnormalized, group in groupby(rows, normalized.__contains__):
+            if unnormalized:
                 for row in group:
                     segment = batch.segments(row)
-                    found = _tokens([text for _, text in batch.parts(row)], segment, self._chars)
-                    yield exact.compare_tokens(row, *found, self._grams, self._items)
+                    words = _tokens([text for _, text in batch.parts(row)], segment, self._chars)
+                    yield exact.compare_tokens(row, *words, self._grams, self._items)
             else:
-                wanted = np.array(list(group), dtype=np.int64)
-                yield exact.compare_rows(segments, wanted, self._chars, self._grams, self._items)
+                numbers = np.array(list(group), dtype=np.int64)
+                yield exact.compare_rows(segments, numbers, self._chars, self._grams, self._items)
 
     def _field(self, part: int) -> str:
         return self.index.fields[self.index.arrays["part_fields"][part]]
 
 
 def _groups(places: Iterator[Span]) -> Iterator[list[Span]]:
-    """Pieces of a text, some at a time."""
+    """Group the pieces of a text."""
     while group := list(islice(places, _PIECES)):
         yield group
 
@@ -150,17 +150,17 @@ def _groups(places: Iterator[Span]) -> Iterator[list[Span]]:
 def _tokens(
     texts: Sequence[str], names: Sequence[int], chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]
 ) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int64]]:
-    """The tokens of some texts as `exact.compare_tokens` takes them; only the pieces that need it are Python's work."""
+    """Tokenise texts for `exact.compare_tokens`; Python normalises only the pieces that need it."""
     codes, spans, parts = [np.zeros(0, np.uint32)], [np.zeros((0, 3), np.int32)], []
     used = count = 0
     for text, name in zip(texts, names, strict=True):
         for places in _groups(tokens.pieces(text)):
-            found, ends, borders = vocabulary.tokenized([text[start:end] for start, end in places], chars)
+            codes_read, ends, borders = vocabulary.tokenized([text[start:end] for start, end in places], chars)
             for (start, _), (first, last) in zip(places, borders.tolist(), strict=True):
                 begin = int(ends[first - 1, 0]) if first else 0
-                own = ends[first:last] + np.array([used - begin, start, start], np.int32)
-                codes.append(found[begin : int(ends[last - 1, 0]) if last > first else begin])
-                spans.append(own)
-                used, count = used + len(codes[-1]), count + len(own)
+                piece_spans = ends[first:last] + np.array([used - begin, start, start], np.int32)
+                codes.append(codes_read[begin : int(ends[last - 1, 0]) if last > first else begin])
+                spans.append(piece_spans)
+                used, count = used + len(codes[-1]), count + len(piece_spans)
         parts.append((name, count))
     return np.concatenate(codes), np.concatenate(spans), np.array(parts, np.int64).reshape(-1, 2)

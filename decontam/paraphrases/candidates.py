@@ -1,8 +1,8 @@
-"""Opt-in: training rows that say nearly what an evaluation item says, for a person to judge.
+"""Opt-in search for training rows with nearly the meaning of an evaluation item, for a person to judge.
 
-Embeddings do not tell a paraphrase from the same topic (Tülu 3, § 3.2, tried them and kept n-grams). So nothing found
-here is a hit: it is not counted, not removed, not flagged, and changes no exit status. Rows that the n-gram rule found
-for an item are left out, as they need no judging.
+Embeddings do not distinguish a paraphrase from another text on the same topic (Tülu 3, § 3.2, tried them and stayed
+with n-grams). So a candidate is not a hit: it is not counted, removed or flagged, and does not change the exit status.
+Rows that the n-gram rule matches with an item are left out, because they need no judgement.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,36 +36,37 @@ SHOWN = 5
 _CHUNK = 256
 """Windows of training text that are embedded together."""
 _EXCERPT = 2000
-"""Characters of a window or an item that are shown; a window of 256 tokens is shown whole."""
+"""Characters of a window or an item in the report; a window of 256 tokens is shown whole."""
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for."""
+    """The settings of a search."""
 
     model: str
     """Folder or Hub id of a sentence-transformers model."""
     top: int = 3
-    """Rows of each item."""
+    """Candidates of each item."""
     least: float = 0.75
-    """Cosine under which a row is no candidate."""
+    """The lowest cosine of a candidate."""
 
 
 def search(
-    sets: Sequence[SetParts], index: Index, settings: Settings, wanted: Search, found: Report,
+    sets: Sequence[SetParts], index: Index, settings: Settings, request: Search, report: Report, *,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:  # fmt: skip
-    """Look through finished scans' training text; writes candidates.parquet and the report's section.
+    """Search the training text of finished scans; write candidates.parquet and the report's section.
 
-    What an earlier search left for a block is used. Raises ModelError for an encoder that cannot be loaded.
+    Reuses the results of an earlier search for a block. Raises ModelError for an encoder that cannot be loaded.
     """
-    encoder = SentenceEncoder(wanted.model)
+    encoder = SentenceEncoder(request.model)
     try:
         items = _items(index, encoder)
-        parts = found.folder / ".candidates"
-        key = sha256(canonical_json([_VERSION, index.key, encoder.fingerprint, wanted.top, wanted.least,
+        parts = report.folder / ".candidates"
+        key = sha256(canonical_json([_VERSION, index.key, encoder.fingerprint, request.top, request.least,
                                      settings.roles, settings.fields]))  # fmt: skip
+        windows_of = partial(_texts, encoder=encoder, settings=settings)
         total, done = sum(len(one.parts) for one in sets), 0
         files: list[list[tuple[int, Path]]] = []
         with storage(parts):
@@ -74,21 +76,24 @@ def search(
                 for (before, pairs), (block, _) in zip(places(one), one.parts, strict=True):
                     path = parts / f"{sha256(block.key + key)[:32]}.parquet"
                     if not path.is_file():
-                        _look(block, pairs, path, Nearest(items, wanted.top, wanted.least), encoder, settings)
+                        _look(block, pairs, path, Nearest(items, request.top, request.least), windows_of)
                     files[-1].append((before, path))
                     done += 1
                     watch(done, total)
     finally:
         encoder.close()
-    return _write(sets, files, index, wanted, encoder, found)
+    about = {
+        "model": request.model, "fingerprint": encoder.fingerprint, "top": request.top, "least": request.least,
+    }  # fmt: skip
+    return _write(sets, files, index, about, report)
 
 
 def _items(index: Index, encoder: SentenceEncoder) -> Items:
-    """The items' vectors, from the cache where the texts and the encoder are those of an earlier search."""
+    """Embed the items, or load their vectors from the cache of a search with the same texts and encoder."""
     path = cache_folder() / "decontam" / "vectors" / f"{sha256(index.key + encoder.fingerprint)[:32]}.npz"
     try:
-        with np.load(path) as kept:
-            return Items(kept["vectors"], kept["owners"], index.items)
+        with np.load(path) as stored:
+            return Items(stored["vectors"], stored["owners"], index.items)
     except (OSError, ValueError, KeyError):
         pass
     vectors: list[NDArray[np.float32]] = []
@@ -98,13 +103,13 @@ def _items(index: Index, encoder: SentenceEncoder) -> Items:
         windows = encoder.windows(texts)
         vectors.append(encoder.vectors(windows))
         owners += [start + window.text for window in windows]
-    found = Items(np.concatenate(vectors), np.array(owners, np.int64), index.items)
-    partial = path.with_suffix(f".{os.getpid()}.tmp.npz")
+    items = Items(np.concatenate(vectors), np.array(owners, np.int64), index.items)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(partial, vectors=found.vectors, owners=found.owners)
-        partial.replace(path)
-    return found
+        np.savez(temporary, vectors=items.vectors, owners=items.owners)
+        temporary.replace(path)
+    return items
 
 
 def _text(index: Index, item: int) -> str:
@@ -112,19 +117,19 @@ def _text(index: Index, item: int) -> str:
 
 
 def _look(
-    block: Block, pairs: Path, target: Path, nearest: Nearest, encoder: SentenceEncoder, settings: Settings
+    block: Block, pairs: Path, target: Path, nearest: Nearest, windows_of: Callable[[Block], Iterator[Texts]]
 ) -> None:
-    """One block; its file appears whole or not at all."""
+    """Search one block and write its file atomically."""
     known = _known(pairs)
-    for texts in _texts(block, encoder, settings):
+    for texts in windows_of(block):
         nearest.add(texts, known)
-    partial = target.with_suffix(f".{os.getpid()}.tmp.parquet")
-    pq.write_table(nearest.table(), partial)
-    partial.replace(target)
+    temporary = target.with_suffix(f".{os.getpid()}.tmp.parquet")
+    pq.write_table(nearest.table(), temporary)
+    temporary.replace(target)
 
 
 def _known(pairs: Path) -> dict[int, NDArray[np.int64]]:
-    """Row of a block to the items that the n-gram rule found in it."""
+    """Map each row of a block to the items that it matches by the n-gram rule."""
     table = pq.read_table(pairs, columns=["train_row", "item"])
     out: dict[int, list[int]] = {}
     for row, item in zip(table["train_row"].to_pylist(), table["item"].to_pylist(), strict=True):
@@ -133,7 +138,7 @@ def _known(pairs: Path) -> dict[int, NDArray[np.int64]]:
 
 
 def _texts(block: Block, encoder: SentenceEncoder, settings: Settings) -> Iterator[Texts]:
-    """The windows of a block in groups of about _CHUNK. Rows that cannot be read are the scan's to report."""
+    """Embed the windows of a block in groups of about _CHUNK. The scan reports rows that cannot be read."""
     first = 0
     group: list[tuple[int, str, str]] = []
     size = 0
@@ -156,12 +161,12 @@ def _embedded(group: Sequence[tuple[int, str, str]], encoder: SentenceEncoder) -
     windows = encoder.windows([text for _, _, text in group])
     for start in range(0, len(windows), _CHUNK):
         chunk = windows[start : start + _CHUNK]
-        shown = []
+        excerpts = []
         for window in chunk:
             _, name, text = group[window.text]
-            shown.append((name, _excerpt(text[window.start : window.end])))
+            excerpts.append((name, _excerpt(text[window.start : window.end])))
         rows = np.array([group[window.text][0] for window in chunk], np.int64)
-        yield Texts(encoder.vectors(chunk), rows, shown)
+        yield Texts(encoder.vectors(chunk), rows, excerpts)
 
 
 def _excerpt(text: str) -> str:
@@ -169,38 +174,34 @@ def _excerpt(text: str) -> str:
 
 
 def _write(
-    sets: Sequence[SetParts], files: Sequence[Sequence[tuple[int, Path]]], index: Index, wanted: Search,
-    encoder: SentenceEncoder, found: Report,
+    sets: Sequence[SetParts], files: Sequence[Sequence[tuple[int, Path]]], index: Index, about: dict[str, Any],
+    report: Report,
 ) -> Report:  # fmt: skip
-    """candidates.parquet, and the section `candidates` of report.json and the page."""
+    """Write candidates.parquet, and the section `candidates` (`about` and its sets) of report.json and the page."""
     entries: list[dict[str, Any]] = []
     tables = []
-    for one, own in zip(sets, files, strict=True):
-        near = merged((_moved(pq.read_table(path), before) for before, path in own), wanted.top)
+    for one, set_files in zip(sets, files, strict=True):
+        near = merged((_moved(pq.read_table(path), before) for before, path in set_files), about["top"])
         named = _named(near, one.train.name, index)
         tables.append(named)
         entries += _entries(near, named, one.train.name, index)
-    partial = found.folder / f".{CANDIDATES}.{os.getpid()}.part"
-    with storage(partial):
-        pq.write_table(pa.concat_tables(tables), partial)
-        partial.replace(found.folder / CANDIDATES)
-    about = {
-        "model": wanted.model, "fingerprint": encoder.fingerprint, "top": wanted.top, "least": wanted.least,
-        "sets": entries,
-    }  # fmt: skip
-    report = Report(found.folder, {**found.data, "candidates": about})
-    write_json(found.folder / "report.json", report.data)
-    write_page(report)
-    return report
+    temporary = report.folder / f".{CANDIDATES}.{os.getpid()}.part"
+    with storage(temporary):
+        pq.write_table(pa.concat_tables(tables), temporary)
+        temporary.replace(report.folder / CANDIDATES)
+    extended = Report(report.folder, {**report.data, "candidates": {**about, "sets": entries}})
+    write_json(extended.folder / "report.json", extended.data)
+    write_page(extended)
+    return extended
 
 
 def _moved(table: pa.Table, before: int) -> pa.Table:
-    """A block's rows counted over the set."""
+    """Count a block's rows over the set."""
     return table.set_column(1, SCHEMA.field(1), pc.add(table["train_row"], before))
 
 
 def _named(table: pa.Table, train: str, index: Index) -> pa.Table:
-    """A table as candidates.parquet has it."""
+    """Convert a table to the columns of candidates.parquet."""
     items = table["item"].to_pylist()
     whole = all(isinstance(doc_id, int) for doc_id in index.doc_ids)
     doc_ids = [index.doc_ids[item] for item in items]
@@ -217,22 +218,22 @@ def _named(table: pa.Table, train: str, index: Index) -> pa.Table:
 
 
 def _entries(near: pa.Table, named: pa.Table, train: str, index: Index) -> list[dict[str, Any]]:
-    """One entry for each evaluation that has candidates, with the nearest."""
+    """Make one entry for each evaluation that has candidates, with the nearest ones."""
     items = np.asarray(near["item"])
     out = []
     for evaluation in index.evaluations:
-        own = np.flatnonzero((items >= evaluation["first"]) & (items < evaluation["end"]))
-        if len(own):
-            rows = named.take(pa.array(own)).sort_by([("score", "descending")])
+        places = np.flatnonzero((items >= evaluation["first"]) & (items < evaluation["end"]))
+        if len(places):
+            rows = named.take(pa.array(places)).sort_by([("score", "descending")])
             out.append({
-                "train": train, "task": evaluation["name"], "items": len(np.unique(items[own])),
-                "candidates": len(own), "nearest": rows.slice(0, SHOWN).drop_columns(["train"]).to_pylist(),
+                "train": train, "task": evaluation["name"], "items": len(np.unique(items[places])),
+                "candidates": len(places), "nearest": rows.slice(0, SHOWN).drop_columns(["train"]).to_pylist(),
             })  # fmt: skip
     return out
 
 
 def checked(model: str, top: int, least: float) -> Search:
-    """The search of a command line. Raises UsageError for a score that no pair can have, ModelError for no encoder."""
+    """Check the options of a search. Raises UsageError for an impossible score, ModelError without an encoder."""
     SentenceEncoder(model)
     if not -1 <= least <= 1:
         raise UsageError(f"--embed-min {least}: a cosine lies between -1 and 1")

@@ -1,7 +1,7 @@
-"""Sentence embeddings: a text as unit vectors, one for each window that the encoder can take in.
+"""Sentence embeddings: a text becomes unit vectors, one for each window that fits into the encoder.
 
 Reads the folders of `sentence-transformers` (Reimers and Gurevych 2019, arXiv 1908.10084): a transformer, pooling over
-its last layer, and a normalisation. A checkpoint without their files is pooled by the mean, as that package does.
+its last layer, and a normalisation. As in that package, a checkpoint without their files is pooled by the mean.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from olmes_suite.records import canonical_json, sha256
 POOLING = ("mean", "cls", "max", "lasttoken")
 _PARTS = ("Transformer", "Pooling", "Normalize")
 _PIECE = 1 << 16
-"""Characters that are tokenised together: a document of any length costs no more memory than this."""
+"""Characters that are tokenised together, which bounds the memory for a document of any length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a text that the encoder sees at once."""
+    """A stretch of a text that the encoder reads at once."""
 
     text: int
-    """Which of the texts."""
+    """Number of the text."""
     start: int
     end: int
     ids: tuple[int, ...]
-    """Token ids, the special ones among them."""
+    """Token ids, including the special ones."""
 
 
 class SentenceEncoder(TextEncoder):
-    """An encoder of sentences, named by folder or Hub id; loaded with the first text.
+    """An encoder of sentences, named by folder or Hub id; it is loaded with the first text.
 
-    Raises ModelError where there is no such checkpoint, or one whose modules are not known here.
+    Raises ModelError where there is no such checkpoint, or where its modules are not supported.
     """
 
     option = "--embed"
@@ -56,43 +56,43 @@ class SentenceEncoder(TextEncoder):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the checkpoint's files and what is made of its last layer."""
+        """SHA-256 over the checkpoint's files, its pooling and the settings of its texts."""
         return sha256(canonical_json([self._digest, self.pooling, self._longest, self._lower]))
 
     def windows(self, texts: Sequence[str]) -> list[Window]:
-        """The windows of each text, a quarter of each in the next one too; none for a text without tokens."""
+        """Cut each text into windows that overlap by a quarter; a text without tokens has none."""
         self._load()
-        found: list[Window] = []
+        windows: list[Window] = []
         for number, text in enumerate(texts):
             for at in range(0, len(text), _PIECE):
-                found += self._cut(text[at : at + _PIECE], number, at)
-        return found
+                windows += self._cut(text[at : at + _PIECE], number, at)
+        return windows
 
     def _load(self) -> None:
         fresh = self._model is None
         super()._load()
         if fresh:
             if not self.tokenizer.is_fast:
-                raise ModelError(f"--embed {self.name}: its tokenizer does not say where in a text its tokens lie")
+                raise ModelError(f"--embed {self.name}: its tokenizer reports no positions; it needs a fast tokenizer")
             self.max_length = min(self.max_length, self._longest or self.max_length)
 
     def _cut(self, text: str, number: int, at: int) -> list[Window]:
-        made = self.tokenizer(
+        encoding = self.tokenizer(
             text.lower() if self._lower and len(text.lower()) == len(text) else text, truncation=True,
             max_length=self.max_length, stride=self.max_length // 4, return_overflowing_tokens=True,
             return_offsets_mapping=True, return_special_tokens_mask=True,
         )  # fmt: skip
-        found = []
+        windows = []
         for ids, offsets, special in zip(
-            made["input_ids"], made["offset_mapping"], made["special_tokens_mask"], strict=True
+            encoding["input_ids"], encoding["offset_mapping"], encoding["special_tokens_mask"], strict=True
         ):
-            own = [span for span, apart in zip(offsets, special, strict=True) if not apart]
-            if own:
-                found.append(Window(number, at + own[0][0], at + own[-1][1], tuple(ids)))
-        return found
+            text_spans = [span for span, apart in zip(offsets, special, strict=True) if not apart]
+            if text_spans:
+                windows.append(Window(number, at + text_spans[0][0], at + text_spans[-1][1], tuple(ids)))
+        return windows
 
     def vectors(self, windows: Sequence[Window]) -> NDArray[np.float32]:
-        """Unit vectors [windows, size]."""
+        """Embed windows as unit vectors [windows, size]."""
         self._load()
         order = sorted(range(len(windows)), key=lambda i: len(windows[i].ids))
         out = np.zeros((len(windows), self._model.config.hidden_size), np.float32)
@@ -107,9 +107,9 @@ class SentenceEncoder(TextEncoder):
         longest = max(map(len, batch))
         ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id or 0)
         mask = torch.zeros((len(batch), longest), dtype=torch.bool)
-        for row, own in enumerate(batch):
-            ids[row, : len(own)] = torch.tensor(own)
-            mask[row, : len(own)] = True
+        for row, token_ids in enumerate(batch):
+            ids[row, : len(token_ids)] = torch.tensor(token_ids)
+            mask[row, : len(token_ids)] = True
         with torch.inference_mode():
             states = self._model(input_ids=ids.to(self.device), attention_mask=mask.long().to(self.device))
             states = states.last_hidden_state.float().cpu()
@@ -122,38 +122,39 @@ class SentenceEncoder(TextEncoder):
             pooled = states.masked_fill(~weights, -torch.inf).amax(1)
         else:
             pooled = (states * weights).sum(1) / weights.sum(1)
-        found: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
-        return found
+        vectors: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
+        return vectors
 
 
 def _pooling(name: str) -> str:
-    """How the checkpoint's token vectors become one. Raises ModelError for modules or pooling not known here."""
+    """Read how the checkpoint pools token vectors. Raises ModelError for modules or pooling that are not supported."""
     modules = _json(name, "modules.json") or []
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     if unknown := [kind for kind in kinds if kind not in _PARTS]:
-        raise ModelError(f"--embed {name}: its module {unknown[0]} is not known here; known are {', '.join(_PARTS)}")
+        raise ModelError(f"--embed {name}: its module {unknown[0]} is not supported; supported are {', '.join(_PARTS)}")
     path = next((m["path"] for m, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), "1_Pooling")
     about = _json(name, f"{path}/config.json") or {"pooling_mode": "mean"}
-    said = about.get("pooling_mode")
-    chosen = [said] if isinstance(said, str) else [
+    mode = about.get("pooling_mode")
+    chosen = [mode] if isinstance(mode, str) else [
         key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
         for key, value in about.items()
         if key.startswith("pooling_mode_") and value is True
     ]  # fmt: skip
     if len(chosen) != 1 or chosen[0] not in POOLING:
-        raise ModelError(f"--embed {name}: pooling {' and '.join(chosen) or 'by nothing'}; known: {', '.join(POOLING)}")
+        mode = " and ".join(chosen) or "none"
+        raise ModelError(f"--embed {name}: its pooling is {mode}; supported is one of {', '.join(POOLING)}")
     return chosen[0]
 
 
 def _json(name: str, file: str) -> Any:
-    """A JSON file of the checkpoint; None where it has none."""
+    """Read a JSON file of the checkpoint; None where it does not exist."""
     path: Path | None = Path(name) / file
     if is_hub_id(name):
         from huggingface_hub import hf_hub_download
 
         try:
             path = Path(hf_hub_download(name, file))
-        except Exception:  # the Hub's client raises many kinds, all of which mean that it is not to be had
+        except Exception:  # the Hub's client raises many types, all of which mean that the file is not available
             path = None
     if path is None or not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The k training rows nearest to every evaluation item, kept while training text streams by."""
+"""The k training rows nearest to every evaluation item, collected over a stream of training text."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ SCHEMA = pa.schema([
     ("train_text", pa.string()),
 ])  # fmt: skip
 _SLICE = 4096
-"""Item windows whose similarities are in memory at one time."""
+"""Item windows whose similarities are in memory at once."""
 _SPARE = 50_000
-"""Texts kept beyond those in use before the unused are forgotten."""
+"""Unused texts that may be in memory before they are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The vectors of the evaluation items; an item may have several, none where it has no text."""
+    """The vectors of the evaluation items. An item may have several, and has none without text."""
 
     vectors: NDArray[np.float32]
     """[windows, size], unit length."""
     owners: NDArray[np.int64]
     """Item of each window, ascending."""
     count: int
-    """Items, those without a window too."""
+    """Number of items, including those without a window."""
 
     def slices(self) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
-        """(windows, first window of each item in them, items), cut between items."""
+        """Iterate over (windows, first window of each item in them, items), cut between items."""
         firsts = np.flatnonzero(np.diff(self.owners, prepend=-1))
         start = 0
         while start < len(firsts):
@@ -45,19 +45,19 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Windows of training text: their vectors, rows, and what a person is shown."""
+    """Windows of training text: their vectors, rows and excerpts."""
 
     vectors: NDArray[np.float32]
     rows: NDArray[np.int64]
     """Row of each window, ascending."""
-    shown: list[tuple[str, str]]
-    """(part, text) of each window."""
+    excerpts: list[tuple[str, str]]
+    """(part, text to show) of each window."""
 
 
 class Nearest:
-    """The `k` nearest rows of every item with a cosine of `least` or more; equal scores keep the earlier row.
+    """The `k` nearest rows of every item with a cosine of `least` or more; of equal scores the earlier row stays.
 
-    Memory: items times k entries and their texts, however much training text there is.
+    Memory: items times k entries and their texts, independent of the amount of training text.
     """
 
     def __init__(self, items: Items, k: int, least: float) -> None:
@@ -65,13 +65,13 @@ class Nearest:
         self.scores = np.full((items.count, k), -np.inf)
         self.rows = np.full((items.count, k), -1, np.int64)
         self._numbers = np.full((items.count, k), -1, np.int64)
-        self._shown: dict[int, tuple[str, str]] = {}
+        self._excerpts: dict[int, tuple[str, str]] = {}
         self._next = 0
 
     def add(self, texts: Texts, known: Mapping[int, NDArray[np.int64]]) -> None:
-        """Consider windows of training rows; `known`: row to the items that it is known to match, which are passed by.
+        """Consider windows of training rows; `known`: row to the items that it is known to match, which are skipped.
 
-        Rows come in order; a row may go on in the next call.
+        Rows are in order; a row may continue in the next call.
         """
         if not len(texts.rows):
             return
@@ -89,33 +89,33 @@ class Nearest:
         self._forget()
 
     def _merge(self, items: NDArray[np.int64], similar: NDArray[np.float64], texts: Texts) -> None:
-        """Sort the windows of a chunk into the lists of some items; of a row its best window stays."""
+        """Sort the windows of a chunk into the lists of some items, with the best window of each row."""
         for place, item in enumerate(items.tolist()):
-            found = dict(zip(self.rows[item].tolist(), zip(self.scores[item], self._numbers[item], strict=True),
+            rows = dict(zip(self.rows[item].tolist(), zip(self.scores[item], self._numbers[item], strict=True),
                              strict=True))  # fmt: skip
-            found.pop(-1, None)
+            rows.pop(-1, None)
             bar = max(self.least, float(self.scores[item, -1]))
             for column in np.flatnonzero(similar[place] >= bar).tolist():
                 row, score = int(texts.rows[column]), similar[place, column]
-                if row not in found or score > found[row][0]:
-                    found[row] = (score, self._next + column)
-                    self._shown[self._next + column] = texts.shown[column]
-            kept = sorted(found.items(), key=lambda entry: (-entry[1][0], entry[0]))[: self.k]
-            for rank, (row, (score, number)) in enumerate(kept):
+                if row not in rows or score > rows[row][0]:
+                    rows[row] = (score, self._next + column)
+                    self._excerpts[self._next + column] = texts.excerpts[column]
+            best = sorted(rows.items(), key=lambda entry: (-entry[1][0], entry[0]))[: self.k]
+            for rank, (row, (score, number)) in enumerate(best):
                 self.rows[item, rank], self.scores[item, rank], self._numbers[item, rank] = row, score, number
 
     def _forget(self) -> None:
-        if len(self._shown) > self._numbers.size + _SPARE:
+        if len(self._excerpts) > self._numbers.size + _SPARE:
             used = set(self._numbers.ravel().tolist())
-            self._shown = {number: shown for number, shown in self._shown.items() if number in used}
+            self._excerpts = {number: excerpt for number, excerpt in self._excerpts.items() if number in used}
 
     def table(self) -> pa.Table:
-        """All entries, item by item, the nearest first."""
+        """Return all entries, item by item, the nearest first."""
         items, ranks = np.nonzero(self.rows >= 0)
-        shown = [self._shown[number] for number in self._numbers[items, ranks].tolist()]
+        texts = [self._excerpts[number] for number in self._numbers[items, ranks].tolist()]
         columns = [
             items, self.rows[items, ranks], self.scores[items, ranks],
-            [part for part, _ in shown], [text for _, text in shown],
+            [part for part, _ in texts], [text for _, text in texts],
         ]  # fmt: skip
         return pa.table(
             [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
@@ -123,7 +123,7 @@ class Nearest:
 
 
 def merged(tables: Iterator[pa.Table], k: int) -> pa.Table:
-    """The nearest of several tables, given in the order of their rows: at most `k` of an item."""
+    """Merge tables, in the order of their rows, to the nearest `k` entries of each item."""
     whole = SCHEMA.empty_table()
     for table in tables:
         both = pa.concat_tables([whole, table]).sort_by(

@@ -1,1 +1,1 @@
-"""Text as tokens: how both sides are cut into words and hashed."""
+"""The tokens of evaluation and training text, and their hashes."""

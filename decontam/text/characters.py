@@ -5,22 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from decontam.text.ascii_blocks import BLOCKS, TOKENS, edges, hashed
-from decontam.text.hashing import BASE, SEED, add_code, add_word, compiled, finish
+from decontam.text.ascii_blocks import BLOCKS, TOKENS, Buffers, edges, hashed
+from decontam.text.hashing import BASE, SEED, Hashes, Integer, add_code, add_word, compiled, finish
 from decontam.text.tokens import ALONE, JOINS, SEVERAL, WORD
 
 NOTHING, CANDIDATE, NEEDS_NORMALIZING, BROKEN, FULL = range(5)
-"""What a pass says of a text. NEEDS_NORMALIZING: pass it in NFKC; BROKEN: it is not UTF-8; FULL: it needs more room."""
+"""Results of a pass over a text. NEEDS_NORMALIZING: pass it in NFKC; BROKEN: not UTF-8; FULL: it needs more room."""
 
+Chars = tuple[NDArray[np.uint32], NDArray[np.uint32]]
+"""(table, expansions) of `decontam.text.tokens.character_table`."""
 _ZERO = np.uint64(0)
 SLACK = 2 * TOKENS
-"""Tokens that one character, or one block of text, may add to a buffer, and some."""
+"""Free places of a buffer that one character, or one block of text, never exceeds."""
 
 
 @compiled
-def decode(data: Any, i: int, end: int) -> Any:
-    """(code point, bytes) of the UTF-8 sequence at i; (0, 0) for a broken one."""
+def decode(data: NDArray[np.uint8], i: Integer, end: Integer) -> Any:
+    """Decode the UTF-8 sequence at i: (code point, bytes); (0, 0) for a broken one."""
     first = np.int64(data[i])
     size, code, least = 0, np.int64(0), np.int64(0)
     if first < 0x80:
@@ -44,8 +47,8 @@ def decode(data: Any, i: int, end: int) -> Any:
 
 
 @compiled
-def _hash_some(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int) -> Any:
-    """Tokens of data[i:end], character by character, until `prefix` is almost full.
+def _hash_some(data: NDArray[np.uint8], i: Integer, end: Integer, chars: Chars, prefix: Hashes, count: Integer) -> Any:
+    """Append the tokens of data[i:end], character by character, until `prefix` is almost full.
 
     Returns (next byte, tokens in `prefix`, NOTHING, NEEDS_NORMALIZING or BROKEN).
     """
@@ -97,17 +100,19 @@ def _hash_some(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int)
 
 
 @compiled
-def _hash_ascii(data: Any, i: int, end: int, prefix: Any, count: int, buffers: Any) -> Any:
-    """Tokens of data[i:end], block by block, until `prefix` is almost full or a token is near that is not ASCII.
+def _hash_ascii(
+    data: NDArray[np.uint8], i: Integer, end: Integer, prefix: Hashes, count: Integer, buffers: Buffers
+) -> Any:
+    """Append the tokens of data[i:end], block by block, until `prefix` is almost full or a character is not ASCII.
 
-    Returns (next byte, the beginning of a token or between two; tokens in `prefix`).
+    Returns (next byte, which begins a token or lies between two; tokens in `prefix`).
     """
-    folded, borders = buffers
+    folded, _, borders = buffers
     room = len(prefix) - SLACK
     while i < end and count < room:
-        found, after = edges(data, i, end, min(BLOCKS, 1 + (room - count) // TOKENS), folded, borders)
+        borders_filled, after = edges(data, i, end, min(BLOCKS, 1 + (room - count) // TOKENS), buffers)
         poly = prefix[count]
-        for k in range(0, found, 2):
+        for k in range(0, borders_filled, 2):
             poly = poly * BASE + hashed(folded, borders[k], borders[k + 1])
             count += 1
             prefix[count] = poly
@@ -118,7 +123,9 @@ def _hash_ascii(data: Any, i: int, end: int, prefix: Any, count: int, buffers: A
 
 
 @compiled
-def hash_tokens(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int, buffers: Any) -> Any:
+def hash_tokens(
+    data: NDArray[np.uint8], i: Integer, end: Integer, chars: Chars, prefix: Hashes, count: Integer, buffers: Buffers
+) -> Any:
     """Append the tokens of data[i:end] to `prefix` (see `decontam.text.hashing`), which holds `count` already.
 
     Stops between two tokens when `prefix` is almost full. `chars` is (table, expansions) of
@@ -136,12 +143,21 @@ def hash_tokens(data: Any, i: int, end: int, chars: Any, prefix: Any, count: int
 
 
 @compiled
-def exact_tokens(data: Any, i: Any, end: Any, point: Any, chars: Any, codes: Any, spans: Any, count: Any) -> Any:
-    """Append the tokens of data[i:end] as they are to `codes` and `spans`, which hold `count` tokens already.
+def exact_tokens(
+    data: NDArray[np.uint8],
+    i: Integer,
+    end: Integer,
+    point: Integer,
+    chars: Chars,
+    codes: NDArray[np.uint32],
+    spans: NDArray[np.int32],
+    count: Integer,
+) -> Any:
+    """Append the tokens of data[i:end] themselves to `codes` and `spans`, which hold `count` tokens already.
 
     `codes` uint32[c]: the folded code points of all tokens; spans int32[t, 3]: where each token's code points end, its
     first and its last (exclusive) code point, data[i] being code point `point`. Returns (next byte, next code point,
-    tokens, NOTHING or what is wrong); where they are FULL, it goes on from there.
+    tokens, NOTHING, NEEDS_NORMALIZING, BROKEN or FULL); after FULL, the next call continues from that byte.
     """
     table, expansions = chars
     used = spans[count - 1, 0] if count else 0

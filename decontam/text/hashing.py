@@ -1,9 +1,9 @@
-"""Hashes of tokens and of runs of tokens, and the ways into the index. Compiled by Numba.
+"""Hashes of tokens and of runs of tokens, and their look-up in the index. Compiled by Numba.
 
-Hashes are 64 bits wide and wrap around. They are a filter: what they pass on is compared token by token.
+Hashes are 64 bits wide and wrap around. They are a filter: runs with equal hashes are then compared token by token.
 
-A run's hash is a polynomial over its tokens' hashes. From the polynomials of all beginnings of a text (`prefix`:
-prefix[k + 1] = prefix[k] * base + hash of token k) the hash of any run of it takes one multiplication.
+A run's hash is a polynomial over its tokens' hashes. With the polynomials of all prefixes of a text (`prefix`:
+prefix[k + 1] = prefix[k] * base + hash of token k) the hash of any run takes one multiplication.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from olmes_suite.files import cache_folder
 
+Hashes = NDArray[np.uint64]
+Integer = int | np.integer[Any]
+"""An integer in compiled code, which does not distinguish Python's and NumPy's."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 SEED = np.uint64(0x9E3779B97F4A7C15)
@@ -34,19 +38,19 @@ SOURCES = (
     "matching/exact", "matching/kernel", "text/ascii_blocks", "text/characters", "text/hashing", "text/tokens",
     "text/vocabulary",
 )  # fmt: skip
-"""The modules with compiled code, or with constants that it holds."""
+"""The modules with compiled functions or with constants that are compiled into them."""
 
 
 def stamp(folder: Path) -> str:
-    """Changes with any of the modules' text; `folder` is the package."""
+    """Hash the text of the modules in SOURCES; `folder` is the package."""
     return hashlib.sha256(b"\0".join((folder / f"{name}.py").read_bytes() for name in SOURCES)).hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)
 def _cache() -> str:
-    """The folder of machine code made from these sources: beside them, or where $NUMBA_CACHE_DIR names one, in there.
+    """Return the folder of machine code for these sources: beside them, or in $NUMBA_CACHE_DIR.
 
-    Numba looks at the file of the function that it loads, not at those of the functions and constants within.
+    Numba checks only the file of the function that it loads, not the files of functions and constants within it.
     """
     package = Path(__file__).parent.parent
     beside = package / "__pycache__" if os.access(package, os.W_OK) else cache_folder() / "decontam" / "compiled"
@@ -54,50 +58,50 @@ def _cache() -> str:
 
 
 def compiled(function: F, inline: str = "never") -> F:
-    """Numba's compiler, kept on disk, without the interpreter's lock."""
-    kept, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _cache()
+    """Compile a function with Numba: cached on disk, and without the interpreter's lock."""
+    cache_before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _cache()
     try:
-        made: F = numba.njit(cache=True, nogil=True, inline=inline)(function)
+        dispatcher: F = numba.njit(cache=True, nogil=True, inline=inline)(function)
     finally:
-        numba.config.CACHE_DIR = kept
-    return made
+        numba.config.CACHE_DIR = cache_before
+    return dispatcher
 
 
 def inlined(function: F) -> F:
-    """The same for a short function, which Numba puts where it is called."""
+    """Compile a short function, which Numba inlines into its callers."""
     return compiled(function, "always")
 
 
 @inlined
-def finish(h: Any) -> Any:
-    """A token's hash from the running one over its characters."""
+def finish(h: np.uint64) -> Any:
+    """Compute a token's hash from the running hash over its characters."""
     h = (h ^ (h >> np.uint64(32))) * _MIX
     return h ^ (h >> np.uint64(29))
 
 
 @inlined
-def add_word(h: Any, word: Any) -> Any:
-    """The running hash of an ASCII token after up to eight more bytes, the first in the lowest bits."""
+def add_word(h: np.uint64, word: np.uint64) -> Any:
+    """Update the running hash of an ASCII token with up to eight bytes, the first in the lowest bits."""
     h = (h ^ word) * WORD_STEP
     return h ^ (h >> np.uint64(32))
 
 
 @inlined
-def add_code(h: Any, code: Any) -> Any:
-    """The running hash of a token that is not ASCII after one more code point."""
+def add_code(h: np.uint64, code: Integer) -> Any:
+    """Update the running hash of a token that is not ASCII with one code point."""
     return (h ^ np.uint64(code)) * STEP
 
 
 @inlined
-def spread(h: Any) -> Any:
-    """A run's hash with its high bits well mixed: they choose the bit or bucket."""
+def spread(h: np.uint64) -> Any:
+    """Mix a run's hash into its high bits, which select the bit or bucket."""
     h = (h ^ (h >> np.uint64(31))) * _MIX
     return h ^ (h >> np.uint64(32))
 
 
 @compiled
-def power(n: int) -> Any:
-    """base^n."""
+def power(n: Integer) -> Any:
+    """Compute base^n."""
     out = np.uint64(1)
     for _ in range(n):
         out *= BASE
@@ -105,14 +109,14 @@ def power(n: int) -> Any:
 
 
 @inlined
-def run_hash(prefix: Any, start: int, length: int, leave: Any) -> Any:
-    """Hash of the `length` tokens from `start`; `leave` is power(length). Runs of other lengths have other hashes."""
+def run_hash(prefix: Hashes, start: Integer, length: Integer, leave: np.uint64) -> Any:
+    """Hash the `length` tokens from `start`; `leave` is power(length). The hash depends on the length too."""
     return spread(prefix[start + length] - prefix[start] * leave + np.uint64(length) * _LENGTH)
 
 
 @compiled
-def token_hash(codes: Any, start: int, end: int) -> Any:
-    """Hash of the token whose folded code points are codes[start:end]."""
+def token_hash(codes: NDArray[np.uint32], start: Integer, end: Integer) -> Any:
+    """Hash the token whose folded code points are codes[start:end]."""
     h = SEED
     for k in range(start, end):
         if codes[k] >= 128:
@@ -128,8 +132,8 @@ def token_hash(codes: Any, start: int, end: int) -> Any:
 
 
 @compiled
-def token_hashes(codes: Any, ends: Any) -> Any:
-    """Hashes uint64[t] of tokens given as code points uint32[c], token i ending at ends[i]."""
+def token_hashes(codes: NDArray[np.uint32], ends: NDArray[np.integer[Any]]) -> Any:
+    """Hash tokens, code points uint32[c] where token i ends at ends[i], to uint64[t]."""
     out = np.empty(len(ends), dtype=np.uint64)
     start = 0
     for i in range(len(ends)):
@@ -139,8 +143,8 @@ def token_hashes(codes: Any, ends: Any) -> Any:
 
 
 @compiled
-def prefixes(hashes: Any) -> Any:
-    """The polynomials uint64[t + 1] of all beginnings of a text, from its tokens' hashes."""
+def prefixes(hashes: Hashes) -> Any:
+    """Compute the polynomials uint64[t + 1] of all prefixes of a text from its tokens' hashes."""
     out = np.zeros(len(hashes) + 1, dtype=np.uint64)
     for k in range(len(hashes)):
         out[k + 1] = out[k] * BASE + hashes[k]
@@ -148,8 +152,8 @@ def prefixes(hashes: Any) -> Any:
 
 
 @compiled
-def run_hashes(prefix: Any, starts: Any, lengths: Any) -> Any:
-    """`run_hash` of many."""
+def run_hashes(prefix: Hashes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Any:
+    """Compute `run_hash` for each start and length."""
     out = np.empty(len(starts), dtype=np.uint64)
     length, leave = 0, np.uint64(1)
     for i in range(len(starts)):
@@ -161,23 +165,23 @@ def run_hashes(prefix: Any, starts: Any, lengths: Any) -> Any:
 
 
 @compiled
-def set_bits(bits: Any, hashes: Any, shift: int) -> None:
-    """Set, in the filter uint64[2^(58-shift)], the bits that the hashes choose."""
+def set_bits(bits: Hashes, hashes: Hashes, shift: int) -> None:
+    """Set the bits that the hashes select in the filter uint64[2^(58-shift)]."""
     for i in range(len(hashes)):
         at = hashes[i] >> np.uint64(shift)
         bits[at >> np.uint64(6)] |= np.uint64(1) << (at & np.uint64(63))
 
 
 @inlined
-def has(bits: Any, shift: Any, h: Any) -> Any:
-    """The bit that a hash chooses: 0 or 1."""
+def has(bits: Hashes, shift: np.uint64, h: np.uint64) -> Any:
+    """Read the bit that a hash selects: 0 or 1."""
     at = h >> shift
     return (bits[at >> np.uint64(6)] >> (at & np.uint64(63))) & np.uint64(1)
 
 
 @inlined
-def find(keys: Any, buckets: Any, shift: Any, h: Any) -> Any:
-    """Position of `h` in the sorted keys, or -1; buckets[b] is the first key whose high bits are at least b."""
+def find(keys: Hashes, buckets: NDArray[np.int32], shift: np.uint64, h: np.uint64) -> Any:
+    """Find the position of `h` in sorted keys, or -1; buckets[b] is the first key whose high bits are at least b."""
     b = np.int64(h >> shift)
     for k in range(buckets[b], buckets[b + 1]):
         if keys[k] == h:

@@ -1,7 +1,7 @@
-"""The one tokenisation, used for evaluation and training text alike.
+"""The tokenisation of evaluation and training text.
 
 A text is brought to Unicode NFKC and case-folded (`casefold(NFKC(text))`). A token is a maximal run of word characters
-(`\\w` of Python's `re`); in scripts that are written without spaces every word character is a token of its own.
+(`\\w` of Python's `re`); in scripts that are written without spaces every word character is a separate token.
 
 Two implementations give the same tokens: `tokenize` here, on Python strings, and the single pass over UTF-8 bytes of
 `decontam.matching.kernel`, which reads the table that `character_table` makes from this module's rules.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VERSION = 1
-"""Raised when any text would give other tokens; part of the key of every cache."""
+"""Increased whenever any text would get different tokens; part of the key of every cache."""
 
 UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -46,7 +46,7 @@ UNSPACED = (
     (0x1B000, 0x1B16F),
     (0x20000, 0x323AF),
 )
-"""Code point ranges (ends included) whose scripts put no space between words. Hangul does, and is not here."""
+"""Code point ranges (ends included) of scripts without spaces between words. Hangul has spaces, so it is not here."""
 
 _CLASS = "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED)
 _TOKEN = re.compile(f"[^\\W{_CLASS}]+|(?=\\w)[{_CLASS}]")
@@ -55,17 +55,17 @@ _JAMO = (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
 
 
 def normalize(text: str) -> str:
-    """NFKC, then full case folding."""
+    """Bring a text to NFKC, then apply full case folding."""
     return text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
 def tokenize(text: str) -> list[str]:
-    """The tokens of a text, in order."""
+    """Split a text into its tokens, in order."""
     return _TOKEN.findall(normalize(text))
 
 
 def spans(text: str) -> list[tuple[int, int]]:
-    """[start, end) of every token of `tokenize`, in code points of the text as it was given."""
+    """Return [start, end) of every token of `tokenize`, in code points of the original text."""
     if text.isascii():
         return [match.span() for match in _TOKEN.finditer(text.casefold())]
     folded: list[str] = []
@@ -80,14 +80,14 @@ def spans(text: str) -> list[tuple[int, int]]:
 
 
 PIECE = 4096
-"""Characters of a piece, at least."""
+"""The smallest number of characters in a piece."""
 
 
 def pieces(text: str) -> Iterator[tuple[int, int]]:
-    """[start, end) of pieces of a text, whose tokens, one piece after the other, are the tokens of the text.
+    """Cut a text into pieces [start, end) whose tokens, one piece after the other, are the tokens of the text.
 
-    They end with white space that nothing joins. A long text with few characters that only Python can normalise has
-    few pieces with them.
+    A piece ends with white space that no character after it joins. In a long text with few characters that only Python
+    can normalise, few pieces contain them.
     """
     joins = joining()
     start = 0
@@ -99,7 +99,7 @@ def pieces(text: str) -> Iterator[tuple[int, int]]:
 
 
 def code_points(words: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """(code points of all words, one after the other; where each word ends)."""
+    """Return (code points of all words, one after the other; where each word ends)."""
     import numpy as np
 
     codes = np.frombuffer("".join(words).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
@@ -107,7 +107,7 @@ def code_points(words: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.in
 
 
 def _chunks(text: str) -> Iterator[tuple[int, int]]:
-    """The smallest pieces of a text whose NFKC forms, one after the other, are the NFKC form of the text."""
+    """Cut a text into the smallest pieces whose NFKC forms, one after the other, are the NFKC form of the text."""
     joins = joining()
     start = 0
     for i in range(1, len(text)):
@@ -120,10 +120,10 @@ def _chunks(text: str) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=1)
 def joining() -> frozenset[str]:
-    """Characters that normalisation may join with what stands before them.
+    """Collect the characters that normalisation may join with the character before them.
 
     Their compatibility decomposition begins with a combining mark, or with a character that is the second of a
-    canonical composition (Unicode Standard Annex 15: what has no normalisation boundary before it).
+    canonical composition (Unicode Standard Annex 15: characters without a normalisation boundary before them).
     """
     second = {chr(code) for code in _JAMO}
     for char, canonical in zip(_every_character(), _each("NFD"), strict=True):
@@ -145,7 +145,7 @@ def _every_character() -> str:
 
 
 def _each(form: Literal["NFD", "NFKC", "NFKD"] | None, *, folded: bool = False) -> list[str]:
-    """A normal form of every single character. They are made in one go: nothing is joined across a line's end."""
+    """Compute a normal form of every single character in one call: no normal form joins across the end of a line."""
     whole = "\n".join(_every_character().replace("\n", " "))
     whole = unicodedata.normalize(form, whole) if form else whole
     forms = (whole.casefold() if folded else whole).split("\n")
@@ -154,16 +154,15 @@ def _each(form: Literal["NFD", "NFKC", "NFKD"] | None, *, folded: bool = False) 
 
 
 SEPARATOR, WORD, ALONE, JOINS, SEVERAL = range(5)
-"""Kinds of a character in the table: between tokens, in a run, a token by itself, needs NFKC first, an expansion."""
+"""Kinds of characters: between tokens, in a run, a token by itself, needs NFKC first, several characters."""
 
 
 @lru_cache(maxsize=2)
 def character_table(*, normalized: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """What the kernel does with each code point, as (table uint32[0x110000], expansions uint32[k]).
+    """Build the kernel's tables of code points, (table uint32[0x110000], expansions uint32[k]).
 
-    An entry is kind << 24 | value: the folded code point of WORD and ALONE, the place of a SEVERAL in `expansions`,
-    where its length stands, followed by that many entries. With `normalized` the text is in NFKC already and nothing
-    JOINS.
+    An entry is kind << 24 | value: the folded code point for WORD and ALONE, for SEVERAL the place in `expansions` of
+    its length, which that many entries follow. With `normalized` the text is already in NFKC and no character JOINS.
     """
     import numpy as np
 

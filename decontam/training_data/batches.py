@@ -1,4 +1,4 @@
-"""Rows of training text on their way from a reader to the kernel: one buffer of bytes and the borders of its parts."""
+"""Batches of training rows, from a reader to the kernel: one buffer of bytes and the borders of its parts."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Batch:
 
     @classmethod
     def of_texts(cls, texts: Sequence[bytes], owners: Sequence[int], rows: int, names: Sequence[str] = ()) -> Batch:
-        """A batch of separate texts."""
+        """Build a batch of separate texts."""
         ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
         starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]]) if len(texts) else ends
         data = np.frombuffer(b"".join(texts), dtype=np.uint8)
         return cls(data, starts, ends, np.array(owners, dtype=np.int64), rows, list(names).__getitem__)
 
     def segments(self, row: int) -> range:
-        """The segments of a row."""
+        """Return the segments of a row."""
         first, end = np.searchsorted(self.owners, [row, row + 1])
         return range(int(first), int(end))
 
     def parts(self, row: int) -> list[tuple[str, str]]:
-        """(name, text) of the parts of a row. Raises UnicodeDecodeError."""
+        """List (name, text) of the parts of a row. Raises UnicodeDecodeError."""
         return [
             (self.name(s), self.data[self.starts[s] : self.ends[s]].tobytes().decode("utf-8"))
             for s in self.segments(row)
@@ -45,5 +45,5 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of text."""
+        """The number of bytes of text."""
         return int((self.ends - self.starts).sum())

@@ -1,4 +1,4 @@
-"""Text of Arrow columns as segments of their own buffers, without a Python object for each row."""
+"""Text of Arrow columns as segments of the columns' buffers, without a Python object for each row."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class _Strings:
     """Position of each turn in its row, None for a column of text."""
 
     def name(self, segment: int) -> str:
-        """The name of a segment."""
+        """Return the name of a segment."""
         return self.column if self.turns is None else f"{self.column}[{int(self.turns[segment])}]"
 
 
 def batch_of(table: pa.RecordBatch, form: Form, roles: Collection[str], problems: list[tuple[int, str]]) -> Batch:
-    """The compared text of a record batch; rows that cannot be read are appended to `problems`."""
-    found = [_segments(table.column(column), column, role, roles, problems) for column, role in form.columns]
-    if any(column is None for column in found):
-        problems.clear()  # they are found again, row by row
+    """Extract the compared text of a record batch; rows that cannot be read are appended to `problems`."""
+    segments = [_segments(table.column(column), column, role, roles, problems) for column, role in form.columns]
+    if any(column is None for column in segments):
+        problems.clear()  # the pass row by row finds them again
         return rows_batch(_rows(table.select([column for column, _ in form.columns])), form, roles, problems)
-    columns = [column for column in found if column is not None and len(column.starts)]
+    columns = [column for column in segments if column is not None and len(column.starts)]
     if len(columns) == 1:
         only = columns[0]
         return Batch(only.data, only.starts, only.ends, only.owners, table.num_rows, only.name)
@@ -48,7 +48,7 @@ def batch_of(table: pa.RecordBatch, form: Form, roles: Collection[str], problems
 
 
 def _merged(columns: list[_Strings], rows: int) -> Batch:
-    """The segments of several columns, row by row."""
+    """Merge the segments of several columns, row by row."""
     if not columns:
         return Batch.of_texts([], [], rows)
     bases = np.cumsum([0, *(len(column.data) for column in columns)])
@@ -70,7 +70,7 @@ def _merged(columns: list[_Strings], rows: int) -> Batch:
 
 
 def _rows(table: pa.RecordBatch) -> list[dict[str, Any] | str]:
-    """The rows as Python has them; of one whose bytes are no text, what is wrong with it."""
+    """Convert the rows to Python objects; a row whose bytes are not text becomes an error message."""
     try:
         return list(table.to_pylist())
     except UnicodeDecodeError:
@@ -83,18 +83,18 @@ def _rows(table: pa.RecordBatch) -> list[dict[str, Any] | str]:
 def rows_batch(
     rows: Sequence[dict[str, Any] | str], form: Form, roles: Collection[str], problems: list[tuple[int, str]]
 ) -> Batch:
-    """The same from Python rows, or what is wrong with them."""
+    """Extract the compared text of Python rows; a row may be an error message instead."""
     texts, owners, names = [], [], []
     for i, row in enumerate(rows):
-        noted: list[str] = []
+        notes: list[str] = []
         try:
             if isinstance(row, str):
                 raise RowError(row)
-            parts = forms.parts(row, form, roles, noted.append)
+            parts = forms.parts(row, form, roles, notes.append)
         except RowError as error:
             problems.append((i, str(error)))
             continue
-        problems += [(i, why) for why in noted]
+        problems += [(i, why) for why in notes]
         for name, text in parts:
             texts.append(text.encode("utf-8", "replace"))
             owners.append(i)
@@ -103,10 +103,10 @@ def rows_batch(
 
 
 def check_types(schema: pa.Schema, form: Form) -> str | None:
-    """What is wrong with a column's type, or None."""
+    """Return an error message for a column of a wrong type, or None."""
     for column, _ in form.columns:
         if schema.names.count(column) > 1:
-            return f"column {column!r} stands there more than once"
+            return f"column {column!r} appears more than once"
         kind = schema.field(column).type
         if forms.nested(column, form):
             continue
@@ -116,7 +116,7 @@ def check_types(schema: pa.Schema, form: Form) -> str | None:
 
 
 def text_columns(schema: pa.Schema) -> list[str]:
-    """The columns that hold text."""
+    """List the columns that hold text."""
     return [field.name for field in schema if _is_text(field.type)]
 
 
@@ -140,7 +140,10 @@ def _is_turn_or_text(kind: pa.DataType) -> bool:
 def _segments(
     array: pa.Array, column: str, role: str, roles: Collection[str], problems: list[tuple[int, str]]
 ) -> _Strings | None:
-    """A column's compared segments; None where only Python can read them. Roles that are not known join `problems`."""
+    """Extract a column's compared segments; None where only Python can read them.
+
+    Unknown roles are appended to `problems`.
+    """
     kind = array.type
     if _is_text(kind):
         rows = np.arange(len(array)) if forms.compared(role, roles) else np.zeros(0, np.int64)
@@ -152,7 +155,7 @@ def _segments(
     if keys is None or not all(_is_text(kind.value_type.field(names[key]).type) for key in keys):
         return None
     offsets = np.asarray(array.offsets).astype(np.int64)
-    # What stands behind a null row is nobody's text.
+    # The values of a null row are not text of any row.
     lengths = np.where(np.asarray(array.is_valid()), np.diff(offsets), 0) if array.null_count else np.diff(offsets)
     owners = np.repeat(np.arange(len(array)), lengths)
     turns = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -163,14 +166,14 @@ def _segments(
         whose = whose if pt.is_string(whose.type) else whose.cast(pa.large_string())
         spellings = whose.unique().to_pylist()
     except (UnicodeDecodeError, pa.ArrowInvalid):
-        return None  # row by row, to name those whose roles are no text
+        return None  # the pass row by row names the rows whose roles are not text
     for name in spellings:
         if wrong := forms.strange(name):
             having = np.flatnonzero(np.asarray(_among(whose, [name]))[places])
             problems += [(int(owners[having[0]]), wrong)] if len(having) else []
-    own = [name for name in spellings if name is not None and forms.role_of(name) in roles]
-    kept = np.asarray(_among(whose, own))[places]
-    return _take(fields[names[keys[1]]], places[kept], owners[kept], column, turns[kept])
+    spellings_compared = [name for name in spellings if name is not None and forms.role_of(name) in roles]
+    compared = np.asarray(_among(whose, spellings_compared))[places]
+    return _take(fields[names[keys[1]]], places[compared], owners[compared], column, turns[compared])
 
 
 def _among(array: pa.Array, values: Sequence[str | None]) -> pa.Array:
@@ -189,8 +192,8 @@ def _take(
         return _Strings(empty, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), column, turns)
     offsets = np.frombuffer(raw_offsets, dtype=width)[array.offset : array.offset + len(array) + 1].astype(np.int64)
     if array.null_count:
-        kept = np.asarray(array.is_valid())[places]
-        places, owners = places[kept], owners[kept]
-        turns = turns[kept] if turns is not None else None
+        valid = np.asarray(array.is_valid())[places]
+        places, owners = places[valid], owners[valid]
+        turns = turns[valid] if turns is not None else None
     data = np.frombuffer(raw, dtype=np.uint8) if raw is not None else empty
     return _Strings(data, offsets[:-1][places], offsets[1:][places], owners, column, turns)

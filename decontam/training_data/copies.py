@@ -1,4 +1,4 @@
-"""A file of training data without some of its rows; everything else stays as it was, byte for byte where it is text."""
+"""Copies of training files without some of their rows and otherwise unchanged; text is copied byte for byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write(block: Block, target: Path, drop: set[int]) -> None:
-    """Copy a file without some of its rows; with none to drop, the same bytes."""
+    """Copy a file without some of its rows; with no rows to drop, the copy has the same bytes."""
     if not drop:
         shutil.copyfile(block.path, target)
         return
@@ -31,20 +31,20 @@ def write(block: Block, target: Path, drop: set[int]) -> None:
 
 
 def _without(table: pa.Table, before: int, drop: set[int]) -> pa.Table:
-    """A table, whose first row is number `before`, without the dropped rows."""
+    """Drop rows from a table whose first row is number `before`."""
     import pyarrow as pa
 
-    kept = [row for row in range(table.num_rows) if row + before not in drop]
+    rows = [row for row in range(table.num_rows) if row + before not in drop]
     try:
-        return table.take(pa.array(kept, pa.int64()))
-    except pa.ArrowNotImplementedError:  # views of strings cannot be taken from, but every table can be cut
-        gone = [-1, *(row for row in range(table.num_rows) if row + before in drop), table.num_rows]
-        runs = [table.slice(start + 1, end - start - 1) for start, end in itertools.pairwise(gone)]
+        return table.take(pa.array(rows, pa.int64()))
+    except pa.ArrowNotImplementedError:  # Arrow cannot select rows of string views, but it can slice every table
+        borders = [-1, *(row for row in range(table.num_rows) if row + before in drop), table.num_rows]
+        runs = [table.slice(start + 1, end - start - 1) for start, end in itertools.pairwise(borders)]
         return pa.concat_tables(runs).combine_chunks()
 
 
 def _parquet(block: Block, target: Path, drop: set[int]) -> None:
-    """Row group by row group, with the file's schema, metadata and compression."""
+    """Copy each row group, with the file's schema, metadata and compression."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(block.path) as file:
@@ -56,19 +56,19 @@ def _parquet(block: Block, target: Path, drop: set[int]) -> None:
             codecs = {group.column(i).path_in_schema: group.column(i).compression for i in range(about.num_columns)}
         known = {path: codec if codec != "UNCOMPRESSED" else "NONE" for path, codec in codecs.items()}
         with pq.ParquetWriter(target, schema, compression=known or "snappy", version=about.format_version) as writer:
-            # What a writer added beside the schema is not part of it, and would be lost.
-            own = {b"ARROW:schema", *(schema.metadata or {})}
-            writer.add_key_value_metadata({k: v for k, v in (about.metadata or {}).items() if k not in own})
+            # The writer copies the schema's metadata only; other keys of the file would be lost.
+            schema_keys = {b"ARROW:schema", *(schema.metadata or {})}
+            writer.add_key_value_metadata({k: v for k, v in (about.metadata or {}).items() if k not in schema_keys})
             before = 0
             for number in range(about.num_row_groups):
                 table = file.read_row_group(number)
-                kept = _without(table, before, drop)
-                writer.write_table(kept.cast(schema), row_group_size=max(1, kept.num_rows))
+                remaining = _without(table, before, drop)
+                writer.write_table(remaining.cast(schema), row_group_size=max(1, remaining.num_rows))
                 before += table.num_rows
 
 
 def _arrow(block: Block, target: Path, drop: set[int]) -> None:
-    """Batch by batch, with the file's schema and metadata, in the format it has."""
+    """Copy each batch, with the file's schema and metadata, in the file's format."""
     import pyarrow as pa
 
     with pa.memory_map(str(block.path)) as handle:
@@ -80,27 +80,27 @@ def _arrow(block: Block, target: Path, drop: set[int]) -> None:
         with pa.OSFile(str(target), "wb") as sink, make(sink, reader.schema) as writer:
             before = 0
             for batch in batches:
-                left = _without(pa.Table.from_batches([batch]), before, drop).combine_chunks()
-                for one in left.to_batches() or [batch.slice(0, 0)]:
-                    writer.write_batch(one)
+                remaining = _without(pa.Table.from_batches([batch]), before, drop).combine_chunks()
+                for part in remaining.to_batches() or [batch.slice(0, 0)]:
+                    writer.write_batch(part)
                 before += batch.num_rows
 
 
 def _array(block: Block, target: Path, drop: set[int]) -> None:
-    """The text of a list with the dropped elements cut out, each with the space around it and one comma."""
+    """Copy the text of a list without the dropped elements, each cut with the space around it and one comma."""
     text = block.path.read_bytes().decode("utf-8")
     decoder, space = json.JSONDecoder(), json.decoder.WHITESPACE  # type: ignore[attr-defined]
     begin = start = text.index("[") + 1
-    kept: list[str] = []
+    elements: list[str] = []
     row, mark, tail = 0, ",", begin
     while mark == ",":
         _, end = decoder.raw_decode(text, space.match(text, start).end())
         after = space.match(text, end).end()
         if row not in drop:
-            kept.append(text[start:after])
+            elements.append(text[start:after])
         tail = end if row in drop else after
         row, mark, start = row + 1, text[after], after + 1
-    target.write_bytes((text[:begin] + ",".join(kept) + text[tail:]).encode("utf-8"))
+    target.write_bytes((text[:begin] + ",".join(elements) + text[tail:]).encode("utf-8"))
 
 
 def _lines(block: Block, target: Path, drop: set[int]) -> None:
@@ -126,7 +126,7 @@ def _csv(block: Block, target: Path, drop: set[int]) -> None:
 
 @contextmanager
 def _packed(block: Block, target: Path) -> Iterator[Any]:
-    """A file to write to, packed as the block's is."""
+    """Open a file for writing, compressed like the block's file."""
     import pyarrow as pa
 
     with target.open("wb") as raw:

@@ -1,4 +1,4 @@
-"""The forms of training data: which columns hold text, and whose turn each is."""
+"""The forms of training data: which columns hold text, and the role of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from olmes_suite.errors import DataError
 
 TEXT = "text"
-"""Role of text that is nobody's turn; it is always compared."""
+"""Role of text outside turns; it is always compared."""
 TURNS = (("role", "content"), ("from", "value"))
 """Field names of a turn: chat messages, and ShareGPT's."""
 ROLES = ("user", "assistant", "system", "tool")
@@ -25,7 +25,7 @@ _CONVERSATION = ("messages", "conversations", "conversation")
 _PROMPT = ("prompt", "question", "query", "inputs", "problem", "instruction", "user")
 _RESPONSE = ("response", "completion", "output", "answer", "targets", "solution", "assistant")
 _AROUND = ("context", "history")
-"""What is asked about and what was said before: part of the prompt wherever there is one, in whatever nesting."""
+"""Columns of context and earlier turns: part of the prompt wherever there is one, with any nesting."""
 _TEXT = ("text", "content", "document")
 
 
@@ -38,7 +38,7 @@ class Form:
     columns: tuple[tuple[str, str], ...]
     """(column, role); where the column holds turns, each turn has a role of its own."""
     guessed: bool = False
-    """It is the only column of text, under a name that says nothing."""
+    """Whether the form follows from its being the only column of text, not from the column's name."""
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(column for column, _ in self.columns)})"
@@ -53,9 +53,9 @@ class RowError(Exception):
 
 
 def detect(columns: Collection[str], fields: Sequence[str] = (), strings: Sequence[str] = ()) -> Form:
-    """The form of data with these columns; `fields` names the columns to compare instead of a detected form.
+    """Detect the form of data with these columns; `fields` names the columns to compare instead of a detected form.
 
-    `strings` are the columns that hold text: the only one is taken where no form is known. Raises DataError.
+    `strings` are the columns that hold text: where no form is known, a single one is used. Raises DataError.
     """
     if fields:
         if absent := [name for name in fields if name not in columns]:
@@ -63,19 +63,19 @@ def detect(columns: Collection[str], fields: Sequence[str] = (), strings: Sequen
         return Form("fields", tuple((name, TEXT) for name in fields))
     prompt, response, system = _first(columns, _PROMPT), _first(columns, _RESPONSE), _first(columns, ("system",))
     around = [(name, "user") for name in _AROUND if name in columns]
-    asked = [*([(system, "system")] if system else []), *([(prompt, "user"), *around] if prompt else [])]
+    prompt_columns = [*([(system, "system")] if system else []), *([(prompt, "user"), *around] if prompt else [])]
     if {"chosen", "rejected"} <= set(columns):
-        return Form("preference", (*asked, ("chosen", "assistant" if prompt else TEXT),
-                                   ("rejected", "assistant" if prompt else TEXT)))  # fmt: skip
+        role = "assistant" if prompt else TEXT
+        return Form("preference", (*prompt_columns, ("chosen", role), ("rejected", role)))
     if name := _first(columns, _CONVERSATION):
         return Form("messages", ((name, TEXT),))
     if "instruction" in columns:
-        given = [("input", "user")] if "input" in columns else []
+        input_column = [("input", "user")] if "input" in columns else []
         answers = [(response, "assistant")] if response else []
         before = [(system, "system")] if system else []
-        return Form("instruction", (*before, ("instruction", "user"), *given, *around, *answers))
+        return Form("instruction", (*before, ("instruction", "user"), *input_column, *around, *answers))
     if prompt:
-        return Form("prompt", (*asked, *([(response, "assistant")] if response else [])))
+        return Form("prompt", (*prompt_columns, *([(response, "assistant")] if response else [])))
     if name := _first(columns, _TEXT):
         return Form("text", ((name, TEXT),))
     if len(strings) == 1:
@@ -89,59 +89,59 @@ def _first(columns: Collection[str], names: Iterable[str]) -> str | None:
     return next((name for name in names if name in columns), None)
 
 
-def role_of(name: Any) -> str:
-    """A turn's role under its usual name, whatever its capitals."""
+def role_of(name: object) -> str:
+    """Return the usual name of a turn's role, ignoring case."""
     folded = str(name).strip().casefold()
     return _ROLES.get(folded, folded)
 
 
-def strange(name: Any) -> StrangeRole | None:
-    """What is to be said of a role that is none of those known; None for one that is."""
+def strange(name: object) -> StrangeRole | None:
+    """Return the line about an unknown role; None for a known one."""
     if name is not None and role_of(name) in ROLES:
         return None
     return StrangeRole(
-        f"role {name!r} is none of {', '.join(ROLES)}: turns of it are not compared, here and further on"
+        f"role {name!r} is not one of {', '.join(ROLES)}: its turns are not compared, in this row and later ones"
     )
 
 
 def compared(role: str, roles: Collection[str]) -> bool:
-    """Is text of this role compared?"""
+    """Whether text of this role is compared."""
     return role == TEXT or role in roles
 
 
 def parts(
     row: Mapping[str, Any], form: Form, roles: Collection[str], note: Callable[[str], None] = lambda why: None
 ) -> list[tuple[str, str]]:
-    """(name, text) of a row's compared parts; `note` is told of roles that are not known.
+    """List (name, text) of a row's compared parts; `note` is called with a line for each unknown role.
 
     Raises RowError for a value that is neither text nor turns.
     """
-    found: list[tuple[str, str]] = []
+    texts: list[tuple[str, str]] = []
     for column, role in form.columns:
         if column not in row:
             raise RowError(f"no column {column!r}")
         value = row[column]
         if isinstance(value, str):
             if compared(role, roles):
-                found.append((column, value))
+                texts.append((column, value))
         elif nested(column, form):
-            found += _nested(column, value, role, roles, note)
+            texts += _nested(column, value, role, roles, note)
         elif isinstance(value, list):
-            found += _turns(column, value, role, roles, note)
+            texts += _turns(column, value, role, roles, note)
         elif value is not None:
             raise RowError(f"column {column!r} is {type(value).__name__}, expected text or turns")
-    return found
+    return texts
 
 
 def nested(column: str, form: Form) -> bool:
-    """May the column hold anything, of which the texts are compared?"""
+    """Whether the column may hold any nesting of values, whose texts are all compared."""
     return column in _AROUND and form.name != "fields"
 
 
 def _nested(
     name: str, value: Any, role: str, roles: Collection[str], note: Callable[[str], None]
 ) -> list[tuple[str, str]]:
-    """All texts of a value; turns keep their roles, and a pair of texts in a list of pairs is question and answer."""
+    """List all texts of a value; turns keep their roles, and pairs of texts in a list are questions and answers."""
     if isinstance(value, str):
         return [(name, value)] if compared(role, roles) else []
     if isinstance(value, dict) and _keys(value):
@@ -162,32 +162,32 @@ def _nested(
 
 
 def _keys(turn: Any) -> tuple[str, str] | None:
-    """The field names of a turn, None for what is no turn."""
+    """Return the field names of a turn; None for a value that is not a turn."""
     return next((k for k in TURNS if isinstance(turn, dict) and k[0] in turn and k[1] in turn), None)
 
 
 def _turns(
     column: str, turns: list[Any], role: str, roles: Collection[str], note: Callable[[str], None]
 ) -> list[tuple[str, str]]:
-    found = []
+    texts = []
     for i, turn in enumerate(turns):
         name = f"{column}[{i}]"
         if isinstance(turn, str):
             if compared(role, roles):
-                found.append((name, turn))
+                texts.append((name, turn))
             continue
         keys = _keys(turn)
         if keys is None:
-            raise RowError(f"{name} is no turn: it needs role and content, or from and value")
+            raise RowError(f"{name} is not a turn: it needs role and content, or from and value")
         if wrong := strange(turn[keys[0]]):
             note(wrong)
         elif role_of(turn[keys[0]]) in roles:
-            found += _contents(turn[keys[1]], name)
-    return found
+            texts += _contents(turn[keys[1]], name)
+    return texts
 
 
 def _contents(content: Any, name: str) -> list[tuple[str, str]]:
-    """(name, text) of a turn: a string, or the text pieces of a list of pieces."""
+    """List (name, text) of a turn: a string, or the text pieces of a list of pieces."""
     if content is None:
         return []
     if isinstance(content, str):

@@ -7,10 +7,10 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from decontam.training_data import forms
 from decontam.training_data.batches import Batch
@@ -19,33 +19,37 @@ from decontam.training_data.forms import Form, RowError, detect
 from decontam.training_data.sources import Block
 from olmes_suite.errors import DataError, first_line
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
 BATCH_BYTES = 8 << 20
 LONGEST_LINE = 256 << 20
 BOM = b"\xef\xbb\xbf"
-"""Byte order mark: some editors put it in front of UTF-8; it is nobody's text."""
+"""Byte order mark, which some editors put before UTF-8 text; it is not part of the text."""
 TOO_LONG = b"\xff"
-"""Stands for a line that does not fit into memory with all that is made of it; no UTF-8, so never a line itself."""
+"""Replaces a line that would need too much memory. It is not UTF-8, so no line has this value."""
 _LONGEST_CELL = 1 << 30
 _UNPACKED = 1 << 14
-"""Bytes that are unpacked in one go: those of the last go are lost where a file ends too early."""
+"""Bytes that are decompressed at once; where a file ends too early, the last ones are lost."""
 
 
 @dataclass(slots=True)
 class Reader:
-    """Reads blocks; what it meets on the way is kept here."""
+    """A reader of blocks, which collects the number of rows, the problems and the forms."""
 
     roles: tuple[str, ...] = ("user",)
     fields: tuple[str, ...] = ()
     """Columns to compare instead of a detected form."""
     rows: int = 0
     problems: list[tuple[int | None, str]] = field(default_factory=list)
-    """(row of the block, what is wrong); None where it is the whole block from there on."""
+    """(row of the block, what is wrong); the row is None where the rest of the block cannot be read."""
     forms: list[str] = field(default_factory=list)
-    """The forms that were found, in order."""
-    _said: set[str] = field(default_factory=set)
+    """The detected forms, in order."""
+    _reported: set[str] = field(default_factory=set)
 
     def read(self, block: Block) -> Iterator[Batch]:
-        """The batches of a block. What is wrong with the file or a row joins `problems`, the rest is read."""
+        """Read the batches of a block. Errors in the file or a row are added to `problems`, and reading continues."""
         try:
             yield from {"parquet": self._parquet, "arrow": self._arrow, "jsonl": self._lines, "csv": self._csv}[
                 block.kind
@@ -84,14 +88,14 @@ class Reader:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"cannot be read as an arrow file: {first_line(error)}") from error
 
-    def _form_of(self, schema: Any) -> Form:
+    def _form_of(self, schema: pa.Schema) -> Form:
         form = detect(schema.names, self.fields, text_columns(schema))
         if wrong := check_types(schema, form):
             raise DataError(wrong)
         self._show(form)
         return form
 
-    def _count(self, record: Any, form: Form) -> Batch:
+    def _count(self, record: pa.RecordBatch, form: Form) -> Batch:
         problems: list[tuple[int, str]] = []
         batch = batch_of(record, form, self.roles, problems)
         for row, why in problems:
@@ -100,20 +104,20 @@ class Reader:
         return batch
 
     def _problem(self, row: int, why: str) -> None:
-        """A row's problem; a role that is not known is named where it stands first."""
+        """Add a row's problem; an unknown role is reported at its first row only."""
         if isinstance(why, forms.StrangeRole):
-            if why in self._said:
+            if why in self._reported:
                 return
-            self._said.add(why)
+            self._reported.add(why)
         self.problems.append((row, why))
 
     def _lines(self, block: Block) -> Iterator[Batch]:
         with opened(block) as handle:
-            for lines in _grouped(lines_of(block, handle)):
+            for lines in _grouped(lines_of(block, handle), len):
                 yield self._of_rows([self._object(line) for line in lines])
 
     def _object(self, line: bytes) -> dict[str, Any] | str:
-        """A row, or what is wrong with it."""
+        """Parse a line to a row, or to an error message."""
         if line is TOO_LONG:
             return f"a line of more than {LONGEST_LINE >> 20} MiB"
         try:
@@ -137,26 +141,26 @@ class Reader:
                 yield self._of_rows([_as_row(names, cells) for _, cells in group])
 
     def _of_rows(self, rows: Sequence[dict[str, Any] | str]) -> Batch:
-        """A batch of rows that may each have a form of its own, or be unreadable."""
+        """Build a batch of rows, each of which may have a different form or be unreadable."""
         texts: list[bytes] = []
         owners: list[int] = []
         names: list[str] = []
         shape: Any = None
         form: Form | None = None
         for i, row in enumerate(rows):
-            noted: list[str] = []
+            notes: list[str] = []
             try:
                 if isinstance(row, str):
                     raise RowError(row)
                 if form is None or (row.keys(), _strings(row, form)) != shape:
-                    form = None  # of the row before, where this one has none
+                    form = None  # where no form is detected, the preceding row's must not be used
                     form = self._detected(row)
                     shape = row.keys(), _strings(row, form)
-                parts = forms.parts(row, form, self.roles, noted.append)
+                parts = forms.parts(row, form, self.roles, notes.append)
             except (DataError, RowError) as error:
                 self._problem(self.rows + i, str(error))
                 continue
-            for why in noted:
+            for why in notes:
                 self._problem(self.rows + i, why)
             for name, text in parts:
                 texts.append(text.encode("utf-8", "replace"))
@@ -177,7 +181,7 @@ class Reader:
 
 @contextmanager
 def opened(block: Block) -> Iterator[BinaryIO]:
-    """The bytes of a text file, unpacked."""
+    """Open a text file for reading its decompressed bytes."""
     import pyarrow as pa
 
     with block.path.open("rb") as raw:
@@ -192,26 +196,26 @@ def opened(block: Block) -> Iterator[BinaryIO]:
 
 
 class _Raw(io.RawIOBase):
-    """An Arrow stream as Python reads files."""
+    """A Python file object around an Arrow stream."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer."""
+        """Fill the buffer and return the number of bytes read."""
         read = self._stream.read(min(len(buffer), _UNPACKED))
         buffer[: len(read)] = read
         return len(read)
 
 
 def lines_of(block: Block, handle: BinaryIO) -> Iterator[bytes]:
-    """The lines of a block, empty ones left out; those that begin in its range of bytes, to their end.
+    """Read the lines that begin in the block's range of bytes, without empty ones.
 
-    A `.json` file that holds one list gives its elements. Raises DataError for one that is not JSON.
+    For a `.json` file that holds one list, the lines are its elements. Raises DataError where it is not JSON.
     """
     if block.end is None and block.path.suffix == ".json":
         yield from _elements(handle)
@@ -230,8 +234,8 @@ def lines_of(block: Block, handle: BinaryIO) -> Iterator[bytes]:
                 at += len(rest)
             at += len(rest)
             yield TOO_LONG
-        elif (own := line.removeprefix(BOM) if first else line).strip():
-            yield own
+        elif (content := line.removeprefix(BOM) if first else line).strip():
+            yield content
 
 
 def _elements(handle: BinaryIO) -> Iterator[bytes]:
@@ -243,17 +247,17 @@ def _elements(handle: BinaryIO) -> Iterator[bytes]:
 
 
 def csv_records(block: Block, handle: BinaryIO) -> Iterator[tuple[bytes, list[str] | str]]:
-    """(bytes of the record, its cells or what is wrong with it), the header first; a blank line has no cells."""
+    """Read (bytes of the record, its cells or an error message), the header first; a blank line has no cells."""
     csv.field_size_limit(_LONGEST_CELL)
     stem = block.path.with_suffix("") if block.packing else block.path
-    taken: list[bytes] = []
+    raw_lines: list[bytes] = []
     broken: list[int] = []
 
     def lines() -> Iterator[str]:
         for raw in handle:
-            taken.append(raw)
+            raw_lines.append(raw)
             try:
-                yield raw.decode("utf-8-sig" if not broken and len(taken) == 1 else "utf-8")
+                yield raw.decode("utf-8-sig" if not broken and len(raw_lines) == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 broken.append(error.start)
                 yield raw.decode("utf-8", "replace")
@@ -267,14 +271,14 @@ def csv_records(block: Block, handle: BinaryIO) -> Iterator[tuple[bytes, list[st
         if cells is None:
             return
         wrong = f"not UTF-8 (byte {broken[0]} of a line)" if broken else ""
-        raw = b"".join(taken)
-        taken.clear()
+        raw = b"".join(raw_lines)
+        raw_lines.clear()
         broken.clear()
         yield raw, wrong or cells
 
 
 def _strings(row: dict[str, Any], form: Form) -> list[str]:
-    """The columns of text that a guessed form hangs on; none where it is known by its names."""
+    """List the columns of text that a guessed form depends on; none where the form follows from column names."""
     if not form.guessed:
         return []
     return [name for name, value in row.items() if isinstance(value, str)] or [form.columns[0][0]]
@@ -289,7 +293,7 @@ def _as_row(names: list[str], cells: list[str] | str) -> dict[str, Any] | str:
 
 
 def _arrow_reader(handle: Any) -> Any:
-    """A `datasets` file is an IPC stream; other writers make IPC files."""
+    """Open an Arrow file: `datasets` writes IPC streams, other programs write IPC files."""
     import pyarrow as pa
 
     try:
@@ -301,9 +305,9 @@ def _arrow_reader(handle: Any) -> Any:
         return pa.RecordBatchReader.from_batches(file.schema, batches)
 
 
-def _grouped(records: Iterator[Any], size: Any = len) -> Iterator[list[Any]]:
-    """Records in groups of about BATCH_BYTES. What was read before an error is given first."""
-    group: list[Any] = []
+def _grouped(records: Iterator[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Group records to about BATCH_BYTES. The records before an error are yielded before it is raised."""
+    group: list[T] = []
     total = 0
     while True:
         try:

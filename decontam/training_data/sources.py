@@ -1,8 +1,8 @@
 """The files of a training set, and the blocks in which they are scanned.
 
-A set is what one `--train` names: a file, a folder, a pattern, a `datasets` directory, or a Hub id. A block is a part
-of one file that can be read alone: some row groups, a range of bytes, or a whole file. Its rows count from 0; their
-place in the set is known when all blocks before it have been read.
+One `--train` names one set: a file, a folder, a pattern, a `datasets` directory, or a Hub id. A block is a part of one
+file that can be read alone: some row groups, a range of bytes, or a whole file. Its rows count from 0; their position
+in the set is known when all blocks before it have been read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PRODUCTS = frozenset({
     ".parts", "clean", "report.json", "report.html", "pairs.parquet", "flags.json", "flags_short.json",
     "candidates.parquet", "removed.jsonl",
 })  # fmt: skip
-"""What a scan writes into its folder."""
+"""The files that a scan writes into its folder."""
 _PACKED = (".gz", ".zst")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -46,17 +46,17 @@ class Block:
     end: int | None = None
     """The row group or byte after the last; None: all."""
     content: str = ""
-    """Hash of the file's content where it is known, else its signature as the machine has it that plans the scan:
-    others may see other inodes."""
+    """Hash of the file's content where it is known, otherwise its signature on the machine that plans the scan: other
+    machines may see other inodes."""
 
     @property
     def packing(self) -> str:
-        """gz, zst or nothing."""
+        """`gz`, `zst`, or an empty string."""
         return self.path.suffix[1:] if self.path.suffix in _PACKED else ""
 
     @property
     def key(self) -> str:
-        """What changes when the file or the range does."""
+        """A key that changes with the file and the range."""
         return f"{self.content or file_signature(self.path)} {self.kind} {self.first} {self.end}"
 
 
@@ -67,29 +67,29 @@ class TrainSet:
     name: str
     """The argument as the user gave it."""
     root: Path
-    """The file or folder that it is."""
+    """The file or folder of the set."""
     files: tuple[Path, ...]
-    """In the order in which rows are counted."""
+    """The files, in the order in which rows are counted."""
     contents: Mapping[Path, str] = field(default_factory=dict)
     """Hash of the content of the files for which it is known."""
 
     def blocks(self, file: Path) -> Iterator[Block]:
-        """The blocks of one of its files. Raises DataError for parquet that cannot be read."""
+        """Divide one of the set's files into blocks. Raises DataError for parquet that cannot be read."""
         content = self.contents.get(file) or file_signature(file)
         return (replace(block, content=content) for block in blocks(file))
 
 
 def kind_of(path: Path) -> str | None:
-    """The kind of a file by its name, None for one that holds no rows."""
+    """Return the kind of a file by its name; None for a file that contains no rows."""
     stem = path.with_suffix("") if path.suffix in _PACKED else path
     kind = KINDS.get(stem.suffix.lower())
     return None if path.suffix in _PACKED and kind not in ("jsonl", "csv") else kind
 
 
 def find(name: str, source: DataSource, split: str = "train", out: Path | None = None) -> TrainSet:
-    """The training set of one `--train`; what lies in the report's folder `out` is no part of a folder or pattern.
+    """Find the training set of one `--train`; files of the report folder `out` are not part of a folder or pattern.
 
-    Raises UsageError for what is not there, MissingData for a Hub id that cannot be had.
+    Raises UsageError for a path that does not exist, MissingData for a Hub id that is not available.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -103,8 +103,8 @@ def find(name: str, source: DataSource, split: str = "train", out: Path | None =
         return TrainSet(name, path, (path,))
     if any(sign in name for sign in "*?["):
         fixed = Path(os.path.commonpath([name, re.split(r"[*?[]", name)[0] + "x"]))
-        found = map(Path, sorted(glob.glob(str(path), recursive=True)))
-        files = tuple(p for p in found if kind_of(p) and p.is_file() and not _product(p, fixed, out))
+        paths = map(Path, sorted(glob.glob(str(path), recursive=True)))
+        files = tuple(p for p in paths if kind_of(p) and p.is_file() and not _product(p, fixed, out))
         if not files:
             raise UsageError(f"--train {name}: no file matches")
         return TrainSet(name, _root(files), files)
@@ -114,12 +114,12 @@ def find(name: str, source: DataSource, split: str = "train", out: Path | None =
 
 
 def _root(files: Sequence[Path]) -> Path:
-    """The folder that all of the files lie in."""
+    """Return the folder that contains all files."""
     return Path(os.path.commonpath([file.parent for file in files]))
 
 
 def _in_folder(folder: Path, split: str, out: Path | None) -> list[Path]:
-    """The files of a folder; of a `datasets` directory those of the split, as its state lists them."""
+    """List the files of a folder; for a `datasets` directory, the split's files as in its state."""
     if (folder / saved_datasets.SPLITS).is_file():
         splits = [p for p in sorted(folder.iterdir()) if (p / saved_datasets.STATE).is_file()]
         chosen = [p for p in splits if p.name == split] or splits
@@ -134,12 +134,12 @@ def _in_folder(folder: Path, split: str, out: Path | None) -> list[Path]:
 
 
 def hidden(path: Path, folder: Path, out: Path | None) -> bool:
-    """Is a file of the folder in a hidden place (`.git`, `.ipynb_checkpoints`), or one of our own reports?"""
+    """Whether a file of the folder is in a hidden folder (`.git`, `.ipynb_checkpoints`), or part of a report."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts) or _product(path, folder, out)
 
 
 def _product(path: Path, folder: Path, out: Path | None) -> bool:
-    """Was it written by a scan whose report lies in the folder?"""
+    """Whether a scan whose report is in the folder wrote the file."""
     if out is None or not (where := out.resolve()).is_relative_to(folder.resolve()):
         return False
     if where != folder.resolve():
@@ -148,7 +148,7 @@ def _product(path: Path, folder: Path, out: Path | None) -> bool:
 
 
 def _hub(name: str, source: DataSource, split: str) -> TrainSet:
-    """A data set by its id: from a mirror, else from the Hub through `datasets`."""
+    """Find a data set by its id: in a mirror, otherwise on the Hub through `datasets`."""
     for mirror in source.mirrors:
         files = tuple(sorted((mirror / name).glob(f"*/{split}.parquet")))
         if files:
@@ -158,40 +158,40 @@ def _hub(name: str, source: DataSource, split: str) -> TrainSet:
     try:
         loaded = datasets.load_dataset(name, split=split)
         files = tuple(Path(entry["filename"]) for entry in loaded.cache_files)
-    except Exception as error:  # the Hub client raises a dozen unrelated types
+    except Exception as error:  # the Hub's client raises many unrelated types
         raise HubSetMissing(
-            f"--train {name}: no such file or folder, and not to be had as a data set of the Hub ({first_line(error)})"
+            f"--train {name}: no such file or folder, and not available as a data set of the Hub ({first_line(error)})"
         ) from error
     return TrainSet(name, _root(files), files)
 
 
 class HubSetMissing(MissingData):
-    """A training set that is neither here nor on the Hub."""
+    """Raised for a training set that is neither on this machine nor on the Hub."""
 
     exit_code = 2
 
 
 def by_content(train: TrainSet) -> TrainSet:
-    """The set with the hash of each file; one that was hashed before and has not changed since is not read again."""
-    return replace(train, contents={file: found for file in train.files if (found := _hash(file))})
+    """Add the hash of each file to a set; a file that has not changed since it was hashed is not read again."""
+    return replace(train, contents={file: digest for file in train.files if (digest := _hash(file))})
 
 
 def _hash(file: Path) -> str:
-    """SHA-256 of a file, remembered by its path, size and time; empty where it cannot be read."""
+    """Hash a file (SHA-256), cached by its path, size and time; empty where it cannot be read."""
     try:
         memo = cache_folder() / "decontam" / "hashes" / file_signature(file)
         if memo.is_file():
             return memo.read_text(encoding="utf-8")
         with file.open("rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError:
         return ""  # the scan names the file
-    write_text(memo, found)
-    return found
+    write_text(memo, digest)
+    return digest
 
 
 def blocks(file: Path) -> Iterator[Block]:
-    """The blocks of one file. Raises DataError for parquet that cannot be read, OSError for no file."""
+    """Divide one file into blocks. Raises DataError for parquet that cannot be read, OSError for a missing file."""
     kind, size = kind_of(file), file.stat().st_size
     assert kind is not None
     if kind == "parquet":
@@ -204,7 +204,7 @@ def blocks(file: Path) -> Iterator[Block]:
 
 
 def is_array(file: Path) -> bool:
-    """A `.json` file that is one list of objects."""
+    """Whether a file is a `.json` file with one list of objects."""
     if file.suffix != ".json":
         return False
     with file.open("rb") as handle:

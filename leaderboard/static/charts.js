@@ -1,7 +1,7 @@
-// Charts as SVG, drawn from numbers. Every chart has a title and a description for those who do not see it.
+// Charts as SVG, drawn from numbers. Every chart has a title and a description for screen readers.
 const HUES = 6;
 
-/** Round numbers for an axis between two values. */
+/** Chooses round numbers for an axis between two values. */
 function ticks(low, high, about = 5) {
   const raw = (high - low || 1) / about;
   const power = 10 ** Math.floor(Math.log10(raw));
@@ -17,7 +17,7 @@ function chart(width, height, title, ...content) {
 
 const label = (x, y, text, extra = {}) => svg("text", { x, y, ...extra }, text);
 
-/** Points with error bars and the diagonal; x and y are fractions. Names stand in a column at the right. */
+/** Draws points with error bars and the diagonal; x and y are fractions. Names are in a column at the right. */
 function drawScatter(dots) {
   const [size, left, bottom, right] = [400, 52, 40, 170];
   const ends = dots.flatMap((d) => [d.x - 1.96 * d.sx, d.x + 1.96 * d.sx, d.y - 1.96 * d.sy, d.y + 1.96 * d.sy, 0]);
@@ -38,7 +38,7 @@ function drawScatter(dots) {
   return chart(size + right, size, "Gain on dev against gain on unseen by skill: " + dots.map((d) => `${d.name} ${signed(d.x)}, ${signed(d.y)}`).join("; "), ...parts);
 }
 
-/** Lines over a numeric axis: series are {name, points: [[x, y, lo, hi]]}, y as fractions. */
+/** Draws lines over a numeric axis: series are {name, points: [[x, y, lo, hi]]}, y as fractions. */
 function drawLines(title, series, xName, format = points) {
   const [width, height, left, bottom, right] = [480, 280, 46, 38, 120];
   const all = series.flatMap((s) => s.points);
@@ -65,17 +65,17 @@ function drawLines(title, series, xName, format = points) {
   return chart(width, height, `${title}: ` + series.map((s) => `${s.name} ${s.points.map((p) => format(p[1])).join(", ")}`).join("; "), ...parts);
 }
 
-/** Positions moved apart so that no two are nearer than `gap`. */
-function spread(wanted, gap, low, high) {
-  const order = wanted.map((v, i) => [v, i]).sort((a, b) => a[0] - b[0]);
-  const out = new Array(wanted.length);
+/** Moves positions apart so that neighbours are at least `gap` apart. */
+function spread(positions, gap, low, high) {
+  const order = positions.map((v, i) => [v, i]).sort((a, b) => a[0] - b[0]);
+  const out = new Array(positions.length);
   let next = low;
   for (const [v, i] of order) { out[i] = Math.max(v, next); next = out[i] + gap; }
   const over = Math.max(0, next - gap - high);
   return out.map((v) => v - over);
 }
 
-/** Horizontal bars with error bars, grouped: groups are {name, bars: [{name, value, lo, hi}]}. */
+/** Draws groups of horizontal bars with error bars: groups are {name, bars: [{name, value, lo, hi}]}. */
 function drawBars(title, groups) {
   const [left, width, bar] = [130, 560, 15];
   const parts = [];

@@ -1,45 +1,45 @@
-// Two rows side by side. The numbers are those of `olmes compare`, made when the page was built.
+// Two rows side by side. The numbers are those of `olmes compare`, computed when the page was built.
 const SIGNIFICANT = 0.05;
 
-/** {tasks, skills, suites, paired} of candidate minus baseline. Pairs that were not made ahead come from standard errors. */
+/** Returns {tasks, skills, suites, paired} of candidate minus baseline; pairs that the page does not hold are computed from standard errors. */
 async function comparison(a, b) {
-  const made = (await chunk("pairs")) ?? [];
-  for (const pair of made) {
+  const pairs = (await chunk("pairs")) ?? [];
+  for (const pair of pairs) {
     if (pair.a === a && pair.b === b) return { ...pair, paired: true };
-    if (pair.a === b && pair.b === a) return { tasks: turned(pair.tasks), skills: turned(pair.skills), suites: turned(pair.suites), paired: true };
+    if (pair.a === b && pair.b === a) return { tasks: reversed(pair.tasks), skills: reversed(pair.skills), suites: reversed(pair.suites), paired: true };
   }
   return unpairedComparison(a, b);
 }
 
-const turned = (entries) => Object.fromEntries(Object.entries(entries).map(([key, e]) => [key, e.d === undefined ? e : { ...e, d: -e.d, lo: e.hi === undefined ? undefined : -e.hi, hi: e.lo === undefined ? undefined : -e.lo, w: e.l, l: e.w }]));
+const reversed = (entries) => Object.fromEntries(Object.entries(entries).map(([key, e]) => [key, e.d === undefined ? e : { ...e, d: -e.d, lo: e.hi === undefined ? undefined : -e.hi, hi: e.lo === undefined ? undefined : -e.lo, w: e.l, l: e.w }]));
 
 function unpairedComparison(a, b) {
-  const found = {};
+  const differences = {};
   for (const { task } of tasks) {
     const [one, other] = [runs[a].tasks[task], runs[b].tasks[task]];
     if (typeof one?.value !== "number" || typeof other?.value !== "number") continue;
     const parts = differing(task, one, other);
     const published = [runs[a], runs[b]].some((run) => run.kind === "published");
-    found[task] = parts.length ? { differs: parts } : (one.fp === undefined) !== (other.fp === undefined) && !published ? { differs: ["fingerprint"] } : unpaired(one, other);
+    differences[task] = parts.length ? { differs: parts } : (one.fp === undefined) !== (other.fp === undefined) && !published ? { differs: ["fingerprint"] } : unpaired(one, other);
   }
-  const tested = Object.values(found).filter((e) => e.p !== undefined);
+  const tested = Object.values(differences).filter((e) => e.p !== undefined);
   holm(tested.map((e) => e.p)).forEach((p, i) => { tested[i].holm = p; });
-  return { tasks: found, skills: means(found, "skill"), suites: means(found, "suite"), paired: false };
+  return { tasks: differences, skills: means(differences, "skill"), suites: means(differences, "suite"), paired: false };
 }
 
-/** Mean differences of the parts, from their tasks' errors. */
-function means(found, key) {
+/** Computes the parts' mean differences, with errors from those of their tasks. */
+function means(differences, key) {
   const parts = {};
-  for (const task of tasks) if (found[task.task]?.d !== undefined) (parts[task[key]] ??= []).push(found[task.task]);
-  return Object.fromEntries(Object.entries(parts).filter(([name]) => name !== "other" || key === "skill").map(([name, own]) => {
-    const out = { d: own.reduce((sum, e) => sum + e.d, 0) / own.length, tasks: own.length, how: "unpaired" };
-    if (own.some((e) => e.se === undefined)) return [name, out];
-    const se = Math.hypot(...own.map((e) => e.se)) / own.length;
+  for (const task of tasks) if (differences[task.task]?.d !== undefined) (parts[task[key]] ??= []).push(differences[task.task]);
+  return Object.fromEntries(Object.entries(parts).filter(([name]) => name !== "other" || key === "skill").map(([name, entries]) => {
+    const out = { d: entries.reduce((sum, e) => sum + e.d, 0) / entries.length, tasks: entries.length, how: "unpaired" };
+    if (entries.some((e) => e.se === undefined)) return [name, out];
+    const se = Math.hypot(...entries.map((e) => e.se)) / entries.length;
     return [name, { ...out, se, lo: out.d - 1.959964 * se, hi: out.d + 1.959964 * se, p: se ? 2 * (1 - normal(Math.abs(out.d) / se)) : out.d ? 0 : 1 }];
   }));
 }
 
-/** "up", "down" or "": whether a difference is more than noise. */
+/** Returns "up" or "down" for a significant difference, otherwise "". */
 function verdict(e) {
   const p = e.holm ?? e.p;
   return p === undefined || p >= SIGNIFICANT || !e.d ? "" : e.d > 0 ? "up" : "down";
@@ -47,21 +47,21 @@ function verdict(e) {
 const arrow = (e) => ({ up: "▲ ", down: "▼ ", "": "" })[verdict(e)];
 
 async function showCompare([a, b]) {
-  const found = await comparison(a, b);
+  const difference = await comparison(a, b);
   const choose = (now, other, key) => el("select", { "aria-label": key, change: (event) => set({ compare: key === "baseline" ? `${event.target.value},${runs[other].run}` : `${runs[other].run},${event.target.value}` }) },
     runs.map((run, at) => (at === other ? null : el("option", { value: run.run, selected: at === now }, run.model + (run.stage ? " · " + run.stage : "") + (run.date ? " · " + run.date : "")))));
   const swap = el("button", { type: "button", click: () => set({ compare: `${runs[b].run},${runs[a].run}` }) }, "⇄ Swap");
   const published = [runs[a], runs[b]].some((run) => run.kind === "published");
-  const how = published ? "One side is as published: its scores were made elsewhere, in another way, and have no error." : found.paired ? "Paired over the documents that both have, as olmes compare does." : "From the two standard errors, as if independent: wider than paired. `olmes compare` pairs the documents.";
+  const how = published ? "One side is published: its scores come from another evaluation and have no error." : difference.paired ? "Paired over the documents that both rows have, as in `olmes compare`." : "Computed from the two standard errors as if the rows were independent, so intervals are wider than paired ones. `olmes compare` pairs the documents.";
   openPanel(`${runs[b].model} against ${runs[a].model}`, how,
     el("div", { class: "tools" }, "baseline", choose(a, b, "baseline"), "candidate", choose(b, a, "candidate"), swap),
-    compareTable(found, a, b),
-    el("p", { class: "note" }, el("span", { class: "up" }, "▲ better"), " and ", el("span", { class: "down" }, "▼ worse"), ": Holm's adjusted p below 0.05. Without a sign the difference is within its error. “detectable”: the smallest difference that so many documents show with 80 % power."),
-    scatter(found), flipSection(a, b, found));
+    compareTable(difference, a, b),
+    el("p", { class: "note" }, el("span", { class: "up" }, "▲ better"), " and ", el("span", { class: "down" }, "▼ worse"), ": p below 0.05 after Holm's adjustment. Without a sign the difference is within its error. “detectable”: the smallest difference that this number of documents detects with 80 % power."),
+    scatter(difference), flipSection(a, b, difference));
 }
 
-function compareTable(found, a, b) {
-  const names = ["task", "suite", "baseline", "candidate", "Δ", "95 % interval", "p", "p adjusted", "detectable", "better / worse", "documents"];
+function compareTable(difference, a, b) {
+  const names = ["task", "suite", "baseline", "candidate", "Δ", "95 % interval", "p", "p adjusted", "detectable", "improved / worsened", "documents"];
   const shownScore = (score) => (score === undefined ? "" : points(score));
   const line = (name, e, suite, one, other) => {
     if (e.d === undefined) return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), el("td", { colspan: 7 }, e.differs ? `≠ not comparable: ${e.differs.join(" and ")} differ` : e.reason));
@@ -70,32 +70,32 @@ function compareTable(found, a, b) {
   };
   const value = (at, key) => entry(at, key)?.value;
   const rows = [];
-  for (const [name, e] of Object.entries(found.suites)) rows.push(line(`mean of ${e.tasks ?? ""} ${name} tasks`, e, name));
-  for (const [name, e] of Object.entries(found.skills)) rows.push(line(`mean of ${name}`, e, ""));
-  for (const task of tasks) if (found.tasks[task.task]) rows.push(line(task.short, found.tasks[task.task], task.suite === "other" ? "" : task.suite, value(a, task.task), value(b, task.task)));
+  for (const [name, e] of Object.entries(difference.suites)) rows.push(line(`mean of ${e.tasks ?? ""} ${name} tasks`, e, name));
+  for (const [name, e] of Object.entries(difference.skills)) rows.push(line(`mean of ${name}`, e, ""));
+  for (const task of tasks) if (difference.tasks[task.task]) rows.push(line(task.short, difference.tasks[task.task], task.suite === "other" ? "" : task.suite, value(a, task.task), value(b, task.task)));
   if (!rows.length) return el("p", { class: "empty" }, "The two rows share no task.");
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Differences" }, el("table", { class: "grid" }, el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)));
 }
 
-/** Gain on dev against gain on unseen, by skill: what is learned for the dev tasks alone lies below the diagonal. */
-function scatter(found) {
+/** Draws gain on dev against gain on unseen, by skill: gains on the dev tasks alone are below the diagonal. */
+function scatter(difference) {
   const dots = [];
   for (const skill of new Set(tasks.map((task) => task.skill))) {
     const gain = (suite) => {
-      const own = tasks.filter((task) => task.skill === skill && task.suite === suite).map((task) => found.tasks[task.task]).filter((e) => e?.d !== undefined);
-      return own.length ? { d: own.reduce((sum, e) => sum + e.d, 0) / own.length, se: Math.hypot(...own.map((e) => e.se ?? 0)) / own.length } : null;
+      const entries = tasks.filter((task) => task.skill === skill && task.suite === suite).map((task) => difference.tasks[task.task]).filter((e) => e?.d !== undefined);
+      return entries.length ? { d: entries.reduce((sum, e) => sum + e.d, 0) / entries.length, se: Math.hypot(...entries.map((e) => e.se ?? 0)) / entries.length } : null;
     };
     const [dev, unseen] = [gain("dev"), gain("unseen")];
     if (dev && unseen) dots.push({ name: skill, x: dev.d, y: unseen.d, sx: dev.se, sy: unseen.se });
   }
   if (!dots.length) return null;
   return el("section", {}, el("h3", {}, "Gain on dev against gain on unseen"), drawScatter(dots),
-    el("p", { class: "note" }, "Bars: 95 % intervals. On the diagonal a skill gained as much on tasks that nobody looked at; far below it, the gain is for the dev tasks."));
+    el("p", { class: "note" }, "Bars: 95 % intervals. On the diagonal a skill gained as much on unseen tasks as on dev tasks; far below it, the gain is limited to the dev tasks."));
 }
 
-function flipSection(a, b, found) {
-  const having = tasks.filter((task, i) => found.tasks[task.task]?.d !== undefined && hasDocuments(a, i) && hasDocuments(b, i));
-  if (!having.length) return el("p", { class: "empty" }, data.instances === "none" ? "The page holds no documents (--instances none)." : "No documents of both rows on this page.");
+function flipSection(a, b, difference) {
+  const having = tasks.filter((task, i) => difference.tasks[task.task]?.d !== undefined && hasDocuments(a, i) && hasDocuments(b, i));
+  if (!having.length) return el("p", { class: "empty" }, data.instances === "none" ? "The page contains no documents (--instances none)." : "The page contains no documents of both rows.");
   const list = el("div", {});
   const draw = async (task) => {
     list.replaceChildren(el("p", { class: "empty" }, "Unpacking …"));

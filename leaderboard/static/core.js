@@ -1,4 +1,4 @@
-// The page's data, and small helpers. Text from runs reaches the document as text nodes only.
+// The page's data, and small helpers. Text from runs becomes text nodes only, never HTML.
 const data = JSON.parse(document.getElementById("olmes-data").textContent);
 const runs = data.runs;
 const tasks = data.tasks;
@@ -16,35 +16,34 @@ const body = board.tBodies[0];
 const rowOf = [...body.rows];
 const panel = document.getElementById("panel");
 
-/** An element; attributes that are null are left out, functions become listeners, children are nodes or text. */
+/** Makes an element; attributes that are null are left out, functions become listeners, children are nodes or text. */
 function el(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  return fill(made, attributes, children);
+  return fill(document.createElement(name), attributes, children);
 }
 
-/** The same for SVG. */
+/** Makes an SVG element, as `el` does. */
 function svg(name, attributes = {}, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 }
 
-function fill(made, attributes, children) {
+function fill(element, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
-    if (typeof value === "function") made.addEventListener(key, value);
-    else made.setAttribute(key, value === true ? "" : value);
+    if (typeof value === "function") element.addEventListener(key, value);
+    else element.setAttribute(key, value === true ? "" : value);
   }
-  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
-/** Texts may hold marks that turn the direction of what follows: each stands alone. */
+/** Isolates a text, which may contain marks that change the direction of the text after it. */
 function isolated(text) {
   return el("bdi", {}, String(text));
 }
 
 const unpacked = new Map();
 
-/** The content of a packed chunk, null where the page has none of that name. */
+/** Returns the content of a packed chunk; null where the page has none of that name. */
 function chunk(name) {
   if (!unpacked.has(name)) unpacked.set(name, unpack(name));
   if (unpacked.size > 40) unpacked.delete([...unpacked.keys()].find((key) => key !== "pairs" && key !== "details"));

@@ -1,7 +1,7 @@
 // A word-by-word difference of two answers.
 const MOST_WORDS = 1200;
 
-/** [[kind, text], …] with kind "same", "old" or "new": longest common subsequence of words and spaces. */
+/** Returns [[kind, text], …] with kind "same", "old" or "new", by the longest common subsequence of words and spaces. */
 function difference(before, after) {
   const [a, b] = [before, after].map((text) => text.match(/\s+|[^\s]+/g) ?? []);
   if (a.length > MOST_WORDS || b.length > MOST_WORDS) return before === after ? [["same", before]] : [["old", before], ["new", after]];

@@ -1,4 +1,4 @@
-// A cell's documents: what was asked, what was said, how it was scored.
+// A cell's documents: prompts, responses and scores.
 const documentChoice = { verdict: "all", against: null, text: "" };
 const LINE = 46;
 
@@ -17,42 +17,42 @@ const VERDICTS = {
 
 async function showCell([at, column]) {
   const [run, task] = [runs[at], tasks[column]];
-  const own = run.tasks[task.task];
+  const result = run.tasks[task.task];
   const cell = await chunk(`c${at}-${column}`);
-  const score = own?.value === undefined ? "no score" : `${points(own.value)} ${half(own.lo, own.hi)}, 95 % interval ${span(own.lo, own.hi)}`;
-  const marks = el("ul", { class: "marks" }, own ? marksOf(at, task.task).map((text) => el("li", {}, isolated(text))) : null);
-  const line = isolated([run.model, run.stage, own?.metric, score, own?.n ? `${own.n} documents` : ""].filter(Boolean).join(" · "));
+  const score = result?.value === undefined ? "no score" : `${points(result.value)} ${half(result.lo, result.hi)}, 95 % interval ${span(result.lo, result.hi)}`;
+  const marks = el("ul", { class: "marks" }, result ? marksOf(at, task.task).map((text) => el("li", {}, isolated(text))) : null);
+  const line = isolated([run.model, run.stage, result?.metric, score, result?.n ? `${result.n} documents` : ""].filter(Boolean).join(" · "));
   if (!cell) {
-    const why = run.kind === "published" ? "Published numbers come without documents." : data.instances === "none" ? "The page holds no documents (--instances none)." : "No documents of this cell on the page.";
-    openPanel(task.short, line, marks, el("p", { class: "empty" }, why), cleanTable(own));
+    const why = run.kind === "published" ? "Published numbers have no documents." : data.instances === "none" ? "The page contains no documents (--instances none)." : "The page contains no documents of this cell.";
+    openPanel(task.short, line, marks, el("p", { class: "empty" }, why), cleanTable(result));
     return;
   }
   const prompts = await chunk(cell.prompts);
-  const asked = new Map(prompts.docs.map((doc) => [prompts.leaves[doc[0]] + "\n" + doc[1], doc]));
-  const docs = cell.docs.map((doc) => named(doc, cell, asked));
+  const promptOf = new Map(prompts.docs.map((doc) => [prompts.leaves[doc[0]] + "\n" + doc[1], doc]));
+  const docs = cell.docs.map((doc) => named(doc, cell, promptOf));
   await against(docs, at, column);
-  openPanel(task.short, line, marks, cleanTable(own), browser(docs, at, column, cell, prompts.note));
+  openPanel(task.short, line, marks, cleanTable(result), browser(docs, at, column, cell, prompts.note));
 }
 
-/** A packed document with names. */
-function named(doc, cell, asked) {
+/** Names the fields of a packed document. */
+function named(doc, cell, prompts) {
   const [leaf, id, score, extracted, flags, dirty, responses] = doc;
-  const [, , prompt, reference] = asked?.get(cell.leaves[leaf] + "\n" + id) ?? [];
+  const [, , prompt, reference] = prompts?.get(cell.leaves[leaf] + "\n" + id) ?? [];
   return { leaf: cell.leaves[leaf], id, score, extracted, flags, dirty: Boolean(dirty), responses, prompt, reference };
 }
 
-function cleanTable(own) {
-  if (!own?.clean) return null;
+function cleanTable(result) {
+  if (!result?.clean) return null;
   const line = (name, e, n) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, points(e.value)), el("td", {}, span(e.lo, e.hi)), el("td", {}, String(n)));
-  return el("table", { class: "grid" }, el("tbody", {}, line("all documents", own, own.n), line("without contaminated ones", own.clean, own.clean.n)));
+  return el("table", { class: "grid" }, el("tbody", {}, line("all documents", result, result.n), line("without contaminated ones", result.clean, result.clean.n)));
 }
 
 /** Puts the other row's answer beside each document. */
 async function against(docs, at, column) {
   const other = documentChoice.against;
   const cell = other === null || other === at ? null : await chunk(`c${other}-${column}`);
-  const found = new Map((cell?.docs ?? []).map((doc) => [cell.leaves[doc[0]] + "\n" + doc[1], named(doc, cell)]));
-  for (const doc of docs) doc.other = found.get(doc.leaf + "\n" + doc.id) ?? null;
+  const others = new Map((cell?.docs ?? []).map((doc) => [cell.leaves[doc[0]] + "\n" + doc[1], named(doc, cell)]));
+  for (const doc of docs) doc.other = others.get(doc.leaf + "\n" + doc.id) ?? null;
 }
 
 function browser(docs, at, column, cell, note) {
@@ -61,9 +61,9 @@ function browser(docs, at, column, cell, note) {
   const list = listOf(view, at);
   const draw = () => {
     const words = documentChoice.text.toLowerCase();
-    const kept = docs.filter((doc) => VERDICTS[documentChoice.verdict](doc) && (!words || haystack(doc).includes(words)));
-    count.textContent = `${kept.length} of ${docs.length} documents${cell.only === "flips" ? " (those on which rows disagree)" : ""}`;
-    list.fill(kept);
+    const chosen = docs.filter((doc) => VERDICTS[documentChoice.verdict](doc) && (!words || haystack(doc).includes(words)));
+    count.textContent = `${chosen.length} of ${docs.length} documents${cell.only === "flips" ? " (those on which rows disagree)" : ""}`;
+    list.fill(chosen);
   };
   const search = el("input", { type: "search", placeholder: "Search prompts, answers, references", "aria-label": "Search documents", value: documentChoice.text, input: () => { documentChoice.text = search.value; draw(); } });
   const kind = el("select", { "aria-label": "Verdict", change: () => { documentChoice.verdict = kind.value; draw(); } }, Object.keys(VERDICTS).map((name) => el("option", { value: name, selected: name === documentChoice.verdict }, name)));
@@ -74,12 +74,12 @@ function browser(docs, at, column, cell, note) {
   return el("div", {}, el("div", { class: "tools" }, search, kind, beside, count), note ? el("p", { class: "note" }, isolated(note)) : null, el("div", { class: "split" }, list.element, view));
 }
 
-/** All text of a document, in lower case. */
+/** Joins all text of a document, in lower case. */
 function haystack(doc) {
   return (doc.hay ??= [doc.leaf, doc.id, doc.reference, doc.extracted, ...doc.responses, doc.prompt?.t, ...(doc.prompt?.m ?? []).map((m) => m[1])].filter((t) => t !== null && t !== undefined).join("\n").toLowerCase());
 }
 
-/** A list of which only what is seen is drawn; arrow keys move in it. */
+/** Makes a list that draws only its visible lines; arrow keys move in it. */
 function listOf(view, at) {
   let [docs, current] = [[], 0];
   const space = el("div", {});
@@ -99,7 +99,7 @@ function listOf(view, at) {
     if ((current + 1) * LINE > element.scrollTop + element.clientHeight) element.scrollTop = (current + 1) * LINE - element.clientHeight;
     if (current * LINE < element.scrollTop) element.scrollTop = current * LINE;
     draw();
-    view.replaceChildren(...(docs[current] ? drawDocument(docs[current], at) : [el("p", { class: "empty" }, "No document meets this.")]));
+    view.replaceChildren(...(docs[current] ? drawDocument(docs[current], at) : [el("p", { class: "empty" }, "No document matches.")]));
     view.scrollTop = 0;
   };
   element.addEventListener("scroll", draw, { passive: true });
@@ -107,7 +107,7 @@ function listOf(view, at) {
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
     if (step) { event.preventDefault(); select(current + step); }
   });
-  return { element, fill: (found) => { docs = found; element.scrollTop = 0; select(0); } };
+  return { element, fill: (chosen) => { docs = chosen; element.scrollTop = 0; select(0); } };
 }
 
 function mark(score) {
@@ -120,11 +120,11 @@ function drawDocument(doc, at) {
   const out = [el("div", {}, isolated(shortPlace(doc.leaf, doc.id)), " ", mark(doc.score), doc.flags.length ? el("span", { class: "note" }, " · " + doc.flags.map((f) => data.troubles[f] ?? f).join(", ")) : null, doc.dirty ? el("span", { class: "note" }, " · ☣ in the training data") : null)];
   const part = (title, ...content) => out.push(el("h3", {}, title), ...content);
   if (doc.other) {
-    const [before, after] = [doc.other, doc].map((d) => said(d).join("\n"));
-    part("Answers", el("div", { class: "two" }, ...[[documentChoice.against, doc.other], [at, doc]].map(([i, d]) => el("div", {}, el("p", { class: "note" }, isolated(runs[i].model), " ", mark(d.score), " extracted: ", isolated(d.extracted ?? "–")), ...said(d).map(block)))));
+    const [before, after] = [doc.other, doc].map((d) => responseTexts(d).join("\n"));
+    part("Answers", el("div", { class: "two" }, ...[[documentChoice.against, doc.other], [at, doc]].map(([i, d]) => el("div", {}, el("p", { class: "note" }, isolated(runs[i].model), " ", mark(d.score), " extracted: ", isolated(d.extracted ?? "–")), ...responseTexts(d).map(block)))));
     part("What changed", drawDifference(before, after));
-  } else part(doc.responses.length > 1 ? `Responses (${doc.responses.length})` : "Response", ...said(doc).map(block));
-  part("Extracted answer, or what the judge's answer was read as", block(doc.extracted ?? "–"));
+  } else part(doc.responses.length > 1 ? `Responses (${doc.responses.length})` : "Response", ...responseTexts(doc).map(block));
+  part("Extracted answer, or the judge's verdict", block(doc.extracted ?? "–"));
   part("Reference", block(doc.reference ?? "–"));
   if (doc.prompt) part("Prompt as sent", ...prompt(doc.prompt));
   return out;
@@ -132,16 +132,16 @@ function drawDocument(doc, at) {
 
 const block = (text) => el("pre", { class: "text" }, String(text));
 
-/** Responses as texts; log-likelihoods stand beside their continuations. */
-function said(doc) {
+/** Returns the responses as texts; log-likelihoods are shown beside their continuations. */
+function responseTexts(doc) {
   if (!doc.responses.length) return ["(no response recorded)"];
   if (typeof doc.responses[0] !== "number") return doc.responses.map((text) => text ?? "");
   return [doc.responses.map((value, i) => `${value.toFixed(3)}  ${doc.prompt?.c?.[i] ?? "choice " + i}`).join("\n")];
 }
 
-function prompt(asked) {
+function prompt(sent) {
   const turn = (role, text) => el("div", { class: "turn " + (["system", "user", "assistant"].includes(role) ? role : "") }, el("span", {}, isolated(role)), block(text));
-  const turns = asked.m ? asked.m.map(([role, text]) => turn(role, text)) : [turn("plain text", asked.t)];
-  if (asked.p) turns.push(turn("assistant (start of the answer, given)", asked.p));
+  const turns = sent.m ? sent.m.map(([role, text]) => turn(role, text)) : [turn("plain text", sent.t)];
+  if (sent.p) turns.push(turn("assistant (prefix of the answer)", sent.p));
   return turns;
 }

@@ -1,7 +1,7 @@
-// Downloads of the table as it stands: visible rows and columns, in their order.
+// Downloads of the visible rows and columns of the table, in their order.
 function view() {
-  const gone = hiddenColumns();
-  const columns = [...data.suites.map((name) => ({ key: "suite:" + name, title: name })), ...tasks.filter((task) => !gone.has(task.short)).map((task) => ({ key: task.task, title: task.short }))];
+  const hidden = hiddenColumns();
+  const columns = [...data.suites.map((name) => ({ key: "suite:" + name, title: name })), ...tasks.filter((task) => !hidden.has(task.short)).map((task) => ({ key: task.task, title: task.short }))];
   return { columns, rows: order };
 }
 
@@ -9,7 +9,7 @@ const shown = (at, key) => { const e = entry(at, key); return e && typeof e.valu
 
 const DOWNLOADS = {
   CSV: () => {
-    // A leading =, +, - or @ would be run as a formula by spreadsheets.
+    // Spreadsheets would run a text that begins with =, +, - or @ as a formula.
     const field = (value) => { const text = String(value ?? ""); const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? "'" + text : text; return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe; };
     const { columns, rows } = view();
     const head = ["run", "model", "kind", "stage", "step", "lineage", "date", ...columns.flatMap((c) => [c.title, c.title + " low", c.title + " high", c.title + " marks"])];
@@ -19,8 +19,8 @@ const DOWNLOADS = {
   JSON: () => {
     const { columns, rows } = view();
     const keys = new Set(columns.map((c) => c.key));
-    const kept = rows.map((at) => ({ ...runs[at], tasks: Object.fromEntries(Object.entries(runs[at].tasks).filter(([task]) => keys.has(task))) }));
-    save("leaderboard.json", "application/json", JSON.stringify({ schema: data.schema, runs: kept }, null, 1));
+    const visible = rows.map((at) => ({ ...runs[at], tasks: Object.fromEntries(Object.entries(runs[at].tasks).filter(([task]) => keys.has(task))) }));
+    save("leaderboard.json", "application/json", JSON.stringify({ schema: data.schema, runs: visible }, null, 1));
   },
   Markdown: () => {
     const safe = (text) => text.replaceAll("\\", "\\\\").replaceAll("|", "\\|").replaceAll("<", "&lt;").replaceAll("`", "'");

@@ -1,4 +1,4 @@
-// Which checkpoint came from which, with what each stage gained per skill.
+// The lineage of checkpoints, with the gain of each stage by skill.
 const BOX = { wide: 214, line: 16, gapX: 56, gapY: 18 };
 
 async function drawLineage() {
@@ -17,10 +17,10 @@ async function drawLineage() {
   for (const name of ghosts.keys()) families.push(await tree({ ghost: name }, children, seen));
   if (!families.length) return;
   section.hidden = false;
-  section.append(el("p", { class: "note" }, "Gain over the checkpoint on the left, in points, as the mean of a skill's tasks that compare; ▲ ▼ where its p is below 0.05, ≈ where it is not paired. Click a box for recipe, data and the command that repeats the run."), ...families.map(drawTree));
+  section.append(el("p", { class: "note" }, "Gain over the checkpoint on the left, in points, as the mean over a skill's comparable tasks; ▲ ▼ where p is below 0.05, ≈ where the comparison is not paired. Click a box for recipe, data and the command that repeats the run."), ...families.map(drawTree));
 }
 
-/** A node with its children, and what it gained. */
+/** Builds a node with its children and its gain. */
 async function tree(node, children, seen) {
   const name = node.ghost ?? runs[node.at].run;
   node.children = [];
@@ -41,7 +41,7 @@ function lines(node) {
 
 function drawTree(root) {
   const parts = [];
-  const free = []; // where the next box of each depth may stand
+  const free = []; // the position of the next box at each depth
   const place = (node, depth, top) => {
     node.x = depth * (BOX.wide + BOX.gapX) + 4;
     node.height = 46 + lines(node).length * BOX.line;

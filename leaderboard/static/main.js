@@ -1,4 +1,4 @@
-// The controls above the table, the theme, and what is drawn when the state changes.
+// The controls above the table, the theme, and the drawing after changes of the state.
 function menu(title, ...content) {
   const inside = el("div", { hidden: true }, content);
   const button = el("button", { type: "button", "aria-expanded": "false", click: () => toggle(inside.hidden) }, title + " ▾");
@@ -9,13 +9,13 @@ function menu(title, ...content) {
   return whole;
 }
 
-/** The filter with the value of one key put in place of the old one. */
+/** Replaces the value of one key in the filter. */
 function withToken(key, value) {
   const rest = state.filter.replace(new RegExp(`\\b${key}:("[^"]*"|\\S+)`, "gi"), "").replace(/\s+/g, " ").trim();
   return [rest, value && `${key}:${/\s/.test(value) ? `"${value}"` : value}`].filter(Boolean).join(" ");
 }
 
-const tokenOf = (key) => { const found = state.filter.match(new RegExp(`\\b${key}:(?:"([^"]*)"|(\\S+))`, "i")); return found ? found[1] ?? found[2] : ""; };
+const tokenOf = (key) => { const match = state.filter.match(new RegExp(`\\b${key}:(?:"([^"]*)"|(\\S+))`, "i")); return match ? match[1] ?? match[2] : ""; };
 
 function chooser(key, title) {
   const values = [...new Set(runs.map((run) => String(run[key] ?? "")).filter((value) => value && !value.includes('"')))].sort();
@@ -25,7 +25,7 @@ function chooser(key, title) {
 
 function columnMenu() {
   const box = (task) => el("label", {}, el("input", { type: "checkbox", "data-short": task.short, change: (event) => hide([task.short], !event.target.checked) }), isolated(task.short), task.suite === "other" ? null : el("span", { class: "tag " + task.suite }, task.suite));
-  const hide = (names, gone) => { const now = hiddenColumns(); for (const one of names) gone ? now.add(one) : now.delete(one); set({ columns: [...now].join(",") }); };
+  const hide = (names, off) => { const hidden = hiddenColumns(); for (const one of names) off ? hidden.add(one) : hidden.delete(one); set({ columns: [...hidden].join(",") }); };
   const only = (suite) => el("button", { type: "button", click: () => set({ columns: tasks.filter((task) => suite && task.suite !== suite).map((task) => task.short).join(",") }) }, suite ? `only ${suite}` : "all");
   return menu("Columns", el("div", { class: "tools" }, only(""), only("dev"), only("unseen")), tasks.map(box));
 }
@@ -45,17 +45,17 @@ function drawTools() {
   const search = document.getElementById("filter");
   if (document.activeElement !== search) search.value = state.filter;
   for (const one of document.querySelectorAll("#tools [data-key]")) one.value = tokenOf(one.dataset.key);
-  const gone = hiddenColumns();
-  for (const box of document.querySelectorAll("#tools [data-short]")) box.checked = !gone.has(box.dataset.short);
+  const hidden = hiddenColumns();
+  for (const box of document.querySelectorAll("#tools [data-short]")) box.checked = !hidden.has(box.dataset.short);
   document.getElementById("reset").disabled = !(state.sort || state.filter || state.columns);
 }
 
-/** The theme follows the system until it is switched; the choice is kept where the browser lets a file keep it. */
+/** Follows the system's theme until the reader switches it; browsers that allow storage for files remember the choice. */
 function theme() {
   const button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
   let chosen = null;
-  try { chosen = localStorage.getItem("olmes-theme"); } catch { /* not for files, in some browsers */ }
+  try { chosen = localStorage.getItem("olmes-theme"); } catch { /* some browsers have no storage for files */ }
   const draw = () => {
     const dark = chosen ? chosen === "dark" : system.matches;
     document.documentElement.classList.toggle("dark", chosen === "dark");
@@ -64,7 +64,7 @@ function theme() {
   };
   button.addEventListener("click", () => {
     chosen = (chosen ? chosen === "dark" : system.matches) ? "light" : "dark";
-    try { localStorage.setItem("olmes-theme", chosen); } catch { /* the choice lasts as long as the page */ }
+    try { localStorage.setItem("olmes-theme", chosen); } catch { /* then the choice lasts until the page is closed */ }
     draw();
   });
   system.addEventListener("change", draw);
@@ -78,9 +78,9 @@ let panelShows = "";
 function show() {
   const now = JSON.stringify([state.sort, state.filter, state.columns]);
   if (now !== drawn) { drawn = now; drawHead(); drawColumns(); drawRows(); drawTools(); }
-  const wanted = state.open + "\n" + state.compare;
-  if (wanted === panelShows) return;
-  panelShows = wanted;
+  const choice = state.open + "\n" + state.compare;
+  if (choice === panelShows) return;
+  panelShows = choice;
   const [cell, pair] = [opened(), compared()];
   const failed = (error) => openPanel("This cannot be shown", String(error.message ?? error));
   if (cell) (cell[1] === null ? showRow(cell[0]) : showCell(cell)).catch(failed);

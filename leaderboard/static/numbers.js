@@ -1,18 +1,18 @@
-// Numbers as people read them, and the little statistics that is not made ahead.
+// Formats of numbers, and the statistics that the page computes itself.
 const points = (value, digits = 1) => (value === null || value === undefined ? "–" : (100 * value).toFixed(digits).replace("-", "−"));
 const signed = (value, digits = 1) => (value === null || value === undefined ? "–" : (value > 0 ? "+" : "") + points(value, digits));
 const span = (lo, hi, sign = false) => (lo === undefined || lo === null ? "–" : (sign ? signed : points)(lo) + " … " + (sign ? signed : points)(hi));
 const pValue = (p) => (p === undefined || p === null ? "–" : p < 0.001 ? "<0.001" : p < 0.1 ? p.toFixed(3) : p.toFixed(2));
 const half = (lo, hi) => (lo === undefined || lo === null ? "" : "±" + (50 * (hi - lo)).toFixed(1));
 
-/** P(Z < z), Abramowitz and Stegun 26.2.17: absolute error below 7.5e-8. */
+/** Computes P(Z < z), Abramowitz and Stegun 26.2.17: absolute error below 7.5e-8. */
 function normal(z) {
   const t = 1 / (1 + 0.2316419 * Math.abs(z));
   const tail = 0.3989422804 * Math.exp((-z * z) / 2) * t * (0.31938153 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
   return z > 0 ? 1 - tail : tail;
 }
 
-/** Holm's step-down adjustment. */
+/** Adjusts p-values by Holm's step-down method. */
 function holm(values) {
   const order = values.map((p, i) => [p, i]).sort((a, b) => a[0] - b[0]);
   const out = new Array(values.length);
@@ -21,23 +21,23 @@ function holm(values) {
   return out;
 }
 
-/** Difference of two scores from their standard errors, as if the runs were independent: wider than a paired one. */
+/** Computes the difference of two scores as if the runs were independent; its interval is wider than a paired one. */
 function unpaired(a, b) {
-  const found = { d: b.value - a.value, n: Math.min(a.n ?? 0, b.n ?? 0) || undefined, how: "unpaired" };
-  if (a.se === undefined || b.se === undefined || a.se === null || b.se === null) return found;
+  const entry = { d: b.value - a.value, n: Math.min(a.n ?? 0, b.n ?? 0) || undefined, how: "unpaired" };
+  if (a.se === undefined || b.se === undefined || a.se === null || b.se === null) return entry;
   const se = Math.hypot(a.se, b.se);
-  const p = se ? 2 * (1 - normal(Math.abs(found.d) / se)) : found.d ? 0 : 1;
-  return { ...found, se, lo: Math.max(-1, found.d - 1.959964 * se), hi: Math.min(1, found.d + 1.959964 * se), p, det: 2.801585 * se };
+  const p = se ? 2 * (1 - normal(Math.abs(entry.d) / se)) : entry.d ? 0 : 1;
+  return { ...entry, se, lo: Math.max(-1, entry.d - 1.959964 * se), hi: Math.min(1, entry.d + 1.959964 * se), p, det: 2.801585 * se };
 }
 
-/** Rank intervals of {value, se}: ahead of those that are surely worse, behind those that are surely better. */
+/** Computes rank intervals of {value, se} from the numbers of surely better and surely worse values. */
 function ranks(values) {
   const having = values.filter((v) => v);
   const surely = (a, b) => a.value - b.value > 1.959964 * Math.hypot(a.se ?? 0, b.se ?? 0);
   return values.map((v) => v && [1 + having.filter((o) => surely(o, v)).length, having.length - having.filter((o) => surely(v, o)).length]);
 }
 
-/** Parts of the fingerprint in which two cells differ. */
+/** Lists the parts of the fingerprint in which two cells differ. */
 function differing(task, a, b) {
   if (!a || !b || a.fp === undefined || b.fp === undefined || a.fp === b.fp) return [];
   const [one, other] = [data.fingerprints[task][a.fp], data.fingerprints[task][b.fp]];

@@ -1,4 +1,4 @@
-// What a click on a checkpoint shows: where it comes from and how to repeat it.
+// The details of a checkpoint: its origin, and the commands that repeat its runs.
 async function showRow(at) {
   const run = runs[at];
   const details = (await chunk("details"))?.[at] ?? { runs: [] };
@@ -25,7 +25,7 @@ function facts(run, details) {
 
 const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 1));
 
-/** A word of a shell command, quoted where it needs it. */
+/** Quotes a word of a shell command where it needs quotes. */
 const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : "'" + String(word).replaceAll("'", "'\\''") + "'");
 
 function manifestOf(manifest) {
@@ -33,6 +33,6 @@ function manifestOf(manifest) {
   const copy = el("button", { type: "button", click: () => navigator.clipboard?.writeText(command) }, "Copy");
   return el("section", {},
     el("h3", {}, "Run ", isolated(manifest.run ?? "")),
-    command ? el("div", {}, el("p", { class: "note" }, "The command that repeats it ", copy), el("pre", { class: "json" }, command)) : null,
+    command ? el("div", {}, el("p", { class: "note" }, "The command that repeats the run ", copy), el("pre", { class: "json" }, command)) : null,
     el("details", {}, el("summary", {}, "Manifest"), el("pre", { class: "json" }, pretty(manifest))));
 }

@@ -1,19 +1,19 @@
-// What the reader chose, in the URL's hash: sort, filter, open, compare (and columns).
+// The reader's choices, in the URL's hash: sort, filter, open, compare (and columns).
 const state = { sort: "", filter: "", open: "", compare: "", columns: "" };
 let quiet = false;
 
 function readHash() {
-  const given = new URLSearchParams(location.hash.slice(1));
-  for (const key of Object.keys(state)) state[key] = given.get(key) ?? "";
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  for (const key of Object.keys(state)) state[key] = parameters.get(key) ?? "";
 }
 
-/** Takes over changes of the state; the hash follows. An opened panel is a step in the history. */
+/** Applies changes to the state and the hash. Opening a panel adds a step to the history. */
 function set(changes) {
   const before = state.open + state.compare;
   Object.assign(state, changes);
-  const given = new URLSearchParams();
-  for (const [key, value] of Object.entries(state)) if (value) given.set(key, value);
-  const hash = "#" + given.toString().replace(/%2F/g, "/").replace(/%3A/g, ":").replace(/%2C/g, ",");
+  const parameters = new URLSearchParams();
+  for (const [key, value] of Object.entries(state)) if (value) parameters.set(key, value);
+  const hash = "#" + parameters.toString().replace(/%2F/g, "/").replace(/%3A/g, ":").replace(/%2C/g, ",");
   if (hash !== (location.hash || "#")) {
     const step = state.open + state.compare !== before;
     quiet = true;
@@ -27,7 +27,7 @@ function set(changes) {
   show();
 }
 
-/** [row, column] of `open`: a run, or a run and a task. Names may hold any character but a slash. */
+/** Returns [row, column] of `open`: a run, or a run and a task. Names may contain any character except a slash. */
 function opened() {
   const cut = state.open.indexOf("/");
   if (runAt.has(state.open)) return [runAt.get(state.open), null];
@@ -37,7 +37,7 @@ function opened() {
   return row === undefined || column === undefined ? null : [row, column];
 }
 
-/** The two rows of `compare`: baseline, candidate. */
+/** Returns the two rows of `compare`: baseline, candidate. */
 function compared() {
   const text = state.compare;
   for (let cut = text.indexOf(","); cut > 0; cut = text.indexOf(",", cut + 1)) {
@@ -47,7 +47,7 @@ function compared() {
   return null;
 }
 
-/** Whether a row meets the filter: words, and `stage:`, `lineage:`, `model:`, `kind:`, `since:`, `until:` with a value. */
+/** Tests whether a row matches the filter: words, and `stage:`, `lineage:`, `model:`, `kind:`, `since:`, `until:` with a value. */
 function meets(run, filter) {
   for (const [, key, quoted, plain] of filter.matchAll(/(?:(stage|lineage|model|kind|since|until):)?(?:"([^"]*)"|(\S+))/gi)) {
     const value = (quoted ?? plain).toLowerCase();

@@ -8,13 +8,13 @@ const measuredKind = (run) => run.kind === "measured" || run.kind === "imported"
 const entry = (at, key) => (key.startsWith("suite:") ? runs[at].suites[key.slice(6)] : runs[at].tasks[key]);
 const known = (key) => taskAt.has(key) || (key.startsWith("suite:") && data.suites.includes(key.slice(6)));
 
-/** [key, direction] of the sort in force; key "" is the order of lineages. */
+/** Returns [key, direction] of the current sort; key "" is the order of lineages. */
 function sorting() {
-  const found = state.sort.match(/^(-?)(.*?)(?::(asc|desc))?$/s);
-  let key = found[2];
+  const match = state.sort.match(/^(-?)(.*?)(?::(asc|desc))?$/s);
+  let key = match[2];
   for (const other of ["tulu3_" + key, "suite:" + key]) if (!known(key) && known(other)) key = other;
   if (key !== "model" && !known(key)) return ["", "desc"];
-  return [key, found[3] ?? (found[1] ? "desc" : key === "model" ? "asc" : "desc")];
+  return [key, match[3] ?? (match[1] ? "desc" : key === "model" ? "asc" : "desc")];
 }
 
 function sorted() {
@@ -31,7 +31,7 @@ function sorted() {
   });
 }
 
-/** What the ranks are by: the column that is sorted, else the first average that two rows have, else the first task. */
+/** Chooses the column of the ranks: the sorted one, otherwise the first average, or task, that two rows have. */
 function rankKey() {
   const key = sorting()[0];
   if (key && key !== "model") return key;
@@ -40,18 +40,18 @@ function rankKey() {
   return keys.find((key) => count(key) > 1) ?? "";
 }
 
-/** Scores that were not made in the same way share no ranks: the largest comparable group is ranked. */
+/** Ranks the largest group of comparable scores; scores that are not comparable share no ranks. */
 function drawRanks() {
   const key = rankKey();
   const ranked = order.filter((at) => measuredKind(runs[at]) && typeof entry(at, key)?.value === "number");
   const groups = grouped(ranked, key);
   const largest = [...groups.values()].sort((a, b) => b.length - a.length)[0] ?? [];
-  const found = ranks(largest.map((at) => entry(at, key)));
-  const text = new Map(largest.map((at, i) => [at, found[i][0] === found[i][1] ? String(found[i][0]) : found[i].join("–")]));
+  const intervals = ranks(largest.map((at) => entry(at, key)));
+  const text = new Map(largest.map((at, i) => [at, intervals[i][0] === intervals[i][1] ? String(intervals[i][0]) : intervals[i].join("–")]));
   for (const at of order) {
     const cell = rowOf[at].querySelector("td.rank");
-    const said = text.get(at) ?? (ranked.includes(at) ? "≠" : "");
-    if (cell.textContent !== said) cell.textContent = said;
+    const rank = text.get(at) ?? (ranked.includes(at) ? "≠" : "");
+    if (cell.textContent !== rank) cell.textContent = rank;
   }
   const name = key.startsWith("suite:") ? key.slice(6) : tasks[taskAt.get(key)]?.short ?? "";
   head.querySelector("th.rank").replaceChildren("rank", el("br"), el("small", {}, name ? "by " + name : ""));
@@ -63,7 +63,7 @@ function grouped(ranked, key) {
   return out;
 }
 
-/** What must be equal for two scores of a column to share ranks. */
+/** Returns a value that is equal for two scores of a column if they may share ranks. */
 function identity(at, key) {
   if (!key.startsWith("suite:")) return String(entry(at, key).fp ?? runs[at].kind);
   return tasks.filter((t) => t.suite === key.slice(6)).map((t) => runs[at].tasks[t.task]?.fp ?? "").join(" ");
@@ -87,16 +87,16 @@ function drawRows() {
 const rowCount = (n) => `${n} row${n === 1 ? "" : "s"}`;
 const group = (at) => runs[at].kind + "\n" + runs[at].lineage;
 
-/** The mark "not comparable with the row above", for the rows as they stand now. */
+/** Draws the mark "not comparable with the row above" for the current order of the rows. */
 function drawDiffers() {
   for (const { task } of tasks) {
     let above = null;
     for (const at of order) {
-      const own = runs[at].tasks[task];
-      if (!own || own.value === undefined) continue;
-      const parts = differing(task, above, own).join("+");
+      const result = runs[at].tasks[task];
+      if (!result || result.value === undefined) continue;
+      const parts = differing(task, above, result).join("+");
       if (parts !== differs[at].get(task)) remark(at, task, parts);
-      if (own.fp !== undefined) above = own;
+      if (result.fp !== undefined) above = result;
     }
   }
 }
@@ -113,35 +113,35 @@ function remark(at, task, parts) {
   if (parts || others) button.append(el("b", { "aria-hidden": "true" }, (parts ? "≠" : "") + others));
 }
 
-/** All that the marks of a cell say, in words. */
+/** Describes the marks of a cell in words. */
 function marksOf(at, task) {
-  const [run, own] = [runs[at], runs[at].tasks[task]];
+  const [run, result] = [runs[at], runs[at].tasks[task]];
   const out = [];
-  if (own.error) out.push("failed: " + own.error);
+  if (result.error) out.push("failed: " + result.error);
   const parts = differs[at].get(task);
   if (parts) out.push(`not comparable with the row above: ${parts.split("+").join(" and ")} differ`);
-  if (own.clean) out.push(`${own.clean.flagged} of ${own.n} documents are in the training data; without them ${points(own.clean.value)} (${span(own.clean.lo, own.clean.hi)})`);
-  for (const [flag, count] of Object.entries(own.flags ?? {})) out.push(`${count}${own.n ? " of " + own.n : ""}: ${data.troubles[flag] ?? flag}`);
-  if (own.judge) out.push("scored by a judge or classifier model");
-  if (own.of) out.push(`${own.n} of ${own.of} documents`);
-  if (own.floor !== undefined) out.push(own.value <= own.floor ? `not above the floor: a constant answer scores ${points(own.floor)}` : `floor ${points(own.floor)}`);
+  if (result.clean) out.push(`${result.clean.flagged} of ${result.n} documents are in the training data; without them ${points(result.clean.value)} (${span(result.clean.lo, result.clean.hi)})`);
+  for (const [flag, count] of Object.entries(result.flags ?? {})) out.push(`${count}${result.n ? " of " + result.n : ""}: ${data.troubles[flag] ?? flag}`);
+  if (result.judge) out.push("scored by a judge or classifier model");
+  if (result.of) out.push(`${result.n} of ${result.of} documents`);
+  if (result.floor !== undefined) out.push(result.value <= result.floor ? `not above the floor: a constant answer scores ${points(result.floor)}` : `floor ${points(result.floor)}`);
   if (tasks[taskAt.get(task)].suite === "unseen" && run.looks) out.push(`the lineage has looked at the unseen suite ${run.looks} time${run.looks > 1 ? "s" : ""}`);
   if (run.kind === "imported") out.push("imported: scored elsewhere");
-  if (own.note) out.push(own.note);
+  if (result.note) out.push(result.note);
   return out;
 }
 
-/** The title of a cell's button, made when it is first pointed at or reached. */
+/** Sets the title of a cell's button when it first gets the pointer or the focus. */
 function describe(button) {
   if (!button || button.title) return;
   const [at, task] = [Number(button.closest("tr").dataset.at), button.parentElement.dataset.task];
-  const own = runs[at].tasks[task];
-  const score = own.value === undefined ? "no score" : `${points(own.value)} ${half(own.lo, own.hi)}`;
-  const said = [`${tasks[taskAt.get(task)].short}, ${runs[at].model}: ${score}`, ...marksOf(at, task)].join("; ");
-  button.title = said.replaceAll("; ", "\n");
+  const result = runs[at].tasks[task];
+  const score = result.value === undefined ? "no score" : `${points(result.value)} ${half(result.lo, result.hi)}`;
+  const description = [`${tasks[taskAt.get(task)].short}, ${runs[at].model}: ${score}`, ...marksOf(at, task)].join("; ");
+  button.title = description.replaceAll("; ", "\n");
 }
 
-/** Makes the static table work: buttons in the header and the cells, boxes to pick rows. */
+/** Makes the static table interactive: buttons in the header and the cells, boxes to pick rows. */
 function equip() {
   for (const cell of head.cells) {
     const key = cell.dataset.sort;
@@ -160,10 +160,10 @@ function equip() {
 }
 
 let roaming = null;
-const FIRST = 40; // rows that are made ready before the first paint; the others follow when the browser has time
+const FIRST = 40; // rows that become interactive before the first paint; the others follow when the browser has time
 const ready = new Set();
 
-/** Boxes and buttons of one row. */
+/** Adds the box and the buttons of one row. */
 function equipRow(at) {
   if (ready.has(at)) return;
   ready.add(at);
@@ -176,20 +176,20 @@ function equipRow(at) {
   for (const cell of cellsOf[at].values()) {
     const button = el("button", { type: "button", class: "cell", tabindex: "-1" });
     button.append(...cell.childNodes);
-    button.querySelector("b")?.setAttribute("aria-hidden", "true"); // the title says it in words
+    button.querySelector("b")?.setAttribute("aria-hidden", "true"); // the title describes it in words
     cell.append(button);
   }
   if (!roaming) roam(row.querySelector("button.cell"));
 }
 
-/** The rest of the rows, some at a time. */
+/** Equips the other rows, some at a time. */
 function equipRest() {
-  const left = [...runs.keys()].filter((at) => !ready.has(at)).slice(0, 15);
-  left.forEach(equipRow);
-  if (left.length) setTimeout(equipRest);
+  const next = [...runs.keys()].filter((at) => !ready.has(at)).slice(0, 15);
+  next.forEach(equipRow);
+  if (next.length) setTimeout(equipRest);
 }
 
-/** One cell is reached with Tab, the others from it with the arrow keys. */
+/** Lets Tab reach one cell, from which the arrow keys reach the others. */
 function roam(button) {
   if (!button || button === roaming) return;
   if (roaming) roaming.tabIndex = -1;
@@ -209,12 +209,12 @@ function moveInTable(event) {
     else column += step[1];
     const cell = row?.cells[column];
     if (!cell || column < 2) return;
-    const found = !row.hidden && !cell.hidden && cell.querySelector("button.cell");
-    if (found) { found.focus(); found.scrollIntoView({ block: "nearest", inline: "nearest" }); return; }
+    const target = !row.hidden && !cell.hidden && cell.querySelector("button.cell");
+    if (target) { target.focus(); target.scrollIntoView({ block: "nearest", inline: "nearest" }); return; }
   }
 }
 
-/** First click: best first; second: worst first; third: as it was. */
+/** Sorts by a column. First click: best first; second: worst first; third: the order of lineages. */
 function sortBy(key) {
   const [now, direction] = sorting();
   const first = key === "model" ? "asc" : "desc";
@@ -232,9 +232,9 @@ function drawHead() {
 const hiddenColumns = () => new Set(state.columns.split(",").filter(Boolean));
 
 function drawColumns() {
-  const gone = hiddenColumns();
+  const hidden = hiddenColumns();
   const start = 2 + data.suites.length;
-  const flags = tasks.map((task) => gone.has(task.short));
+  const flags = tasks.map((task) => hidden.has(task.short));
   if (drawColumns.last === flags.join()) return;
   drawColumns.last = flags.join();
   for (const row of [head, ...rowOf]) flags.forEach((hide, i) => { row.cells[start + i].hidden = hide; });

@@ -11,7 +11,7 @@ function drawViews() {
 
 const card = (title, ...content) => el("div", { class: "card" }, el("h3", {}, title), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, content));
 
-/** The picked rows, else the first four. Each skill over the tasks that all of them have. */
+/** Draws the skills of the picked rows, otherwise of the first four, over the tasks that all of them have. */
 function skillBars() {
   const chosen = boxes().map((box) => Number(box.closest("tr").dataset.at));
   const rows = chosen.length ? chosen : order.filter((at) => runs[at].kind !== "published" && Object.keys(runs[at].tasks).length).slice(0, 4);
@@ -29,14 +29,14 @@ function skillBars() {
 const name = (at) => runs[at].model + (runs[at].stage ? " · " + runs[at].stage : "");
 
 function bar(at, hue, shared) {
-  const own = shared.map((task) => runs[at].tasks[task]);
-  const value = mean(own.map((e) => e.value));
-  if (own.some((e) => e.se === undefined)) return { name: name(at), hue, value };
-  const wide = (1.959964 * Math.hypot(...own.map((e) => e.se))) / own.length;
+  const results = shared.map((task) => runs[at].tasks[task]);
+  const value = mean(results.map((e) => e.value));
+  if (results.some((e) => e.se === undefined)) return { name: name(at), hue, value };
+  const wide = (1.959964 * Math.hypot(...results.map((e) => e.se))) / results.length;
   return { name: name(at), hue, value, lo: Math.max(0, value - wide), hi: Math.min(1, value + wide) };
 }
 
-/** Rows of one lineage in the order of training. */
+/** Groups rows by lineage, in the order of training. */
 function lineages() {
   const out = new Map();
   runs.forEach((run, at) => { if (run.kind === "measured") out.set(run.lineage, [...(out.get(run.lineage) ?? []), at]); });
@@ -45,15 +45,15 @@ function lineages() {
   return out;
 }
 
-/** Score against training step, for each stage of which two steps or more were scored. */
+/** Draws scores over training steps, for each stage with two or more scored steps. */
 function stepLines() {
   const out = [];
   for (const [lineage, rows] of lineages()) {
     for (const stage of new Set(rows.map((at) => runs[at].stage))) {
-      const own = rows.filter((at) => runs[at].stage === stage && runs[at].step !== null).sort((a, b) => runs[a].step - runs[b].step);
-      if (new Set(own.map((at) => runs[at].step)).size < 2) continue;
-      const series = tasks.filter((task) => own.filter((at) => scored(at, task.task)).length > 1).slice(0, 8).map((task) => ({
-        name: task.short, points: own.filter((at) => scored(at, task.task)).map((at) => { const e = runs[at].tasks[task.task]; return [runs[at].step, e.value, e.lo, e.hi]; }),
+      const steps = rows.filter((at) => runs[at].stage === stage && runs[at].step !== null).sort((a, b) => runs[a].step - runs[b].step);
+      if (new Set(steps.map((at) => runs[at].step)).size < 2) continue;
+      const series = tasks.filter((task) => steps.filter((at) => scored(at, task.task)).length > 1).slice(0, 8).map((task) => ({
+        name: task.short, points: steps.filter((at) => scored(at, task.task)).map((at) => { const e = runs[at].tasks[task.task]; return [runs[at].step, e.value, e.lo, e.hi]; }),
       }));
       if (series.length) out.push(card(`${lineage}${stage ? ", " + stage : ""}: score over steps`, drawLines("Score over training steps", series, "step")));
     }
@@ -61,7 +61,7 @@ function stepLines() {
   return out.slice(0, 6);
 }
 
-/** Mean dev minus mean unseen over the stages of a lineage. */
+/** Draws mean dev minus mean unseen over the stages of a lineage. */
 function gapLines() {
   const out = [];
   for (const [lineage, rows] of lineages()) {

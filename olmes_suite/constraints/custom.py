@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from olmes_suite.constraints.places import countries_of
 from olmes_suite.constraints.registry import constraint
-from olmes_suite.constraints.text import PUNCTUATION, ascii_only, bare, lines, listed, sentences, words
+from olmes_suite.constraints.text import PUNCTUATION, ascii_only, bare, lines, listed, ruled_sentences, sentences, words
 
 
 @constraint("custom:character_reverse", profile="reference")
@@ -27,11 +27,10 @@ def sentence_backwards(response: str) -> bool:
     return "elgae dlab" in text and "bald eagle" not in text and len(words(response)) > 2
 
 
-@constraint("custom:word_reverse", profile="reference", needs=("punkt_tab",))
+@constraint("custom:word_reverse", profile="reference")
 def eagle_by_words(response: str) -> bool:
-    """The words in reverse contain "bald eagle" and are one sentence to NLTK, since all punctuation is removed."""
-    text = " ".join(bare(response.lower().strip()).split()[::-1])
-    return "bald eagle" in text and text in sentences(text)
+    """The words in reverse contain "bald eagle"; they are one sentence, since all punctuation is removed."""
+    return "bald eagle" in " ".join(bare(response.lower()).split()[::-1])
 
 
 @constraint("custom:word_reverse", profile="repaired")
@@ -94,7 +93,13 @@ def filled_city_rows(response: str) -> bool:
     return len(rows) == 8 and rows[0] == _CITY and all(len(row) == 5 and all(row) for row in rows)
 
 
-_SPECIAL = re.compile(r'".*[^\d\w\s].*"')
+_SPECIAL = re.compile(r"[^\d\w\s]")
+
+
+def _special(text: str) -> bool:
+    r"""A double quote, a special character and a double quote on one line: it matches `".*[^\d\w\s].*"`."""
+    line = text.split("\n", 1)[0]
+    return line.startswith('"') and _SPECIAL.search(line, 1, max(line.rfind('"'), 1)) is not None
 
 
 @constraint("custom:csv_special_character", profile="reference")
@@ -108,7 +113,7 @@ def special_field_somewhere(response: str) -> bool:
     for row in rows[1:]:
         if len(row) != 5:
             return False
-        if any(_SPECIAL.match(field) for field in row):
+        if any(map(_special, row)):
             return True
     return False
 
@@ -119,7 +124,8 @@ def special_field(response: str) -> bool:
     text = _unfenced(response)
     rows = _rows(text, keep_quotes=True)
     shaped = bool(_PRODUCTS.match(text.split("\n")[0].strip())) and [len(row) for row in rows] == [5] * 15
-    return shaped and any(re.fullmatch(_SPECIAL, field.strip()) for row in rows[1:] for field in row)
+    fields = [field.strip() for row in rows[1:] for field in row] if shaped else []
+    return any(_special(field) and field.endswith('"') and "\n" not in field for field in fields)
 
 
 @constraint("custom:csv_quotes", profile="reference")
@@ -144,8 +150,14 @@ def quoted_and_filled_fields(response: str) -> bool:
     return (
         bool(_STUDENTS.match(text.split("\n")[0].strip()))
         and [len(row) for row in rows] == [5] * 4
-        and all(re.fullmatch(r'\s*"[^"]*\w[^"]*"\s*', field) for row in rows for field in row)
+        and all(_quoted(field.strip()) for row in rows for field in row)
     )
+
+
+def _quoted(field: str) -> bool:
+    """The field is one quoted text that holds a word."""
+    inner = field[1:-1]
+    return len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner and re.search(r"\w", inner) is not None
 
 
 _DAYS = {1: 31, 2: 29, 3: 31, 4: 30, 5: 31, 6: 30, 7: 31, 8: 31, 9: 30, 10: 31, 11: 30, 12: 31}
@@ -183,7 +195,7 @@ def multiples(response: str) -> bool:
     return [int(number) for number in re.findall(r"\d+", response)] == list(range(14, 50, 7))
 
 
-_QUESTION = re.compile(r"\n*(?:Question \d+[\.|\):;]?\s*)")
+_QUESTION = re.compile(r"Question \d+[\.|\):;]?\s*")
 _CHOICE = re.compile(r"([A-Ea-e])[\.|\)]\s*\w+")
 
 
@@ -241,7 +253,7 @@ def africa_reversed(response: str) -> bool:
 
     Numbers and bullets before a name are allowed; a line that is not a country, such as a preamble, is not.
     """
-    names = [re.sub(r"^[\W\d_]+|[\W_]+$", "", ascii_only(line)).lower() for line in lines(response)]
+    names = [_bare_name(ascii_only(line)).lower() for line in lines(response)]
     names = [name.removeprefix("the ") for name in names]
     known = countries_of()
     countries = [known.get(name.replace(".", "")) for name in names]
@@ -250,13 +262,22 @@ def africa_reversed(response: str) -> bool:
     return len(required) == len(_AFRICA) and set(required) == _AFRICA and names == sorted(names, reverse=True)
 
 
+def _bare_name(line: str) -> str:
+    r"""The line without what stands around a name: `re.sub(r"^[\W\d_]+|[\W_]+$", "", line)`."""
+    line = re.sub(r"^[\W\d_]+", "", line)
+    end = len(line)
+    while end and not line[end - 1].isalnum():
+        end -= 1
+    return line[:end]
+
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-@constraint("custom:sentence_alphabet", profile="reference", needs=("punkt_tab",))
+@constraint("custom:sentence_alphabet", profile="reference", version=2)
 def sentences_from_a_to_z(response: str) -> bool:
     """26 sentences that begin with the letters a to z; a quotation mark before the letter fails."""
-    return "".join(sentence.lstrip()[0].lower() for sentence in sentences(response)) == _LETTERS
+    return "".join(sentence.lstrip()[0].lower() for sentence in ruled_sentences(response)) == _LETTERS
 
 
 @constraint("custom:sentence_alphabet", profile="repaired", needs=("punkt_tab",))

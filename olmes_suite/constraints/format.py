@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from itertools import pairwise
 
 from olmes_suite.constraints.registry import constraint
-from olmes_suite.constraints.text import PUNCTUATION, bare, ending, lines, listed, sentences, tokens, trim, words
+from olmes_suite.constraints.text import (
+    PUNCTUATION,
+    bare,
+    ending,
+    lines,
+    listed,
+    ruled_sentences,
+    sentences,
+    tokens,
+    trim,
+    words,
+)
 
 
 def _ends_in_emoji(text: str) -> bool:
@@ -19,13 +31,13 @@ def _ends_in_emoji(text: str) -> bool:
     return bool(emoji.is_emoji(text[-1]) or emoji.is_emoji(text[-2] if len(text) > 1 else text[-1]))
 
 
-@constraint("format:emoji", profile="reference", needs=("punkt_tab", "emoji"))
+@constraint("format:emoji", profile="reference", version=2, needs=("emoji",))
 def emoji_characters(response: str) -> bool:
     """An emoji is the last or last but one character of each sentence, or the first of the next sentence."""
     import emoji
 
-    bodies = [bare(sentence).strip() for sentence in sentences(response)]
-    for current, following in zip(bodies, [*bodies[1:], None], strict=True):
+    bodies = [bare(sentence).strip() for sentence in ruled_sentences(response)]
+    for current, following in zip(bodies, [*bodies[1:], None], strict=False):
         if not current:
             return False
         if not _ends_in_emoji(current) and not (following and emoji.is_emoji(following[0])):
@@ -68,11 +80,26 @@ def stairs_if_any(response: str) -> bool:
 
     The reference removes blank lines from the list while iterating over it, which skips the line after each.
     """
-    rows = response.split("\n")
-    for line in rows:
+    return _stairs(_without_blank_lines(response.split("\n")))
+
+
+def _without_blank_lines(rows: list[str]) -> list[str]:
+    """The lines that are left by a walk over the list that removes blank ones from it, each by its text.
+
+    A removal takes the first line of that text and makes the walk skip the line after the one that it is at.
+    """
+    places: dict[str, deque[int]] = {}
+    for place, line in enumerate(rows):
         if not line.strip():
-            rows.remove(line)
-    return _stairs(rows)
+            places.setdefault(line, deque()).append(place)
+    removed, place = set(), 0
+    while place < len(rows):
+        if rows[place].strip():
+            place += 1
+        else:
+            removed.add(places[rows[place]].popleft())
+            place += 2
+    return [line for place, line in enumerate(rows) if place not in removed]
 
 
 @constraint("format:line_indent", profile="repaired")
@@ -118,7 +145,7 @@ def one_word_a_line(response: str) -> bool:
     return len(lengths) > 1 and set(lengths) == {1}
 
 
-@constraint("format:no_bullets_bullets", profile="reference", needs=("punkt_tab",))
+@constraint("format:no_bullets_bullets", profile="reference", version=2)
 def sentences_then_bullets_unless_blank(response: str) -> bool:
     """Two sentences, then two lines that start with *, then nothing.
 
@@ -132,7 +159,7 @@ def sentences_then_bullets_unless_blank(response: str) -> bool:
                 return False
             bullet_count, in_sentences = bullet_count + 1, False
         elif in_sentences:
-            parts = sentences(line)
+            parts = ruled_sentences(line)
             sentence_count, in_sentences = sentence_count + len(parts), bool(parts)
         else:
             return False
@@ -275,10 +302,13 @@ def quotes_nested(response: str) -> bool:
     """
     text = re.sub(r"(?<=\w)['’](?=\w)", "", _straight(response).replace("‘", "'").replace("’", "'"))
     stack: list[tuple[str, int, int]] = []
+    last_letter = -1
     for place, character in enumerate(text):
+        if character.isalnum():
+            last_letter = place
         if stack and character == stack[-1][0]:
             _, start, inner = stack.pop()
-            depth = inner + 1 if words(text[start:place]) else 0
+            depth = inner + 1 if last_letter > start else 0
             if depth >= 3:
                 return True
             if stack:
@@ -317,7 +347,9 @@ def one_thesis(response: str) -> bool:
     return end != -1 and rest[3:end].strip() != "" and rest[end + 4 :].strip() != ""
 
 
-_HEADING = re.compile(r"^\s*(?:#{1,6}\s.*|<h[1-6]\b.*?</h[1-6]>|\*\*[^*]+\*\*:?)\s*$", re.MULTILINE | re.IGNORECASE)
+_HEADING = re.compile(
+    r"^[^\S\n]*(?:#{1,6}\s.*|<h[1-6]\b.*?</h[1-6]>|\*\*[^*]+\*\*:?)\s*$", re.MULTILINE | re.IGNORECASE
+)
 _THESIS = re.compile(r"\s*(?:<p>\s*)?<(i|em)>(.*?)</\1>(.*)", re.DOTALL | re.IGNORECASE)
 
 

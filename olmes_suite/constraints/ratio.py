@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from olmes_suite.constraints.registry import constraint
-from olmes_suite.constraints.text import ending, sentences, stop_words, words
+from olmes_suite.constraints.text import ending, ruled_sentences, sentences, stop_words, words
 
 _TOLERANCE = 2.0
 """Percentage points, on either side."""
@@ -40,10 +40,10 @@ def _ends(parts: list[str], mark: str) -> int:
     return sum(sentence.endswith(mark) for sentence in parts)
 
 
-@constraint("ratio:sentence_balance", profile="reference", needs=("punkt_tab",))
+@constraint("ratio:sentence_balance", profile="reference", version=2)
 def balanced_if_any(response: str) -> bool:
     """As many sentences end in . as in ? and in !; a response without any of them passes."""
-    parts = sentences(response)
+    parts = ruled_sentences(response)
     return _ends(parts, ".") == _ends(parts, "?") == _ends(parts, "!")
 
 
@@ -54,10 +54,10 @@ def balanced(response: str) -> bool:
     return 0 < marks.count(".") == marks.count("?") == marks.count("!")
 
 
-@constraint("ratio:sentence_type", profile="reference", needs=("punkt_tab",))
+@constraint("ratio:sentence_type", profile="reference", version=2)
 def two_to_one_if_any(response: str) -> bool:
     """Twice as many sentences end in . as in ?; a response with neither passes."""
-    parts = sentences(response)
+    parts = ruled_sentences(response)
     return _ends(parts, ".") == 2 * _ends(parts, "?")
 
 
@@ -72,10 +72,10 @@ def _three_of_a_length(parts: list[str]) -> bool:
     return len(parts) == 3 and len({len(sentence.strip()) for sentence in parts}) == 1
 
 
-@constraint("ratio:sentence_words", profile="reference", needs=("punkt_tab",))
+@constraint("ratio:sentence_words", profile="reference", version=2)
 def three_of_a_length(response: str) -> bool:
     """Three sentences of equal length; whether the words differ is not checked."""
-    return _three_of_a_length(sentences(response))
+    return _three_of_a_length(ruled_sentences(response))
 
 
 @constraint("ratio:sentence_words", profile="repaired", needs=("punkt_tab",))

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 from olmes_suite.constraints.registry import CheckerError, constraint
-from olmes_suite.constraints.text import PUNCTUATION, bare, sentences, words
+from olmes_suite.constraints.text import PUNCTUATION, bare, ruled_sentences, sentences, words
 
 
 def _alliterative(initials: list[str]) -> int:
@@ -19,10 +19,10 @@ def _rising(counts: list[int]) -> bool:
     return all(one < other for one, other in pairwise(counts))
 
 
-@constraint("sentence:alliteration_increment", profile="reference", needs=("punkt_tab",))
+@constraint("sentence:alliteration_increment", profile="reference", version=2)
 def alliteration_rises(response: str) -> bool:
     """More alliterative words in each sentence than in the previous sentence; one sentence passes."""
-    piece_lists = [[piece.lstrip(PUNCTUATION + " ") for piece in s.lower().split()] for s in sentences(response)]
+    piece_lists = [[piece.lstrip(PUNCTUATION + " ") for piece in s.lower().split()] for s in ruled_sentences(response)]
     return _rising([_alliterative([piece[0] for piece in pieces if piece]) for pieces in piece_lists])
 
 
@@ -37,12 +37,12 @@ def alliteration_rises_over_two(response: str) -> bool:
 @constraint(
     "sentence:increment",
     profile="reference",
+    version=2,
     draws={"small_n": lambda rng, _: rng.randint(1, 5)},
-    needs=("punkt_tab",),
 )
 def grows(response: str, *, small_n: int) -> bool:
     """Each sentence has `small_n` words more than the previous sentence; one sentence passes."""
-    counts = [len(bare(sentence).split()) for sentence in sentences(response)]
+    counts = [len(bare(sentence).split()) for sentence in ruled_sentences(response)]
     return all(other - one == small_n for one, other in pairwise(counts))
 
 
@@ -56,15 +56,15 @@ def grows_over_two(response: str, *, small_n: int) -> bool:
 @constraint(
     "sentence:keyword",
     profile="reference",
+    version=2,
     draws={"N": lambda rng, _: rng.randint(1, 20)},
-    needs=("punkt_tab",),
 )
 def keyword_inside_words(response: str, *, word: str, N: int) -> bool:
     """The `N`-th sentence contains `word`, also inside another word.
 
     A missing `word` is an error: it is not drawn at random.
     """
-    parts = sentences(response)
+    parts = ruled_sentences(response)
     return len(parts) >= N and word.lower() in parts[N - 1].lower()
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import re
 import string
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import yaml
 
 from olmes_suite.scoring import language_resources
+from olmes_suite.scoring.patterns import rstripped
+from olmes_suite.scoring.scorers import lm_eval_module
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 PUNCTUATION = string.punctuation
 _NO_PUNCTUATION = str.maketrans("", "", PUNCTUATION)
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
-_ENDING = re.compile(r"[\s\"'”’»)\]}*_~`]+$")
+_CLOSING = "\"'”’»)]}*_~`"
 
 
 def bare(text: str) -> str:
@@ -37,6 +42,29 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+@functools.lru_cache(maxsize=1)
+def _ifeval_utilities() -> ModuleType:
+    """Load IFEval's utilities from the installed lm-eval, without the download that their import would start."""
+    import nltk
+
+    download = nltk.download
+    nltk.download = lambda name: False
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the import prints that it downloaded something
+            return lm_eval_module("ifeval/instructions_util.py")
+    finally:
+        nltk.download = download
+
+
+def ruled_sentences(text: str) -> list[str]:
+    """Split the text by the rules of IFEval's `split_into_sentences`, which the reference's checkers call.
+
+    Each `.`, `?` and `!` ends a sentence, except in some abbreviations and numbers; a mark before a closing quotation
+    mark is moved behind it. A line break is a space.
+    """
+    return list(_ifeval_utilities().split_into_sentences(text))
+
+
 def sentences(text: str) -> list[str]:
     """Split the text into NLTK's sentences. Raises MissingData without NLTK's punkt_tab."""
     import nltk
@@ -46,9 +74,15 @@ def sentences(text: str) -> list[str]:
 
 def tokens(text: str) -> list[str]:
     """Split the text into NLTK's tokens, punctuation marks included. Raises MissingData without NLTK's punkt_tab."""
+    return [token for sentence in sentences(text) for token in _tokens_of_sentence(sentence)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _tokens_of_sentence(sentence: str) -> tuple[str, ...]:
+    """Split one sentence as `nltk.word_tokenize` does. A looping answer repeats a few sentences thousands of times."""
     import nltk
 
-    return list(_with_resource("punkt_tab", nltk.word_tokenize, text))
+    return tuple(nltk.word_tokenize(sentence, preserve_line=True))
 
 
 def tag_first(tokens: list[str]) -> str:
@@ -77,7 +111,7 @@ def _with_resource(name: str, function: Callable[[Argument], Result], argument: 
 
 def ending(sentence: str) -> str:
     """Return the mark that ends a sentence, before closing quotes, brackets and emphasis; "" for an empty sentence."""
-    return _ENDING.sub("", sentence)[-1:]
+    return rstripped(sentence, _CLOSING)[-1:]
 
 
 def lines(text: str) -> list[str]:

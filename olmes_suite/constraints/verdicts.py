@@ -64,8 +64,8 @@ def verdicts(doc: Mapping[str, Any], response: str, profile: Profile) -> list[Ve
 def _verdict(entry: Constraint, arguments: Mapping[str, Any], response: str) -> Verdict:
     strict, strict_error = _follows(entry, response, arguments)
     loose, loose_error = strict, None
-    for variant in loose_variants(response)[1:]:
-        if not loose:
+    for variant in dict.fromkeys(loose_variants(response)[1:]):
+        if not loose and variant != response:
             loose, error = _follows(entry, variant, arguments)
             loose_error = loose_error or error
     return Verdict(entry.name, strict, loose, strict_error or (None if loose else loose_error))

@@ -8,7 +8,17 @@ from collections import Counter
 from itertools import pairwise
 
 from olmes_suite.constraints.registry import CheckerError, constraint
-from olmes_suite.constraints.text import PUNCTUATION, bare, lines, sentences, tag_first, tokens, trim, words
+from olmes_suite.constraints.text import (
+    PUNCTUATION,
+    bare,
+    lines,
+    ruled_sentences,
+    sentences,
+    tag_first,
+    tokens,
+    trim,
+    words,
+)
 
 _ALPHABET = string.ascii_lowercase
 _PRIMES = frozenset(n for n in range(2, 100) if all(n % d for d in range(2, n)))
@@ -51,13 +61,13 @@ def clusters_in_words(response: str) -> bool:
     return bool(lowered) and all(_CLUSTER.search(word) for word in lowered)
 
 
-@constraint("words:last_first", profile="reference", needs=("punkt_tab",))
+@constraint("words:last_first", profile="reference", version=2)
 def last_first_if_any(response: str) -> bool:
     """The last word of each sentence begins the next sentence; one sentence passes.
 
     Raises IndexError for a sentence of punctuation alone, as the reference does.
     """
-    for one, other in pairwise(sentences(response)):
+    for one, other in pairwise(ruled_sentences(response)):
         last, first = one.rstrip(PUNCTUATION + " ").split()[-1], other.lstrip(PUNCTUATION + " ").split()[0]
         if last.lower() != first.lower():
             return False

@@ -267,15 +267,14 @@ def _metrics(names: Sequence[str], parts: dict[str, Any], primary: str) -> dict[
 
 
 def instance_lines(instances: Sequence[Instance]) -> Iterator[str]:
-    """Yield scored documents as JSON lines: {"task","doc_id","scores","samples":[{"scores","extracted"}]}."""
+    """Yield JSON lines of documents: {"task","doc_id","scores","samples":[{"scores","extracted"}],"flags":[]}."""
     for i in instances:
         samples = [
             {"scores": s.scores, "extracted": s.extracted} | ({"verdict": s.verdict} if s.verdict else {})
             for s in i.samples
         ]
-        yield json.dumps(
-            {"task": i.task, "doc_id": i.doc_id, "scores": i.scored.scores, "samples": samples}, ensure_ascii=False
-        )
+        line = {"task": i.task, "doc_id": i.doc_id, "scores": i.scored.scores, "samples": samples, "flags": [*i.flags]}
+        yield json.dumps(line, ensure_ascii=False)
 
 
 def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = None) -> Results:

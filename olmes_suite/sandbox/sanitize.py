@@ -8,7 +8,10 @@ that the entry point reaches by name. The first definition of a name counts.
 from __future__ import annotations
 
 import ast
+import bisect
+import codeop
 import functools
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -25,6 +28,13 @@ class Node(Protocol):
     start_byte: int
     end_byte: int
     children: list[Node]
+
+
+_NEUTRAL = " \t\f\r"
+"""White space that Python ignores on a line of its own; other blank characters are errors to it."""
+_FLAGS = ast.PyCF_ONLY_AST | getattr(codeop, "PyCF_ALLOW_INCOMPLETE_INPUT", 0x4000)
+_EFFORT = 4_000_000
+"""Characters that Python's parser is given for one response."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -52,21 +62,90 @@ def parses(code: str) -> bool:
 def longest_code(text: str) -> str:
     """Return the run of two or more lines that parses and has the most non-blank lines, the first of several.
 
-    Without such a run, the first line.
+    Without such a run, the first line. The search ends with the best run so far once Python's parser was given
+    `_EFFORT` characters, so that a response of 100,000 characters takes seconds and not days.
     """
     lines = text.split("\n")
     if len(lines) > 1 and all(line.strip() for line in (lines[0], lines[-1])) and parses(text):
         return text
-    filled_before = [0]
-    for line in lines:
-        filled_before.append(filled_before[-1] + bool(line.strip()))
-    runs = [
-        (filled_before[i] - filled_before[j + 1], i, j) for i in range(len(lines)) for j in range(i + 1, len(lines))
-    ]
-    for negated_count, i, j in sorted(runs):
-        if negated_count < 0 and parses(code := "\n".join(lines[i : j + 1])):
-            return code
-    return lines[0]
+    search = _Search(lines)
+    search.run()
+    return "\n".join(lines[slice(*search.best)])
+
+
+class _Search:
+    """The search of `longest_code`. Blank lines around a run change nothing, so runs begin and end with others."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        self.best = (0, 1)
+        self.most = 0
+        """Lines of the best run that are not blank."""
+        self.effort = _EFFORT
+        self.edges = [
+            place for place, line in enumerate(lines)
+            if line.strip(_NEUTRAL) or any(one.endswith("\\") for one in lines[max(place - 2, 0) : place])
+        ]  # fmt: skip
+        self.before = [0, *itertools.accumulate(bool(lines[place].strip()) for place in self.edges)]
+        """Lines that are not blank before each edge."""
+
+    def run(self) -> None:
+        count = len(self.edges)
+        for first in range(count):
+            if self.before[count] - self.before[first] <= self.most or self.effort < 0:
+                return
+            shortest = bisect.bisect_right(self.before, self.before[first] + self.most, first + 1) - 1
+            if not self._hopeless(first, shortest):
+                self._from(first, shortest)
+
+    def _from(self, first: int, shortest: int) -> None:
+        """Take the longest run that begins at this edge, if it is longer than the best one."""
+        step, last = 1, shortest
+        while last < len(self.edges) - 1 and not self._hopeless(first, min(last + step, len(self.edges) - 1)):
+            last, step = min(last + step, len(self.edges) - 1), step * 2
+        low, high = last, min(last + step, len(self.edges))
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._hopeless(first, middle) else (middle, high)
+        for end in range(low, shortest - 1, -1):
+            start, stop = self._bounds(first, end)
+            if stop - start > 1 and self._tried(start, stop) and parses("\n".join(self.lines[start:stop])):
+                while end > first and self.before[end + 1] == self.before[end]:  # no longer than it must be
+                    begun, ended = self._bounds(first, end - 1)
+                    if ended - begun < 2 or not parses("\n".join(self.lines[begun:ended])):
+                        break
+                    end, start, stop = end - 1, begun, ended
+                self.best, self.most = (start, stop), self.before[end + 1] - self.before[first]
+                return
+            if self.effort < 0:
+                return
+
+    def _bounds(self, first: int, end: int) -> tuple[int, int]:
+        """The lines of a run between two edges, with the blank ones before it, and one behind it if it is one line."""
+        start = self.edges[first - 1] + 1 if first else 0
+        stop = self.edges[end] + 1
+        behind = self.edges[end + 1] if end + 1 < len(self.edges) else len(self.lines)
+        return start, stop + 1 if stop - start == 1 and stop < behind else stop
+
+    def _hopeless(self, first: int, end: int) -> bool:
+        """Whether Python's parser gives up on these lines before their end: no lines behind them can mend that."""
+        start, stop = self.edges[first], self.edges[end] + 1
+        if not self._tried(start, stop) or self.lines[stop - 1].endswith("\\"):
+            return False
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile("\n".join(self.lines[start:stop]) + "\n", "<text>", "exec", _FLAGS, dont_inherit=True)
+        except SyntaxError as error:
+            return "incomplete input" not in str(error)
+        except (ValueError, MemoryError, RecursionError):
+            return True
+        return False
+
+    def _tried(self, start: int, stop: int) -> bool:
+        """Whether there is effort left to parse these lines."""
+        self.effort -= sum(map(len, self.lines[start:stop])) + stop - start
+        return self.effort >= 0
 
 
 def sanitize(response: str, entry_point: str) -> str:

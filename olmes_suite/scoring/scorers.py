@@ -18,6 +18,7 @@ import importlib.util
 import math
 import re
 import string
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +217,20 @@ def lm_eval_module(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@functools.lru_cache(maxsize=16)
+def module_beside(file: str, name: str) -> ModuleType:
+    """The module in the file `name` beside `file`: the folder of a task is no package."""
+    path = Path(file).with_name(name)
+    title = f"olmes_suite_tasks_{path.parent.name}_{path.stem}"
+    if title not in sys.modules or sys.modules[title].__file__ != str(path):
+        spec = importlib.util.spec_from_file_location(title, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[title] = module
+    return sys.modules[title]
 
 
 @functools.lru_cache(maxsize=64)

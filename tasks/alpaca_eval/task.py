@@ -1,10 +1,10 @@
 """AlpacaEval 2: a judge compares each output with the baseline's, weighted by its token probabilities.
 
-Protocol of the `alpaca_eval` package (0.6.6, annotator `weighted_alpaca_eval_gpt4_turbo`): one token, of which the
-probabilities of "m" and "M" are the preference; the order of the two outputs is drawn per instruction; equal outputs
-are a tie that is not asked about; an answer without either token is no preference and leaves the win rate's
-denominator. The two outputs are put into the prompt as they stand, also where they spell chat markers, which the
-package takes for the start of another message.
+Protocol of the `alpaca_eval` package (0.6.6, annotator `weighted_alpaca_eval_gpt4_turbo`): the judge answers with one
+token, and the probabilities of "m" and "M" are the preference. The order of the two outputs is drawn for each
+instruction. Equal outputs are a tie, without a question to the judge. An answer with neither token gives no preference
+and is not in the win rate's denominator. The two outputs are put into the prompt unchanged, even if they contain chat
+markers, which the package reads as the start of another message.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from olmes_suite.scoring.tools import Tools
 from olmes_suite.stats import Estimate, mean
 
 SEED = 0
-"""The package's seed of the order."""
+"""The package's seed for the order."""
 PREDICTED, LENGTH = "lc_predicted", "output_length"
 """Columns of a document beside its metrics: the regression's prediction, and the output's length in characters."""
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """The instruction, as it stands."""
+    """Return the instruction, unchanged."""
     return doc["instruction"]
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> None:
-    """None: there is no reference answer."""
+    """Return None: there is no reference answer."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -48,12 +48,12 @@ def _prompt() -> dict[str, str]:
 
 
 def switched(instruction: str) -> bool:
-    """The candidate's output stands first; drawn as the package draws it."""
+    """Whether the candidate's output comes first, drawn as in the package."""
     return random.Random(f"is_switched_outputs{instruction}{SEED}").choices([False, True])[0]
 
 
 def question(doc: Mapping[str, Any], response: str) -> Question:
-    """What the judge is asked about one output."""
+    """Build the question to the judge about one output."""
     outputs = (response, doc["output"]) if switched(doc["instruction"]) else (doc["output"], response)
     parts = {"instruction": doc["instruction"], "output_1": outputs[0], "output_2": outputs[1]}
     user = re.sub(r"{(instruction|output_1|output_2)}", lambda match: parts[match[1]], _prompt()["user"])
@@ -63,7 +63,7 @@ def question(doc: Mapping[str, Any], response: str) -> Question:
 
 
 def preference(doc: Mapping[str, Any], answer: Answer) -> float | None:
-    """From 0 (the baseline's output is better) to 1 (the candidate's is); None where the judge names neither."""
+    """Return 0 (the baseline's output is better) to 1 (the candidate's is); None where the judge names neither."""
     mass = {"m": 0.0, "M": 0.0}
     for token, logprob in answer.first_token:
         if token in mass:
@@ -76,22 +76,24 @@ def preference(doc: Mapping[str, Any], answer: Answer) -> float | None:
 
 @deferred()
 def score(items: Sequence[Item], tools: Tools) -> Iterator[tuple[int, Scored, list[Scored]]]:
-    """Preferences for every response; the first one of each document goes into the length-controlled win rate.
+    """Score every response by its preference; each document's first response counts in the length-controlled win rate.
 
-    Raises MissingData where the judge gave no preference at all: there is nothing to make a score of.
+    Raises MissingData where the judge gives no preference for any document, so that there is no score.
     """
     places = [(i, s) for i, item in enumerate(items) for s in range(len(item.responses))]
     preferences: dict[tuple[int, int], float | None] = {
         (i, s): 0.5 for i, s in places if items[i].responses[s] == items[i].doc["output"]
     }
-    asked = [place for place in places if place not in preferences]
-    questions = [question(items[i].doc, items[i].responses[s]) for i, s in asked]
+    compared = [place for place in places if place not in preferences]
+    questions = [question(items[i].doc, items[i].responses[s]) for i, s in compared]
     for position, answer in tools.get("judge").ask(questions):
-        i, s = asked[position]
+        i, s = compared[position]
         preferences[i, s] = preference(items[i].doc, answer)
     first = [preferences[i, 0] for i in range(len(items))]
-    if all(found is None for found in first):
-        raise MissingData(f"the judge's answers name neither output (m or M), in none of {len(items)} documents")
+    if all(one is None for one in first):
+        raise MissingData(
+            f"the judge's answers name no output (m or M) in any of {len(items)} documents; check --judge"
+        )
     fitted = controlled(
         first,
         [len(item.responses[0]) for item in items],
@@ -104,11 +106,11 @@ def score(items: Sequence[Item], tools: Tools) -> Iterator[tuple[int, Scored, li
         yield i, _with_length_control(samples[0], fitted, i), samples
 
 
-def _scored(found: float | None, response: str) -> Scored:
-    scores = {"win_rate": found, "discrete_win_rate": None, LENGTH: float(len(response))}
-    if found is not None:
-        scores["discrete_win_rate"] = 0.5 if found == 0.5 else float(found > 0.5)
-    return Scored(scores, None if found is None else f"{found:.6f}", failed=found is None)
+def _scored(win_rate: float | None, response: str) -> Scored:
+    scores = {"win_rate": win_rate, "discrete_win_rate": None, LENGTH: float(len(response))}
+    if win_rate is not None:
+        scores["discrete_win_rate"] = 0.5 if win_rate == 0.5 else float(win_rate > 0.5)
+    return Scored(scores, None if win_rate is None else f"{win_rate:.6f}", failed=win_rate is None)
 
 
 def _with_length_control(sample: Scored, fitted: Controlled, place: int) -> Scored:
@@ -121,10 +123,10 @@ def _with_length_control(sample: Scored, fitted: Controlled, place: int) -> Scor
 
 
 def summary(instances: Sequence[Instance]) -> dict[str, Estimate]:
-    """The package's other figures: mean length in characters, and the standard error of the predictions."""
+    """Compute the package's other figures: mean length in characters, and the standard error of the predictions."""
     lengths = mean([float(i.scored.scores[LENGTH] or 0.0) for i in instances])
     predicted = mean([float(i.scored.scores[PREDICTED] or 0.0) for i in instances])
-    found = {"avg_length": Estimate(lengths.value, lengths.stderr, lengths.ci95)}
+    figures = {"avg_length": Estimate(lengths.value, lengths.stderr, lengths.ci95)}
     if predicted.stderr is not None:
-        found["lc_standard_error"] = Estimate(predicted.stderr)
-    return found
+        figures["lc_standard_error"] = Estimate(predicted.stderr)
+    return figures

@@ -12,32 +12,32 @@ from olmes_suite.scoring.multiple_choice import another
 
 CHOICE = r"\([A-Z]\)"
 _BACKSPACES = "\x08([A-Z])\x08"
-r"""The reference writes `\b` in a string that is not raw: a backspace. So a letter without brackets is never read."""
+r"""The reference writes `\b` in a string that is not raw, which is a backspace: it never reads a bare letter."""
 _OPPOSITES = {"True": "False", "Yes": "No", "yes": "no", "valid": "invalid"}
 _WRONG = _OPPOSITES | {wrong: right for right, wrong in _OPPOSITES.items()}
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """A question turn, after the description where the document brings one."""
+    """Return a question turn, after the description where the document has one."""
     return f"{doc.get('description', '')}Q: {doc['input']}\nA: Let's think step by step."
 
 
 def fewshot(task: Any) -> list[dict[str, str]]:
-    """The three exemplars of lm-eval's `bbh_cot_fewshot`, its description before the first."""
+    """Return the three exemplars of lm-eval's `bbh_cot_fewshot`, with its description before the first."""
     config = lm_eval_config(f"bbh/cot_fewshot/{task.config.dataset_name}.yaml")
     first, *others = config["fewshot_config"]["samples"]
     return [{**first, "description": config["description"]}, *others]
 
 
 def extract(response: str, pattern: str) -> str:
-    """The answer of today's extractor: the last match of the first of its seven patterns that matches at all.
+    """Extract the answer as the current extractor does: the last match of the first of its seven patterns that matches.
 
     `pattern` is the form of the sub-task's answers. The reference also strips quotes, asterisks and dollar signs, which
-    no answer form can contain.
+    no form of answer can contain.
     """
-    for found in _matches(response, pattern):
-        if found:
-            answer = found[-1].strip()
+    for matches in _matches(response, pattern):
+        if matches:
+            answer = matches[-1].strip()
             return f"({answer})" if pattern == CHOICE and len(answer) == 1 else answer
     return ""
 
@@ -54,21 +54,21 @@ def _matches(response: str, pattern: str) -> Iterator[list[str]]:
 
 
 def _next_after(head: str, pattern: str, response: str) -> list[str]:
-    """The matches of `(?i)head.*?(pattern)`, in linear time."""
+    """Find the matches of `(?i)head.*?(pattern)` in linear time."""
     start, answer = re.compile(head, re.IGNORECASE), re.compile(pattern, re.IGNORECASE)
-    found = []
+    matches = []
     for line in response.split("\n"):
         position = 0
         while (begun := start.search(line, position)) and (match := answer.search(line, begun.end())):
-            found.append(match.group())
+            matches.append(match.group())
             position = match.end()
-    return found
+    return matches
 
 
 def extract_v0(response: str) -> str:
-    """The answer of the extractor of 2024-11: what follows the first "the answer is ", less its last character."""
-    found = re.search(r"(?<=the answer is )(.*)(?=.)", response)
-    return found.group().strip(".") if found else ""
+    """Extract the answer as in 2024-11: the text after the first "the answer is ", without its last character."""
+    match = re.search(r"(?<=the answer is )(.*)(?=.)", response)
+    return match.group().strip(".") if match else ""
 
 
 def _scored(doc: Mapping[str, Any], answer: str, ignore_punctuation: bool) -> Scored:
@@ -78,7 +78,7 @@ def _scored(doc: Mapping[str, Any], answer: str, ignore_punctuation: bool) -> Sc
 
 def _scorer(pattern: str, ignore_punctuation: bool = True) -> Scorer:
     def score(doc: Mapping[str, Any], response: str) -> Scored:
-        """Exact match of the answer that today's extractor reads."""
+        """Score the exact match of the current extractor's answer."""
         return _scored(doc, extract(response, pattern), ignore_punctuation)
 
     return scorer()(score)
@@ -96,17 +96,17 @@ brackets = _scorer(r"[\]\)\}\> ]+", ignore_punctuation=False)
 
 @scorer()
 def score_v0(doc: Mapping[str, Any], response: str) -> Scored:
-    """Exact match of the answer that the extractor of the paper's time reads; punctuation counts."""
+    """Score the exact match of the answer of the paper's extractor; punctuation counts."""
     return _scored(doc, extract_v0(response), ignore_punctuation=False)
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1."""
+    """Return a response that scores 1."""
     return f"We go through it step by step. So the answer is {doc['target']}."
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0."""
+    """Return a response that scores 0."""
     return gold({"target": _wrong(doc["target"])})
 
 

@@ -1,6 +1,6 @@
 """BigCodeBench and its hard part, instruct, one greedy sample (allenai/olmes `bigcodebench::tulu`, `…_hard::tulu`).
 
-The response is cleaned up with the entry point in view, put behind the prompt's code ("calibrated"), and run together
+The response is reduced to the code that the entry point needs, appended to the prompt's code ("calibrated"), and run
 with the problem's unittest class: see `olmes_suite/sandbox/inside/unittests.py`. The reference runs it in a service.
 """
 
@@ -28,7 +28,7 @@ _PRELOAD = (
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """The user turn."""
+    """Return the user turn."""
     return (
         "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
         f"{doc['instruct_prompt']}\n"
@@ -36,13 +36,14 @@ def doc_to_text(doc: Mapping[str, Any]) -> str:
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> None:
-    """None: programs are run, not compared."""
+    """Return None: programs are run, not compared."""
 
 
 def environment(doc: Mapping[str, Any], sandbox: Any) -> Any:
-    """The sandbox with BigCodeBench's libraries; without it, documents of the standard library alone can be run.
+    """Return the sandbox with BigCodeBench's libraries.
 
-    Raises MissingData for the others.
+    Without the libraries it runs only sample documents that use the standard library, and raises MissingData for
+    others.
     """
     if python := os.environ.get(PYTHON):
         return sandbox.under(python, _PRELOAD)
@@ -53,7 +54,7 @@ def environment(doc: Mapping[str, Any], sandbox: Any) -> Any:
 
 @sandboxed()
 def score(doc: Mapping[str, Any], responses: Sequence[str], sandbox: Any) -> tuple[Scored, list[Scored]]:
-    """pass@1, 3 processor seconds for all tests of a document."""
+    """Compute pass@1, with 3 processor seconds for all tests of a document."""
     where = environment(doc, sandbox)
     programs = [sanitize(response, doc["entry_point"]) for response in responses]
     verdicts = [
@@ -64,10 +65,10 @@ def score(doc: Mapping[str, Any], responses: Sequence[str], sandbox: Any) -> tup
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """The canonical solution as a response."""
+    """Return the canonical solution as a response."""
     return f"{doc['code_prompt']}{doc['canonical_solution']}\n"
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A program that loads and returns nothing."""
+    """Return a program that loads but returns None."""
     return f"def {doc['entry_point']}(*args, **kwargs):\n    return None\n"

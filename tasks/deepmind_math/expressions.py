@@ -1,10 +1,10 @@
 """Reading and comparing the answers of DeepMind Mathematics: SymPy's `parse_expr` without its `eval` of foreign code.
 
-The reference calls `sympy.parse_expr` on the model's answer, and that evaluates Python with SymPy's and Python's own
-functions at hand. Here SymPy's tokenizer rewrites the text as before, but the outcome is evaluated only if its syntax
-tree holds nothing but arithmetic on numbers, symbols and a short list of functions, and if no power or factorial in
-it is large enough to fill the memory. What is refused counts as an answer that cannot be read, which is wrong; answers
-of the kinds that the data set has are read as the reference reads them.
+The reference calls `sympy.parse_expr` on the model's answer, which evaluates it as Python, with SymPy's and Python's
+functions available. Here SymPy's tokenizer rewrites the text in the same way, but the result is evaluated only if its
+syntax tree contains only arithmetic on numbers, symbols and a short list of functions, and if no power or factorial in
+it is large enough to fill the memory. A refused answer counts as unreadable, which is wrong; answers of the kinds that
+the data set has are read as in the reference.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NODES = (
 
 
 class Refused(ValueError):
-    """The text is not plain arithmetic, or its value would be enormous."""
+    """Raised for a text that is not plain arithmetic, or whose value would be too large."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -46,7 +46,7 @@ def _names() -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """What `sympy.parse_expr(text)` gives. Raises Refused, SyntaxError or what SymPy raises."""
+    """Parse a text as `sympy.parse_expr` does. Raises Refused, SyntaxError or SymPy's errors."""
     from sympy.parsing.sympy_parser import standard_transformations, stringify_expr
 
     if len(text) > _LONGEST:
@@ -61,7 +61,7 @@ def parse(text: str) -> Any:
 
 
 def _check(node: ast.AST, names: dict[str, Any]) -> None:
-    """Refuse attributes, subscripts, lambdas, comprehensions, keywords, strings outside of `Symbol("x")` and such."""
+    """Refuse attributes, subscripts, lambdas, comprehensions, keywords, strings outside `Symbol("x")` and similar."""
     if not isinstance(node, _NODES) or isinstance(node, (ast.LShift, ast.MatMult)):
         raise Refused(type(node).__name__)
     if isinstance(node, ast.Name) and (node.id not in names or node.id.startswith("_")):
@@ -83,7 +83,7 @@ def _check(node: ast.AST, names: dict[str, Any]) -> None:
 
 
 def _takes_text(node: ast.AST) -> bool:
-    """SymPy's tokenizer writes texts in these calls only: names that are identifiers, and numbers."""
+    """Whether a call may have a text as argument: SymPy's tokenizer writes only identifiers and numbers as texts."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1):
         return False
     text = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
@@ -93,15 +93,15 @@ def _takes_text(node: ast.AST) -> bool:
 
 
 def _bits(node: ast.AST) -> float:
-    """An upper bound of log2 of the size of the value, symbols counting 1. Raises Refused above the limit."""
+    """Compute an upper bound of log2 of the value's size, with 1 for symbols. Raises Refused above the limit."""
     if isinstance(node, ast.Constant):
         bits = _bits_of_constant(node.value)
     elif isinstance(node, ast.BinOp):
-        left, right = _bits(node.left), _bits(node.right)
+        left_bits, right_bits = _bits(node.left), _bits(node.right)
         if isinstance(node.op, ast.Pow):
-            bits = right + 1 if _is_symbol(node.left) else left * _size(right)
+            bits = right_bits + 1 if _is_symbol(node.left) else left_bits * _size(right_bits)
         else:
-            bits = max(left, right) + 1 if isinstance(node.op, (ast.Add, ast.Sub)) else left + right
+            bits = max(left_bits, right_bits) + 1 if isinstance(node.op, (ast.Add, ast.Sub)) else left_bits + right_bits
     elif isinstance(node, ast.Call):
         bits = _bits_of_call(node)
     else:
@@ -139,14 +139,14 @@ def _is_symbol(node: ast.AST) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def parse_gold(text: str) -> Any:
-    """`parse`, remembered."""
+    """Parse a gold answer, with a cache."""
     return parse(text)
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Equal at one random point (within numpy's `allclose`), then symbolically; whatever fails is different.
+    """Compare at one random point (within numpy's `allclose`), then symbolically; answers that fail are different.
 
-    The reference draws the point anew each time; here it is fixed, so that the verdict is too.
+    The reference draws a new point for each comparison; here the point is fixed, so that the verdict is reproducible.
     """
     try:
         return _equal(parse_gold(gold), parse(answer))

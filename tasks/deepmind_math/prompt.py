@@ -1,4 +1,4 @@
-"""The prompts of DeepMind Mathematics, which need the category that a task is about."""
+"""The prompts of DeepMind Mathematics, which depend on a task's category."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FRACTIONS = "\n- For fractions, separate the numerator and denominator with a s
 
 @functools.lru_cache(maxsize=1)
 def sample_answers() -> dict[str, list[str]]:
-    """Category to its sample answers: three, or two where only True and False occur."""
+    """Map each category to its sample answers: three, or two where only True and False occur."""
     answers: dict[str, list[str]] = json.loads(
         Path(__file__).with_name("sample_answers.json").read_text(encoding="utf-8")
     )
@@ -37,18 +37,18 @@ def sample_answers() -> dict[str, list[str]]:
 
 
 def unwrap(text: str) -> str:
-    r"""The text inside the data set's `b'...\n'`."""
+    r"""Return the text within the data set's `b'...\n'`."""
     return re.sub(r"\\n'$", "", re.sub(r"^b'", "", text)).strip()
 
 
 def prompt_v0(question: str) -> str:
-    """The older prompt, one for all categories."""
+    """Return the older prompt, which is the same for all categories."""
     example = f" or expression that solves the problem. E.g., if the answer is 6, {_CONCLUDE.format(6)}\n"
     return f"{_HEAD}{question}{_SHOW}{example}{_NOTES}"
 
 
 def prompt_v3(question: str, category: str) -> str:
-    """The prompt of the paper's figure 45, with sample answers of the category."""
+    """Return the prompt of the paper's figure 45, with sample answers of the category."""
     lead = (
         ", expression, or answer label representing the solution.  Some example answers from this question category:\n"
     )
@@ -62,7 +62,7 @@ class DeepMindMathTask(SuiteTask):
     """A category of DeepMind Mathematics; `metadata: {prompt: v0}` selects the older prompt."""
 
     def doc_to_text(self, doc: Mapping[str, Any], doc_to_text: Any = None) -> str:
-        """The user's turn."""
+        """Return the user turn."""
         question = unwrap(doc["question"])
         if (self.config.metadata or {}).get("prompt") == "v0":
             return prompt_v0(question)

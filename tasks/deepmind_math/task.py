@@ -2,56 +2,47 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import re
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from olmes_suite.records import Scored
-from olmes_suite.scoring import scorer
+from olmes_suite.scoring import module_beside, scorer
+from olmes_suite.scoring.patterns import between
 
-_PHRASE_V0 = r"(?i)Therefore, the final answer is (.*?). I hope it is correct."
-_PHRASE_V3 = r"(?i)Therefore, the final answer is (.*?)\. I hope it is correct."
+_PHRASE = re.compile("Therefore, the final answer is ", re.IGNORECASE)
+_HOPE_V0 = re.compile(". I hope it is correct.", re.IGNORECASE)
+_HOPE_V3 = re.compile(r"\. I hope it is correct.", re.IGNORECASE)
+_HOPE = "I hope it is correct"
 _WRAPPERS = ((r"\$", r"\$"), (r"\\\(", r"\\\)"), (r"\*\*", r"\*\*"), (r"\*\*\*", r"\*\*\*"), (r"\\\[", r"\\\]"))
 _SPECIAL = ("<end_of_turn>", "<|eot_id|>", "<s>", "</s>")
 
 
-@functools.lru_cache(maxsize=1)
 def _expressions() -> ModuleType:
-    """`expressions.py` beside this file: a task's folder is no package."""
-    name = "olmes_suite_deepmind_math_expressions"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("expressions.py"))
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[name] = module
-    return sys.modules[name]
+    """Load `expressions.py` from this folder: a task's folder is not a package."""
+    return module_beside(__file__, "expressions.py")
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
-    r"""The answer without the data set's `b'...\n'`."""
+    r"""Return the answer without the data set's `b'...\n'`."""
     return re.sub(r"\\n'$", "", re.sub(r"^b'", "", doc["answer"])).strip()
 
 
-def extract(response: str, phrase: str) -> str:
-    """The last answer in the exact phrase; else all that follows the first "the final answer is" or "answer is"."""
-    if found := re.findall(phrase, response):
-        return clean(found[-1])
+def extract(response: str, hope: re.Pattern[str]) -> str:
+    """Extract the last answer before `hope`; otherwise all text after "the final answer is" or "answer is"."""
+    if matches := list(between(_PHRASE, hope, response)):
+        return clean(response[matches[-1].inner : matches[-1].inner_end])
     for lead in ("the final answer is", "answer is"):
-        _, met, rest = response.partition(lead)
-        if met:
+        _, separator, rest = response.partition(lead)
+        if separator:
             return clean(rest)
     return ""  # the reference's last resort, `.*`, always ends on an empty match
 
 
 def clean(answer: str) -> str:
-    """The answer without closing words, special tokens, a trailing period and mark-up around it."""
-    text = re.sub(r"\s*\.?\s*I hope it is correct.*", "", answer)
+    """Remove closing words, special tokens, a trailing period and mark-up from an answer."""
+    text = _without_hope(answer)
     for token in _SPECIAL:
         text = text.replace(token, "")
     text = re.sub(r"\.\s*$", "", text.strip()).strip()
@@ -60,8 +51,19 @@ def clean(answer: str) -> str:
     return text
 
 
+def _without_hope(text: str) -> str:
+    r"""The text without every match of `\s*\.?\s*I hope it is correct.*`, in linear time."""
+    pieces, position = [], 0
+    while (found := text.find(_HOPE, position)) >= 0:
+        kept = text[position:found].rstrip()
+        pieces.append(kept[:-1].rstrip() if kept.endswith(".") else kept)
+        end = text.find("\n", found)
+        position = len(text) if end < 0 else end
+    return "".join(pieces) + text[position:]
+
+
 def judge(doc: Mapping[str, Any], answer: str) -> Scored:
-    """Equal but for case; yes and no for true and false; else equal as expressions."""
+    """Compare an answer: equal except for case, yes and no for true and false, otherwise equal as expressions."""
     target = doc_to_target(doc)
     if answer.lower() == target.lower():
         correct = True
@@ -75,21 +77,21 @@ def judge(doc: Mapping[str, Any], answer: str) -> Scored:
 
 @scorer(isolated=True)
 def score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Score of the current prompt (v3)."""
-    return judge(doc, extract(response, _PHRASE_V3))
+    """Score a response to the current prompt (v3)."""
+    return judge(doc, extract(response, _HOPE_V3))
 
 
 @scorer(isolated=True)
 def score_v0(doc: Mapping[str, Any], response: str) -> Scored:
-    """Score of the older prompt, whose phrase takes any character for the full stop."""
-    return judge(doc, extract(response, _PHRASE_V0))
+    """Score a response to the older prompt, whose pattern accepts any character as the full stop."""
+    return judge(doc, extract(response, _HOPE_V0))
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1."""
+    """Return a response that scores 1."""
     return f"Therefore, the final answer is {doc_to_target(doc)}. I hope it is correct."
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0."""
+    """Return a response that scores 0."""
     return f"{gold(doc)} No. Therefore, the final answer is qqzzx. I hope it is correct."

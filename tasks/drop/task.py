@@ -1,7 +1,7 @@
 """DROP, 3-shot, plain text, as the reference renders and scores it (allenai/olmes `drop::llama3`).
 
-The metric is that of the installed lm-eval (`drop/utils.py`), which is the reference's: the whole response is one span,
-so a gold answer of several spans cannot be met.
+The metric is that of the installed lm-eval (`drop/utils.py`), which the reference uses too: the whole response is one
+span, so it cannot match a gold answer of several spans.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from olmes_suite.scoring import lm_eval_module, scorer
 from olmes_suite.tasks.documents import DataSource
 
 FEWSHOT_ROWS = (57767, 15315, 981)
-"""`random.Random(1234).sample(rows of train, 3)` of the reference, the same for 77,400 to 96,567 rows."""
+"""The reference's `random.Random(1234).sample(rows of train, 3)`, which is the same for 77,400 to 96,567 rows."""
 
 
 def _lm_eval_drop() -> ModuleType:
@@ -24,17 +24,17 @@ def _lm_eval_drop() -> ModuleType:
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """Passage and question."""
+    """Return passage and question."""
     return f"Passage: {doc['passage']}\nQuestion: {doc['question']}\nAnswer:"
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> list[list[str]]:
-    """The accepted answers, each a list of spans: the answer, then the validated ones that differ."""
+    """List the accepted answers, each a list of spans: the answer, then the validated ones that differ."""
     return [list(answer) for answer in _lm_eval_drop().get_answers(doc)]
 
 
 def fewshot(task: Any) -> Sequence[Mapping[str, Any]]:
-    """The three rows of `train` that the reference draws; the first three of the sample documents."""
+    """Return the three rows of `train` that the reference draws; for sample data, the first three rows."""
     rows = task.dataset["train"]
     if (task.source or DataSource.from_environment()).sample:
         return [rows[i] for i in range(3)]
@@ -44,13 +44,13 @@ def fewshot(task: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def fewshot_target(doc: Mapping[str, Any]) -> str:
-    """The spans of an exemplar's first answer."""
+    """Join the spans of an exemplar's first answer."""
     return ", ".join(doc_to_target(doc)[0])
 
 
 @scorer()
 def score(doc: Mapping[str, Any], response: str) -> Scored:
-    """The best F1 and exact match over the gold answers whose first span is not blank."""
+    """Score the best F1 and exact match over the gold answers whose first span is not blank."""
     exact, f1 = 0.0, 0.0
     for answer in _lm_eval_drop().get_answers(doc):
         if answer[0].strip():
@@ -60,11 +60,11 @@ def score(doc: Mapping[str, Any], response: str) -> Scored:
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1, if any answer has a single span; else all spans of the first (scores below 1)."""
+    """Return a response that scores 1 if an answer has a single span; otherwise all spans of the first (below 1)."""
     answers = doc_to_target(doc)
     return next((answer[0] for answer in answers if len(answer) == 1), ", ".join(answers[0]))
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0."""
+    """Return a response that scores 0."""
     return "qqzzx"

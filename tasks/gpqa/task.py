@@ -35,7 +35,7 @@ Let's think step by step."""
 
 
 def clean(choice: str | None) -> str:
-    """A choice as the reference shows it; the question itself is not cleaned."""
+    """Clean a choice as the reference does. The question is not cleaned."""
     if choice is None:
         return " "
     text = choice.strip().replace(" [title]", ". ")
@@ -43,7 +43,7 @@ def clean(choice: str | None) -> str:
 
 
 def shuffled(row: Mapping[str, Any], index: int) -> tuple[list[str], str]:
-    """The four choices in the order in which row `index` of the split shows them, and the letter of the right one."""
+    """Return the four choices in the order of row `index` of the split, and the letter of the right one."""
     choices = [clean(row[column]) for column in _COLUMNS]
     right = choices[-1]
     random.Random(_SEED + index).shuffle(choices)
@@ -51,7 +51,7 @@ def shuffled(row: Mapping[str, Any], index: int) -> tuple[list[str], str]:
 
 
 def process_docs(rows: Any) -> Any:
-    """Put the shuffled choices and the letter of the right one into every document: both depend on its row."""
+    """Add to every document its shuffled choices and the letter of the right one, which depend on its row."""
     pairs = [shuffled(row, index) for index, row in enumerate(rows)]
     added = rows.add_column("choices", [choices for choices, _ in pairs])
     return added.add_column("letter", [letter for _, letter in pairs])
@@ -62,26 +62,26 @@ def _question(doc: Mapping[str, Any]) -> str:
 
 
 def zero_shot_text(doc: Mapping[str, Any]) -> str:
-    """The one user turn of `0shot_cot::tulu3`."""
+    """Return the single user turn of `0shot_cot::tulu3`."""
     return wrapped(_question(doc), "(A), (B), (C), (D).")
 
 
 def llama31_text(doc: Mapping[str, Any]) -> str:
-    """The one user turn of `0shot_cot::llama3.1`."""
+    """Return the single user turn of `0shot_cot::llama3.1`."""
     about = "Given the following question and four candidate answers (A, B, C and D), choose the best answer.\n\n"
     return about + _question(doc).removesuffix("\n") + _STEPS
 
 
 def extract(response: str, asked_for: str) -> str:
-    """The letter that the reference reads; "" where there is none.
+    """Extract the letter that the reference reads; "" where there is none.
 
-    The last match of the form that was asked for; else the last "(X)"; else "The correct answer is: X"; else the last
-    stand-alone capital.
+    The last match of the form that the prompt requests; otherwise the last "(X)"; otherwise "The correct answer is: X";
+    otherwise the last stand-alone capital.
     """
-    found = last_match(asked_for, response) or last_match(r"\(([A-D])\)", response)
-    if not found and (match := re.search(r"The correct answer is: ([A-D])", response)):
-        found = match.group(1)
-    return (found or last_alone("A-D", response)).strip("()")
+    letter = last_match(asked_for, response) or last_match(r"\(([A-D])\)", response)
+    if not letter and (match := re.search(r"The correct answer is: ([A-D])", response)):
+        letter = match.group(1)
+    return (letter or last_alone("A-D", response)).strip("()")
 
 
 def _scored(doc: Mapping[str, Any], answer: str) -> Scored:
@@ -90,22 +90,22 @@ def _scored(doc: Mapping[str, Any], answer: str) -> Scored:
 
 @scorer()
 def zero_shot_score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Exact match, "Therefore, the answer is (X)" first."""
+    """Score the exact match; "Therefore, the answer is (X)" has priority."""
     return _scored(doc, extract(response, _ZERO_SHOT))
 
 
 @scorer()
 def llama31_score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Exact match, "The best answer is X" first."""
+    """Score the exact match; "The best answer is X" has priority."""
     return _scored(doc, extract(response, _LLAMA31))
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1 in both forms."""
+    """Return a response that scores 1 in both forms."""
     return f"Only this choice fits. The best answer is {doc['letter']}. Therefore, the answer is ({doc['letter']})"
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0 in both forms."""
+    """Return a response that scores 0 in both forms."""
     wrong = another(doc["letter"], len(LETTERS))
     return f"{gold(doc)}. No. The best answer is {wrong}. Therefore, the answer is ({wrong})"

@@ -1,7 +1,7 @@
 """HumanEval and HumanEval+ as the reference renders and runs them (allenai/olmes `codex_humaneval::tulu`, `…plus`).
 
-The user turn ends with the same words as the assistant's prefix, as in the reference. The program is the prompt
-followed by the response, whatever that holds. Tests run in a process of their own: see `olmes_suite/sandbox/grade.py`.
+As in the reference, the user turn ends with the same words as the assistant's prefix. The program is the prompt
+followed by the unchanged response. Tests run in a separate process: see `olmes_suite/sandbox/grade.py`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _LOOP = "    for i, "
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """The user turn."""
+    """Return the user turn."""
     return f"{doc['prompt']}Here is the completed function:\n\n```python\n"
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> None:
-    """None: programs are run, not compared."""
+    """Return None: programs are run, not compared."""
 
 
 def tests(doc: Mapping[str, Any]) -> str:
-    """What the tests' process executes: the prompt, whose helpers some tests call, and the tests."""
+    """Return the code of the tests' process: the prompt, whose helpers some tests call, and the tests."""
     return f"{doc['prompt']}\n{doc['test']}\n"
 
 
 def tests_plus(doc: Mapping[str, Any]) -> str:
-    """The same with all inputs announced at once, of which a problem has up to a thousand."""
+    """Return the code of HumanEval+'s tests, which announces all inputs (up to a thousand) at once."""
     head, loop, tail = doc["test"].rpartition(_LOOP)
     announced = (
         f"{head}    candidate.prefetch(inputs)\n{loop}{tail}" if loop and "    inputs = " in head else doc["test"]
@@ -53,21 +53,21 @@ def _graded(
 
 @sandboxed()
 def score(doc: Mapping[str, Any], responses: Sequence[str], sandbox: Any) -> tuple[Scored, list[Scored]]:
-    """pass@1 and pass@10 over the responses, 3 processor seconds each."""
+    """Compute pass@1 and pass@10 over the responses, with 3 processor seconds each."""
     return _graded(doc, responses, sandbox, tests(doc), _SECONDS)
 
 
 @sandboxed()
 def score_plus(doc: Mapping[str, Any], responses: Sequence[str], sandbox: Any) -> tuple[Scored, list[Scored]]:
-    """The same with HumanEval+'s tests, 20 processor seconds each."""
+    """Compute pass@1 and pass@10 with HumanEval+'s tests, with 20 processor seconds each."""
     return _graded(doc, responses, sandbox, tests_plus(doc), _SECONDS_PLUS)
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """The canonical solution."""
+    """Return the canonical solution."""
     return doc["canonical_solution"]
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A program that loads and returns nothing."""
+    """Return a program that loads but returns None."""
     return "    return None\n"

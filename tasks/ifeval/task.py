@@ -1,8 +1,8 @@
 """IFEval, 0-shot, as the reference scores it (allenai/olmes `ifeval::tulu`), with the installed lm-eval's checkers.
 
-The checkers are those of google-research's `instruction_following_eval`. Two sources of chance in the reference are
-fixed here: langdetect has a seed, and a checker that draws a parameter (rows 19 and 22 ask for a "letter" that is none)
-draws it from a generator seeded per document, the same for the strict and the loose reading.
+The checkers are those of google-research's `instruction_following_eval`. Two random choices of the reference are fixed
+here: langdetect has a seed, and a checker that draws a parameter (rows 19 and 22 name a "letter" that is not one) uses
+a generator with a seed for each document, the same for the strict and the loose reading.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from types import ModuleType
 from typing import Any
 
 from olmes_suite.constraints.loose import loose_variants
+from olmes_suite.errors import OlmesError
 from olmes_suite.records import Scored
 from olmes_suite.scoring import language_resources as scorer_resources
-from olmes_suite.scoring import scorer
+from olmes_suite.scoring import module_beside, scorer
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """The prompt, as it stands."""
+    """Return the prompt, unchanged."""
     return doc["prompt"]
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> None:
-    """None: there is no reference answer."""
+    """Return None: there is no reference answer."""
 
 
 @functools.lru_cache(maxsize=1)
 def checkers() -> ModuleType:
-    """lm-eval's registry of instructions; what it would download when imported is not fetched."""
+    """Load lm-eval's registry of instructions, without the downloads that it starts on import."""
     import langdetect  # type: ignore[import-untyped]
     import nltk
 
@@ -40,7 +41,7 @@ def checkers() -> ModuleType:
     download = nltk.download
     nltk.download = lambda name: False
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it chatters
+        with contextlib.redirect_stdout(io.StringIO()):  # the import prints messages
             from lm_eval.tasks.ifeval import instructions_registry
     finally:
         nltk.download = download
@@ -49,20 +50,21 @@ def checkers() -> ModuleType:
 
 
 _WITH_SENTENCES = frozenset({"length_constraints:number_sentences", "change_case:capital_word_frequency"})
-"""The instructions whose checkers cut sentences or words with NLTK."""
+"""The instructions whose checkers split sentences or words with NLTK."""
 
 
 def resources(doc: Mapping[str, Any]) -> set[str]:
-    """What the checkers of a document read beside the response."""
+    """List the resources that the checkers of a document need."""
     return {"punkt_tab"} if _WITH_SENTENCES & set(doc["instruction_id_list"]) else set()
 
 
 def followed(doc: Mapping[str, Any], variants: Sequence[str]) -> list[bool]:
-    """For each instruction: whether one of the variants of the response follows it. Blank variants follow nothing.
+    """Check, for each instruction, whether any variant of the response follows it. Blank variants follow none.
 
-    Arguments are filtered by truth (a 0 is dropped as well as None) and a checker that fails counts as not followed.
+    As in the reference, arguments that are false are dropped (0 as well as None), and an instruction whose checker
+    fails is not followed.
     """
-    texts = [text for text in variants if text.strip()]
+    texts = [text for text in dict.fromkeys(variants) if text.strip()]
     results = []
     state = random.getstate()
     random.seed(f"ifeval {doc['key']}")
@@ -84,20 +86,23 @@ def _checker(name: str, arguments: Mapping[str, Any] | None, prompt: str) -> Any
 
 
 def _follows(checker: Any, text: str) -> bool:
+    linear = module_beside(__file__, "linear.py").CHECKS.get(checker.id)
     try:
-        return bool(checker.check_following(text))
+        return bool(linear(checker.get_instruction_args() or {}, text) if linear else checker.check_following(text))
+    except OlmesError:
+        raise
     except LookupError as error:
         if type(error) is not LookupError or scorer_resources.nltk_has("punkt_tab"):
             return False  # an index or a key that is not there, as below
         scorer_resources.require(["punkt_tab"])
         raise
-    except Exception:  # the reference: a checker that fails is an instruction that is not followed
+    except Exception:  # the reference: an instruction whose checker fails is not followed
         return False
 
 
 @scorer()
 def score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Four accuracies; `inst_level_*` are means over the document's instructions, whose number is the weight."""
+    """Score four accuracies; `inst_level_*` are means over the document's instructions, and their number the weight."""
     strict, loose = followed(doc, [response]), followed(doc, loose_variants(response))
     scores: dict[str, float | None] = {}
     for name, results in (("strict", strict), ("loose", loose)):
@@ -107,10 +112,10 @@ def score(doc: Mapping[str, Any], response: str) -> Scored:
 
 
 def gold(doc: Mapping[str, Any]) -> str | None:
-    """A response that follows the prompt; only the sample documents have one."""
+    """Return a response that follows the prompt; only the sample documents have one."""
     return doc.get("_pass")
 
 
 def corrupt(doc: Mapping[str, Any]) -> str | None:
-    """A response that does not; only the sample documents have one."""
+    """Return a response that does not follow the prompt; only the sample documents have one."""
     return doc.get("_fail")

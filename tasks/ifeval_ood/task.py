@@ -1,7 +1,7 @@
-"""IFEval-OOD beside IFBench: one constraint without a public checker, and golds that differ by profile.
+"""IFEval-OOD's differences from IFBench: one constraint without a public checker, and golds that differ by profile.
 
-`count:words_french` has no public checker left: its rows are left out and counted under the reference, and are in the
-repaired task.
+`count:words_french` no longer has a public checker: the reference's task leaves its rows out and counts them, and the
+repaired task scores them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from olmes_suite.constraints.task import gold
 
 
 def gold_repaired(doc: Mapping[str, Any]) -> str | None:
-    """The same for the repaired checkers, where the two profiles ask for different answers."""
+    """Return a response that follows the prompt under the repaired checkers, which may need a different one."""
     return doc.get("_pass_repaired") or gold(doc)
 
 
 def without_checker(doc: Mapping[str, Any]) -> str | None:
-    """The document's constraint that no public checker is left for: its row is left out of the reference's task."""
+    """Return the document's constraint without a public checker; the reference's task leaves such rows out."""
     return next((name for name in doc["instruction_id_list"] if find(name, "reference") is None), None)

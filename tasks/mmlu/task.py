@@ -20,7 +20,8 @@ _STATEMENTS = (
     r"(?i)([A-D])\)?\s+is\s+correct",
     r"\(([A-D])\)",
 )
-"""Tried in this order when the exact phrase is absent, or not asked for; the first match of the first that hits."""
+"""Patterns in the order in which they are tried where the exact phrase is absent or not requested. The first match of
+the first pattern that matches is the answer."""
 
 
 def _subject(doc: Mapping[str, Any]) -> str:
@@ -28,7 +29,7 @@ def _subject(doc: Mapping[str, Any]) -> str:
 
 
 def summarize_text(doc: Mapping[str, Any]) -> str:
-    """The one user turn of `cot::summarize`; it ends with a newline."""
+    """Return the single user turn of `cot::summarize`; it ends with a newline."""
     return (
         f"The following are multiple choice questions about {_subject(doc)}. Summarize your reasoning concisely, "
         "then conclude with 'Therefore, the answer is: X' where X is one of A, B, C, or D.\n\n"
@@ -37,17 +38,17 @@ def summarize_text(doc: Mapping[str, Any]) -> str:
 
 
 def zero_shot_text(doc: Mapping[str, Any]) -> str:
-    """The one user turn of `0shot_cot::tulu3`."""
+    """Return the single user turn of `0shot_cot::tulu3`."""
     return wrapped(f"Question: {doc['question']}\n{parenthesised(doc['choices'])}\n", "(A), (B), (C), (D).")
 
 
 def mc_text(doc: Mapping[str, Any]) -> str:
-    """A question turn of `mc::tulu`, after the description where the document brings one."""
+    """Return a question turn of `mc::tulu`, after the description where the document has one."""
     return f"{doc.get('description', '')}Question: {doc['question']}\n{dotted(doc['choices'])}Answer:"
 
 
 def fewshot(task: Any) -> list[dict[str, Any]]:
-    """The first five rows of the subject's `dev` split; the description stands before the first one only."""
+    """Return the first five rows of the subject's `dev` split, with the description before the first one only."""
     rows = [dict(row) for row in islice(cycle(task.dataset["dev"]), 5)]
     subject = task.config.dataset_name.replace("_", " ")
     about = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
@@ -55,22 +56,22 @@ def fewshot(task: Any) -> list[dict[str, Any]]:
 
 
 def letter(doc: Mapping[str, Any]) -> str:
-    """The letter of the right choice."""
+    """Return the letter of the right choice."""
     return LETTERS[doc["answer"]]
 
 
 def right_choice(doc: Mapping[str, Any]) -> int:
-    """The index of the right choice."""
+    """Return the index of the right choice."""
     return int(doc["answer"])
 
 
 def extract(response: str, exact_phrase: bool = False) -> str:
-    """The letter that the reference reads, in upper case; "" where there is none.
+    """Extract the letter that the reference reads, in upper case; "" where there is none.
 
-    With `exact_phrase` the last "Therefore, the answer is (X)" goes before all else.
+    With `exact_phrase` the last "Therefore, the answer is (X)" has priority.
     """
-    if exact_phrase and (found := last_match(_EXACT_PHRASE, response)):
-        return found
+    if exact_phrase and (letter_read := last_match(_EXACT_PHRASE, response)):
+        return letter_read
     for pattern in _STATEMENTS:
         if match := re.search(pattern, response):
             return match.group(1).upper()
@@ -83,48 +84,48 @@ def _scored(doc: Mapping[str, Any], answer: str) -> Scored:
 
 @scorer()
 def summarize_score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Exact match of the first statement of an answer: a model that corrects itself is held to its first word."""
+    """Score the exact match of the first stated answer, even if the model corrects itself later."""
     return _scored(doc, extract(response))
 
 
 @scorer()
 def zero_shot_score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Exact match of the last answer in the asked-for form, else of the first in a looser one."""
+    """Score the exact match of the last answer in the requested form, otherwise of the first in a looser form."""
     return _scored(doc, extract(response, exact_phrase=True))
 
 
 @scorer()
 def mc_score(doc: Mapping[str, Any], loglikelihoods: Sequence[float]) -> Scored:
-    """1 if the right letter has the largest summed log-probability; of equals the first counts."""
+    """Score 1 if the right letter has the largest summed log-probability; among equal ones the first counts."""
     best = max(range(len(loglikelihoods)), key=loglikelihoods.__getitem__)
     return Scored({"acc_raw": float(best == doc["answer"])}, LETTERS[best])
 
 
 def summarize_gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1."""
+    """Return a response that scores 1."""
     return f"Only this choice fits the question. Therefore, the answer is: {letter(doc)}"
 
 
 def summarize_corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0."""
+    """Return a response that scores 0."""
     return f"Only this choice fits the question. Therefore, the answer is: {another(letter(doc), len(LETTERS))}"
 
 
 def zero_shot_gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1."""
+    """Return a response that scores 1."""
     return f"Only this choice fits the question. Therefore, the answer is ({letter(doc)})"
 
 
 def zero_shot_corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0."""
+    """Return a response that scores 0."""
     return f"{zero_shot_gold(doc)}. No. Therefore, the answer is ({another(letter(doc), len(LETTERS))})"
 
 
 def mc_gold(doc: Mapping[str, Any]) -> list[float]:
-    """Log-likelihoods that score 1."""
+    """Return log-likelihoods that score 1."""
     return [-0.5 if i == doc["answer"] else -2.5 for i in range(len(LETTERS))]
 
 
 def mc_corrupt(doc: Mapping[str, Any]) -> list[float]:
-    """Log-likelihoods that score 0."""
+    """Return log-likelihoods that score 0."""
     return [-2.5 if i == doc["answer"] else -0.5 for i in range(len(LETTERS))]

@@ -18,12 +18,12 @@ _THINK = "Let's think step by step."
 
 
 def zero_shot_text(doc: Mapping[str, Any]) -> str:
-    """The one user turn of `0shot_cot::tulu3`."""
+    """Return the single user turn of `0shot_cot::tulu3`."""
     return wrapped(f"Question: {doc['question']}\n{parenthesised(doc['options'])}\n", "(A), (B), (C), (D), (E), etc.")
 
 
 def llama31_text(doc: Mapping[str, Any]) -> str:
-    """A question turn of `cot::llama3.1`."""
+    """Return a question turn of `cot::llama3.1`."""
     return (
         "Given the following question and candidate answers, choose the best answer.\n"
         f"Question: {doc['question']}\n{dotted(doc['options'])}\n"
@@ -33,40 +33,40 @@ def llama31_text(doc: Mapping[str, Any]) -> str:
 
 
 def fewshot(task: Any) -> list[dict[str, Any]]:
-    """The first five `validation` rows of the category (the sample data have fewer, and repeat)."""
+    """Return the first five `validation` rows of the category (the sample data have fewer, which repeat)."""
     return [dict(row) for row in islice(cycle(task.dataset["validation"]), 5)]
 
 
 def fewshot_target(doc: Mapping[str, Any]) -> str:
-    """An exemplar's chain of thought, without the phrase that the prompt already ends with."""
+    """Return an exemplar's chain of thought, without the phrase that the prompt already ends with."""
     return str(doc["cot_content"]).replace(f"A: {_THINK}", "").strip()
 
 
 def letter(doc: Mapping[str, Any]) -> str:
-    """The letter of the right choice, from `answer`; `answer_index` differs from it in one row of the test split."""
+    """Return the letter of the right choice, `answer`; `answer_index` differs in one row of the test split."""
     return str(doc["answer"])
 
 
 def extract(response: str, asked_for: str) -> str:
-    """The letter that the reference reads, as it stands in the response; "" where there is none.
+    """Extract the letter that the reference reads, in the response's case; "" where there is none.
 
-    The last match of the form that was asked for; else the first "answer is X", where X may be the first letter of a
-    word ("the answer is a function"); else "answer: X"; else the last stand-alone capital.
+    The last match of the form that the prompt requests; otherwise the first "answer is X", where X may be the first
+    letter of a word ("the answer is a function"); otherwise "answer: X"; otherwise the last stand-alone capital.
     """
-    if found := last_match(asked_for, response):
-        return found
+    if letter_read := last_match(asked_for, response):
+        return letter_read
     if match := re.search(r"(?i)answer is:?\s*\(?([A-J])\)?", response):
         return match.group(1)
     return _after_colon(response) or last_alone("A-J", response)
 
 
 def _after_colon(response: str) -> str:
-    r"""The last "answer: X" on the first line that has one: the first match of `.*[aA]nswer:\s*([A-J])`."""
-    found = list(re.finditer(r"[aA]nswer:(?=\s*([A-J]))", response))
-    if not found:
+    r"""Find the last "answer: X" on the first line that has one: the first match of `.*[aA]nswer:\s*([A-J])`."""
+    matches = list(re.finditer(r"[aA]nswer:(?=\s*([A-J]))", response))
+    if not matches:
         return ""
-    end = response.find("\n", found[0].start())
-    return [match.group(1) for match in found if end < 0 or match.start() < end][-1]
+    end = response.find("\n", matches[0].start())
+    return [match.group(1) for match in matches if end < 0 or match.start() < end][-1]
 
 
 def _scored(doc: Mapping[str, Any], answer: str) -> Scored:
@@ -76,22 +76,22 @@ def _scored(doc: Mapping[str, Any], answer: str) -> Scored:
 
 @scorer()
 def zero_shot_score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Exact match, "Therefore, the answer is (X)" first."""
+    """Score the exact match; "Therefore, the answer is (X)" has priority."""
     return _scored(doc, extract(response, _ZERO_SHOT))
 
 
 @scorer()
 def llama31_score(doc: Mapping[str, Any], response: str) -> Scored:
-    """Exact match, "The answer is X" first."""
+    """Score the exact match; "The answer is X" has priority."""
     return _scored(doc, extract(response, _LLAMA31))
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1 in both forms."""
+    """Return a response that scores 1 in both forms."""
     return f"Only this choice fits. The answer is ({letter(doc)}). Therefore, the answer is ({letter(doc)})"
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0 in both forms."""
+    """Return a response that scores 0 in both forms."""
     wrong = another(letter(doc), len(doc["options"]))
     return f"{gold(doc)}. No. The answer is ({wrong}). Therefore, the answer is ({wrong})"

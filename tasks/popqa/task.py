@@ -12,18 +12,18 @@ from olmes_suite.scoring import scorer
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """The question, on one line with the answer's label."""
+    """Return the question, on one line with the answer's label."""
     return f"Q: {doc['question']} A:"
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> list[str]:
-    """The accepted answers."""
+    """List the accepted answers."""
     answers: list[str] = json.loads(doc["possible_answers"])
     return answers
 
 
 def fewshot(task: Any) -> list[dict[str, str]]:
-    """The fifteen pairs of the protocol (rows of the data set, which are scored as well)."""
+    """Return the fifteen pairs of the protocol (rows of the data set, which are scored too)."""
     pairs: list[dict[str, str]] = json.loads(
         Path(__file__).with_name("popqa_examples.json").read_text(encoding="utf-8")
     )
@@ -31,23 +31,23 @@ def fewshot(task: Any) -> list[dict[str, str]]:
 
 
 def fewshot_target(doc: Mapping[str, Any]) -> str:
-    """An exemplar's answer."""
+    """Return an exemplar's answer."""
     return doc["answer"]
 
 
 @scorer()
 def score(doc: Mapping[str, Any], response: str) -> Scored:
-    """1 if an answer, or its lower-case or capitalised form, is a substring: "repainters" has "Painter"."""
+    """Score 1 if an answer, or its lower-case or capitalised form, is a substring: "repainters" has "Painter"."""
     answers = doc_to_target(doc)
-    found = any(form in response for answer in answers for form in (answer, answer.lower(), answer.capitalize()))
-    return Scored({"exact_match": float(found)}, response.strip(), failed=not response.strip())
+    hit = any(form in response for answer in answers for form in (answer, answer.lower(), answer.capitalize()))
+    return Scored({"exact_match": float(hit)}, response.strip(), failed=not response.strip())
 
 
 def gold(doc: Mapping[str, Any]) -> str:
-    """A response that scores 1."""
+    """Return a response that scores 1."""
     return doc_to_target(doc)[0]
 
 
 def corrupt(doc: Mapping[str, Any]) -> str:
-    """A response that scores 0 (unless an answer is the empty string)."""
+    """Return a response that scores 0 (unless an answer is the empty string)."""
     return "~"

@@ -14,31 +14,34 @@ from olmes_suite.scoring import lm_eval_config, scorer
 
 @functools.lru_cache(maxsize=1)
 def exemplars() -> str:
-    """The six questions and answers in the prompt of lm-eval's task."""
-    found = re.search(
+    """Return the six questions and answers in the prompt of lm-eval's task."""
+    match = re.search(
         r"set prompt_qa = '(.*?)'\s*%\}", lm_eval_config("truthfulqa/truthfulqa_mc1.yaml")["doc_to_text"], re.S
     )
-    assert found is not None
-    return found.group(1).strip()
+    assert match is not None
+    return match.group(1).strip()
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """Exemplars and question in one turn."""
+    """Return exemplars and question in one turn."""
     return f"{exemplars()}\n\nQ: {doc['question']}\nA:"
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> None:
-    """None: the reference keeps no label."""
+    """Return None: the reference has no label."""
 
 
 def choices(doc: Mapping[str, Any]) -> list[str]:
-    """The choices of both metrics, each once: those of mc1, then those that only mc2 has."""
+    """List the choices of both metrics, each once: those of mc1, then those that only mc2 has."""
     return list(dict.fromkeys([*doc["mc1_targets"]["choices"], *doc["mc2_targets"]["choices"]]))
 
 
 @scorer()
 def score(doc: Mapping[str, Any], loglikelihoods: Sequence[float]) -> Scored:
-    """mc1: the likeliest of its choices is true. mc2: the true choices' share of the probability (of whole choices)."""
+    """Score mc1, whether its likeliest choice is true, and mc2, the true choices' share of the probability.
+
+    Probabilities are those of whole choices.
+    """
     by_choice = dict(zip(choices(doc), loglikelihoods, strict=True))
     mc1, mc2 = doc["mc1_targets"], doc["mc2_targets"]
     best = max(range(len(mc1["choices"])), key=lambda i: by_choice[mc1["choices"][i]])
@@ -49,12 +52,12 @@ def score(doc: Mapping[str, Any], loglikelihoods: Sequence[float]) -> Scored:
 
 
 def gold(doc: Mapping[str, Any]) -> list[float]:
-    """Log-likelihoods that score 1: 0 for true choices, far below for the others."""
+    """Return log-likelihoods that score 1: 0 for true choices, far below for the others."""
     return _loglikelihoods(doc, true=0.0, false=-1000.0)
 
 
 def corrupt(doc: Mapping[str, Any]) -> list[float]:
-    """Log-likelihoods that score 0."""
+    """Return log-likelihoods that score 0."""
     return _loglikelihoods(doc, true=-1000.0, false=0.0)
 
 

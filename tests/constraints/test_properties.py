@@ -17,7 +17,7 @@ WITHOUT_PARAMETERS = [
     (profile, name) for profile in PROFILES for name, entry in everything(profile).items() if not entry.types
 ]
 QUICK = [pair for pair in WITHOUT_PARAMETERS if "punkt_tab" not in everything(pair[0])[pair[1]].needs]
-MAY_RAISE = {"words:alphabet", "format:quote_unquote", "custom:csv_quotes"}
+MAY_RAISE = {"words:alphabet", "words:last_first", "format:quote_unquote", "custom:csv_quotes"}
 """Checkers whose reference raises on what holds no letter; as "an error", not as a verdict."""
 
 

@@ -140,7 +140,7 @@ def test_a_group_names_the_fields_of_its_members() -> None:
     ("given", "said"),
     [
         (["--eval-field", "gsm9k:question"], "unknown task 'gsm9k'"),
-        (["--eval-field", "mmlu:question"], "is not among what is compared"),
+        (["--eval-field", "mmlu:question"], "is not among the evaluations to compare"),
         (["--eval-field", "gsm8k:question", "--eval-field", "gsm8k:questoin"], "gsm8k:questoin: the data set has"),
         (["--eval-field", "question", "--eval-field", "questoin"], "questoin: none of the evaluations"),
     ],

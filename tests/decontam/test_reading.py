@@ -33,7 +33,7 @@ def test_a_role_that_is_not_known_is_named_once(name: str, tmp_path: Path, decon
     known = {"role": "user", "content": "hello"}
     rows = [{"messages": [known]}, *[{"messages": [known, {"role": "patient", "content": SECRET}]}] * 3]
     code, _, errors = decontam("scan", written(tmp_path / name, rows))
-    assert code == 2 and errors.count("role 'patient' is none of user, assistant, system, tool") == 1
+    assert code == 2 and errors.count("role 'patient' is not one of user, assistant, system, tool") == 1
     assert f"{name}, row 1: " in errors
     code, _, errors = decontam("clean", tmp_path / name)
     assert code == 2 and "no clean copy" in errors and not (decontam.out / "clean").exists()
@@ -46,7 +46,7 @@ def test_a_role_behind_null_rows_and_slices_is_counted_in_its_row(tmp_path: Path
     with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     code, _, errors = decontam("scan", tmp_path / "t.arrow")
-    assert code == 1 and "t.arrow, row 2: role None is none of" in errors and decontam.hits() == [4]
+    assert code == 1 and "t.arrow, row 2: role None is not one of" in errors and decontam.hits() == [4]
 
 
 def test_a_set_of_which_nothing_was_compared_is_a_problem(tmp_path: Path, decontam: Decontam) -> None:
@@ -76,7 +76,7 @@ def test_a_list_that_is_not_utf_8_costs_its_row_alone(tmp_path: Path, decontam: 
 def test_a_column_that_stands_there_twice_is_one_line(tmp_path: Path, decontam: Decontam) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array([SECRET])] * 2, names=["text", "text"]), tmp_path / "t.parquet")
     code, _, errors = decontam("scan", tmp_path / "t.parquet")
-    assert code == 2 and "column 'text' stands there more than once" in errors
+    assert code == 2 and "column 'text' appears more than once" in errors
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.json"])

@@ -69,6 +69,7 @@ def train(folder: Path, algorithm: str, adapter: bool, sharded: bool, checkpoint
         "gradients": keep.steps,
         "type": str(trainer.accelerator.distributed_type.value),
         "saved": str(folder / f"saved-{name}"),
+        "rate": rate,
     }
 
 

@@ -128,7 +128,7 @@ def test_no_preference_is_no_score_and_is_counted(task):
     found, _ = scored(task, items, Answer("A", (("A", -0.1),)))
     assert [s.failed for _, s, _ in found] == [True, False, True]
     assert [s.scores["win_rate"] for _, s, _ in found] == [None, 0.5, None]
-    with pytest.raises(MissingData, match="neither output"):
+    with pytest.raises(MissingData, match="name no output"):
         scored(task, items[:1], Answer("A", (("A", -0.1),)))
 
 

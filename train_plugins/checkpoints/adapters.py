@@ -1,6 +1,6 @@
-"""Adapter checkpoints: recognising one, and merging it into its base model.
+"""Detect adapter checkpoints and merge them into their base model.
 
-python -m train_plugins.checkpoints.adapters ADAPTER FOLDER      merge an adapter and write the whole model
+python -m train_plugins.checkpoints.adapters ADAPTER FOLDER      merge ADAPTER and write the whole model to FOLDER
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ import sys
 from pathlib import Path
 
 CONFIG = "adapter_config.json"
-
-
 FOLDER = "adapter"
-"""In the stage's output: the adapter of the last checkpoint, as it was before it was merged."""
+"""Folder in the stage's output that holds the last checkpoint's adapter, before it was merged."""
 
 
 def is_adapter(folder: Path) -> bool:
-    """The folder holds an adapter that is not merged, or not to the end."""
+    """Return whether the folder holds an adapter that is not merged, or only partly merged."""
     return (folder / CONFIG).is_file()
 
 
 def merge(adapter: Path, folder: Path) -> None:
-    """Write the base model with the adapter added to its weights, in the base's own precision, and the tokenizer.
+    """Write the base model with the adapter added to its weights, in the base model's precision, and the tokenizer.
 
-    In the adapter's own folder the model takes its place: transformers would go back to the base where it finds both.
+    If `folder` is the adapter's folder, the model replaces the adapter: transformers would load the base model and
+    the adapter again if it found both.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -41,7 +40,7 @@ def merge(adapter: Path, folder: Path) -> None:
     if folder != adapter:
         tokenizer.save_pretrained(folder)
         return
-    (folder / CONFIG).unlink()  # first: without it the model is whole
+    (folder / CONFIG).unlink()  # first: without this file the folder counts as a whole model
     for file in folder.glob("adapter_*"):
         file.unlink()
 

@@ -1,7 +1,7 @@
-"""`olmes eval` of the stage's checkpoints, in a process of its own, beside the training; a plugin like any other.
+"""Run `olmes eval` on the stage's checkpoints in a separate process while the stage trains; a plugin of the stage.
 
-A checkpoint's model files are hard-linked before they are read, so that a checkpoint which the trainer rotates away
-stays until its evaluation is over. One evaluation runs at a time; results are joined by step in `evaluations.jsonl`.
+A checkpoint's model files are hard-linked before they are read, so that they survive until the evaluation ends even if
+the trainer rotates the checkpoint away. One evaluation runs at a time; `evaluations.jsonl` holds one result per step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from train_plugins.config.recipe import Evaluation
 FILE = "evaluations.jsonl"
 LINKS = "evaluating"
 BEST = "best"
-"""In the stage's output: the model files of the best earlier checkpoint, linked; its own folder may be rotated away."""
+"""Folder in the stage's output with hard links to the best checkpoint's files; its own folder may be rotated away."""
 NOT_THE_MODEL = ("optimizer", "scheduler", "rng_state", "trainer_state", "training_args", "scaler")
 
 
@@ -40,21 +40,21 @@ class Result:
     step: int
     checkpoint: str
     run: str | None
-    """Folder of the run; None where the evaluation failed."""
+    """Folder of the run; None if the evaluation failed."""
     tasks: Mapping[str, float | None]
     """Each top-level task's primary metric."""
     average: float | None
-    """Unweighted mean of the tasks; None unless each has its score."""
+    """Unweighted mean of the tasks; None unless every task has a score."""
     error: str | None = None
     asked: str | None = None
-    """What was asked; averages are compared where it is the same."""
+    """Description of the evaluation (see `asked`); only averages with the same description are compared."""
 
 
 class Evaluator:
     """Evaluates the checkpoints of one stage."""
 
-    def __init__(self, wanted: Evaluation, output: Path) -> None:
-        self.wanted = wanted
+    def __init__(self, settings: Evaluation, output: Path) -> None:
+        self.settings = settings
         self.output = output
         self.done = read_results(output / FILE)
         self.pool = ThreadPoolExecutor(max_workers=1)
@@ -66,17 +66,17 @@ class Evaluator:
 
     @hookimpl
     def olmes_after_checkpoint(self, stage: Stage, checkpoint: Path) -> None:
-        """Start the evaluation of a checkpoint whose step is a multiple of `every`; it is not waited for."""
+        """Start the evaluation of a checkpoint whose step is a multiple of `every`, without waiting for it."""
         self._periodic(checkpoint)
 
     @hookimpl(tryfirst=True)
     def olmes_after_stage(self, stage: Stage, checkpoint: Path, run: Mapping[str, Any]) -> None:
-        """Evaluate the last checkpoint, wait for all, and write the scores into its card."""
+        """Evaluate the last checkpoint, wait for all evaluations, and write the scores into its card."""
         self._finish(checkpoint, Lineage.from_json(run))
 
     def _periodic(self, checkpoint: Path) -> None:
         step = lineage.step(checkpoint)
-        if self.wanted.every is not None and step % self.wanted.every == 0:
+        if self.settings.every is not None and step % self.settings.every == 0:
             self._start(checkpoint, step)
 
     def _finish(self, checkpoint: Path, run: Lineage) -> None:
@@ -91,9 +91,9 @@ class Evaluator:
         lineage.rewrite_card(checkpoint, run, scores)
 
     def catch_up(self) -> None:
-        """What an earlier start of the stage saved and did not evaluate; of a finished stage, wait for it.
+        """Evaluate what an earlier start of the stage saved but did not evaluate; wait for it if the stage is finished.
 
-        A checkpoint that was rotated away before its turn lies in the links that the earlier start has left.
+        A checkpoint that was rotated away before its evaluation is read from the links that the earlier start left.
         """
         left = sorted((self.output / LINKS).glob("*"))
         finished = (self.output / lineage.FILE).is_file()
@@ -102,18 +102,18 @@ class Evaluator:
         for checkpoint in lineage.whole_checkpoints(self.output):
             self._periodic(checkpoint)
         for folder in left:
-            self._go_on(folder)
+            self._evaluate_link(folder)
         self._mend()
         if finished:
             self._finish(self.output, lineage.read(self.output))
 
     def results(self) -> list[Result]:
-        """What is done so far of what is asked now, by step; `eval` may have changed since an earlier start."""
-        now = asked(self.wanted)
-        return sorted((one for one in self.done if one.asked == now), key=lambda result: result.step)
+        """Return the results of the current evaluation, by step; `eval` may have changed since an earlier start."""
+        current = asked(self.settings)
+        return sorted((result for result in self.done if result.asked == current), key=lambda result: result.step)
 
     def best(self) -> Result | None:
-        """The evaluated checkpoint with the highest average; the earlier of equals."""
+        """Return the evaluated checkpoint with the highest average, the earliest of equals."""
         scored = [result for result in self.results() if result.average is not None]
         return max(scored, key=lambda result: (result.average or 0.0, -result.step), default=None)
 
@@ -124,26 +124,26 @@ class Evaluator:
         self.waiting.clear()
 
     def close(self) -> None:
-        """Stop what still runs."""
+        """Stop the running evaluation and drop the waiting ones."""
         self.closed = True
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
         self.pool.shutdown(wait=True, cancel_futures=True)
-        if self.finished:  # else a later start goes on with them
+        if self.finished:  # otherwise a later start evaluates them
             shutil.rmtree(self.output / LINKS, ignore_errors=True)
 
     def _start(self, checkpoint: Path, step: int) -> None:
-        if self._is_asked(step):
+        if self._is_covered(step):
             return
         self.started.add(step)
         last = checkpoint == self.output
         folder = checkpoint if last else link(checkpoint, self.output / LINKS / f"{self.output.name}-step{step}")
         self.waiting.append(self.pool.submit(self._evaluate, folder, checkpoint, step))
 
-    def _go_on(self, folder: Path) -> None:
-        """Evaluate what lies in the links of an earlier start, unless its checkpoint is there or it is done."""
+    def _evaluate_link(self, folder: Path) -> None:
+        """Evaluate the linked checkpoint of an earlier start, unless it is evaluated or its own folder is queued."""
         step = step_of(folder)
-        if step is None or (self._is_asked(step) and step not in self.started):
+        if step is None or (self._is_covered(step) and step not in self.started):
             shutil.rmtree(folder, ignore_errors=True)
         elif step not in self.started:
             self.started.add(step)
@@ -151,24 +151,25 @@ class Evaluator:
             self.waiting.append(self.pool.submit(self._evaluate, folder, checkpoint, step))
 
     def held(self) -> set[str]:
-        """The checkpoints that an endpoint has yet to read from their own folders, not from the links."""
-        waiting = self.started - {one.step for one in self.done}
-        at_endpoint = self.wanted.device == "endpoint"
+        """Return the checkpoints that an endpoint has not yet read; it reads their own folders, not the links."""
+        waiting = self.started - {result.step for result in self.done}
+        at_endpoint = self.settings.device == "endpoint"
         return {str(self.output / f"checkpoint-{step}") for step in waiting} if at_endpoint else set()
 
-    def _is_asked(self, step: int) -> bool:
-        """It is evaluated, or will be."""
-        return step in self.started or any(one.step == step and one.error is None for one in self.results())
+    def _is_covered(self, step: int) -> bool:
+        """Return whether the step is evaluated already or will be."""
+        done = any(result.step == step and result.error is None for result in self.results())
+        return step in self.started or done
 
     def _evaluate(self, folder: Path, checkpoint: Path, step: int) -> None:
-        said, complained, status = "", "", 0
+        stdout, stderr, status = "", "", 0
         if folder != checkpoint and is_adapter(folder):
-            said, complained, status = self._call(merging(folder))
+            stdout, stderr, status = self._call(merging(folder))
         if status == 0:
-            said, complained, status = self._call(command(self.wanted, folder, checkpoint))
+            stdout, stderr, status = self._call(command(self.settings, folder, checkpoint))
         if self.closed:
             return
-        result = replace(judged(said, complained, status, str(checkpoint), step), asked=asked(self.wanted))
+        result = replace(judged(stdout, stderr, status, str(checkpoint), step), asked=asked(self.settings))
         self.done = [one for one in self.done if one.step != step] + [result]
         write_text(self.output / FILE, "".join(json.dumps(asdict(one)) + "\n" for one in self.done))
         shown = "failed: " + result.error if result.error else "average " + _percent(result.average)
@@ -177,29 +178,29 @@ class Evaluator:
             self._put_away(folder, result)
 
     def _call(self, line: list[str]) -> tuple[str, str, int]:
-        """Standard output, standard error and exit status of a command that `close` can end."""
+        """Return (stdout, stderr, exit status) of a command that `close` can end."""
         if self.closed:
             return "", "closed", 130
-        env = environment() | devices(self.wanted)
-        self.process = _started(line, env)
-        said, complained = self.process.communicate()
-        return said, complained, self.process.returncode
+        env = environment() | devices(self.settings)
+        self.process = _start_evaluator(line, env)
+        stdout, stderr = self.process.communicate()
+        return stdout, stderr, self.process.returncode
 
     def _mend(self) -> None:
-        """Make `best` where an earlier start was killed before it had done so."""
+        """Create the `best` folder if an earlier start was killed before it did."""
         best = self.best()
         if best is None or Path(best.checkpoint) == self.output or step_of(self.output / BEST) == best.step:
             return
         if Path(best.checkpoint).is_dir():
-            self.waiting.append(self.pool.submit(self._keep, best))
+            self.waiting.append(self.pool.submit(self._restore, best))
 
-    def _keep(self, best: Result) -> None:
+    def _restore(self, best: Result) -> None:
         folder = link(Path(best.checkpoint), self.output / LINKS / f"{self.output.name}-step{best.step}")
         if not is_adapter(folder) or self._call(merging(folder))[2] == 0:
             self._put_away(folder, best)
 
     def _put_away(self, folder: Path, result: Result) -> None:
-        """The linked files of the best checkpoint so far become `best`, whatever is rotated away; others go."""
+        """Move the links of the best checkpoint so far to `best`, safe from rotation; delete other links."""
         best = self.best()
         if best is not None and best.step == result.step:
             shutil.rmtree(self.output / BEST, ignore_errors=True)
@@ -207,51 +208,53 @@ class Evaluator:
         shutil.rmtree(folder, ignore_errors=True)
 
     def best_folder(self, best: Result) -> Path:
-        """Where the best checkpoint lies now, whole: its own folder may be rotated away, or hold an adapter alone."""
-        kept = self.output / BEST
-        return kept if step_of(kept) == best.step else Path(best.checkpoint)
+        """Return the folder with the best checkpoint's whole model; its own may be gone or hold only an adapter."""
+        linked = self.output / BEST
+        return linked if step_of(linked) == best.step else Path(best.checkpoint)
 
 
-def asked(wanted: Evaluation) -> str:
-    """What decides an average: the tasks, how many of their documents, and who judges the answers."""
-    judges = {name: getattr(wanted, name) for name in ("judge", "classifier", "encoder")}
+def asked(settings: Evaluation) -> str:
+    """Describe what determines an average: the tasks, their number of documents, and the models that judge answers."""
+    judges = {name: getattr(settings, name) for name in ("judge", "classifier", "encoder")}
     named = [f"{name}={value}" for name, value in judges.items() if value is not None]
-    return " ".join([*([wanted.suite] if wanted.suite else []), *wanted.tasks, f"limit={wanted.limit}", *named])
+    return " ".join([*([settings.suite] if settings.suite else []), *settings.tasks, f"limit={settings.limit}", *named])
 
 
 def step_of(folder: Path) -> int | None:
-    """The step of a checkpoint of ours; None where there is none."""
+    """Return the step of a checkpoint that this package wrote; None if the folder holds none."""
     return lineage.step(folder) if (folder / lineage.FILE).is_file() else None
 
 
-def evaluate(wanted: Evaluation, model: str) -> Result:
-    """Evaluate a checkpoint's folder or a Hub model, and wait for it; a run that is finished already is only read.
+def evaluate(settings: Evaluation, model: str) -> Result:
+    """Evaluate a checkpoint's folder or a Hub model and wait for the result; a finished run is only read.
 
-    Its step is 0.
+    The step of the result is 0.
     """
-    child = _started(command(wanted, model), environment() | devices(wanted))
+    child = _start_evaluator(command(settings, model), environment() | devices(settings))
     try:
-        said, complained = child.communicate()
+        stdout, stderr = child.communicate()
     except BaseException:
         child.terminate()
         child.wait()
         raise
     if child.returncode == 130:
         raise KeyboardInterrupt
-    return judged(said, complained, child.returncode, model, 0)
+    return judged(stdout, stderr, child.returncode, model, 0)
 
 
-def _started(line: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
-    """An evaluator, which ends with this process: one that went on alone would keep the next from its run."""
+def _start_evaluator(line: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
+    """Start an evaluator that ends with this process: an orphan would lock the run that the next one needs."""
     return subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=end_with_parent
     )
 
 
-def command(wanted: Evaluation, folder: Path | str, checkpoint: Path | str | None = None) -> list[str]:
-    """The command line that evaluates a checkpoint's folder. An endpoint is asked for it under its own path,
-    `checkpoint`, where `folder` holds its links."""
-    at_endpoint = wanted.device == "endpoint"
+def command(settings: Evaluation, folder: Path | str, checkpoint: Path | str | None = None) -> list[str]:
+    """Return the command line that evaluates a checkpoint's folder.
+
+    If `folder` holds links, an endpoint is asked for the model by the original path, `checkpoint`.
+    """
+    at_endpoint = settings.device == "endpoint"
     line = [
         sys.executable,
         "-m",
@@ -260,42 +263,42 @@ def command(wanted: Evaluation, folder: Path | str, checkpoint: Path | str | Non
         "--model",
         str(checkpoint if at_endpoint and checkpoint is not None else folder),
         "--runs",
-        wanted.runs,
+        settings.runs,
         "--json",
     ]
     if at_endpoint:
-        line += ["--backend", "openai", "--base-url", str(wanted.base_url)]
-        own = Path(folder) / lineage.FILE
-        line += ["--lineage", str(own)] if own.is_file() else []
-    line += ["--suite", wanted.suite] if wanted.suite else []
-    for task in wanted.tasks:
+        line += ["--backend", "openai", "--base-url", str(settings.base_url)]
+        lineage_file = Path(folder) / lineage.FILE
+        line += ["--lineage", str(lineage_file)] if lineage_file.is_file() else []
+    line += ["--suite", settings.suite] if settings.suite else []
+    for task in settings.tasks:
         line += ["--task", task]
-    for flag, folders in (("--data-dir", wanted.data_dir), ("--include-path", wanted.include_path)):
+    for flag, folders in (("--data-dir", settings.data_dir), ("--include-path", settings.include_path)):
         for name in folders:
             line += [flag, name]
     for name in ("limit", "judge", "judge_base_url", "classifier", "classifier_base_url", "encoder"):
-        value = getattr(wanted, name)
+        value = getattr(settings, name)
         line += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     return line
 
 
 def merging(folder: Path) -> list[str]:
-    """The command line that makes a whole model of a folder with an adapter."""
+    """Return the command line that turns a folder with an adapter into a whole model."""
     return [sys.executable, "-m", "train_plugins.checkpoints.adapters", str(folder), str(folder)]
 
 
-def devices(wanted: Evaluation) -> dict[str, str]:
-    """Variables that show the evaluator one GPU, where the recipe names one."""
-    return {"CUDA_VISIBLE_DEVICES": str(wanted.device)} if isinstance(wanted.device, int) else {}
+def devices(settings: Evaluation) -> dict[str, str]:
+    """Return the variables that restrict the evaluator to the recipe's GPU, if the recipe names one."""
+    return {"CUDA_VISIBLE_DEVICES": str(settings.device)} if isinstance(settings.device, int) else {}
 
 
-def judged(said: str, complained: str, status: int, checkpoint: str, step: int) -> Result:
-    """The result in what `olmes eval --json` printed. A task without its score leaves no average."""
+def judged(stdout: str, stderr: str, status: int, checkpoint: str, step: int) -> Result:
+    """Read the result from the output of `olmes eval --json`. One task without a score leaves the average None."""
     try:
-        printed = json.loads(said)
+        printed = json.loads(stdout)
         results = Results.from_json(printed)
     except (ValueError, KeyError, TypeError):
-        lines = [line for line in complained.splitlines() if line.strip()]
+        lines = [line for line in stderr.splitlines() if line.strip()]
         return Result(step, checkpoint, None, {}, None, lines[-1] if lines else f"olmes eval ended with {status}")
     tasks = {name: task.score.value if task.score else None for name, task in results.top_tasks.items()}
     values = [value for value in tasks.values() if value is not None]
@@ -304,21 +307,22 @@ def judged(said: str, complained: str, status: int, checkpoint: str, step: int) 
 
 
 def read_results(file: Path) -> list[Result]:
-    """The results of an earlier start of the stage; the last word on each step counts. Raises DataError."""
+    """Read the results of earlier starts of the stage; the last line of each step counts. Raises DataError."""
     if not file.is_file():
         return []
     try:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         return list({line["step"]: Result(**line) for line in lines}.values())
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); remove it to have the checkpoints evaluated anew") from None
+        raise DataError(f"{file}: cannot be read ({error}); remove it to evaluate the checkpoints again") from None
 
 
 def link(checkpoint: Path, folder: Path) -> Path:
-    """Hard links (copies, where the disk has none) of a checkpoint's model files in `folder`; returns it."""
+    """Hard-link a checkpoint's model files into `folder` (copy them if links are not possible) and return it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in sorted(checkpoint.iterdir(), key=lambda file: file.name == lineage.FILE):  # the lineage is last: whole
+    # the lineage is linked last: it marks a whole checkpoint
+    for file in sorted(checkpoint.iterdir(), key=lambda file: file.name == lineage.FILE):
         if file.is_file() and not file.name.startswith(NOT_THE_MODEL):
             try:
                 os.link(file, folder / file.name)
@@ -328,7 +332,7 @@ def link(checkpoint: Path, folder: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """The evaluator is one process, whatever launched the training."""
+    """Return the environment without a launcher's variables: the evaluator is always a single process."""
     launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_")
     return {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
 

@@ -1,15 +1,18 @@
-"""What each stage gained: paired differences on the same documents, with intervals and adjusted p-values."""
+"""Gains of each stage: paired differences on the same documents, with intervals and adjusted p-values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olmes_suite.comparison.compare import TaskComparison, adjusted, compare_runs
 from olmes_suite.comparison.reports import p_value, points, short
 from olmes_suite.runs.scores import read_run
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 FILE = "gains.json"
 SCHEMA = "1.0"
@@ -27,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """One task of one step."""
+    """The gain of one step on one task."""
 
     stage: str
     before: str
@@ -37,22 +40,25 @@ class Gain:
 
 
 def gains(steps: Sequence[Step]) -> list[Gain]:
-    """Every step's tasks, compared as `olmes compare` does; p-values are adjusted (Holm) over all of them together.
+    """Compare every step's tasks as `olmes compare` does; Holm's adjustment covers all p-values together.
 
     Raises DataError for a run that cannot be read.
     """
-    found = []
+    unadjusted = []
     for step in steps:
         comparison = compare_runs(read_run(step.before), read_run(step.after))
-        found += [Gain(step.stage, step.before.name, step.after.name, task) for task in comparison.tasks]
-    tasks = adjusted([gain.task for gain in found])
-    return [Gain(one.stage, one.before, one.after, task) for one, task in zip(found, tasks, strict=True)]
+        unadjusted += [Gain(step.stage, step.before.name, step.after.name, task) for task in comparison.tasks]
+    tasks = adjusted([gain.task for gain in unadjusted])
+    return [Gain(gain.stage, gain.before, gain.after, task) for gain, task in zip(unadjusted, tasks, strict=True)]
 
 
-def as_json(found: Sequence[Gain], about: Mapping[str, Any]) -> dict[str, Any]:
-    """{"schema", …about, "gains": [{"stage","task","baseline","candidate","n","before","after","delta","ci95","p",
-    "p_holm","wins","losses"}]}, fractions; null where two scores do not compare (`reason` says why)."""
-    return {"schema": SCHEMA, **about, "gains": [_row(gain) for gain in found]}
+def as_json(gains: Sequence[Gain], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"schema", …about, "gains": [{"stage","task","baseline","candidate","n","before","after","delta","ci95",
+    "p","p_holm","wins","losses"}]}, as fractions.
+
+    Numbers are null where two scores cannot be compared; `reason` says why.
+    """
+    return {"schema": SCHEMA, **about, "gains": [_row(gain) for gain in gains]}
 
 
 def _row(gain: Gain) -> dict[str, Any]:
@@ -70,8 +76,8 @@ def _reason(task: TaskComparison) -> str:
     return f"{' and '.join(task.differs)} differ" if task.differs else task.reason or "no difference"
 
 
-def table(found: Sequence[Gain]) -> Any:
-    """A rich table for 80 columns; bold where p is at most 0.05."""
+def table(gains: Sequence[Gain]) -> Table:
+    """Return a rich table for 80 columns, with gains in bold where the adjusted p-value is at most 0.05."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -80,7 +86,7 @@ def table(found: Sequence[Gain]) -> Any:
         out.add_column(heading, no_wrap=True, max_width=width)
     for heading in ("n", "before", "after", "Δ", "95 % interval", "p"):
         out.add_column(heading, justify="right", no_wrap=True)
-    for gain in found:
+    for gain in gains:
         task, d = gain.task, gain.task.difference
         names = [escape(gain.stage), escape(short(task.task))]
         if d is None:

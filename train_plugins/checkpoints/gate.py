@@ -1,4 +1,4 @@
-"""The gate after a stage: its last checkpoint against the one that it started from."""
+"""The gate after a stage, which compares its last checkpoint with the one that it started from."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ if TYPE_CHECKING:
     from train_plugins.config.recipe import Evaluation
 
 FILE = "gate.json"
-"""In the stage's output: what the gate said, as `olmes gate --json` prints it."""
+"""File in the stage's output with the gate's report, as `olmes gate --json` prints it."""
 
 
-def judge(given: str | Mapping[str, Any], wanted: Evaluation, parent: str, output: Path, result: Result | None) -> str:
-    """Judge the stage in `output` by its last evaluation; returns the verdict in a sentence.
+def judge(
+    gate_rules: str | Mapping[str, Any], evaluation: Evaluation, parent: str, output: Path, result: Result | None
+) -> str:  # fmt: skip
+    """Judge the stage in `output` by its last evaluation and return the verdict in a sentence.
 
-    The parent is evaluated in the same way where it has not been. Raises StageRefused unless the candidate passes;
-    what the documents cannot decide passes only where the rules say `inconclusive: pass`.
+    The parent is evaluated in the same way unless it has been already. Raises StageRefused unless the candidate
+    passes; an inconclusive verdict passes only if the rules say `inconclusive: pass`.
     """
     from olmes_suite.comparison.gate import as_json, gate
     from olmes_suite.files import write_json
     from olmes_suite.runs.scores import read_run
     from train_plugins.checkpoints.evaluator import evaluate
 
-    before = evaluate(wanted, parent)
-    for which, found in (("checkpoint", result), ("parent", before)):
-        if found is None or found.run is None:
-            raise StageRefused(f"gate: the {which} has no scores ({found.error if found else 'not evaluated'})")
+    before = evaluate(evaluation, parent)
+    for role, evaluated in (("checkpoint", result), ("parent", before)):
+        if evaluated is None or evaluated.run is None:
+            raise StageRefused(f"gate: the {role} has no scores ({evaluated.error if evaluated else 'not evaluated'})")
     assert result is not None and result.run is not None and before.run is not None
-    report = gate(read_run(Path(before.run)), read_run(Path(result.run)), rules(given, "gate"))
+    report = gate(read_run(Path(before.run)), read_run(Path(result.run)), rules(gate_rules, "gate"))
     write_json(output / FILE, as_json(report))
-    said = f"gate: {report.verdict}: {report.suite.sentence()}"
+    verdict = f"gate: {report.verdict}: {report.suite.sentence()}"
     if report.exit:
-        raise StageRefused(f"{said} ({output / FILE})")
-    return said
+        raise StageRefused(f"{verdict} ({output / FILE})")
+    return verdict
 
 
 def passed(output: Path) -> bool:
-    """A gate has let the stage in `output` pass."""
+    """Return whether the stage in `output` has passed its gate."""
     from olmes_suite.files import read_json
 
     file = output / FILE

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: `olmes_lineage.json` and the model card beside its weights."""
+"""The lineage of a checkpoint: `olmes_lineage.json` and the model card beside its weights."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from train_plugins.data.sets import rows_hash
 
 FILE = LINEAGE
 END = "<!-- Lineage and scores end here; what follows was added by the stage or its hooks. -->"
-"""In a card."""
+"""Line that ends the generated part of a card."""
 _PACKAGES = ("trl", "transformers", "torch", "accelerate", "datasets", "tokenizers", "peft")
 
 
 def describe(
-    stage: Stage, data: StageData, rows: Mapping[str, int], seed: int, processes: int, before: Lineage = NO_LINEAGE
+    stage: Stage, data: StageData, *, rows: Mapping[str, int], seed: int, processes: int, before: Lineage = NO_LINEAGE
 ) -> Lineage:
-    """The lineage of the stage's checkpoints but for what differs between them (step, tokens, seconds).
+    """Return the lineage that all checkpoints of the stage share; step, tokens and seconds are added by `write`.
 
-    `root` is what the first stage started from: looks at the unseen suite are counted under it. `flags` holds the
-    benchmark documents that this stage's data or that of its ancestors is known to contain, `short` those that match as
-    short items alone, `scanned` the tasks that all of that data was compared with. `before`, the lineage of the
-    checkpoint that the stage goes on from, has some that only its own start may have seen.
+    `root` is the checkpoint that the first stage started from: looks at the unseen suite are counted under it. `flags`
+    holds the benchmark documents that the data of this stage or of its ancestors is known to contain, `short` those
+    that match only as short items, `scanned` the tasks that all of that data was compared with. `before` is the
+    lineage of the checkpoint that the stage resumes from; it may hold flags that only the earlier start has seen.
     """
     parent = lineage_of(stage.parent, None)
     known = inherited(parent, Known(data.flags, data.short, frozenset(data.scanned)), before)
@@ -67,12 +67,12 @@ def describe(
 
 
 def data_line(one: TrainingSet) -> TrainingFile:
-    """What is kept of a training set: the hash of its files, number and hash of the rows that the hooks have left."""
+    """Summarise a training set: the hash of its files, and the number and hash of the rows that the hooks left."""
     return TrainingFile(path=one.path, sha256=one.sha256, rows=len(one.rows), rows_sha256=rows_hash(one.rows))
 
 
 def write(checkpoint: Path, lineage: Lineage, step: int, tokens: int, seconds: float) -> Lineage:
-    """Write the lineage (last: a checkpoint that has one is whole) and the card; returns what was written."""
+    """Write the card, then the lineage, whose presence marks a whole checkpoint; return the lineage."""
     whole = lineage.but(step=step, tokens=tokens, seconds=round(seconds, 1))
     write_text(checkpoint / "README.md", card(whole))
     write_lineage(checkpoint / FILE, whole)
@@ -80,42 +80,46 @@ def write(checkpoint: Path, lineage: Lineage, step: int, tokens: int, seconds: f
 
 
 def read(checkpoint: Path) -> Lineage:
-    """The lineage of a checkpoint of ours. Raises UsageError for a damaged file."""
+    """Read the lineage of a checkpoint that this package wrote. Raises UsageError for a damaged file."""
     return read_lineage(checkpoint / FILE)
 
 
 def step(checkpoint: Path) -> int:
-    """The step of a checkpoint of ours. Raises UsageError for a lineage that names none."""
-    found = read(checkpoint).step
-    if found is None:
+    """Return the step in a checkpoint's lineage. Raises UsageError for a lineage without a step."""
+    number = read(checkpoint).step
+    if number is None:
         raise UsageError(f"lineage file {checkpoint / FILE} names no step")
-    return found
+    return number
 
 
 def whole_checkpoints(output: Path) -> list[Path]:
-    """The checkpoints of a stage that were written to the end, oldest first."""
-    found = [path for path in output.glob("checkpoint-*") if (path / FILE).is_file() and _step(path) >= 0]
-    return sorted(found, key=_step)
+    """Return the checkpoints of a stage that were written completely, oldest first."""
+    checkpoints = [path for path in output.glob("checkpoint-*") if (path / FILE).is_file() and _step(path) >= 0]
+    return sorted(checkpoints, key=_step)
 
 
 def last_good(output: Path) -> str:
-    """Which checkpoint is left of a stage that was stopped, in words."""
+    """Say in words which checkpoint a stopped stage has left."""
     good = whole_checkpoints(output)
     return f"the last good checkpoint is {good[-1]}" if good else "there was no checkpoint yet"
 
 
 def card(lineage: Lineage, scores: Sequence[Mapping[str, Any]] = (), others: Mapping[str, Any] | None = None) -> str:
-    """The model card: front matter for the Hub, then lineage and scores in words. `scores`: see `evaluation.Result`.
+    """Return the model card: front matter for the Hub, then lineage and scores in words.
 
-    `others` is front matter that others have added; ours comes first and counts.
+    `scores` are `evaluator.Result` objects as dictionaries. `others` is front matter that others have added; the
+    stage's own keys come first and take precedence.
     """
     others = others or {}
     tags = ["olmes-suite", lineage.stage]
-    given = others.get("tags") or []
+    more_tags = others.get("tags") or []
     ours = {
         "base_model": lineage.parent,
         "library_name": "transformers",
-        "tags": [*tags, *(tag for tag in (given if isinstance(given, list) else [given]) if tag not in tags)],
+        "tags": [
+            *tags,
+            *(tag for tag in (more_tags if isinstance(more_tags, list) else [more_tags]) if tag not in tags),
+        ],
     }
     data = ModelCardData(**{**ours, **others, **ours}, ignore_metadata_errors=True)
     return f"---\n{data.to_yaml()}\n---\n{_text(lineage, scores)}"
@@ -143,13 +147,13 @@ def _text(lineage: Lineage, scores: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rewrite_card(checkpoint: Path, lineage: Lineage, scores: Sequence[Mapping[str, Any]]) -> None:
-    """Write the card anew, and keep what others have added to its front matter and to its end."""
+    """Rewrite the card, keeping what others have added to its front matter and at its end."""
     file = checkpoint / "README.md"
     added, others = "", {}
     if file.is_file():
         before = file.read_text(encoding="utf-8")
         added = before.partition(END)[2]
-        with suppress(ValueError, TypeError, yaml.YAMLError):  # front matter that cannot be read is written anew
+        with suppress(ValueError, TypeError, yaml.YAMLError):  # unreadable front matter is replaced
             others = ModelCard(before, ignore_metadata_errors=True).data.to_dict()
     write_text(file, card(lineage, scores, others).rstrip("\n") + (added or "\n"))
 
@@ -191,13 +195,13 @@ def _json(value: Any) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"olmes-suite": __version__}
+    versions = {"olmes-suite": __version__}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _hardware() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where a stage writes, whether something lies there already, and whether it may go on from it."""
+"""The stage's output folder: locking, rotation, and the checks before a stage resumes from what is there."""
 
 from __future__ import annotations
 
@@ -18,49 +18,47 @@ from train_plugins.checkpoints import lineage
 FREE = frozenset({"eval", "output", "final", "decontam", "gate"})
 """Keys that may change between the starts of one stage."""
 POLICY = "decontam.on_contamination"
-"""Not free: it decides which rows are trained on, and what the lineage says of those that were."""
+"""The key under `decontam` that must stay: it decides which rows are trained on, and what the lineage records."""
 FREE_ARGUMENTS = frozenset(
     {"logging_steps", "logging_strategy", "report_to", "run_name", "save_steps", "save_strategy", "save_total_limit",
      "dataloader_num_workers", "dataset_num_proc"}
 )  # fmt: skip
-"""Trainer arguments that do not touch the weights."""
-
-
+"""Trainer arguments that do not affect the weights, so they may change too."""
 LOCK = ".lock"
-"""In the output, while a stage is writing there."""
+"""File in the output while a stage writes there."""
 PART = ".part"
-"""In the output, while the last weights are being written."""
+"""Folder in the output while the last weights are written."""
 
 
 @contextmanager
 def lock(output: Path) -> Iterator[None]:
-    """Keeps two stages from writing one folder; it goes with the process, however that ends. Raises RunLocked."""
-    made = not output.is_dir()
+    """Keep two stages from writing to one folder; the lock ends with the process in any case. Raises RunLocked."""
+    created = not output.is_dir()
     try:
         with RunLock(output / LOCK, f"stage {output}", "--output"):
             yield
     finally:
-        if made:  # and nothing was written: no trace is left
+        if created:  # leave no empty folder behind
             with suppress(OSError):
                 output.rmdir()
 
 
 def start(output: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from; None to begin.
+    """Return the checkpoint to resume from; None to start from the beginning.
 
-    Raises UsageError for a folder that holds something else, StorageError for one that cannot be written.
+    Raises UsageError for a folder that is not empty without `resume`, StorageError for one that cannot be written.
     """
     _check_writable(output)
     if not output.is_dir() or not any(_of_a_stage(path) for path in output.iterdir()):
         return None
     if not resume:
-        raise UsageError(f"{output}: is not empty; --resume goes on with the stage there, or name another --output")
+        raise UsageError(f"{output} is not empty; add --resume to continue the stage there, or name another --output")
     whole = lineage.whole_checkpoints(output)
     return whole[-1] if whole else None
 
 
 def _check_writable(output: Path) -> None:
-    """The folder, or the nearest one above it that is there, takes new files: known before hours of work."""
+    """Check before hours of work that the folder, or its nearest existing parent, takes new files."""
     place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     if not place.is_dir():
         raise UsageError(f"--output {output}: {place} is a file, not a folder")
@@ -69,62 +67,65 @@ def _check_writable(output: Path) -> None:
 
 
 def remove_torn(output: Path) -> None:
-    """Remove checkpoints that were being written, or rotated away, when the stage ended: they have no lineage."""
+    """Remove checkpoints without a lineage: the stage ended while they were written or rotated away."""
     for torn in {*output.glob("checkpoint-*"), output / PART} - set(lineage.whole_checkpoints(output)):
         shutil.rmtree(torn, ignore_errors=True)
 
 
 def rotate(output: Path, limit: int | None, best: str | None, held: Collection[str] = ()) -> None:
-    """Keep the `limit` newest checkpoints, among them the last, the `best` and those that are `held`, be they more. Any
-    other loses its lineage first, so that a kill in between leaves nothing that looks whole."""
+    """Keep `limit` checkpoints: the last, the `best` and the `held` ones, then the newest.
+
+    The last, the best and the held ones stay even if they are more than `limit`. A removed checkpoint loses its
+    lineage first, so that a kill in between leaves nothing that looks whole.
+    """
     whole = lineage.whole_checkpoints(output)
-    kept = {path for path in whole if str(path) == best or str(path) in held} | set(whole[-1:])
+    remaining = {path for path in whole if str(path) == best or str(path) in held} | set(whole[-1:])
     for path in reversed(whole):
-        if limit and path not in kept and len(kept) < limit:
-            kept.add(path)
+        if limit and path not in remaining and len(remaining) < limit:
+            remaining.add(path)
     for path in whole if limit else ():
-        if path not in kept:
+        if path not in remaining:
             (path / lineage.FILE).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _of_a_stage(path: Path) -> bool:
-    """A checkpoint, or any file; folders that hooks wrote before a stage was refused are no reason to stop."""
+    """Return whether a path belongs to a stage: a checkpoint or a file, but not a folder that a hook wrote."""
     return (path.is_file() and not path.name.startswith(".")) or path.name.startswith("checkpoint-")
 
 
 def finished(output: Path, resume: bool) -> bool:
-    """The stage in `output` has ended, and the user goes on with it."""
+    """Return whether the stage in `output` has finished and the user resumes it."""
     return resume and (output / lineage.FILE).is_file()
 
 
 def same_stage(checkpoint: Path, recipe: Mapping[str, Any], sets: Sequence[TrainingSet] = ()) -> None:
-    """Raise UsageError unless the checkpoint was made by this recipe, over this data.
+    """Raise UsageError unless the checkpoint was made by this recipe from this data.
 
-    TRL would go on with the saved schedule and ignore, say, a new learning rate without a word.
+    TRL would continue with the saved schedule and silently ignore, say, a new learning rate.
     """
     before = lineage.read(checkpoint)
     then, now = flatten(before.recipe), flatten(recipe)
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key) and not _free(key):
             why = (
-                "the steps before were trained on what it left then"
+                "earlier steps were trained on the rows that the old value left"
                 if key == POLICY
-                else "the saved state of optimiser and schedule would win over it"
+                else "the saved state of optimiser and schedule would override it"
             )
             raise UsageError(
-                f"--resume: {key} was {then.get(key)!r} and is now {now.get(key)!r}; {why}. Go on with the old value, "
-                "or start anew with another --output"
+                f"--resume: {key} was {then.get(key)!r} and is now {now.get(key)!r}; {why}. Resume with the old "
+                "value, or start again with another --output"
             )
     if sets and not _same_rows(before.data, [lineage.data_line(one) for one in sets]):
         raise UsageError(
-            "--resume: the training data has changed since the checkpoint, or what decontamination leaves of it; start "
-            "anew with another --output"
+            "--resume: the training data, or what decontamination leaves of it, has changed since the checkpoint; "
+            "start again with another --output"
         )
 
 
 def _same_rows(then: Sequence[TrainingFile], now: Sequence[TrainingFile]) -> bool:
-    """Files and rows are the same, in order; a checkpoint of an earlier version has no hash of its rows."""
+    """Compare files and rows in order; checkpoints of earlier versions have no hash of their rows."""
     return len(then) == len(now) and all(
         old.sha256 == new.sha256 and old.rows in (None, new.rows) and old.rows_sha256 in (None, new.rows_sha256)
         for old, new in zip(then, now, strict=True)
@@ -132,26 +133,26 @@ def _same_rows(then: Sequence[TrainingFile], now: Sequence[TrainingFile]) -> boo
 
 
 def same_processes(checkpoint: Path, processes: int) -> None:
-    """Raise UsageError unless so many processes made the checkpoint.
+    """Raise UsageError unless the checkpoint was made by `processes` processes.
 
-    Each has saved its own state of the random numbers and rollouts; without `batch_size` the batch would change.
+    Each process saved its own random state and rollouts; without `batch_size` the batch would change too.
     """
     before = lineage.read(checkpoint).training_processes
     if before not in (None, processes):
         raise UsageError(
             f"--resume: {checkpoint} was made by {before} processes, not {processes}; each has its own share of the "
-            f"saved state. Go on with --num-processes {before}, or start anew with another --output"
+            f"saved state. Resume with --num-processes {before}, or start again with another --output"
         )
 
 
 def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots."""
+    """Flatten nested mappings into one, with keys joined by dots."""
     if not isinstance(data, Mapping):
         return {prefix: data}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in data.items():
-        found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def _free(key: str) -> bool:

@@ -1,4 +1,7 @@
-"""A recipe: what a stage trains on what, and how. YAML in, frozen dataclasses out; nothing heavy is imported."""
+"""Recipes: the model, data and settings of a stage, read from YAML into frozen dataclasses.
+
+Nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ RESERVED = {
     "resume_from_checkpoint": "--resume",
     "overwrite_output_dir": "output",
     "chat_template_path": "chat_template",
-    "assistant_only_loss": "sft (the loss is always on the assistant's turns only)",
-    "completion_only_loss": "sft (the loss is always on the assistant's turns only)",
+    "assistant_only_loss": "sft (the loss always covers only the assistant's turns)",
+    "completion_only_loss": "sft (the loss always covers only the assistant's turns)",
     "loss_type": "sft.loss or dpo.loss; in rlvr it is the mean over the batch's tokens",
     "beta": "dpo.beta or rlvr.beta",
     "use_vllm": "rlvr.rollouts",
@@ -32,7 +35,7 @@ RESERVED = {
     "precompute_ref_log_probs": "dpo (reference log-probabilities are always computed beforehand)",
     "push_to_hub": "nothing: push the finished folder",
 }
-"""Trainer arguments that have a key of ours, or no meaning here."""
+"""Trainer arguments that a recipe key replaces, or that have no meaning here, with what to use instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,12 @@ class DataEntry:
     split: str = "train"
     """Split of a Hub data set."""
     limit: int | None = None
-    """The first so many rows."""
+    """Number of rows to read from the start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decontamination:
-    """What the decontamination hook is asked to do."""
+    """Keys under `decontam`: the suites to compare the data with, and what to do on contamination."""
 
     suites: tuple[str, ...] = ("dev", "unseen")
     data_dir: tuple[str, ...] = ()
@@ -59,24 +62,24 @@ class Decontamination:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `olmes eval` is asked of the stage's checkpoints."""
+    """Keys under `eval`: the evaluation of the stage's checkpoints by `olmes eval`."""
 
     suite: str | None = None
     tasks: tuple[str, ...] = ()
     limit: int | None = None
-    """Documents of every leaf task."""
+    """Number of documents of every leaf task."""
     every: int | None = None
-    """Evaluate (and save) every so many steps; without it only the last checkpoint is evaluated."""
+    """Number of steps between evaluations (and saves); None: only the last checkpoint is evaluated."""
     data_dir: tuple[str, ...] = ()
     include_path: tuple[str, ...] = ()
     """Folders of the user's own task files."""
     runs: str = "runs"
     """Folder of the runs and of the ledger of looks at the unseen suite."""
     device: Literal["same", "endpoint"] | int | None = None
-    """Where checkpoints are evaluated: `same`, on the trainer's GPU, whose model and optimiser wait in the CPU's memory
-    meanwhile; a GPU's number; `endpoint`, an OpenAI-compatible server. None: beside the training, wherever it runs."""
+    """Where checkpoints are evaluated: `same`, on the trainer's GPU, while its model and optimiser wait in CPU memory;
+    a GPU's number; `endpoint`, an OpenAI-compatible server. None: beside the training, on the same devices."""
     base_url: str | None = None
-    """The endpoint; it must serve a checkpoint under its folder's path."""
+    """URL of the endpoint, which must serve a checkpoint under its folder's path."""
     judge: str | None = None
     judge_base_url: str | None = None
     classifier: str | None = None
@@ -94,14 +97,14 @@ class Lora:
     """The update is scaled by alpha / r."""
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Names of the layers that get an adapter; all-linear: every linear layer but the head."""
+    """Names of the layers that get an adapter; all-linear: every linear layer except the head."""
     bits: Literal[4, 8] | None = None
-    """QLoRA: the frozen weights in 4 (NF4) or 8 bits; needs bitsandbytes."""
+    """QLoRA: precision of the frozen weights, 4 (NF4) or 8 bits; needs bitsandbytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A stage's recipe, complete."""
+    """The complete recipe of a stage."""
 
     model: str
     """The checkpoint to start from: a folder or a Hub id."""
@@ -109,65 +112,66 @@ class Recipe:
     output: str | None = None
     seed: int = 42
     final: bool = False
-    """The last checkpoint, and no other, may look at the unseen suite."""
+    """Whether the last checkpoint, and no other, may be evaluated on the unseen suite."""
     chat_template: str | None = None
-    """`tulu`, or a Jinja file with generation markers; None: the tokenizer's own."""
+    """`tulu`, or a Jinja file with generation markers; None: the tokenizer's template."""
     eos_token: str | None = None
-    """The tokenizer's end-of-text token, where the chat template ends turns in another than the checkpoint's."""
+    """The tokenizer's end-of-text token, if the chat template ends turns with a different one than the checkpoint's."""
     batch_size: int | None = None
     """Rows in one optimiser step over all processes; sets `gradient_accumulation_steps`."""
     decontam: Decontamination | None = None
     eval: Evaluation | None = None
     lora: Lora | None = None
-    """Train low-rank adapters in place of all weights; the last checkpoint is merged."""
+    """Train low-rank adapters instead of all weights; the last checkpoint is merged."""
     gate: str | Mapping[str, Any] | None = None
-    """The last checkpoint must pass `olmes gate` against the one that the stage starts from, on what `eval` names: a
-    gate.yaml, or its content."""
+    """A gate.yaml, or its content: the last checkpoint must pass `olmes gate` against the one that the stage starts
+    from, on the tasks of `eval`."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of TRL's and transformers' trainer, by their own names."""
+    """Arguments of TRL's and transformers' trainer, under their original names."""
     kind: str = field(default="", metadata={INNER: True})
-    """The stage."""
+    """Name of the stage."""
     own: Any = field(default=None, metadata={INNER: True})
-    """The stage's own keys, a dataclass; in the file they stand under the stage's name."""
+    """The stage-specific keys, a dataclass; in the file they stand under the stage's name."""
     place: Place = field(default=Place("recipe"), metadata={INNER: True}, compare=False, repr=False)
-    """What begins a complaint about the recipe."""
+    """The file that error messages about the recipe begin with."""
 
     def as_data(self) -> dict[str, Any]:
-        """The recipe as it would stand in a file: keys that are set, defaults filled in."""
+        """Return the recipe as a file would hold it: the keys that are set, with defaults filled in."""
         data = {one.name: _plain(getattr(self, one.name)) for one in fields(self) if one.name != "place"}
         data[data.pop("kind")] = data.pop("own")
         return {key: value for key, value in data.items() if value is not None}
 
 
 def load(
-    file: Path, kind: str, own: type, known: Sequence[str], changes: Sequence[str] = (), output: Path | None = None
+    file: Path, kind: str, keys: type, stages: Sequence[str], *, changes: Sequence[str] = (), output: Path | None = None
 ) -> Recipe:
-    """The recipe of a YAML file (or of a shipped one, by its name) for the stage `kind`, one of the stages `known`.
+    """Load the recipe for the stage `kind` from a YAML file, or the shipped recipe of that name.
 
-    `own` is the dataclass of the stage's own keys, `changes` are `--set` arguments. Raises UsageError.
+    `keys` is the dataclass of the stage's keys, `stages` are the names of all stages, `changes` are `--set` arguments.
+    Raises UsageError.
     """
     source = read_yaml(find(file))
     for change in changes:
         set_key(source, change)
     if output:
         source.data["output"] = str(output)
-    return parse(source.data, Place(str(file), file=source), kind, own, known)
+    return parse(source.data, Place(str(file), file=source), kind, keys, stages)
 
 
-def parse(data: Mapping[str, Any], where: Place, kind: str, own: type, known: Sequence[str]) -> Recipe:
-    """The recipe in a file's content; `where` begins each complaint. Raises UsageError."""
+def parse(data: Mapping[str, Any], where: Place, kind: str, keys: type, stages: Sequence[str]) -> Recipe:
+    """Parse the recipe from a file's content; error messages begin with `where`. Raises UsageError."""
     rest = {key: value for key, value in data.items() if key != kind}
-    for other in known:
+    for other in stages:
         if other in rest:
             raise UsageError(f"{where.line((other,))}: the key {other!r} belongs to the stage {other}, this is {kind}")
-    settings: Any = yaml_files.typed(own, data.get(kind) or {}, where.inside(kind))
+    settings: Any = yaml_files.typed(keys, data.get(kind) or {}, where.inside(kind))
     recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings, place=where)
     _check(recipe, where)
     return recipe
 
 
 def find(file: Path) -> Path:
-    """The file, or the shipped recipe of that name."""
+    """Return the file, or the shipped recipe of that name. Raises UsageError."""
     if file.is_file():
         return file
     shipped = SHIPPED / file.with_suffix(".yaml").name
@@ -178,7 +182,7 @@ def find(file: Path) -> Path:
 
 
 def read_yaml(file: Path, what: str = "recipe") -> YamlFile:
-    """A file that holds a mapping. Raises UsageError."""
+    """Read a YAML file that holds a mapping. Raises UsageError."""
     source = yaml_files.read(file, what)
     if not isinstance(source.data, dict):
         raise UsageError(f"{what} {file}: expected a mapping of keys")
@@ -186,7 +190,7 @@ def read_yaml(file: Path, what: str = "recipe") -> YamlFile:
 
 
 def set_key(source: YamlFile, change: str) -> None:
-    """Apply one `a.b=value`; the value is read as YAML. Lists are entered by number: `data.0.limit=10`."""
+    """Apply one `a.b=value`, with a value in YAML; numbers index lists: `data.0.limit=10`. Raises UsageError."""
     import yaml
 
     path, equals, text = change.partition("=")
@@ -211,20 +215,20 @@ def set_key(source: YamlFile, change: str) -> None:
 def _enter(place: Any, name: str, change: str) -> Any:
     if isinstance(place, list):
         if not name.isdigit() or int(name) >= len(place):
-            raise UsageError(f"--set {change}: {name!r} is no entry of a list of {len(place)}")
+            raise UsageError(f"--set {change}: {name!r} is not an entry of a list of {len(place)}")
         return place[int(name)]
-    found = place.get(name)
-    if found is None:
-        found = place[name] = {}
-    if not isinstance(found, dict | list):
+    inner = place.get(name)
+    if inner is None:
+        inner = place[name] = {}
+    if not isinstance(inner, dict | list):
         raise UsageError(f"--set {change}: {name!r} is not a mapping")
-    return found
+    return inner
 
 
 def _check(recipe: Recipe, where: Place) -> None:
-    """What the types do not say. Raises UsageError."""
+    """Check what the types cannot express. Raises UsageError."""
     if not recipe.output:
-        raise UsageError(f"{where}: say where to write: the key `output`, or --output DIR")
+        raise UsageError(f"{where}: no output folder; set the key `output`, or --output DIR")
     if not recipe.data:
         raise UsageError(f"{where}: data: at least one entry is needed")
     for number, entry in enumerate(recipe.data):
@@ -242,48 +246,48 @@ def _check(recipe: Recipe, where: Place) -> None:
     if recipe.gate is not None:
         if recipe.eval is None:
             raise UsageError(f"{where}: gate: needs `eval`, which says what the gate compares")
-        if looked := unseen_in(recipe.eval):
+        if unseen := unseen_in(recipe.eval):
             raise UsageError(
-                f"{where}: gate: evaluates the checkpoint that the stage starts from too, and eval names {looked[0]} "
-                "of the unseen suite, which only the last one may see; gate on dev"
+                f"{where}: gate: also evaluates the checkpoint that the stage starts from, but eval names "
+                f"{unseen[0]} of the unseen suite, which only the last checkpoint may see; gate on dev"
             )
         gate_rules.rules(recipe.gate, where.inside("gate"))
 
 
-def check_evaluation(wanted: Evaluation, final: bool, where: str) -> None:
-    """Known names, and the unseen suite only for the last checkpoint of a final stage. Raises UsageError."""
-    if wanted.suite is None and not wanted.tasks:
+def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
+    """Check names and numbers, and that only a final stage evaluates the unseen suite. Raises UsageError."""
+    if evaluation.suite is None and not evaluation.tasks:
         raise UsageError(f"{where}: eval: name a `suite` or `tasks`")
-    for name, value in (("limit", wanted.limit), ("every", wanted.every)):
+    for name, value in (("limit", evaluation.limit), ("every", evaluation.every)):
         if value is not None and value < 1:
             raise UsageError(f"{where}: eval.{name} must be at least 1, not {value}")
-    for folder in wanted.include_path:
+    for folder in evaluation.include_path:
         if not Path(folder).is_dir():
             raise UsageError(f"{where}: eval.include_path {folder}: no such folder")
-    if (wanted.device == "endpoint") != (wanted.base_url is not None):
+    if (evaluation.device == "endpoint") != (evaluation.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
-    looked = unseen_in(wanted)
-    if looked and not final:
+    unseen = unseen_in(evaluation)
+    if unseen and not final:
         raise UsageError(
-            f"{where}: eval names {len(looked)} tasks of the unseen suite or of its kind ({looked[0]}), which is for "
-            "the end; evaluate on dev, or say `final: true`"
+            f"{where}: eval names {len(unseen)} tasks of the unseen suite or of its kind ({unseen[0]}), which is for "
+            "the end; evaluate on dev, or set `final: true`"
         )
-    if looked and wanted.every is not None:
+    if unseen and evaluation.every is not None:
         raise UsageError(
-            f"{where}: eval.every would show the unseen suite to every checkpoint; only the last may look, remove it"
+            f"{where}: eval.every would show the unseen suite to every checkpoint; only the last may see it, remove it"
         )
 
 
-def unseen_in(wanted: Evaluation) -> list[str]:
-    """The tasks of the unseen suite, their variants and siblings, that an evaluation names. Raises UsageError."""
-    names = [entry.task for entry in suites.load(wanted.suite).tasks] if wanted.suite else []
-    with catalog.including(map(Path, wanted.include_path)):
-        names += [catalog.find(name).name for name in wanted.tasks]
+def unseen_in(evaluation: Evaluation) -> list[str]:
+    """Return the named tasks that belong to the unseen suite, or are variants or siblings. Raises UsageError."""
+    names = [entry.task for entry in suites.load(evaluation.suite).tasks] if evaluation.suite else []
+    with catalog.including(map(Path, evaluation.include_path)):
+        names += [catalog.find(name).name for name in evaluation.tasks]
         return sorted({name for name in names if suites.asks_unseen(name)})
 
 
 def check_trainer(arguments: Mapping[str, Any], config: type[Any], where: Place) -> dict[str, Any]:
-    """The trainer's arguments, typed as its configuration class wants them. Raises WrongKey, also for unknown ones."""
+    """Convert the trainer's arguments to the types of its configuration class. Raises WrongKey."""
     from typing import get_type_hints
 
     known = {f.name for f in fields(config) if f.init}
@@ -291,7 +295,7 @@ def check_trainer(arguments: Mapping[str, Any], config: type[Any], where: Place)
     checked = {}
     for name, value in arguments.items():
         if name in RESERVED:
-            raise WrongKey(f"{where.line(('trainer', name))}: trainer.{name} is not taken; use {RESERVED[name]}")
+            raise WrongKey(f"{where.line(('trainer', name))}: trainer.{name} is not accepted; use {RESERVED[name]}")
         if name not in known:
             place = where.line(("trainer", name))
             raise WrongKey(f"{place}: trainer: unknown key {name!r}{index.nearest(str(name), sorted(known))}")

@@ -1,44 +1,47 @@
-"""From conversations to token ids: the chat template, the mask of the assistant's turns, and what is too long."""
+"""Encode conversations as token ids: the chat template, the mask of the assistant's turns, and the length limit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, UsageError, one_line
 from olmes_suite.records import Message
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
 TEMPLATES = Path(__file__).parent.parent / "templates"
 IGNORED = -100
-"""Label of a token that takes no part in the loss (PyTorch's ignore_index)."""
+"""Label of a token that the loss ignores (PyTorch's ignore_index)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A training set in token ids, and what became of its rows."""
+    """A training set in token ids, with counts of the rows that were cut or dropped."""
 
-    rows: Any
-    """A `datasets.Dataset`."""
+    rows: Dataset
     read: int
-    """Rows before."""
+    """Number of rows before encoding."""
     cut: int
-    """Rows whose end was cut off at the length limit."""
+    """Number of rows cut off at the length limit."""
     dropped: int
-    """Rows that the limit leaves nothing to learn of; they are not in `rows`."""
+    """Number of rows that are not in `rows`, because nothing to learn is left of them."""
     tokens: int
-    """Tokens of `rows`, both answers of a pair counted."""
+    """Number of tokens in `rows`; both answers of a pair count."""
     equal: int = 0
-    """Pairs whose two answers are equal in token ids; they are not in `rows` either."""
+    """Number of pairs with equal answers in token ids; they are counted in `dropped` too."""
     longest: int = 0
-    """Tokens of the longest row."""
+    """Number of tokens of the longest row."""
     largest_id: int = 0
     """The largest token id in `rows`."""
 
 
 def template_text(name: str | None) -> str | None:
-    """The text of a template: `tulu` is shipped, anything else is a Jinja file. Raises UsageError."""
+    """Return the text of a chat template: a shipped one (`tulu`) or a Jinja file. Raises UsageError."""
     if name is None:
         return None
     file = TEMPLATES / f"{name}.jinja" if (TEMPLATES / f"{name}.jinja").is_file() else Path(name)
@@ -49,19 +52,21 @@ def template_text(name: str | None) -> str | None:
         raise UsageError(f"chat_template {name}: neither a shipped template ({shipped}) nor a Jinja file") from None
 
 
-def prepare_tokenizer(tokenizer: Any, template: str | None, masked: bool) -> Any:
-    """The tokenizer with its chat template and a padding token. `masked`: the template must mark assistant turns.
+def prepare_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, template: str | None, masked: bool
+) -> PreTrainedTokenizerBase:
+    """Set the tokenizer's chat template and a padding token. `masked`: the template must mark assistant turns.
 
-    Raises UsageError where there is no template, no end-of-text token, or no marker.
+    Raises UsageError if there is no template, no end-of-text token, or no marker.
     """
     if template is not None:
         tokenizer.chat_template = template
     if not isinstance(tokenizer.chat_template, str):
-        raise UsageError("the tokenizer has no chat template; say `chat_template: tulu`, or name a Jinja file")
+        raise UsageError("the tokenizer has no chat template; set `chat_template: tulu`, or name a Jinja file")
     if masked and not any(f"{{%{dash} generation" in tokenizer.chat_template for dash in ("", "-")):
         raise UsageError(
             "the chat template does not mark the assistant's turns with {% generation %} … {% endgeneration %}, so the "
-            "loss cannot be put on them; say `chat_template: tulu`, or name a Jinja file that does"
+            "loss cannot be restricted to them; set `chat_template: tulu`, or name a Jinja file that marks them"
         )
     if tokenizer.eos_token is None:
         raise UsageError("the tokenizer has no end-of-text token; set `eos_token` in its tokenizer_config.json")
@@ -70,21 +75,21 @@ def prepare_tokenizer(tokenizer: Any, template: str | None, masked: bool) -> Any
     return tokenizer
 
 
-def pad_apart(tokenizer: Any) -> None:
-    """Give the tokenizer a padding token that is no end-of-text: transformers' classifiers read the last token that is
-    not padding, which were the one before the end-of-text.
+def pad_apart(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set a padding token that differs from the end-of-text token.
 
-    Any special token will do that no conversation ends in: one that is named for it, the unknown one, a reserved one,
-    the beginning of text. Raises UsageError where there is none.
+    transformers' classifiers read the last token that is not padding; if the two were equal, that would be the token
+    before the end-of-text. Any special token that no conversation ends with will do: one with "pad" in its name, the
+    unknown token, a reserved one, or the beginning-of-text token. Raises UsageError if there is none.
     """
     if tokenizer.pad_token_id != tokenizer.eos_token_id:
         return
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    wanted = [
+    candidates = [
         *(token for token in special if "pad" in token.lower()), tokenizer.unk_token,
         *(token for token in special if "reserved" in token.lower()), tokenizer.bos_token,
     ]  # fmt: skip
-    free = [token for token in wanted if token and token != tokenizer.eos_token]
+    free = [token for token in candidates if token and token != tokenizer.eos_token]
     if not free:
         raise UsageError(
             "the tokenizer pads with its end-of-text token, so the reward would be read at the token before it; set "
@@ -93,22 +98,22 @@ def pad_apart(tokenizer: Any) -> None:
     tokenizer.pad_token = free[0]
 
 
-def render(tokenizer: Any, messages: list[Message]) -> tuple[list[int], list[int]]:
-    """(token ids, mask) of a conversation; mask 1: a token of an assistant's turn, its end-of-text included."""
-    done = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-    return list(done["input_ids"]), list(done["assistant_masks"])
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> tuple[list[int], list[int]]:
+    """Return (token ids, mask) of a conversation; the mask is 1 on assistant turns, including their end-of-text."""
+    encoding = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    return list(encoding["input_ids"]), list(encoding["assistant_masks"])
 
 
-def token_ids(tokenizer: Any, messages: list[Message], prompt: bool = False) -> list[int]:
-    """Token ids of a conversation; with `prompt`, up to where the assistant's answer starts."""
-    done = tokenizer.apply_chat_template(messages, return_dict=True, add_generation_prompt=prompt)
-    return list(done["input_ids"])
+def token_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool = False) -> list[int]:
+    """Return the token ids of a conversation; with `prompt`, up to where the assistant's answer starts."""
+    encoding = tokenizer.apply_chat_template(messages, return_dict=True, add_generation_prompt=prompt)
+    return list(encoding["input_ids"])
 
 
-def sft_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> dict[str, Any]:
-    """{"input_ids", "labels", "full"} of a conversation, cut at `limit` tokens; `full` is its length before."""
+def sft_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
+    """Return {"input_ids", "labels", "full"} of a conversation, cut at `limit` tokens; `full` is the uncut length."""
     ids, mask = render(tokenizer, row["messages"])
-    labels = [token if kept else IGNORED for token, kept in zip(ids, mask, strict=True)]
+    labels = [token if trained else IGNORED for token, trained in zip(ids, mask, strict=True)]
     return {
         "input_ids": ids[:limit],
         "labels": labels[:limit],
@@ -118,29 +123,29 @@ def sft_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> dict[str,
     }
 
 
-def pair_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> dict[str, Any]:
-    """{"prompt_ids", "chosen_ids", "rejected_ids", "full", "tokens"} of a preference pair.
+def pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
+    """Return {"prompt_ids", "chosen_ids", "rejected_ids", "full", "tokens"} of a preference pair.
 
-    The answers start where the longest common start of prompt and conversations ends; both together with the prompt
-    are cut at `limit` tokens.
+    The answers start where the longest common prefix of prompt and conversations ends. Each answer is cut so that it
+    has at most `limit` tokens together with the prompt.
     """
     prompt = token_ids(tokenizer, row["chosen"][:-1], prompt=True)
     chosen, rejected = (token_ids(tokenizer, row[side]) for side in ("chosen", "rejected"))
     start = min(_shared(prompt, chosen), _shared(prompt, rejected))
-    kept = [chosen[start:limit], rejected[start:limit]]
+    answers = [chosen[start:limit], rejected[start:limit]]
     return {
         "prompt_ids": prompt[:start],
-        "chosen_ids": kept[0],
-        "rejected_ids": kept[1],
+        "chosen_ids": answers[0],
+        "rejected_ids": answers[1],
         "full": max(len(chosen), len(rejected)),
-        "tokens": 2 * start + len(kept[0]) + len(kept[1]),
-        "largest": max(*prompt[:start], *kept[0], *kept[1], 0),
-        "equal": kept[0] == kept[1],
+        "tokens": 2 * start + len(answers[0]) + len(answers[1]),
+        "largest": max(*prompt[:start], *answers[0], *answers[1], 0),
+        "equal": answers[0] == answers[1],
     }
 
 
-def whole_pair_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> dict[str, Any]:
-    """{"chosen_ids", "rejected_ids", "full", "tokens"} of a preference pair for a reward model, never cut."""
+def whole_pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
+    """Return {"chosen_ids", "rejected_ids", "full", "tokens"} of a preference pair for a reward model, never cut."""
     chosen, rejected = (token_ids(tokenizer, row[side]) for side in ("chosen", "rejected"))
     full = max(len(chosen), len(rejected))
     return {
@@ -154,12 +159,12 @@ def whole_pair_row(row: dict[str, Any], tokenizer: Any, limit: int | None) -> di
 
 
 def encode(
-    rows: Any, row_to_ids: Callable[..., dict[str, Any]], teaches: Callable[[dict[str, Any], int | None], bool],
-    tokenizer: Any, limit: int | None, processes: int | None = None,
+    rows: Dataset, row_to_ids: Callable[..., dict[str, Any]], teaches: Callable[[dict[str, Any], int | None], bool],
+    tokenizer: PreTrainedTokenizerBase, *, limit: int | None, processes: int | None = None,
 ) -> Encoded:  # fmt: skip
-    """Encode all rows and drop those that teach nothing. Raises DataError where none is left, or a template fails."""
+    """Encode all rows and drop those that teach nothing. Raises DataError if none is left, or the template fails."""
     try:
-        done = rows.map(
+        encoded = rows.map(
             row_to_ids,
             fn_kwargs={"tokenizer": tokenizer, "limit": limit},
             remove_columns=rows.column_names,
@@ -167,23 +172,25 @@ def encode(
         )
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
         raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
-    fits = done.filter(teaches, fn_kwargs={"limit": limit}, num_proc=processes)
+    fits = encoded.filter(teaches, fn_kwargs={"limit": limit}, num_proc=processes)
     if len(fits) == 0:
         raise DataError(f"all {len(rows)} rows are longer than max_length {limit}; raise trainer.max_length")
     pairs = "equal" in fits.column_names
-    kept = fits.filter(_differs, num_proc=processes) if pairs else fits
-    if len(kept) == 0:
-        raise DataError(f"in all {len(fits)} pairs, chosen and rejected are equal in tokens: nothing to prefer")
-    facts = kept.with_format("numpy")
+    trainable = fits.filter(_differs, num_proc=processes) if pairs else fits
+    if len(trainable) == 0:
+        raise DataError(
+            f"in all {len(fits)} pairs, chosen and rejected are equal in tokens; use pairs whose answers differ"
+        )
+    facts = trainable.with_format("numpy")
     lengths = facts["full"]
     cut = 0 if limit is None else int(sum(length > limit for length in lengths))
     return Encoded(
-        kept.remove_columns(["full", "tokens", "largest", *(["equal"] if pairs else [])]),
+        trainable.remove_columns(["full", "tokens", "largest", *(["equal"] if pairs else [])]),
         len(rows),
         cut,
-        len(rows) - len(kept),
+        len(rows) - len(trainable),
         int(sum(facts["tokens"])),
-        equal=len(fits) - len(kept),
+        equal=len(fits) - len(trainable),
         longest=int(max(lengths) if limit is None else min(max(lengths), limit)),
         largest_id=int(max(facts["largest"])),
     )

@@ -1,4 +1,4 @@
-"""Chat data: what a row may look like, and preference pairs brought to one form. Pure functions."""
+"""Chat data: checks of conversations, and preference pairs in one form. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from olmes_suite.errors import DataError
 from olmes_suite.records import Message
 
 Row = Mapping[str, Any]
-MEANT = ("reasoning_content", "reasoning", "thinking", "tool_calls", "tool_call_id", "function_call")
-"""Fields of a turn that chat templates render beside role and content; none of the stages trains on them."""
+RENDERED = ("reasoning_content", "reasoning", "thinking", "tool_calls", "tool_call_id", "function_call")
+"""Fields of a turn that chat templates render besides role and content; no stage trains on them."""
 WEIGHTS = ("weight", "loss_weight", "train")
 """Fields that say whether, or how much, a turn is trained on."""
 TOOLS = ("tools", "functions")
@@ -18,17 +18,17 @@ TOOLS = ("tools", "functions")
 
 
 def conversation(row: Row) -> dict[str, Any]:
-    """{"messages"} of an SFT row. Raises ValueError saying what is wrong with it."""
+    """Return {"messages"} of an SFT row. Raises ValueError with what is wrong with the row."""
     check_columns(row)
     return {"messages": check(turns_of(row.get("messages"), "messages"))}
 
 
 def preference(row: Row) -> dict[str, Any]:
-    """{"chosen", "rejected"} of a preference row, each a whole conversation that differs in its last turn only.
+    """Return {"chosen", "rejected"} of a preference row: two conversations that differ only in the last turn.
 
-    Takes conversations; or `prompt` (text or messages) with answers that are text or a single assistant turn. A text
-    `prompt` beside whole conversations, as in the Tülu 3 sets, repeats their first turn and is passed over.
-    Raises ValueError saying what is wrong.
+    Accepts whole conversations, or `prompt` (text or messages) with answers that are text or a single assistant turn.
+    A text `prompt` beside whole conversations, as in the Tülu 3 sets, repeats their first turn and is ignored.
+    Raises ValueError with what is wrong with the row.
     """
     check_columns(row)
     prompt = row.get("prompt")
@@ -46,16 +46,16 @@ def preference(row: Row) -> dict[str, Any]:
 
 
 def check_columns(row: Row) -> None:
-    """Raise ValueError for columns that a chat template would render, and that no stage passes to it."""
+    """Raise ValueError for columns that a chat template would render but no stage passes to it."""
     for column in TOOLS:
         if row.get(column) not in (None, [], {}, "", "[]"):
             raise ValueError(f"a column {column!r}: tools are not trained on; remove the column to train without them")
 
 
 def check(turns: list[Message]) -> list[Message]:
-    """The turns, if they are: system at most once and first, then user and assistant in turn, ending in assistant.
+    """Return the turns if their order is right: an optional system turn, then user and assistant alternately.
 
-    Raises ValueError.
+    The last turn must be the assistant's. Raises ValueError.
     """
     spoken = turns[1:] if turns and turns[0]["role"] == "system" else turns
     roles = [turn["role"] for turn in spoken]
@@ -69,7 +69,7 @@ def check(turns: list[Message]) -> list[Message]:
 
 
 def normalise(rows: Iterable[Row], form: Callable[[Row], dict[str, Any]], where: str) -> list[dict[str, Any]]:
-    """Each row in its form, with `row`, its number from 0. Raises DataError, in one line, if any row is wrong."""
+    """Bring each row to its form and add its number from 0 as `row`. Raises DataError if any row is wrong."""
     good, bad, first = [], 0, ""
     for number, row in enumerate(rows):
         try:
@@ -85,23 +85,23 @@ def normalise(rows: Iterable[Row], form: Callable[[Row], dict[str, Any]], where:
 
 
 def turns_of(value: Any, column: str) -> list[Message]:
-    """The turns in a column, {"role", "content"} each. Raises ValueError where it holds anything else."""
+    """Return the turns in a column as {"role", "content"}. Raises ValueError if the column holds anything else."""
     if value is None or (not isinstance(value, str) and len(value) == 0):
         raise ValueError(f"no {column!r}")
     try:
         turns = [{"role": str(turn["role"]), "content": turn["content"]} for turn in value]
     except (TypeError, KeyError):
-        raise ValueError(f"{column!r} that are no list of role and content") from None
+        raise ValueError(f"{column!r} that are not a list of role and content") from None
     for turn in value:
         _check_fields(turn, column)
     if any(not isinstance(turn["content"], str) for turn in turns):
-        raise ValueError(f"{column!r} with a content that is no text")
+        raise ValueError(f"{column!r} with a content that is not text")
     return turns
 
 
 def _check_fields(turn: Mapping[str, Any], column: str) -> None:
-    """Raise ValueError for a field that says more than role and content: it would be dropped without a word."""
-    for name in MEANT:
+    """Raise ValueError for a field with a meaning beyond role and content, which would be dropped silently."""
+    for name in RENDERED:
         if turn.get(name) not in (None, "", [], {}):
             raise ValueError(f"a turn in {column!r} with {name!r}, which is not trained on; remove the field")
     for name in WEIGHTS:

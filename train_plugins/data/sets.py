@@ -1,10 +1,10 @@
-"""Training sets: read from a file, a folder or the Hub, checked row by row, known by the hash of their content."""
+"""Training sets, read from a file, a folder or the Hub, checked row by row and identified by a hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ READABLE = (".jsonl", ".json", ".parquet")
 
 
 def load(entries: Sequence[DataEntry], form: Callable[[Row], dict[str, Any]]) -> StageData:
-    """All sets of a recipe, their rows in the stage's form. Raises DataError or MissingData, one line each."""
+    """Load all sets of a recipe with their rows in the stage's form. Raises DataError or MissingData."""
     return StageData(tuple(_load(entry, form) for entry in entries))
 
 
-def rows_hash(rows: Any) -> str:
-    """SHA-256 over the rows' canonical JSON, in order."""
+def rows_hash(rows: Iterable[Any]) -> str:
+    """Return the SHA-256 of the rows' canonical JSON, in order."""
     total = hashlib.sha256()
     for row in rows:
         total.update(canonical_json(row).encode("utf-8", "surrogatepass") + b"\n")
@@ -47,18 +47,18 @@ def _load(entry: DataEntry, form: Callable[[Row], dict[str, Any]]) -> TrainingSe
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix not in READABLE:
-            raise DataError(f"{path}: not one of {', '.join(READABLE)}")
+            raise DataError(f"{path}: not a file of type {', '.join(READABLE)}")
         return [path]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder")
-    found = sorted(file for file in path.rglob("*") if file.suffix in READABLE)
-    if not found:
-        raise DataError(f"{path}: holds no {', '.join(READABLE)}")
-    return found
+    files = sorted(file for file in path.rglob("*") if file.suffix in READABLE)
+    if not files:
+        raise DataError(f"{path}: holds no files of type {', '.join(READABLE)}")
+    return files
 
 
 def _files_hash(files: list[Path]) -> str:
-    """SHA-256 of the file; of several, the SHA-256 of theirs, one a line, in the order of their names."""
+    """Return the SHA-256 of a single file, or of several files' hashes, one per line, in the order of their names."""
     hashes = []
     for file in files:
         with file.open("rb") as stream:
@@ -96,7 +96,7 @@ def _json_lines(file: Path) -> Iterator[Row]:
 
 def _objects(rows: Any, file: Path) -> list[Row]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file}: expected JSON objects, one a line, or a list of them")
+        raise DataError(f"{file}: expected JSON objects, one per line, or a list of them")
     return rows
 
 
@@ -105,5 +105,7 @@ def _hub(name: str, split: str) -> Iterator[Row]:
 
     try:
         return iter(load_dataset(name, split=split))
-    except Exception as error:  # the Hub client has a type for each way of not answering
-        raise MissingData(f"{name} ({split}): cannot be had from the Hub ({one_line(error)}); give a `path`") from None
+    except Exception as error:  # the Hub client raises many types of errors
+        raise MissingData(
+            f"{name} ({split}): cannot be loaded from the Hub ({one_line(error)}); use a local `path` instead"
+        ) from None

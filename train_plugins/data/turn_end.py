@@ -1,20 +1,23 @@
-"""The end of an assistant's turn: the token by which a trained model stops, checked before anything is trained."""
+"""The end of an assistant's turn: the token with which a trained model stops, checked before training."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from olmes_suite.errors import UsageError
 from train_plugins.data.encoding import render, token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROBE = ({"role": "user", "content": "Say seven."}, {"role": "assistant", "content": "seven"})
 """A conversation that any chat template renders."""
 
 
-def set_eos(tokenizer: Any, eos_token: str | None) -> None:
-    """Make a token of the vocabulary the tokenizer's end-of-text token. Raises UsageError for one that it lacks."""
+def set_eos(tokenizer: PreTrainedTokenizerBase, eos_token: str | None) -> None:
+    """Set the tokenizer's end-of-text token. Raises UsageError for a token that is not in the vocabulary."""
     if eos_token is None:
         return
     vocabulary = tokenizer.get_vocab()
@@ -25,31 +28,31 @@ def set_eos(tokenizer: Any, eos_token: str | None) -> None:
     tokenizer.eos_token = eos_token
 
 
-def end_ids(tokenizer: Any, model: str) -> list[int]:
-    """Ids at which generation ends: the tokenizer's, and those of the checkpoint's generation_config where it is here.
+def end_ids(tokenizer: PreTrainedTokenizerBase, model: str) -> list[int]:
+    """Return the ids that end generation: the tokenizer's first, then those of the checkpoint's generation_config.
 
-    The tokenizer's comes first.
+    A generation_config that is not on this machine is ignored.
     """
     from transformers import GenerationConfig
 
     try:
         named = GenerationConfig.from_pretrained(model).eos_token_id
-    except (OSError, ValueError):  # none, or one that transformers does not read: the tokenizer decides
+    except (OSError, ValueError):  # missing or unreadable: the tokenizer decides
         named = None
     listed = named if isinstance(named, list) else [named]
     return list(dict.fromkeys(int(number) for number in (tokenizer.eos_token_id, *listed) if number is not None))
 
 
-def check_turn_end(tokenizer: Any, ends: Collection[int], masked: bool) -> None:
-    """Raise UsageError unless the last token that is trained in an assistant's turn ends generation.
+def check_turn_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int], masked: bool) -> None:
+    """Raise UsageError unless the last trained token of an assistant's turn ends generation.
 
-    White space behind it, as in ChatML, is passed over. `masked`: the template marks the trained tokens; otherwise
-    all that follows the prompt is trained.
+    White space after that token, as in ChatML, is ignored. `masked`: the template marks the trained tokens; otherwise
+    everything after the prompt is trained.
     """
     messages = list(PROBE)
     if masked:
         ids, mask = render(tokenizer, messages)
-        trained = [token for token, kept in zip(ids, mask, strict=True) if kept]
+        trained = [token for token, inside in zip(ids, mask, strict=True) if inside]
     else:
         trained = token_ids(tokenizer, messages)[len(token_ids(tokenizer, messages[:-1], prompt=True)) :]
     while trained and not tokenizer.decode([trained[-1]]).strip():
@@ -61,22 +64,22 @@ def check_turn_end(tokenizer: Any, ends: Collection[int], masked: bool) -> None:
     if end is None:
         raise UsageError(
             f"the chat template writes no end-of-text token after an assistant's turn, so the model would not learn to "
-            f"stop; say `chat_template: tulu`, or name a Jinja file that ends the turn in {eos}"
+            f"stop; set `chat_template: tulu`, or name a Jinja file that ends the turn in {eos}"
         )
     if trained and trained[-1] == end:
         name = tokenizer.convert_ids_to_tokens(end)
         raise UsageError(
             f"the chat template ends an assistant's turn in {name}, which is not an end-of-text token of this "
-            f'checkpoint ({eos} is), so the trained model would not stop; say `eos_token: "{name}"` in the recipe'
+            f'checkpoint ({eos} is), so the trained model would not stop; set `eos_token: "{name}"` in the recipe'
         )
     raise UsageError(
-        f"the chat template writes {tokenizer.convert_ids_to_tokens(end)} behind {{% endgeneration %}}, so the model "
-        "would not learn to stop; move it before that mark, or say `chat_template: tulu`"
+        f"the chat template writes {tokenizer.convert_ids_to_tokens(end)} after {{% endgeneration %}}, so the model "
+        "would not learn to stop; move it before that mark, or set `chat_template: tulu`"
     )
 
 
-def _turn_end(tokenizer: Any, messages: Sequence[dict[str, str]]) -> int | None:
-    """The first special or added token behind the last turn's content; None where there is none."""
+def _turn_end(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> int | None:
+    """Return the first special or added token after the last turn's content; None if there is none."""
     text = tokenizer.apply_chat_template(list(messages), tokenize=False)
     tail = text[text.rindex(messages[-1]["content"]) + len(messages[-1]["content"]) :]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}

@@ -1,7 +1,7 @@
-"""The arithmetic of RLVR: scores, rewards of tokens, advantages, the value loss. Pure functions of tensors.
+"""The arithmetic of RLVR: scores, token rewards, advantages and the value loss, as pure functions of tensors.
 
-B responses of up to T tokens; `mask` (B, T) is 1 on a response's tokens, its end-of-text included, and 0 on padding
-behind them.
+B responses of up to T tokens; `mask` (B, T) is 1 on a response's tokens, including its end-of-text, and 0 on the
+padding after them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 
 Tensor: TypeAlias = torch.Tensor
 Sum: TypeAlias = Callable[[Tensor], Tensor]
-"""Adds a tensor over all processes."""
+"""Sums a tensor over all processes."""
 
 
 def score(fraction: float | None, ended: bool, reward: float, unended: float | None) -> float | None:
-    """A response's score: `reward` times its verified fraction, `unended` instead where it has no end-of-text.
+    """Return a response's score: `reward` times its verified fraction, or `unended` if it has no end-of-text.
 
-    None (the verifier has no verdict) stays None: the row is skipped. Tülu 3, §6.2: 10, and −10 in place of it.
+    None (the verifier has no verdict) stays None, and the row is skipped. Tülu 3, §6.2, uses 10 and −10.
     """
     if fraction is None:
         return None
@@ -27,15 +27,15 @@ def score(fraction: float | None, ended: bool, reward: float, unended: float | N
 
 
 def token_rewards(scores: Tensor, policy: Tensor, reference: Tensor | None, mask: Tensor, beta: float) -> Tensor:
-    """(B, T): −β (log π − log π_ref) on each token, and the score (B) on the last one."""
-    found = torch.zeros_like(policy) if reference is None else -beta * (policy - reference) * mask
+    """Return (B, T): −β (log π − log π_ref) on each token, plus the score (B) on the last one."""
+    rewards = torch.zeros_like(policy) if reference is None else -beta * (policy - reference) * mask
     last = (mask.sum(dim=1).long() - 1).clamp(min=0)
-    found[torch.arange(len(found), device=found.device), last] += scores * mask.any(dim=1)
-    return found
+    rewards[torch.arange(len(rewards), device=rewards.device), last] += scores * mask.any(dim=1)
+    return rewards
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """(advantages, returns), each (B, T), of generalised advantage estimation (Schulman et al. 2016, equation 16).
+    """Return (advantages, returns), each (B, T): generalised advantage estimation (Schulman et al. 2016, equation 16).
 
     `values[:, t]` is the value before token t; a response ends after its last token, where the value is 0.
     """
@@ -51,7 +51,10 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
 
 
 def whiten(values: Tensor, mask: Tensor, total: Sum) -> Tensor:
-    """Mean 0 and variance 1 over the masked entries of all processes; 0 elsewhere. In two passes: no cancellation."""
+    """Normalise to mean 0 and variance 1 over the masked entries of all processes; other entries become 0.
+
+    The variance is computed in a second pass, which avoids cancellation.
+    """
     count, summed = total(torch.stack([mask.sum(), (values * mask).sum()]))
     centred = (values - summed / count.clamp(min=1)) * mask
     variance = total((centred * centred).sum()) / count.clamp(min=1)
@@ -59,13 +62,13 @@ def whiten(values: Tensor, mask: Tensor, total: Sum) -> Tensor:
 
 
 def value_errors(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """(B, T): half the larger squared error of the value and of the value clipped around the old one (PPO2)."""
+    """Return (B, T): half the larger squared error of the value and of the value clipped around the old one (PPO2)."""
     clipped = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2) * mask
 
 
 def without_signal(scores: Tensor, size: int) -> float:
-    """Share of groups of `size` responses to one prompt whose scores are all equal; NaN is a skipped response."""
+    """Return the share of groups of `size` responses to one prompt with equal scores; NaN marks a skipped response."""
     groups = scores.view(-1, size)
     skipped = groups.isnan()
     low = groups.masked_fill(skipped, torch.inf).amin(dim=1)
@@ -74,5 +77,5 @@ def without_signal(scores: Tensor, size: int) -> float:
 
 
 def kl(policy: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """(B): the sum over a response's tokens of log π − log π_ref, in nats; its mean estimates the KL divergence."""
+    """Return (B): log π − log π_ref summed over a response's tokens, in nats; its mean estimates the KL divergence."""
     return ((policy - reference) * mask).sum(dim=1)

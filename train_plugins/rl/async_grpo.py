@@ -1,7 +1,7 @@
-"""GRPO on rollouts that a server samples beside the learner, by TRL's experimental trainer. It has no KL term.
+"""Asynchronous GRPO with TRL's experimental trainer: a server samples rollouts while the learner trains.
 
-Off-policy: responses are from weights that are up to `max_staleness` steps old. It needs a GPU, so the tests reach the
-reward and the configuration only.
+The training is off-policy: responses come from weights that are up to `max_staleness` steps old. It has no KL term.
+The trainer needs a GPU, so only the reward and the configuration have tests that run without one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["AsyncGRPOConfig", "AsyncGrpo", "Reward"]
 
 @dataclass
 class Reward:
-    """The reward function, sent to TRL's rollout process; the verifiers' workers start there with the first call."""
+    """The reward function that TRL's rollout process receives; its first call starts the verifiers' workers there."""
 
     names: tuple[str, ...]
     keys: RlvrKeys
@@ -43,13 +43,13 @@ class Reward:
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]],
         verifier: Sequence[str], truth: Sequence[str], extra: Sequence[str], row: Sequence[int], **_: Any,
     ) -> list[float | None]:  # fmt: skip
-        """The scores of a group's responses; None where the row is skipped. Called from several threads."""
+        """Return the scores of a group's responses, None for a skipped row. Called from several threads."""
         lock = self.state.setdefault("lock", threading.Lock())
         columns = zip(prompts, extra, row, strict=True)
         rows = [row_of({"prompt": turns, "extra": more, "row": number}) for turns, more, number in columns]
         calls = [
-            Call(name, response_text(answer), json.loads(wanted), one)
-            for name, answer, wanted, one in zip(verifier, completions, truth, rows, strict=True)
+            Call(name, response_text(answer), json.loads(expected), fields)
+            for name, answer, expected, fields in zip(verifier, completions, truth, rows, strict=True)
         ]
         with lock:
             if "verifiers" not in self.state:

@@ -1,10 +1,9 @@
-"""Whether a training that is rewarded more and more has begun to cost what it was for. Pure functions.
+"""Detection of over-optimisation: the reward rises while dev falls. Pure functions.
 
-The question is asked at each evaluated checkpoint, against each earlier one: has dev fallen between the two, on the
-same documents, by more than chance explains, while the verified reward has risen? Dev's fall has a one-sided paired
-p-value (`olmes_suite.comparison.compare`). With K evaluations planned there are K (K − 1) / 2 such pairs;
-Bonferroni's share of 5 % for each keeps the chance of a single false warning in a whole training at 5 %, whatever
-the reward does.
+Each evaluated checkpoint is compared with each earlier one: has dev fallen between the two, on the same documents, by
+more than chance explains, while the verified reward has risen? Dev's fall has a one-sided paired p-value
+(`olmes_suite.comparison.compare`). With K evaluations planned there are K (K − 1) / 2 such pairs; Bonferroni's
+correction keeps the probability of any false warning in a whole training at 5 % or less, whatever the reward does.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Overoptimised:
-    """What is warned of."""
+    """A significant fall of dev with a rise of the reward."""
 
     since: int
     """Step of the earlier checkpoint."""
@@ -31,35 +30,36 @@ class Overoptimised:
     fall: Difference
     """Dev at `step` minus dev at `since`, as a fraction."""
     reward: tuple[float, float]
-    """Mean verified reward up to either checkpoint."""
+    """Mean verified reward before each of the two checkpoints, since the evaluation before it."""
 
 
 def judge(
     step: int, falls: Mapping[int, Difference], rewards: Mapping[int, Sequence[float]], planned: int
 ) -> Overoptimised | None:
-    """The largest significant fall of dev from an earlier checkpoint since which the reward has risen; None without.
+    """Return dev's largest significant fall from an earlier checkpoint since which the reward has risen, or None.
 
-    `falls`: step of each earlier evaluation to dev's difference (`step` minus the earlier). `rewards`: for each
-    evaluation the verified rewards that were logged since the one before. `planned`: evaluations in the whole training.
+    `falls` maps the step of each earlier evaluation to dev's difference (`step` minus the earlier one). `rewards` maps
+    the step of each evaluation to the verified rewards logged since the one before it. `planned` is the number of
+    evaluations in the whole training.
     """
     share = allowed(max(planned, len(falls) + 1))
-    found = [
+    warnings = [
         Overoptimised(since, step, fall, (float(np.mean(rewards[since])), float(np.mean(rewards[step]))))
         for since, fall in falls.items()
         if fall.p_drop is not None and fall.p_drop <= share and rose(rewards.get(since, ()), rewards.get(step, ()))
     ]
-    return min(found, key=lambda one: one.fall.delta, default=None)
+    return min(warnings, key=lambda warning: warning.fall.delta, default=None)
 
 
 def allowed(evaluations: int) -> float:
-    """The largest p-value of one pair of evaluations that is no chance: Bonferroni over all pairs."""
+    """Return the p-value up to which a pair of evaluations is significant, by Bonferroni over all pairs."""
     return ALPHA / max(evaluations * (evaluations - 1) // 2, 1)
 
 
 def rose(before: Sequence[float], after: Sequence[float]) -> bool:
-    """The mean has risen: one-sided test of Welch (1947, Biometrika 34, 28) at 5 %.
+    """Test whether the mean has risen: Welch's one-sided test (1947, Biometrika 34, 28) at 5 %.
 
-    With a single value on a side there is no error to test against, and the larger number has risen.
+    With a single value on one side there is no error to test against, and the means are compared as they are.
     """
     if not before or not after:
         return False

@@ -1,4 +1,4 @@
-"""What `watching` shows: lines, the table, the warning. Pure functions over the history and the evaluations."""
+"""Lines, table and warning that `reward_history` shows, as pure functions of the history and the evaluations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from train_plugins.rl.overoptimisation import Overoptimised
 WIDTH = 80
 SHOWN = {"verified": ("verified", ".3f"), "kl": ("kl", ".4g"), "length": ("length", ".0f"), "eos_rate": ("eos", ".2f"),
          "no_signal": ("no signal", ".2f")}  # fmt: skip
-"""Metric to its heading and format."""
+"""Heading and format of each metric."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Dev at a step."""
+    """The average on dev at a step."""
 
     step: int
     average: float
@@ -27,26 +27,26 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An evaluation, and what was logged between the one before and it."""
+    """An evaluation, with the metrics logged since the one before it."""
 
     step: int
     dev: float | None
-    """None for the steps after the last evaluation."""
+    """Average on dev; None for the steps after the last evaluation."""
     stderr: float | None
     means: Mapping[str, float] = field(default_factory=dict)
-    """Metric to its mean over the logs."""
+    """Mean of each metric over the logs."""
     rewards: tuple[float, ...] = ()
-    """`verified` of each log."""
+    """The metric `verified` of each log."""
 
 
 def history_line(step: int, logged: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the history; what is no finite number is null."""
+    """Return a line of the history; numbers that are not finite become null."""
     values = {name: float(value) for name, value in logged.items()}
     return {"step": step, **{name: value if math.isfinite(value) else None for name, value in values.items()}}
 
 
 def log_line(line: Mapping[str, Any], steps: int) -> str:
-    """One log in at most 80 columns; what does not fit is in the history."""
+    """Format one log in at most 80 columns; metrics that do not fit are only in the history."""
     text = f"step {line['step']}/{steps}"
     for name, (heading, form) in SHOWN.items():
         if line.get(name) is not None and len(text) <= WIDTH:
@@ -56,7 +56,7 @@ def log_line(line: Mapping[str, Any], steps: int) -> str:
 
 
 def joined(history: Sequence[Mapping[str, Any]], evaluations: Sequence[Evaluated]) -> list[Row]:
-    """A row for each evaluation, by step, and one for the logs after the last."""
+    """Return a row for each evaluation, by step, and one for the logs after the last evaluation."""
     rows, start = [], -1
     last = max((line["step"] for line in history), default=-1)
     ends: list[Evaluated | None] = [*sorted(evaluations, key=lambda one: one.step)]
@@ -69,7 +69,7 @@ def joined(history: Sequence[Mapping[str, Any]], evaluations: Sequence[Evaluated
             break
         names = {name: None for line in logs for name in line if name != "step"}
         values = {name: [line[name] for line in logs if line.get(name) is not None] for name in names}
-        means = {name: sum(found) / len(found) for name, found in values.items() if found}
+        means = {name: sum(numbers) / len(numbers) for name, numbers in values.items() if numbers}
         dev, error = (None, None) if one is None else (one.average, one.stderr)
         rows.append(Row(step, dev, error, means, tuple(map(float, values.get("verified", ())))))
         start = step
@@ -77,11 +77,11 @@ def joined(history: Sequence[Mapping[str, Any]], evaluations: Sequence[Evaluated
 
 
 def table(rows: Sequence[Row], markdown: bool = False) -> list[str]:
-    """The rows as a table: dev in points with its 95 % error bar, the rest as means since the row before."""
+    """Format the rows as a table: dev in points with its 95 % error bar, the rest as means since the row before."""
     if not rows:
         return []
-    own = sorted({name for row in rows for name in row.means if name.startswith("verified/")})
-    metrics = {**SHOWN, **({name: (name.removeprefix("verified/"), ".3f") for name in own} if markdown else {})}
+    by_verifier = sorted({name for row in rows for name in row.means if name.startswith("verified/")})
+    metrics = {**SHOWN, **({name: (name.removeprefix("verified/"), ".3f") for name in by_verifier} if markdown else {})}
     cells = [["step", "dev", "±", *(heading for heading, _ in metrics.values())]]
     for row in rows:
         dev = "–" if row.dev is None else f"{100 * row.dev:.1f}"
@@ -93,17 +93,17 @@ def table(rows: Sequence[Row], markdown: bool = False) -> list[str]:
         return [lines[0], "|" + "---|" * len(cells[0]), *lines[1:]]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
-    last = {name: rows[-1].means[name] for name in own if name in rows[-1].means}
+    last = {name: rows[-1].means[name] for name in by_verifier if name in rows[-1].means}
     parts = ", ".join(f"{name.removeprefix('verified/')} {value:.3f}" for name, value in last.items())
     return [*lines, f"verified, by verifier: {parts}"] if parts else lines
 
 
-def warning(found: Overoptimised) -> str:
-    """The one line that is said when reward rises while dev falls."""
-    fall, (before, after) = found.fall, found.reward
+def warning(event: Overoptimised) -> str:
+    """Return the line that warns of a rising reward with falling dev."""
+    fall, (before, after) = event.fall, event.reward
     low, high = fall.ci95 or (fall.delta, fall.delta)
     return (
-        f"warning: over-optimisation: from step {found.since} to {found.step} the verified reward rose from "
+        f"warning: over-optimisation: from step {event.since} to {event.step} the verified reward rose from "
         f"{before:.3f} to {after:.3f} while dev fell by {-100 * fall.delta:.1f} points (95 %: {-100 * high:.1f} to "
-        f"{-100 * low:.1f}); the checkpoint of step {found.since} is better: stop, or raise rlvr.beta"
+        f"{-100 * low:.1f}); the checkpoint of step {event.since} is better: stop, or raise rlvr.beta"
     )

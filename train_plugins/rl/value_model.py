@@ -1,4 +1,4 @@
-"""PPO's value model: a sequence classifier with one label, a part of the policy's module while both are trained."""
+"""PPO's value model: a sequence classifier with one label, part of the policy's module while both are trained."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from olmes_suite.errors import ModelError, one_line
 from train_plugins.trainers import lora
 
 FOLDER = "value_model"
-"""Beside the policy's weights in a checkpoint."""
+"""Folder beside the policy's weights in a checkpoint."""
 PREFIX = FOLDER + "."
 WRAPPED = "base_model.model."
-"""Before the names of all weights where the policy has an adapter (peft's)."""
+"""Prefix that peft adds to the names of all weights if the policy has an adapter."""
 
 
 @dataclass
 class PolicyValueOutput(FusedCausalLMOutput):
-    """The policy's output with the values. A declared field: DDP and FSDP see what the wrapped forward returns only."""
+    """The policy's output with the values in a declared field: DDP and FSDP see only what the forward pass returns."""
 
     state_values: torch.Tensor | None = None
-    """(B, tokens − 1): the value before each token but the first, aligned with `log_probs`."""
+    """(B, tokens − 1): the value before each token except the first, aligned with `log_probs`."""
 
 
-def load(source: str, dtype: Any) -> Any:
-    """A value model from a reward model, or with a random head from a language model. Raises ModelError."""
+def load(source: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a value model from a reward model, or from a language model with a random head. Raises ModelError."""
     try:
         model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:
@@ -42,11 +42,11 @@ def load(source: str, dtype: Any) -> Any:
     return model
 
 
-def attach(policy: Any, value_model: Any, seen: list[torch.Tensor]) -> None:
-    """Make the value model a part of the policy: one optimiser, one wrapper, one forward for both.
+def attach(policy: PreTrainedModel, value_model: PreTrainedModel, seen: list[torch.Tensor]) -> None:
+    """Make the value model part of the policy, so that both share one optimiser, one wrapper and one forward pass.
 
-    `seen` gets the values of each forward pass that computes the policy's log-probabilities, as TRL reads only its own
-    fields. With its adapter switched off the policy is the reference, which has no values.
+    Each forward pass that computes the policy's log-probabilities appends its values to `seen`, because TRL reads only
+    the fields that it knows. With its adapter disabled the policy is the reference, which has no values.
     """
     adapter = next(iter(lora.layers(policy).values()), None)
     policy.value_model = value_model
@@ -67,13 +67,13 @@ def attach(policy: Any, value_model: Any, seen: list[torch.Tensor]) -> None:
     policy.forward = types.MethodType(forward, policy)
 
 
-def of_policy(named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """The (name, weight) pairs that a sampling engine knows: all but the value model's."""
-    return (pair for pair in named if not pair[0].startswith(PREFIX))
+def of_policy(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Return the (name, weight) pairs that a sampling engine knows: all but the value model's."""
+    return (pair for pair in weights if not pair[0].startswith(PREFIX))
 
 
 def split(state: dict[str, Any], inside: bool) -> dict[str, Any]:
-    """The value model's part of a state dict (`inside`), or the policy's."""
+    """Return the value model's part of a state dict (`inside`), or the policy's."""
     plain = {name: name.removeprefix(WRAPPED) for name in state}
     if not inside:
         return {name: value for name, value in state.items() if not plain[name].startswith(PREFIX)}

@@ -1,10 +1,10 @@
-"""vLLM for rollouts: TRL's engine or server, started as it must be here; what goes wrong is one line."""
+"""vLLM for rollouts: start TRL's engine or reach its server, and report errors in one line."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from train_plugins.rl.keys import RlvrKeys
 
 SILENT = ("VLLM_LOGGING_LEVEL", "VLLM_LOGGING_STREAM", "VLLM_NO_USAGE_STATS")
-"""Of the settings with which `olmes eval` starts an engine, those that hold for training too."""
+"""The settings of `olmes eval`'s engines that also apply to training."""
 KEYS = {
     "--model-args gpu_memory_utilization=0.4": "trainer.vllm_gpu_memory_utilization",
     "raise gpu_memory_utilization or set tensor_parallel_size (--model-args)":
@@ -28,14 +28,15 @@ KEYS = {
     "use --backend hf": "use `rollouts: transformers`",
     "lower --max-length": "lower rlvr.max_prompt_length or trainer.max_completion_length",
 }  # fmt: skip
-"""What `olmes eval` tells its user to change, and what a recipe has in its place."""
+"""Advice of `olmes eval` for an engine that cannot start, and the recipe keys that replace it."""
 
 
 @contextmanager
 def starting(keys: RlvrKeys, response: int, gpu: bool) -> Iterator[None]:
-    """While a trainer is made: its engine starts, or its server is reached, in our way; `response` tokens at most.
+    """Adapt how TRL starts its engine, or reaches its server, while a trainer is created.
 
-    Raises ModelError for an engine that cannot start, UsageError for a server that cannot serve.
+    `response` is the maximum length of a response in tokens. Raises ModelError for an engine that cannot start,
+    UsageError for a server that cannot be used.
     """
     if keys.rollouts == "transformers":
         yield
@@ -45,47 +46,47 @@ def starting(keys: RlvrKeys, response: int, gpu: bool) -> Iterator[None]:
     generation: Any = import_module("trl.generation.vllm_generation").VLLMGeneration
     start = generation._init_vllm
 
-    def colocate(made: Any) -> None:
-        if made.max_model_length is None:  # else the model's own context, for which the cache may have no room
+    def colocate(engine: Any) -> None:
+        if engine.max_model_length is None:  # the default, the model's context, may not fit into the cache
             whole = keys.max_prompt_length + response
-            made.max_model_length = min(whole, context_length(made.model.config, made.processing_class))
+            engine.max_model_length = min(whole, context_length(engine.model.config, engine.processing_class))
         with ExitStack() as patches:
-            if made.tensor_parallel_size == 1:  # engines that share a model must draw alike, as TRL seeds them
-                patches.enter_context(_same_chance())
+            if engine.tensor_parallel_size == 1:  # engines that share a model must draw alike and keep TRL's seed
+                patches.enter_context(_same_random_state())
             if not gpu:
-                patches.enter_context(_on_cpu(str(made.model.dtype).removeprefix("torch.")))
-            _started(made.model.name_or_path, partial(start, made))
+                patches.enter_context(_on_cpu(str(engine.model.dtype).removeprefix("torch.")))
+            _start(engine.model.name_or_path, partial(start, engine))
 
-    def connect(made: Any) -> None:
+    def connect(engine: Any) -> None:
         try:
-            start(made)
-        except Exception as error:  # requests', TRL's own, and plain ones
+            start(engine)
+        except Exception as error:  # errors of requests, of TRL, and plain ones
             raise UsageError(f"the vLLM server {keys.server} cannot be used: {first_line(error)}") from None
 
     with _replaced(generation, "_init_vllm", colocate if keys.rollouts == "vllm_colocate" else connect):
         yield
 
 
-def _started(model: str, start: Any) -> None:
-    """Start an engine; what vLLM prints meanwhile is in a file that is named only if it fails. Raises ModelError."""
+def _start(model: str, start: Callable[[], None]) -> None:
+    """Start an engine with vLLM's output in a log file, which is named only on failure. Raises ModelError."""
     log = Path(tempfile.mkstemp(prefix="olmes-vllm-", suffix=".log")[1])
     try:
         with printing_to(log):
             start()
-    except Exception as error:  # vLLM, torch and the drivers have dozens of types
-        told = explain(error, log.read_text(errors="replace"))
+    except Exception as error:  # vLLM, torch and the drivers raise dozens of types
+        advice = explain(error, log.read_text(errors="replace"))
         for option, key in KEYS.items():
-            told = told.replace(option, key)
-        raise ModelError(f"{model}: vLLM cannot start: {told} (log: {log})") from None
+            advice = advice.replace(option, key)
+        raise ModelError(f"{model}: vLLM cannot start: {advice} (log: {log})") from None
     log.unlink(missing_ok=True)
 
 
 @contextmanager
-def _same_chance() -> Iterator[None]:
-    """Generators of random numbers are left as they were.
+def _same_random_state() -> Iterator[None]:
+    """Restore the states of the random generators after the block.
 
-    vLLM seeds those of its process, here the learner's, with the number of the process: the recipe's seed would count
-    for nothing, in a value model's random head and in all responses, which are drawn from them too.
+    vLLM seeds the generators of its process, here the learner's, with the process number. The recipe's seed would have
+    no effect on a value model's random head or on the responses, which are drawn from the same generators.
     """
     import random
 
@@ -101,10 +102,10 @@ def _same_chance() -> Iterator[None]:
 
 @contextmanager
 def _on_cpu(dtype: str) -> Iterator[None]:
-    """An engine that can take weights a second time, and has the learner's precision.
+    """Make engines on a CPU able to reload weights, with the learner's precision `dtype`.
 
-    On a processor vLLM packs the weights of linear layers for a fast multiplication and drops the originals; kept
-    plain, they can be loaded again. Compiling would take longer than the small models that are trained so.
+    On a CPU vLLM packs the weights of linear layers for fast multiplication and drops the originals; unpacked weights
+    can be loaded again. Compilation is off: it would take longer than the training of models small enough for a CPU.
     """
     import torch
 
@@ -120,28 +121,28 @@ def _on_cpu(dtype: str) -> Iterator[None]:
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    kept = getattr(owner, name)
+    original = getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, kept)
+        setattr(owner, name, original)
 
 
 @contextmanager
 def sampling(keys: RlvrKeys) -> Iterator[None]:
-    """While responses are sampled. Raises StageRefused for a server that is gone, a prompt that vLLM refuses."""
+    """Convert vLLM's errors while responses are sampled: StageRefused for a lost server or a refused prompt."""
     try:
         yield
     except OlmesError:
         raise
     except Exception as error:
-        told = first_line(error)
+        message = first_line(error)
         if keys.rollouts == "vllm_server" and (isinstance(error, OSError) or type(error) is Exception):  # TRL's client
             raise StageRefused(
-                f"the vLLM server {keys.server} does not answer ({told[:150]}); start it again, then go on with "
-                "--resume"
+                f"the vLLM server {keys.server} does not answer ({message[:150]}); start it again, then continue "
+                "with --resume"
             ) from None
         if keys.rollouts != "transformers" and type(error).__module__.startswith("vllm"):
-            raise StageRefused(f"vLLM cannot sample: {told}") from None
+            raise StageRefused(f"vLLM cannot sample: {message}") from None
         raise

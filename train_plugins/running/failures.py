@@ -1,4 +1,4 @@
-"""What can go wrong while a model is loaded, trained and saved, each in one line."""
+"""Conversion of errors while a model is loaded, trained and saved, each to one line."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _DISK = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR}
 )
 HEAD = "score."
-"""Tensors of the head of a sequence classifier."""
+"""Prefix of the tensors of a sequence classifier's head."""
 
 
 @contextmanager
 def loading(model: str) -> Iterator[None]:
-    """A trainer is made from the checkpoint `model`. Raises ModelError or StageRefused.
+    """Convert errors while a trainer is created from the checkpoint `model`. Raises ModelError or StageRefused.
 
-    transformers draws tensors that the files lack at random, prints it, and goes on: here its report is an error, but
-    for a reward head, which the stages ask for by a key of their own.
+    transformers initialises tensors missing from the files at random and only prints a report. Here the report is an
+    error, except for a reward head, for which the stages have the key `fresh_head`.
     """
     report = modeling_utils.log_state_dict_report
     modeling_utils.log_state_dict_report = _strict(report)
@@ -38,7 +38,7 @@ def loading(model: str) -> Iterator[None]:
     except OlmesError:
         raise
     except torch.OutOfMemoryError:
-        raise _no_room() from None
+        raise _out_of_memory() from None
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(f"{model}: cannot be loaded for training: {one_line(error)}") from None
     finally:
@@ -46,9 +46,9 @@ def loading(model: str) -> Iterator[None]:
 
 
 def _strict(report: Callable[..., Any]) -> Callable[..., Any]:
-    """The report of what was loaded, which raises ModelError for tensors that are missing or have another shape."""
+    """Wrap transformers' loading report to raise ModelError for tensors that are missing or have another shape."""
 
-    def told(*, pretrained_model_name_or_path: str, loading_info: Any, **more: Any) -> Any:
+    def checked(*, pretrained_model_name_or_path: str, loading_info: Any, **more: Any) -> Any:
         missing = {name for name in loading_info.missing_keys if not name.startswith(HEAD)}
         mismatched = {key if isinstance(key, str) else key[0] for key in loading_info.mismatched_keys}
         for names, what in ((missing, "lack"), (mismatched, "have the wrong shape for")):
@@ -59,40 +59,42 @@ def _strict(report: Callable[..., Any]) -> Callable[..., Any]:
                 )
         return report(pretrained_model_name_or_path=pretrained_model_name_or_path, loading_info=loading_info, **more)
 
-    return told
+    return checked
 
 
 @contextmanager
 def training(output: Path) -> Iterator[None]:
-    """A stage trains and saves into `output`. Raises StageRefused or StorageError, which name what is left."""
+    """Convert errors while a stage trains and saves to `output`. Raises StageRefused or StorageError."""
     try:
         yield
     except OlmesError:
         raise
     except torch.OutOfMemoryError:
-        raise _no_room() from None
+        raise _out_of_memory() from None
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = disk_error(error)
         if reason is None:
             raise
         raise StorageError(
-            f"cannot write {output}: {reason}; {lineage.last_good(output)}; free some space, then go on with --resume"
+            f"cannot write {output}: {reason}; {lineage.last_good(output)}; free some space and continue with --resume"
         ) from None
 
 
 def disk_error(error: BaseException) -> str | None:
-    """Why a file could not be written, as the system, safetensors or torch say it; None for any other error."""
+    """Return why a file could not be written (errors of the system, safetensors or torch), or None."""
     if isinstance(error, OSError):
         return os.strerror(error.errno) if error.errno in _DISK else None
-    said = str(error)
-    if found := re.search(r"\(os error (\d+)\)", said):  # safetensors
-        return os.strerror(int(found[1])) if int(found[1]) in _DISK else None
-    if "PytorchStreamWriter failed" in said or "inline_container" in said:  # torch keeps the system's reason to itself
-        return "the disk is full, or files may not be that large"
+    message = str(error)
+    if match := re.search(r"\(os error (\d+)\)", message):  # safetensors
+        return os.strerror(int(match[1])) if int(match[1]) in _DISK else None
+    if (
+        "PytorchStreamWriter failed" in message or "inline_container" in message
+    ):  # torch does not pass on the system's reason
+        return "the disk is full, or the file size exceeds a limit"
     return None
 
 
-def _no_room() -> StageRefused:
+def _out_of_memory() -> StageRefused:
     return StageRefused(
         "out of memory; lower trainer.per_device_train_batch_size or trainer.max_length, or use more processes"
     )

@@ -1,4 +1,4 @@
-"""Several processes for one stage: the same command line, started by accelerate; errors stay one line."""
+"""Several processes for one stage: accelerate starts the same command line; errors stay one line."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from olmes_suite.tasks.index import nearest
 
 SHIPPED = Path(__file__).parent.parent / "launchers"
 STATUS = "OLMES_LAUNCH_STATUS"
-"""Set for a launched process: the file in which the first one that fails says why."""
+"""Variable of launched processes: the file to which the first failing one writes its error."""
 LAUNCHERS = ("accelerate",)
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a stage is started."""
+    """The launcher of a stage, with its processes and configuration."""
 
     launcher: str = "accelerate"
     processes: int = 1
     config: Path | None = None
-    """A configuration file of accelerate; None: data parallel (DDP)."""
+    """A configuration file of accelerate; None: data parallel training (DDP)."""
 
     def options(self) -> list[str]:
-        """As they stand on the command line."""
-        found = ["--launcher", self.launcher, "--num-processes", str(self.processes)]
-        return found + (["--launch-config", str(self.config)] if self.config else [])
+        """Return the launch as command-line options."""
+        options = ["--launcher", self.launcher, "--num-processes", str(self.processes)]
+        return options + (["--launch-config", str(self.config)] if self.config else [])
 
 
 class Launched(OlmesError):
-    """What a launched process ended with, told by the process that started it."""
+    """The error of a launched process, raised in the process that started it."""
 
     def __init__(self, line: str, status: int) -> None:
         super().__init__(line)
@@ -47,7 +47,7 @@ class Launched(OlmesError):
 
 
 def read(launcher: str | None, processes: int | None, config: str | None) -> Launch | None:
-    """The launch that the options ask for; None for this very process. Raises UsageError."""
+    """Return the launch that the options describe; None to train in this process. Raises UsageError."""
     if launcher is None:
         if processes is not None or config is not None:
             raise UsageError("--num-processes and --launch-config need --launcher accelerate")
@@ -70,14 +70,14 @@ def _config(name: str) -> Path:
 
 
 def launched() -> bool:
-    """This process is one of those that a launcher started."""
+    """Return whether a launcher started this process."""
     return STATUS in os.environ
 
 
 def start(launch: Launch, arguments: Sequence[str]) -> None:
-    """Run `olmes train …` (`arguments`) in the processes of `launch`, to their end.
+    """Run `olmes train` with `arguments` in the processes of `launch`, and wait for them.
 
-    Raises Launched with the line and the exit status of the first process that failed.
+    Raises Launched with the error line and exit status of the first process that failed.
     """
     try:
         from accelerate.commands.launch import launch_command, launch_command_parser
@@ -92,12 +92,12 @@ def start(launch: Launch, arguments: Sequence[str]) -> None:
             launch_command(launch_command_parser().parse_args(_options(launch, arguments)))
         except KeyboardInterrupt:
             raise
-        except ImportError as error:  # DeepSpeed, where the configuration asks for it
+        except ImportError as error:  # DeepSpeed, if the configuration needs it
             raise UsageError(f"--launch-config: {one_line(error)}") from None
-        except (Exception, SystemExit) as error:  # each launcher has its own way to say that a process failed
+        except (Exception, SystemExit) as error:  # launchers report a failed process in different ways
             if type(error).__name__ == "SignalException":
                 raise KeyboardInterrupt from None
-            _tell(file, error)
+            _reraise(file, error)
         finally:
             del os.environ[STATUS]
 
@@ -105,7 +105,7 @@ def start(launch: Launch, arguments: Sequence[str]) -> None:
 def _options(launch: Launch, arguments: Sequence[str]) -> list[str]:
     kind = ["--config_file", str(launch.config)] if launch.config else ["--dynamo_backend", "no"]
     if not launch.config and launch.processes > 1:
-        kind.append("--multi_gpu")  # on a machine without one, gloo
+        kind.append("--multi_gpu")  # without GPUs accelerate uses gloo
     return [
         *kind, "--num_processes", str(launch.processes), "--num_machines", "1", "--mixed_precision", "no",
         "--main_process_port", str(_free_port()), "-m", "olmes_suite.cli.main", "train", *arguments,
@@ -118,24 +118,24 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _tell(file: Path, error: BaseException) -> None:
-    """Raise what the failed process said, or KeyboardInterrupt where it was interrupted."""
+def _reraise(file: Path, error: BaseException) -> None:
+    """Raise the error that the failed process reported, or KeyboardInterrupt if it was interrupted."""
     if not file.is_file():
         if isinstance(error, SystemExit) and not error.code:
             return
-        raise Launched(f"a process of the launcher ended without a word: {one_line(error)}", 1)
-    said = json.loads(file.read_text(encoding="utf-8"))
-    if said["status"] == 130:
+        raise Launched(f"a process of the launcher ended without reporting an error: {one_line(error)}", 1)
+    report = json.loads(file.read_text(encoding="utf-8"))
+    if report["status"] == 130:
         raise KeyboardInterrupt
-    raise Launched(said["line"], said["status"])
+    raise Launched(report["line"], report["status"])
 
 
 def reporting(work: Callable[[], int]) -> int:
-    """Run `work` in a launched process; an error goes to the launcher's file, not to the terminal of every process.
+    """Run `work` in a launched process; an error goes to the launcher's file, not to every process's terminal.
 
-    The status is not 0 then, so that the launcher ends the other processes, which may wait for this one.
+    After an error the status is not 0, so that the launcher ends the other processes, which may wait for this one.
     """
-    end_with_parent(signal.SIGKILL)  # torch starts it in a session of its own, where no signal to the group arrives
+    end_with_parent(signal.SIGKILL)  # torch starts a new session, which signals to the group do not reach
     try:
         return work()
     except (OlmesError, KeyboardInterrupt) as error:
@@ -147,6 +147,6 @@ def reporting(work: Callable[[], int]) -> int:
             pass  # another process was first
         return status
     except Exception:
-        if Path(os.environ[STATUS]).is_file():  # another process has said why it ended, and took the connection with it
+        if Path(os.environ[STATUS]).is_file():  # another process has reported its error and closed the connection
             return 1
         raise

@@ -1,4 +1,4 @@
-"""A pipeline: stages from one file, each starting where the last one ended. YAML in, checked stages out."""
+"""Pipelines: stages in one YAML file, each starting from the checkpoint of the one before it."""
 
 from __future__ import annotations
 
@@ -22,61 +22,62 @@ from train_plugins.stages.base import Stage
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """A command that makes a stage's data between two stages, such as answers of the checkpoint before it."""
+    """A command that creates a stage's data between two stages, such as answers of the checkpoint before it."""
 
     command: tuple[str, ...]
     """Program and arguments, run without a shell; `{model}` is the checkpoint that the stage starts from, `{seed}` its
     recipe's seed, `{python}` this interpreter."""
     makes: tuple[str, ...]
-    """The files that it writes; it is not run where all of them are there."""
+    """The files that the command writes; it is skipped if all of them exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stage, as the file has it."""
+    """One stage, as written in the file."""
 
     name: str
     kind: str
     recipe: str | Mapping[str, Any]
-    """A recipe's file, beside the pipeline's or from here, a shipped recipe's name, or the recipe itself."""
+    """A recipe file (relative to the pipeline's folder or the working directory), a shipped recipe's name, or the
+    recipe itself."""
     prepare: Prepare | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The file's keys."""
+    """The keys of a pipeline file."""
 
     stages: tuple[Entry, ...]
     runs: str = "runs"
-    """Run store of all evaluations; it wins over the recipes' `eval.runs`."""
+    """Run store of all evaluations; it overrides the recipes' `eval.runs`."""
     output: str = "checkpoints"
     """Stages whose recipe has no `output` write to `<output>/<name>`."""
     seed: int | None = None
-    """Of every recipe that has none."""
+    """Seed of every recipe without one."""
     final: Evaluation | None = None
-    """What the last checkpoint, and no other, is evaluated on, once."""
+    """The final evaluation, run once and only on the last checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One stage, checked."""
+    """One checked stage of a pipeline."""
 
     name: str
     stage: Stage
     recipe: Recipe
     data: Mapping[str, Any]
-    """The recipe as a file would hold it."""
+    """The recipe, as a file would hold it."""
     prepare: Prepare | None = None
 
     @property
     def output(self) -> Path:
-        """Where the stage writes."""
+        """The stage's output folder."""
         return Path(str(self.recipe.output)).expanduser()
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A pipeline, checked."""
+    """A checked pipeline."""
 
     file: Path
     runs: Path
@@ -96,25 +97,25 @@ class Pipeline:
 
 
 def load(file: Path, changes: Sequence[str] = ()) -> Pipeline:
-    """The pipeline of a YAML file, everything checked that needs no library. Raises UsageError or ModelError."""
+    """Load a pipeline from a YAML file and check all that needs no library. Raises UsageError or ModelError."""
     source = recipe.read_yaml(_exists(file), "pipeline")
-    for number, given in _entries(source.data):
-        if isinstance(given.get("recipe"), str):
-            included = recipe.read_yaml(_recipe_file(Path(given["recipe"]), file))
-            given["recipe"], source.included["stages", number, "recipe"] = included.data, included
+    for number, entry_data in _entries(source.data):
+        if isinstance(entry_data.get("recipe"), str):
+            included = recipe.read_yaml(_recipe_file(Path(entry_data["recipe"]), file))
+            entry_data["recipe"], source.included["stages", number, "recipe"] = included.data, included
     for change in changes:
         recipe.set_key(source, change)
     document = yaml_files.typed(Document, source.data, source.place)
     if not document.stages:
         raise UsageError(f"{file}: stages: at least one is needed")
-    found: list[Planned] = []
-    made: set[str] = set()
+    planned: list[Planned] = []
+    created: set[str] = set()
     for number, entry in enumerate(document.stages):
-        made |= set(entry.prepare.makes) if entry.prepare else set()
+        created |= set(entry.prepare.makes) if entry.prepare else set()
         where = Place(str(file), f"stage {entry.name!r}", source, ("stages", number, "recipe"))
-        found.append(_planned(entry, document, found, made, where))
-    pipeline = Pipeline(file, Path(document.runs), Path(document.output), tuple(found), document.final)
-    if not any(one.stage.generates for one in found):
+        planned.append(_planned(entry, document, planned, created, where))
+    pipeline = Pipeline(file, Path(document.runs), Path(document.output), tuple(planned), document.final)
+    if not any(one.stage.generates for one in planned):
         raise UsageError(f"{file}: no stage ends in a language model")
     if document.final is not None:
         pipeline = replace(pipeline, final=_final(document, str(file)))
@@ -133,85 +134,85 @@ def _entries(data: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _recipe_file(name: Path, beside: Path) -> Path:
-    own = beside.parent / name
-    return own if own.is_file() else recipe.find(name)
+    neighbour = beside.parent / name
+    return neighbour if neighbour.is_file() else recipe.find(name)
 
 
 def _final(document: Document, file: str) -> Evaluation:
     assert document.final is not None
     if document.final.every is not None:
-        raise UsageError(f"{file}: final.every: the last checkpoint is looked at once; remove the key")
+        raise UsageError(f"{file}: final.every: the last checkpoint is evaluated only once; remove the key")
     recipe.check_evaluation(document.final, True, f"{file}: final")
     _folders(document.final, f"{file}: final")
     return replace(document.final, runs=document.runs)
 
 
-def _folders(wanted: Evaluation, where: str) -> None:
-    for folder in wanted.data_dir:
+def _folders(evaluation: Evaluation, where: str) -> None:
+    for folder in evaluation.data_dir:
         if not Path(folder).is_dir():
             raise UsageError(f"{where}: data_dir {folder}: no such folder")
 
 
-def _planned(entry: Entry, document: Document, before: list[Planned], made: set[str], where: Place) -> Planned:
-    """The stage with what the pipeline decides filled in: model, output, run store, seed."""
+def _planned(entry: Entry, document: Document, before: list[Planned], created: set[str], where: Place) -> Planned:
+    """Fill in the pipeline's settings of a stage: model, output, run store, seed. Raises UsageError."""
     if any(one.name == entry.name for one in before):
         raise UsageError(f"{where}: a stage of that name comes before it")
     if not entry.name or entry.name != Path(entry.name).name:
-        raise UsageError(f"{where}: the name is no name of a folder")
+        raise UsageError(f"{where}: the name is not a valid folder name")
     try:
         stage = stages.find(entry.kind)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
-    data: dict[str, Any] = json.loads(json.dumps(entry.recipe))  # a copy that nothing else changes
+    data: dict[str, Any] = json.loads(json.dumps(entry.recipe))  # a deep copy
     data.setdefault("output", str(Path(document.output) / entry.name))
     if document.seed is not None:
         data.setdefault("seed", document.seed)
     data["model"] = _model(data.get("model"), before, str(where))
-    if isinstance(own := data.get(entry.kind), dict) and "value_model" in own:
-        own["value_model"] = _value_model(own["value_model"], before, str(where))
+    if isinstance(keys := data.get(entry.kind), dict) and "value_model" in keys:
+        keys["value_model"] = _value_model(keys["value_model"], before, str(where))
     if isinstance(data.get("eval"), dict):
         data["eval"] = {**data["eval"], "runs": document.runs}
-    wanted = recipe.parse(data, where, entry.kind, stage.own, stages.names())
-    _check(wanted, before, made, str(where))
-    return Planned(entry.name, stage, wanted, data, entry.prepare)
+    stage_recipe = recipe.parse(data, where, entry.kind, stage.own, stages.names())
+    _check(stage_recipe, before, created, str(where))
+    return Planned(entry.name, stage, stage_recipe, data, entry.prepare)
 
 
-def _model(named: Any, before: list[Planned], where: str) -> str:
-    """The checkpoint that a stage starts from: what its recipe names, a folder, Hub id or stage, else the last one."""
-    if named is not None:
-        return next((str(one.output) for one in before if one.name == named), str(named))
+def _model(reference: Any, before: list[Planned], where: str) -> str:
+    """Return the checkpoint that a stage starts from: a folder, Hub id or earlier stage, by default the last stage."""
+    if reference is not None:
+        return next((str(one.output) for one in before if one.name == reference), str(reference))
     models = [one for one in before if one.stage.generates]
     if not models:
-        raise UsageError(f"{where}: nothing comes before it to start from; say `model` in its recipe")
+        raise UsageError(f"{where}: no stage before it to start from; set `model` in its recipe")
     return str(models[-1].output)
 
 
-def _value_model(named: Any, before: list[Planned], where: str) -> Any:
+def _value_model(reference: Any, before: list[Planned], where: str) -> Any:
     rewards = {one.name: one for one in before if one.stage.name == "rm"}
-    if not isinstance(named, str):
-        return named
-    if named in rewards:
-        return str(rewards[named].output)
-    if not ("/" in named and is_hub_id(named)) and not (Path(named) / "config.json").is_file():
+    if not isinstance(reference, str):
+        return reference
+    if reference in rewards:
+        return str(rewards[reference].output)
+    if not ("/" in reference and is_hub_id(reference)) and not (Path(reference) / "config.json").is_file():
         raise UsageError(
-            f"{where}: value_model {named!r} is neither a checkpoint nor an rm stage before it"
-            f"{nearest(named, list(rewards))}"
+            f"{where}: value_model {reference!r} is neither a checkpoint nor an rm stage before it"
+            f"{nearest(reference, list(rewards))}"
         )
-    return named
+    return reference
 
 
-def _check(wanted: Recipe, before: list[Planned], made: set[str], where: str) -> None:
-    """Files that are there or will be, and who may look at the unseen suite. Raises UsageError or ModelError."""
+def _check(stage_recipe: Recipe, before: list[Planned], created: set[str], where: str) -> None:
+    """Check files, output and `final` of a stage's recipe. Raises UsageError or ModelError."""
     earlier = {str(one.output) for one in before}
-    if str(Path(str(wanted.output)).expanduser()) in earlier:
-        raise UsageError(f"{where}: output {wanted.output} is that of a stage before it")
-    if wanted.model not in earlier and not is_hub_id(wanted.model):
-        check_folder(wanted.model)
-    for entry in wanted.data:
-        if entry.path is not None and entry.path not in made and not Path(entry.path).exists():
+    if str(Path(str(stage_recipe.output)).expanduser()) in earlier:
+        raise UsageError(f"{where}: output {stage_recipe.output} is also the output of a stage before it")
+    if stage_recipe.model not in earlier and not is_hub_id(stage_recipe.model):
+        check_folder(stage_recipe.model)
+    for entry in stage_recipe.data:
+        if entry.path is not None and entry.path not in created and not Path(entry.path).exists():
             raise UsageError(f"{where}: data {entry.path}: no such file or folder")
-    if wanted.final:
+    if stage_recipe.final:
         raise UsageError(f"{where}: `final: true` is the pipeline's own key `final`; remove it from the recipe")
-    if wanted.eval is not None:
-        _folders(wanted.eval, f"{where}: eval")
-    encoding.template_text(wanted.chat_template)
+    if stage_recipe.eval is not None:
+        _folders(stage_recipe.eval, f"{where}: eval")
+    encoding.template_text(stage_recipe.chat_template)

@@ -1,4 +1,4 @@
-"""What a stage is: its keys, its data, its trainer. A new stage is one subclass in one file."""
+"""The interface of a stage: its keys, its data and its trainer. A new stage is one subclass in one file."""
 
 from __future__ import annotations
 
@@ -15,89 +15,96 @@ from olmes_suite.models.local.checkpoint import is_hub_id
 from train_plugins.stages import memory, plan
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
     from train_plugins.config.recipe import Recipe
     from train_plugins.data.encoding import Encoded
 
 LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
-"""How the names of classes end that generate text."""
+"""Endings of the names of model classes that generate text."""
 TRL_LENGTH = 1024
 """TRL's default of max_length."""
 
 
 class Stage(ABC):
-    """One kind of training. Subclasses import TRL inside their methods, so that a recipe is checked without it."""
+    """A kind of training. Subclasses import TRL inside their methods, so that recipes can be checked without TRL."""
 
     name: ClassVar[str]
     uses: ClassVar[str]
     """Name of TRL's configuration class, whose fields `trainer:` may name."""
     own: ClassVar[type]
-    """Frozen dataclass of the recipe's keys under the stage's name."""
+    """Frozen dataclass of the recipe keys under the stage's name."""
     masked: ClassVar[bool] = False
-    """The chat template must mark the assistant's turns."""
+    """Whether the chat template must mark the assistant's turns."""
     pooled: ClassVar[bool] = False
-    """Its head reads the last token that is no padding."""
+    """Whether the model's head reads the last token that is not padding."""
     generates: ClassVar[bool] = True
-    """Its checkpoints are language models that `olmes eval` can ask."""
+    """Whether its checkpoints are language models that `olmes eval` can evaluate."""
 
     def config(self, recipe: Recipe | None = None) -> type:
-        """TRL's configuration class. Raises UsageError where TRL is not installed."""
-        found: type = from_trl(self.uses)
-        return found
+        """Return TRL's configuration class. Raises UsageError if TRL is not installed."""
+        config: type = from_trl(self.uses)
+        return config
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
-        """Trainer arguments where the recipe gives none."""
+        """Return the trainer arguments that apply unless the recipe sets them."""
         return {}
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
-        """What the types of the keys do not say, before any data is read. Raises UsageError."""
+        """Check what the keys' types cannot express, before any data is read. Raises UsageError."""
         return None
 
     @abstractmethod
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row of the data in the stage's form. Raises ValueError saying what is wrong with it."""
+        """Bring a row of the data to the stage's form. Raises ValueError with what is wrong with the row."""
 
-    def select(self, recipe: Recipe, rows: Any) -> Any:
-        """The rows as the stage's own keys want them. Raises UsageError or DataError."""
+    def select(self, recipe: Recipe, rows: Dataset) -> Dataset:
+        """Adapt the rows to the stage's keys. Raises UsageError or DataError."""
         return rows
 
     @abstractmethod
-    def encode(self, rows: Any, tokenizer: Any, limit: int | None, processes: int | None) -> Encoded:
-        """The rows in token ids, cut or dropped at `limit` tokens."""
+    def encode(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
+    ) -> Encoded:
+        """Encode the rows as token ids; rows over `limit` tokens are cut or dropped."""
 
     def limit(self, recipe: Recipe, arguments: Mapping[str, Any]) -> tuple[str, int | None]:
-        """(name of the key, tokens): the length limit of `encode`."""
+        """Return the length limit of `encode` as (name of the key, tokens)."""
         return "max_length", arguments.get("max_length", TRL_LENGTH)
 
     def tokens(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
-        """Tokens of the longest row that a forward pass sees, for the estimate of the memory."""
+        """Return the number of tokens of the longest row in a forward pass, for the memory estimate."""
         return int(self.limit(recipe, arguments)[1] or TRL_LENGTH)
 
     def beside(self, recipe: Recipe) -> tuple[memory.Beside, ...]:
-        """The models in memory beside the one that the stage starts from, for the same estimate."""
+        """Return the models in memory beside the one that the stage starts from, for the memory estimate."""
         return ()
 
     def plan(self, encoded: Encoded, arguments: Mapping[str, Any], processes: int) -> plan.Plan:
-        """Steps and tokens of the stage. Raises DataError where the rows do not fill one batch."""
+        """Plan the steps and tokens of the stage. Raises DataError if the rows do not fill one batch."""
         count = len(encoded.rows)
         if arguments.get("packing"):
             count = max(-(-encoded.tokens // int(arguments.get("max_length", TRL_LENGTH))), 1)
         return plan.plan(count, encoded.tokens, arguments, processes)
 
     def watchers(self, recipe: Recipe, output: Path) -> tuple[Any, ...]:
-        """Callbacks of the trainer that are plugins of the stage too, made anew for each run on its first process."""
+        """Return the callbacks for a run's first process that are also plugins of the stage."""
         return ()
 
     @abstractmethod
-    def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
-        """TRL's trainer for the encoded rows, `Watched` mixed in. `args` is an instance of `config()`."""
+    def trainer(
+        self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    ) -> Trainer:
+        """Return TRL's trainer for the encoded rows, with `Watched` mixed in. `args` is an instance of `config()`."""
 
     def extra_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
-        """Arguments of the configuration that follow from the stage's own keys."""
+        """Return the configuration's arguments that follow from the stage's keys."""
         return {}
 
 
 def from_trl(name: str) -> Any:
-    """A class of TRL. Raises UsageError naming the extra where TRL is not installed."""
+    """Return a class of TRL. Raises UsageError, which names the extra to install, if TRL is missing."""
     try:
         return getattr(importlib.import_module("trl"), name)
     except ImportError as error:
@@ -105,13 +112,13 @@ def from_trl(name: str) -> Any:
 
 
 def is_classifier(model: str) -> bool | None:
-    """The checkpoint is a sequence classifier; None where its configuration is not on this machine."""
+    """Return whether the checkpoint is a sequence classifier; None if its configuration is not on this machine."""
     names = architectures(model)
     return None if names is None else any(name.endswith("ForSequenceClassification") for name in names)
 
 
 def check_language_model(model: str) -> None:
-    """Raise UsageError for a checkpoint whose class has no language model's head."""
+    """Raise UsageError for a checkpoint whose class has no language modelling head."""
     if is_classifier(model):
         raise UsageError(f"{model}: a sequence classifier (a reward model?), not a language model")
     names = architectures(model) or []
@@ -120,15 +127,18 @@ def check_language_model(model: str) -> None:
 
 
 def architectures(model: str) -> list[str] | None:
-    """The classes that the checkpoint's configuration names; None where it is not on this machine. Raises DataError."""
+    """Return the classes that the checkpoint's configuration names; None if it is not on this machine.
+
+    Raises DataError.
+    """
     file = Path(model).expanduser() / "config.json"
     if is_hub_id(model):
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(model, "config.json")
-        if not isinstance(found, str):
+        cached = try_to_load_from_cache(model, "config.json")
+        if not isinstance(cached, str):
             return None
-        file = Path(found)
+        file = Path(cached)
     if not file.is_file():
         return None
     config = read_json(file)

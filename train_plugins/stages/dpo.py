@@ -12,6 +12,9 @@ from train_plugins.trainers.lora import keywords
 from train_plugins.trainers.losses import DpoKeys
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
     from train_plugins.config.recipe import Recipe
     from train_plugins.data.encoding import Encoded
 
@@ -24,32 +27,36 @@ class Dpo(Stage):
     own = DpoKeys
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
-        """The paper's schedule."""
+        """Return the Tülu 3 paper's schedule."""
         return {"lr_scheduler_type": "linear", "warmup_steps": 0.1, "max_length": 2048, "num_train_epochs": 1}
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
-        """Numbers that make sense together."""
+        """Check β, and that a margin is set only for SimPO. Raises UsageError."""
         if recipe.own.beta <= 0:
             raise UsageError(f"dpo.beta must be above 0, not {recipe.own.beta}")
         if recipe.own.gamma and recipe.own.loss != "simpo":
-            raise UsageError("dpo.gamma is SimPO's margin; remove it or say dpo.loss: simpo")
+            raise UsageError("dpo.gamma is SimPO's margin; remove it or set dpo.loss: simpo")
 
     def extra_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
-        """TRL must not load a reference model: see `reference_logprobs`."""
+        """Keep TRL from loading a reference model; see `reference_logprobs`."""
         return {"precompute_ref_log_probs": True}
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """{"chosen", "rejected"}."""
+        """Return {"chosen", "rejected"} of a row."""
         return preference(row)
 
-    def encode(self, rows: Any, tokenizer: Any, limit: int | None, processes: int | None) -> Encoded:
-        """{"prompt_ids", "chosen_ids", "rejected_ids"}; pairs whose prompt alone fills the limit are dropped."""
+    def encode(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
+    ) -> Encoded:
+        """Encode pairs as {"prompt_ids", "chosen_ids", "rejected_ids"}, without those whose prompt fills the limit."""
         from train_plugins.data.encoding import encode, pair_row
 
-        return encode(rows, pair_row, _teaches, tokenizer, limit, processes)
+        return encode(rows, pair_row, _teaches, tokenizer, limit=limit, processes=processes)
 
-    def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
-        """A DPOTrainer with the recipe's loss."""
+    def trainer(
+        self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    ) -> Trainer:
+        """Return a DPOTrainer with the recipe's loss."""
         from train_plugins.trainers.preference import PreferenceTrainer
 
         return PreferenceTrainer(

@@ -1,4 +1,4 @@
-"""A rough estimate of the memory that a stage will need, from the headers of the checkpoints' files."""
+"""A rough estimate of the memory that a stage needs, from the headers of the checkpoints' files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from train_plugins.config.recipe import Lora
 
 GIB = 2**30
 TRAINED = 16
-"""Bytes of a parameter that is trained: itself, its gradient and AdamW's two moments, in 32 bits."""
+"""Bytes of a trained parameter: the value, its gradient and AdamW's two moments, in 32 bits."""
 FROZEN = 4
+"""Bytes of a frozen parameter."""
 NOT_ADAPTED = frozenset({"lm_head", "score", "embed_tokens", "wte", "wpe", "embed_in", "embed_out"})
-"""Matrices that `all-linear` leaves out: embeddings and heads."""
+"""Matrices that `all-linear` excludes: embeddings and heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,89 +32,90 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the models take together."""
+    """The parameters of all models of a stage."""
 
     trained: int
-    """Parameters."""
+    """Number of trained parameters."""
     frozen: int
+    """Number of frozen parameters."""
     frozen_bytes: float
 
     @property
     def gib(self) -> float:
-        """All of it."""
+        """Memory of parameters, gradients and moments, in GiB."""
         return (TRAINED * self.trained + self.frozen_bytes) / GIB
 
 
 def estimate(
     model: str, arguments: Mapping[str, Any], length: int, lora: Lora | None = None, beside: Sequence[Beside] = ()
 ) -> str:
-    """In words: weights, gradients and moments, and one pass's activations over rows of `length` tokens.
+    """Describe the memory of weights, gradients and moments, and of one pass's activations over `length` tokens.
 
-    With checkpointing one hidden state a layer is kept, and about 34 values a hidden unit of one layer while it is
-    recomputed (Korthikanti et al. 2022, without the attention matrix).
+    With gradient checkpointing a pass stores one hidden state per layer, and about 34 values per hidden unit of the
+    layer that is being recomputed (Korthikanti et al. 2022, without the attention matrix).
     """
-    held = hold(model, lora, beside)
-    if held is None:
-        return "memory: unknown before the checkpoints are on this machine"
+    size = hold(model, lora, beside)
+    if size is None:
+        return "memory: unknown until the checkpoints are on this machine"
     config = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
     hidden, layers = int(config.get("hidden_size", 0)), int(config.get("num_hidden_layers", 0))
     width = 2 if arguments.get("bf16") or arguments.get("fp16") else 4
     tokens = int(arguments.get("per_device_train_batch_size", 8)) * length
-    kept = layers + 34 if arguments.get("gradient_checkpointing", True) else 34 * layers
-    activations = tokens * hidden * kept * width / GIB
-    frozen = f", and {_millions(held.frozen)} frozen ones" if held.frozen else ""
+    values = layers + 34 if arguments.get("gradient_checkpointing", True) else 34 * layers
+    activations = tokens * hidden * values * width / GIB
+    frozen = f", and {_millions(size.frozen)} frozen ones" if size.frozen else ""
     return (
-        f"memory: about {held.gib:.1f} GiB for {_millions(held.trained)} parameters with gradients and AdamW in "
+        f"memory: about {size.gib:.1f} GiB for {_millions(size.trained)} parameters with gradients and AdamW in "
         f"32 bits{frozen} (divided by the processes under FSDP or ZeRO-3), {activations:.1f} GiB of activations "
         "a process"
     )
 
 
 def hold(model: str, lora: Lora | None, beside: Sequence[Beside]) -> Held | None:
-    """Parameters and bytes of the stage's models; None where one is not on this machine."""
-    own = shapes(Path(model).expanduser())
+    """Count parameters and bytes of the stage's models; None if one is not on this machine."""
+    base = shapes(Path(model).expanduser())
     others = [(shapes(Path(one.model).expanduser()), one.trained) for one in beside]
-    if not own or not all(found for found, _ in others):
+    if not base or not all(tensors for tensors, _ in others):
         return None
-    trained = sum(count(found) for found, learns in others if learns)
-    frozen = sum(count(found) for found, learns in others if not learns)
+    trained = sum(count(tensors) for tensors, learns in others if learns)
+    frozen = sum(count(tensors) for tensors, learns in others if not learns)
     if lora is None:
-        return Held(trained + count(own), frozen, FROZEN * frozen)
-    inside = count(own)
-    packed = count(linear(own, "all-linear")) if lora.bits else 0  # bitsandbytes packs all of them but the head
+        return Held(trained + count(base), frozen, FROZEN * frozen)
+    inside = count(base)
+    packed = count(linear(base, "all-linear")) if lora.bits else 0  # bitsandbytes packs all of them but the head
     size = FROZEN * (frozen + inside - packed) + (lora.bits or 0) / 8 * packed
-    adapters = lora.r * sum(sum(shape) for shape in linear(own, lora.target_modules).values())
+    adapters = lora.r * sum(sum(shape) for shape in linear(base, lora.target_modules).values())
     return Held(trained + adapters, frozen + inside, size)
 
 
-def linear(found: Mapping[str, Sequence[int]], wanted: str | Sequence[str]) -> dict[str, Sequence[int]]:
-    """The matrices that peft's `target_modules` names: all-linear, a pattern of the whole name, or last names."""
+def linear(tensors: Mapping[str, Sequence[int]], targets: str | Sequence[str]) -> dict[str, Sequence[int]]:
+    """Select matrices as peft's `target_modules` does: all-linear, a pattern of the whole name, or last names."""
     chosen = {}
-    for name, shape in found.items():
+    for name, shape in tensors.items():
         module = name.removesuffix(".weight")
         last = module.rpartition(".")[2]
-        if wanted == "all-linear":
+        if targets == "all-linear":
             fits = last not in NOT_ADAPTED
-        elif isinstance(wanted, str):
-            fits = re.fullmatch(wanted, module) is not None
+        elif isinstance(targets, str):
+            fits = re.fullmatch(targets, module) is not None
         else:
-            fits = any(module == one or module.endswith("." + one) for one in wanted)
+            fits = any(module == one or module.endswith("." + one) for one in targets)
         if len(shape) == 2 and fits:
             chosen[name] = shape
     return chosen
 
 
 def shapes(folder: Path) -> dict[str, list[int]]:
-    """The tensors of a checkpoint by the headers of its safetensors files; none where there are none."""
-    found: dict[str, list[int]] = {}
+    """Read the shapes of a checkpoint's tensors from the headers of its safetensors files; empty without such files."""
+    tensors: dict[str, list[int]] = {}
     for file in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
-        found |= tensor_shapes(file)
-    return found
+        tensors |= tensor_shapes(file)
+    return tensors
 
 
-def count(found: Mapping[str, Sequence[int]]) -> int:
-    """Parameters in tensors of these shapes."""
-    return sum(math.prod(shape) for shape in found.values())
+def count(tensors: Mapping[str, Sequence[int]]) -> int:
+    """Count the parameters in tensors of these shapes."""
+    return sum(math.prod(shape) for shape in tensors.values())
 
 
 def _millions(number: int) -> str:

@@ -1,4 +1,4 @@
-"""What a stage will do, known before a weight is loaded: processes, batch, steps, tokens."""
+"""The plan of a stage, computed before any weights are loaded: processes, batch, steps, tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from olmes_suite.errors import DataError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Numbers of a stage."""
+    """The sizes of a stage."""
 
     rows: int
-    """Rows (packed: about so many sequences) in one epoch."""
+    """Rows in one epoch; with packing, the approximate number of sequences."""
     batch: int
     """Rows in one optimiser step over all processes."""
     accumulation: int
@@ -23,17 +23,17 @@ class Plan:
     processes: int
     steps: int
     tokens: int
-    """About so many over all epochs."""
+    """Approximate number of tokens over all epochs."""
 
 
 def accumulation(batch_size: int | None, arguments: Mapping[str, Any], processes: int) -> int:
-    """Gradient accumulation steps that give `batch_size` rows a step. Raises UsageError where it does not divide."""
+    """Return the gradient accumulation for `batch_size` rows per step. Raises UsageError if it does not divide."""
     if batch_size is None:
         return int(arguments.get("gradient_accumulation_steps", 1))
     at_once = int(arguments.get("per_device_train_batch_size", 8)) * processes
     if batch_size % at_once:
         raise UsageError(
-            f"batch_size {batch_size} is no multiple of the {at_once} rows of one pass "
+            f"batch_size {batch_size} is not a multiple of the {at_once} rows of one pass "
             f"(trainer.per_device_train_batch_size × {processes} processes)"
         )
     return batch_size // at_once
@@ -44,11 +44,11 @@ AT_LEAST = {
     "save_steps": 0, "logging_steps": 0, "weight_decay": 0, "max_grad_norm": 0, "save_total_limit": 1,
     "warmup_steps": 0, "learning_rate": 0,
 }  # fmt: skip
-"""Trainer arguments that make no sense below a number; the libraries fail late, or train nothing without a word."""
+"""Smallest valid values of trainer arguments; below them the libraries fail late, or silently train nothing."""
 
 
 def check_numbers(arguments: Mapping[str, Any], seed: int) -> None:
-    """Raise UsageError for numbers of the trainer with which nothing can be trained."""
+    """Raise UsageError for numbers with which the trainer cannot train."""
     for name, least in AT_LEAST.items():
         value = arguments.get(name)
         if isinstance(value, int | float) and not value >= least:
@@ -63,7 +63,7 @@ def check_numbers(arguments: Mapping[str, Any], seed: int) -> None:
 def plan(rows: int, tokens: int, arguments: Mapping[str, Any], processes: int) -> Plan:
     """Count the steps as transformers' trainer does. Raises DataError for fewer rows than one batch.
 
-    Transformers would run a single small step, or none, without a word.
+    transformers would silently run a single small step, or none.
     """
     each = int(arguments.get("per_device_train_batch_size", 8))
     accumulated = int(arguments.get("gradient_accumulation_steps", 1))
@@ -71,8 +71,8 @@ def plan(rows: int, tokens: int, arguments: Mapping[str, Any], processes: int) -
     if rows < batch:
         raise DataError(f"{rows} rows to train on are fewer than one batch of {batch}; add data or lower the batch")
     passes = math.ceil(rows / (each * processes))
-    a_epoch = max(math.ceil(passes / accumulated), 1)
+    steps_per_epoch = max(math.ceil(passes / accumulated), 1)
     epochs = float(arguments.get("num_train_epochs", 3.0))
     limit = int(arguments.get("max_steps", -1))
-    steps = limit if limit > 0 else math.ceil(epochs * a_epoch)
-    return Plan(rows, batch, accumulated, processes, steps, round(tokens * steps / a_epoch))
+    steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
+    return Plan(rows, batch, accumulated, processes, steps, round(tokens * steps / steps_per_epoch))

@@ -1,4 +1,4 @@
-"""The stages by name: ours, then entry points of the group `olmes.stages`. Nothing heavy is imported for a name."""
+"""The stages by name: built-in ones, then entry points of the group `olmes.stages`. Listing names imports nothing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ BUILT_IN = {
     "dpo": "train_plugins.stages.dpo:Dpo",
     "rlvr": "train_plugins.stages.rlvr:Rlvr",
 }
-"""Also entry points; the table finds them where the package runs from its source, without installation."""
+"""The built-in stages, which are entry points too; this table serves a package that runs without installation."""
 STAGES = Plugins("stage", "olmes.stages", BUILT_IN)
 
 
 def names() -> list[str]:
-    """Every known stage."""
+    """Return the names of all known stages."""
     return STAGES.names()
 
 
 def find(name: str) -> Stage:
-    """The stage of that name. Raises UsageError naming the known ones, and for an installed one that is broken."""
-    made: Stage = STAGES.load(name)()
-    return made
+    """Return the stage of that name. Raises UsageError for an unknown stage or an installed one that is broken."""
+    stage: Stage = STAGES.load(name)()
+    return stage

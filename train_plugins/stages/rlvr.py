@@ -23,21 +23,24 @@ from train_plugins.stages.rlvr_checks import (
 from train_plugins.trainers.lora import keywords
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
     from train_plugins.config.recipe import Recipe
     from train_plugins.data.encoding import Encoded
 
 
 class Rlvr(Stage):
-    """RLVR on TRL's GRPO and RLOO trainers, and PPO on the former."""
+    """RLVR on TRL's GRPO and RLOO trainers, with PPO on top of the GRPO trainer."""
 
     name = "rlvr"
     uses = "GRPOConfig"
     own = RlvrKeys
 
     def config(self, recipe: Recipe | None = None) -> type:
-        """The configuration class of the recipe's algorithm."""
+        """Return the configuration class of the recipe's algorithm."""
         algorithm = recipe.own.algorithm if recipe else "grpo"
-        found: type = from_trl("RLOOConfig" if algorithm == "rloo" else "GRPOConfig")
+        config: type = from_trl("RLOOConfig" if algorithm == "rloo" else "GRPOConfig")
         if recipe and recipe.own.asynchronous:
             from train_plugins.rl.async_grpo import AsyncGRPOConfig
 
@@ -46,12 +49,13 @@ class Rlvr(Stage):
             from train_plugins.rl.ppo import PpoConfig
 
             return PpoConfig
-        return found
+        return config
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
-        """The paper's (Table 21) for PPO; the others have Tülu 3.1's schedule and group. Dropout off, one minibatch.
+        """Return the paper's settings for PPO (Table 21), and Tülu 3.1's schedule and group for the others.
 
-        The keys under `rlvr` have one default for all algorithms: the recipe `tulu31_grpo_8b` has Tülu 3.1's numbers.
+        Dropout is off. The keys under `rlvr` have the same defaults for all algorithms; the recipe `tulu31_grpo_8b`
+        has Tülu 3.1's numbers.
         """
         ppo = recipe.own.algorithm == "ppo"
         common = {"epsilon": 0.2, "temperature": 1.0, "max_completion_length": 2048, "max_grad_norm": 1.0}
@@ -64,28 +68,28 @@ class Rlvr(Stage):
             "num_iterations": 4 if ppo else 1,
             "disable_dropout": True,
             "num_train_epochs": 1,
-            # TRL multiplies the KL by the ratio of policies unless told not to; Tülu 3.1 does not
+            # by default TRL multiplies the KL by the ratio of policies; Tülu 3.1 does not
             **({"use_bias_correction_kl": False} if recipe.own.algorithm == "grpo" else {}),
         }
 
     def extra_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
-        """β, and where rollouts come from."""
-        own = recipe.own
-        if own.asynchronous:
-            return {"vllm_server_base_url": own.server} if own.server else {}
+        """Return β and the settings of the rollouts' engine."""
+        keys = recipe.own
+        if keys.asynchronous:
+            return {"vllm_server_base_url": keys.server} if keys.server else {}
         return {
-            "beta": own.beta,
-            **({} if own.algorithm == "rloo" else {"loss_type": "dapo"}),
+            "beta": keys.beta,
+            **({} if keys.algorithm == "rloo" else {"loss_type": "dapo"}),
             **(
                 {}
-                if own.rollouts == "transformers"
-                else {"use_vllm": True, "vllm_mode": own.rollouts.removeprefix("vllm_")}
+                if keys.rollouts == "transformers"
+                else {"use_vllm": True, "vllm_mode": keys.rollouts.removeprefix("vllm_")}
             ),
-            **({"vllm_server_base_url": own.server} if own.server else {}),
+            **({"vllm_server_base_url": keys.server} if keys.server else {}),
         }
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
-        """Keys that make sense together, a value model that is one, rollouts that can be had."""
+        """Check that the keys fit together, and that value model and rollout engine are usable. Raises UsageError."""
         check_numbers(recipe.own, arguments)
         if recipe.own.algorithm == "ppo":
             check_value_model(recipe)
@@ -96,52 +100,56 @@ class Rlvr(Stage):
         check_rollouts(recipe.own)
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """{"messages", "verifier", "truth", "extra"}."""
+        """Return {"messages", "verifier", "truth", "extra"} of a row."""
         from train_plugins.data.rlvr_rows import prompt_row
 
         return prompt_row(row)
 
-    def select(self, recipe: Recipe, rows: Any) -> Any:
-        """The rows with verifiers by their own names."""
+    def select(self, recipe: Recipe, rows: Dataset) -> Dataset:
+        """Replace the verifiers' names in the data by the registered ones."""
         from train_plugins.data.rlvr_rows import named
 
         return named(rows, recipe.own.verifiers)
 
     def limit(self, recipe: Recipe, arguments: Mapping[str, Any]) -> tuple[str, int | None]:
-        """Of prompts."""
+        """Return the length limit of prompts."""
         return "rlvr.max_prompt_length", recipe.own.max_prompt_length
 
     def tokens(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
-        """Prompt and response."""
+        """Return the maximum number of tokens of prompt and response together."""
         return int(recipe.own.max_prompt_length) + int(arguments.get("max_completion_length") or NO_LENGTH)
 
     def beside(self, recipe: Recipe) -> tuple[Beside, ...]:
-        """The reference, unless the policy without its adapter is the reference; PPO's value model."""
-        own, found = recipe.own, []
-        if own.beta and recipe.lora is None:
-            found.append(Beside(recipe.model, trained=False))
-        if own.algorithm == "ppo":
-            found.append(Beside(own.value_model or recipe.model, trained=True))
-        return tuple(found)
+        """Return PPO's value model, and the reference unless the policy without its adapter serves as one."""
+        keys, models = recipe.own, []
+        if keys.beta and recipe.lora is None:
+            models.append(Beside(recipe.model, trained=False))
+        if keys.algorithm == "ppo":
+            models.append(Beside(keys.value_model or recipe.model, trained=True))
+        return tuple(models)
 
-    def encode(self, rows: Any, tokenizer: Any, limit: int | None, processes: int | None) -> Encoded:
-        """{"prompt", "verifier", "truth", "extra", "row"}; rows with a prompt over the limit are dropped."""
+    def encode(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
+    ) -> Encoded:
+        """Encode rows as {"prompt", "verifier", "truth", "extra", "row"}; prompts over the limit are dropped."""
         from train_plugins.data.rlvr_rows import encode_prompts
 
         return encode_prompts(rows, tokenizer, limit, processes)
 
     def plan(self, encoded: Encoded, arguments: Mapping[str, Any], processes: int) -> Plan:
-        """Steps as TRL counts them: prompts that do not fill a rollout are left over in each epoch."""
+        """Count the steps as TRL does: prompts that do not fill a rollout are skipped in each epoch."""
         return plan_rollouts(len(encoded.rows), encoded.tokens, arguments, processes)
 
     def watchers(self, recipe: Recipe, output: Path) -> tuple[Any, ...]:
-        """The history of rewards, and the warning of over-optimisation."""
+        """Return the callback for the history of rewards and the warning of over-optimisation."""
         from train_plugins.rl.reward_history import Watching
 
         return (Watching(output, recipe.eval.every if recipe.eval else None),)
 
-    def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
-        """The trainer of the recipe's algorithm, its vLLM started or reached."""
+    def trainer(
+        self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    ) -> Trainer:
+        """Return the trainer of the recipe's algorithm, with its vLLM engine or server ready."""
         from train_plugins.rl import vllm_rollouts
 
         common = {"model": recipe.model, "args": args, "train_dataset": rows, "processing_class": tokenizer,
@@ -163,21 +171,21 @@ class Rlvr(Stage):
 def plan_rollouts(prompts: int, tokens: int, arguments: Mapping[str, Any], processes: int) -> Plan:
     """Count rollouts and steps. Raises DataError for fewer prompts than one rollout: TRL would train 0 steps.
 
-    The tokens are those of all prompts and of responses of the full length.
+    The count of tokens assumes responses of the full length.
     """
     responses, passes = rollout_size(arguments, processes)
     group = int(arguments["num_generations"])
-    wanted = responses // group
-    if prompts < wanted:
+    needed = responses // group
+    if prompts < needed:
         raise DataError(
-            f"{prompts} prompts to train on are fewer than the {wanted} of one rollout ({responses} responses, "
-            f"{group} to a prompt); add data or lower the batch"
+            f"{prompts} prompts to train on are fewer than the {needed} of one rollout ({responses} responses, "
+            f"{group} per prompt); add data or lower the batch"
         )
     accumulated = int(arguments.get("gradient_accumulation_steps", 1))
     reuse = passes * int(arguments.get("num_iterations", 1))
-    a_epoch = max(math.ceil(prompts // wanted * reuse / accumulated), 1)
+    steps_per_epoch = max(math.ceil(prompts // needed * reuse / accumulated), 1)
     limit = int(arguments.get("max_steps", -1))
-    steps = limit if limit > 0 else math.ceil(float(arguments.get("num_train_epochs", 3.0)) * a_epoch)
+    steps = limit if limit > 0 else math.ceil(float(arguments.get("num_train_epochs", 3.0)) * steps_per_epoch)
     rollouts = math.ceil(steps * accumulated / reuse)
     length = tokens / prompts + int(arguments.get("max_completion_length") or NO_LENGTH)
     batch = int(arguments.get("per_device_train_batch_size", 8)) * processes * accumulated

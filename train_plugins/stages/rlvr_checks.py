@@ -1,4 +1,4 @@
-"""Checks of a recipe's `rlvr` keys: numbers, value model, adapters, and where rollouts come from."""
+"""Checks of a recipe's `rlvr` keys: numbers, value model, adapters, and the engine of the rollouts."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 
 
 def rollout_size(arguments: Mapping[str, Any], processes: int) -> tuple[int, int]:
-    """(responses, forward passes of each process that they are split into) of one rollout."""
+    """Return (responses, forward passes per process) of one rollout."""
     at_once = int(arguments.get("per_device_train_batch_size", 8)) * processes
     steps = arguments.get("steps_per_generation") or arguments.get("gradient_accumulation_steps", 1)
     whole = int(arguments.get("generation_batch_size") or at_once * int(steps))
     return whole, max(whole // at_once, 1)
 
 
-def check_numbers(own: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+def check_numbers(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
     """Raise UsageError for numbers out of range, or a rollout that does not divide into groups."""
-    if own.beta < 0:
-        raise UsageError(f"rlvr.beta must be 0 or above, not {own.beta}")
-    if own.reward <= 0:
-        raise UsageError(f"rlvr.reward must be above 0, not {own.reward}")
-    if own.no_eos_penalty is not None and own.no_eos_penalty > 0:
-        raise UsageError(f"rlvr.no_eos_penalty replaces the reward and must not be above 0, not {own.no_eos_penalty}")
+    if keys.beta < 0:
+        raise UsageError(f"rlvr.beta must be 0 or above, not {keys.beta}")
+    if keys.reward <= 0:
+        raise UsageError(f"rlvr.reward must be above 0, not {keys.reward}")
+    if keys.no_eos_penalty is not None and keys.no_eos_penalty > 0:
+        raise UsageError(f"rlvr.no_eos_penalty replaces the reward and must not be above 0, not {keys.no_eos_penalty}")
     for name, value, low, high in (
-        ("gamma", own.gamma, 0, 1), ("lam", own.lam, 0, 1), ("max_prompt_length", own.max_prompt_length, 1, math.inf),
-        ("workers", own.workers, 1, math.inf), ("timeout", own.timeout, 1e-3, math.inf),
-        ("value_coef", own.value_coef, 0, math.inf), ("value_clip", own.value_clip, 0, math.inf),
+        ("gamma", keys.gamma, 0, 1), ("lam", keys.lam, 0, 1),
+        ("max_prompt_length", keys.max_prompt_length, 1, math.inf),
+        ("workers", keys.workers, 1, math.inf), ("timeout", keys.timeout, 1e-3, math.inf),
+        ("value_coef", keys.value_coef, 0, math.inf), ("value_clip", keys.value_clip, 0, math.inf),
     ):  # fmt: skip
         if not low <= value <= high:
             raise UsageError(f"rlvr.{name} must lie between {low} and {high}, not {value}")
@@ -47,108 +48,116 @@ def check_numbers(own: RlvrKeys, arguments: Mapping[str, Any]) -> None:
 
     responses, _ = rollout_size(arguments, world_size())
     group = int(arguments["num_generations"])
-    if group < 1 or (own.algorithm != "ppo" and group < 2):
-        raise UsageError(f"trainer.num_generations {group}: {own.algorithm} compares two or more responses to a prompt")
+    if group < 1 or (keys.algorithm != "ppo" and group < 2):
+        raise UsageError(f"trainer.num_generations {group}: {keys.algorithm} compares two or more responses per prompt")
     if responses % group:
-        raise UsageError(f"the {responses} responses of a rollout are no multiple of trainer.num_generations {group}")
+        raise UsageError(
+            f"the {responses} responses of a rollout are not a multiple of trainer.num_generations {group}"
+        )
 
 
 def check_value_model(recipe: Recipe) -> None:
     """Raise UsageError unless PPO has one usable value model: a reward model, or a fresh head."""
-    own = recipe.own
-    if own.value_model is None and not own.fresh_head:
+    keys = recipe.own
+    if keys.value_model is None and not keys.fresh_head:
         raise UsageError(
             "rlvr: ppo needs `value_model`, a reward model (`olmes train rm`), or `fresh_head: true` to start from the "
             "policy with a random head"
         )
-    if own.value_model is None:
+    if keys.value_model is None:
         return
-    if own.fresh_head:
+    if keys.fresh_head:
         raise UsageError("rlvr: give either value_model or fresh_head")
-    folder = Path(own.value_model).expanduser()
-    on_the_hub = "/" in own.value_model and is_hub_id(own.value_model)
+    folder = Path(keys.value_model).expanduser()
+    on_the_hub = "/" in keys.value_model and is_hub_id(keys.value_model)
     if not on_the_hub and not (folder / "config.json").is_file():
         raise UsageError(
-            f"rlvr.value_model {own.value_model}: no such checkpoint; `olmes train rm` makes one, and on the Hub it is "
-            "ORGANISATION/NAME"
+            f"rlvr.value_model {keys.value_model}: no such checkpoint; `olmes train rm` makes one, and on the Hub it "
+            "is ORGANISATION/NAME"
         )
-    if is_classifier(own.value_model) is False:
+    if is_classifier(keys.value_model) is False:
         raise UsageError(
-            f"rlvr.value_model {own.value_model}: a language model, which has no reward head; name a reward model, or "
-            "say `fresh_head: true` in its place"
+            f"rlvr.value_model {keys.value_model}: a language model, which has no reward head; name a reward model, or "
+            "set `fresh_head: true` instead"
         )
     _check_fit(folder, Path(recipe.model).expanduser())
 
 
 def _check_fit(critic: Path, policy: Path) -> None:
-    """One label, and the policy's vocabulary; a checkpoint on the Hub is not looked at."""
+    """Raise UsageError unless the value model has one label and the policy's vocabulary; Hub models are not checked."""
     config = _json(critic / "config.json")
     labels = len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
     if config and labels != 1:
         raise UsageError(f"rlvr.value_model {critic}: has {labels} labels; a reward model has one")
-    theirs, own = (_json(folder / "tokenizer.json").get("model", {}).get("vocab") for folder in (critic, policy))
-    if theirs is not None and own is not None and theirs != own:
+    vocabulary, expected = (
+        _json(folder / "tokenizer.json").get("model", {}).get("vocab") for folder in (critic, policy)
+    )
+    if vocabulary is not None and expected is not None and vocabulary != expected:
         raise UsageError(
-            f"rlvr.value_model {critic}: has another vocabulary than {policy}; both read the same token ids"
+            f"rlvr.value_model {critic}: has another vocabulary than {policy}; both must read the same token ids"
         )
 
 
 def _json(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return found
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content
 
 
-def check_adapter(adapter: Lora, own: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+def check_adapter(adapter: Lora, keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
     """Raise UsageError for settings that TRL cannot combine with adapters, or would ignore silently."""
-    if own.asynchronous:
+    if keys.asynchronous:
         raise UsageError("rlvr.asynchronous trains all weights; remove lora or asynchronous")
     if adapter.dropout and arguments.get("disable_dropout"):
         raise UsageError(
-            f"lora.dropout {adapter.dropout}: rlvr switches all dropout off; remove it, or say "
+            f"lora.dropout {adapter.dropout}: rlvr switches all dropout off; remove it, or set "
             "trainer.disable_dropout: false"
         )
     if arguments.get("sync_ref_model"):
-        raise UsageError("trainer.sync_ref_model: with lora the reference is the base, which stays as it is")
-    if own.rollouts == "transformers":
+        raise UsageError(
+            "trainer.sync_ref_model: with lora the reference is the base model, which does not change; remove the key"
+        )
+    if keys.rollouts == "transformers":
         return
     if adapter.bits:
-        raise UsageError(f"rlvr.rollouts {own.rollouts} takes whole weights; with lora.bits sample by transformers")
+        raise UsageError(
+            f"rlvr.rollouts {keys.rollouts} needs whole weights; with lora.bits use `rollouts: transformers`"
+        )
     if is_sharded():
         raise UsageError(
-            f"rlvr.rollouts {own.rollouts} with lora needs each process to hold the whole model: no FSDP, no DeepSpeed"
+            f"rlvr.rollouts {keys.rollouts} with lora needs each process to hold the whole model: no FSDP, no DeepSpeed"
         )
 
 
-def _check_asynchronous(own: RlvrKeys) -> None:
-    if own.algorithm != "grpo" or own.rollouts != "vllm_server":
+def _check_asynchronous(keys: RlvrKeys) -> None:
+    if keys.algorithm != "grpo" or keys.rollouts != "vllm_server":
         raise UsageError("rlvr.asynchronous is for `algorithm: grpo` with `rollouts: vllm_server`")
-    if own.beta:
-        raise UsageError(f"rlvr.asynchronous has no reference model, so no KL term: say `beta: 0`, not {own.beta}")
+    if keys.beta:
+        raise UsageError(f"rlvr.asynchronous has no reference model, so no KL term: set `beta: 0`, not {keys.beta}")
 
 
-def check_rollouts(own: RlvrKeys) -> None:
-    """Raise UsageError for an engine of rollouts that cannot be had here, or keys that contradict it."""
-    if own.server is not None and own.rollouts != "vllm_server":
-        raise UsageError("rlvr.server is for `rollouts: vllm_server`; remove it or say so")
-    if own.asynchronous:
-        _check_asynchronous(own)
-    if own.rollouts == "transformers":
+def check_rollouts(keys: RlvrKeys) -> None:
+    """Raise UsageError for a rollout engine that is not available, or keys that contradict it."""
+    if keys.server is not None and keys.rollouts != "vllm_server":
+        raise UsageError("rlvr.server is for `rollouts: vllm_server`; remove it or set rollouts")
+    if keys.asynchronous:
+        _check_asynchronous(keys)
+    if keys.rollouts == "transformers":
         return
-    if own.asynchronous and not has_gpu():
+    if keys.asynchronous and not has_gpu():
         raise UsageError("rlvr.asynchronous needs a GPU: the weights go to the server by NCCL")
     if find_spec("vllm") is None:
-        raise UsageError(f"rlvr.rollouts {own.rollouts} needs vLLM: pip install 'trl[vllm]'")
-    if own.rollouts == "vllm_server":
-        _check_server(own.server)
+        raise UsageError(f"rlvr.rollouts {keys.rollouts} needs vLLM: pip install 'trl[vllm]'")
+    if keys.rollouts == "vllm_server":
+        _check_server(keys.server)
 
 
 def _check_server(url: str | None) -> None:
-    """It answers, and its weights can be updated from here."""
+    """Raise UsageError unless the server answers and its weights can be updated from this process."""
     import urllib.error
     import urllib.request
 
     if url is None:
-        raise UsageError("rlvr.rollouts vllm_server: say where it is: `server: http://HOST:PORT`")
+        raise UsageError("rlvr.rollouts vllm_server needs the server's URL: `server: http://HOST:PORT`")
     if not has_gpu():
         raise UsageError("rlvr.rollouts vllm_server sends the weights by NCCL, which needs a GPU in this process")
     try:

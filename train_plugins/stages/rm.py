@@ -13,6 +13,9 @@ from train_plugins.stages.base import Stage, from_trl, is_classifier
 from train_plugins.trainers.lora import keywords
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
     from train_plugins.config.recipe import Recipe
     from train_plugins.data.encoding import Encoded
 
@@ -22,7 +25,7 @@ class RewardKeys:
     """Keys under `rm`."""
 
     fresh_head: bool = False
-    """The checkpoint is a language model; its reward head starts from random numbers."""
+    """Whether the checkpoint is a language model, whose reward head starts from random numbers."""
 
 
 class RewardModel(Stage):
@@ -35,32 +38,36 @@ class RewardModel(Stage):
     generates = False
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
-        """The paper's (Table 36)."""
+        """Return the Tülu 3 paper's settings (Table 36)."""
         return {"lr_scheduler_type": "linear", "max_length": 2048, "num_train_epochs": 1}
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
-        """A language model only where a fresh head is asked for: transformers would draw one and only print it."""
+        """Raise UsageError unless `fresh_head` fits the checkpoint: transformers would silently add a random head."""
         classifies = is_classifier(recipe.model)
         if classifies is False and not recipe.own.fresh_head:
             raise UsageError(
-                f"{recipe.model}: a language model, which has no reward head; say `rm: {{fresh_head: true}}` to start "
+                f"{recipe.model}: a language model, which has no reward head; set `rm: {{fresh_head: true}}` to start "
                 "from a random one"
             )
         if classifies and recipe.own.fresh_head:
             raise UsageError(f"{recipe.model}: has a reward head already; remove rm.fresh_head")
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """{"chosen", "rejected"}."""
+        """Return {"chosen", "rejected"} of a row."""
         return preference(row)
 
-    def encode(self, rows: Any, tokenizer: Any, limit: int | None, processes: int | None) -> Encoded:
-        """{"chosen_ids", "rejected_ids"}; pairs with a conversation over the limit are dropped, none is cut."""
+    def encode(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
+    ) -> Encoded:
+        """Encode pairs as {"chosen_ids", "rejected_ids"}; pairs over the limit are dropped, not cut."""
         from train_plugins.data.encoding import encode, whole_pair_row
 
-        return encode(rows, whole_pair_row, _fits, tokenizer, limit, processes)
+        return encode(rows, whole_pair_row, _fits, tokenizer, limit=limit, processes=processes)
 
-    def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
-        """A RewardTrainer."""
+    def trainer(
+        self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    ) -> Trainer:
+        """Return a RewardTrainer."""
         return _trainer_class()(
             model=recipe.model, args=args, train_dataset=rows, processing_class=tokenizer,
             **keywords(recipe.lora, self.name),
@@ -76,6 +83,6 @@ def _trainer_class() -> type:
     from train_plugins.trainers.callbacks import Watched
 
     class WatchedRewardTrainer(Watched, from_trl("RewardTrainer")):  # type: ignore[misc]
-        """RewardTrainer, watched."""
+        """RewardTrainer with `Watched` mixed in."""
 
     return WatchedRewardTrainer

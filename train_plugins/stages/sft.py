@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the loss lies on the assistant's turns, summed over tokens as in the Tülu 3 paper."""
+"""Supervised fine-tuning: the loss on the assistant's turns, summed over tokens as in the Tülu 3 paper."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from train_plugins.stages.base import Stage, from_trl
 from train_plugins.trainers.lora import keywords
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
     from train_plugins.config.recipe import Recipe
     from train_plugins.data.encoding import Encoded
 
@@ -22,8 +26,8 @@ class SftKeys:
     """Keys under `sft`."""
 
     loss: Literal["sum", "mean"] = "sum"
-    """sum: over the tokens of the whole batch, without a divisor (the paper's fix of equation 2). mean: the same over
-    their number. A learning rate belongs to one of them."""
+    """sum: over the tokens of the whole batch, without a divisor (the paper's fix of equation 2). mean: that sum
+    divided by the number of tokens. A learning rate for one does not suit the other."""
 
 
 class Sft(Stage):
@@ -35,7 +39,7 @@ class Sft(Stage):
     masked = True
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
-        """The paper's schedule. No clipping with the sum: its gradient is as large as the batch has tokens."""
+        """Return the paper's schedule, without clipping for the sum, whose gradient grows with the batch's tokens."""
         return {
             "lr_scheduler_type": "linear",
             "warmup_steps": 0.03,
@@ -46,24 +50,28 @@ class Sft(Stage):
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
         """Raise UsageError for packing that cuts or mixes documents, or that has no length to fill."""
         if arguments.get("packing") and arguments.get("max_length", 0) is None:
-            raise UsageError("trainer.packing fills sequences of trainer.max_length tokens; give max_length a number")
+            raise UsageError("trainer.packing fills sequences of trainer.max_length tokens; set max_length to a number")
         if arguments.get("packing") and arguments.get("packing_strategy", "bfd") != "bfd":
             raise UsageError(
                 f"trainer.packing_strategy {arguments['packing_strategy']!r} cuts documents or mixes them; use bfd"
             )
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """{"messages"}."""
+        """Return {"messages"} of a row."""
         return conversation(row)
 
-    def encode(self, rows: Any, tokenizer: Any, limit: int | None, processes: int | None) -> Encoded:
-        """{"input_ids", "labels"}; rows without an assistant's token within the limit are dropped."""
+    def encode(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
+    ) -> Encoded:
+        """Encode rows as {"input_ids", "labels"}; rows without a trained token within the limit are dropped."""
         from train_plugins.data.encoding import encode, sft_row
 
-        return encode(rows, sft_row, _teaches, tokenizer, limit, processes)
+        return encode(rows, sft_row, _teaches, tokenizer, limit=limit, processes=processes)
 
-    def trainer(self, recipe: Recipe, args: Any, rows: Any, tokenizer: Any) -> Any:
-        """An SFTTrainer with the recipe's loss."""
+    def trainer(
+        self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase
+    ) -> Trainer:
+        """Return an SFTTrainer with the recipe's loss."""
         return _trainer_class()(
             model=recipe.model,
             args=args,
@@ -90,15 +98,18 @@ def _trainer_class() -> type:
             super().__init__(*args, **kwargs)
 
         def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            """TRL's loss is the micro-batch's sum over the batch's tokens (`num_items_in_batch`, all processes and
-            accumulated passes); times that number it is the sum, whatever the split. `token_loss` is logged beside it.
+            self, model: nn.Module, inputs: Mapping[str, Tensor], return_outputs: bool = False,
+            num_items_in_batch: Tensor | int | None = None,
+        ) -> Tensor | tuple[Tensor, Any]:  # fmt: skip
+            """Return the sum of the losses of the batch's tokens, and log their mean as `token_loss`.
+
+            TRL's loss is the micro-batch's sum divided by the batch's tokens (`num_items_in_batch`, over all processes
+            and accumulated passes); multiplied by that number it is the sum, however the batch is split.
             """
-            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             if not self.summed or num_items_in_batch is None:
-                return found
-            loss, outputs = found if return_outputs else (found, None)
+                return result
+            loss, outputs = result if return_outputs else (result, None)
             total = loss * num_items_in_batch
             if self.model.training:
                 here = (inputs["labels"] != -100).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""What every trainer is watched for, and what it tells: finite gradients, progress, checkpoints with their lineage."""
+"""Additions to every trainer: a check for finite gradients, progress, and checkpoints with their lineage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
@@ -15,17 +15,26 @@ from olmes_suite.errors import StageRefused
 from olmes_suite.runs.schema import Lineage
 from train_plugins.checkpoints import lineage, resume
 
+if TYPE_CHECKING:
+    import torch
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
 
 class Watched:
-    """Mixed in before a TRL trainer: stops at the first gradient that is not finite, writes no card of its own."""
+    """Mixin for a TRL trainer, placed before it: stops at the first gradient that is not finite, and writes no card."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """The stage writes the card, with the lineage."""
+        """Do nothing: the stage writes the card, with the lineage."""
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The gradient's norm; transformers asks for it right before the optimiser's step, the same on every process.
+    def _get_grad_norm(
+        self, model: torch.nn.Module, grad_norm: float | torch.Tensor | None = None
+    ) -> float | torch.Tensor | None:
+        """Return the gradient's norm. Raises StageRefused if it is not finite.
 
-        A loss that is not a number shows here before it reaches the weights.
+        transformers calls this right before the optimiser's step, with the same norm on every process, so a loss that
+        is not a number is noticed before it reaches the weights.
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
         if norm is not None and not math.isfinite(float(norm)):
@@ -33,27 +42,31 @@ class Watched:
         return norm
 
     def not_a_number(self) -> StageRefused:
-        """The error for numbers that are not finite, naming the checkpoint that is left."""
+        """Return the error for numbers that are not finite, which names the last good checkpoint."""
         state, output = self.state, Path(self.args.output_dir)  # type: ignore[attr-defined]
         return StageRefused(
             f"the loss or its gradient is not a number at step {state.global_step + 1}; {lineage.last_good(output)}; "
-            "lower trainer.learning_rate or look at the data"
+            "lower trainer.learning_rate or check the data"
         )
 
 
 class Checkpoints(TrainerCallback):
-    """Gives each saved checkpoint its lineage and card, tells `saved`, and removes old checkpoints.
+    """Writes lineage and card of each saved checkpoint, calls `saved`, and removes old checkpoints.
 
-    The order is what makes a kill at any moment harmless: all processes have written their part (`together` waits for
-    them) before the lineage says that the checkpoint is whole, and older ones go after that. transformers, left to
-    itself, rotates before the new checkpoint is whole. `held` names those that must not go yet.
+    The order makes a kill at any moment harmless: the lineage, which marks a whole checkpoint, is written after all
+    processes have written their part (`together` waits for them), and old checkpoints are removed after that.
+    transformers would rotate before the new checkpoint is whole. `held` returns checkpoints that must stay.
     """
 
     def __init__(
-        self, described: Lineage, tokens: Callable[[], int], saved: Callable[[Path, Any], None],
+        self, described: Lineage, *, tokens: Callable[[], int], saved: Callable[[Path, TrainerState], None],
         before: Lineage, together: Callable[[], None] = lambda: None, limit: int | None = None,
         held: Callable[[], Collection[str]] = tuple,
     ) -> None:  # fmt: skip
+        """Take the lineage that all checkpoints share, and that of the checkpoint that the stage resumes from.
+
+        `tokens` returns the number of tokens trained on since this start; `limit` is the number of checkpoints to keep.
+        """
         self.described = described
         self.tokens = tokens
         self.saved = saved
@@ -64,13 +77,13 @@ class Checkpoints(TrainerCallback):
         self.started = time.perf_counter()
 
     def write(self, folder: Path, step: int) -> Lineage:
-        """Write lineage and card of a checkpoint; tokens and seconds include those before a resume."""
+        """Write lineage and card of a checkpoint; tokens and seconds include those of earlier starts."""
         tokens = (self.before.tokens or 0) + self.tokens()
         seconds = (self.before.seconds or 0.0) + time.perf_counter() - self.started
         return lineage.write(folder, self.described, step, tokens, seconds)
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """On the first process only, when all have written."""
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Complete the checkpoint on the first process, after all processes have written their part."""
         self.together()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -80,15 +93,15 @@ class Checkpoints(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A bar on a terminal, plain lines elsewhere, both on standard error."""
+    """A progress bar on a terminal, plain lines elsewhere, both on stderr."""
 
     SHOWN = ("loss", "token_loss", "accuracy", "margin", "rewards/accuracies", "rewards/margins", "grad_norm")
 
     def __init__(self) -> None:
-        self.bar: Any = None
-        self.task: Any = None
+        self.bar: Bar | None = None
+        self.task: TaskID | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the bar."""
         if state.is_world_process_zero and sys.stderr.isatty():
             from rich.console import Console
@@ -98,18 +111,21 @@ class Progress(TrainerCallback):
             self.bar.start()
             self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-        """One line for what was logged."""
-        said = [f"{name} {logs[name]:.5g}" for name in self.SHOWN if logs and name in logs]
-        if not state.is_world_process_zero or not said:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        logs: Mapping[str, Any] | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        """Show the logged metrics in one line."""
+        metrics = [f"{name} {logs[name]:.5g}" for name in self.SHOWN if logs and name in logs]
+        if not state.is_world_process_zero or not metrics:
             return
-        line = f"step {state.global_step}/{state.max_steps}  {'  '.join(said)}"
-        if self.bar is None:
+        line = f"step {state.global_step}/{state.max_steps}  {'  '.join(metrics)}"
+        if self.bar is None or self.task is None:
             print(line, file=sys.stderr)
         else:
             self.bar.update(self.task, completed=state.global_step, description=line)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Stop the bar."""
         self.stop()
 

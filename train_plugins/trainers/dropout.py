@@ -1,4 +1,4 @@
-"""Dropout switched off in a model: the passes that are compared with each other must see the same network."""
+"""Switching dropout off in a model, so that forward passes that are compared use the same network."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from torch import nn
 
 
-def switch_off(model: Any) -> None:
-    """No dropout in any layer, whatever the mode.
+def switch_off(model: nn.Module) -> None:
+    """Set every dropout probability of a model to 0, so that training mode has no dropout either.
 
-    TRL's `disable_dropout` reaches layers of their own only. Many models (Llama's attention among them) keep the
+    TRL's `disable_dropout` reaches only dropout layers. Many models (Llama's attention among them) store the
     probability as a number on a module, or read it from the configuration in each pass.
     """
     configs = {
-        id(found): found for module in model.modules() if hasattr(found := getattr(module, "config", 0), "__dict__")
+        id(config): config for module in model.modules() if hasattr(config := getattr(module, "config", 0), "__dict__")
     }
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -25,7 +25,7 @@ def switch_off(model: Any) -> None:
 
 
 def _zero(owner: Any) -> None:
-    """Set each number whose name speaks of dropout to 0."""
+    """Set each float attribute of a module or configuration that is named after dropout to 0."""
     for name, value in list(vars(owner).items()):
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
             setattr(owner, name, 0.0)

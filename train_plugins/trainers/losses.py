@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Kind = Literal["dpo_norm", "dpo", "simpo"]
 
 
-def rewards(kind: Kind, log_probs: Any, reference: Any, lengths: Any, beta: float) -> Any:
-    """Implicit rewards of answers, shape (B,): what the loss compares, and what is logged.
+def rewards(kind: Kind, log_probs: Tensor, reference: Tensor, lengths: Tensor, beta: float) -> Tensor:
+    """Return the implicit rewards of answers, shape (B,), which the loss compares and the trainer logs.
 
-    `log_probs`, `reference`: sums over each answer's tokens, in nats; `lengths`: their number. All have shape (B,).
+    `log_probs` and `reference` are sums over each answer's tokens, in nats, and `lengths` the numbers of tokens. All
+    have shape (B,).
 
     dpo_norm   β/|y| · log π(y|x)/π_ref(y|x)      Tülu 3, equation 6
     dpo        β · log π(y|x)/π_ref(y|x)          Rafailov et al. 2023, equation 5
@@ -23,10 +27,10 @@ def rewards(kind: Kind, log_probs: Any, reference: Any, lengths: Any, beta: floa
     return ratio / lengths if kind == "dpo_norm" else ratio
 
 
-def preference(chosen: Any, rejected: Any, margin: float = 0.0) -> Any:
-    """−log σ(chosen − rejected − margin) for each pair, from rewards of shape (B,).
+def preference(chosen: Tensor, rejected: Tensor, margin: float = 0.0) -> Tensor:
+    """Return −log σ(chosen − rejected − margin) for each pair, from rewards of shape (B,).
 
-    `margin` is SimPO's γ (equation 6 there), 0 for DPO.
+    `margin` is SimPO's γ (equation 6 of its paper), 0 for DPO.
     """
     from torch.nn.functional import logsigmoid
 
@@ -39,8 +43,8 @@ class DpoKeys:
 
     loss: Kind = "dpo_norm"
     beta: float = 5.0
-    """5 is the paper's for dpo_norm; vanilla DPO is used with about 0.1, SimPO with 2 to 10."""
+    """Factor of the rewards: 5 in the Tülu 3 paper (dpo_norm), about 0.1 for vanilla DPO, 2 to 10 for SimPO."""
     gamma: float = 0.0
     """SimPO's margin between the rewards."""
     separate_forward: bool = False
-    """Chosen and rejected in two forward passes of half the size, for less memory; the same loss."""
+    """Compute chosen and rejected in two forward passes of half the size, with less memory and the same loss."""

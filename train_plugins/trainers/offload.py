@@ -1,17 +1,21 @@
-"""Room for an evaluator on the trainer's GPU: model and optimiser wait in the CPU's memory."""
+"""Moving model and optimiser to CPU memory, to make room for an evaluator on the trainer's GPU."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from olmes_suite.devices import has_gpu
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
-def tensors(model: Any, optimizer: Any) -> Iterator[Any]:
-    """All that a trainer keeps on its device between two steps: weights, gradients, buffers, moments."""
+
+def tensors(model: nn.Module, optimizer: Optimizer | None) -> Iterator[Tensor]:
+    """Yield the tensors on a trainer's device between two steps: weights, gradients, buffers, moments."""
     for parameter in model.parameters():
         yield parameter
         if parameter.grad is not None:
@@ -22,12 +26,12 @@ def tensors(model: Any, optimizer: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def offloaded(kept: Iterable[Any]) -> Iterator[int]:
-    """The tensors lie in the CPU's memory inside the block, and are back where they were, bit for bit, after it.
+def offloaded(tensors: Iterable[Tensor]) -> Iterator[int]:
+    """Move the tensors to CPU memory for the block, and back to their devices, bit for bit, after it.
 
-    Yields how many were moved: none on a CPU.
+    Yields the number of moved tensors, which is 0 on a CPU.
     """
-    away = [(tensor, tensor.device) for tensor in kept if tensor.device.type != "cpu"]
+    away = [(tensor, tensor.device) for tensor in tensors if tensor.device.type != "cpu"]
     for tensor, _ in away:
         tensor.data = tensor.data.to("cpu")
     if away:
@@ -40,7 +44,7 @@ def offloaded(kept: Iterable[Any]) -> Iterator[int]:
 
 
 def release() -> None:
-    """Give what nobody holds any more back to the GPU."""
+    """Release unused GPU memory."""
     import torch
 
     gc.collect()

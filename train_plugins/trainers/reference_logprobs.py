@@ -1,12 +1,13 @@
-"""Log-probabilities of the answers under the reference model, computed once and kept by content.
+"""A cache of the answers' log-probabilities under the reference model, keyed by content.
 
-The reference is the checkpoint that the stage starts from, so the policy itself computes them before its first step,
-and no second model is ever in memory.
+The reference is the checkpoint that the stage starts from, so the policy computes them before its first step, and no
+second model has to be in memory.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from olmes_suite.records import canonical_json, sha256
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
-def key(rows: Any, reference: str) -> str:
-    """SHA-256 over the reference's weights and every pair in token ids: data, tokenizer, template and lengths decide
-    the ids, so a change of any of them, and of nothing else, is another key.
+def key(rows: Iterable[Mapping[str, Any]], reference: str) -> str:
+    """Return the SHA-256 over the reference's weights and the token ids of every pair.
 
-    `reference` is a hash of the weights and of how they are run.
+    Data, tokenizer, template and lengths determine the ids, so the key changes with any of them and with nothing else.
+    `reference` is a hash of the weights and of the precision that they run in.
     """
     import hashlib
 
@@ -32,19 +33,19 @@ def key(rows: Any, reference: str) -> str:
 
 
 def read(name: str, count: int) -> dict[str, list[float]] | None:
-    """The kept columns; None where there are none, or not `count` of them."""
+    """Return the cached columns; None if there are none, or if they do not have `count` rows."""
     import pyarrow.parquet as pq
 
     try:
-        found = pq.read_table(_file(name)).to_pydict()
+        table = pq.read_table(_file(name)).to_pydict()
     except (OSError, ValueError):
         return None
-    columns = {column: found.get(column, []) for column in COLUMNS}
+    columns = {column: table.get(column, []) for column in COLUMNS}
     return columns if all(len(values) == count for values in columns.values()) else None
 
 
 def write(name: str, columns: dict[str, list[float]]) -> None:
-    """Keep the columns."""
+    """Write the columns to the cache."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Verifiers: whether a response is right, as the evaluator's own scorers say, in processes that can be killed."""
+"""Verifiers, which judge responses with the evaluator's scorers in processes that can be killed."""
 
 from train_plugins.verifiers.base import Call, Malformed, VerifierFailed
 from train_plugins.verifiers.pool import Verifiers

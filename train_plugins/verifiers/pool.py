@@ -1,4 +1,4 @@
-"""Many verdicts at once, in the calls' order: processes for what may hang, the sandbox for programs."""
+"""Parallel verdicts in the order of the calls: worker processes for most verifiers, the sandbox for programs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from train_plugins.verifiers.process import Ended, Process
 
 
 class Verifiers:
-    """Verifiers by name, with processes that live as long as it does: a context manager, for one thread."""
+    """Verifiers by name, with worker processes that live as long as this context manager; for use by one thread."""
 
     def __init__(self, names: Sequence[str] | None, workers: int = 2, timeout: float = 10.0) -> None:
-        """`names`: loaded beforehand, and the only ones allowed; None: any known one, loaded when it is first called.
+        """Check names and numbers; the processes start on entering the context. Raises UsageError.
 
-        `timeout`: processor seconds of one verdict (of waiting, three times that), after which it is 0 and counted;
-        programs have the sandbox's limits. Raises UsageError for names and numbers.
+        `names` are loaded at the start, and no others are allowed; None allows any known verifier, loaded at its first
+        call. `timeout` limits a verdict's processor seconds, and its waiting to three times as many; beyond that the
+        verdict is 0 and counted. Programs have the sandbox's limits.
         """
         if workers < 1 or timeout <= 0:
-            raise UsageError(f"verifiers need at least one worker and some time, not {workers} and {timeout} s")
+            raise UsageError(f"verifiers need at least one worker and a timeout above 0, not {workers} and {timeout} s")
         self.names = None if names is None else registry.check(names)
         self.timeout = timeout
         self.timeouts = 0
-        """Verdicts that ran out of time: not verified."""
+        """Number of verdicts that ran out of time, which count as not verified."""
         self.crashes = 0
-        """Verdicts under which two processes ended (out of memory, say): not verified."""
+        """Number of verdicts that ended two processes (out of memory, say), which count as not verified."""
         self._processes = [Process() for _ in range(workers)]
         self._idle: queue.SimpleQueue[Process] = queue.SimpleQueue()
         self._threads: ThreadPoolExecutor | None = None
@@ -41,17 +42,17 @@ class Verifiers:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Verifiers:
-        """Start. Raises VerifierFailed for a verifier that cannot be loaded, MissingData where there is no sandbox."""
+        """Start the processes. Raises VerifierFailed if a verifier cannot be loaded, MissingData without a sandbox."""
         # A process ends with the thread that started it (worker.py), and these threads live until `close`.
         self._threads = ThreadPoolExecutor(len(self._processes), thread_name_prefix="verifier")
         for process in self._processes:
             self._idle.put(process)
-        wanted = self.names or []
+        names = self.names or []
         try:
-            for name in wanted:
+            for name in names:
                 if name in registry.SANDBOXED:
                     self._program(name)
-            list(self._threads.map(lambda process: [self._load(process, name) for name in wanted], self._processes))
+            list(self._threads.map(lambda process: [self._load(process, name) for name in names], self._processes))
         except BaseException:
             self.close()
             raise
@@ -61,7 +62,7 @@ class Verifiers:
         self.close()
 
     def close(self) -> None:
-        """End the processes, whatever they are at."""
+        """End the processes, even while they verify."""
         for process in self._processes:
             process.stop()
         if self._threads is not None:
@@ -72,35 +73,35 @@ class Verifiers:
         self._tools.close()
 
     def verify(self, calls: Sequence[Call]) -> list[float | None]:
-        """The verified fraction of each call, in order; None where the row is to be skipped.
+        """Return the verified fraction of each call, in order; None for a row that is to be skipped.
 
-        Raises UsageError for a verifier that is unknown or was not named, VerifierFailed where one raises.
+        Raises UsageError for a verifier that is unknown or not allowed, VerifierFailed if one raises an error.
         """
         if self._threads is None:
             raise RuntimeError("verifiers are a context manager: use them inside `with`")
         named = [self._allowed(call.verifier) for call in calls]
         futures = [self._threads.submit(self._verdict, name, call) for name, call in zip(named, calls, strict=True)]
         try:
-            found = [future.result() for future in futures]
+            fractions = [future.result() for future in futures]
         finally:
             for future in futures:
                 future.cancel()
         if any(process.stopped for process in self._processes):
-            raise RuntimeError("closed while it verified: what was not answered is no verdict")
-        return found
+            raise RuntimeError("the verifiers were closed while they verified; verdicts are missing")
+        return fractions
 
     def check_truths(self, calls: Sequence[Call]) -> None:
-        """Read the truths of these calls by verifying an empty response, about a millisecond each; before a training.
+        """Check before a training that verifiers can read the truths, by verifying empty responses (about 1 ms each).
 
-        Raises VerifierFailed naming the first row, in order, whose truth its verifier cannot read.
+        Raises VerifierFailed, which names the first row whose truth its verifier cannot read.
         """
         self.verify([replace(call, response="") for call in calls])
 
     def _allowed(self, name: str) -> str:
-        (own,) = registry.check([name])
-        if self.names is not None and own not in self.names:
-            raise UsageError(f"the data ask for the verifier {name!r}; the recipe names {', '.join(self.names)}")
-        return own
+        (registered,) = registry.check([name])
+        if self.names is not None and registered not in self.names:
+            raise UsageError(f"the data name the verifier {name!r}; the recipe names {', '.join(self.names)}")
+        return registered
 
     def _verdict(self, name: str, call: Call) -> float | None:
         try:
@@ -120,7 +121,7 @@ class Verifiers:
         try:
             try:
                 return process.verify(name, call, self.timeout)
-            except Ended:  # not its own fault, perhaps: the system ends processes where memory is short
+            except Ended:  # perhaps not the response's fault: the system kills processes when memory is short
                 return process.verify(name, call, self.timeout)
         finally:
             self._idle.put(process)

@@ -1,4 +1,4 @@
-"""The trainer's side of one verifying process: ask, wait for the answer, kill it when that takes too long."""
+"""The trainer's side of a verifying process: send a call, wait for the verdict, kill the process on a timeout."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 from train_plugins.verifiers.base import Call, OutOfTime, VerifierFailed, where
 
 START_SECONDS = 120.0
-"""Within which a process must have started and imported what a verifier needs."""
+"""Time limit for a process to start and import a verifier."""
 WAITING = 3.0
-"""A verdict may wait (for a busy processor, say) this many times as long as it may compute."""
+"""Factor between the time that a verdict may wait (for a busy processor, say) and that which it may compute."""
 
 
 class Ended(Exception):
-    """The process is gone: it ran out of memory, or crashed."""
+    """The process has ended: it ran out of memory, or crashed."""
 
 
 class Process:
-    """A verifying process, started when it is asked and not running. One question at a time."""
+    """A verifying process for one call at a time, which starts (again) when it is needed."""
 
     def __init__(self) -> None:
         self.child: subprocess.Popen[bytes] | None = None
@@ -33,44 +33,44 @@ class Process:
         self.stopped = False
 
     def load(self, name: str) -> None:
-        """Import a verifier, outside any verdict's time. Raises VerifierFailed."""
+        """Import a verifier outside any verdict's time. Raises VerifierFailed."""
         if name in self.loaded:
             return
         try:
-            said = self._ask({"load": name}, START_SECONDS)
+            answer = self._ask({"load": name}, START_SECONDS)
         except (Ended, OutOfTime) as error:
             self.kill()
             if self.stopped:
                 raise Ended from None
             how = "its process ended" if isinstance(error, Ended) else f"not done after {START_SECONDS:.0f} s"
-            said = {"error": how}
-        if "error" in said:
-            raise VerifierFailed(f"verifier {name} cannot be loaded: {said['error']}")
+            answer = {"error": how}
+        if "error" in answer:
+            raise VerifierFailed(f"verifier {name} cannot be loaded: {answer['error']}")
         self.loaded.add(name)
 
     def verify(self, name: str, call: Call, timeout: float) -> float | None:
-        """The verdict. Raises OutOfTime and Ended, after which it starts anew, and VerifierFailed."""
+        """Return the verdict. Raises VerifierFailed; or OutOfTime or Ended, after which a new process starts."""
         self.load(name)
         question = {"verify": name, "response": call.response, "truth": call.truth, "row": dict(call.row)}
         try:
-            said = self._ask(question, timeout)
+            answer = self._ask(question, timeout)
         except BaseException:
             self.kill()
             raise
-        if "error" in said:
-            raise VerifierFailed(f"{where(call)}: {said['error']}")
-        value: float | None = said["value"]
+        if "error" in answer:
+            raise VerifierFailed(f"{where(call)}: {answer['error']}")
+        value: float | None = answer["value"]
         return value
 
     def stop(self) -> None:
-        """End it, and start no other: what another thread asks of it raises Ended. `kill` afterwards frees the rest."""
+        """End the process for good: calls from other threads raise Ended. Call `kill` afterwards to free its pipes."""
         self.stopped = True
         child = self.child
         if child is not None:
             child.kill()
 
     def kill(self) -> None:
-        """End it now."""
+        """End the process and free its pipes; the next call starts a new one."""
         if self.child is None:
             return
         self.child.kill()
@@ -84,7 +84,7 @@ class Process:
         line = json.dumps(question, default=_plain).encode("ascii") + b"\n"
         if self.stopped:
             raise Ended
-        child = self.child = self.child or _started()
+        child = self.child = self.child or _start()
         assert child.stdin is not None and child.stdout is not None
         begun, used = time.monotonic(), _processor_seconds(child.pid)
         try:
@@ -100,15 +100,15 @@ class Process:
             if left <= 0:
                 raise OutOfTime
             if select.select([child.stdout], [], [], left)[0]:
-                answer = child.stdout.readline()
-                if not answer.endswith(b"\n"):
+                reply = child.stdout.readline()
+                if not reply.endswith(b"\n"):
                     raise Ended
-                said: dict[str, Any] = json.loads(answer)
-                return said
+                answer: dict[str, Any] = json.loads(reply)
+                return answer
 
 
-def _started() -> subprocess.Popen[bytes]:
-    """A process that shares nothing with this one, where torch may have threads."""
+def _start() -> subprocess.Popen[bytes]:
+    """Start a process that shares no memory with this one, because torch may have threads here."""
     return subprocess.Popen(
         [sys.executable, "-m", "train_plugins.verifiers.worker"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
@@ -117,7 +117,7 @@ def _started() -> subprocess.Popen[bytes]:
 
 
 def _processor_seconds(pid: int) -> float | None:
-    """User and system time of a process so far; None where the system does not tell."""
+    """Return the user and system time of a process so far; None if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -126,5 +126,5 @@ def _processor_seconds(pid: int) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON does not know: arrays and NumPy's numbers as lists and numbers, anything else as text."""
+    """Convert values for JSON: arrays and NumPy numbers to lists and numbers, anything else to text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

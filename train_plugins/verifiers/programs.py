@@ -1,8 +1,8 @@
-"""Verifiers of programs. They run in the sandbox or not at all; the assertions run where the program's code does not.
+"""Verifiers of programs, which run only in the sandbox; the assertions run apart from the program's code.
 
-Two forms of ground truth: HumanEval's `{"prompt", "test", "entry_point"}` (a mapping, its JSON, or columns of the row),
-judged by the evaluator's task `humaneval`; or assertions about the functions that the program defines: a list of them,
-its JSON, or one text.
+A ground truth has one of two forms: HumanEval's `{"prompt", "test", "entry_point"}` (a mapping, its JSON, or columns of
+the row), judged by the evaluator's task `humaneval`; or assertions about the functions that the program defines (a
+list, its JSON, or one text).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from train_plugins.verifiers.base import Malformed, OutOfTime, shown
 from train_plugins.verifiers.task_modules import task
 
 SECONDS = 3.0
-"""Processor seconds of a program, as in HumanEval."""
+"""Time limit of a program in processor seconds, as in HumanEval."""
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*$", re.MULTILINE)
 _HUMANEVAL = ("prompt", "test", "entry_point")
 
 
 def code(response: str, truth: Any, row: Mapping[str, Any], sandbox: Any) -> float | None:
-    """1 where all tests hold; None where the sandbox itself failed. Raises OutOfTime."""
+    """Return 1 if all tests pass, else 0; None if the sandbox itself failed. Raises OutOfTime."""
     tests = _tests(truth, row)
     if isinstance(tests, dict):
         _, samples = task("humaneval").score.judge(tests, [program(response)], sandbox)
@@ -32,7 +32,10 @@ def code(response: str, truth: Any, row: Mapping[str, Any], sandbox: Any) -> flo
 
 
 def code_fraction(response: str, truth: Any, row: Mapping[str, Any], sandbox: Any) -> float | None:
-    """The share of assertions that hold, each run alone; HumanEval's tests are one. Raises OutOfTime where all are."""
+    """Return the share of assertions that pass, each run separately; HumanEval's tests count as one assertion.
+
+    None if the sandbox itself failed. Raises OutOfTime if all assertions run out of time.
+    """
     tests = _tests(truth, row)
     if isinstance(tests, dict):
         return code(response, truth, row, sandbox)
@@ -41,7 +44,7 @@ def code_fraction(response: str, truth: Any, row: Mapping[str, Any], sandbox: An
 
 
 def program(response: str) -> str:
-    """What stands in the response's last fenced block (an open one reaches to the end), or else all of it."""
+    """Return the response's last fenced block, which may lack its closing fence, or the whole response without one."""
     fences = list(_FENCE.finditer(response))
     if not fences:
         return response
@@ -51,7 +54,7 @@ def program(response: str) -> str:
 
 
 def _share(outcomes: Sequence[str]) -> float | None:
-    """The passed among `outcomes` ("pass", "fail: why", ...); None where the sandbox failed on one."""
+    """Return the share of passes in `outcomes` ("pass", "fail: why", ...); None if the sandbox failed on one."""
     kinds = [outcome.partition(":")[0] for outcome in outcomes]
     if "error" in kinds:
         return None
@@ -61,22 +64,22 @@ def _share(outcomes: Sequence[str]) -> float | None:
 
 
 def _tests(truth: Any, row: Mapping[str, Any]) -> dict[str, str] | list[str]:
-    """HumanEval's fields, or the assertions. Raises Malformed."""
-    found = row if truth is None else truth
-    if isinstance(found, str) and found.lstrip()[:1] in ("[", "{"):
+    """Return HumanEval's fields, or the assertions. Raises Malformed."""
+    value = row if truth is None else truth
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            found = json.loads(found)
+            value = json.loads(value)
         except (ValueError, RecursionError):
-            raise Malformed("it is no JSON") from None
-    if isinstance(found, Mapping):
-        fields = {name: found.get(name, row.get(name)) for name in _HUMANEVAL}
-        for name, value in fields.items():
-            if not isinstance(value, str) or (name != "prompt" and not value.strip()):
-                raise Malformed(f"HumanEval's {name} must be text, not {shown(value)}")
-        return {name: str(value) for name, value in fields.items()}
-    tests = list(found) if isinstance(found, (list, tuple)) else [found]
+            raise Malformed("it is not JSON") from None
+    if isinstance(value, Mapping):
+        fields = {name: value.get(name, row.get(name)) for name in _HUMANEVAL}
+        for name, field in fields.items():
+            if not isinstance(field, str) or (name != "prompt" and not field.strip()):
+                raise Malformed(f"HumanEval's {name} must be text, not {shown(field)}")
+        return {name: str(field) for name, field in fields.items()}
+    tests = list(value) if isinstance(value, (list, tuple)) else [value]
     if not tests or not all(isinstance(test, str) and test.strip() for test in tests):
-        raise Malformed(f"expected assertions, not {shown(found)}")
+        raise Malformed(f"expected assertions, not {shown(value)}")
     for test in tests:
         try:
             ast.parse(test)

@@ -1,4 +1,7 @@
-"""The verifiers by name: ours, then entry points of the group `olmes.verifiers`. A name imports nothing."""
+"""The verifiers by name: built-in ones, then entry points of the group `olmes.verifiers`.
+
+Checking a name imports no verifier.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,23 @@ BUILT_IN = {
     "ifeval_fraction": "train_plugins.verifiers.instructions:ifeval_fraction",
     "ifeval_strict": "train_plugins.verifiers.instructions:ifeval_strict",
 }
-"""Run in worker processes."""
+"""Verifiers that run in worker processes."""
 SANDBOXED = {
     "code": "train_plugins.verifiers.programs:code",
     "code_fraction": "train_plugins.verifiers.programs:code_fraction",
 }
-"""Run in threads of the trainer's process; the sandbox has processes and time limits of its own."""
+"""Verifiers that run in threads of the trainer's process; the sandbox has its own processes and time limits."""
 VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED)
 
 
 def names() -> list[str]:
-    """Every known verifier."""
+    """Return the names of all known verifiers."""
     return VERIFIERS.names()
 
 
-def check(wanted: Sequence[str]) -> list[str]:
-    """The verifiers' own spelling. Raises UsageError for an unknown name, and for a task of the unseen suite."""
-    return [_check(name) for name in wanted]
+def check(names: Sequence[str]) -> list[str]:
+    """Return the registered spelling of names. Raises UsageError for an unknown name or an unseen task."""
+    return [_check(name) for name in names]
 
 
 @lru_cache(maxsize=256)
@@ -46,7 +49,7 @@ def _check(name: str) -> str:
         return lower
     if suites.asks_unseen(lower):
         raise UsageError(
-            f"{name!r} is a task of the unseen suite, which is for the end: its checker is no reward; "
+            f"{name!r} is a task of the unseen suite, which is for the end; its checker cannot be a reward; "
             f"known verifiers: {', '.join(names())}"
         )
     for known in names():
@@ -56,7 +59,7 @@ def _check(name: str) -> str:
 
 
 def load(name: str) -> Any:
-    """The function of a verifier that `check` has passed, its module's `prepare()` called, if it has one."""
+    """Load the function of a checked verifier, and call its module's `prepare()` if there is one."""
     function: Verifier = VERIFIERS.load(name)
     prepare = getattr(sys.modules.get(getattr(function, "__module__", "")), "prepare", None)
     if prepare is not None:

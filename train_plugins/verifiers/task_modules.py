@@ -1,4 +1,4 @@
-"""The evaluator's task modules: what a verifier says is what the task's own functions say."""
+"""The evaluator's task modules, whose functions the verifiers use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from olmes_suite.tasks.index import tasks_folder
 
 @lru_cache(maxsize=8)
 def task(name: str) -> Any:
-    """The module `task.py` of a task's folder."""
+    """Load the module `task.py` of a task's folder."""
     file = tasks_folder() / name / "task.py"
     spec = importlib.util.spec_from_file_location(f"olmes_verifier_task_{name}", file)
     assert spec is not None and spec.loader is not None

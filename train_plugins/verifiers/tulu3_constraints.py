@@ -1,9 +1,9 @@
 """The 25 constraints of Tülu 3's RLVR data (`func_name` and its arguments) as instructions of IFEval.
 
 Names and arguments: allenai/RLVR-GSM-MATH-IF-Mixed-Constraints and open-instruct's `if_functions.py`. There each name
-has a function of its own, which differs from IFEval's checker here and there (it counts substrings as forbidden words,
-letters by case, ...). Here each is read as the instruction of IFEval that it was made from, checked by the evaluator's
-checker. IFEval knows only "at least" and "less than": an exact number is both, "around" is a range.
+has a function, which differs from IFEval's checker in details (it counts substrings as forbidden words, letters by
+case, ...). Here each name maps to the instruction of IFEval that it derives from, and the evaluator's checker checks
+it. IFEval knows only "at least" and "less than": an exact number becomes both, "around" becomes a range.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ Condition = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the options stands in the response; IFEval's instruction has three fixed options."""
+    """The condition that the response contains one of the options; IFEval's instruction has three fixed ones."""
 
     options: tuple[str, ...]
 
     def followed(self, text: str) -> bool:
-        """Whether it is so, in the same sense as IFEval's checker: anywhere in the text, by case."""
+        """Return whether the text contains an option, case-sensitively, as IFEval's checker does."""
         return any(option in text for option in self.options)
 
 
 def conditions(constraint: Mapping[str, Any]) -> list[Condition] | Choice:
-    """What a constraint asks for; all must hold. Raises Malformed for an unknown name or a missing argument."""
+    """Return the conditions of a constraint, all of which must hold.
+
+    Raises Malformed for an unknown name or a missing argument.
+    """
     name = constraint["func_name"]
     if not isinstance(name, str) or name not in _TABLE:
         raise Malformed(f"unknown func_name {shown(name)}{nearest(str(name), sorted(_TABLE))}")
@@ -41,26 +44,28 @@ def conditions(constraint: Mapping[str, Any]) -> list[Condition] | Choice:
 @dataclass(frozen=True, slots=True)
 class _Arguments:
     name: str
-    given: Mapping[str, Any]
+    values: Mapping[str, Any]
 
     def number(self, key: str, least: int = 0) -> int:
-        value = self.given.get(key)
+        value = self.values.get(key)
         try:
             number = int(value)  # type: ignore[arg-type]
             if isinstance(value, bool) or number != float(value) or number < least:  # type: ignore[arg-type]
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
-            raise Malformed(f"{self.name}: {key} must be a whole number from {least}, not {shown(value)}") from None
+            raise Malformed(
+                f"{self.name}: {key} must be a whole number of at least {least}, not {shown(value)}"
+            ) from None
         return number
 
     def text(self, key: str) -> str:
-        value = self.given.get(key)
+        value = self.values.get(key)
         if not isinstance(value, str) or not value.strip():
             raise Malformed(f"{self.name}: {key} must be text, not {shown(value)}")
         return value
 
     def texts(self, key: str) -> list[str]:
-        value = self.given.get(key)
+        value = self.values.get(key)
         items: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
         if not items or not all(isinstance(item, str) and item.strip() for item in items):
             raise Malformed(f"{self.name}: {key} must be a list of texts, not {shown(value)}")
@@ -68,24 +73,25 @@ class _Arguments:
 
     def letter(self) -> str:
         value = self.text("letter").strip()
-        if len(value) != 1 or not "a" <= value.lower() <= "z":  # IFEval's checker would draw another one
+        if len(value) != 1 or not "a" <= value.lower() <= "z":  # IFEval's checker would replace it by a random letter
             raise Malformed(f"{self.name}: letter must be one letter from a to z, not {shown(value)}")
         return value
 
 
-def _range(instruction: str, given: Mapping[str, Any], count: str, relation: str, low: int, high: int | None
-) -> list[Condition]:  # fmt: skip
-    """`low` or more, and not more than `high`."""
+def _range(
+    instruction: str, values: Mapping[str, Any], *, count: str, relation: str, low: int, high: int | None = None
+) -> list[Condition]:
+    """Return the conditions for a number from `low` to `high`; `count` and `relation` name the arguments."""
     bounds = [(low, "at least")] if low > 0 else []
     bounds += [(high + 1, "less than")] if high is not None else []
-    return [(instruction, {**given, count: number, relation: how}) for number, how in bounds]
+    return [(instruction, {**values, count: number, relation: how}) for number, how in bounds]
 
 
-def _exactly(instruction: str, count: str, relation: str, given: Callable[[_Arguments], dict[str, Any]]
+def _exactly(instruction: str, count: str, relation: str, values: Callable[[_Arguments], dict[str, Any]]
 ) -> Callable[[_Arguments], list[Condition]]:  # fmt: skip
     def read(arguments: _Arguments) -> list[Condition]:
         number = arguments.number("N")
-        return _range(instruction, given(arguments), count, relation, number, number)
+        return _range(instruction, values(arguments), count=count, relation=relation, low=number, high=number)
 
     return read
 
@@ -98,7 +104,8 @@ def _quantified(instruction: str, count: str, relation: str, slack: Callable[[in
         bounds = {"at least": (number, None), "at most": (0, number), "around": (number - room, number + room)}
         if how not in bounds:
             raise Malformed(f"{arguments.name}: quantifier must be one of {', '.join(bounds)}, not {shown(how)}")
-        return _range(instruction, {}, count, relation, *bounds[how])
+        low, high = bounds[how]
+        return _range(instruction, {}, count=count, relation=relation, low=low, high=high)
 
     return read
 
@@ -108,7 +115,7 @@ def _one(instruction: str, **keys: Callable[[_Arguments], Any]) -> Callable[[_Ar
 
 
 def _tenth(number: int) -> int:
-    """How far "around" reaches for words: a tenth, one at least."""
+    """Return the slack of "around" for words: a tenth, but at least one."""
     return max(round(number * 0.1), 1)
 
 

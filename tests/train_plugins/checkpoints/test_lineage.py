@@ -97,7 +97,8 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> N
     from datasets import Dataset
 
     one = TrainingSet("a.jsonl", "0" * 64, Dataset.from_list([{"messages": []}] * 3))
-    described = lineage.describe(Stage("sft", "p", tmp_path, False, {}), StageData((one,)), {}, 0, 1)
+    stage = Stage("sft", "p", tmp_path, False, {})
+    described = lineage.describe(stage, StageData((one,)), rows={}, seed=0, processes=1)
     older = tuple(line.but(rows_sha256=None) for line in described.data)
     lineage.write(tmp_path, described.but(data=older), 1, 1, 1.0)
     resume.same_stage(tmp_path, {}, [one])

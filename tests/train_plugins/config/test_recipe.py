@@ -35,7 +35,7 @@ def load(folder: Path, kind: str = "sft", changes: tuple[str, ...] = (), **keys:
 
 
 def load_file(file: Path, kind: str = "sft", changes: tuple[str, ...] = ()) -> recipe.Recipe:
-    return recipe.load(file, kind, registry.find(kind).own, registry.names(), changes)
+    return recipe.load(file, kind, registry.find(kind).own, registry.names(), changes=changes)
 
 
 GOLDEN = Path(__file__).with_name("shipped_recipes.jsonl")
@@ -150,10 +150,10 @@ def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
     assert found.trainer == {"learning_rate": "5e-6"}  # typed when the trainer's class is known
     assert (found.data[0].limit, found.own.loss, found.final) == (10, "mean", True)
     assert found.eval is not None and found.eval.tasks == ("gsm8k",)
-    assert recipe.load(tmp_path / "recipe.yaml", "sft", registry.find("sft").own, (), (), Path("b")).output == "b"
+    assert recipe.load(tmp_path / "recipe.yaml", "sft", registry.find("sft").own, (), output=Path("b")).output == "b"
     for change, said in (
         ("seed", "expected key=value"),
-        ("data.3.limit=1", "'3' is no entry of a list of 1"),
+        ("data.3.limit=1", "'3' is not an entry of a list of 1"),
         ("seed.a=1", "unknown key|expected a whole number"),
         ("model.a=1", "'model' is not a mapping"),
         ("sft.los=sum", "unknown key 'los', did you mean 'loss'"),
@@ -202,7 +202,7 @@ def test_the_line_of_a_mistake_is_named(tmp_path: Path) -> None:
         ("trainer: {}\nseed: 1\ntrainer: {}\n", (), "the key 'trainer' stands twice, on lines 4 and 6"),
     ):
         file.write_text(start + text)
-        refused(lambda c=changes: recipe.load(file, "sft", own, registry.names(), c), said, UsageError)
+        refused(lambda c=changes: recipe.load(file, "sft", own, registry.names(), changes=c), said, UsageError)
 
 
 def test_the_unseen_suite_is_for_the_last_checkpoint_of_a_final_stage(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_the_unseen_suite_is_for_the_last_checkpoint_of_a_final_stage(tmp_path: 
         refused(lambda wanted=wanted: load(tmp_path, eval=wanted), "which is for the end", UsageError)
         assert load(tmp_path, eval=wanted, final=True).final
         every = {**wanted, "every": 10}
-        refused(lambda every=every: load(tmp_path, eval=every, final=True), "only the last may look", UsageError)
+        refused(lambda every=every: load(tmp_path, eval=every, final=True), "only the last may see it", UsageError)
     assert load(tmp_path, eval={"suite": "dev", "every": 10}).eval is not None
 
 
@@ -222,7 +222,7 @@ def test_the_unseen_suite_is_for_the_last_checkpoint_of_a_final_stage(tmp_path: 
 def test_variants_and_siblings_of_the_unseen_suite_choose_no_checkpoint(tmp_path: Path, name: str) -> None:
     refused(lambda: load(tmp_path, eval={"tasks": [name], "every": 10}), "which is for the end", UsageError)
     every = {"tasks": ["gsm8k", name], "every": 10}
-    refused(lambda: load(tmp_path, eval=every, final=True), "only the last may look", UsageError)
+    refused(lambda: load(tmp_path, eval=every, final=True), "only the last may see it", UsageError)
 
 
 def test_a_gate_would_show_the_unseen_suite_to_the_parent(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_trainer_arguments_are_the_trainers_own(tmp_path: Path) -> None:
         ({"learning_rat": 1}, "unknown key 'learning_rat', did you mean 'learning_rate'"),
         ({"learning_rate": "fast"}, "r: trainer.learning_rate: expected a number"),
         ({"num_train_epochs": True}, "expected a number"),
-        ({"output_dir": "x"}, "trainer.output_dir is not taken; use output"),
+        ({"output_dir": "x"}, "trainer.output_dir is not accepted; use output"),
         ({"loss_type": "nll"}, "use sft.loss"),
     ):
         refused(lambda a=arguments: recipe.check_trainer(a, config, PLACE), said, UsageError)
@@ -255,7 +255,7 @@ def test_the_line_of_a_trainer_argument_is_named(tmp_path: Path) -> None:
             "recipe.yaml, line 7: trainer: unknown key 'learning_rat', did you mean",
         ),
         ({"learning_rate": "fast"}, "recipe.yaml, line 6: trainer.learning_rate: expected a number, not 'fast'"),
-        ({"fsdp_config": {}, "seed": 1}, "recipe.yaml, line 7: trainer.seed is not taken; use seed"),
+        ({"fsdp_config": {}, "seed": 1}, "recipe.yaml, line 7: trainer.seed is not accepted; use seed"),
     ):
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**MINIMAL, "trainer": trainer}, sort_keys=False))
         found = load_file(tmp_path / "recipe.yaml")

@@ -27,17 +27,17 @@ def everything(row: Any, limit: int | None) -> bool:
 
 @pytest.mark.parametrize("form", [pair_row, whole_pair_row])
 def test_equal_answers_are_left_out_and_counted(form: Any) -> None:
-    found = encode(pairs(("a", "b"), ("same", "same"), ("c", "d")), form, everything, make_tiny_tokenizer(), None)
+    found = encode(pairs(("a", "b"), ("same", "same"), ("c", "d")), form, everything, make_tiny_tokenizer(), limit=None)
     assert (found.read, len(found.rows), found.equal, found.dropped) == (3, 2, 1, 1)
     with pytest.raises(DataError, match="chosen and rejected are equal in tokens"):
-        encode(pairs(("same", "same")), form, everything, make_tiny_tokenizer(), None)
+        encode(pairs(("same", "same")), form, everything, make_tiny_tokenizer(), limit=None)
 
 
 def test_answers_that_are_equal_within_the_limit_are_left_out() -> None:
     tokenizer = make_tiny_tokenizer()
     long = "the same words again and again and again"
     limit = len(tokenizer.apply_chat_template(chat("Hello?", long))["input_ids"]) - 3
-    found = encode(pairs(("a", "b"), (f"{long} one", f"{long} two")), pair_row, everything, tokenizer, limit)
+    found = encode(pairs(("a", "b"), (f"{long} one", f"{long} two")), pair_row, everything, tokenizer, limit=limit)
     assert found.equal == 1
 
 

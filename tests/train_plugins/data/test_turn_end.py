@@ -47,7 +47,7 @@ def test_white_space_behind_the_end_is_passed_over() -> None:
 def test_an_end_behind_the_trained_part_is_not_learnt() -> None:
     made = tokenizer(OUTSIDE)
     set_eos(made, "<|im_end|>")
-    with pytest.raises(UsageError, match=r"behind \{% endgeneration %}"):
+    with pytest.raises(UsageError, match=r"after \{% endgeneration %}"):
         check_turn_end(made, [made.eos_token_id], masked=True)
 
 

@@ -151,7 +151,7 @@ def test_a_server_that_is_gone_in_the_middle(
     status, line = train()
     assert status == 1
     assert f"the vLLM server {server.url} does not answer" in line
-    assert "go on with --resume" in line
+    assert "continue with --resume" in line
     out = rlvr_folder / "out"
     assert [path.name for path in lineage.whole_checkpoints(out)] == ["checkpoint-1", "checkpoint-2"]
     assert not (out / lineage.FILE).exists()

@@ -213,7 +213,7 @@ def test_a_reward_model_scores_at_the_last_token(train_folder: Path) -> None:
 
     refused(lambda: train(train_folder, pair_rows(4), "rm"), "a language model, which has no reward head", UsageError)
     asked = {"rm": {"fresh_head": True}, "eval": {"tasks": ["gsm8k"]}}
-    refused(lambda: train(train_folder, pair_rows(4), "rm", **asked), "generate nothing to evaluate", UsageError)
+    refused(lambda: train(train_folder, pair_rows(4), "rm", **asked), "generate no text to evaluate", UsageError)
     long = {"chosen": chat("a", "blue " * 60), "rejected": chat("a", "b")}
     settings = {"num_train_epochs": 8, "learning_rate": 2e-3, "max_length": 90}
     out = train(train_folder, [*pair_rows(8), long], "rm", rm={"fresh_head": True}, trainer=settings, batch_size=8)

@@ -91,7 +91,7 @@ def test_what_adapters_cannot_do_is_refused(rlvr_folder: Path, monkeypatch: pyte
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     bad("no FSDP, no DeepSpeed", rlvr={"rollouts": "vllm_colocate"})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    bad("with lora.bits sample by transformers", lora={"bits": 4}, rlvr={"rollouts": "vllm_colocate"})
+    bad("with lora.bits use `rollouts: transformers`", lora={"bits": 4}, rlvr={"rollouts": "vllm_colocate"})
     for modules, said in (("q", "Target modules q"), (["lm_head"], "lm_head")):
         refused(
             lambda modules=modules: train_rlvr(rlvr_folder, "grpo", prompt_rows(8), lora={"target_modules": modules}),

@@ -19,7 +19,11 @@ from train_plugins.rl.value_model import FOLDER
 need_trl()
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("rlvr processes")]
 LIMIT = gradient_limit(8 * 40)  # prompts and responses of a rollout of eight, at most 40 tokens each
-
+SCORE = 10
+"""A loss is the mean of gains as large as scores, which nearly cancel: it is as exact as they are."""
+MOVED = 0.01
+"""Adam divides a gradient by its size. Where rounding alone is left of one, a step may go either way; such weights end
+farther apart than a step, and are few. Processes that do not exchange their gradients part in all weights."""
 LOGGED = ("loss", "grad_norm", "loss/value", "rlvr/verified", "rlvr/kl", "rlvr/length", "rlvr/eos_rate",
           "rlvr/no_signal", "rlvr/verified/gsm8k", "rlvr/verified/string")  # fmt: skip
 
@@ -55,7 +59,8 @@ def test_two_processes_are_one(launched: Callable[..., dict[str, Any]], words: s
     assert len(one["history"]) == 4
     for mine, other in zip(two["history"], one["history"], strict=True):
         for name in [name for name in LOGGED if name in other]:
-            assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+            size = SCORE if name == "loss" else 0.1
+            assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=size * LIMIT), name
     for mine, other in zip(two["gradients"], one["gradients"], strict=True):
         assert mine.keys() == other.keys()
         for inside in (False, True) if algorithm == "ppo" else (False,):
@@ -67,4 +72,5 @@ def test_two_processes_are_one(launched: Callable[..., dict[str, Any]], words: s
         file = "adapter_model.safetensors" if adapter and not part else "model.safetensors"
         ends = [load_file(Path(found["saved"]) / part / file) for found in (two, one)]
         assert ends[0].keys() == ends[1].keys()
-        assert all(bool((ends[0][name] - ends[1][name]).abs().max() < 1e-4) for name in ends[1])
+        far = sum(int(((ends[0][name] - ends[1][name]).abs() > one["rate"]).sum()) for name in ends[1])
+        assert far < MOVED * sum(value.numel() for value in ends[1].values())

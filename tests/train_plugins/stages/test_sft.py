@@ -141,7 +141,11 @@ def test_a_killed_stage_ends_in_the_weights_of_an_unbroken_one(train_folder: Pat
         UsageError,
     )
     keys["trainer"] = settings
-    refused(lambda: train(train_folder, sft_rows(25), True, output=str(broken), **keys), "data has changed", UsageError)
+    refused(
+        lambda: train(train_folder, sft_rows(25), True, output=str(broken), **keys),
+        "training data.* has changed",
+        UsageError,
+    )
     refused(lambda: train(train_folder, sft_rows(24), output=str(broken), **keys), "is not empty", UsageError)
 
 
@@ -186,7 +190,9 @@ def test_every_checkpoint_knows_where_it_comes_from(train_folder: Path) -> None:
         assert said.recipe["trainer"]["learning_rate"] == 1e-3
         assert said.flags == {} and said.decontam is None
         assert digest in (checkpoint / "README.md").read_text()
-    child = lineage.describe(Stage("dpo", str(out), train_folder / "next", False, {}), StageData(()), {}, 0, 1)
+    child = lineage.describe(
+        Stage("dpo", str(out), train_folder / "next", False, {}), StageData(()), rows={}, seed=0, processes=1
+    )
     assert lineage_name(child, str(out)) == str(train_folder / "tiny")
     assert [one.stage for one in child.ancestors] == [None, "sft"]
 
@@ -218,7 +224,7 @@ def test_hooks_see_what_the_one_before_left_and_may_stop_the_stage(train_folder:
             raise StageRefused("planted items")
 
     wanted = {"decontam": {"suites": ["dev"]}}
-    refused(lambda: train(train_folder, sft_rows(9), **wanted), "no installed plugin looked", StageRefused)
+    refused(lambda: train(train_folder, sft_rows(9), **wanted), "no installed plugin checked", StageRefused)
     refused(
         lambda: train(train_folder, sft_rows(9), plugins=[Filter(), Stop()], **wanted), "planted items", StageRefused
     )
@@ -274,7 +280,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(train_folder: Path) -> None:
         try:
             refused(
                 lambda out=out: train(train_folder, sft_rows(16), plugins=[Full()], output=str(out), **keys),
-                "cannot write .*the last good checkpoint is .*checkpoint-1; free some space, then go on with --resume",
+                "cannot write .*the last good checkpoint is .*checkpoint-1; free some space and continue with",
                 StorageError,
             )
         finally:
@@ -351,7 +357,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(train_folder: Path) -> Non
     bad("seed must lie between", seed=-1)
     bad("is a file, not a folder", output=str(train_folder / "rows.jsonl" / "deep"))
     bad("use bfd", trainer={"packing": True, "packing_strategy": "wrapped"})
-    bad("batch_size 6 is no multiple of the 4 rows", batch_size=6)
+    bad("batch_size 6 is not a multiple of the 4 rows", batch_size=6)
     bad("give a checkpoint's folder", model=str(train_folder / "nowhere"))
     bad("no such file or folder", files=[{"path": str(train_folder / "nowhere.jsonl")}])
     (train_folder / "torn.jsonl").write_text('{"messages": [\n')

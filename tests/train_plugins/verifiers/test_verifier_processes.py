@@ -103,7 +103,7 @@ def test_a_verifier_that_raises_stops_with_its_name_and_row(mine):
             VerifierFailed, match=r"verifier raises, row 17 \(ground truth 'x'\): it raised ZeroDivision"
         ):
             one(made, "raises", "", "x", row=17)
-        with pytest.raises(VerifierFailed, match=r"it answered 2\.0, which is no number from 0 to 1"):
+        with pytest.raises(VerifierFailed, match=r"it returned 2\.0, which is neither a number from 0 to 1"):
             one(made, "two", "", "x", row=17)
         assert one(made, "half", "", None) == 0.5  # the next call is not met by what was left of the last
 
@@ -152,7 +152,7 @@ def test_closing_does_not_wait_for_a_verdict_that_hangs(mine):
     seen = []
 
     def ask() -> None:
-        with pytest.raises(RuntimeError, match="closed while it verified"):
+        with pytest.raises(RuntimeError, match="closed while they verified"):
             made.verify([Call("hangs", "hang", None, {})])
         seen.append("an error, no verdict")
 

@@ -304,14 +304,14 @@ def test_no_response_stops_the_verifiers():
 @pytest.mark.parametrize(
     ("name", "truth", "why"),
     [
-        ("gsm8k", "no digits", "it holds no number"),
+        ("gsm8k", "no digits", "it contains no number"),
         ("gsm8k", None, "expected text or a number, not None"),
         ("gsm8k", {"a": 1}, "expected text or a number"),
         ("math", "", "expected text or a number"),
         ("math", "\\boxed{1", "its braces do not match"),
         ("string", [], "the list of accepted answers is empty"),
-        ("ifeval", "{not json", "it is no JSON"),
-        ("ifeval", "[" * 100_000, "it is no JSON"),
+        ("ifeval", "{not json", "it is not JSON"),
+        ("ifeval", "[" * 100_000, "it is not JSON"),
         ("ifeval", 7, "expected a mapping, or its JSON"),
         ("ifeval", None, "expected `func_name`, or a list `instruction_id_list`"),
         (
@@ -320,7 +320,7 @@ def test_no_response_stops_the_verifiers():
             "unknown func_name 'validate_titel', did you mean 'validate_title'?",
         ),
         ("ifeval", {"func_name": ["a"]}, "unknown func_name"),
-        ("ifeval", {"func_name": "verify_paragraph_count", "N": "many"}, "N must be a whole number from 1"),
+        ("ifeval", {"func_name": "verify_paragraph_count", "N": "many"}, "N must be a whole number of at least 1"),
         ("ifeval", {"func_name": "verify_letter_frequency", "N": 1, "letter": "ß"}, "one letter from a to z"),
         (
             "ifeval",
@@ -334,7 +334,7 @@ def test_no_response_stops_the_verifiers():
             "did you mean 'punctuation:no_comma'",
         ),
         ("ifeval", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": []}, "one entry for each of the 1"),
-        ("ifeval", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": ["x"]}, "are no mapping"),
+        ("ifeval", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": ["x"]}, "are not a mapping"),
     ],
 )
 def test_a_malformed_truth_is_one_line_with_its_row(verifiers, name, truth, why):
@@ -344,7 +344,7 @@ def test_a_malformed_truth_is_one_line_with_its_row(verifiers, name, truth, why)
 
 @pytest.mark.parametrize(
     ("truth", "why"),
-    [("[1, 2", "it is no JSON"), (["assert ("], "a test does not parse"), ([], "expected assertions"), (7, "expected"),
+    [("[1, 2", "it is not JSON"), (["assert ("], "a test does not parse"), ([], "expected assertions"), (7, "expected"),
      ({"prompt": "", "test": "def check(c): pass"}, "HumanEval's entry_point must be text")],
 )  # fmt: skip
 def test_malformed_tests_are_one_line(sandboxed, truth, why):
