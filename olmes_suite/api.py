@@ -1,12 +1,13 @@
-"""The Python interface: what the commands do, as functions that return objects and data frames.
+"""The Python interface: the commands as functions that return objects and data frames.
 
     import olmes_suite as olmes
 
     run = olmes.evaluate(model="./checkpoint", suite="dev")
     run.scores
 
-Options have the names of the command line's, and bad ones raise `olmes_suite.errors.UsageError` with the command's own
-message. Scores in objects and data frames are fractions from 0 to 1; margins are in points, as in `gate.yaml`.
+Options have the names of the command line's options. Invalid values raise `olmes_suite.errors.UsageError` with the
+command's message. Scores in objects and data frames are fractions from 0 to 1; margins are in points, as in
+`gate.yaml`.
 """
 
 from __future__ import annotations
@@ -38,30 +39,30 @@ Names = str | Sequence[str] | None
 
 @dataclass(frozen=True)
 class Evaluated(Run):
-    """A run that `evaluate` has made, or found finished."""
+    """A run that `evaluate` made, or that was already finished."""
 
     finished: Finished = field(repr=False, compare=False)
 
 
 def load(run: AnyPath, runs: AnyPath = "runs") -> Run:
-    """A recorded run, by its folder, its name or a named baseline. Raises UsageError where there is none."""
+    """Open a recorded run by its folder, its name or a named baseline. Raises UsageError if there is none."""
     from olmes_suite.runs.locate import locate
 
     path = locate(str(run), Path(runs))
     if not path.is_dir():
-        raise UsageError(f"{path} is a baseline file: it holds scores alone, for `compare` and `gate`")
+        raise UsageError(f"{path} is a baseline file: it has only scores; use it with `compare` and `gate`")
     return Run(path)
 
 
 def runs(folder: AnyPath = "runs") -> pd.DataFrame:
-    """A row for each task of each run in a folder. A run that cannot be read is left out, with a warning."""
+    """Build a table with a row for each task of each run in a folder. Unreadable runs are left out with a warning."""
     import warnings
 
     import pandas as pd
 
     from olmes_suite.runs import frames
 
-    found = [pd.DataFrame(columns=["run", "model", *frames.SCORES])]
+    tables = [pd.DataFrame(columns=["run", "model", *frames.SCORES])]
     for path in frames.folders(Path(folder)):
         try:
             results = Run(path).results
@@ -69,25 +70,25 @@ def runs(folder: AnyPath = "runs") -> pd.DataFrame:
         except (DataError, UsageError) as error:
             warnings.warn(f"{path} is left out: {error}", stacklevel=2)
             continue
-        found.append(table.assign(run=path.name, model=results.model)[["run", "model", *frames.SCORES]])
-    return pd.concat(found if len(found) == 1 else found[1:], ignore_index=True)
+        tables.append(table.assign(run=path.name, model=results.model)[["run", "model", *frames.SCORES]])
+    return pd.concat(tables if len(tables) == 1 else tables[1:], ignore_index=True)
 
 
-class _Log:
-    """Writes the notes of a run to the log `olmes_suite`."""
+class _LogWatcher:
+    """Writes the notes of a run to the logger `olmes_suite`."""
 
     def note(self, text: str) -> None:
-        """A line for the user."""
+        """Log a note."""
         logging.getLogger("olmes_suite").info(text)
 
     def start(self, plans: Sequence[Any]) -> None:
-        """The plan is made."""
+        """Ignore the plan."""
 
     def advance(self, task: str, documents: int, tokens: int) -> None:
-        """Documents were finished."""
+        """Ignore the progress."""
 
     def stop(self) -> None:
-        """The run is over."""
+        """Ignore the end of the run."""
 
 
 def evaluate(
@@ -100,12 +101,12 @@ def evaluate(
     cache: AnyPath | None = None, model_args: str | Mapping[str, Any] | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
     encoder: str | None = None, unsafe_code: bool = False, command: Sequence[str] | None = None,
-    watcher: Callable[[], Watcher] = _Log,
+    watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
-    """Evaluate a model, recorded and resumable: `olmes eval` with its options by their names.
+    """Evaluate a model like `olmes eval`, with the options of the command by their names.
 
-    `command` is what the record names as the way to repeat the run, by default the same call of `olmes eval`;
-    `watcher` makes what is told of the progress. Tasks without a score are in the run's `failed`. Raises OlmesError.
+    `command` is recorded as the command that repeats the run, by default the equivalent call of `olmes eval`; `watcher`
+    builds the object that receives the progress. Tasks without a score are in the run's `failed`. Raises OlmesError.
     """
     options = dict(locals())
     require("eval", "olmes eval")
@@ -124,7 +125,7 @@ def evaluate(
         "chat_template": maybe(chat_template), "revision": revision, "base_url": base_url, "prefill": prefill,
         "concurrency": concurrency, "model_args": parse(model_args) if isinstance(model_args, str) else model_args,
     }  # fmt: skip
-    wanted = Options(
+    run_options = Options(
         str(model), backend, tuple(listed(suite)), tuple(listed(task)), limit, seed,
         arguments.source(paths(data_dir), data), Path(runs), maybe(lineage), again,
         {name: value for name, value in engine.items() if value is not None},
@@ -135,26 +136,26 @@ def evaluate(
         ),
     )  # fmt: skip
     arguments.include(paths(include_path))
-    arguments.local(wanted.runs)
-    engines.check_model(backend, wanted.model)
+    arguments.local(run_options.runs)
+    engines.check_model(backend, run_options.model)
     crew = Crew(workers, ray)
     check(crew, backend)
     engines.check_cache(maybe(cache), backend)
     if backend == "floor":
-        finished = measure(wanted, engines.make_backend, watcher)
+        finished = measure(run_options, engines.make_backend, watcher)
     else:
-        told = watcher()
-        made = partial(engines.make_backend, crew=crew, tell=told.note, cache=maybe(cache))
-        finished = run_evaluation(wanted, made, told, early=bool(crew) or loads_in_a_thread(backend))
+        run_watcher = watcher()
+        build = partial(engines.make_backend, crew=crew, tell=run_watcher.note, cache=maybe(cache))
+        finished = run_evaluation(run_options, build, run_watcher, early=bool(crew) or loads_in_a_thread(backend))
     return Evaluated(finished.path, finished)
 
 
-def _call(given: Mapping[str, Any]) -> list[str]:
-    """The call of `olmes eval` that does the same."""
+def _call(options: Mapping[str, Any]) -> list[str]:
+    """Build the equivalent call of `olmes eval`."""
     import inspect
 
-    defaults = {name: one.default for name, one in inspect.signature(evaluate).parameters.items()}
-    return command_line("eval", {name: given[name] for name in list(defaults)[:-2]}, defaults)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(evaluate).parameters.items()}
+    return command_line("eval", {name: options[name] for name in list(defaults)[:-2]}, defaults)
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Score:
     instances: Sequence[Instance] = field(repr=False)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each document, a column for each metric."""
+        """Build a table with a row for each document and a column for each metric."""
         import pandas as pd
 
         return pd.DataFrame({"task": one.task, "doc_id": one.doc_id, **one.scored.scores} for one in self.instances)
@@ -177,9 +178,9 @@ def score(
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
     encoder: str | None = None, unsafe_code: bool = False, command: Sequence[str] | None = None,
 ) -> Score:  # fmt: skip
-    """Score responses as they are given: a file of JSON lines, or mappings of the same form. Raises OlmesError.
+    """Score responses unchanged: a file of JSON lines, or mappings of the same form. Raises OlmesError.
 
-    With `runs`, a look at a task of `unseen` is written to the ledger of that folder, under `command`.
+    With `runs`, a look at a task of `unseen` is recorded in the ledger of that folder, with `command`.
     """
     require("eval", "olmes score")
     from olmes_suite.evaluation import arguments
@@ -195,15 +196,13 @@ def score(
         unsafe_code=unsafe_code,
     )
     source = arguments.source(paths(data_dir), data)
-    read = ledger.lineage_of("", maybe(lineage))
-    given = Path(responses) if isinstance(responses, (str, Path)) else list(responses)
-    summary, scored = score_responses(task, given, source, tools)
+    lineage_record = ledger.lineage_of("", maybe(lineage))
+    lines = Path(responses) if isinstance(responses, (str, Path)) else list(responses)
+    summary, scored = score_responses(task, lines, source, tools)
     if runs is not None and not source.sample:
-        file = given if isinstance(given, Path) else Path("responses")
-        name, looked = ledger.lineage_name(read, file.stem), [(summary["task"], summary["n"])]
-        ledger.record_look(
-            Path(runs), name, f"score:{file.name}", looked, command or ["olmes", "score", "--task", task]
-        )
+        file = lines if isinstance(lines, Path) else Path("responses")
+        name, tasks = ledger.lineage_name(lineage_record, file.stem), [(summary["task"], summary["n"])]
+        ledger.record_look(Path(runs), name, f"score:{file.name}", tasks, command or ["olmes", "score", "--task", task])
     return Score(summary, scored)
 
 
@@ -211,7 +210,7 @@ def prompts(
     task: str, *, doc_ids: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234,
     data_dir: Paths = None, data: str | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """The requests of a task or group, one after the other, as `olmes prompts` prints them. Raises OlmesError."""
+    """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError."""
     require("eval", "olmes prompts")
     from olmes_suite.evaluation.arguments import source
     from olmes_suite.evaluation.prompts import requests
@@ -223,10 +222,10 @@ def compare(
     baseline: Run | AnyPath, *others: Run | AnyPath, runs: AnyPath = "runs", task: Names = None,
     subtasks: bool = False, bootstrap: int = 0, force: bool = False,
 ) -> Compared:  # fmt: skip
-    """Compare runs, each a `Run`, a folder, a name or a baseline file, with the first. Raises OlmesError."""
+    """Compare runs with the first. Each is a `Run`, a folder, a name or a baseline file. Raises OlmesError."""
     from olmes_suite.comparison import results
 
-    loaded = [_scores(one, runs) for one in (baseline, *others)]
+    loaded = [_scores(run, runs) for run in (baseline, *others)]
     return results.compare(loaded, listed(task), subtasks=subtasks, resamples=bootstrap, force=force)
 
 
@@ -243,9 +242,9 @@ def gate(
     suite: str | None = None, task: Names = None, noise: Run | AnyPath | None = None,
     inconclusive: str | None = None, bootstrap: int = 0,
 ) -> Gated:  # fmt: skip
-    """Judge a candidate against a baseline, by the rules of a `gate.yaml` or of a mapping with its keys.
+    """Judge a candidate against a baseline, by the rules of a `gate.yaml` or a mapping with its keys.
 
-    Raises UsageError for wrong names and rules, Broken for a run that is damaged.
+    Raises UsageError for unknown names and invalid rules, Broken for a damaged run.
     """
     from olmes_suite.comparison.gate import gate as judge
     from olmes_suite.comparison.results import Gated, rules

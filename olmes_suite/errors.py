@@ -1,6 +1,6 @@
-"""Every error that a user can cause, in one tree.
+"""The errors that a user can cause.
 
-OlmesError                 exit 2   one line on standard error, never a traceback
+OlmesError                 exit 2   one line on stderr, never a traceback
 ├── UsageError             exit 2   a wrong name, flag or file
 │   └── WrongKey           exit 2   a wrong key or value in a user's file, which the text names
 ├── DataError              exit 2   data of the wrong shape
@@ -21,16 +21,16 @@ from collections.abc import Iterable
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """Return the first line that an error's text has, cut to `limit` characters; its type's name if it has no text.
+    """Return the first line of an error's text, cut to `limit` characters; the name of its type if it has no text.
 
-    For errors of torch, Ray and the like, which go on for pages after it.
+    For errors of torch, Ray and similar packages, whose text can fill pages.
     """
     lines = (line.strip() for line in str(error).splitlines())
     return _cut(next(filter(None, lines), type(error).__name__), limit)
 
 
 def one_line(error: BaseException, limit: int | None = 200) -> str:
-    """Return an error's whole text on one line, cut to `limit` characters; its type's name if it has no text.
+    """Return an error's whole text on one line, cut to `limit` characters; the name of its type if it has no text.
 
     For errors of parsers and checkers, whose later lines name the place and the reason.
     """
@@ -65,12 +65,12 @@ class MissingData(OlmesError):
     exit_code = 1
 
     def __init__(self, *parts: str) -> None:
-        """Several parts stand around the name of the task, which who raises the error does not know."""
+        """`parts` are the texts before and after the name of the task, which the raising code does not know."""
         super().__init__("TASK".join(parts))
         self.parts = parts
 
     def of(self, task: str) -> str:
-        """Return the line with the name of the task in it."""
+        """Return the message with the name of the task."""
         return task.join(self.parts)
 
 
@@ -93,7 +93,7 @@ class StorageError(OlmesError):
 
 
 class NotComparable(OlmesError):
-    """Two runs whose scores were not made in the same way."""
+    """The scores of two runs were not made in the same way."""
 
     exit_code = 4
 
@@ -117,7 +117,7 @@ class RequestFailed(OlmesError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `, did you mean 'x'?` with the known name that is most like `name`, or nothing."""
+    """Return `, did you mean 'x'?` with the known name most similar to `name`, or an empty string."""
     import difflib
 
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

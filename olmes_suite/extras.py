@@ -1,7 +1,7 @@
-"""The extras of the package: which modules each brings, and the one line that names the extra where one is missing.
+"""The extras of the package: the modules of each, and the error that names the extra of a missing module.
 
-`pip install olmes-suite` brings what reading, comparing and gating recorded runs takes. Everything else asks for its
-extra with `require` before anything long starts.
+`pip install olmes-suite` is enough to read, compare and gate recorded runs. Everything else calls `require` for its
+extra before long work starts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ood": ("emoji", "syllapy", "spellchecker", "spacy"),
     "ray": ("ray",),
 }  # fmt: skip
-"""Extra to the modules that it adds to those of the extras that it includes."""
+"""Extra to its modules, without those of the extras that it includes."""
 INCLUDES: dict[str, tuple[str, ...]] = {"vllm": ("eval",), "decontam": ("eval",), "train": ("eval", "decontam")}
-"""Extra to the extras that it brings along."""
+"""Extra to the extras that it includes."""
 
 
 def install(extra: str) -> str:
@@ -34,29 +34,29 @@ def install(extra: str) -> str:
 
 
 def installed(module: str) -> bool:
-    """Whether a module is there; it is not imported."""
+    """Tell whether a module is installed, without importing it."""
     return sys.modules.get(module) is not None or find_spec(module) is not None
 
 
 def missing(extra: str) -> list[str]:
-    """Modules of an extra, and of those that it includes, which are not installed. Nothing is imported."""
+    """Return the modules of an extra, and of those that it includes, that are not installed. Nothing is imported."""
     names = (name for part in (*INCLUDES.get(extra, ()), extra) for name in MODULES[part])
     return [name for name in names if not installed(name)]
 
 
 def require(extra: str, what: str) -> None:
-    """Raise UsageError with the command that installs the extra, unless all of its modules are there."""
+    """Raise UsageError with the command that installs the extra, unless all of its modules are installed."""
     if lacking := missing(extra):
         some = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
         raise UsageError(f"{what} needs packages that are not installed ({some}): {install(extra)}")
 
 
 def require_module(module: str, what: str) -> None:
-    """Raise UsageError where an optional module is missing: `what` (`--ray needs Ray`), and how to install it."""
+    """Raise UsageError if an optional module is missing: `what` (`--ray needs Ray`) and how to install it."""
     if not installed(module):
         raise UsageError(f"{what}: {install(of_module(module) or 'all')}")
 
 
 def of_module(name: str) -> str | None:
-    """The extra that brings a module; None for a module of no extra."""
+    """Return the extra of a module; None for a module without one."""
     return next((extra for extra, modules in MODULES.items() if name in modules), None)

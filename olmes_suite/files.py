@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, locks, and the cache folder."""
+"""Atomic writes, locks and the cache folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from olmes_suite.errors import DataError, RunLocked, StorageError
 from olmes_suite.records import sha256
 
 LOCK_SECONDS = 0.1
-"""For a holder that is just leaving."""
+"""Maximum wait for a process that is about to release the lock."""
 
 
 @contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into one line. What was written before stays."""
+    """Turn errors of a full or read-only disk into StorageError. Files written before stay."""
     try:
         yield
     except OSError as error:
@@ -43,34 +43,34 @@ def storage(path: Path) -> Iterator[None]:
         ):
             reason = os.strerror(error.errno)
             raise StorageError(
-                f"cannot write {path}: {reason}; free some space or name another place, then repeat the command"
+                f"cannot write {path}: {reason}; free some space or give another folder, then repeat the command"
             ) from error
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
+    """Write a text file atomically."""
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with part.open("w", encoding="utf-8", errors="surrogatepass") as handle:
+            with partial.open("w", encoding="utf-8", errors="surrogatepass") as handle:
                 handle.write(text)
                 handle.flush()
                 os.fsync(handle.fileno())
-            part.replace(path)
+            partial.replace(path)
         except BaseException:
-            part.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, whole or not at all."""
+    """Write a JSON file with sorted keys, atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON. Raises DataError naming the file."""
+    """Read a JSON file. Raises DataError naming an unreadable file."""
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
     except (OSError, ValueError) as error:
@@ -78,14 +78,14 @@ def read_json(path: Path) -> Any:
 
 
 class RunLock:
-    """Keeps two processes from writing one run. The lock goes with the process, however that ends.
+    """Keeps two processes from writing the same run. The lock ends with the process, even if it is killed.
 
-    Its file names the holder, and is removed while the lock is still held: who has opened it before that and locks it
-    afterwards holds a file without a name, which `filelock` notices and gives up.
+    The lock file names the holder. It is removed while the lock is still held: a process that opened it before and
+    locks it afterwards has a deleted file, which `filelock` detects and releases.
     """
 
     def __init__(self, path: Path, what: str | None = None, flag: str = "--runs") -> None:
-        """`what` is written (by default the run of the lock's name), `flag` names another place for it."""
+        """`what` names the locked object in errors, by default the run; `flag` is the option for another folder."""
         self.path = path
         self.what = what or f"run {path.stem}"
         self.flag = flag
@@ -124,11 +124,14 @@ class RunLock:
 
 
 def cache_folder() -> Path:
-    """The folder of what is kept between runs: `$OLMES_CACHE`, else the user's cache folder (`~/.cache/olmes`)."""
+    """Return the cache folder: `$OLMES_CACHE`, otherwise the user's cache folder (`~/.cache/olmes`)."""
     return Path(os.environ.get("OLMES_CACHE") or user_cache_path("olmes", appauthor=False))
 
 
 def file_signature(path: Path) -> str:
-    """Path, size, times and inode as one key for caches: `cp -p` and `rsync -t` bring other content at an old time."""
+    """Hash path, size, times and inode, as a cache key.
+
+    The modification time is not enough, because `cp -p` and `rsync -t` preserve it.
+    """
     status = path.stat()
     return sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}")

@@ -1,4 +1,4 @@
-"""Plugins by name: our own from a table, then those that other packages install as entry points.
+"""Plugins by name: built-in ones from a table, then those that other packages install as entry points.
 
 Looking up a name imports nothing; `load` imports the plugin's module.
 """
@@ -14,21 +14,21 @@ from olmes_suite.errors import OlmesError, UsageError, first_line, nearest
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """The plugins of one kind."""
+    """The plugins of a kind."""
 
     kind: str
-    """What errors call them: `backend`, `stage`."""
+    """Name of the kind in errors, such as `backend` or `stage`."""
     group: str
-    """The group of entry points by which other packages add to them."""
+    """Group of entry points with which other packages add plugins."""
     built_in: Mapping[str, str] = field(default_factory=dict)
-    """Name to `module:attribute`. They come first: another package cannot replace them."""
+    """Name to `module:attribute`. Other packages cannot replace built-in plugins."""
     reserved: tuple[str, ...] = ()
-    """Further names that the caller resolves itself, such as `auto`."""
+    """Further names that the caller resolves, such as `auto`."""
 
     def names(self) -> list[str]:
-        """Return every known name, our own first."""
-        own = [*self.reserved, *self.built_in]
-        return [*own, *sorted(name for name in self._installed() if name not in own)]
+        """Return all known names, built-in ones first."""
+        fixed = [*self.reserved, *self.built_in]
+        return [*fixed, *sorted(name for name in self._installed() if name not in fixed)]
 
     def __contains__(self, name: str) -> bool:
         return name in self.built_in or name in self._installed()
@@ -50,16 +50,18 @@ class Plugins:
             return point.load()
         except OlmesError:
             raise
-        except Exception as error:  # another package's module: whatever it raises is its owner's to mend
+        except Exception as error:  # a module of another package can raise any type
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise UsageError(f"{self.kind} {name!r} ({point.value}) cannot be imported: {reason}") from None
 
     def unknown(self, name: str) -> UsageError:
-        """Return the error for an unknown name: the nearest one, and all of them."""
+        """Build the error for an unknown name, with the nearest and all known names."""
         known = self.names()
         return UsageError(f"unknown {self.kind} {name!r}{nearest(name, known)}; known: {', '.join(known)}")
 
     def _installed(self) -> Mapping[str, Any]:
         from importlib.metadata import entry_points
 
-        return {point.name: point for point in reversed(entry_points(group=self.group))}  # the first of a name counts
+        return {
+            point.name: point for point in reversed(entry_points(group=self.group))
+        }  # the first of equal names wins

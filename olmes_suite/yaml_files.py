@@ -1,4 +1,4 @@
-"""Users' YAML files: read with line numbers, checked against annotations by pydantic, every mistake one line.
+"""Users' YAML files, read with line numbers and checked against annotations by pydantic; errors are one line.
 
 PyYAML and pydantic are imported when a file is read, not before.
 """
@@ -17,9 +17,9 @@ from olmes_suite.errors import UsageError, WrongKey, nearest, one_line
 
 T = TypeVar("T")
 Keys = tuple[Any, ...]
-"""The way to a value: keys of mappings and indices of lists."""
+"""Path of a value: keys of mappings and indices of lists."""
 INNER = "inner"
-"""Metadata of a dataclass's field that is not a key of the file."""
+"""Metadata of a field of a dataclass that is not a key of the file."""
 _EXPECTED = {
     "bool": "true or false",
     "int": "a whole number",
@@ -29,33 +29,33 @@ _EXPECTED = {
     "model": "a mapping",
     "list": "a list",
 }
-"""The types of pydantic's errors, up to the first underscore."""
+"""Expected values by the types of pydantic's errors, up to the first underscore."""
 
 
 @dataclass(slots=True)
 class YamlFile:
-    """The content of a YAML file, and the line on which each key stands."""
+    """The content of a YAML file, with the line of each key."""
 
     name: str
     data: Any
     root: Any = None
     """PyYAML's tree of nodes; None for an empty file."""
     replaced: set[tuple[str, ...]] = field(default_factory=set)
-    """Values that the file does not hold: `--set` wrote them into `data`; the numbers of lists are text."""
+    """Paths of values that `--set` wrote into `data`; indices of lists are text."""
     included: dict[Keys, YamlFile] = field(default_factory=dict)
-    """Values that another file holds."""
+    """Paths of values that come from another file."""
 
     @property
     def place(self) -> Place:
-        """The file, as complaints name it."""
+        """The file, as errors name it."""
         return Place(self.name, file=self)
 
     def replace(self, names: Sequence[str]) -> None:
-        """Note that a value of `data` is no longer the file's."""
+        """Record that a value of `data` no longer comes from the file."""
         self.replaced.add(tuple(names))
 
     def position(self, keys: Keys) -> tuple[str, int | None]:
-        """The file and the line of a value; no line for one that stands in no file."""
+        """Return the file and the line of a value; the line is None for a value that is not in a file."""
         starts = [keys[:length] for length in range(1, len(keys) + 1)]
         if any(tuple(map(str, start)) in self.replaced for start in starts):
             return self.name, None
@@ -67,31 +67,31 @@ class YamlFile:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What begins a complaint: a file (or the command line), and the part of it that is wrong."""
+    """The start of an error: a file or the command line, and the part that is wrong."""
 
     name: str
     about: str = ""
     file: YamlFile | None = None
     keys: Keys = ()
-    """The way to that part in the file."""
+    """Path of that part in the file."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.about}" if self.about else self.name
 
     def inside(self, *keys: Any, named: str = "") -> Place:
-        """The place of a value under this one; `named` is what to call it, instead of its keys."""
+        """Return the place of a value below this one; `named` replaces its keys in errors."""
         about = _joined(([self.about] if self.about else []), (named,) if named else keys)
         return Place(self.name, about, self.file, (*self.keys, *keys))
 
     def line(self, keys: Keys) -> Place:
-        """The same place, with the line of a value under it where that is known."""
+        """Return this place with the line of a value below it, if the line is known."""
         name, line = self.file.position((*self.keys, *keys)) if self.file else (self.name, None)
         return self if line is None else Place(f"{name}, line {line}", self.about)
 
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """Annotates a float that the file gives as a number from `low` to `high`, in units of 1 / `per`."""
+    """Annotation of a float that the file gives as a number from `low` to `high`, in units of 1 / `per`."""
 
     low: float
     high: float
@@ -99,7 +99,7 @@ class Between:
     unit: str = ""
 
     def read(self, value: Any) -> float:
-        """The value. Raises ValueError outside the bounds."""
+        """Convert the value. Raises ValueError outside the bounds."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             unit = f" ({self.unit})" if self.unit else ""
             raise ValueError(f"expected a number from {self.low:g} to {self.high:g}{unit}, not {value!r}")
@@ -107,7 +107,7 @@ class Between:
 
 
 def read(path: Path, what: str = "") -> YamlFile:
-    """A user's YAML file; `what` it is begins each complaint. Raises UsageError, also for a key that stands twice."""
+    """Read a user's YAML file; `what` names its kind in errors. Raises UsageError, also for duplicate keys."""
     import yaml
 
     name = f"{what} {path}".strip()
@@ -125,11 +125,11 @@ def read(path: Path, what: str = "") -> YamlFile:
 
 
 def typed(kind: type[T], data: Any, where: Place | str, also: Sequence[str] = ()) -> T:
-    """`data` as the annotation `kind` (a dataclass, or any other) wants it. Raises WrongKey.
+    """Convert `data` to the annotation `kind`, a dataclass or another type. Raises WrongKey.
 
-    Nothing is converted but what YAML itself blurs: a number in quotes counts as a float, as YAML 1.1 reads 5e-6, which
-    has no dot, as text; one value stands for a tuple of one. Enumerations and foreign classes pass unchecked: their
-    owner checks them. `also`: keys that somebody else has taken out of `data`; a wrong key may mean one of them.
+    Types are strict, with two exceptions: a quoted number is accepted as a float, because YAML 1.1 reads 5e-6 (no dot)
+    as text; a single value is accepted as a tuple of one. Enumerations and classes of other packages are not
+    checked here. `also` names keys that the caller has removed from `data`, as suggestions for an unknown key.
     """
     from pydantic import ValidationError
 
@@ -147,7 +147,7 @@ def typed(kind: type[T], data: Any, where: Place | str, also: Sequence[str] = ()
 
 
 def _line(root: Any, keys: Keys) -> int | None:
-    """The line of a key (or of a list's entry), counted from 1."""
+    """Return the line of a key or of a list's entry, counted from 1."""
     node, line = root, None
     for key in keys:
         if node is None:
@@ -165,19 +165,19 @@ def _line(root: Any, keys: Keys) -> int | None:
 
 
 def _refuse_repeated(root: Any, name: str) -> None:
-    """Raise UsageError for a key that a mapping has twice: PyYAML would let the second one win."""
-    waiting, seen = [root], set()
-    while waiting:
-        node = waiting.pop(0)
+    """Raise UsageError for a duplicate key of a mapping, of which PyYAML would keep the second."""
+    pending, seen = [root], set()
+    while pending:
+        node = pending.pop(0)
         if node is None or node.id == "scalar" or id(node) in seen:
             continue
         seen.add(id(node))
         if node.id == "sequence":
-            waiting += node.value
+            pending += node.value
             continue
         lines: dict[tuple[str, str], int] = {}
         for key, value in node.value:
-            waiting.append(value)
+            pending.append(value)
             if key.id != "scalar" or key.tag == "tag:yaml.org,2002:merge":
                 continue
             written, line = (key.tag, key.value), key.start_mark.line + 1
@@ -186,22 +186,22 @@ def _refuse_repeated(root: Any, name: str) -> None:
             lines[written] = line
 
 
-# Complaints
+# Errors
 
 
 class _Problem(NamedTuple):
-    """One of pydantic's errors in our words."""
+    """An error of pydantic in the words of this package."""
 
     keys: Keys
-    """The way that the complaint names."""
+    """Path that the error names."""
     text: str
     value: Keys
-    """The way to the value or key that is wrong or missing."""
+    """Path of the value or key that is wrong or missing."""
     missing: bool = False
 
 
 def _first(problems: list[_Problem]) -> _Problem:
-    """The problem to complain of: a missing key before wrong values, and of a union's options the best fit."""
+    """Choose the problem to report: a missing key before wrong values, and the best match of a union's options."""
 
     def precise(one: _Problem) -> bool:
         return not any(len(other.value) > len(one.value) == _common(one.value, other.value) for other in problems)
@@ -215,7 +215,7 @@ def _common(one: Keys, other: Keys) -> int:
 
 
 def _problem(error: dict[str, Any], data: Any, also: Sequence[str]) -> _Problem:
-    kind, loc, given, context = error["type"], error["loc"], error["input"], error.get("ctx", {})
+    kind, loc, value_given, context = error["type"], error["loc"], error["input"], error.get("ctx", {})
     if kind == "missing":
         keys = _way(loc[:-1], data)
         return _Problem(keys, f"the key {loc[-1]!r} is missing", (*keys, loc[-1]), missing=True)
@@ -225,12 +225,14 @@ def _problem(error: dict[str, Any], data: Any, also: Sequence[str]) -> _Problem:
     if kind == "literal_error":
         options = context["expected"].replace("'", "").replace(" or ", ", ")
         if loc[-1:] == ("[key]",):
-            return _unknown(keys[:-1], given, options.split(", "))
-        return _Problem(keys, f"{given!r} is none of {options}", keys)
+            return _unknown(keys[:-1], value_given, options.split(", "))
+        return _Problem(keys, f"{value_given!r} is none of {options}", keys)
     if kind == "value_error":
         return _Problem(keys, str(context["error"]), keys)
     expected = _EXPECTED.get(kind.partition("_")[0])
-    return _Problem(keys, f"expected {expected}, not {given!r}" if expected else f"{error['msg']}: {given!r}", keys)
+    return _Problem(
+        keys, f"expected {expected}, not {value_given!r}" if expected else f"{error['msg']}: {value_given!r}", keys
+    )
 
 
 def _unknown(keys: Keys, key: Any, known: list[str]) -> _Problem:
@@ -239,7 +241,7 @@ def _unknown(keys: Keys, key: Any, known: list[str]) -> _Problem:
 
 
 def _way(loc: Sequence[Any], data: Any) -> Keys:
-    """The part of pydantic's location that leads through the data; the rest names its own validators."""
+    """Return the part of pydantic's location that is a path in the data; the other parts name validators."""
     keys: list[Any] = []
     for step in loc:
         if isinstance(data, Mapping):
@@ -255,7 +257,7 @@ def _way(loc: Sequence[Any], data: Any) -> Keys:
 
 
 def _joined(parts: list[str], keys: Keys) -> str:
-    """`eval: tasks[0]`."""
+    """Join the parts of a path, as in `eval: tasks[0]`."""
     for key in keys:
         if isinstance(key, int) and parts:
             parts[-1] += f"[{key}]"
@@ -264,7 +266,7 @@ def _joined(parts: list[str], keys: Keys) -> str:
     return ": ".join(parts)
 
 
-# Annotations as pydantic is to read them
+# Conversion of annotations for pydantic
 
 
 @cache
@@ -275,7 +277,7 @@ def _adapter(kind: Any) -> Any:
 
 
 def _form(hint: Any) -> Any:
-    """The annotation, strict, with the liberties that `typed` names."""
+    """Convert an annotation to its strict form, with the exceptions that `typed` describes."""
     from pydantic import BeforeValidator, Field, PlainValidator, WrapValidator
 
     origin, args = get_origin(hint), get_args(hint)
@@ -306,7 +308,7 @@ def _form(hint: Any) -> Any:
 
 
 def _keys(kind: Any) -> Any:
-    """The keys of a dataclass, read into an instance of it."""
+    """Build the annotation of a dataclass, whose keys are read into an instance."""
     from pydantic import AfterValidator, BeforeValidator, create_model
 
     hints = get_type_hints(kind, include_extras=True)
@@ -335,7 +337,7 @@ def _several(value: Any) -> Any:
 
 
 def _number(value: Any, strictly: Callable[[Any], float]) -> Any:
-    """The number as the file has it, whole numbers too; numbers in quotes are read."""
+    """Check a number without converting it, so that integers stay integers; quoted numbers are parsed."""
     if isinstance(value, str):
         try:
             return float(value)

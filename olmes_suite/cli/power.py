@@ -48,9 +48,9 @@ def power(
     share = flips if flips is not None else _measured(between, task, runs) if between else 0.10
     flips_source = "given" if flips is not None else f"measured between {between}" if between else "assumed"
     if gate:
-        plan = _gate(suite, _rules(config, margin, alpha), share, delta or 0.0, limit, samples)
+        plan = _gate(suite, _rules(config, margin, alpha), share, delta or 0.0, limit=limit, samples=samples)
     else:
-        plan = _task(str(task), delta, share, power, alpha, samples)
+        plan = _task(str(task), delta, share, power=power, alpha=alpha, samples=samples)
     plan |= {"flips": share, "flips_are": flips_source}
     if as_json:
         print(json.dumps(plan, ensure_ascii=False))
@@ -93,7 +93,7 @@ def _measured(between: str, task: str | None, runs: Path) -> float:
     return flipped / sum(d.n for d in differences)
 
 
-def _task(task: str, delta: float | None, flips: float, power: float, alpha: float, samples: int) -> dict[str, Any]:
+def _task(task: str, delta: float | None, flips: float, *, power: float, alpha: float, samples: int) -> dict[str, Any]:
     from olmes_suite.comparison import power as planning
     from olmes_suite.errors import UsageError
     from olmes_suite.tasks.index import full_name
@@ -139,7 +139,7 @@ def _planned(suite: str, limit: int | None, samples: int) -> list[PlannedTask]:
     return planned
 
 
-def _gate(suite: str, rules: Rules, flips: float, delta: float, limit: int | None, samples: int) -> dict[str, Any]:
+def _gate(suite: str, rules: Rules, flips: float, delta: float, *, limit: int | None, samples: int) -> dict[str, Any]:
     from olmes_suite.comparison.power import gate_power
 
     planned = _planned(suite, limit, samples)

@@ -1,7 +1,7 @@
-"""Recorded runs: the store, reading scores and responses, baseline files, imported scores.
+"""Recorded runs: the run store, readers of scores and responses, baseline files, imported scores.
 
-`olmes_suite.runs` is this folder and a function of the Python interface: importing a module of the folder puts the
-folder into the package's namespace, so the folder can be called (`olmes_suite.runs("runs")`).
+`olmes_suite.runs` is both this package and a function of the Python interface: importing one of its modules puts the
+package into the namespace of `olmes_suite`, so the package is callable (`olmes_suite.runs("runs")`).
 """
 
 import sys
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class _Callable(ModuleType):
-    """A folder of modules that is called as `olmes_suite.api.runs`."""
+    """A package that can be called like `olmes_suite.api.runs`."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        from importlib import import_module  # by name: the imports of the layers run down
+        from importlib import import_module  # by name, because imports of modules run down the layers
 
         return import_module("olmes_suite.api").runs(*args, **options)
 

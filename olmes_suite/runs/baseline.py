@@ -1,4 +1,4 @@
-"""Baselines: a name for a run in the run store, or a compact file of instance scores that a repository can hold."""
+"""Baselines: names for runs in the run store, and compact files of instance scores for a repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from olmes_suite.runs.scores import BASELINES, LeafScores, RunScores, TaskScores
 
 
 def save(run: RunScores, path: Path) -> None:
-    """Write a run's scores as a baseline file, gzipped where the name ends in .gz; whole or not at all."""
+    """Write a run's scores to a baseline file, gzipped if the name ends in .gz. The file is never partly written."""
     groups, tasks = {}, {}
     for task in run.tasks.values():
         groups[task.name] = BaselineGroup(
@@ -39,14 +39,14 @@ def save(run: RunScores, path: Path) -> None:
 
 
 def _recorded(group: str, leaf: LeafScores) -> BaselineTask:
-    alone = len(np.unique(leaf.clusters)) == len(leaf.clusters)
+    unclustered = len(np.unique(leaf.clusters)) == len(leaf.clusters)
     return BaselineTask(
         group=group,
         fingerprint=leaf.fingerprint or None,
         n=len(leaf.doc_ids),
         doc_ids=leaf.doc_ids.tolist(),
         scores=[None if np.isnan(x) else int(x) if x in (0.0, 1.0) else float(x) for x in leaf.scores],
-        clusters=None if alone else leaf.clusters.tolist(),
+        clusters=None if unclustered else leaf.clusters.tolist(),
         strata=leaf.strata.tolist() if leaf.strata.any() else None,
         flagged=tuple(sorted(leaf.flagged)) or None,
         short=tuple(sorted(leaf.short)) or None,
@@ -54,14 +54,17 @@ def _recorded(group: str, leaf: LeafScores) -> BaselineTask:
 
 
 def read_baseline(path: Path) -> RunScores:
-    """Read a baseline file. Raises DataError for what is damaged, not one, or newer."""
+    """Read a baseline file. Raises DataError for a damaged or newer file, and for one of another kind."""
     content = read_baseline_file(path)
     leaves: dict[str, dict[str, LeafScores]] = {}
     try:
         for name, entry in content.tasks.items():
             group = name if entry.group is None else entry.group
             leaves.setdefault(group, {})[name] = _leaf(name, entry, path)
-        tasks = {name: _task(name, own, content.groups.get(name, BaselineGroup())) for name, own in leaves.items()}
+        tasks = {
+            name: _task(name, task_leaves, content.groups.get(name, BaselineGroup()))
+            for name, task_leaves in leaves.items()
+        }
         run = RunScores(
             content.run, content.model, tasks, content.failed, {}, {s: [*t] for s, t in content.suites.items()},
             content.imported, content.limit,
@@ -81,8 +84,8 @@ def _leaf(name: str, entry: BaselineTask, path: Path) -> LeafScores:
     sizes = {len(doc_ids), len(scores), len(clusters), len(strata), entry.n}
     if len(sizes) > 1 or not len(doc_ids):
         raise DataError(f"{path}: {name} has {len(doc_ids)} documents, {len(scores)} scores, n {entry.n}")
-    found = leaf_scores(name, path, doc_ids, scores, clusters, strata, entry.fingerprint)
-    return replace(found, flagged=frozenset(entry.flagged or ()), short=frozenset(entry.short or ()))
+    leaf = leaf_scores(name, path, doc_ids, scores, clusters=clusters, strata=strata, fingerprint=entry.fingerprint)
+    return replace(leaf, flagged=frozenset(entry.flagged or ()), short=frozenset(entry.short or ()))
 
 
 def _task(name: str, leaves: Mapping[str, LeafScores], group: BaselineGroup) -> TaskScores:
@@ -92,17 +95,17 @@ def _task(name: str, leaves: Mapping[str, LeafScores], group: BaselineGroup) -> 
 
 
 def name_baseline(name: str, run: Path, runs: Path) -> None:
-    """Give a run of the run store a name. Raises UsageError for a run that lies elsewhere or a name that is a run's."""
+    """Name a run of the run store. Raises UsageError for a run outside the store and for an invalid name."""
     if run.resolve().parent != runs.resolve():
         raise UsageError(f"{run} is not in the run store {runs}: give --runs {run.parent}")
     if not name or "/" in name or (runs / name).exists():
-        raise UsageError(f"{name!r} cannot be a baseline's name: it is empty, a path, or a run of that name exists")
+        raise UsageError(f"{name!r} cannot be a baseline's name: it is empty, a path, or the name of a run")
     write_json(runs / BASELINES, {**named(runs), name: run.name})
 
 
 def named(runs: Path) -> dict[str, str]:
-    """Named baselines of a run store: name to run."""
-    found = read_json(runs / BASELINES) if (runs / BASELINES).is_file() else {}
-    if not isinstance(found, dict):
+    """Read the named baselines of a run store: name to run."""
+    names = read_json(runs / BASELINES) if (runs / BASELINES).is_file() else {}
+    if not isinstance(names, dict):
         raise DataError(f"{runs / BASELINES}: expected an object of names and runs")
-    return found
+    return names

@@ -1,4 +1,4 @@
-"""What a checkpoint's lineage says of its training data: which tasks were looked for, and which documents are in it."""
+"""Contamination according to a checkpoint's lineage: the scanned tasks, and the documents in the training data."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Leaf tasks by name; of a task that was not looked for, nothing is known but the documents that are named."""
+    """The known contamination of leaf tasks. For a task that was not scanned, only the named documents are known."""
 
     flags: Mapping[str, Collection[int]] = field(default_factory=dict)
-    """Task to the doc_ids that the data is known to contain."""
+    """Task to the doc_ids that the training data contains."""
     short: Mapping[str, Collection[int]] = field(default_factory=dict)
-    """Those of them that match only as items too short for an n-gram: no part of the share that a gate judges."""
+    """The doc_ids among `flags` that match only as items too short for an n-gram; a gate does not count them."""
     scanned: frozenset[str] = frozenset()
-    """Tasks that the data of every stage was compared with."""
+    """Tasks that were compared with the data of every stage."""
 
     def of(self, task: str) -> set[int] | None:
-        """The documents of a task, None where nobody has looked."""
+        """Return the contaminated documents of a task; None if the task was not scanned."""
         return set(self.flags.get(task, ())) if task in self.scanned or task in self.flags else None
 
     def short_of(self, task: str) -> set[int]:
-        """The documents of a task that are flagged for a short match alone."""
+        """Return the documents of a task that are flagged only for a short match."""
         return set(self.short.get(task, ())) & set(self.flags.get(task, ()))
 
 
@@ -32,24 +32,24 @@ NOTHING = Known()
 
 
 def known(lineage: Lineage) -> Known:
-    """What a lineage file says; one without `scanned` (older, or a user's own) knows the tasks of its flags."""
+    """Read the contamination from a lineage. Without `scanned`, the tasks of `flags` count as scanned."""
     return Known(lineage.flags, lineage.short, frozenset(lineage.scanned or ()))
 
 
 def inherited(parent: Lineage, own: Known, earlier: Lineage = NO_LINEAGE) -> Known:
-    """`flags`, `short` and `scanned` of a stage's lineage: its own, its parent's, and those of its `earlier` start.
+    """Combine the contamination of a stage: `own`, its parent's, and that of an `earlier` start of the stage.
 
-    A task counts as scanned only if the data of all stages were compared with it; without a lineage the parent is the
-    first of all, and its data are nobody's business. An earlier start, if there was one, had the same data.
+    A task counts as scanned only if it was compared with the data of all stages. A parent without a lineage is the base
+    model, whose data is not considered. An earlier start of the stage had the same data.
     """
-    before, begun = known(parent), known(earlier)
-    scanned = own.scanned & before.scanned if parent.is_known else own.scanned
-    both = joined(joined(before, own), begun)
-    return Known(both.flags, both.short, scanned | begun.scanned)
+    inherited_part, earlier_part = known(parent), known(earlier)
+    scanned = own.scanned & inherited_part.scanned if parent.is_known else own.scanned
+    combined = joined(joined(inherited_part, own), earlier_part)
+    return Known(combined.flags, combined.short, scanned | earlier_part.scanned)
 
 
-def _long(found: Known, task: str) -> set[int]:
-    return set(found.flags.get(task, ())) - found.short_of(task)
+def _long(finding: Known, task: str) -> set[int]:
+    return set(finding.flags.get(task, ())) - finding.short_of(task)
 
 
 def _union(first: Mapping[str, Collection[int]], second: Mapping[str, Collection[int]]) -> dict[str, Sequence[int]]:
@@ -57,7 +57,7 @@ def _union(first: Mapping[str, Collection[int]], second: Mapping[str, Collection
 
 
 def joined(first: Known, second: Known) -> Known:
-    """Two findings about the same data."""
+    """Combine two findings about the same data."""
     short = {task: set(ids) - _long(first, task) - _long(second, task)
              for task, ids in _union(first.short, second.short).items()}  # fmt: skip
     return Known(

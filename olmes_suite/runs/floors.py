@@ -1,4 +1,4 @@
-"""The floors of a run store, which `olmes eval --backend floor` measures: reading them."""
+"""Reading of the floors in a run store, which `olmes eval --backend floor` measures."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from olmes_suite.runs.schema import Results
 
 FLOORS = "floors.json"
 _COMPARED = ("prompt", "data", "scorer")
-"""Parts of a task's fingerprint that a floor depends on; how the answers were decoded is not among them."""
+"""Parts of a task's fingerprint that a floor depends on; the decoding settings are not among them."""
 
 
 def identity(task: str, outcome: Results) -> str:
-    """SHA-256 over what a task's floor depends on: its fingerprints, for a group those of its sub-tasks."""
+    """Hash what a task's floor depends on: SHA-256 of the fingerprints of the task or its sub-tasks."""
     leaves = outcome.leaves(task)
     return sha256(canonical_json([[(leaf.fingerprint or {}).get(part) for part in _COMPARED] for leaf in leaves]))
 
 
 def floors(runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """All floors that were measured in a run store. Raises DataError for a file that cannot be read."""
+    """Read all floors of a run store. Raises DataError for an unreadable file."""
     path = runs / FLOORS
-    found: dict[str, list[dict[str, Any]]] = read_json(path)["floors"] if path.is_file() else {}
-    return found
+    entries: dict[str, list[dict[str, Any]]] = read_json(path)["floors"] if path.is_file() else {}
+    return entries

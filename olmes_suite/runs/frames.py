@@ -1,4 +1,4 @@
-"""Recorded runs as data frames; scores are fractions."""
+"""Recorded runs as data frames, with scores as fractions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUITES = ("suite", "value", "stderr", "lo", "hi", "missing")
 
 
 def scores(results: Results) -> pd.DataFrame:
-    """A row for each task of a results.json, groups and their sub-tasks among them: its primary metric."""
+    """Build a table of the primary metrics: a row for each task, group and sub-task of a results.json."""
     rows = (
         {
             "task": name,
@@ -34,32 +34,37 @@ def scores(results: Results) -> pd.DataFrame:
 
 
 def suites(results: Results) -> pd.DataFrame:
-    """A row for each suite of a results.json: its average, and the tasks without a score, for which it has none."""
+    """Build a table of the averages: a row for each suite of a results.json, with its tasks without a score."""
     rows = ({"suite": name, **bounds(suite), "missing": list(suite.missing)} for name, suite in results.suites.items())
     return pd.DataFrame(rows, columns=list(SUITES))
 
 
 def bounds(metric: Metric | None) -> dict[str, float | None]:
-    """Columns of a metric: value, standard error, ends of the 95 % interval."""
+    """Return the columns of a metric: value, standard error and the ends of the 95 % interval."""
     metric = metric or Metric()
     lo, hi = metric.ci95 or (None, None)
     return {"value": metric.value, "stderr": metric.stderr, "lo": lo, "hi": hi}
 
 
 def documents(run: Path, tasks: Iterable[str], task: str) -> pd.DataFrame:
-    """A row for each document of a task or sub-task. `tasks`: the run's top-level tasks."""
-    whole, leaf = find(run, tasks, task)
+    """Build a table of the documents of a task or sub-task. `tasks` are the run's top-level tasks."""
+    top_task, leaf = find(run, tasks, task)
     try:
-        found = pd.read_parquet(instances_file(run, whole))
+        frame = pd.read_parquet(instances_file(run, top_task))
     except (OSError, ValueError) as error:
-        raise DataError(f"{instances_file(run, whole)} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    return _only(found, leaf)
+        raise DataError(
+            f"{instances_file(run, top_task)} cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return _only(frame, leaf)
 
 
 def responses(run: Path, tasks: Iterable[str], task: str) -> pd.DataFrame:
-    """A row for each response to a task or sub-task; none for imported scores. `tasks`: the run's top-level tasks."""
-    whole, leaf = find(run, tasks, task)
-    file = run / "responses" / f"{instances_file(run, whole).stem}.jsonl"
+    """Build a table of the responses to a task or sub-task, empty for imported scores.
+
+    `tasks` are the run's top-level tasks.
+    """
+    top_task, leaf = find(run, tasks, task)
+    file = run / "responses" / f"{instances_file(run, top_task).stem}.jsonl"
     rows = (
         {"task": line.task, "doc_id": line.doc_id, "index": line.index, "sample": line.sample, **asdict(line.response)}
         for line in read_lines(file)
@@ -68,24 +73,24 @@ def responses(run: Path, tasks: Iterable[str], task: str) -> pd.DataFrame:
 
 
 def _only(frame: pd.DataFrame, leaf: str | None) -> pd.DataFrame:
-    """The rows of a sub-task; all of them for None."""
+    """Select the rows of a sub-task; all rows for None."""
     return frame if leaf is None or frame.empty else frame[frame["task"] == leaf].reset_index(drop=True)
 
 
 def find(run: Path, tasks: Iterable[str], name: str) -> tuple[str, str | None]:
-    """(top-level task, sub-task or None) that a name stands for, prefix optional. Raises UsageError."""
-    known = list(tasks)
+    """Resolve a task's name, prefix optional, to (top-level task, sub-task or None). Raises UsageError."""
+    top_tasks = list(tasks)
     for candidate in (name, full_name(name)):
-        if candidate in known:
+        if candidate in top_tasks:
             return candidate, None
-        for whole in known:
-            if whole in index() and candidate in index()[whole].members:
-                return whole, candidate
-    raise UsageError(f"run {run.name} has no task {name!r}{nearest(name, known)}")
+        for top_task in top_tasks:
+            if top_task in index() and candidate in index()[top_task].members:
+                return top_task, candidate
+    raise UsageError(f"run {run.name} has no task {name!r}{nearest(name, top_tasks)}")
 
 
 def folders(runs: Path) -> Iterator[Path]:
-    """The finished runs of a folder, by name. Raises UsageError where there is no such folder."""
+    """Yield the finished runs in a folder, sorted by name. Raises UsageError if the folder does not exist."""
     if not runs.is_dir():
         raise UsageError(f"{runs}: no such folder of runs")
     yield from (path for path in sorted(runs.iterdir()) if is_finished(path))

@@ -1,4 +1,4 @@
-"""A run made of scores from anywhere: a team's own evaluation, compared and gated like ours."""
+"""Import of scores from another evaluation as a run that can be compared and gated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FIELDS = ("task", "doc_id", "score", "cluster")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One line of a scores file."""
+    """A line of a scores file."""
 
     task: str
     doc_id: int | str
@@ -41,8 +41,8 @@ class Score:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Read JSON lines {"task","doc_id","score"[,"cluster"]}. Raises UsageError naming the line that is wrong."""
-    found: dict[tuple[str, str], Score] = {}
+    """Read JSON lines {"task","doc_id","score"[,"cluster"]}. Raises UsageError naming an invalid line."""
+    scores: dict[tuple[str, str], Score] = {}
     try:
         with path.open(encoding="utf-8") as handle:
             for number, line in enumerate(handle, 1):
@@ -50,14 +50,14 @@ def read_scores(path: Path) -> list[Score]:
                     continue
                 score = _score(line, f"{path}, line {number}")
                 place = (score.task, str(score.doc_id))
-                if place in found:
-                    raise UsageError(f"{path}, line {number}: doc_id {score.doc_id!r} of {score.task} stands twice")
-                found[place] = score
+                if place in scores:
+                    raise UsageError(f"{path}, line {number}: doc_id {score.doc_id!r} of {score.task} is given twice")
+                scores[place] = score
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"scores file {path} cannot be read: {error}") from error
-    if not found:
+    if not scores:
         raise UsageError(f"scores file {path} has no scores")
-    return list(found.values())
+    return list(scores.values())
 
 
 def _score(line: str, where: str) -> Score:
@@ -84,7 +84,7 @@ def _score(line: str, where: str) -> Score:
 
 
 def import_scores(path: Path, name: str, runs: Path, command: Sequence[str], again: bool = False) -> Path:
-    """Write the scores as a finished run, marked as imported. Raises UsageError where a run of that name exists."""
+    """Write the scores as a finished run marked as imported. Raises UsageError if a run of that name exists."""
     if (
         not name
         or name.startswith(".")
@@ -93,7 +93,9 @@ def import_scores(path: Path, name: str, runs: Path, command: Sequence[str], aga
         or not name.isprintable()
         or len(name.encode()) > 200
     ):
-        raise UsageError(f"--name {name!r}: it becomes a folder's name, so no slash, no leading dot, at most 200 bytes")
+        raise UsageError(
+            f"--name {name!r}: it must be a valid folder name: no slash, no leading dot, at most 200 bytes"
+        )
     if (runs / name).exists() and not again:
         raise UsageError(f"run {name} exists in {runs}; --again replaces it")
     scores = read_scores(path)
@@ -103,8 +105,8 @@ def import_scores(path: Path, name: str, runs: Path, command: Sequence[str], aga
     folder = runs / UNFINISHED / name
     with RunLock(folder.with_name(f"{name}.lock")):
         shutil.rmtree(folder, ignore_errors=True)
-        for task, own in tasks.items():
-            write_instances(instances_file(folder, task), _rows(own))
+        for task, task_scores in tasks.items():
+            write_instances(instances_file(folder, task), _rows(task_scores))
         write_results(folder, _results(name, tasks))
         source = {"path": str(path), "sha256": sha256(path.read_bytes())}
         write_manifest(folder, Manifest.of_import(name, tasks, command, str(Path.cwd()), source))
@@ -121,12 +123,12 @@ def _clusters(scores: Sequence[Score]) -> list[str]:
 def _results(name: str, tasks: dict[str, list[Score]]) -> Results:
     entries = {
         task: TaskResult(
-            n=len(own),
+            n=len(task_scores),
             primary="score",
-            metrics={"score": Metric.of(stats.mean([s.score for s in own], _clusters(own)))},
+            metrics={"score": Metric.of(stats.mean([s.score for s in task_scores], _clusters(task_scores)))},
             imported=True,
         )
-        for task, own in tasks.items()
+        for task, task_scores in tasks.items()
     }
     return Results(run=name, model=name, imported=True, tasks=entries)
 

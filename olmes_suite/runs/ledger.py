@@ -1,4 +1,4 @@
-"""The ledger of looks at the unseen suite: one line for every run that scored one of its tasks."""
+"""The ledger of looks at the unseen suite, with a line for each run that scored one of its tasks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from olmes_suite.tasks.suites import unseen_tasks
 
 LEDGER = "unseen-ledger.jsonl"
 NO_LOOK = frozenset({"mock", "oracle", "floor"})
-"""Backends that say nothing about a model."""
+"""Backends without a model, whose runs are not looks."""
 
 
 def record_look(
     runs: Path, lineage: str, run: str, tasks: Iterable[tuple[str, int]], command: Sequence[str]
 ) -> list[str]:
-    """Append a line if any of `tasks` (name, documents) belongs to the unseen suite; returns those tasks."""
+    """Append a line if any of `tasks` (name, documents) is in the unseen suite; returns those tasks."""
     seen = [(name, n) for name, n in tasks if name in unseen_tasks() and n > 0]
     if not seen:
         return []
@@ -37,7 +37,7 @@ def record_look(
     if path.exists() and any(
         entry.get("run") == run and entry.get("lineage") == lineage for entry in read_ledger(path)
     ):
-        return line["tasks"]  # type: ignore[return-value]  # a run that was killed between this line and its rename
+        return line["tasks"]  # type: ignore[return-value]  # the run was killed between this line and its rename
     with storage(path):
         runs.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -50,18 +50,18 @@ def record_look(
 
 
 def read_ledger(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ledger; a torn one is passed over."""
-    found = []
+    """Read the lines of a ledger; a truncated line is skipped."""
+    entries = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            found.append(json.loads(line))
+            entries.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return entries
 
 
 def lineage_of(model: str, file: Path | None) -> Lineage:
-    """The lineage beside a checkpoint, or in the file that the user names; an empty one where there is none."""
+    """Read the lineage beside a checkpoint, or in the file that the user names; empty if there is none."""
     path = file if file is not None else Path(model) / LINEAGE
     if file is None and (not model or not path.is_file()):
         return NO_LINEAGE
@@ -69,5 +69,5 @@ def lineage_of(model: str, file: Path | None) -> Lineage:
 
 
 def lineage_name(lineage: Lineage, model: str) -> str:
-    """What looks are counted under: the root of the lineage, or the model itself."""
+    """Return the name under which looks are counted: the root of the lineage, otherwise the model."""
     return lineage.lineage or lineage.root or lineage.parent or model

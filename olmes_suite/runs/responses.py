@@ -1,4 +1,4 @@
-"""What a recorded run said to chosen documents."""
+"""Reading of a recorded run's responses to selected documents."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Place = tuple[str, Any]
 
 
 def answers(run: RunScores, task: str, places: Sequence[Place]) -> dict[Place, dict[str, Any]]:
-    """{"extracted", "reference", "response"} of each place; nothing for baseline files, which hold scores alone."""
+    """Read {"extracted", "reference", "response"} of each place; empty for baseline files, which have only scores."""
     if run.path is None or not places:
         return {}
-    wanted = set(places)
-    found: dict[Place, dict[str, Any]] = {
+    selected = set(places)
+    by_place: dict[Place, dict[str, Any]] = {
         (row.task, row.doc_id): {"extracted": row.extracted, "reference": row.reference}
         for row in read_rows(instances_file(run.path, task), ("extracted", "reference"))
-        if (row.task, row.doc_id) in wanted
+        if (row.task, row.doc_id) in selected
     }
     for line in read_lines(run.path / "responses" / f"{task}.jsonl"):
         place = (line.task, line.doc_id)
-        if place in found and line.response.text is not None:
-            found[place].setdefault("response", line.response.text)
-    return found
+        if place in by_place and line.response.text is not None:
+            by_place[place].setdefault("response", line.response.text)
+    return by_place

@@ -32,38 +32,38 @@ class Run:
 
     @property
     def manifest(self) -> Manifest:
-        """The content of manifest.json: all that is needed to repeat the run."""
+        """The content of manifest.json: everything needed to repeat the run."""
         from olmes_suite.runs.schema import read_manifest
 
         return read_manifest(self.path)
 
     @property
     def failed(self) -> dict[str, str]:
-        """Tasks without a score, and why."""
+        """Tasks without a score, with the reason."""
         return {name: str(task.error) for name, task in self.results.tasks.items() if task.failed}
 
     @property
     def scores(self) -> pd.DataFrame:
-        """A row for each task and sub-task: primary metric, value, standard error, 95 % interval, documents, flags."""
+        """A table of the tasks: primary metric, value, standard error, 95 % interval, documents, flags."""
         from olmes_suite.runs import frames
 
         return frames.scores(self.results)
 
     @property
     def suites(self) -> pd.DataFrame:
-        """A row for each suite: its average."""
+        """A table of the suites' averages."""
         from olmes_suite.runs import frames
 
         return frames.suites(self.results)
 
     def documents(self, task: str) -> pd.DataFrame:
-        """A row for each document of a task or sub-task. Raises UsageError for a task that the run does not have."""
+        """Build a table of the documents of a task or sub-task. Raises UsageError for a task that is not in the run."""
         from olmes_suite.runs import frames
 
         return frames.documents(self.path, self._tasks, task)
 
     def responses(self, task: str) -> pd.DataFrame:
-        """A row for each response to a task or sub-task. Raises UsageError for a task that the run does not have."""
+        """Build a table of the responses to a task or sub-task. Raises UsageError for a task that is not in the run."""
         from olmes_suite.runs import frames
 
         return frames.responses(self.path, self._tasks, task)

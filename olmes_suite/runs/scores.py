@@ -1,4 +1,4 @@
-"""Reading recorded scores: of a run's folder, an imported run, or a committed baseline file."""
+"""Reading of recorded scores from a run's folder, an imported run or a baseline file."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from olmes_suite.runs.schema import (
 from olmes_suite.stats import Floats
 
 BASELINES = "baselines.json"
-"""File of named baselines in the run store: name to run."""
+"""Name of the file of named baselines in the run store: name to run."""
 PARTS = ("prompt", "data", "scorer", "settings")
 """The four hashes of a task's fingerprint."""
 _COLUMNS = ("task", "doc_id", "cluster", "stratum", "score", "contaminated", "contaminated_short")
 DocIds = npt.NDArray[Any]
-"""Integers, or strings where an imported evaluation names its documents so."""
+"""Integers, or strings for imported scores with such doc_ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeafScores:
-    """Documents of one leaf task, in ascending order of doc_id."""
+    """The documents of a leaf task, in ascending order of doc_id."""
 
     doc_ids: DocIds
     scores: Floats
-    """Primary metric; NaN throughout where it is no mean over documents."""
+    """Primary metric by document; all NaN if the metric is not a mean over documents."""
     clusters: npt.NDArray[np.int64]
     """Cluster numbers from 0."""
     strata: npt.NDArray[np.int64]
-    """Stratum numbers from 0: the leaf's score is the unweighted mean of its strata's means."""
+    """Stratum numbers from 0; the score is the unweighted mean of the means of the strata."""
     fingerprint: Mapping[str, str] | None = None
     """The four hashes; None for imported scores."""
     flagged: frozenset[Any] = frozenset()
-    """doc_ids of documents that the checkpoint's training data is known to contain."""
+    """doc_ids that the checkpoint's training data contains."""
     short: frozenset[Any] = frozenset()
-    """Those of them that match only as items too short for an n-gram."""
+    """The doc_ids among `flagged` that match only as items too short for an n-gram."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScores:
-    """One top-level task of a run."""
+    """A top-level task of a run."""
 
     name: str
     leaves: Mapping[str, LeafScores]
@@ -61,30 +61,30 @@ class TaskScores:
     aggregate: str = "mean"
     skill: str = "other"
     value: float | None = None
-    """The score as it was reported, over all of its documents."""
+    """The recorded score, over all documents."""
     stderr: float | None = None
     flags: Mapping[str, int] = field(default_factory=dict)
     clean: tuple[float, float | None] | None = None
-    """(score, standard error) without the contaminated documents, as it was reported."""
+    """The recorded (score, standard error) without the contaminated documents."""
 
     @property
     def n(self) -> int:
-        """Documents."""
+        """Number of documents."""
         return sum(len(leaf.doc_ids) for leaf in self.leaves.values())
 
     @property
     def contaminated(self) -> int:
-        """Documents that the checkpoint's training data is known to contain."""
+        """Number of documents that the checkpoint's training data contains."""
         return sum(len(leaf.flagged) for leaf in self.leaves.values())
 
     @property
     def contaminated_short(self) -> int:
-        """Those of them that match only as short items, which the paper's rule does not count."""
+        """Number of contaminated documents that match only as short items, which the paper's rule does not count."""
         return sum(len(leaf.short & leaf.flagged) for leaf in self.leaves.values())
 
     @property
     def by_document(self) -> bool:
-        """The score is a mean of scores of documents."""
+        """Whether the score is a mean over documents."""
         return not all(np.isnan(leaf.scores).all() for leaf in self.leaves.values())
 
 
@@ -96,10 +96,10 @@ class RunScores:
     model: str
     tasks: Mapping[str, TaskScores]
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Tasks that have no score, and why."""
+    """Tasks without a score, with the reason."""
     request_errors: Mapping[str, int] = field(default_factory=dict)
     suites: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Suite to its tasks, as the run was made."""
+    """Suite to its tasks at the time of the run."""
     imported: bool = False
     limit: int | None = None
     path: Path | None = None
@@ -107,7 +107,7 @@ class RunScores:
 
 
 def by_subtask(run: RunScores) -> RunScores:
-    """The run with every sub-task as a task of its own, in place of the groups."""
+    """Return the run with sub-tasks in place of their groups."""
     tasks = {
         name: TaskScores(name, {name: leaf}, task.primary, "mean", task.skill)
         for task in run.tasks.values()
@@ -128,7 +128,7 @@ def read_run(path: Path) -> RunScores:
 
 
 def validated(run: RunScores) -> RunScores:
-    """The run as it is, when its fields are what they are declared to be. Raises TypeError naming one that is not."""
+    """Check the types of the run's fields and return the run. Raises TypeError naming an invalid field."""
     for value, what in ((run.name, "run"), (run.model, "model"), *((why, "error") for why in run.failed.values())):
         _is(value, str, what)
     _is(run.limit, (int, type(None)), "limit")
@@ -170,8 +170,8 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
             failed[plan.task] = entry.error
         else:
             tasks[plan.task] = _task(path, plan, entry, manifest)
-    listed = {suite: [*manifest.suite(suite)] for suite in results.suites}
-    return RunScores(results.run, results.model, tasks, failed, errors, listed, manifest.imported, manifest.limit, path)
+    suites = {suite: [*manifest.suite(suite)] for suite in results.suites}
+    return RunScores(results.run, results.model, tasks, failed, errors, suites, manifest.imported, manifest.limit, path)
 
 
 def _task(path: Path, plan: PlannedTask, entry: TaskResult, manifest: Manifest) -> TaskScores:
@@ -179,7 +179,7 @@ def _task(path: Path, plan: PlannedTask, entry: TaskResult, manifest: Manifest) 
     leaves = _read_leaves(file, manifest.tasks)
     if not leaves:
         raise DataError(f"{file}: no documents, although {plan.task} has a score")
-    metric, without = entry.score, entry.clean.metrics.get(entry.primary) if entry.clean is not None else None
+    metric, clean = entry.score, entry.clean.metrics.get(entry.primary) if entry.clean is not None else None
     return TaskScores(
         plan.task,
         leaves,
@@ -189,7 +189,7 @@ def _task(path: Path, plan: PlannedTask, entry: TaskResult, manifest: Manifest) 
         metric.value if metric is not None else None,
         metric.stderr if metric is not None else None,
         entry.flags,
-        (without.value, without.stderr) if without is not None and without.value is not None else None,
+        (clean.value, clean.stderr) if clean is not None and clean.value is not None else None,
     )
 
 
@@ -197,29 +197,32 @@ def _read_leaves(file: Path, fingerprints: Mapping[str, Mapping[str, str] | None
     import pyarrow.compute as pc
 
     table = read_instances(file, _COLUMNS)
-    having = table.column_names
+    columns = table.column_names
     names = table["task"].combine_chunks().dictionary_encode()
-    which = names.indices.to_numpy(zero_copy_only=False)
+    leaf_codes = names.indices.to_numpy(zero_copy_only=False)
     doc_ids = table["doc_id"].to_numpy()
     scores = table["score"].to_numpy(zero_copy_only=False).astype(float)
     clusters = _numbers(table["cluster"])
-    strata = _numbers(table["stratum"]) if "stratum" in having else np.zeros(len(scores), dtype=np.int64)
-    dirty = pc.fill_null(table["contaminated"], False).to_numpy(zero_copy_only=False).astype(bool)
+    strata = _numbers(table["stratum"]) if "stratum" in columns else np.zeros(len(scores), dtype=np.int64)
+    contaminated = pc.fill_null(table["contaminated"], False).to_numpy(zero_copy_only=False).astype(bool)
     short = np.zeros(len(scores), dtype=bool)
-    if "contaminated_short" in having:
+    if "contaminated_short" in columns:
         short = pc.fill_null(table["contaminated_short"], False).to_numpy(zero_copy_only=False).astype(bool)
-    found = {}
-    for code, leaf in enumerate(names.dictionary.to_pylist()):
-        rows = np.flatnonzero(which == code)
-        own = (doc_ids[rows], scores[rows], clusters[rows], strata[rows])
-        flagged = frozenset(doc_ids[rows][dirty[rows]].tolist())
-        brief = frozenset(doc_ids[rows][(dirty & short)[rows]].tolist())
-        found[leaf] = replace(leaf_scores(leaf, file, *own, fingerprints.get(leaf)), flagged=flagged, short=brief)
-    return found
+    leaves = {}
+    for leaf_code, leaf in enumerate(names.dictionary.to_pylist()):
+        rows = np.flatnonzero(leaf_codes == leaf_code)
+        flagged = frozenset(doc_ids[rows][contaminated[rows]].tolist())
+        flagged_short = frozenset(doc_ids[rows][(contaminated & short)[rows]].tolist())
+        scored = leaf_scores(
+            leaf, file, doc_ids[rows], scores[rows], clusters=clusters[rows], strata=strata[rows],
+            fingerprint=fingerprints.get(leaf),
+        )  # fmt: skip
+        leaves[leaf] = replace(scored, flagged=flagged, short=flagged_short)
+    return leaves
 
 
 def _numbers(column: Any) -> npt.NDArray[np.int64]:
-    """Equal values of a column as equal numbers."""
+    """Number the values of a column, with equal numbers for equal values."""
     codes = column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     return np.asarray(codes, dtype=np.int64)
 
@@ -229,22 +232,25 @@ def leaf_scores(
     file: Path,
     doc_ids: DocIds,
     scores: Floats,
+    *,
     clusters: npt.NDArray[np.int64],
     strata: npt.NDArray[np.int64],
     fingerprint: Mapping[str, str] | None,
 ) -> LeafScores:
-    """Sorted scores of a leaf task. Raises DataError for duplicate documents and for scores that are missing."""
+    """Sort the scores of a leaf task by doc_id. Raises DataError for duplicate documents and missing scores."""
     if doc_ids.dtype.kind not in "iu":
         doc_ids = doc_ids.astype(str)
     order = np.argsort(doc_ids, kind="stable")
     doc_ids, scores = doc_ids[order], scores[order]
-    if len(doc_ids) > 1 and (twice := np.flatnonzero(doc_ids[1:] == doc_ids[:-1])).size:
-        raise DataError(f"{file}: {leaf} has document {doc_ids[twice[0]]} more than once ({twice.size} duplicates)")
-    without = np.flatnonzero(~np.isfinite(scores))
-    if without.size and without.size < len(scores):
+    if len(doc_ids) > 1 and (duplicates := np.flatnonzero(doc_ids[1:] == doc_ids[:-1])).size:
         raise DataError(
-            f"{file}: {leaf} has {without.size} of {len(scores)} documents without a score (the first is document "
-            f"{doc_ids[without[0]]}); score the run again with `olmes score RUN`"
+            f"{file}: {leaf} has document {doc_ids[duplicates[0]]} more than once ({duplicates.size} duplicates)"
+        )
+    unscored = np.flatnonzero(~np.isfinite(scores))
+    if unscored.size and unscored.size < len(scores):
+        raise DataError(
+            f"{file}: {leaf} has {unscored.size} of {len(scores)} documents without a score (the first is document "
+            f"{doc_ids[unscored[0]]}); score the run again with `olmes score RUN`"
         )
     return LeafScores(doc_ids, scores, _from_zero(clusters[order]), _from_zero(strata[order]), fingerprint)
 

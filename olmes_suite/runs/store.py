@@ -1,4 +1,4 @@
-"""Files of a run: whole or not at all. Responses are appended; everything else appears by rename."""
+"""Files of a run. Responses are appended; all other files appear whole, by rename."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from olmes_suite.records import Response
 UNFINISHED = ".unfinished"
 _SYNC_SECONDS = 5.0
 Place = tuple[str, int, int, int]
-"""What a line answers: (task, doc_id, index, sample)."""
+"""(task, doc_id, index, sample) of a response."""
 _RESPONSE_FIELDS = tuple(Response.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a responses file: which request, which sample, what the model said."""
+    """A line of a responses file: the request, the sample and the response."""
 
     key: str
     task: str
@@ -36,36 +36,36 @@ class Line:
     response: Response
 
     def to_json(self) -> bytes:
-        """One JSON line; fields that say nothing are left out."""
-        head: dict[str, Any] = {
+        """Convert to a JSON line, without empty fields."""
+        address: dict[str, Any] = {
             "key": self.key,
             "task": self.task,
             "doc_id": self.doc_id,
             "index": self.index,
             "sample": self.sample,
         }
-        said = self.response
+        response = self.response
         body = {
             name: value
             for name in _RESPONSE_FIELDS
-            if (value := getattr(said, name)) is not None and value is not False
+            if (value := getattr(response, name)) is not None and value is not False
         }
-        return (json.dumps(head | body, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+        return (json.dumps(address | body, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Line:
-        """The line of a JSON object."""
+        """Read a line from a JSON object."""
         known = {name: data[name] for name in Response.__dataclass_fields__ if name in data}
         return cls(data["key"], data["task"], data["doc_id"], data["index"], data["sample"], Response(**known))
 
     @property
     def place(self) -> Place:
-        """What the line answers: (task, doc_id, index, sample)."""
+        """(task, doc_id, index, sample) of the response."""
         return (self.task, self.doc_id, self.index, self.sample)
 
 
 class ResponseFile:
-    """An append-only file of responses that survives a kill at any moment: a torn last line is cut off on opening."""
+    """An append-only file of responses that survives a kill: opening it removes a truncated last line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,9 +77,9 @@ class ResponseFile:
         with storage(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.lines = {line.place: line for line in read_lines(self.path)}
-            whole = _whole_length(self.path)
+            length = _whole_length(self.path)
             self._handle = self.path.open("ab", buffering=0)
-            self._handle.truncate(whole)
+            self._handle.truncate(length)
         self._synced = time.monotonic()
         return self
 
@@ -95,7 +95,7 @@ class ResponseFile:
             self._handle.close()
 
     def append(self, lines: list[Line]) -> None:
-        """Write lines in one system call; a short write (disk full) is taken back before the error is raised."""
+        """Append lines in one system call. A short write (disk full) is undone before the error is raised."""
         assert self._handle is not None
         data = b"".join(line.to_json() for line in lines)
         with storage(self.path):
@@ -112,7 +112,7 @@ class ResponseFile:
 
 
 def _whole_length(path: Path) -> int:
-    """Bytes up to and including the last newline."""
+    """Return the number of bytes up to and including the last newline."""
     if not path.exists():
         return 0
     with path.open("rb") as handle:
@@ -120,15 +120,15 @@ def _whole_length(path: Path) -> int:
         while end > 0:
             start = max(0, end - 65536)
             handle.seek(start)
-            found = handle.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
+            newline = handle.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
             end = start
     return 0
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The whole lines of a responses file. Raises DataError for a line that is no response."""
+    """Yield the complete lines of a responses file. Raises DataError for a line that is not a response."""
     for line, _ in _lines_with_bytes(path):
         yield line
 
@@ -147,10 +147,10 @@ def _lines_with_bytes(path: Path) -> Iterator[tuple[Line, bytes]]:
 
 
 def put_in_order(path: Path, rank: Callable[[Place], Any]) -> tuple[int, int]:
-    """Sort a responses file by `rank`, and keep of each place its last line; returns tokens (of prompts, of answers).
+    """Sort a responses file by `rank`, with the last line of each place; returns (prompt tokens, completion tokens).
 
-    Answers are appended as they come, which depends on the engine, on workers and on interruptions; a finished file
-    does not. It is written beside and takes the old one's place whole.
+    Responses are appended in order of arrival, which depends on the engine, the workers and interruptions; the sorted
+    file does not. It is written to a new file that replaces the old one.
     """
     spans: dict[Place, tuple[int, int]] = {}
     prompt = completion = start = 0
@@ -162,17 +162,17 @@ def put_in_order(path: Path, rank: Callable[[Place], Any]) -> tuple[int, int]:
         start += len(raw)
     order = sorted(spans, key=rank)
     if order != list(spans) or sum(length for _, length in spans.values()) != start:
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with storage(path), path.open("rb") as old, part.open("wb") as new:
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with storage(path), path.open("rb") as old, partial.open("wb") as new:
             for place in order:
                 old.seek(spans[place][0])
                 new.write(old.read(spans[place][1]))
             new.flush()
             os.fsync(new.fileno())
-        part.replace(path)
+        partial.replace(path)
     return prompt, completion
 
 
 def command_line() -> list[str]:
-    """The command as the user would repeat it."""
+    """Return the command that repeats this process."""
     return ["olmes", *sys.argv[1:]]

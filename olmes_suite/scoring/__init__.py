@@ -1,6 +1,6 @@
-"""Public helpers for the scoring functions that live beside each task, shipped or a user's own.
+"""Public helpers for the scoring functions of tasks, shipped with the package or written by users.
 
-Light: only the standard library. The scorers' tools, language resources and multiple-choice forms are modules beside.
+These helpers import only the standard library. Tools, language resources and multiple-choice forms are submodules.
 """
 
 from olmes_suite.scoring.scorers import (

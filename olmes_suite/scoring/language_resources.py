@@ -1,8 +1,8 @@
-"""What scorers read beside a response: NLTK's data, small packages, a spaCy model. Found, never fetched in a run.
+"""Language resources of scorers: NLTK's data, small packages and a spaCy model. A run never downloads them.
 
-`olmes data pull` fetches NLTK's data into a mirror's folder `nltk`; `$NLTK_DATA` and the mirrors' `nltk` folders are
-where it is looked for. A task's YAML names what its documents need with `resources` (a function of a document), so that
-what is missing is one line before any model is loaded.
+`olmes data pull` fetches NLTK's data into a mirror's folder `nltk`; it is searched in `$NLTK_DATA` and in the mirrors'
+`nltk` folders. A task file names the needs of its documents with `resources` (a function of a document), so that a
+missing resource is reported in one line before a model is loaded.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ NLTK_DATA = {
     "stopwords": "corpora/stopwords/english",
     "averaged_perceptron_tagger_eng": "taggers/averaged_perceptron_tagger_eng",
 }
-"""Package of NLTK's data to the path that must be there."""
+"""Package of NLTK's data to the path that must exist."""
 
 PACKAGES = {
     "emoji": "emoji",
     "syllapy": "syllapy",
     "french_words": "spellchecker",
 }
-"""Resource to the module that holds it; they are in the extra `ood`."""
+"""Resource to its module; the modules are in the extra `ood`."""
 
 SPACY_MODEL = "OLMES_SPACY_MODEL"
 """Environment variable that names a spaCy pipeline with named entities: an installed package or a folder."""
 
 
 def missing(name: str) -> str | None:
-    """One line that says what is missing and what to do, or None. Raises KeyError for an unknown name."""
+    """Return a line about a missing resource and its remedy, otherwise None. Raises KeyError for an unknown name."""
     if name == "spacy_model":
         return _missing_spacy()
     if name in PACKAGES:
@@ -64,24 +64,24 @@ def _missing_nltk(names: Sequence[str]) -> tuple[str, str]:
 
 
 def require(names: Iterable[str]) -> None:
-    """Raises MissingData, in one line, unless everything is here."""
-    wanted = sorted(set(names))
-    without = [name for name in wanted if name in NLTK_DATA and not nltk_has(name)]
-    lines = [line for name in wanted if name not in NLTK_DATA and (line := missing(name)) is not None]
-    if without:
-        before, after = _missing_nltk(without)
+    """Raise MissingData, with one line, if any of the resources is missing."""
+    needed = sorted(set(names))
+    missing_nltk = [name for name in needed if name in NLTK_DATA and not nltk_has(name)]
+    lines = [line for name in needed if name not in NLTK_DATA and (line := missing(name)) is not None]
+    if missing_nltk:
+        before, after = _missing_nltk(missing_nltk)
         raise MissingData(before, "; ".join([after, *lines]))
     if lines:
         raise MissingData("; ".join(lines))
 
 
 def nltk_has(name: str) -> bool:
-    """NLTK finds that package of its data."""
+    """Tell whether NLTK finds a package of its data."""
     return nltk_folder(name) is not None
 
 
 def nltk_folder(name: str) -> Path | None:
-    """Where NLTK finds that package of its data: a file or a folder, None where it is nowhere."""
+    """Return the file or folder of a package of NLTK's data; None if NLTK does not find it."""
     import nltk.data
 
     try:
@@ -91,14 +91,14 @@ def nltk_folder(name: str) -> Path | None:
 
 
 def extend_nltk_path() -> None:
-    """Let NLTK look into `$NLTK_DATA` and the mirrors' folders; what calls NLTK's own functions calls this before."""
+    """Add `$NLTK_DATA` and the mirrors' folders to NLTK's search path. Call it before NLTK's functions."""
     import nltk.data
 
     nltk.data.path.extend(folder for folder in _nltk_folders() if folder not in nltk.data.path)
 
 
 def _nltk_folders() -> Iterator[str]:
-    """`$NLTK_DATA` as it stands now, which NLTK itself reads only when it is imported, then the mirrors' folders."""
+    """Yield the folders of the current `$NLTK_DATA`, which NLTK reads only on import, then the mirrors' folders."""
     yield from (part for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part)
     for part in os.environ.get("OLMES_DATA_DIR", "").split(os.pathsep):
         if part:
@@ -106,25 +106,27 @@ def _nltk_folders() -> Iterator[str]:
 
 
 def fetch_nltk(name: str, out: Path) -> str:
-    """Put one package of NLTK's data into `out`: "kept" where it is there, else copied or downloaded ("pulled").
+    """Store a package of NLTK's data in `out`; returns "kept" if it exists, "pulled" if it was copied or downloaded.
 
-    Raises MissingData where it is nowhere on this machine and NLTK's server cannot be reached.
+    Raises MissingData if it is not on this machine and NLTK's server cannot be reached.
     """
     target = out / NLTK_DATA[name]
     if target.exists():
         return "kept"
-    found = nltk_folder(name)
-    if found is not None and found.exists():  # not inside a zip file
+    local_copy = nltk_folder(name)
+    if local_copy is not None and local_copy.exists():  # not inside a zip file
         target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if found.is_dir() else shutil.copy2)(found, target)
+        (shutil.copytree if local_copy.is_dir() else shutil.copy2)(local_copy, target)
         return "pulled"
     import nltk
 
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as said:
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         nltk.download(name, download_dir=str(out), quiet=True, print_error_to=io.StringIO())
     if not target.exists():
-        refused = [str(one.message) for one in said if one.category is UserWarning]  # a folder that others can write to
-        raise MissingData(refused[0] if refused else f"NLTK's server does not give {name} (or cannot be reached)")
+        messages = [
+            str(warning.message) for warning in caught if warning.category is UserWarning
+        ]  # for example a folder that other users can write to
+        raise MissingData(messages[0] if messages else f"NLTK's server does not have {name} or cannot be reached")
     return "pulled"
 
 
@@ -132,7 +134,7 @@ def _missing_spacy() -> str | None:
     name = os.environ.get(SPACY_MODEL, "")
     if not name:
         return (
-            f"count:countries finds places with a spaCy model that you name: set {SPACY_MODEL} to an installed one "
+            f"count:countries needs a spaCy model: set {SPACY_MODEL} to an installed one "
             "(the reference uses en_core_web_sm) or to its folder"
         )
     if importlib.util.find_spec("spacy") is None:
@@ -148,7 +150,7 @@ def _missing_spacy() -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def spacy_model(name: str) -> Any:
-    """The spaCy pipeline of that name. Raises MissingData where spaCy cannot load it."""
+    """Load the spaCy pipeline of that name. Raises MissingData if spaCy cannot load it."""
     import spacy
 
     try:

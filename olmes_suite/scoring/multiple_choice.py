@@ -1,4 +1,4 @@
-"""What the multiple-choice tasks share: lettered options, the wrapper of a question, letters read from a response."""
+"""Helpers of the multiple-choice tasks: lettered options, the wrapper of a question, letters in a response."""
 
 from __future__ import annotations
 
@@ -17,50 +17,51 @@ _WRAPPER = (
 
 
 def parenthesised(options: Sequence[str]) -> str:
-    """One line for each option: ` (A) text`."""
+    """Format the options, each on a line: ` (A) text`."""
     return "".join(f" ({letter}) {option}\n" for letter, option in zip(ascii_uppercase, options, strict=False))
 
 
 def dotted(options: Sequence[str]) -> str:
-    """One line for each option: ` A. text`."""
+    """Format the options, each on a line: ` A. text`."""
     return "".join(f" {letter}. {option}\n" for letter, option in zip(ascii_uppercase, options, strict=False))
 
 
 def wrapped(query: str, letters: str) -> str:
-    """`query` between the description and the reminder of the reference's `0shot_cot::tulu3` configurations.
+    """Put `query` between the description and the reminder of the reference's `0shot_cot::tulu3` configurations.
 
-    Source: allenai/olmes `configs/tasks.py`; `query` ends with the blank lines that precede the
-    reminder, `letters` with a full stop.
+    `query` ends with the blank lines before the reminder, `letters` with a full stop.
+
+    Source: allenai/olmes `configs/tasks.py`.
     """
     return _WRAPPER.format(query=query, letters=letters)
 
 
 def alone(letters: str, text: str) -> list[tuple[int, str]]:
-    """Position and letter of every stand-alone capital of the character class `letters` (such as `A-D`)."""
+    """Find the stand-alone capitals of the character class `letters` (such as `A-D`), with their positions."""
     return [(match.start(), match.group()) for match in re.finditer(rf"\b[{letters}]\b", text)]
 
 
 def last_alone(letters: str, text: str) -> str:
-    r"""The last stand-alone capital, or "".
+    r"""Return the last stand-alone capital, or "".
 
-    What the last of the matches of `.*\b([A-J])\b` gives, without that pattern's quadratic time on long lines.
+    Equivalent to the last match of `.*\b([A-J])\b`, without that pattern's quadratic time on long lines.
     """
-    found = alone(letters, text)
-    return found[-1][1] if found else ""
+    matches = alone(letters, text)
+    return matches[-1][1] if matches else ""
 
 
 def first_line_last_alone(letters: str, text: str) -> str:
-    r"""The last stand-alone capital of the first line that has one, or "".
+    r"""Return the last stand-alone capital of the first line that has one, or "".
 
-    What the first match of `.*\b([A-D])\b` gives, without that pattern's quadratic time on long lines.
+    Equivalent to the first match of `.*\b([A-D])\b`, without that pattern's quadratic time on long lines.
     """
-    found = alone(letters, text)
-    if not found:
+    matches = alone(letters, text)
+    if not matches:
         return ""
-    end = text.find("\n", found[0][0])
-    return [letter for position, letter in found if end < 0 or position < end][-1]
+    end = text.find("\n", matches[0][0])
+    return [letter for position, letter in matches if end < 0 or position < end][-1]
 
 
 def another(letter: str, count: int) -> str:
-    """A letter of the first `count` that is not `letter`."""
+    """Return one of the first `count` letters that is not `letter`."""
     return ascii_uppercase[(ascii_uppercase.index(letter) + 1) % count]

@@ -1,6 +1,6 @@
-"""Public helpers for the scoring functions that live beside each task. Light: only the standard library.
+"""Public helpers for the scoring functions of tasks; they import only the standard library.
 
-A scorer is one function of a document and one response::
+A scorer is a function of a document and a response::
 
     @scorer()
     def score(doc, response: str) -> Scored:
@@ -8,7 +8,7 @@ A scorer is one function of a document and one response::
         return Scored({"exact_match": float(answer == doc["answer"])}, answer, failed=not answer)
 
 The decorator makes it usable as lm-eval's `process_results` (a function of a document and a list of results) and by
-our own runner. Log-likelihood tasks get the list of the choices' log-likelihoods in place of the response.
+this package's runner. Log-likelihood tasks pass the list of the choices' log-likelihoods instead of a response.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ ScoreFunction = Callable[[Doc, Any], Scored]
 
 
 class Scorer:
-    """A scoring function with what the runner must know about it."""
+    """A scoring function with the settings that the runner needs."""
 
     takes_greedy = False
-    """Log-likelihoods come as (value, whether the continuation is the model's greedy answer)."""
+    """Whether log-likelihoods are passed as (value, is greedy), is greedy: the continuation is the greedy answer."""
 
     def __init__(self, function: ScoreFunction, *, isolated: bool, timeout: float, version: int) -> None:
         """`isolated`: run in a worker process that is killed after `timeout` seconds for one document."""
@@ -44,7 +44,7 @@ class Scorer:
         functools.update_wrapper(self, function)
 
     def __call__(self, doc: Doc, results: Sequence[Any]) -> dict[str, float | None]:
-        """lm-eval's `process_results`: scores of a document from the list of its results."""
+        """Score a document from the list of its results, as lm-eval's `process_results`."""
         if results and isinstance(results[0], tuple):
             return dict(self.function(doc, [loglikelihood for loglikelihood, _ in results]).scores)
         first = results[0]
@@ -52,17 +52,17 @@ class Scorer:
         return dict(self.document(doc, responses)[0].scores)
 
     def one(self, doc: Doc, response: Any) -> Scored:
-        """Score one response (a string, or the list of log-likelihoods of the choices)."""
+        """Score a response: a string, or the list of log-likelihoods of the choices."""
         return self.function(doc, response)
 
     def document(self, doc: Doc, responses: Sequence[Any]) -> tuple[Scored, list[Scored]]:
-        """Score all responses to a document; the first one counts for the document, as in the reference."""
+        """Score all responses to a document. The document's score is that of the first one, as in the reference."""
         samples = [self.function(doc, response) for response in responses]
         return samples[0], samples
 
 
 def scorer(*, isolated: bool = False, timeout: float = 60.0, version: int = 1) -> Callable[[ScoreFunction], Scorer]:
-    """Mark a function as a task's scorer. Raise `version` when its verdicts change: fingerprints follow it."""
+    """Mark a function as a task's scorer. Increase `version` when its verdicts change: it is in fingerprints."""
 
     def wrap(function: ScoreFunction) -> Scorer:
         return Scorer(function, isolated=isolated, timeout=timeout, version=version)
@@ -74,7 +74,7 @@ SandboxedFunction = Callable[[Doc, Sequence[str], Any], tuple[Scored, list[Score
 
 
 class SandboxedScorer(Scorer):
-    """A scorer that runs the responses as programs: it gets all responses to a document, and the sandbox."""
+    """A scorer that runs responses as programs; its function takes all responses to a document and the sandbox."""
 
     def __init__(self, function: SandboxedFunction, *, version: int) -> None:
         super().__init__(lambda doc, response: self.document(doc, [response])[1][0], isolated=False, timeout=0.0,
@@ -83,24 +83,27 @@ class SandboxedScorer(Scorer):
         functools.update_wrapper(self, function)
 
     def __call__(self, doc: Doc, results: Sequence[Any]) -> dict[str, float | None]:
-        """lm-eval's `process_results`, which has no place for a metric without a value."""
+        """Score a document as lm-eval's `process_results`, without the metrics that have no value."""
         return {metric: value for metric, value in super().__call__(doc, results).items() if value is not None}
 
     def document(self, doc: Doc, responses: Sequence[Any], sandbox: Any = None) -> tuple[Scored, list[Scored]]:
-        """Score all responses to a document, without `sandbox` in the best one here. Raises MissingData without one."""
+        """Score all responses to a document, by default in the best sandbox of this machine.
+
+        Raises MissingData if there is no sandbox.
+        """
         return self.judge(doc, responses, sandbox or _sandbox())
 
 
 @functools.lru_cache(maxsize=1)
 def _sandbox() -> Any:
-    """The sandbox under lm-eval, which has no options for one."""
+    """Return the sandbox for runs under lm-eval, which has no options for it."""
     from olmes_suite.scoring.tools import Tools
 
     return Tools().get("sandbox")
 
 
 def sandboxed(*, version: int = 1) -> Callable[[SandboxedFunction], SandboxedScorer]:
-    """Mark a function of (document, responses, sandbox) as a task's scorer; the YAML has `needs: [sandbox]`."""
+    """Mark a function of (document, responses, sandbox) as a task's scorer. The task file has `needs: [sandbox]`."""
 
     def wrap(function: SandboxedFunction) -> SandboxedScorer:
         return SandboxedScorer(function, version=version)
@@ -109,7 +112,7 @@ def sandboxed(*, version: int = 1) -> Callable[[SandboxedFunction], SandboxedSco
 
 
 def pass_at(k: int, n: int, c: int) -> float | None:
-    """Chance that one of k samples drawn from n, of which c are right, is right; None where n < k.
+    """Estimate the probability that at least one of k samples is right, given c right ones of n; None if n < k.
 
     The unbiased estimator 1 − C(n−c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374), equation 1.
     """
@@ -120,7 +123,7 @@ def pass_at(k: int, n: int, c: int) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A document with its responses, waiting to be scored by a tool."""
+    """A document with its responses, to be scored by a tool."""
 
     task: str
     """Leaf task, with its prefix."""
@@ -133,7 +136,7 @@ DeferredFunction = Callable[[Sequence[Item], Any], Iterator[tuple[int, Scored, l
 
 
 class DeferredScorer:
-    """A scorer that asks other models: it gets all documents of a leaf task at once, when the candidate is done."""
+    """A scorer that asks other models; it takes all documents of a leaf task after the candidate has finished."""
 
     isolated, timeout = False, 0.0
 
@@ -142,18 +145,18 @@ class DeferredScorer:
         functools.update_wrapper(self, function)
 
     def __call__(self, doc: Doc, results: Sequence[Any]) -> dict[str, float | None]:
-        """lm-eval's `process_results`, which has no tools to offer. Raises UsageError."""
+        """Raise UsageError, because lm-eval's `process_results` has no tools."""
         raise UsageError(
-            "this task is scored by another model: run it with `olmes eval`, which takes --judge and the like"
+            "this task is scored by another model: run it with `olmes eval` and its options --judge and --classifier"
         )
 
     def all(self, items: Sequence[Item], tools: Any) -> Iterator[tuple[int, Scored, list[Scored]]]:
-        """(position, score of the document, scores of each response) in any order. Raises RequestFailed."""
+        """Yield (position, score of the document, scores of the responses) in any order. Raises RequestFailed."""
         return self.function(items, tools)
 
 
 def deferred(*, version: int = 1) -> Callable[[DeferredFunction], DeferredScorer]:
-    """Mark a function of (items, `scoring.tools.Tools`) as a task's scorer; the YAML lists its tools in `needs`."""
+    """Mark a function of (items, `scoring.tools.Tools`) as a task's scorer; the task file has `needs: [TOOL, …]`."""
 
     def wrap(function: DeferredFunction) -> DeferredScorer:
         return DeferredScorer(function, version=version)
@@ -172,7 +175,7 @@ def exact_match(
     ignore_case: bool = True,
     ignore_punctuation: bool = True,
 ) -> float:
-    """The reference's exact match: drop `ignore` patterns on both sides, lower-case, drop punctuation, compare.
+    """Compare as the reference's exact match: remove `ignore` patterns, lower-case, remove punctuation, compare.
 
     Source: allenai/olmes `dependencies/hf_evaluate/exact_match.py` (order of the steps matters).
     """
@@ -189,17 +192,17 @@ def exact_match(
 
 
 def last_match(pattern: str, text: str, flags: int = 0) -> str | None:
-    """Group 1 (or the whole match) of the last match of `pattern`, or None."""
-    found = None
-    for found in re.finditer(pattern, text, flags):  # noqa: B007 - the last one is wanted
+    """Return group 1, or without groups the whole, of the last match of `pattern`; None without a match."""
+    match = None
+    for match in re.finditer(pattern, text, flags):  # noqa: B007 - only the last match is used
         pass
-    if found is None:
+    if match is None:
         return None
-    return found.group(1) if found.re.groups else found.group(0)
+    return match.group(1) if match.re.groups else match.group(0)
 
 
 def lm_eval_task_file(path: str) -> Path:
-    """A file below the installed lm-eval's `tasks` folder, found without importing lm-eval."""
+    """Return the path of a file in the installed lm-eval's `tasks` folder, without importing lm-eval."""
     package = importlib.util.find_spec("lm_eval")
     assert package is not None and package.origin is not None
     return Path(package.origin).parent / "tasks" / path
@@ -207,7 +210,7 @@ def lm_eval_task_file(path: str) -> Path:
 
 @functools.lru_cache(maxsize=8)
 def lm_eval_module(path: str) -> ModuleType:
-    """One Python file below lm-eval's `tasks` folder as a module, without lm-eval's package (and torch) around it."""
+    """Load a Python file of lm-eval's `tasks` folder as a module, without importing lm-eval and torch."""
     file = lm_eval_task_file(path)
     spec = importlib.util.spec_from_file_location("lm_eval_file_" + re.sub(r"\W", "_", path), file)
     assert spec is not None and spec.loader is not None
@@ -232,9 +235,9 @@ def module_beside(file: str, name: str) -> ModuleType:
 
 @functools.lru_cache(maxsize=64)
 def lm_eval_config(path: str) -> dict[str, Any]:
-    """A task file of the installed lm-eval, as data: few-shot exemplars are read from there, not copied.
+    """Read a task file of the installed lm-eval, for example for its few-shot exemplars.
 
-    `path` is relative to lm-eval's `tasks` folder; functions in the file are left as names.
+    `path` is relative to lm-eval's `tasks` folder; functions in the file stay names.
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 

@@ -1,4 +1,4 @@
-"""What some scorers need beside a response: sandbox, judge, classifier, encoder; looked for before anything runs."""
+"""Tools of scorers: sandbox, judge, classifier and encoder, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from olmes_suite.errors import MissingData
 NEEDS = ("sandbox", "judge", "classifier", "encoder", "length_control")
 """Names that a task file may list under `needs`, or alternatives of them: `judge|classifier`."""
 MODELS = ("judge", "classifier", "encoder")
-"""Those that are models, named on the command line."""
+"""Needs that are models, named on the command line."""
 
 SCORING = (*MODELS, "length_control")
-"""Those that the manifest records under `judge`."""
+"""Needs that the manifest records under `judge`."""
 
 BUILDERS: dict[str, str] = {
     "sandbox": "olmes_suite.sandbox.grade:build",
@@ -26,48 +26,48 @@ BUILDERS: dict[str, str] = {
     "encoder": "olmes_suite.judges.factory:encoder",
     "length_control": "olmes_suite.judges.length_control:build",
 }
-"""How each need is met: "module:function"; the function takes the ToolOptions and raises MissingData, in one line,
-where they do not give the tool or this machine cannot."""
+"""Need to "module:function". The function takes the ToolOptions and raises MissingData, with one line, if the options
+do not name the tool or the machine cannot run it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """What the command line says about tools."""
+    """The options of the command line about tools."""
 
     judge: str | None = None
-    """A served model's name with `judge_base_url`, else a checkpoint."""
+    """A served model's name with `judge_base_url`, otherwise a checkpoint."""
     judge_base_url: str | None = None
     classifier: str | None = None
     classifier_base_url: str | None = None
     encoder: str | None = None
-    """A checkpoint that turns text into vectors."""
+    """A checkpoint that embeds texts."""
     unsafe_code: bool = False
     """Run model-written code without any isolation."""
     seed: int = 1234
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Options of the backend that runs local checkpoints: device, dtype, batch_size."""
     mirrors: tuple[Path, ...] = ()
-    """Folders where a scorer's own data files are looked for."""
+    """Folders searched for data files of scorers."""
     sample: bool = False
-    """The documents are the samples: data files that belong to the real ones do not apply."""
+    """Whether the documents are samples, to which data files of the full data sets do not apply."""
 
 
 @dataclass(slots=True)
 class Tools:
-    """The tools of one run, each made when it is first asked for."""
+    """The tools of a run, each built on first use."""
 
     options: ToolOptions = field(default_factory=ToolOptions)
     made: dict[str, Any] = field(default_factory=dict)
     lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
-    """Scoring threads ask at the same time, and every tool is made once."""
+    """Ensures that concurrent scoring threads build each tool once."""
 
     def resolve(self, need: str) -> str:
-        """Of alternatives such as `judge|classifier` the first that the command line names, else the last."""
+        """Choose from alternatives such as `judge|classifier` the first that the options name, otherwise the last."""
         *preferred, last = need.split("|")
         return next((name for name in preferred if getattr(self.options, name, None) is not None), last)
 
     def get(self, need: str) -> Any:
-        """The tool of that name, or the one that `resolve` picks. Raises MissingData where none is named."""
+        """Return the tool for a need, as `resolve` chooses it. Raises MissingData if it is unavailable."""
         need = self.resolve(need)
         with self.lock:
             if need not in self.made:
@@ -78,17 +78,17 @@ class Tools:
             return self.made[need]
 
     def fingerprints(self, needs: Iterable[str]) -> dict[str, str]:
-        """Need to the fingerprint of the tool that meets it, for tools that have one (models)."""
+        """Return the fingerprints of the tools (models) that have one, by need."""
         made = {need: self.made[need] for need in map(self.resolve, needs) if need in self.made}
         return {need: tool.fingerprint for need, tool in sorted(made.items()) if hasattr(tool, "fingerprint")}
 
     def record(self) -> dict[str, Any] | None:
-        """What the manifest says about the models that score: need to name, fingerprint, tokens; None without any."""
-        found = {need: self.made[need].record() for need in SCORING if hasattr(self.made.get(need), "record")}
-        return found or None
+        """Describe the scoring models for the manifest: need to name, fingerprint and usage; None without any."""
+        records = {need: self.made[need].record() for need in SCORING if hasattr(self.made.get(need), "record")}
+        return records or None
 
     def notes(self) -> list[str]:
-        """Lines for the user about the tools that were made."""
+        """Return lines for the user about the tools."""
         return [line for _, tool in sorted(self.made.items()) if hasattr(tool, "notes") for line in tool.notes()]
 
     def tell(self, report: Callable[[str], None]) -> None:
@@ -98,7 +98,7 @@ class Tools:
                 tool.report_progress = report
 
     def close(self) -> None:
-        """Let go of what the tools hold: processes, models, connections."""
+        """Release the processes, models and connections of the tools."""
         for tool in self.made.values():
             if (close := getattr(tool, "close", None)) is not None:
                 close()

@@ -51,7 +51,7 @@ LINES = {
     '{"task": "t", "doc_id": 1, "score": NaN}': "fraction from 0 to 1",
     '{"task": "t", "doc_id": 1.5, "score": 1}': "`doc_id` must be",
     '{"task": "", "doc_id": 1, "score": 1}': "`task` must be",
-    '{"task": "t", "doc_id": 0, "score": 1}': "stands twice",
+    '{"task": "t", "doc_id": 0, "score": 1}': "is given twice",
     "not json": "not JSON",
     "[" * 100_000: "not JSON",
 }

@@ -173,7 +173,7 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path, gsm8k_mirror: Path) -> None
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "repeat the same command" in said and "Traceback" not in said
+    assert "repeat the command to continue" in said and "Traceback" not in said
     assert 5 <= lines_of(tmp_path / "runs") < 40
     assert olmes_here(*command, tmp=tmp_path).returncode == 0
 

@@ -199,7 +199,7 @@ def test_a_stop_request_reaches_the_engine(tmp_path):
 
 def test_a_file_that_is_no_cache(tmp_path):
     (tmp_path / FILE).write_bytes(b"not a database at all" * 100)
-    with pytest.raises(UsageError, match="no response cache"):
+    with pytest.raises(UsageError, match="not a response cache"):
         ResponseCache(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="another folder"):
@@ -221,7 +221,7 @@ def test_show_and_prune(tmp_path, capsys):
     assert command(["cache", "prune", str(tmp_path)]) == 2
     assert command(["cache", "prune", str(tmp_path), "--all"]) == 0
     assert command(["cache", "show", str(tmp_path / "none")]) == 2
-    assert "holds no response cache" in capsys.readouterr().err
+    assert "has no response cache" in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -1,1 +1,1 @@
-"""Responses kept across runs, and the backend that answers from them."""
+"""The response cache, and the backend that answers from it."""

@@ -1,8 +1,8 @@
-"""Answers kept across runs: an SQLite file, addressed by what decides an answer.
+"""The response cache: an SQLite file of answers, addressed by everything that decides an answer.
 
-The address is the request's key, which holds the model's fingerprint and all that is asked, with the backend's name
-and, for a sample, its seed. Two runs may use one file at a time; a killed one loses what it had not yet committed.
-`Store` keeps bodies of any kind, `ResponseCache` the responses of engines in it, and judges their answers.
+The address is the request's key, a hash of the model's fingerprint and the request, with the backend's name and, for a
+sample, its seed. Several runs may use a file at the same time; a killed run loses only uncommitted answers. `Store`
+holds bodies of any kind: responses of engines through `ResponseCache`, and answers of judges.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from olmes_suite.errors import StorageError, UsageError
 from olmes_suite.records import Response
 
 FILE = "responses-1.sqlite"
-"""The digit counts changes that make old entries unfit."""
+"""The number increases with changes that invalidate old entries."""
 GREEDY = -1
-"""In place of a seed: the answer does not depend on one."""
+"""Stands for the seed of an answer that does not depend on a seed."""
 WAIT_SECONDS = 60.0
-"""For another process to finish its commit."""
+"""Maximum time to wait for the commit of another process."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS models (model TEXT, backend TEXT, name TEXT, PRIMARY KEY (model, backend));
 CREATE TABLE IF NOT EXISTS responses (
@@ -37,12 +37,12 @@ CREATE INDEX IF NOT EXISTS by_model ON responses (model, backend, written);
 
 Address = tuple[str, int]
 """(the request's key, seed or GREEDY)"""
-Found = TypeVar("Found")
+Body = TypeVar("Body")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A response to keep."""
+    """A response to store."""
 
     key: str
     seed: int
@@ -52,10 +52,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a cache holds of one model."""
+    """The content of a cache for a model."""
 
     model: str
-    """Its fingerprint."""
+    """Fingerprint of the model."""
     backend: str
     name: str
     responses: int
@@ -66,15 +66,15 @@ class Holding:
 
 
 class Store:
-    """The cache in a folder. Raises UsageError for a file that is none, StorageError where it cannot be written.
+    """The cache in a folder. Raises UsageError for a file that is not a cache, StorageError if it cannot be written.
 
-    Threads may share it.
+    Threads may share a store.
     """
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
         self.path = folder / FILE
         if not create and not self.path.is_file():
-            raise UsageError(f"{folder}: holds no response cache ({FILE}); name the folder that was given to --cache")
+            raise UsageError(f"{folder}: has no response cache ({FILE}); give the folder that was given to --cache")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, check_same_thread=False)
@@ -84,31 +84,31 @@ class Store:
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self.path}: cannot be used ({error}); give --cache another folder") from None
         except sqlite3.DatabaseError as error:
-            raise UsageError(f"{self.path}: is no response cache ({error}); give another folder") from None
+            raise UsageError(f"{self.path}: is not a response cache ({error}); give another folder") from None
         except OSError as error:
             raise StorageError(f"{folder}: cannot be used ({error.strerror}); give --cache another folder") from None
         self._lock = threading.Lock()
         self.fault: str | None = None
-        """What could not be read, if anything."""
+        """The last read error, if any."""
 
-    def read(self, backend: str, keys: Sequence[str], parse: Callable[[Any], Found]) -> dict[Address, Found]:
-        """All that is kept under these keys and can be read; `fault` says what cannot.
+    def read(self, backend: str, keys: Sequence[str], parse: Callable[[Any], Body]) -> dict[Address, Body]:
+        """Read the entries with these keys; `fault` describes an unreadable entry.
 
         `parse` makes an answer of a body's JSON; it raises ValueError, TypeError or KeyError for what is damaged.
         """
-        found: dict[Address, Found] = {}
+        bodies: dict[Address, Body] = {}
         try:
             for key, seed, body in self._rows(backend, keys):
                 try:
-                    found[key, seed] = parse(json.loads(body))
-                except (ValueError, TypeError, KeyError) as error:  # damaged, or of another version
+                    bodies[key, seed] = parse(json.loads(body))
+                except (ValueError, TypeError, KeyError) as error:  # damaged or written by another version
                     self.fault = f"{self.path}: an entry cannot be read ({error})"
         except sqlite3.Error as error:
             self.fault = f"{self.path}: cannot be read ({error})"
-        return found
+        return bodies
 
     def _rows(self, backend: str, keys: Sequence[str]) -> Iterator[tuple[str, int, str]]:
-        """(key, seed, body) of what is kept under these keys."""
+        """Yield (key, seed, body) of the entries with these keys."""
         with self._lock:
             for start in range(0, len(keys), 500):
                 some = keys[start : start + 500]
@@ -119,25 +119,25 @@ class Store:
 
     @contextmanager
     def _usable(self, how: str) -> Iterator[None]:
-        """Within it, what SQLite raises is a StorageError."""
+        """Turn errors of SQLite inside the block into StorageError."""
         try:
             yield
         except sqlite3.Error as error:
             raise StorageError(
-                f"{self.path}: cannot be {how} ({error}); try again when no run is at work on it, else delete it"
+                f"{self.path}: cannot be {how} ({error}); try again when no run is using it, otherwise delete it"
             ) from None
 
     def write(self, backend: str, model: str, name: str, bodies: Iterable[tuple[str, int, str, Any]]) -> None:
-        """Keep (key, seed, task, body), in one transaction; those that are there already stay. Raises StorageError."""
+        """Store (key, seed, task, body) in one transaction, without replacing entries. Raises StorageError."""
         now = time.time()
-        # ASCII: lone surrogates, which models can produce, survive
+        # ASCII preserves lone surrogates, which models can produce
         rows = [(key, backend, seed, model, task, json.dumps(body), now) for key, seed, task, body in bodies]
         with self._usable("written"), self._lock, self._db:
             self._db.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", (model, backend, name))
             self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def holdings(self) -> list[Holding]:
-        """By model, the one used last first. Raises StorageError."""
+        """List the content by model, most recently used first. Raises StorageError."""
         with self._usable("read"), self._lock:
             rows = self._db.execute(
                 "SELECT r.model, r.backend, COALESCE(m.name, ''), COUNT(*), SUM(LENGTH(r.body)) / 1e6, MIN(written), "
@@ -147,7 +147,9 @@ class Store:
             return [Holding(*row) for row in rows]
 
     def prune(self, model: str | None = None, before: float | None = None, task: str | None = None) -> int:
-        """Delete what matches all that is given (start of a fingerprint, or a name; Unix seconds); returns how many.
+        """Delete the entries that match all given arguments; returns their number.
+
+        `model` is a name or the start of a fingerprint, `before` is in Unix seconds.
 
         Raises StorageError.
         """
@@ -164,15 +166,15 @@ class Store:
                 values.append(value)
         with self._usable("pruned"), self._lock:
             with self._db:
-                gone = self._db.execute(f"DELETE FROM responses WHERE {' AND '.join(where)}", values).rowcount
+                deleted = self._db.execute(f"DELETE FROM responses WHERE {' AND '.join(where)}", values).rowcount
                 self._db.execute(
                     "DELETE FROM models WHERE NOT EXISTS (SELECT 1 FROM responses r WHERE r.model = models.model "
                     "AND r.backend = models.backend)"
                 )
-            if gone:
-                with suppress(sqlite3.OperationalError):  # another process reads: its space is used again later
+            if deleted:
+                with suppress(sqlite3.OperationalError):  # another process is reading: the space is reused later
                     self._db.execute("VACUUM")
-        return gone
+        return deleted
 
     def close(self) -> None:
         """Close the file."""
@@ -180,14 +182,14 @@ class Store:
 
 
 class ResponseCache(Store):
-    """The responses of engines."""
+    """A store of engines' responses."""
 
     def find(self, backend: str, keys: Sequence[str]) -> dict[Address, Response]:
-        """All that is kept under these keys and can be read; `fault` says what cannot."""
+        """Read the responses with these keys; `fault` describes an unreadable entry."""
         return self.read(backend, keys, lambda body: Response(**body))
 
     def add(self, backend: str, model: str, name: str, entries: Iterable[Entry]) -> None:
-        """Keep responses, in one transaction; those that are there already stay. Raises StorageError."""
+        """Store responses in one transaction, without replacing entries. Raises StorageError."""
         self.write(backend, model, name, ((e.key, e.seed, e.task, _body(e.response)) for e in entries))
 
 

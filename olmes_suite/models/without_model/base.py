@@ -1,4 +1,4 @@
-"""What backends without a model share: they answer one request after the other, at once."""
+"""The base class of backends without a model, which answer requests one after the other."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from olmes_suite.records import Request, Response
 
 
 class WithoutModel(Backend):
-    """A backend whose answers follow from the request. A subclass says how one request is answered."""
+    """A backend whose answers follow from the request. A subclass implements `respond`."""
 
     @abstractmethod
     def respond(self, request: Request, seeds: Sequence[int]) -> Iterable[Response]:
-        """Return a response for each seed, of which there is at least one."""
+        """Return a response for each of the seeds (at least one)."""
 
     def run(
         self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
     ) -> Iterator[tuple[int, int, Response]]:
-        """An answer for every sample that is asked for, in order. Raises what `respond` raises."""
+        """Yield a response for each requested sample, in order. Raises what `respond` raises."""
         for position, (request, row) in enumerate(zip(requests, seeds, strict=True)):
             if self.stop_requested:
                 return
-            wanted = {sample: seed for sample, seed in enumerate(row) if seed is not None}
-            if wanted:
-                given = self.respond(request, list(wanted.values()))
-                for sample, response in zip(wanted, given, strict=True):
+            requested = {sample: seed for sample, seed in enumerate(row) if seed is not None}
+            if requested:
+                responses = self.respond(request, list(requested.values()))
+                for sample, response in zip(requested, responses, strict=True):
                     yield position, sample, response

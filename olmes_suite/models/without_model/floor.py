@@ -1,6 +1,6 @@
-"""A model that gives one constant, degenerate answer to everything: what a task gives for nothing.
+"""A backend that gives a constant, degenerate answer to every request, to measure the floor of tasks.
 
-`olmes eval --backend floor` asks with each answer in turn (`olmes_suite.evaluation.floor`); the best is the task's
+`olmes eval --backend floor` runs each answer in turn (`olmes_suite.evaluation.floor`); the best score of a task is its
 floor.
 """
 
@@ -31,16 +31,16 @@ ANSWERS: Mapping[str, Callable[[Request], str]] = {
     "echo": _prompt,
     "filler": lambda request: "\n\n".join([_FILLER] * 8),
 }
-"""The answers by name: nothing, one English noun, the last user message, a long text about nothing."""
+"""The answers by name: an empty text, an English noun, the last user message, a long text without content."""
 
 
 class FloorBackend(WithoutModel):
-    """Gives one of `ANSWERS` to every request and finds all continuations equally likely."""
+    """Gives one of `ANSWERS` to every request, and all continuations the same log-likelihood."""
 
     name = "floor"
 
     def __init__(self, answer: str = "word") -> None:
-        """Raises UsageError for an answer that is none of `ANSWERS`."""
+        """Raises UsageError for an unknown name of an answer."""
         super().__init__()
         if answer not in ANSWERS:
             raise UsageError(f"the floor's answers are {', '.join(ANSWERS)}, not {answer!r}")
@@ -48,16 +48,16 @@ class FloorBackend(WithoutModel):
 
     @property
     def fingerprint(self) -> str:
-        """The answer is all that decides; "floor-2" changes when one of the texts does."""
+        """SHA-256 of the answer's name; the version "floor-2" changes when a text of `ANSWERS` does."""
         return sha256(f"floor-2\n{self.answer}")
 
     def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
-        """The same text for every sample, or a log-likelihood of -1."""
+        """Return the same text for every sample, or a log-likelihood of -1."""
         ranked = Response(loglikelihood=-1.0, is_greedy=False)
         return [self._text(request) if request.kind == "generate" else ranked] * len(seeds)
 
     def _text(self, request: Request) -> Response:
-        """The text as a model would have given it: within the token limit (a word is a token), cut at stop strings."""
+        """Return the text as a model would: within the token limit (a word is a token), cut at stop strings."""
         raw = ANSWERS[self.answer](request)
         if request.max_tokens is not None:
             raw = " ".join(raw.split(" ")[: request.max_tokens])

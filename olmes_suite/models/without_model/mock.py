@@ -1,4 +1,4 @@
-"""A model without weights: quick, deterministic answers of the right shape, for tests and dry runs."""
+"""A backend without weights: fast, deterministic answers in the expected format, for tests and dry runs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ANSWERS = (
     "{letter}",
     "No",
 )
-"""Endings that the tasks' extractors find; many are wrong for the task at hand, as a weak model's would be."""
+"""Endings that the tasks' extractors recognise; many do not fit the task, like the answers of a weak model."""
 
 
 class MockBackend(WithoutModel):
-    """Answers are a function of what is asked and, where the request samples, of the seed."""
+    """Computes answers from the request and, if it samples, from the seed."""
 
     name = "mock"
 
@@ -42,17 +42,17 @@ class MockBackend(WithoutModel):
 
     @property
     def fingerprint(self) -> str:
-        """A constant: the digits count changes of this module that change its answers."""
+        """A constant; its number increases with changes that change the answers."""
         return sha256("mock-1")
 
     def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
-        """A few words and an ending that a task's extractor may find, or some log-likelihood."""
-        asked = _digest(request)
-        return [_answer(request, asked, seed) for seed in seeds]
+        """Return some words with an ending that a task's extractor may recognise, or a log-likelihood."""
+        digest = _digest(request)
+        return [_answer(request, digest, seed) for seed in seeds]
 
 
 def _digest(request: Request) -> bytes:
-    """SHA-256 over what is asked; `Request.key` would cost ten times as much on long prompts."""
+    """Hash a request with SHA-256; `Request.key` would take ten times as long on long prompts."""
     digest = hashlib.sha256()
     turns = request.messages or (("", request.text or ""),)
     for part in (*(f"{role}\0{content}" for role, content in turns), request.prefix, request.continuation or ""):
@@ -62,16 +62,16 @@ def _digest(request: Request) -> bytes:
     return digest.digest()
 
 
-def _answer(request: Request, asked: bytes, seed: int) -> Response:
+def _answer(request: Request, digest: bytes, seed: int) -> Response:
     length = sum(len(content) for _, content in request.messages or ()) + len(request.text or "") + len(request.prefix)
     if request.kind == "loglikelihood":
-        value = -int.from_bytes(asked[:4], "big") / 2**28
-        return Response(loglikelihood=value, is_greedy=asked[4] < 64, prompt_tokens=length // 4, completion_tokens=1)
+        value = -int.from_bytes(digest[:4], "big") / 2**28
+        return Response(loglikelihood=value, is_greedy=digest[4] < 64, prompt_tokens=length // 4, completion_tokens=1)
     if request.temperature:
-        asked = hashlib.sha256(asked + str(seed).encode()).digest()
-    chosen = [WORDS[byte % len(WORDS)] for byte in asked[: 3 + asked[31] % 10]]
-    ending = ANSWERS[asked[30] % len(ANSWERS)].format(letter="ABCD"[asked[29] % 4], number=asked[28] % 100)
-    words = [*chosen[:-1], f"{chosen[-1]}.", *ending.split(" ")]
+        digest = hashlib.sha256(digest + str(seed).encode()).digest()
+    words_drawn = [WORDS[byte % len(WORDS)] for byte in digest[: 3 + digest[31] % 10]]
+    ending = ANSWERS[digest[30] % len(ANSWERS)].format(letter="ABCD"[digest[29] % 4], number=digest[28] % 100)
+    words = [*words_drawn[:-1], f"{words_drawn[-1]}.", *ending.split(" ")]
     budget = request.max_tokens if request.max_tokens is not None else len(words)
     raw = " ".join(words[:budget])
     text = cut_at_stop(raw, request.stop)

@@ -1,4 +1,4 @@
-"""A model that answers with the gold: every task must give it the full score."""
+"""A backend that answers with the gold, to which every task must give the full score."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from olmes_suite.models.without_model.base import WithoutModel
 from olmes_suite.records import Request, Response, sha256
 
 Answers = Callable[[Request], str | float | None]
-"""The gold response of a `generate` request, the log-likelihood of a choice, None where the task has no gold."""
+"""Function from a request to the gold response, or the log-likelihood of a choice; None if the task has no gold."""
 
 
 class OracleBackend(WithoutModel):
-    """Answers with what `answers` gives. The gold is passed on whole: no cut at stop strings."""
+    """Answers with the gold that `answers` returns, without a cut at stop strings."""
 
     name = "oracle"
 
@@ -23,11 +23,11 @@ class OracleBackend(WithoutModel):
 
     @property
     def fingerprint(self) -> str:
-        """A constant: the answers follow from the task's own data, which has a fingerprint of its own."""
+        """A constant, because the answers follow from the task's data, which has a fingerprint."""
         return sha256("oracle-1")
 
     def respond(self, request: Request, seeds: Sequence[int]) -> list[Response]:
-        """The gold for every sample. Raises RequestFailed where the task has none."""
+        """Return the gold for every sample. Raises RequestFailed if the task has no gold."""
         return [self._answer(request)] * len(seeds)
 
     def _answer(self, request: Request) -> Response:
@@ -39,11 +39,11 @@ class OracleBackend(WithoutModel):
         if request.kind == "generate":
             if not isinstance(gold, str):
                 raise RequestFailed(
-                    f"{request.task}: the gold answer of document {request.doc_id} is a number, a text is needed"
+                    f"{request.task}: the gold answer of document {request.doc_id} is a number; it must be a text"
                 )
             return Response(text=gold, finish_reason="stop", completion_tokens=len(gold.split()))
         if isinstance(gold, str):
             raise RequestFailed(
-                f"{request.task}: the gold answer of document {request.doc_id} is a text, a log-likelihood is needed"
+                f"{request.task}: the gold answer of document {request.doc_id} is a text; it must be a log-likelihood"
             )
         return Response(loglikelihood=float(gold), is_greedy=gold == 0.0)

@@ -1,6 +1,6 @@
-"""The recorded files, with types: each kind has one reader and one writer, and no other module names its keys.
+"""Typed records of the files of a run. Each kind has one reader and one writer; no other module names its keys.
 
-`docs/schemas` holds a JSON Schema of each; `python -m olmes_suite.runs.schema` writes them.
+`docs/schemas` has a JSON Schema of each; `python -m olmes_suite.runs.schema` writes them.
 """
 
 from olmes_suite.runs.schema.baseline import (

@@ -1,4 +1,4 @@
-"""A baseline file: a run's scores by document, small enough for a repository."""
+"""Baseline files: a run's scores by document, small enough for a repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BaselineGroup(Record):
     aggregate: str = "mean"
     skill: str = "other"
     value: float | None = None
-    """The score as it was reported."""
+    """The recorded score."""
     stderr: float | None = None
     flags: Mapping[str, int] = field(default_factory=dict)
     clean: tuple[float, float | None] | None = field(default=None, metadata=OPTIONAL)
@@ -34,20 +34,20 @@ class BaselineTask(Record):
     """A leaf task of a baseline file; all lists are in the order of `doc_ids`."""
 
     group: str | None = None
-    """The top-level task that it belongs to; without one, it is its own."""
+    """Top-level task of the leaf; null if the leaf is a top-level task."""
     fingerprint: Mapping[str, str] | None = None
     n: int
-    """Documents."""
+    """Number of documents."""
     doc_ids: Sequence[int | str] = field(metadata=COLUMN)
     scores: Sequence[float | None] = field(metadata=COLUMN)
     clusters: Sequence[int] | None = field(default=None, metadata=COLUMN)
-    """Number of each document's cluster; null where every document stands alone."""
+    """Cluster number of each document; null if every document is a cluster of its own."""
     strata: Sequence[int] | None = field(default=None, metadata={**COLUMN, **OPTIONAL})
-    """Number of each document's part, where the parts weigh the same in the score."""
+    """Stratum number of each document, if the strata have equal weights in the score."""
     flagged: tuple[int | str, ...] | None = field(default=None, metadata=OPTIONAL)
-    """doc_ids that the training data is known to contain."""
+    """doc_ids that the training data contains."""
     short: tuple[int | str, ...] | None = field(default=None, metadata=OPTIONAL)
-    """Those of them that match only as items too short for an n-gram."""
+    """doc_ids among `flagged` that match only as items too short for an n-gram."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +62,19 @@ class Baseline(Record):
     suites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Suite to its tasks."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Tasks without a score, and why."""
+    """Tasks without a score, with the reason."""
     groups: Mapping[str, BaselineGroup] = field(default_factory=dict)
     tasks: Mapping[str, BaselineTask]
 
 
 def read_baseline_file(path: Path) -> Baseline:
-    """The content of a baseline file, packed or not. Raises DataError, and UsageError for a newer major version."""
+    """Read a baseline file, gzipped or not. Raises DataError, and UsageError for a newer major version."""
     try:
         content = check_schema(json.loads(_text(path)), path)
     except ValueError as error:
-        raise DataError(f"{path} is no JSON: {error}") from error
+        raise DataError(f"{path} is not JSON: {error}") from error
     if not isinstance(content.get("tasks"), dict) or not content["tasks"]:
-        raise DataError(f"{path}: no baseline file (it has no tasks); `olmes baseline save RUN FILE` writes one")
+        raise DataError(f"{path}: not a baseline file (it has no tasks); `olmes baseline save RUN FILE` writes one")
     try:
         return Baseline.from_json(content)
     except (KeyError, TypeError) as error:
@@ -82,7 +82,7 @@ def read_baseline_file(path: Path) -> Baseline:
 
 
 def _text(path: Path) -> str:
-    """Text of a file, unpacked where its name ends in .gz. Raises DataError."""
+    """Read a text file, unpacked if its name ends in .gz. Raises DataError."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rt", encoding="utf-8") as handle:
@@ -93,7 +93,7 @@ def _text(path: Path) -> str:
 
 
 def write_baseline_file(path: Path, baseline: Baseline) -> None:
-    """Write a baseline file, gzipped where the name ends in .gz; whole or not at all."""
+    """Write a baseline file atomically, gzipped if the name ends in .gz."""
     data = (json.dumps(baseline.as_json(), separators=(",", ":"), ensure_ascii=False) + "\n").encode("utf-8")
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)

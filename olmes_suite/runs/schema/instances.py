@@ -22,37 +22,37 @@ class InstanceRow(Record):
     task: str
     """The leaf task."""
     doc_id: int | str
-    """Row of the evaluation split; imported scores may name their documents."""
+    """Row of the evaluation split; imported scores may have strings."""
     cluster: str
-    """Documents with the same value are not independent."""
+    """Cluster of the document; documents of a cluster are not independent."""
     score: float | None
-    """The primary metric; null where it is no mean over documents."""
+    """The primary metric; null if it is not a mean over documents."""
     stratum: str | None = field(default=None, metadata=OPTIONAL)
-    """The part of the task that the document belongs to, where the parts weigh the same in the score."""
+    """Part of the task that the document belongs to, if the parts have equal weights in the score."""
     extracted: str | None = None
-    """The answer that the scorer read out of the response; JSON where it is no text, as is `reference`."""
+    """Answer that the scorer extracted from the response; like `reference`, JSON if it is not text."""
     reference: str | None = None
     flags: tuple[str, ...] = ()
     contaminated: bool | None = None
-    """The training data is known to contain the document; null where nobody looked."""
+    """Whether the training data contains the document; null if the task was not scanned."""
     contaminated_short: bool | None = field(default=None, metadata=OPTIONAL)
-    """It matches only as an item too short for an n-gram."""
+    """Whether the document matches only as an item too short for an n-gram."""
 
     @property
     def metrics(self) -> Mapping[str, float | None]:
-        """The columns of the task's metrics."""
+        """Values of the task's metrics, by column."""
         return self.extra
 
 
 def instances_file(run: Path, task: str) -> Path:
-    """The parquet file of a top-level task; characters that no file name may hold are percent-encoded."""
+    """Return the parquet file of a top-level task; characters that file names cannot have are percent-encoded."""
     from urllib.parse import quote
 
     return run / INSTANCES / f"{quote(task, safe=' ()+,;=@&')}.parquet"
 
 
 def write_instances(path: Path, rows: Sequence[InstanceRow]) -> None:
-    """Write the documents of a top-level task. Columns with nothing to say are left out where they are optional."""
+    """Write the documents of a top-level task. Optional columns without values are left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -81,37 +81,37 @@ def write_instances(path: Path, rows: Sequence[InstanceRow]) -> None:
 
 
 def read_instances(path: Path, columns: Sequence[str] | None = None) -> Any:
-    """An Arrow table of the documents, with the named `columns` as far as the file has them; all of them by default.
+    """Read the documents as an Arrow table, with those of the named `columns` that the file has; all by default.
 
-    Raises DataError for a file that cannot be read or lacks a column that every file has.
+    Raises DataError for an unreadable file and for a missing required column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as opened:
-            names = opened.schema_arrow.names
-            wanted = names if columns is None else columns
+        with pq.ParquetFile(path) as parquet:
+            names = parquet.schema_arrow.names
+            requested = names if columns is None else columns
             optional = {key for key, member in members(InstanceRow).items() if member.optional}
-            return opened.read(columns=[name for name in wanted if name in names or name not in optional])
+            return parquet.read(columns=[name for name in requested if name in names or name not in optional])
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[InstanceRow]:
-    """The documents one by one; fields whose column was not asked for have their default. Raises DataError."""
+    """Yield the documents. Fields whose column is not requested have their default. Raises DataError."""
     table = read_instances(path, None if columns is None else list(dict.fromkeys((*_REQUIRED, *columns))))
-    known = members(InstanceRow)
-    read = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
-    for name, values in read.items():
+    row_fields = members(InstanceRow)
+    columns_read = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
+    for name, values in columns_read.items():
         if (allowed := _TYPES.get(name)) and not {type(value) for value in values} <= allowed:
             raise DataError(f"{path}: column {name} has values of another type")
-    if "flags" in read:
-        read["flags"] = [tuple(flags or ()) for flags in read["flags"]]
-    fields = {name: values for name, values in read.items() if name in known}
-    metrics = {name: values for name, values in read.items() if name not in known}
-    for at, values in enumerate(zip(*fields.values(), strict=True)):
-        scores = {name: column[at] for name, column in metrics.items()}
+    if "flags" in columns_read:
+        columns_read["flags"] = [tuple(flags or ()) for flags in columns_read["flags"]]
+    fields = {name: values for name, values in columns_read.items() if name in row_fields}
+    metrics = {name: values for name, values in columns_read.items() if name not in row_fields}
+    for position, values in enumerate(zip(*fields.values(), strict=True)):
+        scores = {name: column[position] for name, column in metrics.items()}
         yield InstanceRow(**dict(zip(fields, values, strict=True)), extra=scores)
 
 
@@ -122,4 +122,4 @@ _TYPES: Mapping[str, set[type]] = {
     "extracted": {str, _NULL}, "reference": {str, _NULL}, "flags": {list, _NULL}, "contaminated": {bool, _NULL},
     "contaminated_short": {bool, _NULL},
 }  # fmt: skip
-"""What the columns hold, as Python has it."""
+"""Column to the Python types of its values."""

@@ -1,4 +1,4 @@
-"""A JSON Schema (draft 2020-12) of each recorded file, made from the records' fields and their docstrings."""
+"""JSON Schemas (draft 2020-12) of the recorded files, generated from the records' fields and docstrings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", typ
 
 
 def json_schema(kind: type[Record]) -> dict[str, Any]:
-    """The schema of a kind of file. Keys that it does not name are allowed, as a file's schema grows by addition."""
+    """Build the schema of a kind of file. Unknown keys are allowed, because schemas grow by addition."""
     parts: dict[str, Any] = {}
     whole = _object(kind, parts)
     return {
@@ -56,7 +56,7 @@ def write_schemas(folder: Path) -> list[Path]:
 def _object(kind: type[Record], parts: dict[str, Any]) -> dict[str, Any]:
     known, words = members(kind), _descriptions(kind)
     required = [key for key, member in known.items() if member.default is None]
-    if "schema" in known and kind is not Lineage:  # a user's own lineage may lack it
+    if "schema" in known and kind is not Lineage:  # a lineage that a user writes may lack it
         required.insert(0, "schema")
     return {
         "description": inspect.getdoc(kind),
@@ -67,10 +67,10 @@ def _object(kind: type[Record], parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _property(member: Member, words: Mapping[str, str], parts: dict[str, Any]) -> dict[str, Any]:
-    found = _type(member.hint, parts)
-    if said := words.get(member.attribute):
-        found = {"description": said, **found}
-    return found
+    property_schema = _type(member.hint, parts)
+    if description := words.get(member.attribute):
+        property_schema = {"description": description, **property_schema}
+    return property_schema
 
 
 def _type(hint: Any, parts: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _type(hint: Any, parts: dict[str, Any]) -> dict[str, Any]:
         return {"type": _SCALARS[hint]}
     if isinstance(hint, type) and issubclass(hint, Record):
         if hint.__name__ not in parts:
-            parts[hint.__name__] = {}  # a record may hold its own kind
+            parts[hint.__name__] = {}  # a record may contain records of its type
             parts[hint.__name__] = _object(hint, parts)
         return {"$ref": f"#/$defs/{hint.__name__}"}
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
@@ -99,8 +99,8 @@ def _type(hint: Any, parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _descriptions(kind: type[Record]) -> dict[str, str]:
-    """Attribute to the string below it, of a record and of those that it extends."""
-    found: dict[str, str] = {}
+    """Return the docstrings of the attributes of a record and its base classes."""
+    descriptions: dict[str, str] = {}
     for cls in reversed(kind.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
         assert isinstance(body, ast.ClassDef)
@@ -109,7 +109,7 @@ def _descriptions(kind: type[Record]) -> dict[str, str]:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                 name = line.target.id
             elif name and isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant):
-                found[name] = inspect.cleandoc(str(line.value.value))
+                descriptions[name] = inspect.cleandoc(str(line.value.value))
             else:
                 name = None
-    return found
+    return descriptions

@@ -1,4 +1,4 @@
-"""olmes_lineage.json: where a checkpoint comes from."""
+"""olmes_lineage.json: the origin of a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class TrainingFile(Record):
 
     path: str | None = None
     sha256: str | None = None
-    """Of its files."""
+    """SHA-256 of the set's files."""
     rows: int | None = field(default=None, metadata=OPTIONAL)
-    """Rows that the hooks have left."""
+    """Number of rows after the hooks."""
     rows_sha256: str | None = field(default=None, metadata=OPTIONAL)
 
 
@@ -33,71 +33,71 @@ class Ancestor(Record):
 
     checkpoint: str
     stage: str | None = None
-    """Null for the first ancestor, as is `step`."""
+    """Stage of the checkpoint; like `step`, null for the first ancestor."""
     step: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage(Record):
-    """The content of olmes_lineage.json. A user's own may hold no more than `parent` and `flags`."""
+    """The content of olmes_lineage.json. A file that a user writes may have only `parent` and `flags`."""
 
     schema: str = field(default=SCHEMA)
     parent: str | None = None
     """The checkpoint that the stage was started from."""
     root: str | None = None
-    """What the first stage was started from; looks at the unseen suite are counted under it."""
+    """Checkpoint that the first stage was started from; looks at the unseen suite are counted under it."""
     stage: str | None = None
     recipe: Any = None
     data: tuple[TrainingFile, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
-    """Rows that were read, trained, cut and dropped."""
+    """Numbers of rows read, trained, cut and dropped."""
     decontam: Any = None
-    """What the comparison with the suites found; null where nobody looked."""
+    """Result of the comparison with the suites; null if there was none."""
     flags: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Task to the doc_ids that the training data, or that of an ancestor, is known to contain."""
+    """Task to the doc_ids that the training data of the stage or of an ancestor contains."""
     short: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Those of them that match only as items too short for an n-gram."""
+    """doc_ids among `flags` that match only as items too short for an n-gram."""
     scanned: tuple[str, ...] | None = None
-    """Tasks that the data of every stage was compared with."""
+    """Tasks that were compared with the data of every stage."""
     ancestors: tuple[Ancestor, ...] = ()
     seed: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
     step: int | None = field(default=None, metadata=OPTIONAL)
-    """The optimiser's step; absent until the checkpoint is written, as are `tokens` and `seconds`."""
+    """Step of the optimiser; like `tokens` and `seconds`, absent until the checkpoint is written."""
     tokens: int | None = field(default=None, metadata=OPTIONAL)
     seconds: float | None = field(default=None, metadata=OPTIONAL)
     lineage: str | None = field(default=None, metadata=OPTIONAL)
-    """A name that goes before `root` in the ledger."""
+    """Name that replaces `root` in the ledger."""
 
     @property
     def is_known(self) -> bool:
-        """There is a lineage: a checkpoint without a file has an empty one."""
+        """Whether a lineage file was read; a checkpoint without a file has an empty lineage."""
         return self.file_keys != ()
 
     def summary(self) -> dict[str, Any]:
-        """The lineage with numbers of documents and tasks in place of their lists."""
-        found = self.as_json()
-        if "flags" in found:
-            found["flags"] = {task: len(ids) for task, ids in self.flags.items()}
+        """Convert to JSON, with numbers of documents and tasks in place of their lists."""
+        content = self.as_json()
+        if "flags" in content:
+            content["flags"] = {task: len(ids) for task, ids in self.flags.items()}
         for name in ("short", "scanned"):
-            if name in found:
-                found[name] = len(found[name])
-        return found
+            if name in content:
+                content[name] = len(content[name])
+        return content
 
     @property
     def training_processes(self) -> int | None:
-        """Processes that trained together; None in files of earlier versions."""
-        found = self.hardware.get("training_processes")
-        return int(found) if found is not None else None
+        """Number of training processes; None in files of earlier versions."""
+        count = self.hardware.get("training_processes")
+        return int(count) if count is not None else None
 
 
 NO_LINEAGE = Lineage.from_json({})
-"""Of a checkpoint without a lineage file."""
+"""The lineage of a checkpoint without a lineage file."""
 
 
 def read_lineage(path: Path) -> Lineage:
-    """The lineage in a file. Raises UsageError for what cannot be read, is of another form, or is newer."""
+    """Read a lineage file. Raises UsageError for an unreadable, malformed or newer file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -107,9 +107,9 @@ def read_lineage(path: Path) -> Lineage:
         raise UsageError(f'lineage file {path}: it needs the form {{"parent": …, "flags": {{task: [doc_id, …]}}}}')
     short, scanned = data.get("short", {}), data.get("scanned", [])
     if not isinstance(short, dict) or not all(isinstance(ids, list) for ids in short.values()):
-        raise UsageError(f"lineage file {path}: `short` needs the form {{task: [doc_id, …]}}, as `flags` has it")
+        raise UsageError(f"lineage file {path}: `short` needs the form {{task: [doc_id, …]}}, like `flags`")
     if not isinstance(scanned, list) or not all(isinstance(task, str) for task in scanned):
-        raise UsageError(f"lineage file {path}: `scanned` needs to be a list of tasks")
+        raise UsageError(f"lineage file {path}: `scanned` must be a list of tasks")
     if "schema" in data:
         check_schema(data, path)
     try:
@@ -119,5 +119,5 @@ def read_lineage(path: Path) -> Lineage:
 
 
 def write_lineage(path: Path, lineage: Lineage) -> None:
-    """Write a lineage file, whole or not at all."""
+    """Write a lineage file atomically."""
     write_json(path, lineage.as_json())

@@ -1,4 +1,4 @@
-"""manifest.json: what is needed to repeat a run, and what it cost."""
+"""manifest.json: the settings that repeat a run, and its cost."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class ModelName(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine(Record):
-    """What ran the model. The backend's settings stand beside these keys."""
+    """The engine that ran the model. The backend's settings are further keys."""
 
     backend: str | None = None
     chat: bool = True
-    """Prompts went through a chat template."""
+    """Whether prompts went through a chat template."""
     fingerprint: str | None = None
-    """Hash of the weights and of all that can change a response."""
+    """Hash of the weights and of every setting that can change a response."""
 
     @classmethod
     def of(cls, backend: str, chat: bool, settings: Mapping[str, Any], fingerprint: str) -> Self:
-        """The engine of a backend; settings of the same names go first, but for the fingerprint."""
+        """Build the record of an engine. Settings replace the values of the same names, except the fingerprint."""
         return cls.from_json({"backend": backend, "chat": chat, **settings, "fingerprint": fingerprint})
 
 
@@ -44,7 +44,7 @@ class PlannedLeaf(Record):
 
     task: str
     cluster: str | None = None
-    """What its documents are clustered by."""
+    """Column that defines the clusters of the documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +71,18 @@ class DataUsed(Record):
     origin: str | None = field(default=None, metadata=named("from"))
     """mirror, hub, sample or lm-eval."""
     files: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)
-    """Split to the mirror's file that was read."""
+    """Split to its file in a mirror."""
     documents: int | None = field(default=None, metadata=OPTIONAL)
 
     @classmethod
     def of_lm_eval(cls, path: str | None, config: str | None, documents: int) -> Self:
-        """The data of a task that lm-eval ships; lm-eval pins no revision."""
+        """Build the record of data that lm-eval loads, which has no pinned revision."""
         return cls.from_json({"path": path, "config": config, "from": "lm-eval", "documents": documents})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringModel(Record):
-    """A judge, classifier or encoder that scored, and what it was asked in all."""
+    """A judge, classifier or encoder that scored, with its total usage."""
 
     model: str | None = None
     base_url: str | None = field(default=None, metadata=OPTIONAL)
@@ -94,7 +94,7 @@ class ScoringModel(Record):
     cost_usd: float | None = field(default=None, metadata=OPTIONAL)
 
     def after(self, before: ScoringModel | None) -> Self:
-        """The scorer with what it was asked before added to its counts, where it is the same as `before`."""
+        """Add the usage of `before` if it is the same model, by fingerprint."""
         if before is None or before.fingerprint is None or before.fingerprint != self.fingerprint:
             return self
         counts = ("asked", "retries", "prompt_tokens", "completion_tokens")
@@ -110,7 +110,7 @@ class ScoringModel(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Time(Record):
-    """When the run was made, and how long it took."""
+    """Start and duration of the run."""
 
     started: float | None = None
     """Seconds since 1970."""
@@ -120,7 +120,7 @@ class Time(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(Record):
-    """The content of manifest.json. An imported run has no more than is known of it."""
+    """The content of manifest.json. An imported run lacks the keys that are not known."""
 
     schema: str = SCHEMA
     run: str = ""
@@ -128,9 +128,9 @@ class Manifest(Record):
     """The scores come from another evaluation."""
     command: tuple[str, ...] = ()
     folder: str = ""
-    """The working folder; relative paths are relative to it."""
+    """Working folder, to which relative paths refer."""
     source: Mapping[str, Any] | None = field(default=None, metadata=OPTIONAL)
-    """Path and SHA-256 of the file that was imported."""
+    """Path and SHA-256 of the imported file."""
     model: ModelName = field(default_factory=ModelName)
     engine: Engine = field(default_factory=Engine)
     suites: tuple[str, ...] = ()
@@ -141,34 +141,34 @@ class Manifest(Record):
     data: Mapping[str, DataUsed] = field(default_factory=dict)
     """Leaf task to its data."""
     limit: int | None = None
-    """Documents of every leaf task; null for all."""
+    """Number of documents of each leaf task; null for all."""
     seed: int | None = None
     sample: bool = False
-    """The documents are those that ship with the tasks."""
+    """Whether the documents are the samples that ship with the tasks."""
     mirrors: tuple[str, ...] = ()
     sandbox: Mapping[str, Any] | None = None
-    """What held the programs; null where none ran."""
+    """Sandbox of model-written programs; null if none ran."""
     judge: Mapping[str, ScoringModel] | None = None
-    """The models that scored, by what they were needed for."""
+    """Models that scored, by need."""
     lineage: Lineage = NO_LINEAGE
-    """The checkpoint's lineage file; an empty object where it has none."""
+    """Lineage of the checkpoint; an empty object without a lineage file."""
     packages: Mapping[str, str] | None = None
     git: Mapping[str, Any] | None = None
     """Commit of the working folder; null outside a repository."""
     hardware: Mapping[str, Any] | None = None
     suite_tasks: Mapping[str, tuple[str, ...]] | None = None
-    """Suite to its tasks, as the run was made; absent in runs of earlier versions."""
+    """Suite to its tasks at the time of the run; absent in runs of earlier versions."""
     time: Time | None = None
     tokens: Mapping[str, int] | None = None
     """Tokens of prompts and of responses."""
     floor: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)
-    """Constant answer to its run; only in a run of the floor."""
+    """Constant answer to its run; present only in a run of the floor."""
 
     @classmethod
     def of_import(
         cls, run: str, tasks: Iterable[str], command: Sequence[str], folder: str, source: Mapping[str, str]
     ) -> Self:
-        """The manifest of scores from another evaluation."""
+        """Build the manifest of scores from another evaluation."""
         names = [*tasks]
         plan = [PlannedTask(task=task).as_json() for task in names]
         return cls.from_json({
@@ -178,20 +178,20 @@ class Manifest(Record):
         })  # fmt: skip
 
     def scored_again(self, judge: Mapping[str, ScoringModel]) -> Self:
-        """The manifest with the models that scored the run again; what the same models were asked before is added."""
+        """Return the manifest with the models that scored the run again; usage of the same models adds up."""
         before = self.judge or {}
         return self.but(judge={need: used.after(before.get(need)) for need, used in judge.items()})
 
     def suite(self, name: str) -> tuple[str, ...]:
-        """Tasks of a suite as the run was made; of an old record that does not say, all that ran."""
+        """Return the tasks of a suite at the time of the run; all tasks of the run for an older record."""
         return (self.suite_tasks or {}).get(name) or tuple(plan.task for plan in self.plan)
 
 
 def read_manifest(run: Path) -> Manifest:
-    """The manifest in a run's folder. Raises DataError for a damaged file, UsageError for a newer major version."""
+    """Read the manifest of a run. Raises DataError for a damaged file, UsageError for a newer major version."""
     return read_record(Manifest, run / MANIFEST)
 
 
 def write_manifest(run: Path, manifest: Manifest) -> None:
-    """Write the manifest into a run's folder, whole or not at all."""
+    """Write the manifest of a run's folder atomically."""
     write_json(run / MANIFEST, manifest.as_json())

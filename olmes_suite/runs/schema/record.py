@@ -1,7 +1,7 @@
-"""What every kind of recorded file has in common: JSON to a frozen dataclass and back, without loss.
+"""The base of the recorded files: lossless conversion between JSON and frozen dataclasses.
 
-A field is a key of the file. Keys that no field has are kept in `extra` and written back: a file's schema grows by
-addition, and an older version must not lose what a newer one has added.
+Each field is a key of the file. Unknown keys are stored in `extra` and written back: schemas grow by addition, and an
+older version must not lose the keys that a newer version added.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from olmes_suite.files import read_json
 SCHEMA = "1.0"
 """Version of the files of a run, of a baseline file and of a lineage."""
 OPTIONAL = {"optional": True}
-"""Metadata of a field that is left out of a new file as long as it has its default."""
+"""Metadata of a field that is left out of a new file if it has its default."""
 COLUMN = {"column": True}
-"""Metadata of a field with one value per document: its values are not looked at one by one."""
+"""Metadata of a field with one value per document, whose values are not checked individually."""
 Convert = Callable[[Any, str], Any]
-"""A value of a file and its key to the value of a field. Raises TypeError."""
+"""Function from a value of a file and its key to the value of a field. Raises TypeError."""
 
 
 def named(key: str) -> dict[str, Any]:
-    """Metadata of an optional field whose key in the file is no name in Python."""
+    """Return the metadata of an optional field whose key in the file is not a valid Python name."""
     return {**OPTIONAL, "key": key}
 
 
@@ -38,62 +38,62 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Keys of the file that this version does not know."""
     file_keys: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
-    """The keys that were read, in their order; None for a new record."""
+    """Keys of the file that was read, in order; None for a new record."""
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """The record in an object of a file. Raises TypeError or KeyError naming the key that is wrong."""
+        """Read a record from a JSON object. Raises TypeError or KeyError naming the invalid or missing key."""
         if not isinstance(data, Mapping):
             raise TypeError(f"{cls.__name__} is {data!r:.60}")
-        known = members(cls)
-        given: dict[str, Any] = {}
+        fields_by_key = members(cls)
+        values: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for key, value in data.items():
-            if (member := known.get(key)) is None:
+            if (member := fields_by_key.get(key)) is None:
                 extra[key] = value
             else:
-                given[member.attribute] = member.convert(value, key)
-        for key, member in known.items():
-            if member.default is None and member.attribute not in given:
+                values[member.attribute] = member.convert(value, key)
+        for key, member in fields_by_key.items():
+            if member.default is None and member.attribute not in values:
                 raise KeyError(key)
-        return cls(**given, extra=extra, file_keys=tuple(data))
+        return cls(**values, extra=extra, file_keys=tuple(data))
 
     def as_json(self) -> dict[str, Any]:
-        """The object for a file: what was read as it was, what is new in the order of the fields."""
-        known = members(type(self))
-        read = self.file_keys or ()
-        out: dict[str, Any] = {}
-        for key in dict.fromkeys((*read, *known, *self.extra)):
-            member = known.get(key)
+        """Convert to a JSON object: the keys that were read in their order, then the new keys by field."""
+        fields_by_key = members(type(self))
+        keys_read = self.file_keys or ()
+        content: dict[str, Any] = {}
+        for key in dict.fromkeys((*keys_read, *fields_by_key, *self.extra)):
+            member = fields_by_key.get(key)
             if member is None:
                 if key in self.extra:
-                    out[key] = self.extra[key]
+                    content[key] = self.extra[key]
                 continue
             value = getattr(self, member.attribute)
-            if key not in read and (member.optional or self.file_keys is not None) and member.is_default(value):
+            if key not in keys_read and (member.optional or self.file_keys is not None) and member.is_default(value):
                 continue
-            out[key] = value if member.column else plain(value)
-        return out
+            content[key] = value if member.column else plain(value)
+        return content
 
     def but(self, **changes: Any) -> Self:
-        """A copy with other values."""
+        """Return a copy with changed fields."""
         return replace(self, **changes)
 
 
 class Member(NamedTuple):
-    """One field of a record."""
+    """A field of a record."""
 
     attribute: str
     hint: Any
-    """Its type, resolved."""
+    """The resolved type of the field."""
     convert: Convert
     default: Callable[[], Any] | None
-    """None for a key that every file has."""
+    """None for a required key."""
     optional: bool
     column: bool
 
     def is_default(self, value: Any) -> bool:
-        """The value says nothing."""
+        """Tell whether the value is the default."""
         return self.default is not None and value == self.default()
 
 
@@ -101,7 +101,7 @@ _MEMBERS: dict[type, Mapping[str, Member]] = {}
 
 
 def members(cls: type[Record]) -> Mapping[str, Member]:
-    """Key to field of a kind of record."""
+    """Return the fields of a record type, by key."""
     if cls not in _MEMBERS:
         _MEMBERS[cls] = _members(cls)
     return _MEMBERS[cls]
@@ -109,18 +109,20 @@ def members(cls: type[Record]) -> Mapping[str, Member]:
 
 def _members(cls: type[Record]) -> Mapping[str, Member]:
     hints = typing.get_type_hints(cls)
-    found = {}
-    for one in fields(cls):
-        if one.name in ("extra", "file_keys"):
+    by_key = {}
+    for member in fields(cls):
+        if member.name in ("extra", "file_keys"):
             continue
-        default = None if one.default is MISSING else _constant(one.default)
-        if one.default_factory is not MISSING:
-            default = one.default_factory
-        column = bool(one.metadata.get("column"))
-        convert = _column if column else _converter(hints[one.name])
-        key = one.metadata.get("key", one.name)
-        found[key] = Member(one.name, hints[one.name], convert, default, bool(one.metadata.get("optional")), column)
-    return found
+        default = None if member.default is MISSING else _constant(member.default)
+        if member.default_factory is not MISSING:
+            default = member.default_factory
+        column = bool(member.metadata.get("column"))
+        convert = _column if column else _converter(hints[member.name])
+        key = member.metadata.get("key", member.name)
+        by_key[key] = Member(
+            member.name, hints[member.name], convert, default, bool(member.metadata.get("optional")), column
+        )
+    return by_key
 
 
 def _constant(value: Any) -> Callable[[], Any]:
@@ -128,7 +130,7 @@ def _constant(value: Any) -> Callable[[], Any]:
 
 
 def plain(value: Any) -> Any:
-    """Records as objects and tuples as lists, at any depth."""
+    """Convert records to objects and tuples to lists, at any depth."""
     if isinstance(value, Record):
         return value.as_json()
     if isinstance(value, Mapping):
@@ -149,7 +151,7 @@ def _column(value: Any, what: str) -> Any:
 
 
 def _converter(hint: Any) -> Convert:
-    """The check of a type, and the conversion of its records."""
+    """Build the function that checks a value's type and converts records."""
     if hint is Any:
         return lambda value, what: value
     if isinstance(hint, type) and issubclass(hint, Record):
@@ -186,7 +188,10 @@ def _union(kinds: list[Any], nullable: bool) -> Convert:
 
 
 def _scalar(kinds: tuple[type, ...]) -> Convert:
-    """A number stays as the file has it, so that it is written back in the same digits; `true` is no number."""
+    """Build the check of a scalar. Numbers are not converted, so that they are written back unchanged.
+
+    A boolean is not accepted as a number.
+    """
     allowed = (*kinds, int) if float in kinds else kinds
 
     def convert(value: Any, what: str) -> Any:
@@ -217,23 +222,23 @@ def _mapping(inner: Convert | None) -> Convert:
     return convert
 
 
-def check_schema(found: Any, path: Path) -> dict[str, Any]:
-    """The file's content. Raises DataError for what is no object of ours, UsageError for a newer major version."""
-    if not isinstance(found, dict) or "schema" not in found:
+def check_schema(content: Any, path: Path) -> dict[str, Any]:
+    """Check the schema of a file's content. Raises DataError for other files, UsageError for a newer version."""
+    if not isinstance(content, dict) or "schema" not in content:
         raise DataError(f"{path}: not a file of olmes-suite (it has no `schema`)")
-    major = str(found["schema"]).split(".")[0]
+    major = str(content["schema"]).split(".")[0]
     if not major.isdigit() or int(major) > int(SCHEMA.split(".")[0]):
         raise UsageError(
-            f"{path}: written by a newer olmes-suite (schema {found['schema']}, this one reads {SCHEMA}): upgrade"
+            f"{path}: written by a newer olmes-suite (schema {content['schema']}, this one reads {SCHEMA}): upgrade"
         )
-    return found
+    return content
 
 
 RecordType = typing.TypeVar("RecordType", bound=Record)
 
 
 def read_record(kind: type[RecordType], path: Path) -> RecordType:
-    """The record in a JSON file. Raises DataError for a damaged file, UsageError for one of a newer major version."""
+    """Read a record from a JSON file. Raises DataError for a damaged file, UsageError for a newer major version."""
     content = check_schema(read_json(path), path)
     try:
         return kind.from_json(content)

@@ -22,12 +22,12 @@ class Metric(Record):
 
     value: float | None = None
     stderr: float | None = None
-    """Null where there is too little data for one, as is `ci95`."""
+    """Standard error; like `ci95`, null if there is too little data."""
     ci95: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, estimate: Estimate) -> Self:
-        """The metric of an estimate."""
+        """Convert an estimate to a metric."""
         return cls(value=estimate.value, stderr=estimate.stderr, ci95=estimate.ci95 or None)
 
 
@@ -41,22 +41,22 @@ class SuiteResult(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clean(Record):
-    """The scores without the documents that the checkpoint's training data is known to contain."""
+    """Scores without the documents that the checkpoint's training data contains."""
 
     n: int = 0
-    """Documents that are left."""
+    """Number of remaining documents."""
     flagged: int = 0
-    """Documents that are left out."""
+    """Number of documents left out."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     empty: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
-    """Sub-tasks of a group of which no document is left."""
+    """Sub-tasks of a group without remaining documents."""
     unscanned: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
-    """Sub-tasks of a group that the training data was not compared with; they count in full."""
+    """Sub-tasks of a group that were not compared with the training data and count in full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloorScore(Record):
-    """What the best constant answer scores."""
+    """Score of the best constant answer."""
 
     answer: str
     value: float | None = None
@@ -66,53 +66,53 @@ class FloorScore(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult(Record):
-    """One task, group or sub-task of a run."""
+    """A task, group or sub-task of a run."""
 
     n: int = 0
-    """Documents."""
+    """Number of documents."""
     primary: str = ""
-    """Name of the metric that stands for the task."""
+    """Name of the task's primary metric."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """Empty for a task that failed."""
     aggregate: str | None = field(default=None, metadata=OPTIONAL)
-    """How a group's score is made of its sub-tasks' scores."""
+    """How a group's score is computed from its sub-tasks."""
     clean: Clean | None = None
-    """Null where the training data was not compared with the task."""
+    """Null if the task was not compared with the training data."""
     flags: Mapping[str, int] = field(default_factory=dict)
     """Flag to the number of documents that carry it."""
     fingerprint: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)
-    """The hashes of prompt, data, scorer and settings; a group has none of its own."""
+    """Hashes of prompt, data, scorer and settings; absent for a group."""
     of: int | None = field(default=None, metadata=OPTIONAL)
-    """Documents of the whole task, where the run was limited."""
+    """Number of documents of the whole task, if the run was limited."""
     left_out: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)
-    """What has no scorer here, to the number of rows that were left out for it."""
+    """Missing scorer to the number of rows left out for it."""
     subtasks: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
-    """Sub-tasks of a group; each has its own entry in `tasks`."""
+    """Sub-tasks of a group; each has an entry in `tasks`."""
     error: str | None = field(default=None, metadata=OPTIONAL)
     """Why the task has no score."""
     imported: bool = field(default=False, metadata=OPTIONAL)
     floor: FloorScore | None = field(default=None, metadata=OPTIONAL)
-    """Only in a run of the floor."""
+    """Present only in a run of the floor."""
 
     @property
     def score(self) -> Metric | None:
-        """The primary metric; None where it has no value here."""
+        """The primary metric; None without a value."""
         return self.metrics.get(self.primary)
 
     @property
     def failed(self) -> bool:
-        """The task has no score."""
+        """Whether the task has no score."""
         return self.error is not None
 
     @property
     def flagged(self) -> int:
-        """Documents that the checkpoint's training data is known to contain."""
+        """Number of documents that the checkpoint's training data contains."""
         return self.clean.flagged if self.clean is not None else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results(Record):
-    """The content of results.json. It names no time, host or path: the same inputs give the same text."""
+    """The content of results.json. It has no time, host or path: the same inputs give the same text."""
 
     schema: str = SCHEMA
     run: str
@@ -123,11 +123,11 @@ class Results(Record):
     """Tasks, groups and sub-tasks by name."""
     suites: Mapping[str, SuiteResult] = field(default_factory=dict)
     version: int | None = field(default=None, metadata=OPTIONAL)
-    """Counts the times that the run was scored; absent until it was scored again."""
+    """Number of times that the run was scored; absent until the run is scored again."""
 
     @property
     def top_tasks(self) -> dict[str, TaskResult]:
-        """The tasks and groups without the groups' sub-tasks."""
+        """Tasks and groups, without the sub-tasks of groups."""
         parts = {part for entry in self.tasks.values() for part in entry.subtasks or ()}
         return {name: entry for name, entry in self.tasks.items() if name not in parts}
 
@@ -137,21 +137,21 @@ class Results(Record):
         return [name for name, entry in self.tasks.items() if entry.failed]
 
     def leaves(self, task: str) -> list[TaskResult]:
-        """The entries that hold the fingerprints of a task: of a group, its sub-tasks'. Raises KeyError."""
+        """Return the entries of a group's sub-tasks, or of the task itself. Raises KeyError."""
         entry = self.tasks[task]
         return [self.tasks[part] for part in entry.subtasks or ()] or [entry]
 
 
 def is_finished(run: Path) -> bool:
-    """The folder holds a finished run."""
+    """Tell whether the folder has a finished run."""
     return (run / RESULTS).is_file()
 
 
 def read_results(run: Path) -> Results:
-    """The scores in a run's folder. Raises DataError for a damaged file, UsageError for a newer major version."""
+    """Read the scores of a run's folder. Raises DataError for a damaged file, UsageError for a newer major version."""
     return read_record(Results, run / RESULTS)
 
 
 def write_results(run: Path, results: Results) -> None:
-    """Write the scores into a run's folder, whole or not at all."""
+    """Write the scores of a run's folder atomically."""
     write_json(run / RESULTS, results.as_json())
