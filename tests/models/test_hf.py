@@ -304,7 +304,7 @@ class TestTemplates:
         assert backend.encoder.render(request) == "[one][two] so"
         assert backend.fingerprint != make_backend("hf", str(tiny_checkpoint), device="cpu").fingerprint
 
-    def test_a_refused_system_message_is_left_out_with_a_note(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def test_a_refused_system_message_goes_to_the_user_with_a_note(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
         file = tmp_path / "template.jinja"
         file.write_text(
             "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
@@ -312,7 +312,7 @@ class TestTemplates:
         )
         backend: Any = make_backend("hf", str(tiny_checkpoint), device="cpu", chat_template=file)
         request = generation(0, text=None, messages=(("system", "be kind"), ("user", "one")))
-        assert backend.encoder.render(request) == "[one]"
+        assert backend.encoder.render(request) == "[be kind\n\none]"
         assert any("system" in line for line in backend.notes())
 
     @pytest.mark.parametrize("text", ["{% for", "", "{{ raise_exception('never') }}"])
