@@ -304,9 +304,7 @@ class TestTemplates:
         assert backend.encoder.render(request) == "[one][two] so"
         assert backend.fingerprint != make_backend("hf", str(tiny_checkpoint), device="cpu").fingerprint
 
-    def test_a_refused_system_message_goes_into_the_user_turn_with_a_note(
-        self, tiny_checkpoint: Path, tmp_path: Path
-    ) -> None:
+    def test_a_refused_system_message_goes_to_the_user_with_a_note(self, tiny_checkpoint: Path, tmp_path: Path) -> None:
         file = tmp_path / "template.jinja"
         file.write_text(
             "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
