@@ -213,8 +213,9 @@ def test_score_prints_what_the_contract_says(tmp_path: Path) -> None:
             {"scores": {"exact_match": 1.0}, "extracted": "7"},
             {"scores": {"exact_match": 0.0}, "extracted": "8"},
         ],
+        "flags": [],
     }
-    assert second["scores"] == {"exact_match": 0.0}
+    assert second["scores"] == {"exact_match": 0.0} and second["flags"] == ["extraction_failed"]
 
 
 def test_prompts_have_the_fields_of_the_contract(tmp_path: Path) -> None:
