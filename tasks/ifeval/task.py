@@ -85,8 +85,13 @@ def _checker(name: str, arguments: Mapping[str, Any] | None, prompt: str) -> Any
     return checker
 
 
+def _linear() -> ModuleType:
+    """Load `linear.py` from this file's folder."""
+    return module_beside(__file__, "linear.py")
+
+
 def _follows(checker: Any, text: str) -> bool:
-    linear = module_beside(__file__, "linear.py").CHECKS.get(checker.id)
+    linear = _linear().CHECKS.get(checker.id)
     try:
         return bool(linear(checker.get_instruction_args() or {}, text) if linear else checker.check_following(text))
     except OlmesError:

@@ -1,12 +1,12 @@
 r"""Reading answers in LaTeX as SymPy's `parse_latex` reads them, in a fraction of its time.
 
-`parse_latex` reads the longest beginning that is one expression and ignores the rest, so that `12. So …` is 12. Three
-things make it slow on prose, which is what an answer without a box hands to it, and none of them changes what is read:
+`parse_latex` reads the longest beginning that is one expression and ignores the rest, so that `x, since …` is x. It is
+slow on prose, and an answer without a box is prose. Here the same is read faster:
 
-* It looks at nothing behind the first character that can stand in no expression. What stands behind it is cut off here.
+* `parse_latex` never looks behind the first character that ends every expression, so the text is cut there.
 * Its parser predicts with the full context (LL), about 3 ms for each letter. Prediction without context (SLL) gives the
-  same tree or a syntax error, in 0.05 ms; only after an error is LL asked.
-* A word is a product of its letters. A product with a letter that the gold answer lacks cannot equal it.
+  same tree or a syntax error, in 0.05 ms. LL is used only after an error.
+* A word is a product of its letters. A product with a letter that the gold answer lacks differs from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LONGEST, LONGEST_LL = 4000, 1000
-"""Characters that are read without and with the full context. More take longer than the reference's five seconds."""
+"""Most characters that are read, without and with the full context. The reference takes more than its 5 s for more."""
 
 _SPACE = r"[ \t\r\n]*"
 _ENDS = rf"(?!{_SPACE}[0-9\\])"
@@ -33,11 +33,11 @@ _FEW = 40
 
 
 class TooLong(Exception):
-    """The reference would not be done with this text within its time."""
+    """The reference would need more than its time limit for this text."""
 
 
 def looked_at(text: str) -> str:
-    """The beginning of the text that decides what `parse_latex` reads."""
+    """Return the beginning of the text that decides what `parse_latex` reads."""
     first_parenthesis = text.find("(")
     for found in _END.finditer(text):
         if found["comma"] is None or not 0 <= first_parenthesis < found.start():
@@ -46,9 +46,9 @@ def looked_at(text: str) -> str:
 
 
 def is_other_product(part: str, symbols: set[str]) -> bool:
-    """Whether the part is a long product of letters and non-zero numbers, with a letter that is not in `symbols`.
+    """Return whether the part is a long product of letters and non-zero numbers with a letter that is not in `symbols`.
 
-    `x` does not count: between two numbers it is a multiplication sign.
+    `x` does not count: between two numbers SymPy takes it for a multiplication sign.
     """
     plain = _PLAIN.match(part)
     assert plain is not None
@@ -62,10 +62,10 @@ def is_other_product(part: str, symbols: set[str]) -> bool:
 
 
 def varies(expression: Any, symbols: set[str]) -> bool:
-    """Whether a rational expression changes its value with the symbols that are not in `symbols`: then it cannot equal
-    an expression without them. False where that is not certain.
+    """Return whether a rational expression depends on a symbol that is not in `symbols`; False where that is not known.
 
-    It is evaluated modulo a prime at two points that differ in those symbols only, so that nothing is rounded.
+    Such an expression cannot equal one in `symbols` alone. It is evaluated modulo a prime, without rounding, at two
+    points that differ in the other symbols only.
     """
     foreign = {symbol for symbol in expression.free_symbols if str(symbol) not in symbols}
     if not foreign:
@@ -81,7 +81,7 @@ def _residue(seed: str) -> int:
 
 
 def _value(expression: Any, point: Mapping[Any, int]) -> int | None:
-    """The value modulo the prime; None for what is no sum, product or whole power of symbols and fractions."""
+    """Return the value modulo the prime; None unless it is made of sums, products and whole powers alone."""
     import sympy
 
     done: dict[Any, int] = {}
@@ -111,7 +111,7 @@ def _value(expression: Any, point: Mapping[Any, int]) -> int | None:
 
 
 def parse(part: str) -> Any:
-    """What `parse_latex` gives. Raises TooLong, or what SymPy raises.
+    """Return what `parse_latex` returns. Raises TooLong, or what SymPy raises.
 
     The expression is built from a syntax tree; no code is evaluated.
     """
@@ -124,7 +124,7 @@ def parse(part: str) -> Any:
         tree = _tree(part, PredictionMode.SLL)
     except (TimeoutError, RecursionError):
         raise
-    except Exception:  # a syntax error, or what SymPy raises in telling of one
+    except Exception:  # a syntax error, or SymPy's failure to describe it
         if len(part) > LONGEST_LL:
             raise TooLong from None
         tree = _tree(part, PredictionMode.LL)

@@ -218,7 +218,7 @@ def test_score_prints_what_the_contract_says(tmp_path: Path) -> None:
         ],
         "flags": [],
     }
-    assert second["scores"] == {"exact_match": 0.0}
+    assert second["scores"] == {"exact_match": 0.0} and second["flags"] == ["extraction_failed"]
 
 
 def test_prompts_have_the_fields_of_the_contract(tmp_path: Path) -> None:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import functools
 import json
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from olmes_suite.constraints.registry import PROFILES, Constraint, Profile, everything, find
+from olmes_suite.judges import refusal, wildguard
+from olmes_suite.sandbox.sanitize import sanitize
+from olmes_suite.scoring import language_resources
 from olmes_suite.scoring.scorers import SandboxedScorer, Scorer
 from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
 from olmes_suite.tasks.task import SuiteTask
+from train_plugins.verifiers.task_modules import task as task_module
 
 ROOT = Path(__file__).parents[2]
+CASES = ROOT / "tests/constraints/constraints.jsonl"
 SAMPLE = DataSource((), sample=True)
 SIZE = 100_000
 SECONDS = 2.0
@@ -25,15 +34,19 @@ SLOW = 0.3
 """Below this a measurement says nothing about growth."""
 
 PIECES = (
-    "\n", " ", "7", "(", "[", "{", "((a", "\\", "$", "\\boxed{", "\\text{", "\\frac{1}{", "\\left(", "9^", "1,",
-    "1/", "|", "&", "_", "=", "-", "+x", "\t", "\r\n", "\u00a0", "\u2003", "é", "🙂", "x", "word ", "Word. ",
-    "well-known ", "a-", "a@", "A) ", "Answer: ", "answer is ", "the answer is ", "The answer is (A) ",
+    "\n", " ", "7", "(", "[", "{", "((a", "\\", "$", "\\boxed{", "\\text{", "\\frac{1}{", "\\left(", "9^", "1,", "1/",
+    "|", "&", "_", "=", "-", "+x", "\t", "\r\n", "\u00a0", "\u2003", "é", "🙂", "x", "word ", "Word. ", "well-known ",
+    "a-", "a@", "A) ", "Answer: ", "answer is ", "the answer is ", "The answer is (A) ", "Question 1\n", "Section 1 ",
     "Therefore, the final answer is ", "Final Answer: The final answer is", "I hope it is correct. ", "#### ", "<<",
-    ">>", "*", "**", "* a\n", "- a\n", "\"", "'", "\"a\" 'b' ", "! ", "?!", "...", ". ", ".\" ", "P.S. ",
-    "http://a.", "```\n", "```python\n", "def f():\n", "a=1\n", "import os\n", "\"\"\"\n", "x\n", "x:\n",
-    "the cat sat\n", "(\n", "  x\n", "# a\n", "<h1>", "<i>a</i> ", "Question 1\n", "Section 1 ", "***", "a,b\n",
-    "Zimbabwe\n",
+    ">>", "*", "**", "***", "* a\n", "- a\n", '"', "'", "\"a\" 'b' ", "! ", "?!", "...", ". ", '." ', "P.S. ", "http://a.",
+    "```\n", "```python\n", "def f():\n", "a=1\n", "import os\n", '"""\n', "x\n", "x:\n", "the cat sat\n", "(\n",
+    "  x\n", "# a\n", "<h1>", "<i>a</i> ", "a,b\n", "Zimbabwe\n",
 )  # fmt: skip
+FEW = (
+    "\n", " ", "7", "(", "[", '"', "'", "x", "word ", "Word. ", "<<", "*", "**", "* a\n", "- a\n", "! ", "...", "x\n",
+    "Question 1\n", "<h1>", "a,b\n", "\u2003", "_", "P.S. ", "```\n", "\"a\" 'b' ",
+)  # fmt: skip
+"""For checkers of which there are many."""
 
 
 def seconds(function: Callable[[str], Any], text: str) -> float:
@@ -42,16 +55,15 @@ def seconds(function: Callable[[str], Any], text: str) -> float:
     return time.process_time() - begun
 
 
-def check(function: Callable[[str], Any], pieces: tuple[str, ...] = PIECES, around: tuple[str, str] = ("", "")) -> None:
-    """Score an answer of `SIZE` characters in time; where that takes long, one of half the size takes about half."""
-    head, tail = around
-    function(head + "warm up" + tail)
+def check(score: Callable[[str], Any], pieces: Sequence[str] = PIECES, head: str = "", size: int = SIZE) -> None:
+    """An answer of `size` characters takes less than `SECONDS`, and not much more than twice the time of half of it."""
+    score(f"{head}warm up")
     for piece in pieces:
-        times = SIZE // len(piece)
-        taken = seconds(function, head + piece * times + tail)
+        times = size // len(piece)
+        taken = seconds(score, head + piece * times)
         if taken > SLOW:
-            half = seconds(function, head + piece * (times // 2) + tail)
-            assert taken < 3.5 * max(half, SLOW / 4), (piece, half, taken)
+            half = seconds(score, head + piece * (times // 2))
+            assert taken < 3.5 * half, (piece, half, taken)
         assert taken < SECONDS, (piece, taken)
 
 
@@ -69,19 +81,134 @@ def tasks() -> dict[str, SuiteTask]:
     return {task.config.task: task for task in found.values()}
 
 
-def generating() -> Iterator[str]:
+def generating(instructions: bool) -> Iterator[str]:
     for name, task in tasks().items():
-        scorer = task.scorer
-        if (
-            isinstance(scorer, Scorer)
-            and not isinstance(scorer, SandboxedScorer)
-            and task.OUTPUT_TYPE == "generate_until"
-        ):
+        plain = isinstance(task.scorer, Scorer) and not isinstance(task.scorer, SandboxedScorer)
+        if plain and task.OUTPUT_TYPE == "generate_until" and ("_if" in name) is instructions:
             yield name
 
 
-@pytest.mark.parametrize("name", generating())
+@pytest.mark.long
+@pytest.mark.parametrize("name", generating(instructions=False))
 def test_looping_answers_are_scored_in_linear_time(name: str) -> None:
+    """Also behind a right answer, which stays right where only white space follows it."""
     task = tasks()[name]
-    for doc in map(dict, list(task.eval_docs)[: 1 if "if" not in name else None]):
-        check(functools.partial(task.scorer.one, doc))
+    doc = dict(task.eval_docs[0])
+    score = functools.partial(task.scorer.one, doc)
+    check(score)
+    right = task.keys.gold(doc)
+    check(score, ("\n", " ", "\t", "word ", "\n\n* a", "\\boxed{", "Therefore, the final answer is "), head=right)
+    for space in ("\n", " ", "\r\n", "\t"):
+        assert score(right + space * 6000).scores == score(right).scores, space
+
+
+def here(names: Iterable[str]) -> bool:
+    """Whether this machine has what a checker reads."""
+    return not any(map(language_resources.missing, names))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", generating(instructions=True))
+def test_looping_answers_to_instructions_are_scored_in_linear_time(name: str) -> None:
+    """Strictly, and in all loose variants."""
+    task = tasks()[name]
+    for doc in map(dict, task.eval_docs):
+        if here(task.keys.resources(doc)):
+            check(functools.partial(task.scorer.one, doc), ("\n", "word ", "* a\n", "x\n", "Word.\n", "[", '"'))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_constraint_takes_linear_time(profile: Profile) -> None:
+    cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
+    for name, entry in everything(profile).items():
+        if not here(entry.needs):
+            continue
+        case = next(case for case in cases if case["constraint"] == name and case["profile"] in ("both", profile))
+        given = entry.arguments(case["kwargs"], case["prompt"], random.Random(0))
+
+        def follows(text: str, entry: Constraint = entry, given: dict[str, Any] = given) -> None:
+            with contextlib.suppress(IndexError, ValueError, ZeroDivisionError, csv.Error):
+                entry.check(text, **given)
+
+        check(follows, FEW, size=SIZE // 2)
+
+
+HEADS = {
+    "custom:csv_special_character": "ProductID,Category,Brand,Price,Stock\n" + 'a,b,c,d,"' * 14,
+    "custom:csv_quotes": '"StudentID"\t"Subject"\t"Grade"\t"Semester"\t"Score"\n"a',
+    "custom:mcq_count_length": "Question 1",
+}
+"""Beginnings without which these checkers look no further."""
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_constraints_that_look_at_the_beginning_first(profile: Profile, name: str) -> None:
+    entry = find(name, profile)
+    assert entry is not None
+
+    def follows(text: str) -> None:
+        with contextlib.suppress(IndexError, csv.Error):
+            entry.check(text)
+
+    check(follows, FEW, head=HEADS[name])
+
+
+def test_every_instruction_of_ifeval_takes_linear_time() -> None:
+    if not here(["punkt_tab"]):
+        pytest.skip("NLTK's punkt_tab is not on this machine")
+    module = task_module("ifeval")
+    for name in module.checkers().INSTRUCTION_DICT:
+        given = {"combination:repeat_prompt": {"prompt_to_repeat": "Say it."}}.get(name)
+        checker = module._checker(name, given, "Say it.")
+        check(functools.partial(module._follows, checker), FEW, size=SIZE // 2)
+
+
+def test_judges_answers_are_read_in_linear_time() -> None:
+    href = task_module("href")
+    for parse in (wildguard.parse, refusal.parse, href.parse):
+        check(parse, (*FEW, ":", "a:\n", "refusal ", "tie\n"))
+
+
+@pytest.mark.parametrize("head", ["", "Here it is:\n```python\ndef task_func(x):\n    return x\n```\n"])
+def test_programs_are_found_in_linear_time(head: str) -> None:
+    """The parser alone takes a second for some of these, so a slower machine gets more time."""
+    pytest.importorskip("tree_sitter_python")
+    for piece in PIECES:
+        assert seconds(lambda text: sanitize(text, "task_func"), head + piece * (SIZE // len(piece))) < 3 * SECONDS, (
+            piece
+        )
+
+
+# MATH: slow and silent ----------------------------------------------------------------------------------------------
+
+
+PROSE = (
+    "We want to find how many of the numbers are even and we note that each pair adds to the same total so that we can "
+    "divide the whole by two which leaves us with a smaller problem of the same kind that we can solve in our heads "
+)
+
+
+@pytest.mark.parametrize("between", ["", ", ", ". ", " two-digit ", " (as before) ", " $x^2$ ", "\n"])
+def test_prose_without_a_box_costs_milliseconds(between: str) -> None:
+    module = task_module("math")
+    doc = {"problem": "", "solution": "So it is $\\boxed{12}$."}
+    module.score.one(doc, "12")
+    texts = [between.join([PROSE, PROSE[number:], str(number), PROSE * 8]) for number in range(20)]
+    begun = time.process_time()
+    for text in texts:
+        scored = module.score.one(doc, text)
+        assert set(scored.scores.values()) == {0.0} and scored.flags == () and scored.failed
+    assert time.process_time() - begun < 10 * SECONDS / 2
+
+
+def test_a_check_that_is_given_up_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = task_module("math")
+    doc = {"problem": "", "solution": "So it is $\\boxed{12}$."}
+    assert module.score.one(doc, "\\boxed{13}").flags == ()
+    monkeypatch.setattr(module, "_SYMPY_SECONDS", 0.3)
+    module.compared_by_sympy.cache_clear()
+    scored = module.score.one(doc, "\\boxed{9^{9^{9^{9}}}}")
+    assert scored.flags == ("scorer_timeout",) and set(scored.scores.values()) == {0.0}
+    assert module.score.one(doc, "\\boxed{" + "x+" * 50_000 + "1}").flags == ("scorer_timeout",)
