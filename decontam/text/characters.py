@@ -144,15 +144,9 @@ def hash_tokens(
 
 @compiled
 def exact_tokens(
-    data: NDArray[np.uint8],
-    i: Integer,
-    end: Integer,
-    point: Integer,
-    chars: Chars,
-    codes: NDArray[np.uint32],
-    spans: NDArray[np.int32],
-    count: Integer,
-) -> Any:
+    data: NDArray[np.uint8], i: Integer, end: Integer, point: Integer, chars: Chars, codes: NDArray[np.uint32],
+    spans: NDArray[np.int32], count: Integer,
+) -> Any:  # fmt: skip
     """Append the tokens of data[i:end] themselves to `codes` and `spans`, which hold `count` tokens already.
 
     `codes` uint32[c]: the folded code points of all tokens; spans int32[t, 3]: where each token's code points end, its

@@ -22,7 +22,7 @@ from olmes_suite.errors import UsageError
 
 Profile = Literal["reference", "repaired"]
 PROFILES: tuple[Profile, ...] = ("reference", "repaired")
-FAMILIES = ("count", "format", "ratio", "sentence", "words", "custom", "repeat")
+FAMILIES = ("count", "format", "format_of_text", "ratio", "sentence", "words", "custom", "repeat")
 """Modules of this package, imported when a constraint is first looked up."""
 
 Check = Callable[..., bool]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from olmes_suite.constraints import custom, format
+from olmes_suite.constraints import custom, format, format_of_text
 from olmes_suite.constraints.text import ending, tokens, words
 from olmes_suite.judges import wildguard
 from olmes_suite.sandbox.sanitize import longest_code, parses
@@ -223,7 +223,9 @@ def test_blank_lines_that_a_walk_removes(lines: list[str]) -> None:
 @given(made_of("\n|# A|<h1>b</h1>|**c**|:|<i>d</i>| e| |\t|##|text"))
 def test_headings(text: str) -> None:
     old = re.compile(r"^\s*(?:#{1,6}\s.*|<h[1-6]\b.*?</h[1-6]>|\*\*[^*]+\*\*:?)\s*$", re.MULTILINE | re.IGNORECASE)
-    parts = [[part.strip() for part in pattern.split(text) if part.strip()] for pattern in (old, format._HEADING)]
+    parts = [
+        [part.strip() for part in pattern.split(text) if part.strip()] for pattern in (old, format_of_text._HEADING)
+    ]
     assert parts[0] == parts[1]
 
 

@@ -236,13 +236,7 @@ def train(
     )
     args = configuration(ready.stage.config(recipe), ready.arguments, recipe)
     limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates instead
-    with failures.loading(recipe.model), lora.explained(recipe.lora):
-        trainer = ready.stage.trainer(recipe, args, ready.encoded.rows, ready.tokenizer)
-    if ready.stage.generates:  # `generate` reads the model's settings, not the tokenizer's
-        trainer.model.generation_config.eos_token_id = turn_end.end_ids(ready.tokenizer, recipe.model)
-    if recipe.lora and recipe.lora.bits:
-        lora.settle(trainer.model, args.bf16 or args.fp16)
-    distributed.check_world(trainer.accelerator)
+    trainer = _trainer(ready, args)
 
     def saved(checkpoint: Path, state: TrainerState) -> None:
         """Call the hooks for a checkpoint, and tell the trainer which one is the best."""
@@ -275,6 +269,21 @@ def train(
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # the other processes do not wait for the evaluation
     return written
+
+
+def _trainer(ready: Prepared, args: TrainingArguments) -> Trainer:
+    """Load the model into the stage's trainer, which ends and computes as the recipe says. Raises OlmesError."""
+    from train_plugins.running import failures
+
+    recipe = ready.recipe
+    with failures.loading(recipe.model), lora.explained(recipe.lora):
+        trainer = ready.stage.trainer(recipe, args, ready.encoded.rows, ready.tokenizer)
+    if ready.stage.generates:  # `generate` reads the model's settings, not the tokenizer's
+        trainer.model.generation_config.eos_token_id = turn_end.end_ids(ready.tokenizer, recipe.model)
+    if recipe.lora and recipe.lora.bits:
+        lora.settle(trainer.model, args.bf16 or args.fp16)
+    distributed.check_world(trainer.accelerator)
+    return trainer
 
 
 def _save(trainer: Trainer, output: Path, checkpoints: Checkpoints, adapter: bool) -> Lineage | None:
