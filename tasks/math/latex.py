@@ -25,8 +25,11 @@ _ENDS = rf"(?!{_SPACE}[0-9\\])"
 _END = re.compile(rf"(?<!\\)(?:[^ \t\r\nA-Za-z0-9+\-*/:(){{}}\[\]|^_'!<>=&\\.,]|\.{_ENDS}|(?P<comma>,){_ENDS})")
 r"""The end of every expression: a character that is no token, a full stop that is no decimal point, or a comma that
 groups no digits. A comma behind a parenthesis may separate arguments, and behind a backslash anything may go on."""
-_PLAIN = re.compile(rf"(?:d{_SPACE}[a-zA-Z]|[a-zA-Z]|[0-9]+(?:,[0-9]{{3}})*(?:\.[0-9]+)?|[ \t\r\n])*")
-_FACTOR = re.compile(rf"d{_SPACE}[a-zA-Z]|[a-zA-Z]|[0-9]+")
+_NUMBER = "[0-9]+(?:,[0-9]{3})*"
+_PLAIN = re.compile(rf"(?:d{_SPACE}[a-zA-Z]|[a-zA-Z]|{_NUMBER}|[ \t\r\n+-])*")
+_FACTOR = re.compile(rf"d{_SPACE}[a-zA-Z]|[a-zA-Z]|{_NUMBER}|[+-]")
+_UNSURE = re.compile(rf"[+-]{_SPACE}(?:[+-]|$)|x{_SPACE}[0-9]|[0-9][ \t\r\n]+[0-9]|[0-9]{{16}}")
+"""Signs without a term, an `x` that may be a multiplication sign, numbers with white space inside, and long ones."""
 _PRIME = 2**61 - 1
 _FEW = 40
 """Factors up to which SymPy is always asked."""
@@ -45,20 +48,36 @@ def looked_at(text: str) -> str:
     return text
 
 
-def is_other_product(part: str, symbols: set[str]) -> bool:
-    """Return whether the part is a long product of letters and non-zero numbers with a letter that is not in `symbols`.
+def is_other_sum(part: str, symbols: set[str]) -> bool:
+    """Return whether the part is a long sum of products of letters that depends on a letter that is not in `symbols`.
 
-    `x` does not count: between two numbers SymPy takes it for a multiplication sign.
+    Prose is such a sum, with hyphens for minus signs. False where that is not known.
     """
     plain = _PLAIN.match(part)
     assert plain is not None
-    rest = part[plain.end() :]
-    if rest and (len(rest) > 1 or _END.match(part, plain.end()) is None):
+    rest, body = part[plain.end() :], plain.group()
+    if (rest and (len(rest) > 1 or _END.match(part, plain.end()) is None)) or _UNSURE.search(body):
         return False
-    factors = _FACTOR.findall(plain.group())
-    if len(factors) <= _FEW or any(factor[0].isdigit() and not factor.strip("0") for factor in factors):
+    factors = ["".join(factor.split()) for factor in _FACTOR.findall(body)]
+    letters = {factor for factor in factors if factor.isalpha()}
+    if len(factors) <= _FEW or letters <= symbols:
         return False
-    return any(factor not in symbols and factor != "x" for factor in factors if len(factor) == 1 and factor.isalpha())
+    ours = {letter: _residue(letter) for letter in letters}
+    theirs = {letter: value if letter in symbols else _residue(f"{letter} again") for letter, value in ours.items()}
+    return _sum(factors, ours) != _sum(factors, theirs)
+
+
+def _sum(factors: list[str], point: Mapping[str, int]) -> int:
+    """Return the value modulo the prime of a sum, from its signs, whole numbers and letters in order."""
+    total, product = 0, 1
+    if factors[0] in "+-":
+        product, factors = 1 if factors[0] == "+" else -1, factors[1:]
+    for factor in factors:
+        if factor in "+-":
+            total, product = total + product, 1 if factor == "+" else -1
+        else:
+            product = product * (point[factor] if factor.isalpha() else int(factor.replace(",", ""))) % _PRIME
+    return (total + product) % _PRIME
 
 
 def varies(expression: Any, symbols: set[str]) -> bool:

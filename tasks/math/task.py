@@ -184,7 +184,7 @@ def compared_by_sympy(answer: str, gold: str) -> bool | None:
         with time_limit(_SYMPY_SECONDS) as rung:
             right, part = _parsed(_latex().looked_at(gold)), _latex().looked_at(answer)
             symbols = {str(symbol) for symbol in right.free_symbols}
-            if _latex().is_other_product(part, symbols):
+            if _latex().is_other_sum(part, symbols):
                 return False
             left = _parsed(part)
             difference = left - right

@@ -141,6 +141,10 @@ def test_sympy_reads_the_same(answer: str, gold: str, right: bool) -> None:
         ("abcefghijklmnopqrstuvwxyzabcefghijklmnopqrstuvwxyz0", "0", True),  # a product with 0
         ("ababababababababababababababababababababababababababababab", "a^{29}b^{29}", True),
         ("wehavetwo-digitnumbersandthesumofallofthosenumbersisthenumber", "w", False),
+        ("w+wehavetwodigitnumbersandthesumofthem-wehavetwodigitnumbersandthesumofthem", "w", True),
+        ("-abababababababababababababababababababababababababababab+c", "c-a^{28}b^{28}", False),
+        ("-abababababababababababababababababababababababababababab+c", "c-a^{28}b^{29}", False),
+        ("-ababababababababababababababababababababababababababab+c", "c-a^{27}b^{27}", True),
     ],
 )
 def test_what_stands_behind_an_expression_is_not_read(answer: str, gold: str, same: bool) -> None:
