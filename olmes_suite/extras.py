@@ -17,7 +17,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "langdetect",
     ),
     "vllm": ("vllm",),
-    "decontam": ("numba", "llvmlite"),
+    "decontam": ("numba",),
     "train": ("trl", "accelerate", "peft"),
     "code": ("tree_sitter", "tree_sitter_python"),
     "ood": ("emoji", "syllapy", "spellchecker", "spacy"),

@@ -119,6 +119,10 @@ def read(path: Path, what: str = "") -> YamlFile:
             data = None if root is None else loader.construct_document(root)
         finally:
             loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UsageError(f"{name} cannot be read: {where}{error.problem or error.context}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{name} cannot be read: {one_line(error, None)}") from error
     return YamlFile(str(path), data, root)

@@ -18,6 +18,11 @@ from olmes_suite.tasks.index import PREFIX
 _PLAIN_SECONDS = 10.0
 
 
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 task, 2 tasks."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class PlainWatcher:
     """Prints plain lines to stderr, for logs."""
 
@@ -33,7 +38,11 @@ class PlainWatcher:
     def start(self, plans: Sequence[TaskPlan]) -> None:
         """Begin showing the progress of these tasks."""
         self._total = {plan.name: plan.documents for plan in plans if plan.error is None}
-        print(f"{len(self._total)} tasks, {sum(self._total.values())} documents", file=sys.stderr, flush=True)
+        print(
+            f"{_count(len(self._total), 'task')}, {_count(sum(self._total.values()), 'document')}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def advance(self, task: str, documents: int, tokens: int) -> None:
         """Count finished documents and generated tokens."""

@@ -124,7 +124,10 @@ def run(args: list[str] | None = None) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line parser
             context = getattr(error, "ctx", None)
-            where = f" (olmes {context.info_name} --help)" if context else ""
+            if type(error).__name__ == "NoArgsIsHelpError":  # `olmes`, or a group without a command: its help
+                print(error.format_message(), file=sys.stderr)
+                return 2
+            where = f" ({context.command_path} --help)" if context else ""
             return fail(f"{error.format_message()}{where}", 2)
         if type(error).__name__ == "Abort":
             return fail("interrupted", 130)

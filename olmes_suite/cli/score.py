@@ -83,6 +83,10 @@ def score(
             encoder=encoder,
             unsafe_code=unsafe_code,
         )
+        if not run.exists():  # a run's name, as for compare and gate
+            from olmes_suite.runs.locate import locate
+
+            run = locate(str(run), runs or Path("runs"))
         return _again(run, source(data_dir, data), tools, as_json)
     scored = api.score(
         str(task), Path(str(responses)), data_dir=data_dir, data=data, runs=runs, lineage=lineage, judge=judge,

@@ -85,7 +85,7 @@ class _Keys:
 def read_rules(path: Path) -> Rules:
     """Rules from a YAML file. Raises UsageError naming the key that is wrong."""
     file = yaml_files.read(path)
-    return parse_rules(file.data or {}, file.place)
+    return parse_rules({} if file.data is None else file.data, file.place)
 
 
 def parse_rules(data: Any, where: Place | str) -> Rules:

@@ -221,7 +221,7 @@ def lm_eval_module(path: str) -> ModuleType:
 
 @functools.lru_cache(maxsize=16)
 def module_beside(file: str, name: str) -> ModuleType:
-    """The module in the file `name` beside `file`: the folder of a task is no package."""
+    """Load the module in the file `name` beside `file`; the folder of a task is not a package."""
     path = Path(file).with_name(name)
     title = f"olmes_suite_tasks_{path.parent.name}_{path.stem}"
     if title not in sys.modules or sys.modules[title].__file__ != str(path):
