@@ -199,5 +199,5 @@ def test_bigcodebench_names_its_environment(tools, monkeypatch):
     answers = [task.keys.gold(doc)]
     assert task.scorer.document(doc, answers, tools.get("sandbox"))[0].scores == {"pass_at_1": 1.0}
     monkeypatch.setenv("OLMES_BIGCODEBENCH_PYTHON", "/no/such/python")
-    with pytest.raises(MissingData, match="no Python interpreter"):
+    with pytest.raises(MissingData, match="does not run as a Python interpreter"):
         task.scorer.document(doc, answers, tools.get("sandbox"))

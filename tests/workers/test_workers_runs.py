@@ -73,7 +73,7 @@ def test_a_worker_and_then_the_run_itself_are_killed(tmp_path, mirror):
     common = ["--model", f"most=1,until={free}", "--runs", str(runs)]
     run = start(tmp_path, mirror, *common, "--workers", "2")
     wait_for(lambda: answered(runs) == 2)
-    workers = [pid for pid in children(run.pid) if b"workers.serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    workers = [pid for pid in children(run.pid) if b"workers.process_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(workers[0], signal.SIGKILL)
     wait_for(lambda: answered(runs) == 3)  # one of the worker that was started again
     run.kill()
