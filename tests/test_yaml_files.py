@@ -135,10 +135,10 @@ def test_values_of_the_command_line_and_of_other_files_have_no_line_of_this_one(
     [
         ("trainer:\n  a: 1\nseed: 1\ntrainer:\n  b: 2\n", "the key 'trainer' stands twice, on lines 1 and 4"),
         ("a: [{b: 1, c: 2, b: 1}]", "the key 'b' stands twice, on lines 1 and 1"),
-        ("a: [", "cannot be read: while parsing"),
+        ("a: [", "cannot be read: line 2, column 1: "),
         ("a: 2024-99-99", "cannot be read: month must be"),
-        ("a: 1\n---\nb: 1\n", "cannot be read: expected a single document"),
-        ("a: !!python/object/apply:os.system ['true']", "cannot be read: could not determine a constructor"),
+        ("a: 1\n---\nb: 1\n", "cannot be read: line 2, column 1: but found another document"),
+        ("a: !!python/object/apply:os.system ['true']", "line 1, column 4: could not determine a constructor"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: str, said: str) -> None:

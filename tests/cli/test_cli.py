@@ -90,7 +90,7 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
         ),
         (["prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "99"], "no document with doc_id 99"),
         (["score"], "give either RUN, or --task and --responses"),
-        (["score", "/nowhere"], "not a finished run"),
+        (["score", "/nowhere"], "no run '/nowhere'"),
         (["score", "--task", "gsm8k", "--responses", "/nowhere", "--data", "sample"], "cannot be read"),
         (["data", "verify"], "--data-dir"),
     ],

@@ -156,7 +156,7 @@ def test_baselines_by_name_and_by_file(cli: Cli) -> None:
     content = json.loads(Path("base.json").read_text())
     assert set(content["tasks"]["maths"]) >= {"fingerprint", "n", "doc_ids", "scores", "clusters"}
     assert Path("base.json").stat().st_size < 12_000
-    assert "run of that name exists" in one_line(cli("baseline", "set", "b", "a"), 2)
+    assert "or the name of a run" in one_line(cli("baseline", "set", "b", "a"), 2)
 
 
 def test_reports_for_ci(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,7 +319,8 @@ class TestWorkers:
             text=True,
         )
         wait_for(lambda: run.poll() is not None or any(file.stat().st_size for file in responses(tmp_path / "two")))
-        workers = [pid for pid in children(run.pid) if b"workers.process_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        named = b"workers.process_main"
+        workers = [pid for pid in children(run.pid) if named in Path(f"/proc/{pid}/cmdline").read_bytes()]
         engines = [engine for worker in workers for engine in children(worker)]
         os.kill(workers[0], signal.SIGKILL)
         told = run.communicate(timeout=300)[1]
