@@ -15,6 +15,7 @@ from leaderboard.prompts import Place, responses_file
 from leaderboard.reading import reason
 from olmes_suite.errors import OlmesError
 from olmes_suite.runs.schema import instances_file, read_rows
+from olmes_suite.runs.store import readable_lines
 
 Choice = Literal["all", "flips", "none"]
 LONGEST = 50_000
@@ -152,23 +153,13 @@ def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: s
 
 def _responses(run: Run, task: str, places: set[Place]) -> dict[Place, list[Any]]:
     """Read each document's responses: texts, or log-likelihoods of its choices. Unreadable lines are left out."""
-    path = responses_file(run.path, task)
     by_place: dict[Place, dict[tuple[int, int], Any]] = {}
-    if not path.is_file():
-        return {}
-    with path.open("rb") as handle:
-        for raw in handle:
-            try:
-                line = json.loads(raw)
-                place = (line["task"], line["doc_id"])
-                if place not in places or line["sample"] >= SAMPLES:
-                    continue
-                loglikelihood = line.get("loglikelihood")
-                by_place.setdefault(place, {})[line["index"], line["sample"]] = (
-                    _cut(line.get("text")) if loglikelihood is None else loglikelihood
-                )
-            except (ValueError, KeyError, TypeError):
-                continue
+    for line in readable_lines(responses_file(run.path, task)):
+        place = (line.task, line.doc_id)
+        if place not in places or line.sample >= SAMPLES:
+            continue
+        value = line.response.loglikelihood
+        by_place.setdefault(place, {})[line.index, line.sample] = _cut(line.response.text) if value is None else value
     return {place: [responses[order] for order in sorted(responses)] for place, responses in by_place.items()}
 
 

@@ -6,7 +6,6 @@ the hash of a leaf task's first recorded document differs, a note says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from leaderboard.page_data import Run
 from olmes_suite import extras
 from olmes_suite.errors import OlmesError, one_line
 from olmes_suite.runs.schema import Engine, instances_file
+from olmes_suite.runs.store import readable_lines
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
 
@@ -100,20 +100,11 @@ def _first_keys(run: Run, task: str, doc_ids_of: Mapping[str, list[Any]]) -> dic
     """Map each leaf task to (doc_id, index, key) of one recorded response of its documents."""
     chosen = {leaf: set(doc_ids) for leaf, doc_ids in doc_ids_of.items()}
     keys: dict[str, tuple[Any, int, str]] = {}
-    path = responses_file(run.path, task)
-    if not path.is_file():
-        return keys
-    with path.open("rb") as handle:
-        for raw in handle:
-            if len(keys) == len(chosen):
-                break
-            try:
-                line = json.loads(raw)
-                leaf = line["task"]
-                if leaf not in keys and line["doc_id"] in chosen.get(leaf, ()):
-                    keys[leaf] = line["doc_id"], int(line["index"]), str(line["key"])
-            except (ValueError, KeyError, TypeError):
-                continue
+    for line in readable_lines(responses_file(run.path, task)):
+        if len(keys) == len(chosen):
+            break
+        if line.task not in keys and line.doc_id in chosen.get(line.task, ()):
+            keys[line.task] = line.doc_id, line.index, line.key
     return keys
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -131,6 +132,16 @@ def read_lines(path: Path) -> Iterator[Line]:
     """Yield the complete lines of a responses file. Raises DataError for a line that is not a response."""
     for line, _ in _lines_with_bytes(path):
         yield line
+
+
+def readable_lines(path: Path) -> Iterator[Line]:
+    """Yield the readable lines of a responses file and leave the others out, for views of a run."""
+    if not path.is_file():
+        return
+    with path.open("rb") as handle:
+        for raw in handle:
+            with suppress(ValueError, KeyError, TypeError):
+                yield Line.from_json(json.loads(raw))
 
 
 def _lines_with_bytes(path: Path) -> Iterator[tuple[Line, bytes]]:
