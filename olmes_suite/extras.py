@@ -13,8 +13,8 @@ from olmes_suite.errors import UsageError
 
 MODULES: dict[str, tuple[str, ...]] = {
     "eval": (
-        "lm_eval", "transformers", "torch", "datasets", "safetensors", "huggingface_hub", "sympy", "requests", "nltk",
-        "langdetect",
+        "lm_eval", "transformers", "torch", "datasets", "safetensors", "huggingface_hub", "sympy", "antlr4", "requests",
+        "nltk", "langdetect",
     ),
     "vllm": ("vllm",),
     "decontam": ("numba",),

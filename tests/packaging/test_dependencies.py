@@ -38,7 +38,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "train_plugins/rl/vllm_rollouts.py": ("eval", "train", "vllm"),
 }
 """Folder or file to the extras whose modules it may import beside the core's; the longest path counts."""
-MODULE_OF = {"pyyaml": "yaml", "pyspellchecker": "spellchecker"}
+MODULE_OF = {"pyyaml": "yaml", "pyspellchecker": "spellchecker", "antlr4-python3-runtime": "antlr4"}
 """Packages whose module has another name."""
 PART_OF = {"pydantic_core": "pydantic"}
 """Modules that belong to another package, which pins their release."""
