@@ -134,7 +134,7 @@ def test_loose_forgives_a_first_line() -> None:
 
 
 def test_one_line_registers_a_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
-    everything("reference")
+    everything("reference")  # imports the families: what they register must outlive this test
     monkeypatch.setattr(registry, "_REGISTER", dict(registry._REGISTER))
 
     @constraint("count:test_only_vowels", version=2)
@@ -169,7 +169,9 @@ def score(doc, response):
 
 
 @pytest.mark.long
-def test_a_users_own_constraint_in_a_task_of_their_own(tmp_path: Path) -> None:
+def test_a_users_own_constraint_in_a_task_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything("reference")
+    monkeypatch.setattr(registry, "_REGISTER", dict(registry._REGISTER))  # the command runs in this process
     doc = document(("mine:exclamations", {"N": 2}), ("count:numbers", {"N": 0}), prompt="Shout!!")
     (tmp_path / "mine").mkdir()
     (tmp_path / "docs.jsonl").write_text(json.dumps(doc) + "\n")
