@@ -121,7 +121,6 @@ def _variables(response: str) -> list[str] | None:
         tree = ast.parse(fenced[1] if fenced else response)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    bound = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    return bound + [
-        node.arg for node in ast.walk(tree) if isinstance(node, ast.arg) and node.arg not in ("self", "cls")
-    ]
+    nodes = list(ast.walk(tree))
+    bound = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return bound + [node.arg for node in nodes if isinstance(node, ast.arg) and node.arg not in ("self", "cls")]

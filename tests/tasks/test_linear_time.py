@@ -54,7 +54,6 @@ FEW = (
 
 def seconds(function: Callable[[str], Any], text: str) -> float:
     """Processor time without the garbage collector's, which depends on everything else in the process."""
-    gc.collect()
     gc.disable()
     try:
         begun = time.process_time()
