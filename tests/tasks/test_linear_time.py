@@ -98,7 +98,7 @@ def generating(instructions: bool) -> Iterator[str]:
             yield name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*generating(instructions=False)])
 def test_looping_answers_are_scored_in_linear_time(name: str) -> None:
     """Also behind a right answer, which stays right where only white space follows it."""
@@ -118,7 +118,7 @@ def here(names: Iterable[str]) -> bool:
     return not any(map(language_resources.missing, names))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*generating(instructions=True)])
 def test_looping_answers_to_instructions_are_scored_in_linear_time(name: str) -> None:
     """Strictly, and in all loose variants."""
@@ -128,7 +128,7 @@ def test_looping_answers_to_instructions_are_scored_in_linear_time(name: str) ->
             check(functools.partial(task.scorer.one, doc), ("\n", "word ", "* a\n", "x\n", "Word.\n", "[", '"'))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_constraint_takes_linear_time(profile: Profile) -> None:
     cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
