@@ -7,6 +7,7 @@ import csv
 import functools
 import gc
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,9 +31,10 @@ from train_plugins.verifiers.task_modules import task as task_module
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests/constraints/constraints.jsonl"
 SAMPLE = DataSource((), sample=True)
-SIZE = 100_000
-SECONDS = 2.0
-"""Processor time that an answer of `SIZE` characters may take."""
+SIZE = int(os.environ.get("OLMES_FUZZ_SIZE", 25_000))
+"""Characters of an answer; 100,000 take four times as long to test, and find no more."""
+SECONDS = 2.0 * max(SIZE / 100_000, 0.5)
+"""Processor time that an answer of `SIZE` characters may take: 2 s for 100,000."""
 SLOW = 0.3
 """Below this a measurement says nothing about growth."""
 
@@ -97,7 +99,7 @@ def generating(instructions: bool) -> Iterator[str]:
             yield name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*generating(instructions=False)])
 def test_looping_answers_are_scored_in_linear_time(name: str) -> None:
     """Also behind a right answer, which stays right where only white space follows it."""
@@ -117,7 +119,7 @@ def here(names: Iterable[str]) -> bool:
     return not any(map(language_resources.missing, names))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*generating(instructions=True)])
 def test_looping_answers_to_instructions_are_scored_in_linear_time(name: str) -> None:
     """Strictly, and in all loose variants."""
@@ -127,7 +129,7 @@ def test_looping_answers_to_instructions_are_scored_in_linear_time(name: str) ->
             check(functools.partial(task.scorer.one, doc), ("\n", "word ", "* a\n", "x\n", "Word.\n", "[", '"'))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_constraint_takes_linear_time(profile: Profile) -> None:
     cases = [json.loads(line) for line in CASES.read_text(encoding="utf-8").splitlines()]
@@ -165,6 +167,7 @@ def test_constraints_that_look_at_the_beginning_first(profile: Profile, name: st
     check(follows, FEW, head=HEADS[name])
 
 
+@pytest.mark.slow
 def test_every_instruction_of_ifeval_takes_linear_time() -> None:
     if not here(["punkt_tab"]):
         pytest.skip("NLTK's punkt_tab is not on this machine")
@@ -181,12 +184,14 @@ def test_judges_answers_are_read_in_linear_time() -> None:
         check(parse, (*FEW, ":", "a:\n", "refusal ", "tie\n"))
 
 
+@pytest.mark.slow
 def test_verifiers_take_linear_time() -> None:
     check(program, (*PIECES, "  ```", "```\n```python\n"))
     check(lambda text: string(text, "the right one", {}), FEW)
     check(lambda text: gsm8k(text, "12", {}), (*FEW, "#### ", "1,", "+"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["", "Here it is:\n```python\ndef task_func(x):\n    return x\n```\n"])
 def test_programs_are_found_in_linear_time(head: str) -> None:
     """The parser alone takes a second for some of these, so a slower machine gets more time."""
