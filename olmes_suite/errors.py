@@ -120,5 +120,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` with the known name most similar to `name`, or an empty string."""
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.51)
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""

@@ -66,7 +66,7 @@ def begun(folder: Path, policy: str, go_on: bool = False, *plugins: Any, **decon
 def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(train_folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         begun(train_folder, "warn", False, Policy(), Kill())
-    said = r"on_contamination was 'warn' and is now 'filter'; earlier steps were trained"
+    said = r"on_contamination was 'warn' and is now 'filter'; earlier steps"
     refused(lambda: begun(train_folder, "filter", True, Policy()), said, UsageError)
 
     class Blind:
