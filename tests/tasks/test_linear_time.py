@@ -154,6 +154,7 @@ HEADS = {
 """Beginnings without which these checkers look no further."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_constraints_that_look_at_the_beginning_first(profile: Profile, name: str) -> None:

@@ -82,6 +82,7 @@ def test_the_servers_requests_under_way_are_shared_out_whole(monkeypatch):
 
 
 def test_what_ray_has_room_for_is_no_more_than_may_be_under_way(monkeypatch):
+    pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install 'olmes-suite[ray]'")
     seen = []
     monkeypatch.setattr("olmes_suite.workers.ray_actors.connect", lambda *_: (8, 0, lambda: None))
     monkeypatch.setattr("olmes_suite.workers.factory.Fleet", lambda makers, *_, **__: seen.extend(makers))
