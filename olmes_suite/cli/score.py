@@ -83,11 +83,7 @@ def score(
             encoder=encoder,
             unsafe_code=unsafe_code,
         )
-        if not run.exists():  # a run's name, as for compare and gate
-            from olmes_suite.runs.locate import locate
-
-            run = locate(str(run), runs or Path("runs"))
-        return _again(run, source(data_dir, data), tools, as_json)
+        return _again(_located(run, runs), source(data_dir, data), tools, as_json)
     scored = api.score(
         str(task), Path(str(responses)), data_dir=data_dir, data=data, runs=runs, lineage=lineage, judge=judge,
         judge_base_url=judge_base_url, classifier=classifier, classifier_base_url=classifier_base_url,
@@ -95,6 +91,13 @@ def score(
     )  # fmt: skip
     _print(scored, instances, as_json)
     return 0
+
+
+def _located(run: Path, runs: Path | None) -> Path:
+    """Return the folder of a run that is given by its path or, as for compare and gate, by its name."""
+    from olmes_suite.runs.locate import locate
+
+    return run if run.exists() else locate(str(run), runs or Path("runs"))
 
 
 def _again(run: Path, where: DataSource, tools: ToolOptions, as_json: bool) -> int:
