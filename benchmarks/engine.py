@@ -80,7 +80,7 @@ def shots(found: list[dict], number: int) -> str:
 
 
 def questions(case: str, mirror: Path, number: int) -> list[dict]:
-    """What is asked: {"text"} or {"text", "continuation"}, plain text."""
+    """Return the requests as plain text: {"text"} or {"text", "continuation"}."""
     train, test = (rows(mirror, f"openai/gsm8k/main/{split}.parquet") for split in ("train", "test"))
     if case in ("gsm8k", "samples"):
         return [{"text": f"{shots(train, 8)}Question: {row['question']}\nAnswer:"} for row in test[:number]]

@@ -1,4 +1,4 @@
-"""What the evaluator costs besides the model: GSM8K, 1,319 documents, 8-shot, from command to recorded run.
+"""The cost of the evaluator besides the model: GSM8K, 1,319 documents, 8-shot, from command to recorded run.
 
     OLMES_DATA_DIR=MIRROR python benchmarks/overhead.py [--repeat 3] [--scaling]
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one whole process: seconds, processor seconds, peak resident memory in MB."""
+    """The cost of one whole process: seconds, processor seconds, peak resident memory in MB."""
 
     wall: float
     processor: float

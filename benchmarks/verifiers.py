@@ -44,7 +44,7 @@ def calls_of(data_dir: Path, number: int, recorded: Path | None) -> list[Call]:
 
 
 def processor_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """Return the processor seconds of this process and of its children that have ended."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 

@@ -39,7 +39,7 @@ HEAD = f"{'case':<9}{'ours cpu-s':>12}{'peer cpu-s':>12}{'ratio':>8}{'ours s':>9
 
 
 def asked_in(case: str, mirror: Path) -> list[dict]:
-    """What is asked: {"text", "stop", "tokens"} or {"text", "continuation"}."""
+    """Return the requests: {"text", "stop", "tokens"} or {"text", "continuation"}."""
     number = DOCUMENTS[case]
     if case not in ("tasks", "few"):
         return questions({"letters": "mmlu"}.get(case, case), mirror, number)

@@ -35,7 +35,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one measurement: seconds, processor seconds of each worker, cores that others used, answers."""
+    """One measurement: seconds, processor seconds of each worker, cores that others used, answers."""
 
     wall: float
     busy: list[float]

@@ -45,7 +45,7 @@ class Form:
 
 
 class StrangeRole(str):
-    """What is said of a turn whose role is not known: the row is read, the turn is not compared."""
+    """A line about a turn with an unknown role; the row is read, and the turn is not compared."""
 
 
 class RowError(Exception):

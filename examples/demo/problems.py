@@ -57,7 +57,7 @@ class Sum:
 
     @property
     def key(self) -> tuple[int, int, bool]:
-        """What is asked, whatever the words."""
+        """The two numbers and the operation, however the problem is worded."""
         return self.a, self.b, self.adds
 
     @property

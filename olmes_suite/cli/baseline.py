@@ -41,13 +41,15 @@ def save(
     runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
     """Write only a run's instance scores to a small file for a repository."""
+    from olmes_suite.cli.display import count
     from olmes_suite.runs.baseline import save as write_baseline
     from olmes_suite.runs.locate import load
 
     scores = load(run, runs)
     write_baseline(scores, file)
     documents = sum(task.n for task in scores.tasks.values())
-    print(f"{file}: {len(scores.tasks)} tasks, {documents} documents, {file.stat().st_size / 1024:.0f} KiB")
+    size = f"{file.stat().st_size / 1024:.0f} KiB"
+    print(f"{file}: {count(len(scores.tasks), 'task')}, {count(documents, 'document')}, {size}")
 
 
 @app.command("list")

@@ -18,7 +18,7 @@ from olmes_suite.tasks.index import PREFIX
 _PLAIN_SECONDS = 10.0
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     """Return a number with its noun: 1 task, 2 tasks."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -39,7 +39,7 @@ class PlainWatcher:
         """Begin showing the progress of these tasks."""
         self._total = {plan.name: plan.documents for plan in plans if plan.error is None}
         print(
-            f"{_count(len(self._total), 'task')}, {_count(sum(self._total.values()), 'document')}",
+            f"{count(len(self._total), 'task')}, {count(sum(self._total.values()), 'document')}",
             file=sys.stderr,
             flush=True,
         )

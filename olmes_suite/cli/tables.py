@@ -53,7 +53,7 @@ def _comparison_row(task: TaskComparison) -> list[str]:
 def comparison_notes(comparison: Comparison) -> list[str]:
     """List what a reader of the table must know."""
     notes = [
-        "points; p: two-sided, Holm over the tasks; W/L: documents won and lost;",
+        "points; p: two-sided, Holm over the tasks; W/L: documents improved, worsened;",
         "MDE: smallest difference that these documents detect with 80 % power",
     ]
     if comparison.imported:

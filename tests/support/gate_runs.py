@@ -32,7 +32,7 @@ def imported(cli: Cli, name: str, tasks: Scores, **more: Any) -> None:
 
 
 def table(wins: int, losses: int, n: int) -> tuple[list[float], list[float]]:
-    """Scores of two runs with so many documents won and lost of n."""
+    """Scores of two runs with so many documents improved, worsened of n."""
     before = [0.0] * wins + [1.0] * losses + [1.0] * (n - wins - losses)
     after = [1.0] * wins + [0.0] * losses + [1.0] * (n - wins - losses)
     return before, after
