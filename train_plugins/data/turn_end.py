@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from olmes_suite.errors import UsageError
@@ -50,6 +50,12 @@ def check_turn_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int], ma
     everything after the prompt is trained.
     """
     messages = list(PROBE)
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except Exception:  # a template may raise anything; encoding the rows names the reason
+        return
+    if messages[-1]["content"] not in text:
+        raise UsageError("the chat template leaves out the messages' text; name another in `chat_template`")
     if masked:
         ids, mask = render(tokenizer, messages)
         trained = [token for token, inside in zip(ids, mask, strict=True) if inside]
@@ -59,7 +65,7 @@ def check_turn_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int], ma
         trained.pop()
     if trained and trained[-1] in ends:
         return
-    end = _turn_end(tokenizer, messages)
+    end = _turn_end(tokenizer, text.rpartition(messages[-1]["content"])[2])
     eos = tokenizer.eos_token
     if end is None:
         raise UsageError(
@@ -78,10 +84,8 @@ def check_turn_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int], ma
     )
 
 
-def _turn_end(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> int | None:
-    """Return the first special or added token after the last turn's content; None if there is none."""
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False)
-    tail = text[text.rindex(messages[-1]["content"]) + len(messages[-1]["content"]) :]
+def _turn_end(tokenizer: PreTrainedTokenizerBase, tail: str) -> int | None:
+    """Return the first special or added token in the text after the last turn's content; None if there is none."""
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
     return next((int(token) for token in ids if token in special), None)

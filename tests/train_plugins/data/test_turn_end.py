@@ -70,3 +70,14 @@ def test_ends_are_the_tokenizers_and_generation_configs(tmp_path: Path) -> None:
 def test_a_token_that_the_tokenizer_lacks() -> None:
     with pytest.raises(UsageError, match=r"eos_token '<\|im_ent\|>': not a token.*did you mean '<\|im_end\|>'"):
         set_eos(tokenizer(CHATML), "<|im_ent|>")
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_template_that_leaves_out_the_text_is_one_line(masked: bool) -> None:
+    made = tokenizer(CHATML.replace("m['content']", "m['contents']|string"))
+    with pytest.raises(UsageError, match="leaves out the messages' text"):
+        check_turn_end(made, [made.eos_token_id], masked)
+
+
+def test_a_template_that_raises_is_left_to_the_encoding_of_the_rows() -> None:
+    check_turn_end(tokenizer("{{ raise_exception('no') }}"), [1], masked=False)
