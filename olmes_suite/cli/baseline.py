@@ -41,7 +41,7 @@ def save(
     runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
     """Write only a run's instance scores to a small file for a repository."""
-    from olmes_suite.cli.display import count
+    from olmes_suite.cli.tables import count
     from olmes_suite.runs.baseline import save as write_baseline
     from olmes_suite.runs.locate import load
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from olmes_suite.cli.tables import count
 from olmes_suite.evaluation.evaluate import Finished
 from olmes_suite.evaluation.floor import beside
 from olmes_suite.evaluation.plan import NOT_BUILT, TaskPlan
@@ -16,11 +17,6 @@ from olmes_suite.runs.schema import Manifest, Metric, Results, TaskResult
 from olmes_suite.tasks.index import PREFIX
 
 _PLAIN_SECONDS = 10.0
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 task, 2 tasks."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class PlainWatcher:
