@@ -210,8 +210,8 @@ def _task_warnings(name: str, task: TaskResult) -> list[str]:
     lines = []
     if task.flagged:
         lines.append(f"{name}: {task.flagged} of {task.n} documents are in the training data")
-    for reason, count in (task.left_out or {}).items():
-        lines.append(f"{name}: rows left out because no scorer is available for {reason}: {count}")
+    for reason, rows in (task.left_out or {}).items():
+        lines.append(f"{name}: rows left out because no scorer is available for {reason}: {rows}")
     for flag, words in _FLAG_WORDS.items():
         if task.flags.get(flag):
             lines.append(f"{name}: {task.flags[flag]} of {task.n} {words}")
