@@ -55,6 +55,43 @@ class Clean(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens(Record):
+    """Mean generated tokens per answer."""
+
+    thinking: float = 0.0
+    """Tokens of the thought and its marks."""
+    answer: float = 0.0
+    """Tokens of the rest of the answer."""
+
+    @property
+    def total(self) -> float:
+        """All generated tokens per answer."""
+        return self.thinking + self.answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed(Metric):
+    """The score over the answers that ended by themselves and not at the token limit."""
+
+    n: int = 0
+    """Number of such answers; the value is null if there are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers(Record):
+    """How the generated answers ended. With several samples of a document, each one counts."""
+
+    n: int = 0
+    """Number of answers."""
+    length: int = 0
+    """Number of answers that ended at the token limit."""
+    unclosed: int = 0
+    """Number of answers that ended inside a thought."""
+    empty: int = 0
+    """Number of answers with nothing to score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FloorScore(Record):
     """Score of the best constant answer."""
 
@@ -93,6 +130,20 @@ class TaskResult(Record):
     imported: bool = field(default=False, metadata=OPTIONAL)
     floor: FloorScore | None = field(default=None, metadata=OPTIONAL)
     """Present only in a run of the floor."""
+    samples: int | None = field(default=None, metadata=OPTIONAL)
+    """Number of answers per document, if there are several."""
+    samples_sd: float | None = field(default=None, metadata=OPTIONAL)
+    """Standard deviation of the score from one sample to the next: how much a repeat of the run with one sample varies.
+
+    Present if the score is a mean over several samples."""
+    answers: Answers | None = field(default=None, metadata=OPTIONAL)
+    """Absent if the source does not tell how the answers ended."""
+    tokens: Tokens | None = field(default=None, metadata=OPTIONAL)
+    """Absent if the source does not count tokens."""
+    completed: Completed | None = field(default=None, metadata=OPTIONAL)
+    """Absent if the source does not tell how the answers ended."""
+    correct_per_million_tokens: float | None = field(default=None, metadata=OPTIONAL)
+    """Sum of the answers' primary scores per million generated tokens."""
 
     @property
     def score(self) -> Metric | None:
