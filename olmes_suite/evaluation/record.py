@@ -103,7 +103,7 @@ def estimate(leaf: Leaf, metric: str, instances: Sequence[Instance]) -> stats.Es
         return None
     weighted = any(entry["metric"] == metric and entry.get("weighted") for entry in leaf.task.config.metric_list or ())
     strata = dict.fromkeys(i.stratum for i in scored)
-    parts = [_mean(metric, [i for i in scored if i.stratum == s], weighted) for s in strata]
+    parts = [_mean(metric, [i for i in scored if i.stratum == s], weighted, leaf.samples is not None) for s in strata]
     return parts[0] if len(parts) == 1 else stats.combine(parts)
 
 
@@ -114,11 +114,10 @@ def _primary(leaf: Leaf, primary: str, instances: Sequence[Instance]) -> stats.E
     return estimates(leaf, instances).get(primary)
 
 
-def _mean(metric: str, instances: Sequence[Instance], weighted: bool) -> stats.Estimate:
+def _mean(metric: str, instances: Sequence[Instance], weighted: bool, sampled: bool) -> stats.Estimate:
     values = [float(i.scored.scores[metric] or 0.0) for i in instances]
-    return stats.mean(
-        values, [i.cluster for i in instances], [i.scored.weight for i in instances] if weighted else None
-    )
+    weights = [i.scored.weight for i in instances] if weighted else None
+    return stats.mean(values, [i.cluster for i in instances], weights, sampled=sampled)
 
 
 def combine(aggregate: str, parts: Sequence[tuple[dict[str, stats.Estimate], int]]) -> dict[str, stats.Estimate]:
