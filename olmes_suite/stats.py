@@ -91,7 +91,7 @@ def mean(
     if binary and groups is None and weights is None:
         return Estimate(value, stderr, wilson(float(x.sum()), n), n, n - 1)
     bounded = bool(((x >= 0) & (x <= 1)).all())
-    df = degrees_of_freedom(sums) if sampled else count - 1
+    df = degrees_of_freedom(np.asarray(sums, dtype=float)) if sampled else count - 1
     return Estimate(value, stderr, interval(value, stderr, df, count, bounded), count, df)
 
 

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from olmes_suite.records import Generated, Instance, Scored
-from olmes_suite.runs.schema import Answers, Tokens
+from olmes_suite.runs.schema import Answers, Cost, Tokens
 from olmes_suite.scoring.samples import PASS_AT, sample_score
 from olmes_suite.scoring.scorers import pass_at
 from olmes_suite.stats import Estimate
 
 Score = Callable[[Sequence[Instance]], Estimate | None]
 """Function from documents to the estimate of their primary metric; None without a score."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Tokens and endings of a task's answers. None where the source does not tell."""
-
-    answers: Answers | None = None
-    tokens: Tokens | None = None
-    correct_per_million_tokens: float | None = None
 
 
 def cost(instances: Sequence[Instance], primary: str) -> Cost:
@@ -43,15 +34,16 @@ def cost(instances: Sequence[Instance], primary: str) -> Cost:
         )
     total = sum(answer.tokens for answer in generated)
     if not total:
-        return Cost(answers)
+        return Cost(answers=answers)
     tokens = Tokens(
         thinking=sum(answer.thinking_tokens for answer in generated) / n,
         answer=sum(answer.answer_tokens for answer in generated) / n,
     )
     scores = [score for instance in instances for score in _scores(instance, primary)]
     if not scores or not all(0 <= score <= 1 for score in scores):
-        return Cost(answers, tokens)
-    return Cost(answers, tokens, 1e6 * math.fsum(scores) / total)
+        return Cost(answers=answers, tokens=tokens)
+    rate = 1e6 * math.fsum(scores) / total
+    return Cost(answers=answers, tokens=tokens, correct_per_million_tokens=rate)
 
 
 def _scores(instance: Instance, primary: str) -> Iterator[float]:

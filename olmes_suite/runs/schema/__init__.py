@@ -42,10 +42,12 @@ from olmes_suite.runs.schema.manifest import (
 )
 from olmes_suite.runs.schema.record import SCHEMA, Record, check_schema
 from olmes_suite.runs.schema.results import (
+    ENDINGS,
     RESULTS,
     Answers,
     Clean,
     Completed,
+    Cost,
     FloorScore,
     Metric,
     Results,
@@ -58,6 +60,7 @@ from olmes_suite.runs.schema.results import (
 )
 
 __all__ = [
+    "ENDINGS",
     "INSTANCES",
     "LINEAGE",
     "MANIFEST",
@@ -71,6 +74,7 @@ __all__ = [
     "BaselineTask",
     "Clean",
     "Completed",
+    "Cost",
     "DataUsed",
     "Engine",
     "FloorScore",

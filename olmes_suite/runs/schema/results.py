@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from olmes_suite.stats import Estimate
 
 RESULTS = "results.json"
+ENDINGS = ("length", "unclosed", "empty")
+"""How a generated answer can end badly; flags of a document, and counts of `Answers`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,26 @@ class Answers(Record):
     empty: int = 0
     """Number of answers with nothing to score."""
 
+    def share(self, ending: str) -> float:
+        """Return the share of answers with one of `ENDINGS`."""
+        return float(getattr(self, ending)) / max(self.n, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost(Record):
+    """What the answers of a task took and how they ended; a part is absent if the source does not tell it."""
+
+    answers: Answers | None = field(default=None, metadata=OPTIONAL)
+    tokens: Tokens | None = field(default=None, metadata=OPTIONAL)
+    completed: Completed | None = field(default=None, metadata=OPTIONAL)
+    correct_per_million_tokens: float | None = field(default=None, metadata=OPTIONAL)
+    """Sum of the answers' primary scores per million generated tokens."""
+
+    @property
+    def known(self) -> bool:
+        """Whether any part is known."""
+        return self != Cost()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloorScore(Record):
@@ -144,6 +166,16 @@ class TaskResult(Record):
     """Absent if the source does not tell how the answers ended."""
     correct_per_million_tokens: float | None = field(default=None, metadata=OPTIONAL)
     """Sum of the answers' primary scores per million generated tokens."""
+
+    @property
+    def cost(self) -> Cost:
+        """What the answers took and how they ended."""
+        return Cost(
+            answers=self.answers,
+            tokens=self.tokens,
+            completed=self.completed,
+            correct_per_million_tokens=self.correct_per_million_tokens,
+        )
 
     @property
     def score(self) -> Metric | None:
