@@ -118,6 +118,8 @@ class _Session:
     tools: Tools
     watcher: Watcher
     gathered: Gathered = field(default_factory=Gathered)
+    said: list[str] = field(default_factory=list)
+    """Notes of the engine and the tools that the user has seen."""
 
 
 MakeBackend = Callable[[Options, Callable[[Request], Any]], Backend]
@@ -161,7 +163,8 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
     backend = loading.get()
     options.settings.check_context(backend.max_length)
-    for note in [*tools.notes(), *backend.notes()]:
+    session.said = [*tools.notes(), *backend.notes()]
+    for note in session.said:
         watcher.note(note)
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
         leaf.fingerprint = fingerprint(leaf, backend.chat, tools)
@@ -235,6 +238,9 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             runnable = [plan for plan in plans if plan.error is None]
             for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
                 _run_tasks(session, group, folder, backend, pool)
+        for note in backend.notes():
+            if note not in session.said:
+                session.watcher.note(note)
         engine = Engine.of(backend.name, backend.chat, backend.settings(), backend.fingerprint)
         backend.close()
         _run_deferred_tasks(session)

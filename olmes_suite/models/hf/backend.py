@@ -285,7 +285,7 @@ class HFBackend(Backend):
     def _response(self, job: Generation, stop: RowStop) -> Response:
         if stop.reason == "broken":
             raise not_a_number(job.request)
-        return job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends)
+        return job.limited(job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends))
 
     @property
     def _pad_id(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.base import DEFAULT_MAX_TOKENS, fit
@@ -118,6 +118,10 @@ class Generation:
             truncated=self.truncated,
             raw=raw if raw != text else None,
         )
+
+    def limited(self, response: Response) -> Response:
+        """Return the response with the token limit in effect, where it is not the request's."""
+        return response if self.budget == self.request.max_tokens else replace(response, limit=self.budget)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class TextAsk:
         yield (
             job.position,
             job.sample,
-            job.response(outcome.tokens, outcome.reason or "length", self.tokenizer, self.ends),
+            job.limited(job.response(outcome.tokens, outcome.reason or "length", self.tokenizer, self.ends)),
         )
 
 
