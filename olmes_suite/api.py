@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import Broken, DataError, UsageError
-from olmes_suite.evaluation.arguments import Paths, command_line, listed, maybe, paths
+from olmes_suite.evaluation.arguments import Named, Paths, command_line, listed, maybe, paths
 from olmes_suite.extras import require
 from olmes_suite.runs.run import Run
 
@@ -100,8 +100,9 @@ def evaluate(
     prefill: str | None = None, concurrency: int | None = None, workers: int | None = None, ray: str | None = None,
     cache: AnyPath | None = None, model_args: str | Mapping[str, Any] | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
-    encoder: str | None = None, unsafe_code: bool = False, command: Sequence[str] | None = None,
-    watcher: Callable[[], Watcher] = _LogWatcher,
+    encoder: str | None = None, unsafe_code: bool = False, profile: AnyPath | None = None,
+    gen_kwargs: Named = None, samples: int | None = None, system: str | None = None, chat_template_args: Named = None,
+    command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
 
@@ -120,10 +121,14 @@ def evaluate(
     from olmes_suite.models.model_args import parse
     from olmes_suite.workers.factory import Crew, check
 
+    settings = arguments.settings(
+        profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
+    )
     engine = {
         "device": device, "dtype": dtype, "batch_size": batch_size, "max_length": max_length,
         "chat_template": maybe(chat_template), "revision": revision, "base_url": base_url, "prefill": prefill,
         "concurrency": concurrency, "model_args": parse(model_args) if isinstance(model_args, str) else model_args,
+        "chat_template_args": dict(settings.chat_template_args) or None,
     }  # fmt: skip
     run_options = Options(
         str(model), backend, tuple(listed(suite)), tuple(listed(task)), limit, seed,
@@ -134,6 +139,7 @@ def evaluate(
             judge=judge, judge_base_url=judge_base_url, classifier=classifier,
             classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code,
         ),
+        settings,
     )  # fmt: skip
     arguments.include(paths(include_path))
     arguments.local(run_options.runs)

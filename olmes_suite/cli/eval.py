@@ -16,12 +16,17 @@ from olmes_suite.cli.options import (
     Data,
     DataDirs,
     EncoderName,
+    GenKwargs,
     IncludePath,
     Json,
     Judge,
     JudgeUrl,
     Lineage,
+    Profile,
     Runs,
+    Samples,
+    System,
+    TemplateArgs,
     UnsafeCode,
 )  # fmt: skip
 
@@ -86,7 +91,8 @@ def evaluate(
     workers: Workers = None, ray: Ray = None, cache: Cache = None, model_args: ModelArgs = None,
     judge: Judge = None, judge_base_url: JudgeUrl = None, classifier: Classifier = None,
     classifier_base_url: ClassifierUrl = None, encoder: EncoderName = None, unsafe_code: UnsafeCode = False,
-    as_json: Json = False,
+    profile: Profile = None, gen_kwargs: GenKwargs = None, samples: Samples = None, system: System = None,
+    chat_template_args: TemplateArgs = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
@@ -102,8 +108,9 @@ def evaluate(
         batch_size=batch_size, max_length=max_length, chat_template=chat_template, revision=revision,
         base_url=base_url, prefill=prefill, concurrency=concurrency, workers=workers, ray=ray, cache=cache,
         model_args=model_args, judge=judge, judge_base_url=judge_base_url, classifier=classifier,
-        classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, command=command_line(),
-        watcher=_watcher,
+        classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, profile=profile,
+        gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args,
+        command=command_line(), watcher=_watcher,
     ).finished  # fmt: skip
     show(finished, as_json)
     return 1 if finished.failed else 0

@@ -58,15 +58,14 @@ def by_itself(answer: Generated) -> bool:
     return answer.finish_reason != "length"
 
 
-def completed(instances: Sequence[Instance], primary: str, averaged: bool, score: Score) -> tuple[Estimate, int] | None:
+def completed(instances: Sequence[Instance], primary: str, averaged: bool, score: Score) -> tuple[Estimate | None, int]:
     """Score the answers that ended by themselves; returns the estimate and the number of these answers.
 
     `averaged`: a document's score is the mean over its samples. Otherwise it is pass@k, or the score of its first
-    sample. Returns None if no answer ended by itself.
+    sample. The estimate is None without a score, for example if no answer ended by itself.
     """
     kept = [part for instance in instances for part in _completed(instance, primary, averaged)]
-    estimate = score([part for part, _ in kept]) if kept else None
-    return None if estimate is None else (estimate, sum(number for _, number in kept))
+    return score([part for part, _ in kept]) if kept else None, sum(number for _, number in kept)
 
 
 def _completed(instance: Instance, primary: str, averaged: bool) -> Iterator[tuple[Instance, int]]:
@@ -83,7 +82,7 @@ def _completed(instance: Instance, primary: str, averaged: bool) -> Iterator[tup
         kept = [sample for sample, whole in zip(samples, ended, strict=True) if whole]
         graded = [score for sample in kept if (score := sample_score(sample, primary)) is not None]
         value = pass_at(int(primary.removeprefix(PASS_AT)), len(graded), sum(score >= 1.0 for score in graded))
-        if value is not None:
+        if kept:
             yield _with(instance, Scored({primary: value})), len(kept)
     elif averaged:
         for sample, whole in zip(samples, ended, strict=True):

@@ -118,6 +118,8 @@ class _Session:
     tools: Tools
     watcher: Watcher
     gathered: Gathered = field(default_factory=Gathered)
+    said: list[str] = field(default_factory=list)
+    """Notes of the engine and the tools that the user has seen."""
 
 
 MakeBackend = Callable[[Options, Callable[[Request], Any]], Backend]
@@ -156,10 +158,13 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
                 watcher.note(line)
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
+    _check_settings(session)
     if "sandbox" in tools.made:
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
     backend = loading.get()
-    for note in [*tools.notes(), *backend.notes()]:
+    options.settings.check_context(backend.max_length)
+    session.said = [*tools.notes(), *backend.notes()]
+    for note in session.said:
         watcher.note(note)
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
         leaf.fingerprint = fingerprint(leaf, backend.chat, tools)
@@ -177,6 +182,19 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
             with storage(folder):
                 shutil.copytree(previous / "responses", folder / "responses")
         return _run(session, name, folder, backend)
+
+
+def _check_settings(session: _Session) -> None:
+    """Check the user's settings against the planned tasks, before the model is needed. Raises UsageError."""
+    settings, plans = session.options.settings, session.plans
+    tasks = [leaf.task for plan in plans for leaf in plan.leaves]
+    settings.check_tasks(tasks)
+    for line in settings.notes(tasks):
+        session.watcher.note(line)
+    for plan in plans:
+        k, samples = plan.primary.removeprefix("pass_at_"), settings.samples
+        if samples and plan.leaves and k != plan.primary and k.isdigit() and samples < int(k):
+            session.watcher.note(f"{plan.name}: {plan.primary} needs {k} samples, and --samples {samples} gives fewer")
 
 
 def _has_request_errors(finished: Finished) -> bool:
@@ -220,6 +238,9 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             runnable = [plan for plan in plans if plan.error is None]
             for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
                 _run_tasks(session, group, folder, backend, pool)
+        for note in backend.notes():
+            if note not in session.said:
+                session.watcher.note(note)
         engine = Engine.of(backend.name, backend.chat, backend.settings(), backend.fingerprint)
         backend.close()
         _run_deferred_tasks(session)

@@ -126,7 +126,7 @@ def make_instance(
 
     Where the user asked for several samples, the document's scores are means over them.
     """
-    if leaf.samples is not None and len(samples) > 1:
+    if leaf.task.averages_samples and len(samples) > 1:
         scored = over_samples(scored, samples, leaf.primary)
     all_flags = flags | set(scored.flags)
     all_flags |= ({"extraction_failed"} if scored.failed else set()) | ({"scorer_timeout"} if timed_out else set())

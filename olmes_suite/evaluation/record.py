@@ -90,7 +90,7 @@ def estimates(leaf: Leaf, instances: Sequence[Instance]) -> dict[str, stats.Esti
 def _metric_names(leaf: Leaf, instances: Sequence[Instance]) -> list[str]:
     """Return the metrics that the task declares, then those of several samples that the user asked for."""
     declared = metric_names(leaf.task)
-    if leaf.samples is None:
+    if not leaf.task.averages_samples:
         return declared
     found = {name for i in instances for name in i.scored.scores if metric_of_samples(name)}
     return [*declared, *sorted(found - {*declared}, key=lambda name: (name[:4] != "pass", len(name), name))]
@@ -103,7 +103,7 @@ def estimate(leaf: Leaf, metric: str, instances: Sequence[Instance]) -> stats.Es
         return None
     weighted = any(entry["metric"] == metric and entry.get("weighted") for entry in leaf.task.config.metric_list or ())
     strata = dict.fromkeys(i.stratum for i in scored)
-    parts = [_mean(metric, [i for i in scored if i.stratum == s], weighted, leaf.samples is not None) for s in strata]
+    parts = [_mean(metric, [i for i in scored if i.stratum == s], weighted, leaf.task.averages_samples) for s in strata]
     return parts[0] if len(parts) == 1 else stats.combine(parts)
 
 
@@ -157,7 +157,7 @@ def _cost(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Ins
     }
     if found.answers is not None:
         fields["completed"] = _completed(plan, leaves, by_leaf)
-    if samples > 1 and all(leaf.samples is not None for leaf in leaves):
+    if samples > 1 and all(leaf.task.averages_samples for leaf in leaves):
         fields["samples_sd"] = _samples_sd(plan, leaves, by_leaf)
     return fields
 
@@ -167,12 +167,12 @@ def _completed(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, lis
     parts, total = [], 0
     for leaf in leaves:
         score = functools.partial(_primary, leaf, plan.primary)
-        found = completed(by_leaf[leaf.name], plan.primary, leaf.samples is not None, score)
+        found, n = completed(by_leaf[leaf.name], plan.primary, leaf.task.averages_samples, score)
+        total += n
         if found is not None:
-            parts.append(({plan.primary: found[0]}, found[1]))
-            total += found[1]
+            parts.append(({plan.primary: found}, n))
     if not parts:
-        return Completed()
+        return Completed(n=total)
     whole = parts[0][0] if len(leaves) == 1 else combine(plan.aggregate, parts)
     value = whole[plan.primary]
     if len(leaves) > 1 and _shares_documents(leaves):

@@ -42,6 +42,7 @@ from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.scoring.tools import MODELS, ToolOptions, Tools
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,18 +317,9 @@ def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: To
             if plan.error is not None:
                 raise MissingData(plan.error)
             _require_tools(plan, tools)
-            _restore_samples(plan, old)
         else:
             plan.error = plan.error if error is None else error
             plan.leaves = []
-
-
-def _restore_samples(plan: TaskPlan, old: Results) -> None:
-    """Average over the samples that the run was asked for; a task's own repeats are scored as the task says."""
-    for leaf in plan.leaves:
-        samples = old.tasks[leaf.name].samples if leaf.name in old.tasks else None
-        if leaf.samples is None and samples != (leaf.task.config.repeats or 1):
-            leaf.samples = samples
 
 
 def _recorded_tools(record: Manifest, named: ToolOptions, source: DataSource) -> ToolOptions:
@@ -362,6 +354,7 @@ def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) ->
         seed=_seed(record),
         source=data_source,
         tools=_recorded_tools(record, tools, data_source),
+        settings=Settings.from_json(record.settings),
     )
 
 

@@ -23,7 +23,7 @@ from olmes_suite.errors import UnsuitableTask, UsageError, first_line
 from olmes_suite.records import Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
 from olmes_suite.tasks.documents import DataSource, find_split, missing
-from olmes_suite.tasks.generation_kwargs import unsupported
+from olmes_suite.tasks.generation_kwargs import sampling, unsupported
 from olmes_suite.tasks.index import TaskEntry
 from olmes_suite.tasks.task import Splits, SuiteTask
 
@@ -80,10 +80,14 @@ class LmEvalTask(SuiteTask):
         self.left_out_metrics = tuple(left_out)
 
     def notes(self) -> list[str]:
-        """Return a line about the metrics that are left out."""
-        if not self.left_out_metrics:
-            return []
-        return [f"{self.config.task}: {', '.join(self.left_out_metrics)} left out: not a mean over documents"]
+        """Return lines about the metrics that are left out and about a seed, which is the run's."""
+        lines = []
+        if self.left_out_metrics:
+            lines.append(f"{self.config.task}: {', '.join(self.left_out_metrics)} left out: not a mean over documents")
+        settings = self.config.generation_kwargs or {}
+        if self.OUTPUT_TYPE == "generate_until" and settings.get("seed") is not None and sampling(settings).temperature:
+            lines.append(f"{self.config.task}: generation_kwargs: seed is ignored: --seed seeds the samples of a run")
+        return lines
 
     @property
     def scorer(self) -> Scorer:
@@ -140,6 +144,9 @@ class LmEvalScorer(Scorer):
         if len(responses) == 1:
             scored = self.one(doc, responses[0])
             return scored, [scored]
+        if self.task.averages_samples:
+            samples = [self.one(doc, response) for response in responses]
+            return samples[0], samples
         return self.task.scores(doc, responses), []
 
 

@@ -37,7 +37,8 @@ def plan_of(name: str, samples: int | None = None) -> TaskPlan:
     plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
     load_leaves(plan, Options("", source=DataSource(sample=True)))
     for leaf in plan.leaves:
-        leaf.samples = samples
+        if samples is not None:
+            leaf.task.averages_samples = True
     return plan
 
 
@@ -185,4 +186,4 @@ def test_completed_pass_at_k_takes_the_completed_samples() -> None:
         return mean([float(i.scored.scores["pass_at_2"] or 0) for i in instances])
 
     found = completed([instance, replace(instance, generated=(ends[2],) * 3)], "pass_at_2", False, score)
-    assert found is not None and (found[0].value, found[1]) == (1.0, 2)
+    assert found[0] is not None and (found[0].value, found[1]) == (1.0, 2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from olmes_suite.errors import ModelError, RequestFailed, first_line
 from olmes_suite.models.local.chat_template import ChatTemplate
@@ -17,18 +18,24 @@ class Encoder:
     the tokenizer adds, unless it already starts with the BOS token: the rule of lm-eval's `hf` model.
     """
 
-    def __init__(self, tokenizer: Tokenizer, chat_template: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        chat_template: str | None = None,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         if chat_template is not None:
             tokenizer.chat_template = chat_template
         self.chat = bool(tokenizer.chat_template)
+        self.template_args = dict(template_args or {})
         self.double_bos = False
         self.embeddings: int | None = None
         """The number of the model's embeddings, above every valid token id; None where it is unknown."""
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.prefix_id: int = next((token for token in (bos, eos, tokenizer.pad_token_id) if token is not None), 0)
         self.prefix_text: str = tokenizer.decode([self.prefix_id])
-        self.template = ChatTemplate(tokenizer) if self.chat else None
+        self.template = ChatTemplate(tokenizer, template_args) if self.chat else None
         self.turn_end = self.template.turn_end() if self.template else None
         """The token that the chat template writes after an assistant's turn."""
         if self.template and tokenizer.bos_token is not None and tokenizer.encode("a")[:1] == [bos]:
@@ -54,6 +61,8 @@ class Encoder:
         lines = []
         if not self.chat:
             lines.append(f"{name} has no chat template: plain text is used (set one with --chat-template FILE)")
+            if self.template_args:
+                lines.append(f"{name}: --chat-template-args has no effect without a chat template")
         if self.double_bos:
             lines.append(f"{name}: the chat template writes the BOS token; the tokenizer does not add another one")
         return [*lines, *(f"{name}: {line}" for line in (self.template.notes() if self.template else ()))]

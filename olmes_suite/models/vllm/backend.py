@@ -19,6 +19,7 @@ from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
+from olmes_suite.models.local.generation_config import Own
 from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
 from olmes_suite.models.vllm import engine as vllm_engine
@@ -77,6 +78,7 @@ class VLLMBackend(Backend):
         batch_size: int | None = None,
         max_length: int | None = None,
         chat_template: str | Path | None = None,
+        chat_template_args: Mapping[str, Any] | None = None,
         revision: str | None = None,
         device: str | None = None,
         seed: int = 0,
@@ -90,13 +92,13 @@ class VLLMBackend(Backend):
         self.adapter: str | None = self._adapter()
         self.template = read_template(chat_template)
         self.dtype = pick_dtype(dtype, pick_device(None))
-        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
+        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template, chat_template_args)
         self.tokenizer = self.encoder.tokenizer
         self.chat = self.encoder.chat
         config, generation = _configuration(self.place, revision)
         self.max_length: int = max_length or context_length(config, self.tokenizer)
-        self.ends = Ends.of(self.encoder, generation.eos_token_id)
-        self.penalty = float(getattr(generation, "repetition_penalty", None) or 1.0)
+        self.own = Own.of(generation)
+        self.ends = Ends.of(self.encoder, generation.eos_token_id, self.own.stops)
         self._engine: vllm_engine.Engine | None = None
         self._numbers = count()
         self._fingerprint: ModelFingerprint | None = None
@@ -192,7 +194,11 @@ class VLLMBackend(Backend):
 
     def notes(self) -> list[str]:
         """Return lines about the chat template, the BOS token and the ends of answers."""
-        return [*self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
+        return [
+            *self.encoder.notes(self.source),
+            *self.ends.notes(self.tokenizer, self.source),
+            *self.own.notes(self.source, frozenset({"min_new_tokens"})),
+        ]
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Send all requests to the engine, and yield answers as they become ready."""
@@ -202,7 +208,7 @@ class VLLMBackend(Backend):
         asks: list[TextAsk | RankAsk] = []
         if texts:
             jobs = generations(self.encoder, requests, texts, self.max_length)
-            asks += text_asks(jobs, self.ends, self.tokenizer, self.penalty)
+            asks += text_asks(jobs, self.ends, self.tokenizer, self.own)
         if ranked:
             asks += rank_asks(choices(self.encoder, requests, ranked, self.max_length))
         if asks:
