@@ -63,13 +63,13 @@ async function showCompare([a, b]) {
 function compareTable(difference, a, b) {
   const told = (task) => difference.tasks[task].tok ?? meanTokens(a, b, task);
   const counted = tasks.some((task) => difference.tasks[task.task] && told(task.task));
-  const names = ["task", "suite", "baseline", "candidate", "Δ", "95 % interval", "p", "p adjusted", "detectable", "improved / worsened", "documents", ...(counted ? ["tokens per answer"] : [])];
+  const names = ["task", "suite", "baseline", "candidate", "Δ", "95 % interval", ...(counted ? ["tokens per answer"] : []), "p", "p adjusted", "detectable", "improved / worsened", "documents"];
   const shownScore = (score) => (score === undefined ? "" : points(score));
   const line = (name, e, suite, one, other, tok) => {
-    const last = counted ? el("td", {}, tok ? `${count(tok[0])} → ${count(tok[1])}${tok[0] ? ` (${multiple(tok[1] / tok[0])} ×)` : ""}` : "") : null;
-    if (e.d === undefined) return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), el("td", { colspan: 7 }, e.differs ? `≠ not comparable: ${e.differs.join(" and ")} differ` : e.reason), last);
+    const spent = counted ? el("td", {}, tok ? `${count(tok[0])} → ${count(tok[1])}${tok[0] ? ` (${multiple(tok[1] / tok[0])} ×)` : ""}` : "") : null;
+    if (e.d === undefined) return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), el("td", { colspan: counted ? 8 : 7 }, e.differs ? `≠ not comparable: ${e.differs.join(" and ")} differ` : e.reason));
     return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)),
-      el("td", { class: verdict(e) || null }, arrow(e) + signed(e.d)), el("td", {}, span(e.lo, e.hi, true)), el("td", {}, pValue(e.p)), el("td", {}, pValue(e.holm)), el("td", {}, points(e.det)), el("td", {}, e.w === undefined || e.how === "unpaired" ? "–" : `${e.w} / ${e.l}`), el("td", {}, e.n ? String(e.n) : "–"), last);
+      el("td", { class: verdict(e) || null }, arrow(e) + signed(e.d)), el("td", {}, span(e.lo, e.hi, true)), spent, el("td", {}, pValue(e.p)), el("td", {}, pValue(e.holm)), el("td", {}, points(e.det)), el("td", {}, e.w === undefined || e.how === "unpaired" ? "–" : `${e.w} / ${e.l}`), el("td", {}, e.n ? String(e.n) : "–"));
   };
   const value = (at, key) => entry(at, key)?.value;
   const rows = [];
