@@ -17,7 +17,7 @@ from olmes_suite.tasks.load import load_task
 from olmes_suite.tasks.task import ROW, SuiteTask
 
 TASKS = ROOT / "tasks"
-FILES = {file.stem: file for file in sorted(TASKS.glob("*/tulu3_*.yaml"))}
+FILES = {file.stem: file for prefix in ("tulu3", "olmo3") for file in sorted(TASKS.glob(f"*/{prefix}_*.yaml"))}
 LEAVES = {name: file for name, file in FILES.items() if "\ngroup:" not in file.read_text(encoding="utf-8")}
 SAMPLE = DataSource((), sample=True)
 
