@@ -94,9 +94,7 @@ def bare(response: str, answers: Sequence[str]) -> Read:
     return Read("", 0.0)
 
 
-def choice(
-    response: str, letters: str, form: str | None = None, templates: Sequence[str] = TEMPLATES
-) -> Read:
+def choice(response: str, letters: str, form: str | None = None, templates: Sequence[str] = TEMPLATES) -> Read:
     """Read the letter of a choice among the character class `letters` (such as `A-D`), as it is written.
 
     The templates ignore case, so that without an earlier match the article "a" is read as the choice A.

@@ -73,7 +73,9 @@ def scorer(*, isolated: bool = False, timeout: float = 60.0, version: int = 1) -
 class SampledScorer(Scorer):
     """A scorer of tasks with several samples, whose metrics are `pass_at_k` over them; one sample has `pass_at_1`."""
 
-    def __init__(self, function: ScoreFunction, *, ks: Sequence[int], isolated: bool, timeout: float, version: int):
+    def __init__(
+        self, function: ScoreFunction, *, ks: Sequence[int], isolated: bool, timeout: float, version: int
+    ) -> None:
         super().__init__(function, isolated=isolated, timeout=timeout, version=version)
         self.ks = tuple(ks)
 
@@ -255,9 +257,12 @@ def module_beside(file: str, name: str) -> ModuleType:
     if title not in sys.modules or sys.modules[title].__file__ != str(path):
         spec = importlib.util.spec_from_file_location(title, path)
         assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[title] = module
+        module = sys.modules[title] = importlib.util.module_from_spec(spec)  # before its code: dataclasses look there
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[title]
+            raise
     return sys.modules[title]
 
 

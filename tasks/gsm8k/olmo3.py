@@ -41,8 +41,7 @@ def score(doc: Mapping[str, Any], response: str) -> Scored:
 
 @scorer()
 def score_repaired(doc: Mapping[str, Any], response: str) -> Scored:
-    """Score whether the stated answer is the right number: "$240", "240 units" and "240.00" are 240, and -240 is not.
-    """
+    """Score whether the stated answer is the right number: "$240", "240 units" and "240.00" are 240, -240 is not."""
     answer = stated_answer(response)
     value = float(same_number(answer, _target(doc)))
     return Scored({"exact_match_flex": value}, answer, failed=not answer)

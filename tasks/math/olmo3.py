@@ -1,5 +1,5 @@
-r"""MATH and MATH-500 in the OLMo 3 regime (allenai/olmes `minerva_math_<subject>::olmo3:adapt`, `minerva_math_500`), and
-a variant with repaired reading.
+r"""MATH and MATH-500 in the OLMo 3 regime (allenai/olmes `minerva_math_<subject>::olmo3:adapt`, `minerva_math_500`),
+and a variant with repaired reading.
 
 The prompt is 0-shot and requests a box. The flexible metric accepts what the strict one does; otherwise it reads the
 last box, without one the text between the last two `$`, without those the whole response. Minerva's sentence is no

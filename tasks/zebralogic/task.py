@@ -9,56 +9,13 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from olmes_suite.records import Scored
 from olmes_suite.scoring import scorer
 
-_PROMPT = """
-# Example Puzzle 
-
-There are 3 houses, numbered 1 to 3 from left to right, as seen from across the street. Each house is occupied by a different person. Each house has a unique attribute for each of the following characteristics:
- - Each person has a unique name: `Peter`, `Eric`, `Arnold`.
- - Each person has a unique favorite drink: `tea`, `water`, `milk`
-
-## Clues for the Example Puzzle
-
-1. Peter is in the second house.
-2. Arnold is directly left of the one who only drinks water.
-3. The one who only drinks water is directly left of the person who likes milk.
-
-## Answer to the Example Puzzle
-
-{
-    "reasoning": "Given Clue 1, we know Peter is in House 2. According to Clue 2, Arnold is directly left of the one who only drinks water. The person in House 3 cannot be on the left of anyone, so Arnold must be in House 1. Thus, Peter drinks water, and Eric lives in House 3. Then, according to Clue 3, Eric drinks milk. Therefore, Arnold drinks tea.",
-    "solution": {
-        "House 1": {
-            "Name": "Arnold",
-            "Drink": "tea"
-        },
-        "House 2": {
-            "Name": "Peter",
-            "Drink": "water"
-        },
-        "House 3": {
-            "Name": "Eric",
-            "Drink": "milk"
-        }
-    }
-}
-
-# Puzzle to Solve 
-
-{puzzle}
-
-
-# Instruction
-
-Now please solve the above puzzle. Present your reasoning and solution in the following json format:
-
-{json_template}
-
-"""
+_PROMPT = Path(__file__).with_name("prompt.txt").read_text(encoding="utf-8")
 _EASY = ("2*2", "2*3", "2*4", "2*5", "2*6", "3*2", "3*3")
 _DEEPEST = 500
 """Nested objects and lists up to which an answer is read; Python's parser fails for a few hundred more."""
@@ -192,7 +149,7 @@ def _objects(text: str) -> Iterator[Any]:
 
 @scorer()
 def score_repaired(doc: Mapping[str, Any], response: str) -> Scored:
-    """Score the last JSON object that has a solution, braces elsewhere do not matter; a wrong cell is one wrong cell."""
+    """Score the last JSON object that has a solution. Other braces do not matter; a bad cell is one wrong cell."""
     text = response if not _too_deep(response) else ""
     answer = next((value for value in _objects(text) if isinstance(value, dict) and value.get("solution")), None)
     return _scored(doc, _texts_only(answer), doc["size"] in _EASY)
