@@ -1,8 +1,8 @@
 """SimpleQA in the OLMo 3 regime (allenai/olmes `simpleqa::olmo3:adapt`): a judge grades each answer.
 
 Wei et al. 2024 (arXiv 2411.04368). The judge's prompt is that of openai/simple-evals, `GRADER_TEMPLATE`. Its grade is
-the first of the letters A, B, C in its answer, C (not attempted) where there is none. The primary metric f1 is the harmonic
-mean of the share of right answers among all and among those attempted.
+the first of the letters A, B, C in its answer, C (not attempted) where there is none. The primary metric f1 is the
+harmonic mean of the share of right answers among all and among those attempted.
 """
 
 from __future__ import annotations
