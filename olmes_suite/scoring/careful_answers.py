@@ -8,7 +8,9 @@ from decimal import Decimal, InvalidOperation
 
 from olmes_suite.scoring.cascade import last
 
-_STATEMENT = re.compile(r"(?i)\banswer\s*(?:is|:|=)[\s:*_]*([^\n]*)")
+_STATEMENT = re.compile(r"(?i)\banswer\s*(?:is|:|=)[\s:*_]*")
+_REMARK = re.compile(r"(?i)[.,;]?\s*(?:I hope|\(see\b|for sure)|[.;,]\s")
+_FORMULA = re.compile(r"\$([^$\n]+)\$|\\\(([^\n]+?)\\\)|\\\[([^\n]+?)\\\]")
 _NUMBER = re.compile(r"[-−+]?(?:\d[\d,]*)?\.?\d+(?:/\d+)?")
 _DRESS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|,|;|!|left|right)|[$*_`{}\s\\%€£]|(?<=\d),(?=\d{3})")
 
@@ -27,13 +29,27 @@ def boxed(text: str) -> str | None:
 
 
 def stated_answer(text: str) -> str:
-    """Return the last box, otherwise what follows the last "answer is", otherwise the last number; "" without one."""
-    if (box := boxed(text)) is not None and box.strip():
-        return box.strip()
-    if (match := last(_STATEMENT.finditer(text))) and match.group(1).strip():
-        return match.group(1).strip().rstrip(".*$ ")
+    """Return the answer that a response states; "" without one.
+
+    The box of the last statement "answer is …", otherwise the last box, otherwise the last statement's text up to the
+    end of its sentence, otherwise the last formula, otherwise the last number.
+    """
+    statement = last(_STATEMENT.finditer(text))
+    stated = text[statement.end() :].partition("\n")[0] if statement else ""
+    for part in (stated, text):
+        if (box := boxed(part)) is not None and box.strip():
+            return box.strip()
+    if stated.strip():
+        return _first_formula(stated) or _REMARK.split(stated)[0].strip().strip("*_$").rstrip(".")
+    if formula := last(_FORMULA.finditer(text)):
+        return next(group for group in formula.groups() if group).strip()
     match = last(_NUMBER.finditer(text))
     return match.group() if match else ""
+
+
+def _first_formula(text: str) -> str:
+    match = _FORMULA.match(text.strip())
+    return next(group for group in match.groups() if group).strip() if match else ""
 
 
 def same_number(answer: str, gold: str) -> bool:

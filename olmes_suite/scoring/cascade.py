@@ -107,28 +107,32 @@ def choice(response: str, letters: str, form: str | None = None, templates: Sequ
 def careful_choice(response: str, letters: str, form: str | None = None) -> Read:
     """Read the letter of a choice as a careful reader does; "" where the response states none.
 
-    Letters are capitals, so that the article "a" is none, and may stand in bold, a box or a formula. A last capital
-    that stands alone counts, unless it begins a sentence as the article or the pronoun.
+    Letters may stand in bold, a box or a formula. A small letter counts only where a statement ends in it, so that
+    "the answer is a matter of taste" states none, and a capital that stands alone only where it is no article.
     """
     patterns = [*([form] if form else []), *_careful(letters)]
     for number, pattern in enumerate(patterns):
         if match := last(re.finditer(pattern, response)):
-            return Read(match.group(1), 1.0 if number == 0 else 0.5)
+            return Read(last_group(match).upper(), 1.0 if number == 0 else 0.5)
     return Read("", 0.0)
 
 
 @functools.lru_cache(maxsize=16)
 def _careful(letters: str) -> tuple[str, ...]:
     opened = r"[\s*_$({\\]*(?:(?:text|textbf|mathrm|mathbf|boxed)\{[\s(]*)*"
-    letter = rf"([{letters}])(?!\w|['’]\w|\s+[a-z]+\s+[a-z])"
+    end = r"(?![A-Za-z0-9_]|['’][a-z])"
+    capital = rf"([{letters}]){end}(?!\s+[a-z]+\s+[a-z])"
+    small = rf"([{letters.lower()}])(?=[)*_$}}]*[.!]?[*_]*\s*(?:$|\n))"
+    answer = rf"(?i:\banswer\b)[\s*_]*(?:is|:|=)[\s*_:]*(?:(?i:option|choice)\s+)?{opened}"
     return (
-        rf"(?i:therefore,?\s*the\s*answer\s*is:?){opened}{letter}",
-        rf"(?i:\banswer\b)[\s*_]*(?:is|:|=)[\s*_:]*(?:(?i:option|choice)\s+)?{opened}{letter}",
-        rf"\\boxed\{{{opened}([{letters}])[\s)}}.]",
+        rf"(?i:therefore,?\s*the\s*answer\s*is:?){opened}(?:{capital}|{small})",
+        rf"{answer}(?:{capital}|{small})",
+        rf"\\boxed\{{{opened}([{letters}{letters.lower()}])[\s)}}.]",
         rf"([{letters}])[)*_]*\s+(?i:is\s+(?:the\s+)?(?:correct|right|best)\b)",
         rf"\(([{letters}])\)",
-        rf"\*\*([{letters}])\b",
-        rf"(?<![\w'’]){letter}",
+        rf"\*\*([{letters}]){end}",
+        rf"(?:(?<=[a-z:] )|(?<=[^\x00-\x7f]))([{letters}]){end}",
+        rf"(?<![A-Za-z0-9_'’]){capital}",
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import textwrap
 
 FENCE = "```"
 _OPENING = re.compile(r"```(?:python\n)?\n*")
@@ -37,18 +39,31 @@ def between_last_fences(response: str) -> str:
 
 
 def careful_code(response: str, name: str = "") -> str:
-    """Return the code that a careful reader would run: the last fenced block that mentions `name`, whole.
+    """Return the code that a careful reader would run: the last fenced block that defines `name`, or that is a program.
 
-    Whatever language the fence names is not code, and a last fence need not be closed.
+    Whatever language the fence names is not code, and a last fence need not be closed. Blocks that hold output or a
+    short use of the code are passed over.
     """
+    text = response.replace("\r\n", "\n")
     blocks, start = [], -1
-    for fence in _ANY_OPENING.finditer(response.replace("\r\n", "\n")):
+    for fence in _ANY_OPENING.finditer(text):
         if start < 0:
             start = fence.end() + 1
         elif not fence.group(1):
-            blocks.append(response.replace("\r\n", "\n")[start : fence.start()])
+            blocks.append(text[start : fence.start()])
             start = -1
     if start >= 0:
-        blocks.append(response.replace("\r\n", "\n")[start:])
-    named = [block for block in blocks if name in block]
-    return (named or blocks or [""])[-1].rstrip().strip("\n")
+        blocks.append(text[start:])
+    defines = re.compile(rf"\b(?:def|class)\s+{re.escape(name)}\b|^{re.escape(name)}\s*=", re.M)
+    wanted = [block for block in blocks if name and defines.search(block)]
+    programs = [block for block in blocks if _is_program(block)]
+    return (wanted or programs or blocks or [""])[-1].rstrip().strip("\n")
+
+
+def _is_program(block: str) -> bool:
+    """Whether the block is Python with a statement beside bare values."""
+    try:
+        body = ast.parse(textwrap.dedent(block)).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return any(not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call | ast.Await) for node in body)

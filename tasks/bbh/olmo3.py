@@ -117,14 +117,14 @@ _STATEMENTS = (
 
 def read_carefully(response: str, pattern: str) -> str:
     """Read the answer as a careful reader does: a last statement or box, letters with or without parentheses."""
-    answer = r"\(?([A-Z])\)?(?![\w'’])" if pattern == CHOICE else f"({pattern})(?!\\w)"
+    answer = r"(?:\(([A-Za-z])\)|([A-Z])(?![A-Za-z0-9_]))" if pattern == CHOICE else f"({pattern})(?![A-Za-z0-9_])"
     for statement in _STATEMENTS:
         if match := cascade.last(re.finditer(statement.replace("ANSWER", f"(?-i:{answer})"), response)):
-            return _completed(match.group(1), pattern)
-    match = cascade.last(re.finditer(CHOICE if pattern == CHOICE else rf"(?<!\w){answer}", response))
+            return _completed(cascade.last_group(match), pattern)
+    match = cascade.last(re.finditer(CHOICE if pattern == CHOICE else rf"(?<![A-Za-z0-9_]){answer}", response))
     if match is None and pattern == CHOICE:
         match = cascade.last(re.finditer(r"(?<![\w'’])([A-HJ-Z])(?![\w'’])", response))
-    return _completed(match.group(match.re.groups), pattern) if match else ""
+    return _completed(cascade.last_group(match), pattern) if match else ""
 
 
 def _scorer(pattern: str, ignore_punctuation: bool = True, careful: bool = False) -> Scorer:

@@ -120,7 +120,8 @@ def _literal_call(text: str, output: str) -> str:
             return _FALSE
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "f":
             return _FALSE
-        values = [*call.args, *(keyword.value for keyword in call.keywords)]
+        given = [value.value if isinstance(value, ast.Starred) else value for value in call.args]
+        values = [*given, *(keyword.value for keyword in call.keywords)]
         return f"assert {text} == {output}" if all(_is_literal(ast.unparse(value)) for value in values) else _FALSE
     return f"assert f({text}) == {output}" if _is_literal(f"({text},)") else _FALSE
 

@@ -168,8 +168,8 @@ def _texts_only(answer: Any) -> Any:
 
 
 def _text(cell: Any) -> str:
-    if isinstance(cell, list) and cell:
-        cell = cell[0]
+    while isinstance(cell, dict | list) and cell:
+        cell = cell[0] if isinstance(cell, list) else next(iter(cell.values()))
     return cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
 
 

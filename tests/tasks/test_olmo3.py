@@ -288,3 +288,22 @@ def test_canonical_programs_pass(data_dir: Path, protocol_dir: Path) -> None:
         for position in range(0, len(made.eval_docs), step):
             doc = dict(made.eval_docs[position])
             assert made.scorer.document(doc, [made.keys.gold(doc)])[0].scores["pass_at_1"] == 1.0, (name, position)
+
+
+# offered to others -------------------------------------------------------------------------------------------------
+
+
+def test_published_rows_have_a_column_of_each_score() -> None:
+    from leaderboard.published import rows
+
+    later = {row.name: row for row in rows() if "OLMo 3" in row.source}
+    assert len(later) == 15
+    assert all(set(row.cells) <= set(index.index()) for row in later.values())
+    assert later["Olmo 3 7B Think"].cells["olmo3_gpqa_boxed"].value == 0.462
+
+
+def test_published_noise_is_of_tasks_that_exist_and_bounds_margins() -> None:
+    from olmes_suite.comparison.gate_rules import PUBLISHED_NOISE, parse_rules
+
+    assert set(PUBLISHED_NOISE) <= set(index.index())
+    assert parse_rules({"noise": "published"}, "gate.yaml").noise == "published"
