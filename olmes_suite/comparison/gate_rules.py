@@ -30,6 +30,15 @@ Share = Annotated[float, Between(0, 1)]
 Multiple = Annotated[float, Between(0.01, 1000, unit="a multiple of the baseline's")]
 ErrorRate = Annotated[float, Between(1e-9, 0.5)]
 Inconclusive = Literal["pass", "fail", "exit3"]
+Noise = Literal["published"]
+PUBLISHED_NOISE: Mapping[str, float] = {
+    "olmo3_gpqa": 0.0148, "olmo3_gpqa_boxed": 0.0148, "olmo3_alpaca_eval": 0.0124, "olmo3_ifeval": 0.0088,
+    "olmo3_zebralogic": 0.0056, "olmo3_omega500": 0.0056, "olmo3_aime_2024": 0.0054, "olmo3_humaneval_plus": 0.0046,
+    "olmo3_agieval": 0.0043, "olmo3_bbh": 0.0039, "olmo3_livecodebench": 0.0029, "olmo3_livecodebench_no_think": 0.0029,
+    "olmo3_mbpp_plus": 0.0027, "olmo3_math": 0.0025, "olmo3_mmlu": 0.0022, "olmo3_popqa": 0.0016,
+}  # fmt: skip
+"""Standard deviation between runs of one model, as fractions: the mean over 14 models and 3 runs each that the OLMo 3
+paper prints (arXiv 2512.13961, section 4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,8 @@ class Rules:
     health: Mapping[str, float] = field(default_factory=dict)
     """Limits that the file names: largest shares, multiples of the baseline's tokens, and the drop of `completed`."""
     inconclusive: Inconclusive = "exit3"
+    noise: Noise | None = None
+    """published: no margin is below the task's published standard deviation between runs."""
 
     def task(self, name: str) -> TaskRule:
         """The rule of a task, named with or without prefix."""
@@ -105,6 +116,7 @@ class _Keys:
     skills: Mapping[str, _SkillKeys] | None = None
     health: _HealthKeys | None = None
     inconclusive: Inconclusive = "exit3"
+    noise: Noise | None = None
 
 
 def read_rules(path: Path) -> Rules:
@@ -124,6 +136,7 @@ def parse_rules(data: Any, where: Place | str) -> Rules:
         skills={name: rule.margin for name, rule in (keys.skills or {}).items()},
         health={name: limit for name, limit in asdict(keys.health or _HealthKeys()).items() if limit is not None},
         inconclusive=keys.inconclusive,
+        noise=keys.noise,
     )
 
 
