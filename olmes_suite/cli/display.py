@@ -269,7 +269,8 @@ def _task_warnings(name: str, task: TaskResult) -> list[str]:
                 number, of = _count(task, flag), task.answers.n
             lines.append(f"{name}: {number} of {of} {words}")
     if task.samples_sd is not None:
-        lines.append(f"{name}: mean of {task.samples} samples; run-to-run s.d. {100 * task.samples_sd:.1f} points")
+        sd = f"{100 * task.samples_sd:.1f}"
+        lines.append(f"{name}: {task.samples} samples of each document; run-to-run s.d. of one {sd} points")
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -14,8 +14,8 @@ from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Generated, Instance, Request, Response, Scored, canonical_json, sha256
 from olmes_suite.runs.store import Line, ResponseFile
-from olmes_suite.scoring.samples import over_samples
-from olmes_suite.scoring.scorers import DeferredScorer, Scorer
+from olmes_suite.scoring.samples import PASS_AT, majorities, over_samples
+from olmes_suite.scoring.scorers import DeferredScorer, SandboxedScorer, Scorer
 
 CHUNK = 4096
 """Number of documents whose requests are in memory at one time."""
@@ -122,12 +122,9 @@ def make_instance(
     timed_out: bool,
     generated: tuple[Generated, ...] = (),
 ) -> Instance:
-    """Build the record of a scored document, with its cluster, reference and flags.
-
-    Where the user asked for several samples, the document's scores are means over them.
-    """
-    if leaf.task.averages_samples and len(samples) > 1:
-        scored = over_samples(scored, samples, leaf.primary)
+    """Build the record of a scored document, with its cluster, reference and flags."""
+    if len(samples) > 1:
+        scored = _over_samples(leaf, scored, samples)
     all_flags = flags | set(scored.flags)
     all_flags |= ({"extraction_failed"} if scored.failed else set()) | ({"scorer_timeout"} if timed_out else set())
     verdicts = {str(sample.verdict).split(":")[0] for sample in samples}
@@ -145,6 +142,20 @@ def make_instance(
         leaf.stratum_of(doc),
         generated,
     )
+
+
+def _over_samples(leaf: Leaf, scored: Scored, samples: list[Scored]) -> Scored:
+    """Return the scores of a document with several samples.
+
+    Where the user asked for them, they are averaged. A task that repeats by itself keeps its own scores, and gets a
+    majority's where those are over all samples.
+    """
+    votes = not isinstance(leaf.task.scorer, SandboxedScorer)
+    if leaf.task.averages_samples:
+        return over_samples(scored, samples, leaf.primary, votes=votes)
+    if votes and leaf.primary.startswith(PASS_AT):
+        return replace(scored, scores=scored.scores | majorities(samples, leaf.primary))
+    return scored
 
 
 def response_flags(answers: list[Response]) -> set[str]:

@@ -90,10 +90,8 @@ def estimates(leaf: Leaf, instances: Sequence[Instance]) -> dict[str, stats.Esti
 
 
 def _metric_names(leaf: Leaf, instances: Sequence[Instance]) -> list[str]:
-    """Return the metrics that the task declares, then those of several samples that the user asked for."""
+    """Return the metrics that the task declares, then those of several samples that it does not."""
     declared = metric_names(leaf.task)
-    if not leaf.task.averages_samples:
-        return declared
     found = {name for i in instances for name in i.scored.scores if metric_of_samples(name)}
     return [*declared, *sorted(found - {*declared}, key=lambda name: (name[:4] != "pass", len(name), name))]
 
@@ -104,8 +102,10 @@ def estimate(leaf: Leaf, metric: str, instances: Sequence[Instance]) -> stats.Es
     if not scored:
         return None
     weighted = any(entry["metric"] == metric and entry.get("weighted") for entry in leaf.task.config.metric_list or ())
+    several = leaf.task.averages_samples or metric_of_samples(metric)
+    sampled = several and any(len(i.generated) > 1 for i in scored)
     strata = dict.fromkeys(i.stratum for i in scored)
-    parts = [_mean(metric, [i for i in scored if i.stratum == s], weighted, leaf.task.averages_samples) for s in strata]
+    parts = [_mean(metric, [i for i in scored if i.stratum == s], weighted, sampled) for s in strata]
     return parts[0] if len(parts) == 1 else stats.combine(parts)
 
 
@@ -159,7 +159,7 @@ def _cost(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Ins
     }
     if found.answers is not None:
         fields["completed"] = _completed(plan, leaves, by_leaf)
-    if samples > 1 and all(leaf.task.averages_samples for leaf in leaves):
+    if samples > 1:
         fields["samples_sd"] = _samples_sd(plan, leaves, by_leaf)
     return fields
 

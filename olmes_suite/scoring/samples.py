@@ -36,26 +36,36 @@ def sample_score(sample: Scored, primary: str) -> float | None:
     return sample.scores.get(ONE_SAMPLE) if score is None and primary.startswith(PASS_AT) else score
 
 
-def over_samples(document: Scored, samples: Sequence[Scored], primary: str) -> Scored:
+def over_samples(document: Scored, samples: Sequence[Scored], primary: str, *, votes: bool = True) -> Scored:
     """Return the document's scores over all samples: each metric's mean, and pass@k and maj@k of the primary metric.
 
     `document` is what the task's scorer returned; its own pass@k metrics are kept. A sample without a score, such as a
-    program that could not be run, does not count. In pass@k a sample is right if its score is 1.
+    program that could not be run, does not count. In pass@k a sample is right if its score is 1. `votes`: what the
+    scorer extracts can be put to a vote, which is not so for programs.
     """
     scores: dict[str, float | None] = {
         metric: value if metric_of_samples(metric) else _mean([sample.scores.get(metric) for sample in samples])
         for metric, value in document.scores.items()
     }
-    graded = [(sample, score) for sample in samples if (score := sample_score(sample, primary)) is not None]
+    graded = _graded(samples, primary)
     right = sum(score >= 1.0 for _, score in graded)
-    for k in sizes(len(samples)):
-        if graded:
-            scores.setdefault(f"{PASS_AT}{k}", pass_at(k, len(graded), right))
-        majority = None if primary.startswith(PASS_AT) else majority_at(k, graded)
-        if majority is not None and k > 1:
-            scores[f"{MAJ_AT}{k}"] = majority
+    for k in sizes(len(samples)) if graded else ():
+        scores.setdefault(f"{PASS_AT}{k}", pass_at(k, len(graded), right))
+    if votes:
+        scores |= majorities(samples, primary)
     flags = tuple(dict.fromkeys(flag for sample in samples for flag in sample.flags)) or document.flags
     return replace(document, scores=scores, failed=all(sample.failed for sample in samples), flags=flags)
+
+
+def _graded(samples: Sequence[Scored], primary: str) -> list[tuple[Scored, float]]:
+    return [(sample, score) for sample in samples if (score := sample_score(sample, primary)) is not None]
+
+
+def majorities(samples: Sequence[Scored], primary: str) -> dict[str, float | None]:
+    """Return maj@k of a document for each k from 2; empty for a task that extracts no answers."""
+    graded = _graded(samples, primary)
+    found = {f"{MAJ_AT}{k}": majority_at(k, graded) for k in sizes(len(samples)) if k > 1}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -148,7 +148,7 @@ def test_asked_samples_are_averaged_and_own_repeats_are_not() -> None:
     assert values["maj_at_4"] == pytest.approx((1 + 0 + 0 + 1) / 4)
     assert list(values)[1:] == ["pass_at_1", "pass_at_2", "pass_at_4", "maj_at_2", "maj_at_4"]
     # The scores of the four samples are 0.5, 0.75, 0.5 and 0.25.
-    assert own.samples_sd is None and asked.samples_sd == pytest.approx((0.125 / 3) ** 0.5)
+    assert asked.samples_sd == pytest.approx((0.125 / 3) ** 0.5) and own.samples_sd == asked.samples_sd
 
 
 def test_samples_of_a_document_are_one_cluster() -> None:
@@ -187,3 +187,14 @@ def test_completed_pass_at_k_takes_the_completed_samples() -> None:
 
     found = completed([instance, replace(instance, generated=(ends[2],) * 3)], "pass_at_2", False, score)
     assert found[0] is not None and (found[0].value, found[1]) == (1.0, 2)
+
+
+def test_a_task_that_repeats_by_itself_has_a_majority_and_a_spread() -> None:
+    """AIME's own score is the mean over its 32 samples."""
+    plan = plan_of("olmo3_aime_2024")
+    gold, wrong = plan.leaves[0].task.keys.gold, Response("\\boxed{1}", finish_reason="stop")
+    assert gold is not None
+    rows = [[Response(gold(doc), finish_reason="stop")] * 3 + [wrong] for doc in documents(plan)]
+    found = entry(plan, rows)
+    assert found.score is not None and found.score.value == 0.75
+    assert found.metrics["maj_at_4"].value == 1.0 and found.samples_sd == 0.5

@@ -155,9 +155,9 @@ class TaskResult(Record):
     samples: int | None = field(default=None, metadata=OPTIONAL)
     """Number of answers per document, if there are several."""
     samples_sd: float | None = field(default=None, metadata=OPTIONAL)
-    """Standard deviation of the score from one sample to the next: how much a repeat of the run with one sample varies.
+    """Standard deviation of the score from one sample to the next: how much a run of one sample varies.
 
-    Present if the score is a mean over several samples."""
+    Absent if a single sample has no score of this metric, as with pass@10."""
     answers: Answers | None = field(default=None, metadata=OPTIONAL)
     """Absent if the source does not tell how the answers ended."""
     tokens: Tokens | None = field(default=None, metadata=OPTIONAL)
