@@ -176,8 +176,8 @@ def _table(outcome: Results, record: Manifest, floors: Mapping[str, Any]) -> Any
 
 
 _COST_NOTE = (
-    "tokens: mean per answer; limit: cut at the token limit; completed: score of the",
-    "others; right/M: correct answers per million tokens",
+    "tokens: mean per answer; limit: answers cut at the token limit;",
+    "completed: score of the others; right/M: correct answers per million tokens",
 )
 
 

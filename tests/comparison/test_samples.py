@@ -122,3 +122,21 @@ def test_few_solved_documents_widen_the_interval() -> None:
     plain, sampled = stats.mean(values), stats.mean(values, sampled=True)
     assert plain.ci95 and sampled.ci95 and sampled.stderr == plain.stderr
     assert sampled.ci95[1] - sampled.ci95[0] > plain.ci95[1] - plain.ci95[0]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("concentration", [0.3, 3.0])
+def test_paired_tests_over_means_of_samples_hold_their_level(concentration: float) -> None:
+    """Two runs of one model, 30 documents of 16 samples: a significant drop at most in 5 % of comparisons."""
+    from olmes_suite.comparison.paired_tests import Pairs, compare
+
+    rng, size, alarms, covered = np.random.default_rng(3), 500, 0, 0
+    ids, zeros = np.arange(30), np.zeros(30, dtype=np.int64)
+    for _ in range(size):
+        chances = rng.beta(0.3 * concentration, 0.7 * concentration, 30)
+        one, other = (rng.binomial(16, chances) / 16 for _ in range(2))
+        found = compare(Pairs(other - one, np.full(30, 1 / 30), zeros, ids, False), 0.05, 0)
+        alarms += (found.p_drop or 1.0) <= 0.05
+        covered += found.ci95 is not None and found.ci95[0] <= 0 <= found.ci95[1]
+    assert alarms / size <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / size)
+    assert covered / size >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / size)
