@@ -41,6 +41,8 @@ class Settings:
     profile: str | None = None
     profiled: Mapping[str, Any] = field(default_factory=dict)
     """Sampling settings of the profile that the command does not give."""
+    commanded: frozenset[str] = frozenset()
+    """Names among samples, system and the chat template's arguments that the command gives."""
 
     def __bool__(self) -> bool:
         """Whether anything is given."""
@@ -75,6 +77,8 @@ class Settings:
             {**below.chat_template_args, **(chat_template_args or {})},
             profile,
             {name: value for name, value in profiled.items() if name not in own},
+            frozenset(chat_template_args or {})
+            | {name for name, value in (("samples", samples), ("system", system)) if value is not None},
         )
         settings._check()
         return settings
@@ -187,6 +191,7 @@ def effective(task: SuiteTask) -> dict[str, Any] | None:
         **{name: found.more.get(name) for name in OPTIONAL},
         "stop": list(found.stop),
         "samples": task.config.repeats or 1,
+        "chat_template_args": dict(task.chat_template_args) or None,
     }
     return {name: value for name, value in values.items() if value is not None}
 
