@@ -179,6 +179,14 @@ def _named(tasks: Sequence[str]) -> str:
     return ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
 
 
+def fields_in(task: SuiteTask) -> list[str]:
+    """Return the optional fields of a task's requests, and `unset` where fields are left to the server."""
+    if task.config.output_type != "generate_until":
+        return []
+    found = _sampling(task)
+    return [*found.more, *(["unset"] if found.unset else [])]
+
+
 def effective(task: SuiteTask) -> dict[str, Any] | None:
     """Return the settings with which a task's answers are generated; None for a log-likelihood task."""
     if task.config.output_type != "generate_until":

@@ -46,7 +46,7 @@ from olmes_suite.models.local.loading import (
     pick_dtype,
     read_template,
 )
-from olmes_suite.records import Request, Response, sha256
+from olmes_suite.records import OPTIONAL, Request, Response, sha256
 
 Job = TypeVar("Job", bound="Generation | Row")
 Answered = tuple[int, int, Response]
@@ -68,6 +68,7 @@ class HFBackend(Backend):
     """
 
     name = "hf"
+    fields = frozenset(OPTIONAL)
 
     def __init__(
         self,

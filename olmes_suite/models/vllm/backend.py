@@ -35,7 +35,7 @@ from olmes_suite.models.vllm.requests import (
     rank_asks,
     text_asks,
 )
-from olmes_suite.records import Request, canonical_json, sha256
+from olmes_suite.records import OPTIONAL, Request, canonical_json, sha256
 
 AnyAsk = TypeVar("AnyAsk", bound=Ask)
 WINDOW = 8192
@@ -67,6 +67,7 @@ class VLLMBackend(Backend):
     """
 
     name = "vllm"
+    fields = frozenset(OPTIONAL)
     together = True
     at_once = 1024
 
