@@ -159,24 +159,15 @@ def test_tasks_show_says_where_each_setting_comes_from(tmp_path: Path) -> None:
 def test_what_a_backend_cannot_do_is_one_line(
     tmp_path: Path, gsm8k_mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from importlib.metadata import EntryPoint
-
+    from olmes_suite.evaluation import settings_checks
     from olmes_suite.tasks import catalog
 
     monkeypatch.setattr(catalog, "include_paths", [])
-
-    class Plain(MockBackend):
-        """Another package's backend, without the optional fields."""
-
-        fields = frozenset()
-
-    point = EntryPoint("plain", "nowhere:X", "olmes.backends")
-    monkeypatch.setattr(EntryPoint, "load", lambda self: Plain)
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
-    with pytest.raises(UsageError, match="--gen-kwargs top_k: --backend plain does not have it"):
-        run(tmp_path, gsm8k_mirror, backend="plain", model="m", gen_kwargs="temperature=1,top_k=5")
+    monkeypatch.setattr(settings_checks, "fields_of", lambda name: frozenset())
+    with pytest.raises(UsageError, match="--gen-kwargs top_k: --backend mock does not have it"):
+        run(tmp_path, gsm8k_mirror, gen_kwargs="temperature=1,top_k=5")
     with pytest.raises(UsageError, match="temperature=default leaves the temperature to a server"):
-        run(tmp_path, gsm8k_mirror, backend="plain", model="m", gen_kwargs="temperature=default")
+        run(tmp_path, gsm8k_mirror, gen_kwargs="temperature=default")
     (tmp_path / "own.yaml").write_text(
         "task: own\ndataset_path: openai/gsm8k\ndataset_name: main\ntest_split: test\noutput_type: generate_until\n"
         "doc_to_text: '{{question}}'\ndoc_to_target: '{{answer}}'\n"
@@ -184,7 +175,6 @@ def test_what_a_backend_cannot_do_is_one_line(
         "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
     )
     options = {"task": ["own", "gsm8k"], "include_path": tmp_path}
-    found = run(tmp_path / "runs", gsm8k_mirror, backend="plain", model="m", **options)
+    found = run(tmp_path / "runs", gsm8k_mirror, **options)
     assert list(found.failed) == ["own"]
     assert "repetition_penalty" in (found.results.tasks["own"].error or "")
-    assert run(tmp_path / "runs", gsm8k_mirror, **options).failed == {}

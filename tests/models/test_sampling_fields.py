@@ -201,3 +201,28 @@ def test_a_field_of_a_later_version_is_said(checkpoint_copy: Path) -> None:
     set_generation_config(checkpoint_copy, xtc_probability=0.5)
     backend: Any = make_backend("hf", str(checkpoint_copy), device="cpu")
     assert any("xtc_probability, which is ignored" in line for line in backend.notes())
+
+
+def test_vllm_gets_every_field(tiny_checkpoint: Path) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    from olmes_suite.models.local.encoding import Encoder
+    from olmes_suite.models.local.generation_config import Own
+    from olmes_suite.models.local.jobs import Ends, generations
+    from olmes_suite.models.vllm.requests import TextAsk
+
+    encoder = Encoder(AutoTokenizer.from_pretrained(tiny_checkpoint))
+    own = Own.of(GenerationConfig(repetition_penalty=1.2, min_new_tokens=3, no_repeat_ngram_size=2))
+    asked = {"top_k": 5, "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": 0.25}
+    requests = [
+        generation(0, temperature=0.7, top_p=0.9, **asked),
+        generation(1, repetition_penalty=1.4),
+        generation(2),
+    ]
+    jobs = generations(encoder, requests, [(i, 0, 7) for i in range(3)], 400)
+    made = {job.position: TextAsk(job, Ends.of(encoder, None), encoder.tokenizer, own).settings() for job in jobs}
+    assert made[0].items() >= {**asked, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.2}.items()
+    assert [made[i]["repetition_penalty"] for i in range(3)] == [1.2, 1.4, 1.2]
+    assert made[2]["min_tokens"] == 3 and "top_k" not in made[2]
+    notes = own.notes("m", frozenset({"min_new_tokens"}))
+    assert notes == ["m: its generation_config sets no_repeat_ngram_size, which is ignored"]
