@@ -32,6 +32,7 @@ from olmes_suite.evaluation.plan import (
 )
 from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
 from olmes_suite.evaluation.record import FLAGS, instance_rows, results
+from olmes_suite.evaluation.settings_checks import check_settings
 from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request
@@ -158,7 +159,7 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
                 watcher.note(line)
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
-    _check_settings(session)
+    check_settings(plans, options, watcher.note)
     if "sandbox" in tools.made:
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
     backend = loading.get()
@@ -182,19 +183,6 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
             with storage(folder):
                 shutil.copytree(previous / "responses", folder / "responses")
         return _run(session, name, folder, backend)
-
-
-def _check_settings(session: _Session) -> None:
-    """Check the user's settings against the planned tasks, before the model is needed. Raises UsageError."""
-    settings, plans = session.options.settings, session.plans
-    tasks = [leaf.task for plan in plans for leaf in plan.leaves]
-    settings.check_tasks(tasks)
-    for line in settings.notes(tasks):
-        session.watcher.note(line)
-    for plan in plans:
-        k, samples = plan.primary.removeprefix("pass_at_"), settings.samples
-        if samples and plan.leaves and k != plan.primary and k.isdigit() and samples < int(k):
-            session.watcher.note(f"{plan.name}: {plan.primary} needs {k} samples, and --samples {samples} gives fewer")
 
 
 def _has_request_errors(finished: Finished) -> bool:

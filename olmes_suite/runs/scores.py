@@ -47,6 +47,8 @@ class LeafScores:
     """Stratum numbers from 0; the score is the unweighted mean of the means of the strata."""
     fingerprint: Mapping[str, str] | None = None
     """The four hashes; None for imported scores."""
+    settings: Mapping[str, Any] | None = None
+    """The settings of the answers; None for log-likelihoods and where the record does not name them."""
     flagged: frozenset[Any] = frozenset()
     """doc_ids that the checkpoint's training data contains."""
     short: frozenset[Any] = frozenset()
@@ -182,8 +184,9 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
 
 def _task(path: Path, plan: PlannedTask, results: Results, manifest: Manifest) -> TaskScores:
     file, entry = instances_file(path, plan.task), results.tasks[plan.task]
+    costs = {name: task.cost for name, task in results.tasks.items()}
     leaves = {
-        name: replace(leaf, cost=results.tasks[name].cost) if name in results.tasks else leaf
+        name: replace(leaf, settings=(manifest.sampling or {}).get(name), cost=costs.get(name, leaf.cost))
         for name, leaf in _read_leaves(file, manifest.tasks).items()
     }
     if not leaves:

@@ -41,6 +41,8 @@ class Settings:
     profile: str | None = None
     profiled: Mapping[str, Any] = field(default_factory=dict)
     """Sampling settings of the profile that the command does not give."""
+    commanded: frozenset[str] = frozenset()
+    """Names among samples, system and the chat template's arguments that the command gives."""
 
     def __bool__(self) -> bool:
         """Whether anything is given."""
@@ -75,6 +77,8 @@ class Settings:
             {**below.chat_template_args, **(chat_template_args or {})},
             profile,
             {name: value for name, value in profiled.items() if name not in own},
+            frozenset(chat_template_args or {})
+            | {name for name, value in (("samples", samples), ("system", system)) if value is not None},
         )
         settings._check()
         return settings
@@ -175,6 +179,14 @@ def _named(tasks: Sequence[str]) -> str:
     return ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
 
 
+def fields_in(task: SuiteTask) -> list[str]:
+    """Return the optional fields of a task's requests, and `unset` where fields are left to the server."""
+    if task.config.output_type != "generate_until":
+        return []
+    found = _sampling(task)
+    return [*found.more, *(["unset"] if found.unset else [])]
+
+
 def effective(task: SuiteTask) -> dict[str, Any] | None:
     """Return the settings with which a task's answers are generated; None for a log-likelihood task."""
     if task.config.output_type != "generate_until":
@@ -187,6 +199,7 @@ def effective(task: SuiteTask) -> dict[str, Any] | None:
         **{name: found.more.get(name) for name in OPTIONAL},
         "stop": list(found.stop),
         "samples": task.config.repeats or 1,
+        "chat_template_args": dict(task.chat_template_args) or None,
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -25,7 +25,7 @@ from olmes_suite.models.hf.reuse import SharedModel
 from olmes_suite.models.local.batch_size import Budget, unless_out_of_memory
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
-from olmes_suite.models.local.generation_config import Own
+from olmes_suite.models.local.generation_config import Own, written
 from olmes_suite.models.local.jobs import (
     Choice,
     Ends,
@@ -46,7 +46,7 @@ from olmes_suite.models.local.loading import (
     pick_dtype,
     read_template,
 )
-from olmes_suite.records import Request, Response, sha256
+from olmes_suite.records import OPTIONAL, Request, Response, sha256
 
 Job = TypeVar("Job", bound="Generation | Row")
 Answered = tuple[int, int, Response]
@@ -68,6 +68,7 @@ class HFBackend(Backend):
     """
 
     name = "hf"
+    fields = frozenset(OPTIONAL)
 
     def __init__(
         self,
@@ -101,10 +102,10 @@ class HFBackend(Backend):
             raise UsageError(
                 f"--max-length {self.max_length}: {self.source} has positions for {limit} tokens only; lower it"
             )
-        self.own = Own.of(self.model.generation_config)
+        self.own = Own.of(self.model.generation_config, written(self.source, revision))
         self.ends = Ends.of(self.encoder, self.model.generation_config.eos_token_id, self.own.stops)
-        self.model.generation_config = self.own.clean()
         self.repetition = self.own.penalty
+        self.model.generation_config = transformers.GenerationConfig()  # of short rows, in the checks below
         shared = SharedModel(self.model, self.device)
         self.why_plain = shared.why_not() if reuse else "reuse is switched off"
         self.shared = shared if self.why_plain is None else None
@@ -114,6 +115,7 @@ class HFBackend(Backend):
         rows = (32, 128) if self.shared else (8, 32)
         on_gpu = self.device.type != "cpu"
         self.budget = Budget(1 if self.one_by_one else batch_size or rows[on_gpu], (4096, 16384)[on_gpu])
+        self.model.generation_config = self.own.clean()
         self.at_once = self.budget.rows
         self.keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self._pieces: dict[int, str] = {}

@@ -230,7 +230,17 @@ class RowSampler(LogitsProcessor):
         """Return the [rows, vocabulary] scores, at minus infinity for all but the drawn token of each sampled row."""
         if not self.rows:
             return scores
-        logits = scores[self.rows].float() / self.temperature
+        logits = self.filtered(scores[self.rows].float())
+        noise = torch.stack([torch.empty_like(logits[0]).exponential_(generator=source) for source in self.generators])
+        drawn = (logits - noise.log()).argmax(dim=-1)
+        scores = scores.clone()
+        scores[self.rows] = -torch.inf
+        scores[self.rows, drawn] = 0.0
+        return scores
+
+    def filtered(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the [sampled rows, vocabulary] logits that a draw follows, at minus infinity for tokens left out."""
+        logits = logits / self.temperature
         if any(self.top_ks):
             logits = self._top_k(logits)
         if self.nucleus:
@@ -238,12 +248,7 @@ class RowSampler(LogitsProcessor):
         if self.least:
             shares = logits.softmax(dim=-1)
             logits = logits.masked_fill(shares < self.min_p * shares.amax(dim=-1, keepdim=True), -torch.inf)
-        noise = torch.stack([torch.empty_like(logits[0]).exponential_(generator=source) for source in self.generators])
-        drawn = (logits - noise.log()).argmax(dim=-1)
-        scores = scores.clone()
-        scores[self.rows] = -torch.inf
-        scores[self.rows, drawn] = 0.0
-        return scores
+        return logits
 
     def _top_k(self, logits: torch.Tensor) -> torch.Tensor:
         """Keep the `top_k` likeliest tokens of each row, and tokens as likely as the last of them."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import transformers
 
+from olmes_suite.models.local.checkpoint import is_hub_id
+
+FILE = "generation_config.json"
 ENDS = ("eos_token_id", "stop_strings")
 """Ends of answers, which every backend honours."""
 PENALTY = "repetition_penalty"
@@ -57,9 +62,13 @@ class Own:
     ignored: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: transformers.GenerationConfig) -> Own:
-        """Sort the fields of a configuration."""
-        given = {name: value for name, value in vars(config).items() if value is not None and name[0] != "_"}
+    def of(cls, config: transformers.GenerationConfig, written: Mapping[str, Any] | None = None) -> Own:
+        """Sort the fields of a configuration.
+
+        `written` is the content of its file, since transformers drops names that it does not know.
+        """
+        both = {**{name: value for name, value in (written or {}).items() if value is not False}, **vars(config)}
+        given = {name: value for name, value in both.items() if value is not None and name[:1] != "_"}
         known = {*ENDS, PENALTY, *PROCESSED, *SAMPLING, *IGNORED, *NO_EFFECT}
         stops = given.get("stop_strings") or ()
         return cls(
@@ -86,6 +95,21 @@ class Own:
         if ignored:
             lines.append(f"{name}: its generation_config sets {', '.join(ignored)}, which is ignored")
         return lines
+
+
+def written(model: str, revision: str | None) -> dict[str, Any]:
+    """Return the content of the generation_config file of a folder or Hub id; empty where there is none."""
+    file: str | Path | None = Path(model).expanduser() / FILE
+    if is_hub_id(model):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(model, FILE, revision=revision or "main")
+        file = found if isinstance(found, str) else None
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8")) if file is not None else {}
+    except (OSError, ValueError):  # a file that transformers cannot read either
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _with_effect(given: Mapping[str, Any], fields: Mapping[str, tuple[object, ...]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from olmes_suite.models.base import Backend
 from olmes_suite.models.openai import bodies, prompt_logprobs
 from olmes_suite.models.openai.context_limit import Room, context_in, cut, fitted
 from olmes_suite.models.openai.sent import Sent
-from olmes_suite.records import Request, Response, canonical_json, sha256
+from olmes_suite.records import OPTIONAL, Request, Response, canonical_json, sha256
 
 START = 16
 """Concurrent requests at the start."""
@@ -56,6 +56,7 @@ class OpenAIBackend(Backend):
     """
 
     name = "openai"
+    fields = frozenset({*OPTIONAL, "unset"})
     seeded = False
 
     def __init__(

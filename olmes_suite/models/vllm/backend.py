@@ -19,7 +19,7 @@ from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
-from olmes_suite.models.local.generation_config import Own
+from olmes_suite.models.local.generation_config import Own, written
 from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
 from olmes_suite.models.vllm import engine as vllm_engine
@@ -35,7 +35,7 @@ from olmes_suite.models.vllm.requests import (
     rank_asks,
     text_asks,
 )
-from olmes_suite.records import Request, canonical_json, sha256
+from olmes_suite.records import OPTIONAL, Request, canonical_json, sha256
 
 AnyAsk = TypeVar("AnyAsk", bound=Ask)
 WINDOW = 8192
@@ -67,6 +67,7 @@ class VLLMBackend(Backend):
     """
 
     name = "vllm"
+    fields = frozenset(OPTIONAL)
     together = True
     at_once = 1024
 
@@ -97,7 +98,7 @@ class VLLMBackend(Backend):
         self.chat = self.encoder.chat
         config, generation = _configuration(self.place, revision)
         self.max_length: int = max_length or context_length(config, self.tokenizer)
-        self.own = Own.of(generation)
+        self.own = Own.of(generation, written(self.source, revision))
         self.ends = Ends.of(self.encoder, generation.eos_token_id, self.own.stops)
         self._engine: vllm_engine.Engine | None = None
         self._numbers = count()
