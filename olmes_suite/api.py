@@ -208,14 +208,25 @@ def score(
 
 def prompts(
     task: str, *, doc_ids: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234,
-    data_dir: Paths = None, data: str | None = None,
+    data_dir: Paths = None, data: str | None = None, include_path: Paths = None, model: AnyPath | None = None,
+    chat_template: AnyPath | None = None, revision: str | None = None, max_length: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError."""
-    require("eval", "olmes prompts")
-    from olmes_suite.evaluation.arguments import source
-    from olmes_suite.evaluation.prompts import requests
+    """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError.
 
-    return requests(task, source(paths(data_dir), data), doc_ids, limit, seed)
+    With `model`, a checkpoint's folder or Hub id, each has the rendered text and the number of its token ids. Only the
+    model's tokenizer is loaded; the other options of a model need it.
+    """
+    require("eval", "olmes prompts")
+    from olmes_suite.evaluation import arguments
+    from olmes_suite.evaluation.prompts import renderer, requests
+
+    options = {"--chat-template": chat_template, "--revision": revision, "--max-length": max_length}
+    if model is None and (unused := [name for name, value in options.items() if value is not None]):
+        raise UsageError(f"{unused[0]} needs --model: a checkpoint's folder or a Hub id")
+    arguments.include(paths(include_path))
+    where = arguments.source(paths(data_dir), data)
+    loaded = None if model is None else renderer(str(model), chat_template, revision, max_length)
+    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded)
 
 
 def compare(

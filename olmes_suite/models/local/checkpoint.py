@@ -53,12 +53,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def check_folder(path: str | Path) -> None:
     """Raise ModelError, in one line, unless `path` is a folder with a complete causal language model."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        problem = (
-            "is a file, not a folder" if folder.exists() else "is neither a folder nor a name on the Hugging Face Hub"
-        )
-        raise ModelError(f"{path}: {problem}; give a checkpoint's folder or a Hub id such as org/model")
+    folder = _folder(path)
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise ModelError(
@@ -73,12 +68,31 @@ def check_folder(path: str | Path) -> None:
     config = _read_json(folder / "config.json")
     if "model_type" not in config:
         raise ModelError(f"{folder / 'config.json'}: has no model_type; save the model again with save_pretrained")
+    if (folder / "generation_config.json").is_file():
+        _read_json(folder / "generation_config.json")
+    check_tokenizer(path)
+    _check_weights(folder)
+
+
+def check_tokenizer(path: str | Path) -> None:
+    """Raise ModelError, in one line, unless `path` is a folder with a tokenizer; weights are not needed."""
+    folder = _folder(path)
     if not any((folder / name).is_file() for name in VOCABULARIES) and not any(folder.glob("*.tiktoken")):
         raise ModelError(f"{path}: has no tokenizer (tokenizer.json or tokenizer.model); save it beside the model")
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             _read_json(folder / name)
-    _check_weights(folder)
+
+
+def _folder(path: str | Path) -> Path:
+    """Return the folder of a checkpoint. Raises ModelError where there is none."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        problem = (
+            "is a file, not a folder" if folder.exists() else "is neither a folder nor a name on the Hugging Face Hub"
+        )
+        raise ModelError(f"{path}: {problem}; give a checkpoint's folder or a Hub id such as org/model")
+    return folder
 
 
 def _check_weights(folder: Path) -> None:

@@ -12,7 +12,7 @@ import transformers
 from olmes_suite.devices import has_gpu
 from olmes_suite.errors import ModelError, UsageError, first_line
 from olmes_suite.models.local.batch_size import out_of_memory
-from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+from olmes_suite.models.local.checkpoint import check_folder, check_tokenizer, is_hub_id
 from olmes_suite.models.local.tokenizer import Tokenizer
 
 DTYPES = {
@@ -75,15 +75,17 @@ def read_template(file: str | Path | None) -> str | None:
     return text
 
 
-def load_tokenizer(model: str, revision: str | None) -> Any:
-    """Load the tokenizer of a folder or Hub id. Raises ModelError."""
+def load_tokenizer(model: str, revision: str | None, *, weights: bool = True) -> Any:
+    """Load the tokenizer of a folder or Hub id; without `weights`, the folder need not hold more. Raises ModelError."""
     quiet: Any = transformers.logging  # untyped
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
     if is_hub_id(model):
         _check_hub(model, revision)
-    else:
+    elif weights:
         check_folder(model)
+    else:
+        check_tokenizer(model)
     try:
         return transformers.AutoTokenizer.from_pretrained(_path(model), revision=revision or "main")
     except Exception as error:  # transformers, tokenizers and the Hub client raise dozens of types here
@@ -135,6 +137,16 @@ def context_length(config: transformers.PretrainedConfig, tokenizer: Tokenizer) 
             return int(value)
     length = getattr(tokenizer, "model_max_length", None)
     return int(length) if length is not None and 0 < length < NO_LENGTH else UNKNOWN_LENGTH
+
+
+def context_of(model: str, revision: str | None, tokenizer: Tokenizer) -> int:
+    """Return the context length of a folder or Hub id, from the tokenizer alone where there is no configuration."""
+    auto: Any = transformers.AutoConfig
+    try:
+        config = auto.from_pretrained(_path(model), revision=revision or "main")
+    except Exception:  # as in load_tokenizer: a folder with a tokenizer alone, or code of the checkpoint's own
+        config = transformers.PretrainedConfig()
+    return context_length(config, tokenizer)
 
 
 def learned_positions(model: transformers.PreTrainedModel) -> int | None:

@@ -15,12 +15,13 @@ import transformers
 
 from olmes_suite.devices import has_gpu
 from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
 from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
+from olmes_suite.models.local.rendering import each_sent
 from olmes_suite.models.vllm import engine as vllm_engine
 from olmes_suite.models.vllm.requests import (
     MOST_TOKENS_ASKED,
@@ -193,6 +194,10 @@ class VLLMBackend(Backend):
     def notes(self) -> list[str]:
         """Return lines about the chat template, the BOS token and the ends of answers."""
         return [*self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the rendered texts and the numbers of their token ids."""
+        return each_sent(self.encoder, requests, self.max_length)
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Send all requests to the engine, and yield answers as they become ready."""
