@@ -137,7 +137,7 @@ def _prompts(task: str, members: Sequence[tuple[int, Run, list[Document]]]) -> d
 
 
 def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: str, choice: Choice) -> dict[str, Any]:
-    """Return {"prompts", "only", "leaves", "docs": [[leaf, doc_id, score, extracted, flags, contaminated, responses], …]}.
+    """Return {"prompts", "only", "docs": [[leaf, doc_id, score, extracted, flags, contaminated, responses], …], …}.
 
     `sent` has the first prompt of each leaf task as the model received it.
     """

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from olmes_suite.errors import ModelError, first_line
+from olmes_suite.models.local.adapter import adapter_of, merge_command
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 TOKENIZER_FILES = (
@@ -51,20 +52,17 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def check_folder(path: str | Path) -> None:
-    """Raise ModelError, in one line, unless `path` is a folder with a complete causal language model."""
+def check_folder(path: str | Path, *, adapters: bool = True) -> None:
+    """Raise ModelError, in one line, unless `path` is a folder with a complete causal language model.
+
+    With `adapters`, an adapter whose base model is at hand is one too. Raises UsageError for an adapter without PEFT.
+    """
     folder = _folder(path)
+    if (folder / "adapter_config.json").is_file():
+        _check_adapter(path, folder, adapters=adapters)
+        return
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise ModelError(
-                f"{path}: contains an adapter without its base model; merge the adapter and save the whole model"
-            )
         raise ModelError(f"{path}: has no config.json; give the folder that save_pretrained wrote")
-    if (folder / "adapter_config.json").is_file():  # transformers would load the weights, and the adapter over them
-        raise ModelError(
-            f"{path}: holds whole weights and an adapter; move adapter_config.json out of the folder if the adapter is "
-            "merged into the weights, else merge it"
-        )
     config = _read_json(folder / "config.json")
     if "model_type" not in config:
         raise ModelError(f"{folder / 'config.json'}: has no model_type; save the model again with save_pretrained")
@@ -74,10 +72,39 @@ def check_folder(path: str | Path) -> None:
     _check_weights(folder)
 
 
+def _check_adapter(path: str | Path, folder: Path, *, adapters: bool) -> None:
+    if not adapters:
+        raise ModelError(f"{path}: holds an adapter; merge it into its base model first: {merge_command(path)}")
+    adapter = adapter_of(path)
+    if adapter is None:  # transformers would load the weights, and the adapter over them
+        raise ModelError(
+            f"{path}: holds whole weights and an adapter; move adapter_config.json out of the folder if the adapter is "
+            f"merged into the weights, else merge it: {merge_command(path)}"
+        )
+    if adapter.weights.suffix == ".safetensors":
+        tensor_shapes(adapter.weights)
+    if is_hub_id(adapter.base):
+        return
+    if (Path(adapter.base) / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path}: its base model {adapter.base} is an adapter itself; merge that first: "
+            f"{merge_command(adapter.base)}"
+        )
+    try:
+        check_folder(adapter.base)
+    except ModelError as error:
+        raise ModelError(f"{path}: its base model cannot be loaded: {error}") from None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the vocabulary of a tokenizer."""
+    return any((folder / name).is_file() for name in VOCABULARIES) or any(folder.glob("*.tiktoken"))
+
+
 def check_tokenizer(path: str | Path) -> None:
     """Raise ModelError, in one line, unless `path` is a folder with a tokenizer; weights are not needed."""
     folder = _folder(path)
-    if not any((folder / name).is_file() for name in VOCABULARIES) and not any(folder.glob("*.tiktoken")):
+    if not has_tokenizer(folder):
         raise ModelError(f"{path}: has no tokenizer (tokenizer.json or tokenizer.model); save it beside the model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
