@@ -191,4 +191,4 @@ def test_whole_weights_beside_an_adapter(tiny_checkpoint: Path, own: Path, tmp_p
 
 
 def test_training_takes_no_adapter(own: Path) -> None:
-    one_line(lambda: check_folder(own, adapters=False), "merge it into its base model first: python -m", ModelError)
+    one_line(lambda: check_folder(own, training=True), "merge it into its base model first: python -m", ModelError)

@@ -170,7 +170,7 @@ def prepare(
     from olmes_suite.models.local.loading import load_tokenizer
 
     template = encoding.template_text(recipe.chat_template)
-    tokenizer = load_tokenizer(recipe.model, None, adapters=False)
+    tokenizer = load_tokenizer(recipe.model, None, training=True)
     turn_end.set_eos(tokenizer, recipe.eos_token)
     tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
     ends = turn_end.end_ids(tokenizer, recipe.model)

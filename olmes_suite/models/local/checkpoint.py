@@ -11,6 +11,15 @@ from safetensors import SafetensorError, safe_open
 
 from olmes_suite.errors import ModelError, first_line
 from olmes_suite.models.local.adapter import adapter_of, merge_command
+from olmes_suite.models.local.forms import (
+    GGUF,
+    check_head,
+    check_pickled,
+    check_pointer,
+    check_vocabulary,
+    without_config,
+    without_weights,
+)
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 TOKENIZER_FILES = (
@@ -52,28 +61,31 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def check_folder(path: str | Path, *, adapters: bool = True) -> None:
+def check_folder(path: str | Path, *, training: bool = False) -> None:
     """Raise ModelError, in one line, unless `path` is a folder with a complete causal language model.
 
-    With `adapters`, an adapter whose base model is at hand is one too. Raises UsageError for an adapter without PEFT.
+    An adapter whose base model is at hand is one too. `training` refuses adapters and allows models with other heads.
+    Raises UsageError for an adapter without PEFT.
     """
     folder = _folder(path)
     if (folder / "adapter_config.json").is_file():
-        _check_adapter(path, folder, adapters=adapters)
+        _check_adapter(path, folder, training=training)
         return
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{path}: has no config.json; give the folder that save_pretrained wrote")
-    config = _read_json(folder / "config.json")
+        raise ModelError(f"{path}: {without_config(folder)}")
+    config = read_json(folder / "config.json")
     if "model_type" not in config:
         raise ModelError(f"{folder / 'config.json'}: has no model_type; save the model again with save_pretrained")
+    if not training:
+        check_head(path, config)
     if (folder / "generation_config.json").is_file():
-        _read_json(folder / "generation_config.json")
+        read_json(folder / "generation_config.json")
     check_tokenizer(path)
     _check_weights(folder)
 
 
-def _check_adapter(path: str | Path, folder: Path, *, adapters: bool) -> None:
-    if not adapters:
+def _check_adapter(path: str | Path, folder: Path, *, training: bool) -> None:
+    if training:
         raise ModelError(f"{path}: holds an adapter; merge it into its base model first: {merge_command(path)}")
     adapter = adapter_of(path)
     if adapter is None:  # transformers would load the weights, and the adapter over them
@@ -108,7 +120,8 @@ def check_tokenizer(path: str | Path) -> None:
         raise ModelError(f"{path}: has no tokenizer (tokenizer.json or tokenizer.model); save it beside the model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            _read_json(folder / name)
+            read_json(folder / name)
+    check_vocabulary(path, folder)
 
 
 def _folder(path: str | Path) -> Path:
@@ -118,6 +131,8 @@ def _folder(path: str | Path) -> Path:
         problem = (
             "is a file, not a folder" if folder.exists() else "is neither a folder nor a name on the Hugging Face Hub"
         )
+        if folder.suffix == ".gguf" and folder.is_file():
+            raise ModelError(f"{path}: is {GGUF}")
         raise ModelError(f"{path}: {problem}; give a checkpoint's folder or a Hub id such as org/model")
     return folder
 
@@ -128,11 +143,9 @@ def _check_weights(folder: Path) -> None:
         folder.glob("pytorch_model*.bin.index.json")
     )
     if not present and not indexes:
-        raise ModelError(
-            f"{folder}: has no weights (model.safetensors or pytorch_model.bin); copy the whole checkpoint"
-        )
+        raise ModelError(f"{folder}: {without_weights(folder)}")
     for index in indexes:
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ModelError(f"{index}: has no weight_map; copy the checkpoint again")
         missing = sorted({str(name) for name in weight_map.values() if not (folder / str(name)).is_file()})
@@ -143,8 +156,8 @@ def _check_weights(folder: Path) -> None:
     for file in present:
         if file.suffix == ".safetensors":
             tensor_shapes(file)
-        elif file.stat().st_size == 0:
-            raise ModelError(f"{file}: is empty; copy the checkpoint again")
+        else:
+            check_pickled(file)
 
 
 def tensor_shapes(file: Path) -> dict[str, list[int]]:
@@ -152,6 +165,7 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
 
     Raises ModelError unless the header is complete and describes all of the file.
     """
+    check_pointer(file)
     try:
         with safe_open(file, framework="numpy") as tensors:
             return {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -161,7 +175,9 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
         ) from None
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object of a checkpoint. Raises ModelError."""
+    check_pointer(file)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -14,7 +14,15 @@ from olmes_suite.devices import has_gpu
 from olmes_suite.errors import ModelError, UsageError, first_line, one_line
 from olmes_suite.models.local.adapter import Adapter, adapter_of
 from olmes_suite.models.local.batch_size import out_of_memory
-from olmes_suite.models.local.checkpoint import check_folder, check_tokenizer, has_tokenizer, is_hub_id, tensor_shapes
+from olmes_suite.models.local.checkpoint import (
+    check_folder,
+    check_tokenizer,
+    has_tokenizer,
+    is_hub_id,
+    read_json,
+    tensor_shapes,
+)
+from olmes_suite.models.local.forms import check_quantised, explain
 from olmes_suite.models.local.tokenizer import Tokenizer
 
 DTYPES = {
@@ -79,29 +87,31 @@ def read_template(file: str | Path | None) -> str | None:
     return text
 
 
-def load_tokenizer(model: str, revision: str | None, *, weights: bool = True, adapters: bool = True) -> Any:
+def load_tokenizer(model: str, revision: str | None, *, weights: bool = True, training: bool = False) -> Any:
     """Load the tokenizer of a folder or Hub id. Raises ModelError.
 
-    Without `weights`, the folder need not hold more than the tokenizer; without `adapters`, an adapter is refused.
+    Without `weights`, the folder need not hold more than the tokenizer; `training` refuses adapters.
     """
     quiet: Any = transformers.logging  # untyped
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
-    model, revision = _tokenizer_place(model, revision, weights=weights, adapters=adapters)
+    model, revision = _tokenizer_place(model, revision, weights=weights, training=training)
     try:
-        return transformers.AutoTokenizer.from_pretrained(_path(model), revision=revision or "main")
+        return transformers.AutoTokenizer.from_pretrained(
+            _path(model), revision=revision or "main", trust_remote_code=False
+        )
     except Exception as error:  # transformers, tokenizers and the Hub client raise dozens of types here
-        raise ModelError(f"{model}: its tokenizer cannot be loaded: {first_line(error)}") from None
+        raise explain(model, error, "tokenizer") from None
 
 
-def _tokenizer_place(model: str, revision: str | None, *, weights: bool, adapters: bool) -> tuple[str, str | None]:
+def _tokenizer_place(model: str, revision: str | None, *, weights: bool, training: bool) -> tuple[str, str | None]:
     """Check a model's files and return the (folder or Hub id, revision) of its tokenizer: an adapter may have none."""
     if is_hub_id(model):
         _check_hub(model, revision)
         return model, revision
     adapter = adapter_of(model)
     if weights or adapter is not None:
-        check_folder(model, adapters=adapters)
+        check_folder(model, training=training)
     else:
         check_tokenizer(model)
     if adapter is None:
@@ -121,15 +131,21 @@ def load_model(model: str, revision: str | None, dtype: torch.dtype | str, devic
     """
     adapter = adapter_of(model)
     base, revision = (adapter.base, adapter.revision) if adapter else (model, revision)
+    if not is_hub_id(base):
+        check_quantised(model, read_json(Path(base).expanduser() / "config.json"))
     try:
         auto: Any = transformers.AutoModelForCausalLM  # its types lack the loading info
         loaded, info = auto.from_pretrained(
-            _path(base), revision=revision or "main", dtype=dtype, output_loading_info=True
+            _path(base), revision=revision or "main", dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     except Exception as error:  # as above, and safetensors' types
         if out_of_memory(error):
             raise ModelError(f"{model}: does not fit in memory; use a larger machine or a smaller dtype") from None
-        raise ModelError(f"{model}: cannot be loaded: {first_line(error)}") from None
+        raise explain(model, error, "") from None
+    if (lacking := set(info.get("missing_keys", ()))) and lacking <= {"lm_head.weight", "embed_out.weight"}:
+        raise ModelError(
+            f"{model}: was saved without the head of a language model ({min(lacking)}); give a causal language model"
+        )
     for kind, verb in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
         # transformers fills such tensors with random numbers and continues
         if keys := sorted(str(key) for key in info.get(kind, ())):
@@ -198,7 +214,7 @@ def context_of(model: str, revision: str | None, tokenizer: Tokenizer) -> int:
     try:
         adapter = adapter_of(model)
         model, revision = (adapter.base, adapter.revision) if adapter else (model, revision)
-        config = auto.from_pretrained(_path(model), revision=revision or "main")
+        config = auto.from_pretrained(_path(model), revision=revision or "main", trust_remote_code=False)
     except Exception:  # as in load_tokenizer: a folder with a tokenizer alone, or code of the checkpoint's own
         config = transformers.PretrainedConfig()
     return context_length(config, tokenizer)

@@ -14,12 +14,13 @@ import torch
 import transformers
 
 from olmes_suite.devices import has_gpu
-from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
+from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.local.adapter import Adapter, adapter_of, merge_command
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
+from olmes_suite.models.local.forms import explain
 from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
 from olmes_suite.models.local.rendering import each_sent
@@ -295,15 +296,15 @@ def check_lora(adapter: Adapter) -> None:
 
 def _configuration(place: str, revision: str | None) -> tuple[Any, Any]:
     """Load the configuration of the network and its generation settings. Raises ModelError."""
-    source: dict[str, Any] = {"revision": revision or "main"}
+    source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     auto: Any = transformers.AutoConfig
     settings: Any = transformers.GenerationConfig
     try:
         config = auto.from_pretrained(place, **source)
     except Exception as error:  # as in loading.py, dozens of types
-        raise ModelError(f"{place}: its configuration cannot be read: {first_line(error)}") from None
+        raise explain(place, error, "configuration") from None
     try:
-        return config, settings.from_pretrained(place, **source)
+        return config, settings.from_pretrained(place, revision=source["revision"])
     except OSError:
         return config, settings.from_model_config(config)
 
