@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +236,7 @@ def compare(
     """Compare runs with the first. Each is a `Run`, a folder, a name or a baseline file. Raises OlmesError."""
     from olmes_suite.comparison import results
 
-    loaded = [_scores(run, runs) for run in (baseline, *others)]
+    loaded = _told_apart([_scores(run, runs) for run in (baseline, *others)])
     return results.compare(loaded, listed(task), subtasks=subtasks, resamples=bootstrap, force=force)
 
 
@@ -245,6 +245,15 @@ def _scores(run: Run | AnyPath, runs: AnyPath) -> RunScores:
     from olmes_suite.runs.scores import read_run
 
     return read_run(run.path) if isinstance(run, Run) else read(str(run), Path(runs))
+
+
+def _told_apart(scores: Sequence[RunScores]) -> list[RunScores]:
+    """Lengthen equal names of runs by their folders."""
+    from olmes_suite.runs.names import distinct
+
+    paths = ["" if run.path is None else str(run.path.absolute()) for run in scores]
+    names = distinct([run.name for run in scores], paths)
+    return [replace(run, name=name) for run, name in zip(scores, names, strict=True)]
 
 
 def gate(
@@ -262,7 +271,7 @@ def gate(
 
     chosen = rules(config, {"alpha": alpha, "margin": margin, "inconclusive": inconclusive})
     try:
-        before, after = _scores(baseline, runs), _scores(candidate, runs)
+        before, after = _told_apart([_scores(baseline, runs), _scores(candidate, runs)])
         repeat = _scores(noise, runs) if noise is not None else None
     except DataError as error:
         raise Broken(str(error)) from error
