@@ -39,7 +39,7 @@ async function showCell([at, column]) {
 function named(doc, cell, prompts) {
   const [leaf, id, score, extracted, flags, dirty, responses, told] = doc;
   const [, , prompt, reference] = prompts?.get(cell.leaves[leaf] + "\n" + id) ?? [];
-  return { leaf: cell.leaves[leaf], id, score, extracted, flags, dirty: Boolean(dirty), responses, told: told ?? [], prompt, reference };
+  return { leaf: cell.leaves[leaf], id, score, extracted, flags, dirty: Boolean(dirty), responses, told: told ?? [], prompt, reference, sent: cell.sent?.[cell.leaves[leaf]] };
 }
 
 function cleanTable(result) {
@@ -127,7 +127,8 @@ function drawDocument(doc, at) {
   } else part(doc.responses.length > 1 ? `Responses (${doc.responses.length})` : "Response", ...answers(doc));
   part("Extracted answer, or the judge's verdict", block(doc.extracted ?? "–"));
   part("Reference", block(doc.reference ?? "–"));
-  if (doc.prompt) part("Prompt as sent", ...prompt(doc.prompt));
+  if (doc.prompt) part("Prompt, before the chat template", ...prompt(doc.prompt));
+  if (doc.sent) out.push(rendered(doc.sent));
   return out;
 }
 
@@ -145,6 +146,11 @@ function answers(doc) {
       thought ? el("details", { class: "thought" }, el("summary", {}, `Thought, ${size}${inThought ? ", not closed" : ""}${inThought && end.includes("length") ? ", cut at the token limit" : ""}`), block(thought), inThought ? cut : null) : null,
       block(text || (thought ? "(nothing after the thought)" : "")), inThought && thought ? null : cut);
   });
+}
+
+/** Shows, folded, the first prompt of the task as the model received it. */
+function rendered([id, text, tokens]) {
+  return el("details", { class: "sent" }, el("summary", {}, `As the model received it: document ${id}, ${tokens} tokens`), block(text));
 }
 
 const block = (text) => el("pre", { class: "text" }, String(text));

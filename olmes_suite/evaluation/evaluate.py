@@ -31,6 +31,7 @@ from olmes_suite.evaluation.plan import (
     run_name,
 )
 from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
+from olmes_suite.evaluation.prompts import first_prompts
 from olmes_suite.evaluation.record import FLAGS, instance_rows, results
 from olmes_suite.evaluation.settings_checks import check_settings
 from olmes_suite.files import RunLock, storage
@@ -42,6 +43,7 @@ from olmes_suite.runs.schema import (
     Engine,
     Lineage,
     Manifest,
+    Prompts,
     Results,
     Time,
     instances_file,
@@ -50,6 +52,7 @@ from olmes_suite.runs.schema import (
     read_results,
     write_instances,
     write_manifest,
+    write_prompts,
     write_results,
 )
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
@@ -229,6 +232,7 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
         for note in backend.notes():
             if note not in session.said:
                 session.watcher.note(note)
+        prompts = first_prompts(plans, backend)
         engine = Engine.of(backend.name, backend.chat, backend.settings(), backend.fingerprint)
         backend.close()
         _run_deferred_tasks(session)
@@ -254,6 +258,8 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
         ),
         tokens=gathered.tokens,
     )
+    if prompts:
+        write_prompts(folder, Prompts(run=name, tasks=prompts))
     write_results(folder, outcome)
     write_manifest(folder, record)
     if backend.name not in ledger.NO_LOOK and not options.source.sample:

@@ -15,7 +15,7 @@ import transformers
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from olmes_suite.errors import RequestFailed, UsageError
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.hf.decoding import Choosing, RowPenalties, RowPenalty, RowSampler, RowStop, RowStopper, RowWatch
 from olmes_suite.models.hf.generation import Decoder, Task
 from olmes_suite.models.hf.padding import respects_mask
@@ -46,6 +46,7 @@ from olmes_suite.models.local.loading import (
     pick_dtype,
     read_template,
 )
+from olmes_suite.models.local.rendering import each_sent
 from olmes_suite.records import OPTIONAL, Request, Response, sha256
 
 Job = TypeVar("Job", bound="Generation | Row")
@@ -177,6 +178,10 @@ class HFBackend(Backend):
             *self.ends.notes(self.tokenizer, self.source),
             *self.own.notes(self.source),
         ]
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the rendered texts and the numbers of their token ids."""
+        return each_sent(self.encoder, requests, self.max_length)
 
     def close(self) -> None:
         """Free the weights, also on the device."""

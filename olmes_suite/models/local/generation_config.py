@@ -10,6 +10,7 @@ from typing import Any
 
 import transformers
 
+from olmes_suite.models.local.adapter import adapter_of
 from olmes_suite.models.local.checkpoint import is_hub_id
 
 FILE = "generation_config.json"
@@ -98,7 +99,12 @@ class Own:
 
 
 def written(model: str, revision: str | None) -> dict[str, Any]:
-    """Return the content of the generation_config file of a folder or Hub id; empty where there is none."""
+    """Return the content of the generation_config file of a folder or Hub id, for an adapter of its base model's.
+
+    It is empty where there is none.
+    """
+    if (adapter := adapter_of(model)) is not None:
+        model, revision = adapter.base, adapter.revision
     file: str | Path | None = Path(model).expanduser() / FILE
     if is_hub_id(model):
         from huggingface_hub import try_to_load_from_cache

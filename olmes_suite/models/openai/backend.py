@@ -14,10 +14,10 @@ from olmes_suite.endpoints.client import TRIES, Endpoint, Refused
 from olmes_suite.endpoints.concurrency import Crowd, Limit
 from olmes_suite.endpoints.usage import Usage, cost
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.openai import bodies, prompt_logprobs
 from olmes_suite.models.openai.context_limit import Room, context_in, cut, fitted
-from olmes_suite.models.openai.sent import Sent
+from olmes_suite.models.openai.terms import Terms
 from olmes_suite.records import OPTIONAL, Request, Response, canonical_json, sha256
 
 START = 16
@@ -82,7 +82,7 @@ class OpenAIBackend(Backend):
         self.endpoint = Endpoint(model, base_url, self.usage, self.limit, tries=tries, delay=delay)
         self._takes_n = True
         self._limit_name = "max_tokens"
-        self.sent = Sent(dict(chat_template_args or {}))
+        self.terms = Terms(dict(chat_template_args or {}))
         self._lock = threading.Lock()
         self._listed = self._check_name()
 
@@ -102,8 +102,8 @@ class OpenAIBackend(Backend):
     def fingerprint(self) -> str:
         """The SHA-256 of served name, address and settings. The weights behind the name cannot be checked from here."""
         settings: dict[str, Any] = {"prefill": "drop"} if self.drop_prefix else {}
-        if self.sent.template_args:
-            settings["chat_template_args"] = self.sent.template_args
+        if self.terms.template_args:
+            settings["chat_template_args"] = self.terms.template_args
         return sha256(canonical_json({"served": self.model, "base_url": self.endpoint.base_url, "settings": settings}))
 
     @property
@@ -121,7 +121,7 @@ class OpenAIBackend(Backend):
             "concurrency": self.limit.value,
             "several_samples_at_once": self._takes_n,
             "token_limit": self._limit_name,
-            **self.sent.settings(),
+            **self.terms.settings(),
             "usage": {**self.usage.as_json(), "cost_usd": paid},
         }
 
@@ -132,7 +132,16 @@ class OpenAIBackend(Backend):
             lines.append("assistant prefixes are dropped from the prompts (--prefill drop): scores may differ")
         if not self._listed:
             lines.append(f"{self.endpoint.base_url} does not list its models: the name {self.model} was not checked")
-        return [*lines, *self.sent.notes(self.endpoint.base_url)]
+        return [*lines, *self.terms.notes(self.endpoint.base_url)]
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the messages as they are sent, or the plain text."""
+        return [self._sent(request) for request in requests]
+
+    def _sent(self, request: Request) -> Sent:
+        start = "" if self.drop_prefix and request.messages is not None else bodies.start_of(request)
+        fields = bodies.prompt_of(request, self.model, start)
+        return Sent(fields["prompt"]) if "prompt" in fields else Sent(messages=tuple(fields["messages"]))
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Yield answers as they arrive. A failure is raised after the answers to the running requests."""
@@ -186,7 +195,7 @@ class OpenAIBackend(Backend):
         room, most = Room(), bodies.limit_of(request)
         for _ in range(TURNS):
             limit, number = self._limit_name, 1 if room.context else len(samples)
-            body = self.sent.adapted(
+            body = self.terms.adapted(
                 bodies.generation(
                     request, self.model, drop_prefix=self.drop_prefix, samples=number, seed=samples[0][1], room=room
                 ),
@@ -206,14 +215,14 @@ class OpenAIBackend(Backend):
                 if limit != bodies.NEW_LIMIT and bodies.wants_other_limit(error.status, error.reason):
                     self._limit_name = bodies.NEW_LIMIT  # for all later requests
                     continue
-                room = self.sent.after(error, request, body, room)
+                room = self.terms.after(error, request, body, room)
                 continue
             if batch is None:
                 return None
             self._count(batch.prompt_tokens, batch.completion_tokens)
             if not room.context:
                 found = bodies.responses_of(batch, request, room.prompt_tokens is not None)
-                return self.sent.limited(found, request, body.get("max_tokens"))
+                return self.terms.limited(found, request, body.get("max_tokens"))
             if not batch.prompt_tokens:
                 break
             room = fitted(batch.prompt_tokens, most, room.context)
@@ -265,7 +274,7 @@ class OpenAIBackend(Backend):
                 prompt = self.endpoint.post(
                     session,
                     bodies.path_of(request),
-                    prompt_logprobs.body(request, self.model, start) | self.sent.template_fields(request) | cut(limit),
+                    prompt_logprobs.body(request, self.model, start) | self.terms.template_fields(request) | cut(limit),
                     partial(
                         prompt_logprobs.prompt_tokens, request=request, model=self.model, truncated=limit is not None
                     ),

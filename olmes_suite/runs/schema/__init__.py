@@ -40,6 +40,7 @@ from olmes_suite.runs.schema.manifest import (
     read_manifest,
     write_manifest,
 )
+from olmes_suite.runs.schema.prompts import PROMPTS, FirstPrompt, Prompts, read_prompts, write_prompts
 from olmes_suite.runs.schema.record import SCHEMA, Record, check_schema
 from olmes_suite.runs.schema.results import (
     ENDINGS,
@@ -65,6 +66,7 @@ __all__ = [
     "LINEAGE",
     "MANIFEST",
     "NO_LINEAGE",
+    "PROMPTS",
     "RESULTS",
     "SCHEMA",
     "Ancestor",
@@ -77,6 +79,7 @@ __all__ = [
     "Cost",
     "DataUsed",
     "Engine",
+    "FirstPrompt",
     "FloorScore",
     "InstanceRow",
     "Lineage",
@@ -85,6 +88,7 @@ __all__ = [
     "ModelName",
     "PlannedLeaf",
     "PlannedTask",
+    "Prompts",
     "Record",
     "Results",
     "ScoringModel",
@@ -100,11 +104,13 @@ __all__ = [
     "read_instances",
     "read_lineage",
     "read_manifest",
+    "read_prompts",
     "read_results",
     "read_rows",
     "write_baseline_file",
     "write_instances",
     "write_lineage",
     "write_manifest",
+    "write_prompts",
     "write_results",
 ]

@@ -17,7 +17,7 @@ EFFORT = "reasoning_effort"
 """An argument of gpt-oss's chat template, which hosted servers take as a field of its own."""
 
 
-class Sent:
+class Terms:
     """The fields of requests that a server takes. Thread-safe; what is learned holds for all later requests.
 
     A limit that means "to the context" is left out of chat requests, since servers then take what the context leaves.
