@@ -35,7 +35,7 @@ function fillTokens(holder = document.getElementById("tokens-view")) {
   });
   const options = [shared.length ? ["", `mean of ${shared.length} task${shared.length > 1 ? "s" : ""} that all rows have`] : null, ...having.map((task) => [task.task, task.short])].filter(Boolean);
   const select = el("select", { "aria-label": "Task of the chart", change: () => { tokensOf = select.value; fillTokens(); document.querySelector("#tokens-view select")?.focus(); } }, options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
-  holder.replaceChildren(el("div", { class: "tools" }, select), drawTokens(chosen ? tasks[taskAt.get(chosen)].short : "mean score", dots), el("p", { class: "note" }, "Up and to the left is better: more points for fewer tokens. Bars: 95 % intervals. Thought counts."));
+  holder.replaceChildren(el("div", { class: "tools" }, select), drawTokens(chosen ? tasks[taskAt.get(chosen)].short : "mean score", dots), el("p", { class: "note" }, "Up and to the left is better: more points for fewer tokens. Bars: 95 % intervals. Tokens of thoughts are included."));
 }
 
 const card = (title, ...content) => el("div", { class: "card" }, el("h3", {}, title), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, content));

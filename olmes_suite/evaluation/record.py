@@ -71,7 +71,7 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
             clean=_clean_group(plan, by_leaf, known),
             flags=dict(flags),
             subtasks=tuple(leaf.name for leaf in plan.leaves),
-            **_cost(plan, plan.leaves, by_leaf),
+            **_cost(plan, plan.leaves, by_leaf, group.get(plan.primary)),
         )
     return entries
 
@@ -142,12 +142,14 @@ def _entry(
         fingerprint=leaf.fingerprint,
         of=total if len(instances) < total else None,
         left_out=left_out(leaf) or None,
-        **_cost(plan, [leaf], {leaf.name: list(instances)}),
+        **_cost(plan, [leaf], {leaf.name: list(instances)}, means.get(plan.primary)),
     )
 
 
-def _cost(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]]) -> dict[str, Any]:
-    """Build the fields of a task or group about samples, tokens and endings of answers."""
+def _cost(
+    plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]], score: stats.Estimate | None
+) -> dict[str, Any]:
+    """Build the fields of a task or group about samples, tokens and endings of answers; `score` is that of all."""
     instances = [instance for leaf in leaves for instance in by_leaf[leaf.name]]
     found = cost(instances, plan.primary)
     samples = max((len(instance.generated) for instance in instances), default=0)
@@ -157,8 +159,10 @@ def _cost(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Ins
         "tokens": found.tokens,
         "correct_per_million_tokens": found.correct_per_million_tokens,
     }
-    if found.answers is not None:
+    if found.answers is not None and found.answers.length:
         fields["completed"] = _completed(plan, leaves, by_leaf)
+    elif found.answers is not None:
+        fields["completed"] = _completed_as(score, found.answers.n)
     if samples > 1:
         fields["samples_sd"] = _samples_sd(plan, leaves, by_leaf)
     return fields
@@ -174,12 +178,16 @@ def _completed(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, lis
         if found is not None:
             parts.append(({plan.primary: found}, n))
     if not parts:
-        return Completed(n=total)
+        return _completed_as(None, total)
     whole = parts[0][0] if len(leaves) == 1 else combine(plan.aggregate, parts)
     value = whole[plan.primary]
     if len(leaves) > 1 and _shares_documents(leaves):
         value = stats.Estimate(value.value)
-    return Completed(n=total, value=value.value, stderr=value.stderr, ci95=value.ci95)
+    return _completed_as(value, total)
+
+
+def _completed_as(value: stats.Estimate | None, n: int) -> Completed:
+    return Completed(n=n) if value is None else Completed(n=n, value=value.value, stderr=value.stderr, ci95=value.ci95)
 
 
 def _samples_sd(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]]) -> float | None:
