@@ -67,7 +67,7 @@ def differing_parts(a: TaskScores, b: TaskScores) -> tuple[str, ...]:
             parts.add("fingerprint")
         else:
             parts |= {part for part in PARTS if one.get(part) != other.get(part)}
-    if (a.primary, _weighting(a)) != (b.primary, _weighting(b)):
+    if (a.primary, weighting(a)) != (b.primary, weighting(b)):
         parts.add("scorer")
     return tuple(part for part in (*PARTS, "fingerprint") if part in parts)
 
@@ -85,7 +85,8 @@ def differing_settings(a: TaskScores, b: TaskScores) -> dict[str, tuple[Any, Any
     return found
 
 
-def _weighting(task: TaskScores) -> str:
+def weighting(task: TaskScores) -> str:
+    """Return how leaf tasks weigh in the score: macro, all alike, or micro, by their documents."""
     if len(task.leaves) == 1 or task.aggregate in ("macro", "mean"):
         return "macro"
     return "micro"
@@ -111,7 +112,7 @@ def align(a: TaskScores, b: TaskScores) -> Aligned | None:
         return None
     sizes = np.array([len(rows) for _, rows, _ in parts])
     leaf = np.repeat(np.arange(len(parts)), sizes)
-    share = np.full(len(parts), 1 / len(parts)) if _weighting(a) == "macro" else sizes / sizes.sum()
+    share = _shares(a, b, [name for name, _, _ in parts], sizes)
     stratum, weight = _weights([b.leaves[name].strata[rows] for name, _, rows in parts], share)
     baseline = np.concatenate([a.leaves[name].scores[rows] for name, rows, _ in parts])
     candidate = np.concatenate([b.leaves[name].scores[rows] for name, _, rows in parts])
@@ -146,6 +147,19 @@ def _tokens(parts: Sequence[tuple[Floats | None, Floats | None, Rows, Rows]]) ->
         sums += [one[rows_a].sum(), other[rows_b].sum()]
         documents += len(rows_a)
     return float(sums[0] / documents), float(sums[1] / documents)
+
+
+def _shares(a: TaskScores, b: TaskScores, names: Sequence[str], sizes: npt.NDArray[np.int64]) -> Floats:
+    """Return the weights of leaf tasks; `sizes` are their shared documents.
+
+    A plan may draw the leaves of a micro average unequally: their weights are then those of the whole leaves, so that a
+    document stands for as many as its leaf has for each that was asked (Horvitz & Thompson 1952, JASA 47, 663).
+    """
+    if weighting(a) == "macro":
+        return np.full(len(names), 1 / len(names))
+    if a.planned or b.planned:
+        sizes = np.array([max(a.leaves[name].population, b.leaves[name].population) for name in names])
+    return np.asarray(sizes / sizes.sum(), dtype=float)
 
 
 def _flagged(leaf: LeafScores, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:

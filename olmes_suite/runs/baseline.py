@@ -28,6 +28,7 @@ def save(run: RunScores, path: Path) -> None:
         groups[task.name] = BaselineGroup(
             primary=task.primary, aggregate=task.aggregate, skill=task.skill, value=task.value, stderr=task.stderr,
             flags=task.flags, clean=task.clean, cost=task.cost if task.cost.known else None,
+            planned=task.planned,
         )  # fmt: skip
         for name, leaf in task.leaves.items():
             tasks[name] = _recorded(task.name, leaf)
@@ -51,6 +52,7 @@ def _recorded(group: str, leaf: LeafScores) -> BaselineTask:
         strata=leaf.strata.tolist() if leaf.strata.any() else None,
         flagged=tuple(sorted(leaf.flagged)) or None,
         short=tuple(sorted(leaf.short)) or None,
+        of=leaf.of,
         tokens=None if leaf.tokens is None else [int(x) if x == int(x) else round(x, 2) for x in leaf.tokens.tolist()],
     )
 
@@ -90,13 +92,13 @@ def _leaf(name: str, entry: BaselineTask, path: Path) -> LeafScores:
     leaf = leaf_scores(
         name, path, doc_ids, scores, clusters=clusters, strata=strata, fingerprint=entry.fingerprint, tokens=tokens
     )
-    return replace(leaf, flagged=frozenset(entry.flagged or ()), short=frozenset(entry.short or ()))
+    return replace(leaf, flagged=frozenset(entry.flagged or ()), short=frozenset(entry.short or ()), of=entry.of)
 
 
 def _task(name: str, leaves: Mapping[str, LeafScores], group: BaselineGroup) -> TaskScores:
     return TaskScores(
         name, leaves, group.primary, group.aggregate, group.skill, group.value, group.stderr, group.flags, group.clean,
-        group.cost or Cost(),
+        group.cost or Cost(), group.planned,
     )  # fmt: skip
 
 
