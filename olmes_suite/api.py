@@ -102,6 +102,7 @@ def evaluate(
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
     encoder: str | None = None, unsafe_code: bool = False, profile: AnyPath | None = None,
     gen_kwargs: Named = None, samples: int | None = None, system: str | None = None, chat_template_args: Named = None,
+    plan: AnyPath | None = None, baseline: AnyPath | None = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -121,6 +122,7 @@ def evaluate(
     from olmes_suite.models.model_args import parse
     from olmes_suite.workers.factory import Crew, check
 
+    arguments.include(paths(include_path))
     settings = arguments.settings(
         profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
     )
@@ -130,8 +132,9 @@ def evaluate(
         "concurrency": concurrency, "model_args": parse(model_args) if isinstance(model_args, str) else model_args,
         "chat_template_args": dict(settings.chat_template_args) or None,
     }  # fmt: skip
+    suite_names, plan_file, planned = arguments.plan(maybe(plan), tuple(listed(suite)))
     run_options = Options(
-        str(model), backend, tuple(listed(suite)), tuple(listed(task)), limit, seed,
+        str(model), backend, suite_names, tuple(listed(task)), limit, seed,
         arguments.source(paths(data_dir), data), Path(runs), maybe(lineage), again,
         {name: value for name, value in engine.items() if value is not None},
         tuple(command if command is not None else _call(options)),
@@ -139,9 +142,8 @@ def evaluate(
             judge=judge, judge_base_url=judge_base_url, classifier=classifier,
             classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code,
         ),
-        settings,
+        settings, plan_file, planned, None if baseline is None else str(baseline),
     )  # fmt: skip
-    arguments.include(paths(include_path))
     arguments.local(run_options.runs)
     engines.check_model(backend, run_options.model)
     crew = Crew(workers, ray)

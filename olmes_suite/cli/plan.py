@@ -169,7 +169,12 @@ def _print(allocation: Allocation, suite: str, purpose: str, paired: bool) -> No
         )  # fmt: skip
     errors = (f"{100 * half_width(error):.2f}" for error in (allocation.stderr, allocation.stderr_of_all))
     table.add_row(
-        "[bold]average[/bold]", f"{allocation.documents:,}", f"{allocation.of:,}", "", amount(allocation.tokens), *errors
+        "[bold]average[/bold]",
+        f"{allocation.documents:,}",
+        f"{allocation.of:,}",
+        "",
+        amount(allocation.tokens),
+        *errors,
     )
     console.print(table)
     share, wider = allocation.tokens / allocation.tokens_of_all, allocation.stderr / allocation.stderr_of_all - 1

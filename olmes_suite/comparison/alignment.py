@@ -103,7 +103,7 @@ def align(a: TaskScores, b: TaskScores) -> Aligned | None:
     for side, (one, other) in enumerate(((a, b), (b, a))):
         only[side] += sum(len(leaf.doc_ids) for name, leaf in one.leaves.items() if name not in other.leaves)
     for name in shared:
-        rows_a, rows_b = _shared_rows(a.leaves[name], b.leaves[name])
+        rows_a, rows_b = shared_rows(a.leaves[name], b.leaves[name])
         only[0] += len(a.leaves[name].doc_ids) - len(rows_a)
         only[1] += len(b.leaves[name].doc_ids) - len(rows_b)
         if len(rows_a):
@@ -178,7 +178,7 @@ def _weights(strata: Sequence[npt.NDArray[np.int64]], share: Floats) -> tuple[np
     return np.concatenate(numbers), np.concatenate(weights)
 
 
-def _shared_rows(a: LeafScores, b: LeafScores) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def shared_rows(a: LeafScores, b: LeafScores) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the rows of both runs with a shared doc_id, in the same order."""
     if len(a.doc_ids) == len(b.doc_ids) and np.array_equal(a.doc_ids, b.doc_ids):
         same = np.arange(len(a.doc_ids))

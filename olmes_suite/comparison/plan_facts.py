@@ -158,5 +158,3 @@ def documents_of(baseline: RunScores) -> None:
 def short(name: str) -> str:
     """Return a task's name without the suites' prefix."""
     return name.removeprefix(PREFIX)
-
-

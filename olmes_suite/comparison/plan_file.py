@@ -117,11 +117,11 @@ def read(path: Path) -> PlanFile:
 
 
 def check(path: Path, plan: PlanFile, suite_names: tuple[str, ...]) -> None:
-    """Raise UsageError where the plan's suite, its sub-tasks, their versions or data revisions are not those of here."""
+    """Raise UsageError where the suite, its sub-tasks, their versions or data revisions are not those of the plan."""
     suite = suites.load(plan.suite)
     for name in suite_names:
         if suites.load(name).name != suite.name:
-            raise UsageError(f"{path} is a plan of suite {plan.suite}, not of {name}: plan that suite, or leave --suite out")
+            raise UsageError(f"{path} is a plan of suite {plan.suite}, not of {name}; leave --suite out")
     leaves = [leaf for entry in suite.tasks for leaf in catalog.find(entry.task).leaves]
     if missing := [name for name in leaves if name not in plan.tasks]:
         raise UsageError(f"{path}: suite {plan.suite} has {missing[0]}, which is not in the plan; make the plan again")

@@ -29,7 +29,7 @@ class Prices:
 
 
 def precision(tasks: Sequence[Candidate], points: float) -> Allocation:
-    """Plan for an interval of the suite average of ± `points` points. Raises UsageError if all documents are too few."""
+    """Plan for an interval of the average of ± `points` points. Raises UsageError if all documents are too few."""
     if not 0 < points < 50:
         raise UsageError(f"--precision must be a half-width above 0 and below 50 points, not {points:g}")
     try:
@@ -125,7 +125,7 @@ def tokens_of_hours(hours: float, baseline: RunScores | None) -> float:
 
 
 def tokens_of_dollars(dollars: float, prices: Prices, baseline: RunScores | None) -> float:
-    """Return the generated tokens for this price. Raises UsageError where a price of prompts has no run to count them."""
+    """Return the generated tokens for this price. Raises UsageError where no run counts the tokens of prompts."""
     if not dollars > 0 or not math.isfinite(dollars):
         raise UsageError(f"--dollars must be above 0, not {dollars:g}")
     price = prices.output
@@ -138,7 +138,7 @@ def tokens_of_dollars(dollars: float, prices: Prices, baseline: RunScores | None
 
 
 def read_prices(text: str) -> Prices:
-    """Read `--model-cost`: dollars per million generated tokens, or a file with `output` and `input`. Raises UsageError."""
+    """Read `--model-cost`: dollars per million generated tokens, or a file of `Prices`. Raises UsageError."""
     try:
         prices = Prices(float(text))
     except ValueError:

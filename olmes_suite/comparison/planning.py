@@ -217,8 +217,8 @@ def _allocation(tasks: Sequence[Candidate], scale: float) -> Allocation:
                 math.sqrt(task.variance_of(task.bounds[1])),
             )
         )
-    errors = [weight * math.hypot(*values) for values in zip(*((p.stderr, p.stderr_of_all) for p in parts), strict=True)]
-    return Allocation(parts, *errors)
+    errors = (math.hypot(*(part.stderr for part in parts)), math.hypot(*(part.stderr_of_all for part in parts)))
+    return Allocation(parts, weight * errors[0], weight * errors[1])
 
 
 def amount(tokens: float) -> str:

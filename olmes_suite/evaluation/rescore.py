@@ -355,6 +355,7 @@ def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) ->
         source=data_source,
         tools=_recorded_tools(record, tools, data_source),
         settings=Settings.from_json(record.settings),
+        planned=record.planned,
     )
 
 

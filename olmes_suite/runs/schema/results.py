@@ -34,12 +34,15 @@ class Metric(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Projected(Metric):
+class Projected(Record):
     """The estimated score on all documents, from those that were asked and a baseline's scores on all of them.
 
     The error bar is about the score that asking the rest would give, not about other documents of the same kind.
     """
 
+    value: float | None = None
+    stderr: float | None = None
+    ci95: tuple[float, float] | None = None
     n: int = 0
     """Number of documents that were asked."""
     of: int = 0
