@@ -149,6 +149,8 @@ def evaluate(
     crew = Crew(workers, ray)
     check(crew, backend)
     engines.check_cache(maybe(cache), backend)
+    if backend == "floor" and (planned is not None or baseline is not None):
+        raise UsageError("the floor takes no --plan and no --baseline: it is measured on all documents or with --limit")
     if backend == "floor":
         finished = measure(run_options, engines.make_backend, watcher)
     else:

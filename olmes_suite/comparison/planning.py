@@ -67,8 +67,12 @@ class Candidate:
         sizes = np.array(list(self.leaves.values()), dtype=np.int64)
         if self.whole is not None or self.least >= self.size:
             return sizes, sizes
-        floor = np.maximum(np.ceil(self.least * self.shares - 1e-9), LEAST_OF_LEAF).astype(np.int64)
-        return np.minimum(floor, sizes), sizes
+        least, shares = float(self.least), self.shares
+        while True:  # small sub-tasks may not have their share: the others make up for it
+            floor = np.minimum(np.maximum(np.ceil(least * shares - 1e-9), LEAST_OF_LEAF).astype(np.int64), sizes)
+            if floor.sum() >= self.least:
+                return floor, sizes
+            least *= 1.02
 
     def variance_of(self, counts: Counts) -> float:
         """Return the variance of the task's value from so many documents of each sub-task."""

@@ -209,25 +209,33 @@ def project_run(baseline: RunScores, candidate: RunScores) -> ProjectedRun:
     exact: dict[str, tuple[float, int]] = {}
     for name, task in candidate.tasks.items():
         if name in baseline.tasks and not differing_parts(baseline.tasks[name], task):
-            _project_task(baseline.tasks[name], task, found, exact)
+            _project(baseline.tasks[name], task, found, exact)
     return ProjectedRun(found, exact)
 
 
-def _project_task(
+def project_task(whole: TaskScores, task: TaskScores) -> Projection | None:
+    """Project a task of which `whole` has all documents and `task` some; None where that is not so, or n is 1."""
+    if not (whole.by_document and task.by_document and whole.complete) or task.n >= whole.n:
+        return None
+    sample = sample_of(whole, task)
+    return project(sample) if sample is not None and sample.n >= 2 else None
+
+
+def _project(
     whole: TaskScores, task: TaskScores, found: dict[str, Projection], exact: dict[str, tuple[float, int]]
 ) -> None:
     if task.n == whole.n and task.leaves.keys() == whole.leaves.keys():
         if task.value is not None:
             exact[task.name] = (task.value, task.n)
         return
-    if not (whole.by_document and task.by_document) or (sample := sample_of(whole, task)) is None or sample.n < 2:
+    projection = project_task(whole, task)
+    if projection is None:
         return
-    found[task.name] = project(sample)
+    found[task.name] = projection
     for leaf in task.leaves if len(task.leaves) > 1 else ():
-        one, other = (TaskScores(leaf, {leaf: side.leaves[leaf]}) for side in (whole, task))
-        part = sample_of(one, other)
-        if part is not None and 2 <= part.n < part.of:
-            found[leaf] = project(part)
+        part = project_task(*(TaskScores(leaf, {leaf: side.leaves[leaf]}) for side in (whole, task)))
+        if part is not None:
+            found[leaf] = part
 
 
 def average(run: ProjectedRun, tasks: Sequence[str]) -> Projection | None:

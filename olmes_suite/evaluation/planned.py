@@ -8,7 +8,7 @@ from pathlib import Path
 
 from olmes_suite.comparison import plan_file, projection
 from olmes_suite.comparison.alignment import differing_parts
-from olmes_suite.errors import DataError, NotComparable, OlmesError, UsageError
+from olmes_suite.errors import NotComparable, OlmesError, UsageError
 from olmes_suite.evaluation.plan import Options, TaskPlan
 from olmes_suite.files import storage
 from olmes_suite.runs.locate import load
@@ -113,6 +113,17 @@ def add_projections(folder: Path, baseline: RunScores, named: str) -> tuple[Resu
     return results, record
 
 
+def projected_again(run: Path) -> Results | None:
+    """Project the scores of a run again after it was scored again; None where its baseline is not found."""
+    named = read_manifest(run).projected_from
+    if named is None:
+        return None
+    try:
+        return add_projections(run, load(named, run.parent), named)[0]
+    except OlmesError:
+        return None
+
+
 def answers_of_smaller_runs(options: Options, plans: Sequence[TaskPlan], fingerprint: str, folder: Path) -> int:
     """Copy the responses of finished runs of fewer documents into a new run's folder; returns the number of tasks.
 
@@ -143,5 +154,5 @@ def _smaller_runs(options: Options, fingerprint: str) -> Iterator[tuple[Path, Ma
             if record.planned is None or record.seed != options.seed or record.engine.fingerprint != fingerprint:
                 continue
             yield run, record, read_results(run)
-        except (OlmesError, DataError):
+        except OlmesError:
             continue

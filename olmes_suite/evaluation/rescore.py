@@ -18,6 +18,7 @@ from olmes_suite.evaluation.fingerprint import fingerprint, metric_names
 from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make_instance
 from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
+from olmes_suite.evaluation.planned import projected_again
 from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.evaluation.record import combine, count_flags, estimates, instance_rows, left_out, results
 from olmes_suite.files import RunLock, storage
@@ -303,6 +304,7 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
             _replace(run, old, rescored, plans, scored, contamination=contamination)
             if (scoring_models := scorers(tools)) is not None:
                 write_manifest(run, record.scored_again(scoring_models))
+            rescored = projected_again(run) or rescored
     finally:
         tools.close()
     return rescored
