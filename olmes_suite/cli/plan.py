@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,6 +187,13 @@ def _print(allocation: Allocation, suite: str, purpose: str, paired: bool) -> No
     )
 
 
+def _few(names: Sequence[str]) -> str:
+    """Name up to three tasks."""
+    from olmes_suite.comparison.plan_facts import short
+
+    return ", ".join(map(short, names[:3])) + (" …" if len(names) > 3 else "")
+
+
 def _notes(facts: Facts, allocation: Allocation, run: RunScores | None, flips: float | None) -> list[str]:
     from olmes_suite.comparison.plan_facts import TOKENS, short
 
@@ -193,9 +201,9 @@ def _notes(facts: Facts, allocation: Allocation, run: RunScores | None, flips: f
     lines += [f"{short(task.name)} is asked in full: {task.whole}" for task in facts.tasks if task.whole]
     if facts.assumed:
         names = "all tasks" if len(facts.assumed) == len(facts.tasks) else ", ".join(map(short, facts.assumed))
-        lines.append(
-            f"assumed for {names}: a score of 50 and {TOKENS} tokens per answer; --baseline RUN gives measured ones"
-        )
+        unpublished = "" if not facts.unpublished else f" (50 where there is none: {_few(facts.unpublished)})"
+        scores = "a score of 50" if facts.unpublished == facts.assumed else f"the scores of Tülu 3 8B{unpublished}"
+        lines.append(f"assumed for {names}: {scores}, {TOKENS} tokens per answer; --baseline RUN measures them")
     if flips is not None:
         lines.append(f"assumed: {100 * flips:g} % of documents flip at a score of 50 (--flips)")
     return lines

@@ -80,7 +80,7 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
 
 
 def _weight(plan: TaskPlan, leaf: Leaf, instances: Sequence[Instance]) -> float:
-    return leaf.weight(len(instances), plan.planned)
+    return leaf.weight(len(instances), True) if plan.planned else float(len(instances))
 
 
 def _shares_documents(leaves: Sequence[Leaf]) -> bool:

@@ -54,7 +54,7 @@ class BaselineTask(Record):
     short: tuple[int | str, ...] | None = field(default=None, metadata=OPTIONAL)
     """doc_ids among `flagged` that match only as items too short for an n-gram."""
     of: int | None = field(default=None, metadata=OPTIONAL)
-    """Number of documents of the whole task, if the run was limited or planned."""
+    """Number of documents of the whole task, if a plan chose some of them."""
     tokens: Sequence[float] | None = field(default=None, metadata={**COLUMN, **OPTIONAL})
     """Generated tokens per answer of each document."""
 
