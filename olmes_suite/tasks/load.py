@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from lm_eval.tasks._yaml_loader import load_yaml
-
 from olmes_suite.errors import UsageError
+from olmes_suite.lm_eval_api import load_yaml
 from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.external import LmEvalTask
 from olmes_suite.tasks.task import SuiteTask

@@ -64,13 +64,13 @@ def needed_nltk(names: Iterable[str]) -> list[str]:
 
 
 def _nltk(leaf: str) -> tuple[str, ...]:
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from olmes_suite.lm_eval_api import load_yaml
 
     return TaskKeys.of(load_yaml(index.task_file(index.index()[leaf]), resolve_func=False)).nltk
 
 
 def _splits(leaf: str) -> Iterator[Needed]:
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from olmes_suite.lm_eval_api import load_yaml
 
     path = index.task_file(index.index()[leaf])
     config = load_yaml(path, resolve_func=False)
