@@ -1,4 +1,4 @@
-"""Asynchronous GRPO with TRL's experimental trainer: a server samples rollouts while the learner trains.
+"""Asynchronous GRPO with TRL's trainer: a server samples rollouts while the learner trains.
 
 The training is off-policy: responses come from weights that are up to `max_staleness` steps old. It has no KL term.
 The trainer needs a GPU, so only the reward and the configuration have tests that run without one.
@@ -21,7 +21,10 @@ from train_plugins.verifiers import Call, Verifiers
 if TYPE_CHECKING:
     from train_plugins.rl.keys import RlvrKeys
 
-from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
+try:  # the place since TRL 1.18
+    from trl import AsyncGRPOConfig, AsyncGRPOTrainer
+except ImportError:
+    from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 
 __all__ = ["AsyncGRPOConfig", "AsyncGrpo", "Reward"]
 

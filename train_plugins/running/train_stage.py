@@ -275,11 +275,15 @@ def train(
 
 def _trainer(ready: Prepared, args: TrainingArguments) -> Trainer:
     """Load the model into the stage's trainer, which ends and computes as the recipe says. Raises OlmesError."""
+    from olmes_suite.models.local.loading import cap_attention
     from train_plugins.running import failures
 
     recipe = ready.recipe
     with failures.loading(recipe.model), lora.explained(recipe.lora):
         trainer = ready.stage.trainer(recipe, args, ready.encoded.rows, ready.tokenizer)
+    for name in ("model", "ref_model"):
+        if (model := getattr(trainer, name, None)) is not None:
+            cap_attention(model)
     if ready.stage.generates:  # `generate` reads the model's settings, not the tokenizer's
         trainer.model.generation_config.eos_token_id = turn_end.end_ids(ready.tokenizer, recipe.model)
     if recipe.lora and recipe.lora.bits:
