@@ -23,9 +23,26 @@ from decontam.matching.verify import NEAR, NGRAM, SHARED, SHORT, Matches, Verifi
 from decontam.text import tokens
 from decontam.training_data.batches import Batch
 
-WORDS, NUMBERS = 0.8, 0.7
-"""Shares of an item's own words and of its own numbers that a row must contain near the match."""
+WORDS, NUMBERS = 0.8, 0.9
+"""More than this share of an item's own words, and no less of its own numbers, must stand near the match."""
+ALONE = 0.75
+"""Share of an item's own text that must match where the paper's rule, which counts all text, makes no hit of it."""
+BIGRAMS = 0.6
+"""Share of the pairs of neighbouring words of a field that a row must contain, where the field has no n-gram left."""
+RARE = 0.25
+"""Share of an item's rare runs of tokens that must match where the item has no other text of its own."""
 _NUMBER = re.compile(r"\d{1,3}(?:,(?:\\!)?\d{3})+(?!\d)|\d+")
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
+    )
+}
+_GOES_ON = re.compile(r"[\"'“‘«(\[*_]*\w|,")
+"""What follows a short item that is only the beginning of a sentence."""
+_GAP = 100
+"""Most characters between a short item and the text around it."""
 _NEAR = 20_000
 """Most characters around a match in which the rest of an item is looked for; otherwise as many as the item has."""
 
@@ -36,6 +53,8 @@ class _Part:
 
     words: list[str]
     own: list[bool]
+    rare: list[int]
+    """Tokens at which a rare run of 2n tokens begins."""
     starts: list[int]
     ends: list[int]
     lines: list[tuple[int, int]]
@@ -94,17 +113,17 @@ class Decider:
             if kinds[k] == SHORT:
                 continue
             parts = self._item(int(matches.items[k]))
-            if kinds[k] == SHARED and not any(part.lines for part in parts):
-                continue
+            whole = bool(self.index.arrays["whole"][matches.items[k]])
             row = texts.around(matches, k, sum(part.ends[-1] for part in parts if part.ends))
-            marks = self._marks(matches, k, parts, row if kinds[k] == SHARED else None)
-            if kinds[k] == SHARED:
-                total = sum(sum(part.own) for part in parts)
-                count = sum(m and o for mark, part in zip(marks, parts, strict=True) for m, o in zip(mark, part.own))
-                if count < self._needed_own[matches.items[k]]:
-                    continue
-                own[k] = count / total
-            kinds[k] = NGRAM if _contains(row, marks, parts) else NEAR
+            grams, marks = self._marks(matches, k, parts, row)
+            found = [_both(mark, part.own) for mark, part in zip(marks, parts, strict=True)]
+            if sum(found) < self._needed_own[matches.items[k]] and not (whole and self._rare(grams, parts) > RARE):
+                kinds[k] = SHARED
+                continue
+            own[k] = sum(found) / sum(sum(part.own) for part in parts)
+            enough = matches.paper[k] or (own[k] >= ALONE and not whole)
+            counts = [_both(mark, part.own) for mark, part in zip(grams, parts, strict=True)]
+            kinds[k] = NGRAM if enough and _asked(found, parts) and _contains(row, counts, parts) else NEAR
         return replace(matches, kinds=kinds, own_coverage=own)
 
     def _read_item(self, item: int) -> list[_Part]:
@@ -113,15 +132,16 @@ class Decider:
         for number, (_, text) in enumerate(self.index.parts_of(item), first):
             chosen = slice(int(arrays["part_tokens"][number]), int(arrays["part_tokens"][number + 1]))
             starts, ends = arrays["token_starts"][chosen].tolist(), arrays["token_ends"][chosen].tolist()
-            own = arrays["own"][chosen].tolist()
-            numbers = [
+            own, rare = arrays["own"][chosen].tolist(), np.flatnonzero(arrays["rare"][chosen]).tolist()
+            words = tokens.tokenize(text)
+            numbers = {
                 _digits(match.group())
                 for match in _NUMBER.finditer(text)
                 if any(o for s, o in zip(starts, own, strict=True) if match.start() <= s < match.end())
-            ]
-            parts.append(
-                _Part(tokens.tokenize(text), own, starts, ends, self._lines(text, starts, own), frozenset(numbers))
-            )
+            }
+            # "one" is mostly a pronoun.
+            numbers |= {_NUMBER_WORDS.get(w, "") for w, o in zip(words, own, strict=True) if o and w != "one"} - {""}
+            parts.append(_Part(words, own, rare, starts, ends, self._lines(text, starts, own), frozenset(numbers)))
         return parts
 
     def _lines(self, text: str, starts: list[int], own: list[bool]) -> list[tuple[int, int]]:
@@ -135,8 +155,14 @@ class Decider:
                 lines.append((begin, at))
         return lines
 
-    def _marks(self, matches: Matches, k: int, parts: list[_Part], row: _Around | None) -> list[list[bool]]:
-        """Mark the tokens of an item that match; with `row`, also short lines that it contains as a whole."""
+    def _marks(
+        self, matches: Matches, k: int, parts: list[_Part], row: _Around
+    ) -> tuple[list[list[bool]], list[list[bool]]]:
+        """Mark the tokens of an item that match by n-grams, and those that match.
+
+        A line that is shorter than an n-gram matches if the row contains it as a whole; a field without n-grams in the
+        row, such as a short question with one word changed, where the row has most of its pairs of neighbours.
+        """
         first = int(self.index.arrays["part_items"][matches.items[k]])
         marks = [[False] * len(part.words) for part in parts]
         for number, start, end in matches.eval.of(k):
@@ -144,24 +170,51 @@ class Decider:
             marks[number - first] = [
                 mark or start <= s < end for mark, s in zip(marks[number - first], part.starts, strict=True)
             ]
+        grams = [list(mark) for mark in marks]
         for mark, part in zip(marks, parts, strict=True):
-            for begin, end in part.lines if row is not None else ():
-                if row is not None and f" {' '.join(part.words[begin:end])} " in row.joined:
+            for begin, end in part.lines:
+                if f" {' '.join(part.words[begin:end])} " in row.joined:
                     mark[begin:end] = [True] * (end - begin)
-        return marks
+            if 2 * _both(mark, part.own) <= sum(part.own):
+                pairs = [at for at in range(len(part.words) - 1) if part.own[at] or part.own[at + 1]]
+                near = [at for at in pairs if f" {part.words[at]} {part.words[at + 1]} " in row.joined]
+                for at in near if len(near) >= BIGRAMS * len(pairs) else ():
+                    mark[at : at + 2] = [True, True]
+        return grams, marks
+
+    def _rare(self, grams: list[list[bool]], parts: list[_Part]) -> float:
+        """Compute the share of an item's rare runs that match; 0 for an item with fewer than n of them."""
+        size = 2 * self._rule.n
+        count = sum(len(part.rare) for part in parts)
+        matched = sum(all(mark[at : at + size]) for mark, part in zip(grams, parts, strict=True) for at in part.rare)
+        return matched / count if count >= self._rule.n else 0.0
 
 
-def _contains(row: _Around, marks: list[list[bool]], parts: list[_Part]) -> bool:
-    """Whether a row has enough of the words and numbers of the fields that match."""
+def _both(marks: list[bool], own: list[bool]) -> int:
+    """Count the own tokens of a field that match."""
+    return sum(mark and o for mark, o in zip(marks, own, strict=True))
+
+
+def _asked(found: list[int], parts: list[_Part]) -> bool:
+    """Whether more than the last field matches, where others have own text: choices alone are no question."""
+    others = [count for count, part in zip(found, parts, strict=True) if any(part.own)][:-1]
+    return not others or any(others)
+
+
+def _contains(row: _Around, grams: list[int], parts: list[_Part]) -> bool:
+    """Whether a row has enough of the words and numbers of the fields of which most match by n-grams.
+
+    Training rows often have a question without its choices, or with others.
+    """
     words = present = 0
     numbers: set[str] = set()
-    for mark, part in zip(marks, parts, strict=True):
-        if any(m and o for m, o in zip(mark, part.own, strict=True)):
+    for count, part in zip(grams, parts, strict=True):
+        if 2 * count > sum(part.own):
             own = [word for word, o in zip(part.words, part.own, strict=True) if o]
             words += len(own)
             present += sum(word in row.words for word in own)
             numbers |= part.numbers
-    return present >= WORDS * words and len(numbers & row.numbers) >= NUMBERS * len(numbers)
+    return (not words or present > WORDS * words) and len(numbers & row.numbers) >= NUMBERS * len(numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +255,8 @@ class _Texts:
                 pieces.append(self.text(row, segment)[begin:end])
             segment, begin, end = part, max(0, start - size), stop + size
         words = [word for piece in pieces for word in tokens.tokenize(piece)]
-        numbers = (_digits(number) for piece in pieces for number in _NUMBER.findall(piece))
+        numbers = {_digits(number) for piece in pieces for number in _NUMBER.findall(piece)}
+        numbers.update(_NUMBER_WORDS.get(word, word) for word in words)
         return _Around(f" {' '.join(words)} ", frozenset(words), frozenset(numbers))
 
 
@@ -238,5 +292,5 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
 
 
 def _apart(text: str, start: int, end: int) -> bool:
-    before, after = text[:start].rstrip(" \t"), text[end:].lstrip(" \t")
-    return not (before and before[-1].isalnum()) and not (after and (after[0].isalnum() or after[0] == ","))
+    before, after = text[max(0, start - _GAP) : start].rstrip(" \t"), text[end : end + _GAP].lstrip(" \t")
+    return not before[-1:].isalnum() and _GOES_ON.match(after) is None

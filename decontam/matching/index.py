@@ -34,14 +34,14 @@ _ARRAYS: dict[str, Any] = {
     "offsets": np.int32, "postings": np.int32, "gram_lengths": np.int32, "buckets": np.int32, "bits": np.uint64,
     "part_bits": np.uint64, "short_bits": np.uint64, "short_tails": np.uint64, "short_lengths": np.int64,
     "table": np.uint32, "expansions": np.uint32, "normalized_table": np.uint32, "normalized_expansions": np.uint32,
-    "own": np.bool_, "whole": np.bool_, "by_symbols": np.bool_, "parents": np.int64,
+    "own": np.bool_, "rare": np.bool_, "context": np.bool_, "whole": np.bool_, "by_symbols": np.bool_, "parents": np.int64,
 }  # fmt: skip
 """tokens: ids of all tokens of all items; item_of: their items; token_starts, token_ends: their code points in their
 field; item_tokens, part_tokens: where each item, each field begins (one more at the end); short: items without a field
 of n tokens; part_items: where each item's fields begin; codes, code_ends: the vocabulary; keys: the grams' hashes,
 sorted; offsets: where a gram's postings begin; buckets, bits, part_bits, short_bits, short_tails: look-up tables of the
 keys (`decontam.matching.gram_arrays`); table, expansions: see `decontam.text.tokens.character_table`; own: the tokens
-that count towards a hit (`decontam.matching.own_text`); whole: items with so little own text that all of them must
+that count towards a hit; rare, context: see `decontam.matching.own_text`; whole: items all of whose `own` tokens must
 match; by_symbols: items that the index `symbols` decides about; parents: in that index, the items of this one."""
 _SYMBOLS = "symbols"
 """The folder of the index `symbols` within that of its index."""
@@ -82,8 +82,7 @@ class Index:
     @cached_property
     def own_lengths(self) -> NDArray[np.int64]:
         """The number of own tokens of every item."""
-        before = np.concatenate([[0], np.cumsum(self.arrays["own"], dtype=np.int64)])
-        return np.diff(before[self.arrays["item_tokens"]])
+        return own_text.per_item(self.arrays["own"], self.arrays["item_tokens"])
 
     def needed(self, threshold: float) -> NDArray[np.int32]:
         """Compute the smallest number of matched tokens that is a hit by the paper's rule: int32[items]."""
@@ -188,7 +187,7 @@ def build(
         symbols = _by_symbols(builder, arrays, rule)
         if symbols is not None:
             arrays["by_symbols"][symbols.arrays["parents"]] = True
-        _settle(arrays, own_text.LEAST)
+        arrays["own"], arrays["whole"] = _settled(arrays)
     return _index(builder, arrays, rule, tuple(evaluations), key, list(missing), same or {}, symbols)
 
 
@@ -198,23 +197,18 @@ def _index(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule, *othe
 
 
 def _by_symbols(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) -> Index | None:
-    """Build the index of the items whose own words are too few for an n-gram, and that have symbols of their own."""
+    """Build the index of the items that words do not tell from others of their task, and that have symbols."""
     edges = arrays["item_tokens"]
-    own_words = np.diff(np.concatenate([[0], np.cumsum(arrays["own"], dtype=np.int64)])[edges])
-    few = [item for item in np.flatnonzero(own_words < rule.n).tolist() if builder.symbols_of(item, arrays)]
-    if not few:
-        return None
+    unclear = (own_text.per_item(arrays["own"], edges) < rule.n) & (own_text.per_item(arrays["rare"], edges) < rule.n)
+    few = [item for item in np.flatnonzero(unclear).tolist() if builder.has_symbols(item, arrays)]
     leaves = {builder.items[item].task for item in few}
     around = [item for item, one in enumerate(builder.items) if one.task in leaves]
     peers = _Builder(symbols=True)
     for item in around:
         peers.add(builder.items[item])
     found = peers.arrays(rule)
-    is_symbol = peers.symbol_words(found)[found["tokens"]] & found["own"]
-    ends = found["item_tokens"]
-    own, symbols = (
-        np.diff(np.concatenate([[0], np.cumsum(marks, dtype=np.int64)])[ends]) for marks in (found["own"], is_symbol)
-    )
+    ends, is_symbol = found["item_tokens"], peers.symbol_words(found)[found["tokens"]]
+    own, symbols = own_text.per_item(found["own"], ends), own_text.per_item(found["own"] & is_symbol, ends)
     # Where little text is its own, the item must match as a whole anyway, and its symbols with it.
     telling = (own < own_text.LEAST) | ((symbols > 0) & (2 * symbols >= own - symbols))
     wanted = set(few)
@@ -224,19 +218,20 @@ def _by_symbols(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) 
     last = _Builder(symbols=True)
     for place in chosen:
         last.add(peers.items[place])
-    ours = [found["own"][ends[place] : ends[place + 1]] for place in chosen]
-    built = last.arrays(rule, np.concatenate(ours), np.array([around[place] for place in chosen]))
-    _settle(built, 2 * rule.n)
+    inside = np.concatenate([np.arange(ends[place], ends[place + 1]) for place in chosen])
+    built = last.arrays(rule, own_text.Marks(*(found[name][inside] for name in ("own", "rare", "context"))))
+    built["parents"] = np.array([around[place] for place in chosen], np.int64)
+    built["own"], whole = _settled(built)
+    # Half of a few brackets is soon found anywhere.
+    built["whole"] = whole | (own_text.per_item(built["own"], built["item_tokens"]) < 2 * rule.n)
     about = {"name": "", "unseen": False, "first": 0, "end": len(chosen)}
     return _index(last, built, rule, (about,), "", [], {})
 
 
-def _settle(arrays: dict[str, NDArray[Any]], least: int) -> None:
-    """Let every token count of the items that have fewer than `least` own tokens; such items match as a whole."""
-    edges = arrays["item_tokens"]
-    own = np.diff(np.concatenate([[0], np.cumsum(arrays["own"], dtype=np.int64)])[edges])
-    arrays["whole"] = own < least
-    arrays["own"] = arrays["own"] | np.repeat(arrays["whole"], np.diff(edges))
+def _settled(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    found = own_text.Marks(arrays["own"], arrays["rare"], arrays["context"])
+    settled, whole = own_text.settle(found, arrays["item_tokens"])
+    return settled.own, whole
 
 
 class _Builder:
@@ -268,9 +263,9 @@ class _Builder:
         self._parts.append(len(self._part_texts))
 
     def arrays(
-        self, rule: Rule, own: NDArray[np.bool_] | None = None, parents: NDArray[np.int64] | None = None
+        self, rule: Rule, marks: own_text.Marks | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Build all arrays of the index. `own` is computed where it is not given."""
+        """Build all arrays of the index. `marks` are computed where they are not given."""
         chars = tokens.character_table(normalized=False, symbols=self._symbols)
         words = vocabulary.read(list(self._known), chars, symbols=self._symbols)
         borders = words.borders[np.array(self._part_texts, dtype=np.int64)]
@@ -292,28 +287,30 @@ class _Builder:
             "part_fields": np.array(self._part_fields), "text_ends": np.cumsum([len(text) for text in self._texts]),
             "text": np.frombuffer(b"".join(self._texts), dtype=np.uint8),
             "whole": np.zeros(count), "by_symbols": np.zeros(count),
-            "parents": np.arange(count) if parents is None else parents,
+            "parents": np.arange(count),
         }  # fmt: skip
         starts, lengths = gram_arrays.grams(begins, sizes, short[owner], rule)
         arrays |= gram_arrays.arrays(arrays, starts, lengths, rule.n)
         arrays["table"], arrays["expansions"] = chars
         # The index of symbols is never read with normalised text.
         arrays["normalized_table"], arrays["normalized_expansions"] = tokens.character_table(normalized=True)
-        arrays["own"] = self._own(arrays, rule) if own is None else own
+        marks = marks or self._marks(arrays, rule)
+        arrays |= {"own": marks.own, "rare": marks.rare, "context": marks.context}
         return {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in _ARRAYS.items()}
 
-    def _own(self, arrays: dict[str, NDArray[Any]], rule: Rule) -> NDArray[np.bool_]:
+    def _marks(self, arrays: dict[str, NDArray[Any]], rule: Rule) -> own_text.Marks:
         if rule.variant == "paper" or not len(arrays["tokens"]):
-            return np.ones(len(arrays["tokens"]), np.bool_)
+            every = np.ones(len(arrays["tokens"]), np.bool_)
+            return own_text.Marks(every, ~every, ~every)
         texts = [[text for _, text in item.parts] for item in self.items]
         stream = own_text.Stream(
             hashing.token_hashes(arrays["codes"], arrays["code_ends"])[arrays["tokens"]], arrays["part_tokens"],
             arrays["part_items"], np.array(self._part_texts, np.int64), np.array(self._leaf_of, np.int64),
             own_text.distinct_items(self._leaf_of, texts),
         )  # fmt: skip
-        return own_text.own_tokens(stream, rule.n)
+        return own_text.marks(stream, rule.n)
 
-    def symbols_of(self, item: int, arrays: dict[str, NDArray[Any]]) -> bool:
+    def has_symbols(self, item: int, arrays: dict[str, NDArray[Any]]) -> bool:
         """Whether the parts of an item that have own words, or no words, have any symbol."""
         first, edges = int(arrays["part_items"][item]), arrays["part_tokens"]
         for part, (_, text) in enumerate(self.items[item].parts, first):

@@ -5,7 +5,10 @@ that contains only such text contains none of the items. What is shared is deriv
 
 * runs of `SHORT_RUN` tokens that at least 5 % of the task's distinct items contain, and no fewer than `FEW`;
 * n-grams that at least `FEW` distinct items of the task contain;
-* whole fields that two distinct items of the task have, where the items have another field.
+* whole fields that two distinct items of the task have, where the items have another field (`context`).
+
+Items made of a template have no text of their own in this sense. They are told apart by longer runs: their `rare` runs
+of 2n tokens are in fewer than `FEW` distinct items.
 """
 
 from __future__ import annotations
@@ -26,6 +29,17 @@ SHARE = 0.05
 SHORT_RUN = 4
 LEAST = 4
 """Own tokens below which they cannot tell an item from others; then the item must match as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What is an item's own: bool[tokens] each."""
+
+    own: NDArray[np.bool_]
+    rare: NDArray[np.bool_]
+    """Tokens at which a rare run begins."""
+    context: NDArray[np.bool_]
+    """Tokens of fields that other items have too, such as a passage with several questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +75,8 @@ def distinct_items(leaves: Sequence[int], texts: Sequence[Sequence[str]]) -> NDA
     return np.array(out, dtype=np.int64)
 
 
-def own_tokens(stream: Stream, n: int) -> NDArray[np.bool_]:
-    """Mark the tokens that are an item's own: bool[tokens]."""
+def marks(stream: Stream, n: int) -> Marks:
+    """Mark the tokens that are an item's own."""
     sizes = np.diff(stream.parts)
     part_of = np.repeat(np.arange(len(sizes)), sizes)
     item_of_part = np.repeat(np.arange(len(stream.leaves)), np.diff(stream.part_items))
@@ -71,17 +85,39 @@ def own_tokens(stream: Stream, n: int) -> NDArray[np.bool_]:
     prefix = hashing.prefixes(stream.hashes)
     shared = np.zeros(len(stream.hashes), np.bool_)
     common = np.maximum(FEW, np.ceil(SHARE * counts)).astype(np.int64)
-    for size, least in ((min(SHORT_RUN, n), common), (n, np.full_like(common, FEW))):
+    few = np.full_like(common, FEW)
+    rare = np.zeros(len(stream.hashes), np.bool_)
+    for size, least in ((min(SHORT_RUN, n), common), (n, few), (2 * n, few)):
         starts = np.flatnonzero(np.arange(len(part_of)) + size <= stream.parts[1:][part_of])
         runs = hashing.run_hashes(prefix, starts, np.full(len(starts), size))
         items = item_of[starts]
         # A run that two tasks share is another run in each of them.
         runs ^= (stream.leaves[items].astype(np.uint64) + np.uint64(1)) * hashing.BASE
-        hits = starts[_in_many(runs, stream.distinct[items], least[stream.leaves[items]])]
+        many = _in_many(runs, stream.distinct[items], least[stream.leaves[items]])
+        if size == 2 * n:
+            rare[starts[~many]] = True
+            break
+        hits = starts[many]
         edges = np.bincount(hits, minlength=len(shared) + 1) - np.bincount(hits + size, minlength=len(shared) + 1)
         shared |= np.cumsum(edges)[: len(shared)] > 0
-    shared |= _shared_parts(stream, item_of_part, sizes)[part_of]
-    return ~shared
+    context = _shared_parts(stream, item_of_part, sizes)[part_of]
+    return Marks(~(shared | context), rare, context)
+
+
+def settle(marks: Marks, items: NDArray[np.int64]) -> tuple[Marks, NDArray[np.bool_]]:
+    """Let all of an item's text but its context count where it has too little text of its own.
+
+    items: where each item's tokens begin, and one more at the end. Returns the marks and the items concerned.
+    """
+    little = per_item(marks.own, items) < LEAST
+    inside = np.repeat(little, np.diff(items))
+    no_rest = np.repeat(per_item(~marks.context, items) == 0, np.diff(items))
+    return Marks(marks.own | (inside & (~marks.context | no_rest)), marks.rare, marks.context), little
+
+
+def per_item(marks: NDArray[np.bool_], items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count the marks of each item; items: where each item's tokens begin, and one more at the end."""
+    return np.diff(np.concatenate([[0], np.cumsum(marks, dtype=np.int64)])[items])
 
 
 def _distinct_per_leaf(stream: Stream) -> NDArray[np.int64]:
