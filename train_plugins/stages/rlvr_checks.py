@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.devices import has_gpu
-from olmes_suite.errors import UsageError, one_line
+from olmes_suite.errors import UsageError, nearest, one_line
 from olmes_suite.models.local.checkpoint import is_hub_id
 from train_plugins.distributed import is_sharded
 from train_plugins.rl.keys import RlvrKeys
@@ -54,6 +54,22 @@ def check_numbers(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
         raise UsageError(
             f"the {responses} responses of a rollout are not a multiple of trainer.num_generations {group}"
         )
+
+
+def check_sampling(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for names that the sampler would ignore silently, or a range that is none."""
+    settings = arguments.get("generation_kwargs") or {}
+    if keys.rollouts == "transformers" and isinstance(settings, Mapping):
+        from transformers import GenerationConfig
+
+        known = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
+        for name in settings:
+            if name not in known:
+                raise UsageError(f"trainer.generation_kwargs: unknown key {name!r}{nearest(str(name), known)}")
+    if arguments.get("reward_clip_range") is not None:
+        bounds = arguments["reward_clip_range"]
+        if len(bounds) != 2 or not bounds[0] < bounds[1]:
+            raise UsageError(f"trainer.reward_clip_range must be two numbers, low and high, not {list(bounds)}")
 
 
 def check_value_model(recipe: Recipe) -> None:
