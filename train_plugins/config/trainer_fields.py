@@ -175,11 +175,13 @@ RM: Table = {
 DPO: Table = {
     **_ALL_OF_TRL,
     **_EPOCHS_OF_ROWS,
-    **_trains("disable_dropout max_length pad_to_multiple_of label_smoothing"),
+    **_trains("disable_dropout max_length pad_to_multiple_of"),
     **_runs("dataset_num_proc activation_offloading pad_token precompute_ref_batch_size"),
     **_replaced("loss_type", "dpo.loss"),
     **_replaced("beta", "dpo.beta"),
-    **_unused("label_smoothing_factor", "the loss has no token labels; label_smoothing smooths the preferences"),
+    **_unused(
+        "label_smoothing", "TRL reads it in the losses robust and exo_pair; dpo.loss has dpo_norm, dpo and simpo"
+    ),
     **_replaced("precompute_ref_log_probs", "dpo (reference log-probabilities are always computed beforehand)"),
     **_unused("truncation_mode", "answers over max_length are cut at their end"),
     **_unused("padding_free", "TRL does not support it in DPO"),

@@ -62,7 +62,6 @@ LIMITS: Mapping[str, Between] = {
     ),
     "adam_beta1": Between(0, 1, below=True),
     "adam_beta2": Between(0, 1, below=True),
-    "label_smoothing": Between(0, 0.5, below=True),
     "label_smoothing_factor": Between(0, 1, below=True),
     "top_p": Between(0, 1, above=True),
     "min_p": _SHARE,
@@ -82,7 +81,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "vllm_model_impl": ("vllm", "transformers"),
     "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
     "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
-    "cache_implementation": ("static", "offloaded_static", "dynamic", "offloaded", "quantized"),
+    "cache_implementation": ("static", "offloaded_static", "dynamic", "offloaded"),
     "log_level": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
     "log_level_replica": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -26,7 +26,7 @@ from train_plugins.data import encoding, turn_end
 from train_plugins.data import sets as data
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
-from train_plugins.stages.model_arguments import check_model_arguments, set_pad_token
+from train_plugins.stages.model_arguments import check_model_arguments, check_template_arguments, set_pad_token
 from train_plugins.stages.model_limits import check_fits
 from train_plugins.trainers import lora, offload, trial
 
@@ -195,6 +195,7 @@ def prepare(
     turn_end.set_eos(tokenizer, recipe.eos_token)
     tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
     set_pad_token(tokenizer, arguments.get("pad_token"), stage.pooled)
+    check_template_arguments(str(tokenizer.chat_template), arguments.get("chat_template_kwargs"))
     ends = turn_end.end_ids(tokenizer, recipe.model)
     if stage.generates:
         turn_end.check_turn_end(tokenizer, ends, stage.masked)
@@ -283,7 +284,7 @@ def train(
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
-    with failures.training(output):
+    with failures.training(output), redirect_stdout(sys.stderr):  # TRL prints completions; stdout is for the path
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,12 @@ LOADING = (
     "tp_size", "experts_implementation", "ignore_mismatched_sizes", "variant", "weights_only", "kernel_config",
 )  # fmt: skip
 """Keywords of `from_pretrained`; the others must be settings of the model's configuration."""
+PASSED = (
+    "messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+    "return_assistant_tokens_mask", "tokenizer_kwargs", "processor_kwargs",
+)  # fmt: skip
+"""Arguments of `apply_chat_template` itself, which are no variables of the template."""
 PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 
 
@@ -40,6 +47,15 @@ def check_model_arguments(model: str, arguments: Mapping[str, Any]) -> None:
     attention = settings.get("attn_implementation")
     if isinstance(attention, str) and (package := PACKAGES.get(attention)) and find_spec(package) is None:
         raise UsageError(f"trainer.model_init_kwargs: attn_implementation {attention} needs the package {package}")
+    if isinstance(attention, str) and "/" not in attention:  # with a slash it is a kernel on the Hub
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
+        if attention not in known:
+            raise UsageError(
+                f"trainer.model_init_kwargs: attn_implementation {attention!r} is none of {', '.join(known)}"
+                f"{nearest(attention, known)}"
+            )
     config = _config(model)
     if config is None:
         return
@@ -70,6 +86,15 @@ def set_pad_token(tokenizer: PreTrainedTokenizerBase, name: str | None, pooled: 
             f"trainer.pad_token {name!r} ends each text, so the reward would be read before it; take another"
         )
     tokenizer.pad_token = name
+
+
+def check_template_arguments(template: str, settings: Mapping[str, Any] | None) -> None:
+    """Raise UsageError for `chat_template_kwargs` that the template does not read, or that TRL passes itself."""
+    for name in settings or {}:
+        if name in PASSED:
+            raise UsageError(f"trainer.chat_template_kwargs: {name} is not accepted: the trainer passes it itself")
+        if not re.search(rf"\b{re.escape(str(name))}\b", template):
+            raise UsageError(f"trainer.chat_template_kwargs: the chat template does not read {name!r}; remove it")
 
 
 def _check_dtype(name: Any, where: str) -> None:

@@ -27,17 +27,14 @@ def rewards(kind: Kind, log_probs: Tensor, reference: Tensor, lengths: Tensor, b
     return ratio / lengths if kind == "dpo_norm" else ratio
 
 
-def preference(chosen: Tensor, rejected: Tensor, margin: float = 0.0, smoothing: float = 0.0) -> Tensor:
-    """Return −(1 − ε) log σ(Δ) − ε log σ(−Δ) for each pair, Δ = chosen − rejected − margin, from rewards of shape (B,).
+def preference(chosen: Tensor, rejected: Tensor, margin: float = 0.0) -> Tensor:
+    """Return −log σ(chosen − rejected − margin) for each pair, from rewards of shape (B,).
 
-    `margin` is SimPO's γ (equation 6 of its paper), 0 for DPO. `smoothing` is ε, the assumed share of pairs whose
-    preference is wrong: the conservative DPO of Mitchell 2023, as TRL's `label_smoothing`.
+    `margin` is SimPO's γ (equation 6 of its paper), 0 for DPO.
     """
     from torch.nn.functional import logsigmoid
 
-    difference = chosen - rejected - margin
-    loss = -logsigmoid(difference)
-    return loss if not smoothing else (1 - smoothing) * loss - smoothing * logsigmoid(-difference)
+    return -logsigmoid(chosen - rejected - margin)
 
 
 @dataclass(frozen=True, slots=True)

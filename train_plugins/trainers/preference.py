@@ -109,7 +109,7 @@ class PreferenceTrainer(Watched, DPOTrainer):
         reward = losses.rewards(self.keys.loss, sums, reference, lengths, self.keys.beta)
         chosen, rejected = reward.chunk(2)
         self._note(inputs, chosen.detach(), rejected.detach(), sums.detach())
-        return losses.preference(chosen, rejected, self.keys.gamma, self.args.label_smoothing).mean()
+        return losses.preference(chosen, rejected, self.keys.gamma).mean()
 
     def _note(
         self, inputs: Mapping[str, torch.Tensor], chosen: torch.Tensor, rejected: torch.Tensor, sums: torch.Tensor

@@ -129,7 +129,7 @@ def test_options_are_checked(stage: str, name: str, value: Any, said: str) -> No
     [
         ({"learning_rate": float("nan")}, "learning_rate must be a finite number, not nan"),
         ({"learning_rate": -1.0}, "learning_rate must be at least 0, not -1.0"),
-        ({"label_smoothing": 0.5}, "label_smoothing must be at least 0 and below 0.5, not 0.5"),
+        ({"label_smoothing_factor": 1.0}, "label_smoothing_factor must be at least 0 and below 1, not 1.0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1"),
         ({"max_steps": 0}, "max_steps 0 trains num_train_epochs instead"),

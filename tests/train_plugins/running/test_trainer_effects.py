@@ -30,7 +30,7 @@ SAMPLES: dict[str, Any] = {
     "adam_beta2": 0.5, "adam_epsilon": 1e-2, "gradient_accumulation_steps": 4, "max_grad_norm": 1e-6,
     "bf16": {"bf16": True, "use_cpu": True},
     "neftune_noise_alpha": 5.0, "dataloader_drop_last": {"dataloader_drop_last": True, "max_steps": 7},
-    "train_sampling_strategy": "sequential", "label_smoothing_factor": 0.2, "label_smoothing": 0.3,
+    "train_sampling_strategy": "sequential", "label_smoothing_factor": 0.2,
     "model_init_kwargs": {"model_init_kwargs": {"rms_norm_eps": 0.1}}, "max_length": 70, "shuffle_dataset": True,
     "packing": True, "padding_free": {"padding_free": True, "max_length": None}, "pad_to_multiple_of": 64,
     "center_rewards_coefficient": 0.5, "num_generations": 2, "max_completion_length": 5,

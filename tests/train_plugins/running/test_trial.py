@@ -14,7 +14,10 @@ from olmes_suite.devices import has_gpu  # noqa: E402
 from olmes_suite.errors import UsageError  # noqa: E402
 from train_plugins.config import recipe  # noqa: E402
 from train_plugins.running.train_stage import dry_run, run, trainer_arguments  # noqa: E402
+from train_plugins.rl.keys import RlvrKeys  # noqa: E402
 from train_plugins.stages import registry  # noqa: E402
+from train_plugins.stages.model_arguments import check_template_arguments  # noqa: E402
+from train_plugins.stages.rlvr_checks import check_sampling  # noqa: E402
 
 CPU = pytest.mark.skipif(has_gpu(), reason="says what a machine without a GPU lacks")
 
@@ -67,6 +70,7 @@ def lacks(module: str) -> Any:
         ({"torch_compile_backend": "foo"}, "torch_compile_backend 'foo' is none of"),
         ({"gradient_checkpointing_kwargs": {"foo": 1}}, "gradient_checkpointing_kwargs: unknown key 'foo'"),
         ({"model_init_kwargs": {"dtype": "foo"}}, "dtype 'foo' is not a floating-point type"),
+        ({"model_init_kwargs": {"attn_implementation": "sdpaa"}}, "'sdpaa' is none of eager.*did you mean 'sdpa'"),
         ({"model_init_kwargs": {"revision": "main"}}, "revision is not accepted"),
         ({"model_init_kwargs": {"foo": 1}}, "'foo' is neither a keyword of from_pretrained nor a setting"),
         ({"router_aux_loss_coef": 0.1}, "is no mixture of experts"),
@@ -103,6 +107,29 @@ def test_right_arguments_pass(train_folder: Path, trainer: dict[str, Any]) -> No
 
 def test_a_padding_token_is_the_vocabularys(train_folder: Path) -> None:
     refused(lambda: dry_run(registry.find("sft"), wanted(train_folder, pad_token="<no>")), "pad_token '<no>' is not in")
+
+
+def test_a_template_reads_its_arguments() -> None:
+    check_template_arguments("{{ enable_thinking }}", {"enable_thinking": False})
+    for name, said in (("thinking", "does not read 'thinking'"), ("tools", "tools is not accepted")):
+        refused(lambda name=name: check_template_arguments("{{ enable_thinking }}", {name: 1}), said, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        (
+            {"generation_kwargs": {"temprature": 2}},
+            "generation_kwargs: unknown key 'temprature', did you mean 'temperature'",
+        ),
+        ({"generation_kwargs": {"num_return_sequences": 2}}, "use trainer.num_generations"),
+        ({"max_completion_length": None}, "must be a number"),
+        ({"reward_clip_range": [1.0]}, "two numbers, low and high"),
+        ({"reward_clip_range": [1.0, 0.0]}, "two numbers, low and high"),
+    ],
+)
+def test_arguments_of_sampling(trainer: dict[str, Any], said: str) -> None:
+    refused(lambda: check_sampling(RlvrKeys(algorithm="rloo"), trainer), said, UsageError)
 
 
 def test_a_warmup_that_does_not_end_is_noted(train_folder: Path) -> None:
