@@ -176,14 +176,18 @@ def score(
     task: str, responses: AnyPath | Iterable[Mapping[str, Any]], *, data_dir: Paths = None, data: str | None = None,
     runs: AnyPath | None = None, lineage: AnyPath | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
-    encoder: str | None = None, unsafe_code: bool = False, command: Sequence[str] | None = None,
+    encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
+    command: Sequence[str] | None = None,
 ) -> Score:  # fmt: skip
-    """Score responses unchanged: a file of JSON lines, or mappings of the same form. Raises OlmesError.
+    """Score responses without their thoughts: a file of JSON lines, or mappings of the same form. Raises OlmesError.
+
+    `thinking` and `unclosed` say how thoughts are read, by default `<think>` as the reference does.
 
     With `runs`, a look at a task of `unseen` is recorded in the ledger of that folder, with `command`.
     """
     require("eval", "olmes score")
     from olmes_suite.evaluation import arguments
+    from olmes_suite.evaluation.given_responses import given_thoughts
     from olmes_suite.evaluation.rescore import score_responses
     from olmes_suite.runs import ledger
 
@@ -198,7 +202,7 @@ def score(
     source = arguments.source(paths(data_dir), data)
     lineage_record = ledger.lineage_of("", maybe(lineage))
     lines = Path(responses) if isinstance(responses, (str, Path)) else list(responses)
-    summary, scored = score_responses(task, lines, source, tools)
+    summary, scored = score_responses(task, lines, source, tools, given_thoughts(thinking, unclosed))
     if runs is not None and not source.sample:
         file = lines if isinstance(lines, Path) else Path("responses")
         name, tasks = ledger.lineage_name(lineage_record, file.stem), [(summary["task"], summary["n"])]
