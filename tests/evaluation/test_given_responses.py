@@ -85,7 +85,7 @@ def test_the_command(cli: Cli, tmp_path: Path) -> None:
                            "--instances", tmp_path / "i.jsonl", "--unclosed", "empty")  # fmt: skip
     assert status == 0, err
     lines = [json.loads(line) for line in (tmp_path / "i.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["samples"][0]["extracted"] for line in lines] == ["18", None]
+    assert [line["samples"][0]["extracted"] for line in lines] == ["18", ""]
     assert lines[1]["flags"] == ["empty", "extraction_failed", "unclosed"]
     assert json.loads(out)["n"] == 2
     assert olmes.score("gsm8k", rows, data="sample", unclosed="empty").summary == score_responses(
