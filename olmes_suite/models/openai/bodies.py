@@ -172,7 +172,9 @@ def answer_in(choice: dict[str, Any], request: Request) -> tuple[str | None, str
         return text_of(choice, request.messages is not None), None
     text, thinking = channels.parts_of(message)
     ended = choice.get("finish_reason") in ("stop", "length")
-    if text is None and ended and not message.get("refusal") and message.get("content", None if thinking else "") in (None, []):
+    content = message.get("content", None if thinking else "")
+    null = content in (None, []) or (isinstance(content, list) and thinking is not None)
+    if text is None and ended and null and not message.get("refusal"):
         return (None, thinking) if thinking else ("", None)
     if text is None:
         raise Malformed("the choice has no text")
@@ -196,7 +198,7 @@ def responses_of(
         cut = cut_at_stop(whole, request.stop)
         tokens = each + (place < rest)
         full = choice.finish == "length" or (choice.finish is None and tokens >= limit_of(request))
-        parts = channels.read(cut if choice.text is not None else None, choice.thinking, reading, auto=auto)
+        parts = channels.read(cut if choice.text is not None else None, choice.thinking, reading, auto=auto, full=full)
         share = batch.thinking_tokens if number == 1 else None
         responses.append(
             Response(

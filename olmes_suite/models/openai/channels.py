@@ -52,13 +52,18 @@ def reasoning_tokens(usage: object) -> int | None:
     return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None
 
 
-def read(content: str | None, thinking: str | None, reading: Thoughts | None, *, auto: bool) -> Parts:
-    """Return the parts of an answer. `content` is None where there is only a thought."""
+def read(content: str | None, thinking: str | None, reading: Thoughts | None, *, auto: bool, full: bool) -> Parts:
+    """Return the parts of an answer. `content` is None where there is only a thought.
+
+    The server's chat template is not known. Where the user names a reader, an answer without marks that ended at the
+    token limit (`full`) is a thought that the template opened.
+    """
     if reading is None:
         return Parts(content or "")
     if thinking is not None:
         return reading.read_channel(content, thinking)
-    return reading.read(content or "", closed_only=auto)
+    opened = True if full and not auto and reading.reader.template_opens is None else None
+    return reading.read(content or "", opened=opened, closed_only=auto)
 
 
 def thinking_tokens(parts: Parts, tokens: int, reported: int | None, text: str) -> int | None:
