@@ -41,26 +41,29 @@ def built_in(name: str) -> Reader:
     return _read(SHIPPED / f"{name}.yaml")
 
 
-def reader_of(name_or_file: str) -> Reader:
-    """Return the reader of this name, or of a YAML file. Raises UsageError for an unknown name or a wrong file."""
+def reader_of(name_or_file: str, where: str = "--thinking") -> Reader:
+    """Return the reader of this name, or of a YAML file.
+
+    Raises UsageError for an unknown name or a wrong file; `where` is the option or key that the error names.
+    """
     if name_or_file in names():
         return built_in(name_or_file)
     if name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file or Path(name_or_file).is_file():
         return _read(Path(name_or_file).expanduser())
     known = (AUTO, NONE, *names())
     raise UsageError(
-        f"--thinking {name_or_file}: unknown reader{nearest(name_or_file, list(known))}; use one of "
+        f"{where} {name_or_file}: unknown reader{nearest(name_or_file, list(known))}; use one of "
         f"{', '.join(known)}, or a YAML file"
     )
 
 
-def choice_of(value: object) -> Choice:
+def choice_of(value: object, where: str = "--thinking") -> Choice:
     """Return the choice that `--thinking` names: auto (also for None), none, or a reader. Raises UsageError."""
     if value is None:
         return AUTO
     if isinstance(value, Reader):
         return value
-    return str(value) if value in (AUTO, NONE) else reader_of(str(value))
+    return str(value) if value in (AUTO, NONE) else reader_of(str(value), where)
 
 
 def check_choice(value: object) -> Choice | None:

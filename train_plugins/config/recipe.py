@@ -6,7 +6,7 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from olmes_suite.errors import UsageError, WrongKey
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.yaml_files import INNER, Place, YamlFile
 
+LATER = "later"
+"""Metadata of a field that earlier versions lacked: at its default it is not recorded, so that their stages resume."""
 SHIPPED = Path(__file__).parent.parent / "recipes"
 RESERVED = {
     "output_dir": "output",
@@ -303,9 +305,16 @@ def check_trainer(arguments: Mapping[str, Any], config: type[Any], where: Place)
     return checked
 
 
+def _default(one: Field[Any]) -> Any:
+    return one.default_factory() if one.default_factory is not MISSING else one.default
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        kept = [
+            one for one in fields(value) if not (one.metadata.get(LATER) and getattr(value, one.name) == _default(one))
+        ]
+        return {one.name: _plain(getattr(value, one.name)) for one in kept}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

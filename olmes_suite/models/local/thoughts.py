@@ -11,7 +11,7 @@ from olmes_suite.errors import UsageError
 from olmes_suite.models.local.chat_template import USER, ChatTemplate
 from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.records import Request
-from olmes_suite.thinking import Parts, Reader, Thoughts, built_in, check_unclosed, choice_of, names
+from olmes_suite.thinking import NONE, Parts, Reader, Thoughts, built_in, check_unclosed, choice_of, names
 
 SWITCHES: tuple[dict[str, Any], ...] = ({"enable_thinking": False}, {"thinking": False})
 """Arguments by which chat templates switch the thought off."""
@@ -125,27 +125,27 @@ class LocalThoughts:
 
 def find(
     tokenizer: Tokenizer, template: ChatTemplate | None, *, thinking: object = None, unclosed: str | None = None,
-    prefill: str | None = None,
+    prefill: str | None = None, arguments: Mapping[str, Any] | None = None,
 ) -> LocalThoughts | None:  # fmt: skip
     """Return the thoughts of a model; None for a model without marks, and for `none`.
 
-    `thinking` is auto (the default), none, a name or a reader. Raises UsageError for wrong values, and for `closed`
-    where the chat template cannot switch the thought off.
+    `thinking` is auto (the default), none, a name or a reader; `arguments` are those of the chat template. Raises
+    UsageError for wrong values, and for `closed` where the chat template cannot switch a thought off.
     """
     choice, policy = choice_of(thinking), check_unclosed(unclosed)
     if prefill is not None and prefill not in PREFILL:
         raise UsageError(f"--prefill {prefill}: use one of {', '.join(PREFILL)}")
-    tail = _tail(template, {}) or ""
-    if choice == "none":
-        return None
+    tail = _tail(template, arguments or {}) or ""
+    found: tuple[Reader, str] | None = None
     if isinstance(choice, Reader):
-        reader, found = choice, "as given"
-    else:
-        detected = detect(template.text if template else "", tail, _added(tokenizer))
-        if detected is None:
-            return None
-        reader, found = detected
-    return _of(tokenizer, template, Thoughts(reader, policy), found, tail, prefill)
+        found = choice, "as given"
+    elif choice != NONE:
+        found = detect(template.text if template else "", tail, _added(tokenizer))
+    if found is not None:
+        return _of(tokenizer, template, Thoughts(found[0], policy), found[1], tail, prefill)
+    if prefill == "closed":
+        raise UsageError("--prefill closed: needs a model whose thoughts are read; use drop or send")
+    return None
 
 
 def _of(
