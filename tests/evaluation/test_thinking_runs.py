@@ -23,7 +23,7 @@ from olmes_suite.thinking import Thoughts, built_in
 
 Cli = Callable[..., tuple[int, str, str]]
 THOUGHT = "<think>\n12 + 3 = 15\n</think>\n\nThe answer is 3."
-OPEN = "12 + 3 = 15. The answer is 3, or"
+OPEN = "12 + 3 = 15. The answer is 5, or"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,7 @@ def scores(run: Path) -> tuple[list[float], str]:
     return [float(value) for value in opened.documents("gsm8k")["score"]], record["fingerprint"]["settings"]
 
 
+@pytest.mark.long
 def test_a_run_is_read_again(cli: Cli, run: Path) -> None:
     first = scores(run)[1]
     engine = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["engine"]
@@ -66,7 +67,7 @@ def test_a_run_is_read_again(cli: Cli, run: Path) -> None:
         assert status == 0, err
         return scores(run)
 
-    assert again() == ([1.0, 0.0], first)  # 0 + 3 and 1 + 4: what was recorded, as it was read
+    assert again() == ([1.0, 1.0], first)  # 3 and 5: what was recorded, as it was read
     values, settings = again("--unclosed", "empty")
     assert (values, settings != first) == ([1.0, 0.0], True)
     assert "unclosed" in olmes.load(run).documents("gsm8k")["flags"][1]
@@ -74,7 +75,7 @@ def test_a_run_is_read_again(cli: Cli, run: Path) -> None:
     assert engine["unclosed"] == engine["thinking"]["unclosed"] == "empty"
     assert again()[1] == settings  # the policy stays
     assert again("--unclosed", "reference")[1] == first
-    assert again("--thinking", "none")[0] == [1.0, 0.0]
+    assert again("--thinking", "none")[0] == [1.0, 1.0]
     status, _, err = cli("score", run, "--thinking", "thnik")
     assert status == 2 and "unknown reader" in err
 
