@@ -41,8 +41,8 @@ def patterns(text: str) -> tuple[str | None, str]:
     return (found[0] if found else None), answer
 
 
-def texts_of(kilobytes: int) -> dict[str, str]:
-    """Return responses of about this size."""
+def texts_of(kilobytes: int, blank: int) -> dict[str, str]:
+    """Return responses of about this size, the last one with this number of blank lines."""
     thought = (LINE * (kilobytes * 1000 // len(LINE) + 1))[: kilobytes * 1000]
     return {
         "a thought and an answer": f"<think>\n{thought}</think>\n\nThe answer is 12.",
@@ -50,15 +50,15 @@ def texts_of(kilobytes: int) -> dict[str, str]:
         "an answer of the same length": f"<think>\n</think>\n\n{thought}",
         "a thought without an end": f"<think>\n{thought}",
         "no marks": thought,
-        "blank lines after the thought": "<think>\n</think>" + "\n" * kilobytes * 10,
+        "blank lines after the thought": "<think>\n</think>" + "\n" * blank,
     }
 
 
 def split(kilobytes: int) -> None:
     """Print microseconds per kilobyte, the best of five."""
-    think, small = built_in("think"), texts_of(kilobytes // 10)
+    think, small = built_in("think"), texts_of(kilobytes // 10, 200)
     print(f"{'':<32}{f'split, {kilobytes} kB':>16}{f'patterns, {kilobytes // 10} kB':>20}   (µs/kB)")
-    for name, text in texts_of(kilobytes).items():
+    for name, text in texts_of(kilobytes, kilobytes * 1000).items():
         assert think.split(small[name]).answer == patterns(small[name])[1]
         ours = min(timeit.repeat(partial(think.split, text), number=20, repeat=5)) / 20
         theirs = timeit.timeit(partial(patterns, small[name]), number=1)

@@ -25,7 +25,8 @@ from olmes_suite.thinking import (
 )
 
 ALWAYS_READ = "olmo3_"
-"""Start of the names of tasks whose reference reads the thoughts of every response, also of one without marks."""
+"""Start of the names of tasks whose reference reads the thoughts of every response, also of one without marks, but for
+those of CRUXEval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class GivenThoughts:
             return Parts(content or "")
         if thinking is not None:
             return self.thoughts.read_channel(content, thinking)
-        return self.thoughts.read(content, closed_only=self.auto and not task.startswith(ALWAYS_READ))
+        always = task.startswith(ALWAYS_READ) and "cruxeval" not in task
+        return self.thoughts.read(content, closed_only=self.auto and not always)
 
     def read_again(self, response: Response, task: str, stops: Sequence[str]) -> Response:
         """Return a recorded response, read from what the model said."""

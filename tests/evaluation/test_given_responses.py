@@ -40,6 +40,34 @@ def test_a_response_without_a_closing_mark_stays(text: str) -> None:
     assert unclosed == ("<think>" in text)
 
 
+def test_tasks_of_the_thinking_regime_lose_answer_marks_without_a_thought_too() -> None:
+    assert answers(" <answer>8</answer>\n", task="olmo3_gsm8k") == (["8"], False)
+    assert answers(" <answer>8</answer>\n", task="olmo3_cruxeval_input") == ([" <answer>8</answer>\n"], False)
+
+
+@pytest.mark.data
+def test_responses_of_the_thinking_regime_score_as_the_references(protocol_dir: Path, data_dir: Path) -> None:
+    file = protocol_dir / "examples/olmo3_scores.jsonl"
+    if not file.is_file():
+        pytest.skip("no scores of the thinking regime")
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    groups: list[dict[int, Any]] = []
+    """Rows with one response per document."""
+    for row in (row for row in rows if row["task"] == "olmo3_gsm8k"):
+        free = next((group for group in groups if row["doc_id"] not in group), None)
+        if free is None:
+            groups.append(free := {})
+        free[row["doc_id"]] = row
+    compared = 0
+    for group in groups:
+        given = [{"doc_id": doc_id, "responses": [row["response"]]} for doc_id, row in group.items()]
+        for instance in olmes.score("olmo3_gsm8k", given, data_dir=data_dir).instances:
+            for metric, value in group[instance.doc_id]["expected"].items():
+                assert instance.scored.scores[metric] == value
+                compared += 1
+    assert compared > 60
+
+
 def test_policies_and_readers() -> None:
     assert answers("<think>\n7", unclosed="empty") == ([""], True)
     assert answers("<think>\n7</think>8", thinking="none") == (["<think>\n7</think>8"], False)
