@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,14 +215,25 @@ def score(
 
 def prompts(
     task: str, *, doc_ids: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234,
-    data_dir: Paths = None, data: str | None = None,
+    data_dir: Paths = None, data: str | None = None, include_path: Paths = None, model: AnyPath | None = None,
+    chat_template: AnyPath | None = None, revision: str | None = None, max_length: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError."""
-    require("eval", "olmes prompts")
-    from olmes_suite.evaluation.arguments import source
-    from olmes_suite.evaluation.prompts import requests
+    """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError.
 
-    return requests(task, source(paths(data_dir), data), doc_ids, limit, seed)
+    With `model`, a checkpoint's folder or Hub id, each has the rendered text and the number of its token ids. Only the
+    model's tokenizer is loaded; the other options of a model need it.
+    """
+    require("eval", "olmes prompts")
+    from olmes_suite.evaluation import arguments
+    from olmes_suite.evaluation.prompts import renderer, requests
+
+    options = {"--chat-template": chat_template, "--revision": revision, "--max-length": max_length}
+    if model is None and (unused := [name for name, value in options.items() if value is not None]):
+        raise UsageError(f"{unused[0]} needs --model: a checkpoint's folder or a Hub id")
+    arguments.include(paths(include_path))
+    where = arguments.source(paths(data_dir), data)
+    loaded = None if model is None else renderer(str(model), chat_template, revision, max_length)
+    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded)
 
 
 def compare(
@@ -232,7 +243,7 @@ def compare(
     """Compare runs with the first. Each is a `Run`, a folder, a name or a baseline file. Raises OlmesError."""
     from olmes_suite.comparison import results
 
-    loaded = [_scores(run, runs) for run in (baseline, *others)]
+    loaded = _told_apart([_scores(run, runs) for run in (baseline, *others)])
     return results.compare(loaded, listed(task), subtasks=subtasks, resamples=bootstrap, force=force)
 
 
@@ -241,6 +252,15 @@ def _scores(run: Run | AnyPath, runs: AnyPath) -> RunScores:
     from olmes_suite.runs.scores import read_run
 
     return read_run(run.path) if isinstance(run, Run) else read(str(run), Path(runs))
+
+
+def _told_apart(scores: Sequence[RunScores]) -> list[RunScores]:
+    """Lengthen equal names of runs by their folders."""
+    from olmes_suite.runs.names import distinct
+
+    paths = ["" if run.path is None else str(run.path.absolute()) for run in scores]
+    names = distinct([run.name for run in scores], paths)
+    return [replace(run, name=name) for run, name in zip(scores, names, strict=True)]
 
 
 def gate(
@@ -258,7 +278,7 @@ def gate(
 
     chosen = rules(config, {"alpha": alpha, "margin": margin, "inconclusive": inconclusive})
     try:
-        before, after = _scores(baseline, runs), _scores(candidate, runs)
+        before, after = _told_apart([_scores(baseline, runs), _scores(candidate, runs)])
         repeat = _scores(noise, runs) if noise is not None else None
     except DataError as error:
         raise Broken(str(error)) from error

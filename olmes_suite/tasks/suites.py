@@ -16,7 +16,7 @@ from typing import Literal
 
 from olmes_suite import yaml_files
 from olmes_suite.errors import UsageError
-from olmes_suite.tasks import index
+from olmes_suite.tasks import catalog, index
 
 SHIPPED = Path(__file__).parent.parent / "suites"
 UNSEEN_TOO = ("bigcodebench", "ifbench", "gpqa", "mmlu_pro", "deepmind_math")
@@ -68,6 +68,18 @@ def names() -> list[str]:
 def load(name: str) -> Suite:
     """Read a shipped suite by name or a user's suite by path. Raises UsageError for an unknown or invalid suite."""
     return _load(name, ())
+
+
+def task_of(entry: SuiteEntry) -> index.TaskEntry | None:
+    """Find the task of a suite's entry; None for one that a shipped suite names and this version lacks.
+
+    Raises UsageError for a task that does not exist.
+    """
+    if (found := index.index().get(entry.task)) is not None:
+        return found
+    if entry.task.startswith(index.PREFIX) and any(entry in load(name).tasks for name in names()):
+        return None
+    return catalog.find(entry.task)
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from train_plugins.config.recipe import LATER
+from train_plugins.config.recipe import UNSET
 
 NO_LENGTH = 512
 """TRL's default of max_completion_length."""
@@ -21,6 +21,9 @@ class VerifierKeys:
     that ends inside a thought is not verified, which counts as wrong."""
 
 
+READS_ANSWER = VerifierKeys()
+
+
 @dataclass(frozen=True, slots=True)
 class RlvrKeys:
     """Keys under `rlvr`."""
@@ -28,8 +31,8 @@ class RlvrKeys:
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
     verifiers: Mapping[str, str] | tuple[str, ...] | None = None
     """A list of the verifiers that rows may name, or a mapping from the names in the rows to verifiers."""
-    verifier: VerifierKeys = field(default_factory=VerifierKeys, metadata={LATER: True})
-    thinking: str = field(default="auto", metadata={LATER: True})
+    verifier: VerifierKeys = field(default=READS_ANSWER, metadata=UNSET)
+    thinking: str = field(default="auto", metadata=UNSET)
     """The reader of thoughts: auto (found from tokenizer and chat template), none, a reader's name or its YAML file."""
     reward: float = 10.0
     """Factor of a response's verified fraction."""

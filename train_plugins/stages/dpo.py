@@ -25,6 +25,7 @@ class Dpo(Stage):
     name = "dpo"
     uses = "DPOConfig"
     own = DpoKeys
+    reads = "pair"
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return the Tülu 3 paper's schedule."""

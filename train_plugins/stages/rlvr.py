@@ -37,6 +37,7 @@ class Rlvr(Stage):
     name = "rlvr"
     uses = "GRPOConfig"
     own = RlvrKeys
+    reads = "prompt"
 
     def config(self, recipe: Recipe | None = None) -> type:
         """Return the configuration class of the recipe's algorithm."""

@@ -34,6 +34,7 @@ class RewardModel(Stage):
     name = "rm"
     uses = "RewardConfig"
     own = RewardKeys
+    reads = "pair"
     pooled = True
     generates = False
 

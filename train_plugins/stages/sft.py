@@ -36,6 +36,7 @@ class Sft(Stage):
     name = "sft"
     uses = "SFTConfig"
     own = SftKeys
+    reads = "conversation"
     masked = True
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:

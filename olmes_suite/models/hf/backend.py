@@ -15,7 +15,7 @@ import transformers
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from olmes_suite.errors import RequestFailed, UsageError
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.hf.decoding import RowSampler, RowStop, RowStopper, RowWatch
 from olmes_suite.models.hf.generation import Decoder, Task
 from olmes_suite.models.hf.padding import respects_mask
@@ -45,6 +45,7 @@ from olmes_suite.models.local.loading import (
     pick_dtype,
     read_template,
 )
+from olmes_suite.models.local.rendering import each_sent
 from olmes_suite.records import Request, Response, sha256
 
 Job = TypeVar("Job", bound="Generation | Row")
@@ -173,6 +174,10 @@ class HFBackend(Backend):
         if self.one_by_one:
             lines.append(f"{self.source}: the padding of shorter prompts changes answers: the batch size is 1")
         return [*lines, *self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the rendered texts and the numbers of their token ids."""
+        return each_sent(self.encoder, requests, self.max_length)
 
     def close(self) -> None:
         """Free the weights, also on the device."""

@@ -14,7 +14,7 @@ from olmes_suite.endpoints.client import TRIES, Endpoint, Refused
 from olmes_suite.endpoints.concurrency import Crowd, Limit
 from olmes_suite.endpoints.usage import Usage, cost
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.openai import bodies, prompt_logprobs
 from olmes_suite.models.openai.context_limit import Room, context_in, cut, fitted, other_room
 from olmes_suite.records import Request, Response, canonical_json, sha256
@@ -139,6 +139,15 @@ class OpenAIBackend(Backend):
         if not self._listed:
             lines.append(f"{self.endpoint.base_url} does not list its models: the name {self.model} was not checked")
         return lines
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the messages as they are sent, or the plain text."""
+        return [self._sent(request) for request in requests]
+
+    def _sent(self, request: Request) -> Sent:
+        start = "" if self.drop_prefix and request.messages is not None else bodies.start_of(request)
+        fields = bodies.prompt_of(request, self.model, start)
+        return Sent(fields["prompt"]) if "prompt" in fields else Sent(messages=tuple(fields["messages"]))
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Yield answers as they arrive. A failure is raised after the answers to the running requests."""

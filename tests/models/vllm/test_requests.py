@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 from models_fixture import PROMPTS, STOPS, answers, choice, generation, make_tiny_model, one_line
 from thinking_model import make_thinking_model
@@ -246,6 +247,27 @@ def test_an_adapter_is_loaded_with_its_rank(wide_heads: Path, tmp_path: Path, en
     assert tuned.arguments["enable_lora"]
     assert "lora_local_path" not in tuned.arguments
     assert tuned.fingerprint != plain.fingerprint
+
+
+def test_an_adapter_as_model_is_loaded_on_its_base(wide_heads: Path, tmp_path: Path, engines: list[FakeEngine]) -> None:
+    pytest.importorskip("peft", reason="adapters need PEFT")
+    from safetensors.numpy import save_file
+
+    config = {"r": 12, "peft_type": "LORA", "base_model_name_or_path": str(wide_heads), "lora_alpha": 8}
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(config))
+    save_file({"a": np.zeros(2)}, tmp_path / "adapter_model.safetensors")
+    tuned: Any = make_backend("vllm", str(tmp_path))
+    assert (tuned.arguments["model"], tuned.arguments["max_lora_rank"]) == (str(wide_heads), 16)
+    assert tuned.adapter == str(tmp_path)
+    before = tuned.fingerprint
+    file.write_text(json.dumps(config | {"lora_alpha": 9}))
+    assert make_backend("vllm", str(tmp_path)).fingerprint != before
+    both = {"lora_local_path": str(tmp_path)}
+    one_line(lambda: make_backend("vllm", str(tmp_path), model_args=both), "is an adapter itself", UsageError)
+    for more in ({"modules_to_save": ["lm_head"]}, {"use_dora": True}, {"bias": "all"}, {"peft_type": "IA3"}):
+        file.write_text(json.dumps(config | more))
+        one_line(lambda: make_backend("vllm", str(tmp_path)), "use --backend hf, or merge it: python -m", ModelError)
 
 
 class TestBadInput:
