@@ -262,9 +262,7 @@ class _Builder:
             self._part_texts.append(self._known.setdefault(text, len(self._known)))
         self._parts.append(len(self._part_texts))
 
-    def arrays(
-        self, rule: Rule, marks: own_text.Marks | None = None
-    ) -> dict[str, NDArray[Any]]:
+    def arrays(self, rule: Rule, marks: own_text.Marks | None = None) -> dict[str, NDArray[Any]]:
         """Build all arrays of the index. `marks` are computed where they are not given."""
         chars = tokens.character_table(normalized=False, symbols=self._symbols)
         words = vocabulary.read(list(self._known), chars, symbols=self._symbols)
