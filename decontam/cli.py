@@ -58,7 +58,8 @@ Short = Annotated[
 MatchRule = Annotated[
     str,
     typer.Option(
-        "--rule", help="own: text that many items share, such as an instruction, does not count; paper: all text counts."
+        "--rule",
+        help="own: text that many items share, such as an instruction, does not count; paper: all text counts.",
     ),
 ]
 Ray = Annotated[

@@ -210,7 +210,7 @@ def _by_symbols(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) 
     ends, is_symbol = found["item_tokens"], peers.symbol_words(found)[found["tokens"]]
     own, symbols = own_text.per_item(found["own"], ends), own_text.per_item(found["own"] & is_symbol, ends)
     # Where little text is its own, the item must match as a whole anyway, and its symbols with it.
-    telling = (own < own_text.LEAST) | ((symbols > 0) & (2 * symbols >= own - symbols))
+    telling = (own < own_text.LEAST) | ((symbols > 0) & (3 * symbols >= own - symbols))
     wanted = set(few)
     chosen = [place for place, item in enumerate(around) if item in wanted and telling[place]]
     if not chosen:
@@ -262,9 +262,7 @@ class _Builder:
             self._part_texts.append(self._known.setdefault(text, len(self._known)))
         self._parts.append(len(self._part_texts))
 
-    def arrays(
-        self, rule: Rule, marks: own_text.Marks | None = None
-    ) -> dict[str, NDArray[Any]]:
+    def arrays(self, rule: Rule, marks: own_text.Marks | None = None) -> dict[str, NDArray[Any]]:
         """Build all arrays of the index. `marks` are computed where they are not given."""
         chars = tokens.character_table(normalized=False, symbols=self._symbols)
         words = vocabulary.read(list(self._known), chars, symbols=self._symbols)

@@ -126,9 +126,7 @@ def _distinct_per_leaf(stream: Stream) -> NDArray[np.int64]:
     return np.bincount(stream.leaves[firsts], minlength=int(stream.leaves.max(initial=-1)) + 1)
 
 
-def _in_many(
-    runs: NDArray[np.uint64], items: NDArray[np.int64], least: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _in_many(runs: NDArray[np.uint64], items: NDArray[np.int64], least: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Mark the runs that at least that many distinct items contain."""
     order = np.argsort(runs, kind="stable")
     ordered = runs[order]

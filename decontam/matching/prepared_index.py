@@ -63,7 +63,9 @@ def _folder(stamp: str, rule: Rule) -> Path:
 
 def _key(about: Sequence[dict[str, Any]], groups: Sequence[Sequence[Item]], rule: Rule) -> str:
     """Hash all texts and names, the content that results depend on (SHA-256)."""
-    digest = hashlib.sha256(canonical_json([SCHEMA, tokens.VERSION, rule.n, rule.stride, rule.short, rule.variant]).encode())
+    digest = hashlib.sha256(
+        canonical_json([SCHEMA, tokens.VERSION, rule.n, rule.stride, rule.short, rule.variant]).encode()
+    )
     for evaluation, group in zip(about, groups, strict=True):
         digest.update(canonical_json(evaluation).encode())
         for item in group:
