@@ -197,8 +197,8 @@ class Decider:
     ) -> tuple[list[list[bool]], list[list[bool]]]:
         """Mark the tokens of an item that match by n-grams, and those that match.
 
-        A line that is shorter than an n-gram matches if the row contains it as a whole; one of several fields that has no
-        n-grams in the row, such as a short question with a word changed, if the row has most of its pairs of neighbours.
+        A line that is shorter than an n-gram matches if the row contains it as a whole. One of several fields without
+        n-grams in the row, such as a short question with a word changed, matches by its pairs of neighbouring words.
         """
         first = int(self.index.arrays["part_items"][matches.items[k]])
         marks = [[False] * len(part.words) for part in parts]

@@ -34,7 +34,8 @@ _ARRAYS: dict[str, Any] = {
     "offsets": np.int32, "postings": np.int32, "gram_lengths": np.int32, "buckets": np.int32, "bits": np.uint64,
     "part_bits": np.uint64, "short_bits": np.uint64, "short_tails": np.uint64, "short_lengths": np.int64,
     "table": np.uint32, "expansions": np.uint32, "normalized_table": np.uint32, "normalized_expansions": np.uint32,
-    "own": np.bool_, "rare": np.bool_, "context": np.bool_, "whole": np.bool_, "by_symbols": np.bool_, "parents": np.int64,
+    "own": np.bool_, "rare": np.bool_, "context": np.bool_, "whole": np.bool_,
+    "by_symbols": np.bool_, "parents": np.int64,
 }  # fmt: skip
 """tokens: ids of all tokens of all items; item_of: their items; token_starts, token_ends: their code points in their
 field; item_tokens, part_tokens: where each item, each field begins (one more at the end); short: items without a field
