@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,7 @@ def marks(items: list[list[str]]) -> list[str]:
     )  # fmt: skip
     own = own_text.marks(stream, 8).own.tolist()
     shown = [word if mark else "." for word, mark in zip(flat, own, strict=True)]
-    return [" ".join(shown[parts[a] : parts[b]]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [" ".join(shown[parts[a] : parts[b]]) for a, b in itertools.pairwise(bounds)]
 
 
 def test_own_text_is_what_few_items_share() -> None:
