@@ -72,13 +72,13 @@ BRACKETS = [ORDER + brackets(i, 24) for i in range(60)]
 DIFFERENT = [
     pytest.param(BRACKETS, ORDER + brackets(999, 40), id="brackets"),
     pytest.param(
-        [f"Sort the following words alphabetically, from the first to the last of them: {story(i, 9)}" for i in range(40)],
-        f"Sort the following words alphabetically, from the first to the last of them: {story(999, 9)}",
+        [SORT + story(i, 9) for i in range(40)],
+        SORT + story(999, 9),
         id="one instruction of a user's task",
     ),
     pytest.param(
-        [f"A train of the northern line travels {i + 50} miles in {i + 3} hours. At the same speed, how many hours does it "
-         f"take to travel {7 * i + 400} miles?" for i in range(30)],
+        [f"A train of the northern line travels {i + 50} miles in {i + 3} hours. At the same speed, how many hours does "
+         f"it take to travel {7 * i + 400} miles?" for i in range(30)],
         "A train of the northern line travels 20 miles in 2 hours. At the same speed, how many hours does it take to "
         "travel 33 miles?",
         id="one template",
@@ -89,8 +89,8 @@ DIFFERENT = [
         id="one passage",
     ),
     pytest.param(
-        [f"not ( True ) and ( {'False or ' * (i % 7)}not {'not ' * (i % 5)}False ) or ( True and {'not ' * (i % 3)}False ) is"
-         for i in range(40)],
+        [f"not ( True ) and ( {'False or ' * (i % 7)}not {'not ' * (i % 5)}False ) or ( True and {'not ' * (i % 3)}False "
+         ") is" for i in range(40)],
         "not True and False or not not not not not False or True and not not not False is",
         id="operators",
     ),
