@@ -16,9 +16,10 @@ from typing import Any
 
 from decontam.matching.rule import Rule
 from decontam.text import tokens
-from decontam.training_data.sources import Block, TrainSet
+from decontam.training_data.sources import TrainSet
 from olmes_suite.errors import DataError
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.training_rows.files import Block
 
 WORST = 5
 """Pairs of each evaluation whose texts are kept, per block and in the report."""

@@ -16,6 +16,7 @@ from decontam.matching import own_text
 from decontam.text import hashing, tokens
 
 ORDER = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
+SORT = "Sort the following words alphabetically, from the first to the last of them: "
 NOUNS = [
     "walnut",
     "harbour",
@@ -77,8 +78,8 @@ DIFFERENT = [
         id="one instruction of a user's task",
     ),
     pytest.param(
-        [f"A train of the northern line travels {i + 50} miles in {i + 3} hours. At the same speed, how many hours does "
-         f"it take to travel {7 * i + 400} miles?" for i in range(30)],
+        [f"A train of the northern line travels {i + 50} miles in {i + 3} hours. At the same speed, how many hours "
+         f"does it take to travel {7 * i + 400} miles?" for i in range(30)],
         "A train of the northern line travels 20 miles in 2 hours. At the same speed, how many hours does it take to "
         "travel 33 miles?",
         id="one template",
@@ -89,8 +90,8 @@ DIFFERENT = [
         id="one passage",
     ),
     pytest.param(
-        [f"not ( True ) and ( {'False or ' * (i % 7)}not {'not ' * (i % 5)}False ) or ( True and {'not ' * (i % 3)}False "
-         ") is" for i in range(40)],
+        [f"not ( True ) and ( {'False or ' * (i % 7)}not {'not ' * (i % 5)}False ) or ( True and {'not ' * (i % 3)}"
+         "False ) is" for i in range(40)],
         "not True and False or not not not not not False or True and not not not False is",
         id="operators",
     ),
