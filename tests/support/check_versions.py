@@ -5,8 +5,8 @@
     python tests/support/check_versions.py resolve
 
 `oldest` takes the lower bound of every direct dependency, `newest` the newest release of everything, each in an
-environment of its own below `.venv-versions`, made by uv. `resolve` installs nothing: it checks that all extras together
-have a solution at both ends on every Python that we support, and so has each of them.
+environment of its own below `.venv-versions`, made by uv. `resolve` installs nothing: it checks that all extras
+together have a solution at both ends on every Python that we support, and so has each of them.
 
 An interpreter that is not on this machine is left out with a line, and so is torch's CPU build for one that has none.
 """
