@@ -20,6 +20,9 @@ PLACES: dict[str, tuple[str, ...]] = {
     "Instance": ("lm_eval.api.instance:Instance",),
     "LM": ("lm_eval.api.model:LM",),
     "DEFAULT_METRIC_REGISTRY": ("lm_eval.api.registry:DEFAULT_METRIC_REGISTRY",),
+    "TaskConfig": ("lm_eval.config.task:TaskConfig", "lm_eval.api.task:TaskConfig"),
+    "aggregation_registry": ("lm_eval.api.registry:aggregation_registry", "lm_eval.api.registry:AGGREGATION_REGISTRY"),
+    "metric_registry": ("lm_eval.api.registry:metric_registry", "lm_eval.api.registry:METRIC_REGISTRY"),
     "get_metric_aggregation": ("lm_eval.api.registry:get_metric_aggregation",),
     "load_yaml": ("lm_eval.tasks._yaml_loader:load_yaml", "lm_eval.tasks:load_yaml"),
 }

@@ -22,6 +22,12 @@ def sha256(text: str | bytes) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).hexdigest()
 
 
+CONTEXT = 2**31 - 1
+"""`max_tokens` of an answer that may take all that the model's context leaves after the prompt."""
+OPTIONAL = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+"""Sampling fields that few tasks set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request to a model for one document, before any chat template is applied.
@@ -48,6 +54,11 @@ class Request:
     temperature: float | None = None
     top_p: float | None = None
     samples: int = 1
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
 
     @property
     def chat(self) -> list[Message]:
@@ -55,8 +66,12 @@ class Request:
         return [{"role": role, "content": content} for role, content in self.messages or ()]
 
     def asked(self) -> dict[str, Any]:
-        """Return the fields that the model sees, from which the key is computed."""
-        return {
+        """Return the fields that the model sees, from which the key is computed.
+
+        The fields of `OPTIONAL` are left out where they are not set, so that keys of requests without them stay equal.
+        """
+        optional = {name: getattr(self, name) for name in OPTIONAL if getattr(self, name) is not None}
+        return optional | {
             "kind": self.kind, "messages": self.messages, "text": self.text, "prefix": self.prefix,
             "continuation": self.continuation, "stop": self.stop, "max_tokens": self.max_tokens,
             "temperature": self.temperature, "top_p": self.top_p, "samples": self.samples,
@@ -83,7 +98,16 @@ class Response:
     truncated: bool = False
     """Whether the prompt did not fit the model's context and was cut on the left."""
     raw: str | None = None
-    """The text before the cut at a stop string, where that differs."""
+    """What the model generated, whole, where that differs from `text`: before the cut at a stop string, and with the
+    thought and its marks."""
+    thinking: str | None = None
+    """What the model thought before it answered; None without a thought."""
+    unclosed: bool = False
+    """Whether the answer ended inside a thought."""
+    thinking_tokens: int | None = None
+    """The part of `completion_tokens` spent on the thought and its marks; None without a thought."""
+    limit: int | None = None
+    """The token limit that was in effect, where it is not the request's `max_tokens`."""
 
 
 SCORER_TIMEOUT = "scorer_timeout"

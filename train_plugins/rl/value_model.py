@@ -34,7 +34,9 @@ class PolicyValueOutput(FusedCausalLMOutput):
 def load(source: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load a value model from a reward model, or from a language model with a random head. Raises ModelError."""
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=dtype)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=dtype, trust_remote_code=False
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"value model {source}: cannot be loaded ({one_line(error)})") from None
     if not hasattr(model, "score"):
