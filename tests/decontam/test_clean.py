@@ -62,7 +62,6 @@ def pack(path: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 @QUICK
-@settings(deadline=None)
 @given(cases(), st.integers(0, 3))
 def test_json_lines_keep_their_bytes(suffix: str, case: Any, spaces: int) -> None:
     texts, drop, newline, ended = case
@@ -77,7 +76,6 @@ def test_json_lines_keep_their_bytes(suffix: str, case: Any, spaces: int) -> Non
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz"])
 @QUICK
-@settings(deadline=None)
 @given(cases(), st.booleans())
 def test_csv_keeps_its_bytes(suffix: str, case: Any, marked: bool) -> None:
     """Cells with line breaks, quotes and separators; either line ending; with and without a byte order mark."""
@@ -96,7 +94,6 @@ def test_csv_keeps_its_bytes(suffix: str, case: Any, marked: bool) -> None:
 
 
 @QUICK
-@settings(deadline=None)
 @given(cases(), st.sampled_from(["snappy", "zstd", "gzip", "none"]), st.integers(1, 4))
 def test_parquet_keeps_schema_metadata_groups_and_compression(case: Any, codec: str, group: int) -> None:
     texts, drop, _, _ = case
@@ -122,7 +119,6 @@ def test_parquet_keeps_schema_metadata_groups_and_compression(case: Any, codec: 
 
 @pytest.mark.parametrize("streamed", [True, False])
 @QUICK
-@settings(deadline=None)
 @given(cases(), st.integers(1, 4))
 def test_arrow_keeps_schema_metadata_and_format(streamed: bool, case: Any, batch: int) -> None:
     texts, drop, _, _ = case

@@ -55,7 +55,7 @@ def _runs(stretches: list[tuple[int, int]], text: str) -> list[tuple[int, int]]:
     return [(places[start][0], places[end - 1][1]) for start, end in joined]
 
 
-@settings(deadline=None, max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_a_pair_lists_the_item_and_the_first_place_of_each_gram(
     case: tuple[list[list[str]], list[list[str]], Rule],
@@ -130,7 +130,7 @@ def test_a_word_longer_than_the_window() -> None:
     assert pairs[0, 0].train.spans == ((4, 4 + len(text)),)
 
 
-@settings(deadline=None, max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.one_of(st.text(max_size=6), st.sampled_from([" ", "\n", "e\u0301", " \u0301x", "ﬁ", "각", "\u00a0"])))
 )

@@ -198,7 +198,7 @@ def streams(draw: st.DrawFn) -> tuple[Items, list[Texts], dict[int, Any], int, f
     return items, chunks, known, draw(st.integers(1, 4)), draw(st.sampled_from([-9.0, 0.2]))
 
 
-@settings(deadline=None, max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(streams())
 def test_the_nearest_are_those_of_brute_force(case: Any) -> None:
     items, chunks, known, k, least = case

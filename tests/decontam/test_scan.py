@@ -51,7 +51,7 @@ def brute_force(items: list[list[str]], rows: list[list[str]], rule: Rule) -> Fo
     return found
 
 
-@settings(deadline=None, max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(cases())
 @example(([["a b c a b c a b c"]], [["a b c a b c"]], Rule(3, 0.5)))  # repeated n-grams
 @example(([[""], ["…"]], [["", "a"]], Rule(2, 0.0)))
@@ -112,7 +112,7 @@ def test_matches_of_a_row_add_up_and_grams_stop_at_a_border() -> None:
     assert ours(item, [["a b c d e f g h"]], Rule())[0] == {}  # half is not more than half
 
 
-@settings(deadline=None, max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))
 def test_spans_and_tokens_agree(text: str) -> None:
     found = tokens.tokenize(text)
@@ -121,7 +121,7 @@ def test_spans_and_tokens_agree(text: str) -> None:
     assert all(0 <= start < end <= len(text) for start, end in spans)
 
 
-@settings(deadline=None, max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
 def test_the_kernel_and_python_see_the_same_tokens(text: str) -> None:
     """Every token of a text, as an item of its own under n = 1, is found in the text, and nothing else is."""

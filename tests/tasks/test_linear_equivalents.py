@@ -26,7 +26,6 @@ def made_of(pieces: str, most: int = 14) -> st.SearchStrategy[str]:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("<<|<|>>|>|a|\n|<<b|\r| "))
 def test_between(text: str) -> None:
     found = [text[span.inner : span.inner_end] for span in between(re.compile("<<"), re.compile(">>"), text)]
@@ -35,7 +34,6 @@ def test_between(text: str) -> None:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("Therefore, the final answer is |THEREFORE, the final answer is |. I hope it is correct.|"
                "! I hope it is correct!|7|\n| |.|x"))  # fmt: skip
 def test_deepmind_phrases(text: str) -> None:
@@ -46,14 +44,12 @@ def test_deepmind_phrases(text: str) -> None:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("I hope it is correct| |\n|\t|.|7|x|\u00a0|I hope"))
 def test_deepmind_closing_words(text: str) -> None:
     assert task("deepmind_math")._without_hope(text) == re.sub(r"\s*\.?\s*I hope it is correct.*", "", text)
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("#### |####|1|,|$|.|\n| |x"))
 def test_gsm8k_comparison(text: str) -> None:
     expected = text
@@ -63,7 +59,6 @@ def test_gsm8k_comparison(text: str) -> None:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("harmful:|: | yes|no|n/a|\n|Response refusal:|\r|x"))
 def test_wildguard_lines(text: str) -> None:
     match = re.match(r".*:(.*)\n.*:(.*)\n.*:(.*)", text)
@@ -95,14 +90,12 @@ def normalized(answer: str) -> str:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("$|\\text{|\\textbf{|\\overline{|\\boxed{|}|{|7|x|\n|,|=|\\frac|\\sqrt| |.|\r"))
 def test_minerva_normalisation(text: str) -> None:
     assert task("math").normalize(text) == normalized(text)
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("Final Answer: The final answer is|. I hope it is correct.|, I hope it is correct!|$7$|\n| |x|."))
 def test_minerva_sentence(text: str) -> None:
     found = re.search(r"Final Answer: The final answer is(.*?). I hope it is correct.", text + "I hope it is correct.")
@@ -201,7 +194,6 @@ FIELD = made_of('"|a|!| |\n|_|1')
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(FIELD)
 def test_quoted_fields(field: str) -> None:
     special = re.compile(r'".*[^\d\w\s].*"')
@@ -212,7 +204,6 @@ def test_quoted_fields(field: str) -> None:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("1. |- |Chad|_|é|!|.| |2"))
 def test_names_and_endings(line: str) -> None:
     assert custom._bare_name(line) == re.sub(r"^[\W\d_]+|[\W_]+$", "", line)
@@ -227,14 +218,12 @@ def walked(lines: list[str]) -> list[str]:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["", " ", "\t", "a", " b"]), max_size=12))
 def test_blank_lines_that_a_walk_removes(lines: list[str]) -> None:
     assert format._without_blank_lines(lines) == walked([*lines])
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("\n|# A|<h1>b</h1>|**c**|:|<i>d</i>| e| |\t|##|text"))
 def test_headings(text: str) -> None:
     old = re.compile(r"^\s*(?:#{1,6}\s.*|<h[1-6]\b.*?</h[1-6]>|\*\*[^*]+\*\*:?)\s*$", re.MULTILINE | re.IGNORECASE)
@@ -245,7 +234,6 @@ def test_headings(text: str) -> None:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("Question 1|Question 2:|Question|\n|a) b|A. c|text| |."))
 def test_questions(text: str) -> None:
     old = re.compile(r"\n*(?:Question \d+[\.|\):;]?\s*)")
@@ -272,7 +260,6 @@ def nested(text: str) -> bool:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(made_of("\"|'| |a|_|.|\"'", 20))
 def test_nested_quotes(text: str) -> None:
     assert format.quotes_nested(text) == nested(text)
@@ -298,7 +285,6 @@ def longest_of_all_runs(text: str) -> str:
 
 
 @QUICKLY
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(LINES), max_size=12).map("\n".join))
 def test_longest_code(text: str) -> None:
     assert longest_code(text) == longest_of_all_runs(text)

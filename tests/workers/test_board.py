@@ -16,7 +16,7 @@ from olmes_suite.workers.scheduler import MOST_DEATHS, Board
 
 
 class TestBoard:
-    @settings(deadline=None, max_examples=60, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(
         st.integers(1, 60), st.integers(1, 3), st.integers(1, 4), st.integers(1, 9),
         st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=200),
