@@ -42,6 +42,8 @@ class Options:
     """Options of the backend: device, dtype, batch_size, max_length, chat_template, revision."""
     command: tuple[str, ...] = ()
     tools: ToolOptions = field(default_factory=ToolOptions)
+    unclosed: str = "reference"
+    """How an answer that ends inside a thought is scored: whole (reference) or as empty."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,27 +15,15 @@ from olmes_suite.comparison import gate_rules
 from olmes_suite.errors import UsageError, WrongKey
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.yaml_files import INNER, Place, YamlFile
+from train_plugins.config import trainer_fields, trainer_values
 
+UNSET = {"unset": True}
+"""Metadata of a key that a resolved recipe omits at its default, so that recipes of earlier versions stay equal."""
 SHIPPED = Path(__file__).parent.parent / "recipes"
-RESERVED = {
-    "output_dir": "output",
-    "seed": "seed",
-    "data_seed": "seed",
-    "resume_from_checkpoint": "--resume",
-    "overwrite_output_dir": "output",
-    "chat_template_path": "chat_template",
-    "assistant_only_loss": "sft (the loss always covers only the assistant's turns)",
-    "completion_only_loss": "sft (the loss always covers only the assistant's turns)",
-    "loss_type": "sft.loss or dpo.loss; in rlvr it is the mean over the batch's tokens",
-    "beta": "dpo.beta or rlvr.beta",
-    "use_vllm": "rlvr.rollouts",
-    "vllm_mode": "rlvr.rollouts",
-    "vllm_server_base_url": "rlvr.server",
-    "remove_unused_columns": "nothing: the trainers read the columns that they need",
-    "precompute_ref_log_probs": "dpo (reference log-probabilities are always computed beforehand)",
-    "push_to_hub": "nothing: push the finished folder",
-}
-"""Trainer arguments that a recipe key replaces, or that have no meaning here, with what to use instead."""
+
+
+Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript"]
+"""Forms of training rows; `data.forms` reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +31,16 @@ class DataEntry:
     """One training set: a file or folder (`path`), or a data set on the Hub (`hub`)."""
 
     path: str | None = None
-    """A .jsonl, .json or .parquet file, or a folder of them."""
+    """A file of rows, a folder of such files, or a folder that `save_to_disk` wrote."""
     hub: str | None = None
     split: str = "train"
-    """Split of a Hub data set."""
+    """Split of a Hub data set, or of a folder with splits."""
     limit: int | None = None
     """Number of rows to read from the start."""
+    form: Form | None = field(default=None, metadata=UNSET)
+    """Form of the rows; None: detected row by row."""
+    bad_rows: Literal["error", "skip"] = field(default="error", metadata=UNSET)
+    """Whether rows that cannot be trained on stop the stage or are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,26 +278,40 @@ def unseen_in(evaluation: Evaluation) -> list[str]:
         return sorted({name for name in names if suites.asks_unseen(name)})
 
 
-def check_trainer(arguments: Mapping[str, Any], config: type[Any], where: Place) -> dict[str, Any]:
-    """Convert the trainer's arguments to the types of its configuration class. Raises WrongKey."""
+def check_trainer(
+    arguments: Mapping[str, Any], config: type[Any], where: Place, table: trainer_fields.Table | None = None
+) -> dict[str, Any]:
+    """Convert the trainer's arguments to the types of its configuration class. Raises WrongKey.
+
+    `table` says what each argument does to the stage; None: a stage of another package.
+    """
     from typing import get_type_hints
 
-    known = {f.name for f in fields(config) if f.init}
+    defaults = trainer_fields.defaults(config)
     hints = get_type_hints(config)
     checked = {}
     for name, value in arguments.items():
-        if name in RESERVED:
-            raise WrongKey(f"{where.line(('trainer', name))}: trainer.{name} is not accepted; use {RESERVED[name]}")
-        if name not in known:
-            place = where.line(("trainer", name))
-            raise WrongKey(f"{place}: trainer: unknown key {name!r}{index.nearest(str(name), sorted(known))}")
+        place = where.line(("trainer", name))
+        if name not in defaults:
+            advice = trainer_fields.elsewhere(name) or index.nearest(str(name), sorted(defaults))
+            raise WrongKey(f"{place}: trainer: unknown key {name!r}{advice}")
+        entries = trainer_fields.of_another_package(defaults) if table is None else table
+        if why := trainer_fields.check(name, value, entries, defaults[name]):
+            raise WrongKey(f"{place}: trainer.{name} {why}")
+        if why := trainer_values.check_option(name, value, hints[name]):
+            raise WrongKey(f"{place}: trainer.{name}{why}")
         checked[name] = yaml_files.typed(hints[name], value, where.inside("trainer", name, named=f"trainer.{name}"))
     return checked
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        shown = [one for one in fields(value) if not (one.metadata.get("unset") and _is_default(value, one))]
+        return {one.name: _plain(getattr(value, one.name)) for one in shown}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _is_default(value: Any, one: Any) -> bool:
+    return bool(getattr(value, one.name) == one.default)

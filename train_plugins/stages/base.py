@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from train_plugins.config.recipe import Recipe
+    from train_plugins.config.trainer_fields import Table
     from train_plugins.data.encoding import Encoded
+    from train_plugins.data.forms import Reads
 
 LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 """Endings of the names of model classes that generate text."""
@@ -35,6 +37,8 @@ class Stage(ABC):
     """Name of TRL's configuration class, whose fields `trainer:` may name."""
     own: ClassVar[type]
     """Frozen dataclass of the recipe keys under the stage's name."""
+    reads: ClassVar[Reads | None] = None
+    """What the stage trains on, which decides the forms of data that it accepts; None: rows reach `form` unchanged."""
     masked: ClassVar[bool] = False
     """Whether the chat template must mark the assistant's turns."""
     pooled: ClassVar[bool] = False
@@ -46,6 +50,10 @@ class Stage(ABC):
         """Return TRL's configuration class. Raises UsageError if TRL is not installed."""
         config: type = from_trl(self.uses)
         return config
+
+    def fields(self, recipe: Recipe) -> Table | None:
+        """Return what each argument of the configuration class does to the stage; None: as the trainer documents it."""
+        return None
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return the trainer arguments that apply unless the recipe sets them."""

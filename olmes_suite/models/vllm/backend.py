@@ -66,7 +66,8 @@ class VLLMBackend(Backend):
     `model` is a folder or a Hub id. By default `dtype` is float32 on a CPU and bfloat16 on a GPU, and `max_length`
     (tokens of prompt and answer together) the model's. `batch_size` is the largest number of requests in a batch.
     `model_args` are further `EngineArgs` of vLLM (tensor_parallel_size, quantization, gpu_memory_utilization, …), and
-    `lora_local_path`, the folder of an adapter. The engine starts with the first request.
+    `lora_local_path`, the folder of an adapter. The engine starts with the first request. `thinking`, `unclosed` and
+    `prefill` are as on the command line.
     Raises UsageError for an invalid option or without vLLM, ModelError where the model cannot be loaded.
     """
 
@@ -86,6 +87,9 @@ class VLLMBackend(Backend):
         device: str | None = None,
         seed: int = 0,
         model_args: Mapping[str, Any] | None = None,
+        thinking: object = None,
+        unclosed: str | None = None,
+        prefill: str | None = None,
     ) -> None:
         super().__init__()
         vllm_engine.check_installed()
@@ -97,7 +101,9 @@ class VLLMBackend(Backend):
         self.adapter: str | None = self._adapter()
         self.template = read_template(chat_template)
         self.dtype = pick_dtype(dtype, pick_device(None))
-        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
+        self.encoder = Encoder(
+            load_tokenizer(self.source, revision), self.template, thinking=thinking, unclosed=unclosed, prefill=prefill
+        )
         self.tokenizer = self.encoder.tokenizer
         self.chat = self.encoder.chat
         config, generation = _configuration(self.place, self.tuned.revision if self.tuned else revision)
@@ -202,7 +208,7 @@ class VLLMBackend(Backend):
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "vllm": vllm_engine.installed_version(),
-        }
+        } | self.encoder.thinking()
 
     def notes(self) -> list[str]:
         """Return lines about the chat template, the BOS token and the ends of answers."""
@@ -220,7 +226,7 @@ class VLLMBackend(Backend):
         asks: list[TextAsk | RankAsk] = []
         if texts:
             jobs = generations(self.encoder, requests, texts, self.max_length)
-            asks += text_asks(jobs, self.ends, self.tokenizer, self.penalty)
+            asks += text_asks(jobs, self.ends, self.tokenizer, self.penalty, self.encoder.thoughts)
         if ranked:
             asks += rank_asks(choices(self.encoder, requests, ranked, self.max_length))
         if asks:
