@@ -157,7 +157,7 @@ def test_anchors_and_merges_are_no_repeated_keys(tmp_path: Path) -> None:
 def test_a_tab_in_the_indentation_is_named(tmp_path: Path) -> None:
     file = tmp_path / "suite.yaml"
     file.write_text("tasks:\n\t- gsm8k\n")
-    with pytest.raises(UsageError, match="line 2, column 1: .*; indent with spaces, not with tabs"):
+    with pytest.raises(UsageError, match=r"line 2, column 1: .*; indent with spaces, not with tabs"):
         yaml_files.read(file, "suite file")
     file.write_text("tasks: [\n")
     with pytest.raises(UsageError) as caught:
