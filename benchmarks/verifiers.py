@@ -33,12 +33,12 @@ def calls_of(data_dir: Path, number: int, recorded: Path | None) -> list[Call]:
     for line in recorded.read_text(encoding="utf-8").splitlines() if recorded else []:
         row = json.loads(line)
         if row["task"] in subjects and "response" in row:
-            calls.append(Call("math", row["response"], subjects[row["task"]][row["doc_id"]]["solution"], {}))
+            calls.append(Call("math_benchmark", row["response"], subjects[row["task"]][row["doc_id"]]["solution"], {}))
     position = 0
     while len(calls) < number:
         for docs in subjects.values():
             doc, neighbour = docs[position % len(docs)], docs[(position + 1) % len(docs)]
-            calls += [Call("math", one["solution"], doc["solution"], {}) for one in (doc, neighbour)]
+            calls += [Call("math_benchmark", one["solution"], doc["solution"], {}) for one in (doc, neighbour)]
         position += 1
     return calls[:number]
 
@@ -92,7 +92,7 @@ def main() -> None:
     calls = calls_of(given.data_dir, given.verdicts, given.responses)
     before = processor_seconds()
     started = time.monotonic()
-    with Verifiers(["math"], given.workers, 10.0) as verifiers:
+    with Verifiers(["math_benchmark"], given.workers, 10.0) as verifiers:
         begun = time.monotonic()
         ours = verifiers.verify(calls)
         wall = time.monotonic() - begun

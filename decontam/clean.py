@@ -14,10 +14,11 @@ from decontam.matching import pairs
 from decontam.matching.index import Index
 from decontam.report import places, problems
 from decontam.scan import SetParts
-from decontam.training_data import copies, saved_datasets
+from decontam.training_data import copies, renewed
 from decontam.training_data.sources import hidden
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.files import storage
+from olmes_suite.training_rows.saved_datasets import is_cache
 
 REMOVED = "removed.jsonl"
 CLEAN = "clean"
@@ -105,7 +106,7 @@ def _clean_set(set_parts: SetParts, index: Index, target: Path, out: Path, log: 
         rows += count
     if not single:
         _copy_rest(set_parts, partial, out)
-        saved_datasets.renew(partial, removed, remaining)
+        renewed.renew(partial, removed, remaining)
     _forget(target)
     partial.rename(target)
     return Cleaned(set_parts.train.name, target, rows - len(matched), len(matched))
@@ -116,7 +117,7 @@ def matched_rows(set_parts: SetParts, index: Index, keep_short: bool = False) ->
     out: dict[int, list[dict[str, Any]]] = {}
     for table in pairs.read_blocks(places(set_parts)):
         for pair in table.select(["train_row", "item", "kind", "coverage"]).to_pylist():
-            if not (keep_short and pair["kind"] == "short"):
+            if pair["kind"] == "ngram" or (pair["kind"] == "short" and not keep_short):
                 item = pair["item"]
                 why = {"task": index.task_of(item), "doc_id": index.doc_ids[item]}
                 out.setdefault(pair["train_row"], []).append(why | {"kind": pair["kind"], "coverage": pair["coverage"]})
@@ -149,11 +150,6 @@ def _copy_rest(set_parts: SetParts, target: Path, out: Path) -> None:
     root = set_parts.train.root
     for path in sorted(root.rglob("*")):
         place = target / path.relative_to(root)
-        if (
-            path.is_file()
-            and path not in data_files
-            and not hidden(path, root, out)
-            and not saved_datasets.is_cache(path)
-        ):
+        if path.is_file() and path not in data_files and not hidden(path, root, out) and not is_cache(path):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)

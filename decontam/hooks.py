@@ -81,7 +81,9 @@ def _written(data: StageData, out: Path) -> Iterator[list[TrainSet]]:
             with storage(file):
                 out.mkdir(parents=True, exist_ok=True)
                 one.rows.to_parquet(str(file))
-            content = sha256(canonical_json([__version__, one.sha256, len(one.rows), one.rows.column_names]))
+            content = sha256(
+                canonical_json([__version__, one.sha256, len(one.rows), one.rows.column_names, dict(one.forms)])
+            )
             sets.append(TrainSet(one.path, file, (file,), {file: content}))
         yield sets
     finally:

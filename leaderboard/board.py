@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from leaderboard import lineage
+from leaderboard import lineage, sweeps
 from leaderboard.page_data import SKILLS, Board, Cell, Column, Problem, Row, Run
 from olmes_suite.runs.schema import NO_LINEAGE
 from olmes_suite.tasks import suites
@@ -20,13 +21,14 @@ def make(
     """Make the board of a run store; `published` rows are at the end."""
     groups = checkpoints(runs)
     parents = lineage.parents(groups)
-    family = lineage.families(parents, [group[0].model for group in groups])
+    names = sweeps.names_of(groups)
+    family = lineage.families(parents, names)
     seen = lineage.looks(groups, family, ledger)
     rows = []
-    for group, parent, name in zip(groups, parents, family, strict=True):
+    for group, name, parent, root in zip(groups, names, parents, family, strict=True):
         above = groups[parent][0].name if isinstance(parent, int) else parent
-        rows.append(_row(group, above, name, seen.get(name, 0)))
-    measured = _ordered(rows)
+        rows.append(replace(_row(group, above, root, seen.get(root, 0)), name=name))
+    measured = _ordered(sweeps.with_recipes(rows))
     columns = _columns([*measured, *published], {task: skill for run in runs for task, skill in run.skills.items()})
     measured_tasks = {task for row in measured for task in row.cells}
     columns = tuple(column for column in columns if column.task in measured_tasks or column.suite != "other")

@@ -24,7 +24,9 @@ Instances = Annotated[
     typer.Option("--instances", metavar="all|flips|none", help="Documents to embed: all, those on which runs disagree, "
                  "none. [all, none for more than 400 scores]"),
 ]  # fmt: skip
-Published = Annotated[bool, typer.Option("--published", help="Add the Tülu 3 paper's scores as reference rows.")]
+Published = Annotated[
+    bool, typer.Option("--published", help="Add the scores of the Tülu 3 and OLMo 3 papers as reference rows.")
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and write the page again when runs change.")]
 Every = Annotated[float, typer.Option("--every", min=0.1, help="Seconds between the checks of --watch.")]
 

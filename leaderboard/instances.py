@@ -137,7 +137,10 @@ def _prompts(task: str, members: Sequence[tuple[int, Run, list[Document]]]) -> d
 
 
 def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: str, choice: Choice) -> dict[str, Any]:
-    """Return {"prompts", "only", "docs": [[leaf, doc_id, score, extracted, flags, contaminated, responses], …]}."""
+    """Return {"prompts", "only", "docs": [[leaf, doc_id, score, extracted, flags, contaminated, responses], …], …}.
+
+    `sent` has the first prompt of each leaf task as the model received it.
+    """
     responses = _responses(run, task, {document.place for document in cell_documents})
     leaves = list(dict.fromkeys(document.place[0] for document in cell_documents))
     at = {leaf: position for position, leaf in enumerate(leaves)}
@@ -148,7 +151,9 @@ def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: s
         ]
         for d in cell_documents
     ]  # fmt: skip
-    return {"prompts": prompt_set, "only": choice, "leaves": leaves, "docs": docs}
+    first = {leaf: [doc_id, _cut(text), n] for leaf, (doc_id, text, n) in prompts.first_sent(run.path).items()}
+    sent = {leaf: first[leaf] for leaf in leaves if leaf in first}
+    return {"prompts": prompt_set, "only": choice, "leaves": leaves, "docs": docs, "sent": sent}
 
 
 def _responses(run: Run, task: str, places: set[Place]) -> dict[Place, list[Any]]:

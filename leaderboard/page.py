@@ -127,7 +127,7 @@ def _row(board: Board, at: int, row: Row) -> dict[str, Any]:
         "row": row,
         "id": _visible(row.id, 400),
         "name": _visible(row.name),
-        "about": _visible(" · ".join(part for part in (row.stage, _step(row), day(row.started)) if part)),
+        "about": _visible(" · ".join(part for part in (row.stage, _step(row), row.recipe, day(row.started)) if part)),
         "averages": [_average(name, row.suites.get(name)) for name in board.suites],
         "cells": [_shown(board, at, row, number) for number in range(len(board.columns))],
     }
@@ -244,6 +244,8 @@ def _row_data(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
     }  # fmt: skip
     if row.source:
         out["source"] = row.source
+    if row.recipe:
+        out["recipe"] = row.recipe
     for column in columns:
         cell = row.cells.get(column.column.task)
         if cell is not None:

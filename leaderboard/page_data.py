@@ -112,6 +112,8 @@ class Row:
     suites: Mapping[str, Average] = field(default_factory=dict)
     source: str = ""
     """The source of published numbers."""
+    recipe: str = ""
+    """The keys in which the checkpoint's recipe differs from those of rows of the same stage and parent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from leaderboard.page_data import Run
 from olmes_suite import extras
 from olmes_suite.errors import OlmesError, one_line
-from olmes_suite.runs.schema import Engine, instances_file
+from olmes_suite.runs.schema import Engine, instances_file, read_prompts
 from olmes_suite.runs.store import readable_lines
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
@@ -84,6 +84,20 @@ def _leaf(
         if key is not None and key[0] == doc_id and key[1] < len(requests):
             same = requests[key[1]].key(str(engine.fingerprint)) == key[2]
     return rendered, same
+
+
+def first_sent(run: Path) -> dict[str, list[Any]]:
+    """Map each leaf task to [doc_id, text as the model received it, number of token ids] of its first prompt.
+
+    The text is None where a server rendered the messages. Empty for a run without recorded prompts, or with damaged
+    ones, which are of no use to scores.
+    """
+    try:
+        recorded = read_prompts(run)
+    except OlmesError:
+        return {}
+    tasks = recorded.tasks.items() if recorded is not None else ()
+    return {task: [first.doc_id, first.rendered, first.prompt_tokens] for task, first in tasks if first.rendered}
 
 
 def _prompt(requests: list[Any]) -> Prompt:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +100,8 @@ def evaluate(
     prefill: str | None = None, concurrency: int | None = None, workers: int | None = None, ray: str | None = None,
     cache: AnyPath | None = None, model_args: str | Mapping[str, Any] | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
-    encoder: str | None = None, unsafe_code: bool = False, command: Sequence[str] | None = None,
-    watcher: Callable[[], Watcher] = _LogWatcher,
+    encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
+    command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
 
@@ -118,12 +118,14 @@ def evaluate(
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.models.factory import loads_in_a_thread
     from olmes_suite.models.model_args import parse
+    from olmes_suite.thinking import check_choice, check_unclosed
     from olmes_suite.workers.factory import Crew, check
 
     engine = {
         "device": device, "dtype": dtype, "batch_size": batch_size, "max_length": max_length,
         "chat_template": maybe(chat_template), "revision": revision, "base_url": base_url, "prefill": prefill,
         "concurrency": concurrency, "model_args": parse(model_args) if isinstance(model_args, str) else model_args,
+        "thinking": check_choice(thinking), "unclosed": unclosed,
     }  # fmt: skip
     run_options = Options(
         str(model), backend, tuple(listed(suite)), tuple(listed(task)), limit, seed,
@@ -134,6 +136,7 @@ def evaluate(
             judge=judge, judge_base_url=judge_base_url, classifier=classifier,
             classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code,
         ),
+        check_unclosed(unclosed),
     )  # fmt: skip
     arguments.include(paths(include_path))
     arguments.local(run_options.runs)
@@ -176,14 +179,18 @@ def score(
     task: str, responses: AnyPath | Iterable[Mapping[str, Any]], *, data_dir: Paths = None, data: str | None = None,
     runs: AnyPath | None = None, lineage: AnyPath | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
-    encoder: str | None = None, unsafe_code: bool = False, command: Sequence[str] | None = None,
+    encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
+    command: Sequence[str] | None = None,
 ) -> Score:  # fmt: skip
-    """Score responses unchanged: a file of JSON lines, or mappings of the same form. Raises OlmesError.
+    """Score responses without their thoughts: a file of JSON lines, or mappings of the same form. Raises OlmesError.
+
+    `thinking` and `unclosed` say how thoughts are read, by default `<think>` as the reference does.
 
     With `runs`, a look at a task of `unseen` is recorded in the ledger of that folder, with `command`.
     """
     require("eval", "olmes score")
     from olmes_suite.evaluation import arguments
+    from olmes_suite.evaluation.given_responses import given_thoughts
     from olmes_suite.evaluation.rescore import score_responses
     from olmes_suite.runs import ledger
 
@@ -198,7 +205,7 @@ def score(
     source = arguments.source(paths(data_dir), data)
     lineage_record = ledger.lineage_of("", maybe(lineage))
     lines = Path(responses) if isinstance(responses, (str, Path)) else list(responses)
-    summary, scored = score_responses(task, lines, source, tools)
+    summary, scored = score_responses(task, lines, source, tools, given_thoughts(thinking, unclosed))
     if runs is not None and not source.sample:
         file = lines if isinstance(lines, Path) else Path("responses")
         name, tasks = ledger.lineage_name(lineage_record, file.stem), [(summary["task"], summary["n"])]
@@ -208,14 +215,25 @@ def score(
 
 def prompts(
     task: str, *, doc_ids: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234,
-    data_dir: Paths = None, data: str | None = None,
+    data_dir: Paths = None, data: str | None = None, include_path: Paths = None, model: AnyPath | None = None,
+    chat_template: AnyPath | None = None, revision: str | None = None, max_length: int | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError."""
-    require("eval", "olmes prompts")
-    from olmes_suite.evaluation.arguments import source
-    from olmes_suite.evaluation.prompts import requests
+    """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError.
 
-    return requests(task, source(paths(data_dir), data), doc_ids, limit, seed)
+    With `model`, a checkpoint's folder or Hub id, each has the rendered text and the number of its token ids. Only the
+    model's tokenizer is loaded; the other options of a model need it.
+    """
+    require("eval", "olmes prompts")
+    from olmes_suite.evaluation import arguments
+    from olmes_suite.evaluation.prompts import renderer, requests
+
+    options = {"--chat-template": chat_template, "--revision": revision, "--max-length": max_length}
+    if model is None and (unused := [name for name, value in options.items() if value is not None]):
+        raise UsageError(f"{unused[0]} needs --model: a checkpoint's folder or a Hub id")
+    arguments.include(paths(include_path))
+    where = arguments.source(paths(data_dir), data)
+    loaded = None if model is None else renderer(str(model), chat_template, revision, max_length)
+    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded)
 
 
 def compare(
@@ -225,7 +243,7 @@ def compare(
     """Compare runs with the first. Each is a `Run`, a folder, a name or a baseline file. Raises OlmesError."""
     from olmes_suite.comparison import results
 
-    loaded = [_scores(run, runs) for run in (baseline, *others)]
+    loaded = _told_apart([_scores(run, runs) for run in (baseline, *others)])
     return results.compare(loaded, listed(task), subtasks=subtasks, resamples=bootstrap, force=force)
 
 
@@ -234,6 +252,15 @@ def _scores(run: Run | AnyPath, runs: AnyPath) -> RunScores:
     from olmes_suite.runs.scores import read_run
 
     return read_run(run.path) if isinstance(run, Run) else read(str(run), Path(runs))
+
+
+def _told_apart(scores: Sequence[RunScores]) -> list[RunScores]:
+    """Lengthen equal names of runs by their folders."""
+    from olmes_suite.runs.names import distinct
+
+    paths = ["" if run.path is None else str(run.path.absolute()) for run in scores]
+    names = distinct([run.name for run in scores], paths)
+    return [replace(run, name=name) for run, name in zip(scores, names, strict=True)]
 
 
 def gate(
@@ -251,7 +278,7 @@ def gate(
 
     chosen = rules(config, {"alpha": alpha, "margin": margin, "inconclusive": inconclusive})
     try:
-        before, after = _scores(baseline, runs), _scores(candidate, runs)
+        before, after = _told_apart([_scores(baseline, runs), _scores(candidate, runs)])
         repeat = _scores(noise, runs) if noise is not None else None
     except DataError as error:
         raise Broken(str(error)) from error

@@ -19,7 +19,10 @@ import pluggy
 
 from olmes_suite.errors import StageRefused
 
-__all__ = ["Specification", "Stage", "StageData", "StageRefused", "TrainingSet", "before_stage", "hookimpl", "manager"]
+__all__ = [
+    "BadRow", "Specification", "Stage", "StageData", "StageRefused", "TrainingSet", "before_stage", "hookimpl",
+    "manager",
+]  # fmt: skip
 
 PROJECT = "olmes"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -42,6 +45,17 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that a stage does not train on."""
+
+    row: int
+    """Its number in the set, from 0."""
+    reason: str
+    file: str | None = None
+    """The file that holds the row; None for a set from the Hub."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingSet:
     """One entry of the recipe's `data`."""
 
@@ -52,6 +66,12 @@ class TrainingSet:
     rows: Any
     """A `datasets.Dataset`: columns `messages`, or `chosen` and `rejected` (lists of {"role", "content"}), and `row`,
     the row's number in the set, from 0."""
+    forms: Mapping[str, int] = field(default_factory=dict)
+    """The forms in which the rows were read, with the number of rows of each."""
+    bad: tuple[BadRow, ...] = ()
+    """The rows that are left out because they cannot be trained on."""
+    note: str = ""
+    """What else to say about the set, such as files that were not read."""
 
 
 @dataclass(frozen=True, slots=True)

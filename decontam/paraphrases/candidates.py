@@ -26,10 +26,10 @@ from decontam.paraphrases.nearest import SCHEMA, Items, Nearest, Texts, merged
 from decontam.report import CANDIDATES, Report, places, write_page
 from decontam.scan import SetParts, Settings
 from decontam.training_data.readers import Reader
-from decontam.training_data.sources import Block
 from olmes_suite.errors import UsageError
 from olmes_suite.files import cache_folder, storage, write_json
 from olmes_suite.records import canonical_json, sha256
+from olmes_suite.training_rows.files import Block
 
 SHOWN = 5
 """Candidates of each evaluation in the report."""

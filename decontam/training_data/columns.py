@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from decontam.training_data import forms
 from decontam.training_data.batches import Batch
 from decontam.training_data.forms import Form, RowError
+from olmes_suite.training_rows.names import TURNS, role_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def _is_list(kind: pa.DataType) -> bool:
 def _is_turn_or_text(kind: pa.DataType) -> bool:
     if pt.is_struct(kind):
         names = {kind.field(i).name for i in range(kind.num_fields)}
-        return any(role in names and content in names for role, content in forms.TURNS)
+        return any(role in names and content in names for role, content in TURNS)
     return _is_text(kind)
 
 
@@ -151,7 +152,7 @@ def _segments(
     if not (pt.is_list(kind) or pt.is_large_list(kind)) or not pt.is_struct(kind.value_type):
         return None
     names = {kind.value_type.field(i).name: i for i in range(kind.value_type.num_fields)}
-    keys = next((k for k in forms.TURNS if k[0] in names and k[1] in names), None)
+    keys = next((k for k in TURNS if k[0] in names and k[1] in names), None)
     if keys is None or not all(_is_text(kind.value_type.field(names[key]).type) for key in keys):
         return None
     offsets = np.asarray(array.offsets).astype(np.int64)
@@ -171,7 +172,7 @@ def _segments(
         if wrong := forms.strange(name):
             having = np.flatnonzero(np.asarray(_among(whose, [name]))[places])
             problems += [(int(owners[having[0]]), wrong)] if len(having) else []
-    spellings_compared = [name for name in spellings if name is not None and forms.role_of(name) in roles]
+    spellings_compared = [name for name in spellings if name is not None and role_of(name) in roles]
     compared = np.asarray(_among(whose, spellings_compared))[places]
     return _take(fields[names[keys[1]]], places[compared], owners[compared], column, turns[compared])
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decontam.training_data.readers import BOM, csv_records, opened
-from decontam.training_data.sources import Block, is_array
+from olmes_suite.training_rows.files import Block
+from olmes_suite.training_rows.text import BOM, csv_records, opened, shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,9 +25,9 @@ def write(block: Block, target: Path, drop: set[int]) -> None:
         return
     whole = Block(block.path, block.kind)
     writers: dict[str, Callable[[Block, Path, set[int]], None]] = {
-        "parquet": _parquet, "arrow": _arrow, "jsonl": _lines, "csv": _csv, "array": _array,
+        "parquet": _parquet, "arrow": _arrow, "lines": _lines, "csv": _csv, "array": _array, "object": _object,
     }  # fmt: skip
-    writers["array" if is_array(block.path) else block.kind](whole, target, drop)
+    writers[shape(block.path) if block.kind == "jsonl" else block.kind](whole, target, drop)
 
 
 def _without(table: pa.Table, before: int, drop: set[int]) -> pa.Table:
@@ -88,7 +88,8 @@ def _arrow(block: Block, target: Path, drop: set[int]) -> None:
 
 def _array(block: Block, target: Path, drop: set[int]) -> None:
     """Copy the text of a list without the dropped elements, each cut with the space around it and one comma."""
-    text = block.path.read_bytes().decode("utf-8")
+    with opened(block) as handle:
+        text = handle.read().decode("utf-8")
     decoder, space = json.JSONDecoder(), json.decoder.WHITESPACE  # type: ignore[attr-defined]
     begin = start = text.index("[") + 1
     elements: list[str] = []
@@ -100,7 +101,14 @@ def _array(block: Block, target: Path, drop: set[int]) -> None:
             elements.append(text[start:after])
         tail = end if row in drop else after
         row, mark, start = row + 1, text[after], after + 1
-    target.write_bytes((text[:begin] + ",".join(elements) + text[tail:]).encode("utf-8"))
+    with _packed(block, target) as sink:
+        sink.write((text[:begin] + ",".join(elements) + text[tail:]).encode("utf-8"))
+
+
+def _object(block: Block, target: Path, drop: set[int]) -> None:
+    """Write an empty list for a file whose only row is dropped."""
+    with _packed(block, target) as sink:
+        sink.write(b"[]\n")
 
 
 def _lines(block: Block, target: Path, drop: set[int]) -> None:

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from olmes_suite.errors import DataError
+from olmes_suite.training_rows.names import CONVERSATION, PROMPT, RESPONSE, first, role_of, turn_keys
 
 TEXT = "text"
 """Role of text outside turns; it is always compared."""
-TURNS = (("role", "content"), ("from", "value"))
-"""Field names of a turn: chat messages, and ShareGPT's."""
 ROLES = ("user", "assistant", "system", "tool")
-"""The roles of turns; `_ROLES` has their other names."""
-_ROLES = {
-    "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
-    "chatbot": "assistant", "model": "assistant", "ai": "assistant", "bing": "assistant", "bard": "assistant",
-    "function_call": "assistant", "tool_call": "assistant", "developer": "system", "function": "tool",
-    "function_response": "tool", "tool_response": "tool", "observation": "tool", "ipython": "tool",
-    "environment": "tool",
-}  # fmt: skip
-_CONVERSATION = ("messages", "conversations", "conversation")
-_PROMPT = ("prompt", "question", "query", "inputs", "problem", "instruction", "user")
-_RESPONSE = ("response", "completion", "output", "answer", "targets", "solution", "assistant")
+"""The roles of turns; other names of them are in `SPEAKERS` and `TOOL_TURNS`."""
 _AROUND = ("context", "history")
 """Columns of context and earlier turns: part of the prompt wherever there is one, with any nesting."""
 _TEXT = ("text", "content", "document")
@@ -61,13 +50,13 @@ def detect(columns: Collection[str], fields: Sequence[str] = (), strings: Sequen
         if absent := [name for name in fields if name not in columns]:
             raise DataError(f"no column {absent[0]!r}; there are {', '.join(columns) or 'none'}")
         return Form("fields", tuple((name, TEXT) for name in fields))
-    prompt, response, system = _first(columns, _PROMPT), _first(columns, _RESPONSE), _first(columns, ("system",))
+    prompt, response, system = first(columns, PROMPT), first(columns, RESPONSE), first(columns, ("system",))
     around = [(name, "user") for name in _AROUND if name in columns]
     prompt_columns = [*([(system, "system")] if system else []), *([(prompt, "user"), *around] if prompt else [])]
     if {"chosen", "rejected"} <= set(columns):
         role = "assistant" if prompt else TEXT
         return Form("preference", (*prompt_columns, ("chosen", role), ("rejected", role)))
-    if name := _first(columns, _CONVERSATION):
+    if name := first(columns, CONVERSATION):
         return Form("messages", ((name, TEXT),))
     if "instruction" in columns:
         input_column = [("input", "user")] if "input" in columns else []
@@ -76,23 +65,13 @@ def detect(columns: Collection[str], fields: Sequence[str] = (), strings: Sequen
         return Form("instruction", (*before, ("instruction", "user"), *input_column, *around, *answers))
     if prompt:
         return Form("prompt", (*prompt_columns, *([(response, "assistant")] if response else [])))
-    if name := _first(columns, _TEXT):
+    if name := first(columns, _TEXT):
         return Form("text", ((name, TEXT),))
     if len(strings) == 1:
         return Form("text", ((strings[0], TEXT),), guessed=True)
     raise DataError(
         f"no text was recognised among the columns {', '.join(columns) or '(none)'}; name them with --train-field"
     )
-
-
-def _first(columns: Collection[str], names: Iterable[str]) -> str | None:
-    return next((name for name in names if name in columns), None)
-
-
-def role_of(name: object) -> str:
-    """Return the usual name of a turn's role, ignoring case."""
-    folded = str(name).strip().casefold()
-    return _ROLES.get(folded, folded)
 
 
 def strange(name: object) -> StrangeRole | None:
@@ -144,7 +123,7 @@ def _nested(
     """List all texts of a value; turns keep their roles, and pairs of texts in a list are questions and answers."""
     if isinstance(value, str):
         return [(name, value)] if compared(role, roles) else []
-    if isinstance(value, dict) and _keys(value):
+    if isinstance(value, dict) and turn_keys(value):
         return _turns(name, [value], role, roles, note)
     if isinstance(value, dict):
         return [part for key, inner in value.items() for part in _nested(f"{name}.{key}", inner, role, roles, note)]
@@ -161,11 +140,6 @@ def _nested(
     ]
 
 
-def _keys(turn: Any) -> tuple[str, str] | None:
-    """Return the field names of a turn; None for a value that is not a turn."""
-    return next((k for k in TURNS if isinstance(turn, dict) and k[0] in turn and k[1] in turn), None)
-
-
 def _turns(
     column: str, turns: list[Any], role: str, roles: Collection[str], note: Callable[[str], None]
 ) -> list[tuple[str, str]]:
@@ -176,7 +150,7 @@ def _turns(
             if compared(role, roles):
                 texts.append((name, turn))
             continue
-        keys = _keys(turn)
+        keys = turn_keys(turn)
         if keys is None:
             raise RowError(f"{name} is not a turn: it needs role and content, or from and value")
         if wrong := strange(turn[keys[0]]):

@@ -1,8 +1,7 @@
 """The files of a training set, and the blocks in which they are scanned.
 
-One `--train` names one set: a file, a folder, a pattern, a `datasets` directory, or a Hub id. A block is a part of one
-file that can be read alone: some row groups, a range of bytes, or a whole file. Its rows count from 0; their position
-in the set is known when all blocks before it have been read.
+One `--train` names one set: a file, a folder, a pattern, a `datasets` directory, or a Hub id. The rows of a block count
+from 0; their position in the set is known when all blocks before it have been read.
 """
 
 from __future__ import annotations
@@ -15,49 +14,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from decontam.training_data import saved_datasets
 from olmes_suite.errors import DataError, MissingData, UsageError, first_line
 from olmes_suite.files import cache_folder, file_signature, write_text
 from olmes_suite.tasks.documents import DataSource
+from olmes_suite.training_rows import saved_datasets
+from olmes_suite.training_rows.files import PACKED, Block, in_folder, in_hidden, kind_of, known_kinds
+from olmes_suite.training_rows.text import shape
 
 BLOCK_BYTES = 64 << 20
-KINDS = {
-    ".parquet": "parquet", ".arrow": "arrow", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
-    ".csv": "csv", ".tsv": "csv",
-}  # fmt: skip
 PRODUCTS = frozenset({
     ".parts", "clean", "report.json", "report.html", "pairs.parquet", "flags.json", "flags_short.json",
     "candidates.parquet", "removed.jsonl",
 })  # fmt: skip
 """The files that a scan writes into its folder."""
-_PACKED = (".gz", ".zst")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A part of one file."""
-
-    path: Path
-    kind: str
-    """parquet, arrow, jsonl or csv."""
-    first: int = 0
-    """First row group or byte."""
-    end: int | None = None
-    """The row group or byte after the last; None: all."""
-    content: str = ""
-    """Hash of the file's content where it is known, otherwise its signature on the machine that plans the scan: other
-    machines may see other inodes."""
-
-    @property
-    def packing(self) -> str:
-        """`gz`, `zst`, or an empty string."""
-        return self.path.suffix[1:] if self.path.suffix in _PACKED else ""
-
-    @property
-    def key(self) -> str:
-        """A key that changes with the file and the range."""
-        return f"{self.content or file_signature(self.path)} {self.kind} {self.first} {self.end}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +49,6 @@ class TrainSet:
         return (replace(block, content=content) for block in blocks(file))
 
 
-def kind_of(path: Path) -> str | None:
-    """Return the kind of a file by its name; None for a file that contains no rows."""
-    stem = path.with_suffix("") if path.suffix in _PACKED else path
-    kind = KINDS.get(stem.suffix.lower())
-    return None if path.suffix in _PACKED and kind not in ("jsonl", "csv") else kind
-
-
 def find(name: str, source: DataSource, split: str = "train", out: Path | None = None) -> TrainSet:
     """Find the training set of one `--train`; files of the report folder `out` are not part of a folder or pattern.
 
@@ -99,7 +62,7 @@ def find(name: str, source: DataSource, split: str = "train", out: Path | None =
         return TrainSet(name, path, files)
     if path.exists():
         if kind_of(path) is None:
-            raise UsageError(f"--train {name}: unknown kind of file; known: {', '.join(KINDS)}, and .gz, .zst of text")
+            raise UsageError(f"--train {name}: unknown kind of file; known: {known_kinds()}")
         return TrainSet(name, path, (path,))
     if any(sign in name for sign in "*?["):
         fixed = Path(os.path.commonpath([name, re.split(r"[*?[]", name)[0] + "x"]))
@@ -119,23 +82,15 @@ def _root(files: Sequence[Path]) -> Path:
 
 
 def _in_folder(folder: Path, split: str, out: Path | None) -> list[Path]:
-    """List the files of a folder; for a `datasets` directory, the split's files as in its state."""
-    if (folder / saved_datasets.SPLITS).is_file():
-        splits = [p for p in sorted(folder.iterdir()) if (p / saved_datasets.STATE).is_file()]
-        chosen = [p for p in splits if p.name == split] or splits
-        return [file for p in chosen for file in _in_folder(p, split, out)]
-    if (folder / saved_datasets.STATE).is_file():
-        return saved_datasets.data_files(folder)
-    return [
-        p for p in sorted(folder.rglob("*"))
-        if p.is_file() and kind_of(p) and not p.name.startswith("_") and p.name not in saved_datasets.ABOUT
-        and not hidden(p, folder, out)
-    ]  # fmt: skip
+    """List the files of a folder; for a `datasets` directory, those of the split, or of all without that one."""
+    if saved := saved_datasets.splits(folder):
+        return [file for name in ([split] if split in saved else saved) for file in in_folder(saved[name])]
+    return in_folder(folder, lambda path: _product(path, folder, out))
 
 
 def hidden(path: Path, folder: Path, out: Path | None) -> bool:
     """Whether a file of the folder is in a hidden folder (`.git`, `.ipynb_checkpoints`), or part of a report."""
-    return any(part.startswith(".") for part in path.relative_to(folder).parts) or _product(path, folder, out)
+    return in_hidden(path, folder) or _product(path, folder, out)
 
 
 def _product(path: Path, folder: Path, out: Path | None) -> bool:
@@ -196,19 +151,11 @@ def blocks(file: Path) -> Iterator[Block]:
     assert kind is not None
     if kind == "parquet":
         yield from _row_groups(file)
-    elif kind == "jsonl" and file.suffix not in _PACKED and not is_array(file):
+    elif kind == "jsonl" and file.suffix.lower() not in PACKED and shape(file) == "lines":
         for start in range(0, max(size, 1), BLOCK_BYTES):
             yield Block(file, kind, start, min(start + BLOCK_BYTES, size))
     else:
         yield Block(file, kind)
-
-
-def is_array(file: Path) -> bool:
-    """Whether a file is a `.json` file with one list of objects."""
-    if file.suffix != ".json":
-        return False
-    with file.open("rb") as handle:
-        return handle.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
 
 
 def _row_groups(file: Path) -> Iterator[Block]:

@@ -38,7 +38,7 @@ async function showCell([at, column]) {
 function named(doc, cell, prompts) {
   const [leaf, id, score, extracted, flags, dirty, responses] = doc;
   const [, , prompt, reference] = prompts?.get(cell.leaves[leaf] + "\n" + id) ?? [];
-  return { leaf: cell.leaves[leaf], id, score, extracted, flags, dirty: Boolean(dirty), responses, prompt, reference };
+  return { leaf: cell.leaves[leaf], id, score, extracted, flags, dirty: Boolean(dirty), responses, prompt, reference, sent: cell.sent?.[cell.leaves[leaf]] };
 }
 
 function cleanTable(result) {
@@ -126,8 +126,14 @@ function drawDocument(doc, at) {
   } else part(doc.responses.length > 1 ? `Responses (${doc.responses.length})` : "Response", ...responseTexts(doc).map(block));
   part("Extracted answer, or the judge's verdict", block(doc.extracted ?? "–"));
   part("Reference", block(doc.reference ?? "–"));
-  if (doc.prompt) part("Prompt as sent", ...prompt(doc.prompt));
+  if (doc.prompt) part("Prompt, before the chat template", ...prompt(doc.prompt));
+  if (doc.sent) out.push(rendered(doc.sent));
   return out;
+}
+
+/** Shows, folded, the first prompt of the task as the model received it. */
+function rendered([id, text, tokens]) {
+  return el("details", { class: "sent" }, el("summary", {}, `As the model received it: document ${id}, ${tokens} tokens`), block(text));
 }
 
 const block = (text) => el("pre", { class: "text" }, String(text));

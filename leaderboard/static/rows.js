@@ -2,7 +2,7 @@
 async function showRow(at) {
   const run = runs[at];
   const details = (await chunk("details"))?.[at] ?? { runs: [] };
-  const about = [run.kind === "published" ? "as published" : run.kind, run.stage, run.step === null ? "" : "step " + run.step, run.date].filter(Boolean).join(" · ");
+  const about = [run.kind === "published" ? "as published" : run.kind, run.stage, run.step === null ? "" : "step " + run.step, run.recipe, run.date].filter(Boolean).join(" · ");
   openPanel(run.model, isolated(about), facts(run, details), ...details.runs.map((manifest) => manifestOf(manifest)));
 }
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from olmes_suite.cli.options import DataDirs, Json
-from olmes_suite.evaluation.arguments import source
+from olmes_suite.cli.options import DataDirs, IncludePath, Json
+from olmes_suite.evaluation.arguments import include, source
 
 if TYPE_CHECKING:
     from olmes_suite.tasks.mirror import Verdict
@@ -33,6 +33,7 @@ def pull(
     suite: Suite = None,
     task: Task = None,
     data_dir: DataDirs = None,
+    include_path: IncludePath = None,
     as_json: Json = False,
 ) -> int:
     """Fetch the data of tasks from other mirrors (--data-dir) or from the Hub at the pinned revisions.
@@ -43,17 +44,25 @@ def pull(
     from olmes_suite.tasks.mirror import pull as fetch
 
     require("eval", "olmes data pull")
+    include(include_path)
     return _report(fetch(_names(suite, task), out, source(data_dir, None)), as_json, good=("pulled", "kept"))
 
 
 @app.command()
-def verify(suite: Suite = None, task: Task = None, data_dir: DataDirs = None, as_json: Json = False) -> int:
+def verify(
+    suite: Suite = None,
+    task: Task = None,
+    data_dir: DataDirs = None,
+    include_path: IncludePath = None,
+    as_json: Json = False,
+) -> int:
     """Verify a mirror against the recorded content hashes of the columns that tasks read."""
     from olmes_suite.errors import UsageError
     from olmes_suite.extras import require
     from olmes_suite.tasks.mirror import verify as compare
 
     require("eval", "olmes data verify")
+    include(include_path)
     where = source(data_dir, None)
     if not where.mirrors:
         raise UsageError("no mirror to verify: give --data-dir D or set $OLMES_DATA_DIR")
@@ -63,7 +72,8 @@ def verify(suite: Suite = None, task: Task = None, data_dir: DataDirs = None, as
 def _names(suite: list[str] | None, task: list[str] | None) -> list[str]:
     from olmes_suite.tasks import catalog, index, suites
 
-    named = [entry.task for name in suite or () for entry in suites.load(name).tasks if entry.task in index.index()]
+    entries = [suites.task_of(entry) for name in suite or () for entry in suites.load(name).tasks]
+    named = [entry.name for entry in entries if entry is not None]
     return [*named, *(catalog.find(name).name for name in task or ())] or [entry.name for entry in index.top_level()]
 
 

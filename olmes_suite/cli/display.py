@@ -198,10 +198,24 @@ def warnings(outcome: Results, record: Manifest) -> list[str]:
         lines.append(f"{NOT_BUILT}: {', '.join(unavailable)}")
     for name, suite in outcome.suites.items():
         if suite.missing:
-            lines.append(f"{name}: no average while {len(suite.missing)} of its tasks have no score")
+            verb = "has" if len(suite.missing) == 1 else "have"
+            lines.append(f"{name}: no average while {len(suite.missing)} of its tasks {verb} no score")
+    lines += _without_interval(outcome, record)
     if record.limit:
         lines.append(limited_line(outcome, record))
     return lines
+
+
+def _without_interval(outcome: Results, record: Manifest) -> list[str]:
+    """Say why scores have no interval, in a line for each reason."""
+    names: dict[str, list[str]] = {}
+    for plan in record.plan:
+        task = outcome.tasks[plan.task]
+        if task.score is not None and task.score.value is not None and task.score.ci95 is None:
+            shared = record.sample and task.subtasks
+            why = "sub-tasks share sample documents" if shared else "too few documents"
+            names.setdefault(why, []).append(plan.task.removeprefix(PREFIX))
+    return [f"{', '.join(tasks)}: no interval ({why})" for why, tasks in names.items()]
 
 
 def _task_warnings(name: str, task: TaskResult) -> list[str]:
@@ -209,7 +223,8 @@ def _task_warnings(name: str, task: TaskResult) -> list[str]:
         return [f"{name}: {task.error}"] if task.error != NOT_BUILT else []
     lines = []
     if task.flagged:
-        lines.append(f"{name}: {task.flagged} of {task.n} documents are in the training data")
+        verb = "is" if task.flagged == 1 else "are"
+        lines.append(f"{name}: {task.flagged} of {task.n} documents {verb} in the training data")
     for reason, rows in (task.left_out or {}).items():
         lines.append(f"{name}: rows left out because no scorer is available for {reason}: {rows}")
     for flag, words in _FLAG_WORDS.items():
@@ -223,7 +238,7 @@ def limited_line(outcome: Results, record: Manifest) -> str:
     from olmes_suite.stats import detectable_difference
     from olmes_suite.tasks.sizes import leaf_sizes
 
-    start = f"limited to {record.limit} documents of every leaf task"
+    start = f"limited to {count(record.limit or 0, 'document')} of every leaf task"
     scored = [plan.task for plan in record.plan if not outcome.tasks[plan.task].failed]
     sizes = [outcome.tasks[task].n for task in scored]
     if not sizes:
@@ -237,7 +252,8 @@ def limited_line(outcome: Results, record: Manifest) -> str:
     if len(full_sizes) == len(scored):
         bounds = (100 * detectable_difference(n) for n in (max(full_sizes), min(full_sizes)))
         suffix = f"; with all documents from {_span(*bounds)}"
-    return f"{start}: differences show from about {span} points{suffix} (80 % power, unpaired, at a score of 50)"
+    unit = "point" if span == "1" else "points"
+    return f"{start}: differences show from about {span} {unit}{suffix} (80 % power, unpaired, at a score of 50)"
 
 
 def _span(low: float, high: float) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from olmes_suite.cli.options import Data, DataDirs, IncludePath, Json, UnsafeCode
+from olmes_suite.errors import UsageError
 from olmes_suite.evaluation.arguments import include, source
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -18,6 +19,7 @@ def listing(
     context: typer.Context,
     suite: Annotated[str | None, typer.Option("--suite", help="Only the tasks of this suite.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also list the sub-tasks of groups.")] = False,
+    include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
     """List tasks."""
@@ -25,17 +27,21 @@ def listing(
         return
     from olmes_suite.tasks import index as registry
 
+    include(include_path)
+    if include_path and suite is None:
+        raise UsageError("--include-path: give --suite FILE, or `olmes tasks show TASK` for one of the folder's tasks")
+
     index = registry.index()
     if suite is not None:
         from olmes_suite.tasks import suites
 
-        chosen = [(entry.task, index.get(entry.task)) for entry in suites.load(suite).tasks]
+        chosen = [(entry.task, suites.task_of(entry)) for entry in suites.load(suite).tasks]
     else:
         chosen = [(e.name, e) for e in (index.values() if everything else registry.top_level())]
     if as_json:
         print(json.dumps([_entry(name, entry) for name, entry in chosen], ensure_ascii=False))
         return
-    width = max((len(name) for name, _ in chosen), default=10) - len(registry.PREFIX) + 2
+    width = max((len(name.removeprefix(registry.PREFIX)) for name, _ in chosen), default=10) + 2
     print(f"{'task':<{width}}{'metric':<26}{'aggregate':<12}{'shots':>5}  data set")
     for name, entry in chosen:
         short = name.removeprefix(registry.PREFIX)
@@ -68,13 +74,18 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
 
 
 @app.command()
-def show(task: Annotated[str, typer.Argument(help="A task or group, prefix optional.")], as_json: Json = False) -> int:
+def show(
+    task: Annotated[str, typer.Argument(help="A task or group, prefix optional.")],
+    include_path: IncludePath = None,
+    as_json: Json = False,
+) -> int:
     """Show a task's definition and the first request of a sample document."""
     from olmes_suite.extras import require
     from olmes_suite.tasks import catalog
     from olmes_suite.tasks import index as registry
 
     require("eval", "olmes tasks show")
+    include(include_path)
     entry = catalog.find(task)
     leaf = registry.index()[entry.leaves[0]]
     fields = {**_entry(entry.name, entry), "file": str(registry.task_file(entry))}
@@ -134,7 +145,7 @@ def check(
     from olmes_suite.extras import require
 
     require("eval", "olmes tasks check")
-    from olmes_suite.errors import MissingData, UsageError
+    from olmes_suite.errors import MissingData
     from olmes_suite.evaluation.gold_check import Checked
     from olmes_suite.evaluation.gold_check import check as run_check
     from olmes_suite.scoring.tools import ToolOptions

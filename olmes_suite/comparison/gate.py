@@ -16,7 +16,7 @@ from typing import Any, Literal
 from olmes_suite.comparison import compare as comparing
 from olmes_suite.comparison.compare import Comparison, TaskComparison, compare_average
 from olmes_suite.comparison.gate_health import Finding, findings
-from olmes_suite.comparison.gate_rules import Rules
+from olmes_suite.comparison.gate_rules import PUBLISHED_NOISE, Rules
 from olmes_suite.comparison.paired_tests import Difference, holm
 from olmes_suite.errors import UsageError
 from olmes_suite.runs.scores import RunScores
@@ -141,9 +141,13 @@ def _average_tasks(
 
 
 def _noise(baseline: RunScores, repeat: RunScores | None, rules: Rules, averaged: Sequence[str]) -> Mapping[str, float]:
-    """Return the noise of each task: the difference of a repeat of the same model, and at least its standard error."""
+    """Return the noise of each task: the difference of a repeat of the same model, and at least its standard error.
+
+    With the rule `noise: published` it is at least the published standard deviation between runs.
+    """
+    published = {name: sd for name, sd in PUBLISHED_NOISE.items() if rules.noise == "published"}
     if repeat is None:
-        return {}
+        return published
     comparison = comparing.compare_runs(baseline, repeat, alpha=rules.alpha)
     if comparison.incomparable:
         raise UsageError(
@@ -151,7 +155,8 @@ def _noise(baseline: RunScores, repeat: RunScores | None, rules: Rules, averaged
         )
     differences = {task.task: task.difference for task in comparison.tasks}
     differences[AVERAGE] = compare_average([task for task in comparison.tasks if task.task in averaged], rules.alpha)
-    return {name: max(abs(d.delta), d.stderr or 0.0) for name, d in differences.items() if d is not None}
+    measured = {name: max(abs(d.delta), d.stderr or 0.0) for name, d in differences.items() if d is not None}
+    return published | {name: max(value, published.get(name, 0.0)) for name, value in measured.items()}
 
 
 def _judge(

@@ -26,6 +26,15 @@ Share = Annotated[float, Between(0, 1)]
 ErrorRate = Annotated[float, Between(1e-9, 0.5)]
 Health = Literal["truncated", "length", "empty", "extraction_failed", "request_errors", "contaminated"]
 Inconclusive = Literal["pass", "fail", "exit3"]
+Noise = Literal["published"]
+PUBLISHED_NOISE: Mapping[str, float] = {
+    "olmo3_gpqa": 0.0148, "olmo3_gpqa_boxed": 0.0148, "olmo3_alpaca_eval": 0.0124, "olmo3_ifeval": 0.0088,
+    "olmo3_zebralogic": 0.0056, "olmo3_omega500": 0.0056, "olmo3_aime_2024": 0.0054, "olmo3_humaneval_plus": 0.0046,
+    "olmo3_agieval": 0.0043, "olmo3_bbh": 0.0039, "olmo3_livecodebench": 0.0029, "olmo3_livecodebench_no_think": 0.0029,
+    "olmo3_mbpp_plus": 0.0027, "olmo3_math": 0.0025, "olmo3_mmlu": 0.0022, "olmo3_popqa": 0.0016,
+}  # fmt: skip
+"""Standard deviation between runs of one model, as fractions: the mean over 14 models and 3 runs each that the OLMo 3
+paper prints (arXiv 2512.13961, section 4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,8 @@ class Rules:
     health: Mapping[str, float] = field(default_factory=dict)
     """Largest share, for those that the file names."""
     inconclusive: Inconclusive = "exit3"
+    noise: Noise | None = None
+    """published: no margin is below the task's published standard deviation between runs."""
 
     def task(self, name: str) -> TaskRule:
         """The rule of a task, named with or without prefix."""
@@ -80,6 +91,7 @@ class _Keys:
     skills: Mapping[str, _SkillKeys] | None = None
     health: Mapping[Health, Share] | None = None
     inconclusive: Inconclusive = "exit3"
+    noise: Noise | None = None
 
 
 def read_rules(path: Path) -> Rules:
@@ -99,6 +111,7 @@ def parse_rules(data: Any, where: Place | str) -> Rules:
         skills={name: rule.margin for name, rule in (keys.skills or {}).items()},
         health={str(flag): share for flag, share in (keys.health or {}).items()},
         inconclusive=keys.inconclusive,
+        noise=keys.noise,
     )
 
 

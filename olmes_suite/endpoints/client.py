@@ -24,6 +24,11 @@ AGAIN = frozenset({408, 409, 425, 429})
 """Statuses that are retried, besides all statuses from 500."""
 CROWDED = frozenset({429, 503})
 """Statuses of an overloaded server."""
+KEY = "set $OPENAI_API_KEY to a key that it accepts"
+ADVICE = {401: KEY, 403: KEY, 404: "check the address, which usually ends in /v1, and the model's name"}
+"""What to do about a status."""
+PATHS = ("/chat/completions", "/completions", "/models")
+"""Paths that are appended to an address."""
 LONGEST_WAIT, A_YEAR = 600.0, 365 * 86400.0
 """LONGEST_WAIT: seconds that a server may ask us to wait. More means an exhausted quota or an invalid header."""
 
@@ -77,6 +82,8 @@ class Endpoint:
         """Prepare the client. `delay`: seconds before the second try, doubled after each try."""
         if "@" in base_url.partition("://")[2].partition("/")[0]:  # manifests, pages and errors show the address
             raise UsageError("a server's address must not contain a password; put the key in $OPENAI_API_KEY")
+        if path := next((path for path in PATHS if base_url.rstrip("/").endswith(path)), None):
+            raise UsageError(f"{base_url}: give the address without {path}: {base_url.rstrip('/')[: -len(path)]}")
         self.name, self.base_url, self.usage, self.limit = name, base_url.rstrip("/"), usage, limit
         self.tries, self.delay = tries, delay
         self._auth = _Bearer(os.environ.get("OPENAI_API_KEY"))
@@ -162,7 +169,8 @@ class Endpoint:
             raise _Later(f"HTTP {status}", wait, crowded=status in CROWDED)
         if status != 200:
             reason = error_reason(response.content)
-            raise self.refused(f"HTTP {status}: {reason}", status, reason)
+            advice = f"; {ADVICE[status]}" if status in ADVICE else ""
+            raise self.refused(f"HTTP {status}: {reason}{advice}", status, reason)
         try:
             return read(response.content)
         except Malformed as error:
@@ -175,7 +183,7 @@ class Endpoint:
     def models(self, timeout: float = 30.0) -> list[str] | None:
         """Return the names that GET /models lists, or None where the server has no such list.
 
-        Raises Refused where no server answers at the address, or the server refuses the key.
+        Raises Refused where no server answers at the address, its API is under /v1, or it refuses the key.
         """
         reason = ""
         for attempt in range(3):
@@ -192,18 +200,27 @@ class Endpoint:
                 raise self.refused(one_line(error, None)) from None
             if response.status_code in (401, 403):
                 refusal = f"HTTP {response.status_code}: {error_reason(response.content)}"
-                raise self.refused(
-                    f"{refusal}; set $OPENAI_API_KEY to a key that it accepts",
-                    response.status_code,
-                )
+                raise self.refused(f"{refusal}; {KEY}", response.status_code)
             if response.status_code == 200:
                 return _names(response.content)
+            if response.status_code == 404 and self._is_below(timeout):
+                raise self.refused(f"its API is under {self.base_url}/v1; give that address")
             if response.status_code not in AGAIN and response.status_code < 500:
                 return None
             reason = ""
         if reason:
             raise self.refused(f"{reason}; start the server or correct the address")
         return None
+
+    def _is_below(self, timeout: float) -> bool:
+        """Whether the server lists its models under /v1, which the address lacks."""
+        if self.base_url.endswith("/v1"):
+            return False
+        try:
+            below = requests.get(f"{self.base_url}/v1/models", auth=self._auth, timeout=timeout, allow_redirects=False)
+        except requests.RequestException:
+            return False
+        return below.status_code in (401, 403) or (below.status_code == 200 and _names(below.content) is not None)
 
 
 def _names(raw: bytes) -> list[str] | None:

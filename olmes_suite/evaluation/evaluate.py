@@ -31,6 +31,7 @@ from olmes_suite.evaluation.plan import (
     run_name,
 )
 from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
+from olmes_suite.evaluation.prompts import first_prompts
 from olmes_suite.evaluation.record import FLAGS, instance_rows, results
 from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
@@ -41,6 +42,7 @@ from olmes_suite.runs.schema import (
     Engine,
     Lineage,
     Manifest,
+    Prompts,
     Results,
     Time,
     instances_file,
@@ -49,6 +51,7 @@ from olmes_suite.runs.schema import (
     read_results,
     write_instances,
     write_manifest,
+    write_prompts,
     write_results,
 )
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
@@ -162,7 +165,7 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     for note in [*tools.notes(), *backend.notes()]:
         watcher.note(note)
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
-        leaf.fingerprint = fingerprint(leaf, backend.chat, tools)
+        leaf.fingerprint = fingerprint(leaf, backend.chat, tools, options.unclosed)
     name = run_name(options, plans, backend.fingerprint)
     name, previous = _free_name(options.runs, name)
     if previous is not None and is_finished(previous) and not options.again:
@@ -220,7 +223,9 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             runnable = [plan for plan in plans if plan.error is None]
             for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
                 _run_tasks(session, group, folder, backend, pool)
-        engine = Engine.of(backend.name, backend.chat, backend.settings(), backend.fingerprint)
+        prompts = first_prompts(plans, backend)
+        settings = backend.settings() | ({"unclosed": options.unclosed} if options.unclosed != "reference" else {})
+        engine = Engine.of(backend.name, backend.chat, settings, backend.fingerprint)
         backend.close()
         _run_deferred_tasks(session)
     except KeyboardInterrupt:
@@ -245,6 +250,8 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
         ),
         tokens=gathered.tokens,
     )
+    if prompts:
+        write_prompts(folder, Prompts(run=name, tasks=prompts))
     write_results(folder, outcome)
     write_manifest(folder, record)
     if backend.name not in ledger.NO_LOOK and not options.source.sample:

@@ -42,6 +42,8 @@ class Options:
     """Options of the backend: device, dtype, batch_size, max_length, chat_template, revision."""
     command: tuple[str, ...] = ()
     tools: ToolOptions = field(default_factory=ToolOptions)
+    unclosed: str = "reference"
+    """How an answer that ends inside a thought is scored: whole (reference) or as empty."""
 
 
 @dataclass(slots=True)
@@ -154,7 +156,10 @@ def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
     plans: dict[str, TaskPlan] = {}
     for suite in chosen:
         for entry in suite.tasks:
-            plans.setdefault(entry.task, _planned(entry))
+            try:
+                plans.setdefault(entry.task, _planned(entry))
+            except UsageError as error:
+                raise UsageError(f"suite {suite.name}: {error}") from None
     for name in options.task_names:
         entry_name = catalog.find(name).name
         plans.setdefault(entry_name, _planned(suites.SuiteEntry(entry_name, skill_of(entry_name))))
@@ -172,11 +177,9 @@ def skill_of(task: str) -> str:
 
 
 def _planned(entry: suites.SuiteEntry) -> TaskPlan:
-    task_entry = index.index().get(entry.task)
+    task_entry = suites.task_of(entry)
     if task_entry is None:
-        if entry.task.startswith(index.PREFIX) and any(entry in suites.load(s).tasks for s in suites.names()):
-            return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
-        task_entry = catalog.find(entry.task)
+        return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
     return TaskPlan(
         entry.task, entry.primary or task_entry.primary, entry.aggregate or task_entry.aggregate, entry.skill
     )

@@ -19,6 +19,8 @@ FLAGS = (
     "truncated", "length", "empty", "extraction_failed", "scorer_timeout", "sandbox_error", "judge_unparsed",
     "checker_error", "request_errors",
 )  # fmt: skip
+RARE_FLAGS = ("tests_dropped",)
+"""Flags of single tasks, which are counted where they occur."""
 
 
 def results(
@@ -123,7 +125,8 @@ def left_out(leaf: Leaf) -> dict[str, int]:
 def count_flags(instances: Iterable[Instance]) -> dict[str, int]:
     """Count the documents that carry each flag."""
     counts = Counter(flag for instance in instances for flag in instance.flags)
-    return {flag: counts.get(flag, 0) for flag in FLAGS}
+    shown = (*FLAGS, *(flag for flag in RARE_FLAGS if flag in counts))
+    return {flag: counts.get(flag, 0) for flag in shown}
 
 
 def _metrics(estimates_by_metric: Mapping[str, stats.Estimate]) -> dict[str, Metric]:

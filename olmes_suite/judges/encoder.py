@@ -69,8 +69,8 @@ class TextEncoder:
 
         self.device = pick_device(self.device_name)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(self.name)
-            model = AutoModel.from_pretrained(self.name, dtype=torch.float32)
+            self.tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+            model = AutoModel.from_pretrained(self.name, dtype=torch.float32, trust_remote_code=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{self.option} {self.name}: cannot be loaded ({first_line(error)})") from None
         # RoBERTa's byte-level tokens recognise the first word of a text only after a space.

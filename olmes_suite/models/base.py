@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
-
 from olmes_suite.errors import UsageError
-from olmes_suite.records import Request, Response
+from olmes_suite.lm_eval_api import LM, Instance
+from olmes_suite.records import Message, Request, Response
 
 DEFAULT_MAX_TOKENS = 256
 """The token limit of an answer to a request without a limit, as in lm-eval."""
@@ -26,6 +25,22 @@ def fit(prompt: int, max_tokens: int, max_length: int) -> tuple[int, int]:
         return prompt, min(max_tokens, max_length - prompt)
     room = max(1, min(max_tokens, max_length // 2))
     return max_length - room, room
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request as the model receives it."""
+
+    rendered: str | None = None
+    """The text after the chat template, with the assistant prefix; None where a server renders the messages."""
+    prompt_tokens: int | None = None
+    """The number of token ids of the prompt, as in the response: after a cut to the context; None if unknown."""
+    truncated: bool = False
+    """Whether the prompt does not fit the context and is cut on the left."""
+    continuation_tokens: int | None = None
+    """The number of token ids of the continuation of a log-likelihood request."""
+    messages: tuple[Message, ...] | None = None
+    """The messages as sent to a server."""
 
 
 class Backend(LM):
@@ -70,6 +85,10 @@ class Backend(LM):
     def notes(self) -> list[str]:
         """Return lines for the user about this model: no chat template, double BOS, …"""
         return []
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return what the model receives for each request; None where that is unknown, or the request is refused."""
+        return [None] * len(requests)
 
     def alternatives(self, requests: Sequence[Request], top: int) -> Iterator[tuple[int, list[tuple[str, float]]]]:
         """Yield (position, the `top` likeliest first tokens of the answer as (text, natural-log probability)).

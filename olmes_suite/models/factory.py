@@ -78,5 +78,6 @@ def _arguments(
     if model is not None and (everything or "model" in parameters):
         arguments["model"] = model
     if missing := [option for option in required if option not in arguments]:
-        raise UsageError(f"--backend {name} needs --{missing[0].replace('_', '-')}")
+        example = "; give the server's address, such as http://localhost:8000/v1" if missing[0] == "base_url" else ""
+        raise UsageError(f"--backend {name} needs --{missing[0].replace('_', '-')}{example}")
     return arguments

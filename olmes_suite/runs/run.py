@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from olmes_suite.runs.schema import Manifest, Results
+    from olmes_suite.runs.schema import FirstPrompt, Manifest, Results
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class Run:
         from olmes_suite.runs.schema import read_manifest
 
         return read_manifest(self.path)
+
+    @property
+    def prompts(self) -> Mapping[str, FirstPrompt]:
+        """The first prompt of each task as the model received it; empty for a run without a model."""
+        from olmes_suite.runs.schema import read_prompts
+
+        recorded = read_prompts(self.path)
+        return recorded.tasks if recorded is not None else {}
 
     @property
     def failed(self) -> dict[str, str]:

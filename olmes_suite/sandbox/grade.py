@@ -273,16 +273,27 @@ def _ending(report: dict[str, Any]) -> str:
 
 
 def named(program: str, tests: str) -> list[str]:
-    """Return the functions and classes that the program defines at the top level and the tests name.
+    """Return the functions and classes that the program binds at the top level and the tests name.
 
     Empty where the program or the tests do not parse.
     """
     try:
-        defined = {node.name for node in ast.parse(program).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        defined = {name for node in ast.parse(program).body for name in _callables(node)}
         used = [node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     return [name for name in dict.fromkeys(used) if name in defined]
+
+
+def _callables(node: ast.stmt) -> list[str]:
+    """List the names that a statement may bind to something callable."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name for alias in node.names]
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda | ast.Name | ast.Attribute | ast.Call):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
 
 
 def test_names(tests: str) -> list[str]:

@@ -8,6 +8,7 @@ from olmes_suite.scoring.scorers import (
     DeferredScorer,
     Doc,
     Item,
+    SampledScorer,
     SandboxedFunction,
     SandboxedScorer,
     ScoreFunction,
@@ -20,6 +21,7 @@ from olmes_suite.scoring.scorers import (
     lm_eval_task_file,
     module_beside,
     pass_at,
+    sampled,
     sandboxed,
     scorer,
 )
@@ -29,6 +31,7 @@ __all__ = [
     "DeferredScorer",
     "Doc",
     "Item",
+    "SampledScorer",
     "SandboxedFunction",
     "SandboxedScorer",
     "ScoreFunction",
@@ -41,6 +44,7 @@ __all__ = [
     "lm_eval_task_file",
     "module_beside",
     "pass_at",
+    "sampled",
     "sandboxed",
     "scorer",
 ]

@@ -70,6 +70,36 @@ def scorer(*, isolated: bool = False, timeout: float = 60.0, version: int = 1) -
     return wrap
 
 
+class SampledScorer(Scorer):
+    """A scorer of tasks with several samples, whose metrics are `pass_at_k` over them; one sample has `pass_at_1`."""
+
+    def __init__(
+        self, function: ScoreFunction, *, ks: Sequence[int], isolated: bool, timeout: float, version: int
+    ) -> None:
+        super().__init__(function, isolated=isolated, timeout=timeout, version=version)
+        self.ks = tuple(ks)
+
+    def document(self, doc: Doc, responses: Sequence[Any]) -> tuple[Scored, list[Scored]]:
+        """Score all samples. A metric with more samples than there are has no value."""
+        samples = [self.function(doc, response) for response in responses]
+        right = sum(sample.scores["pass_at_1"] == 1.0 for sample in samples)
+        scores = {f"pass_at_{k}": pass_at(k, len(samples), right) for k in self.ks}
+        flags = tuple(sorted({flag for sample in samples for flag in sample.flags}))
+        failed = all(sample.failed for sample in samples)
+        return Scored(scores, samples[0].extracted, failed=failed, flags=flags), samples
+
+
+def sampled(
+    *, ks: Sequence[int], isolated: bool = False, timeout: float = 60.0, version: int = 1
+) -> Callable[[ScoreFunction], SampledScorer]:
+    """Mark a function that scores `pass_at_1` of one sample as a task's scorer; `ks` are the metrics over samples."""
+
+    def wrap(function: ScoreFunction) -> SampledScorer:
+        return SampledScorer(function, ks=ks, isolated=isolated, timeout=timeout, version=version)
+
+    return wrap
+
+
 SandboxedFunction = Callable[[Doc, Sequence[str], Any], tuple[Scored, list[Scored]]]
 
 
@@ -227,9 +257,12 @@ def module_beside(file: str, name: str) -> ModuleType:
     if title not in sys.modules or sys.modules[title].__file__ != str(path):
         spec = importlib.util.spec_from_file_location(title, path)
         assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[title] = module
+        module = sys.modules[title] = importlib.util.module_from_spec(spec)  # before its code: dataclasses look there
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[title]
+            raise
     return sys.modules[title]
 
 
@@ -239,7 +272,7 @@ def lm_eval_config(path: str) -> dict[str, Any]:
 
     `path` is relative to lm-eval's `tasks` folder; functions in the file stay names.
     """
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from olmes_suite.lm_eval_api import load_yaml
 
     config: dict[str, Any] = load_yaml(lm_eval_task_file(path), resolve_func=False)
     return config

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from olmes_suite.errors import UsageError
 from olmes_suite.extras import installed
 from olmes_suite.tasks.index import PREFIX, TaskEntry, full_name, index, nearest
+
+if TYPE_CHECKING:
+    from olmes_suite.tasks.external import Names
 
 include_paths: list[Path] = []
 """Folders of the user's lm-eval task files, searched before lm-eval's tasks. Commands extend it with `include`."""
@@ -38,14 +42,23 @@ def find(name: str) -> TaskEntry:
     Raises UsageError naming the nearest task for an unknown name.
     """
     entry = index().get(full_name(name))
-    if entry is None and installed("lm_eval"):
-        from olmes_suite.tasks import external
+    if entry is not None:
+        return entry
+    shipped = [task.removeprefix(PREFIX) for task in index()]
+    if not installed("lm_eval"):
+        raise UsageError(f"unknown task {name!r}{nearest(name, shipped)}; `olmes tasks` lists them")
+    from olmes_suite.tasks import external
 
-        entries = external.find(name, tuple(include_paths))
-        index().update({e.name: e for e in entries})
-        entry = entries[0] if entries else None
-    if entry is None:
-        raise UsageError(
-            f"unknown task {name!r}{nearest(name, [n.removeprefix(PREFIX) for n in index()])}; `olmes tasks` lists them"
-        )
-    return entry
+    entries = external.find(name, tuple(include_paths)) if name else []
+    if not entries:
+        raise UsageError(_unknown(name, shipped, external.names(tuple(include_paths)) if name else external.Names()))
+    index().update({e.name: e for e in entries})
+    return entries[0]
+
+
+def _unknown(name: str, shipped: list[str], others: Names) -> str:
+    """Return the message for a name that is no task here."""
+    if tagged := others.tags.get(name):
+        return f"{name!r} is a tag of lm-eval, not a task; name its tasks one by one, such as {min(tagged)}"
+    near = nearest(name, [*shipped, *others.tasks])
+    return f"unknown task {name!r}{near}; `olmes tasks` lists ours, --include-path DIR adds files of your own"

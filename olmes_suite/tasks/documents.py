@@ -80,6 +80,15 @@ class DataSpec:
         return list(self.split_names.get(split, ())) or [split]
 
 
+BUILDERS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "sql", "text", "webdataset", "xml"})
+"""Names of builders of `datasets` that read files instead of a data set of the Hub."""
+
+
+def reads_files(path: str) -> bool:
+    """Whether the `dataset_path` of a task names local files, which no mirror holds."""
+    return path in BUILDERS or Path(path).exists()
+
+
 def find_split(source: DataSource, spec: DataSpec, split: str) -> Path | None:
     """Return the parquet file of a split in the first mirror that has it, otherwise None."""
     for mirror in source.mirrors:

@@ -10,25 +10,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from lm_eval.api.instance import Instance as LmEvalInstance
-from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
-from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks._yaml_loader import load_yaml
-
-from olmes_suite.errors import UnsuitableTask, UsageError, first_line
-from olmes_suite.records import Scored
+from olmes_suite import lm_eval_api
+from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line, one_line
+from olmes_suite.lm_eval_api import DEFAULT_METRIC_REGISTRY, ConfigurableTask, metric_registry
+from olmes_suite.records import Request, Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
-from olmes_suite.tasks.documents import DataSource, find_split, missing
+from olmes_suite.tasks.documents import DataSource, find_split, missing, reads_files
 from olmes_suite.tasks.generation_kwargs import unsupported
 from olmes_suite.tasks.index import TaskEntry
 from olmes_suite.tasks.task import Splits, SuiteTask
+from olmes_suite.tasks.task_file import check_splits, problem, read_task_file
 
 MEANS = ("mean", "nanmean")
 """Names of lm-eval's aggregations that are means over documents."""
+NAME = re.compile(r"^(?:task|group):[ ]*[\"']?([\w.:-]+)[\"']?[ ]*$", re.MULTILINE)
+TAGS = re.compile(r"^tag:((?:[ ]*[\w.\"'-]+[ ]*$)|(?:[ ]*(?:\n[ ]*-[ ]*[\w.\"'-]+[ ]*)+))", re.MULTILINE)
+WORD = re.compile(r"(?:^|(?<=[ \"']))[\w][\w.-]*")
 OUTPUT_TYPES = ("generate_until", "loglikelihood", "multiple_choice")
 
 
@@ -52,7 +54,32 @@ class LmEvalTask(SuiteTask):
         try:
             ConfigurableTask.download(self, dataset_kwargs, **kwargs)
         except Exception as error:  # the Hub client raises a dozen unrelated types
+            if reads_files(spec.path):
+                why = one_line(error.__cause__ or error)
+                raise MissingData(
+                    f"the data of {self.config.task} cannot be read ({why}); check dataset_path and dataset_kwargs in "
+                    "its file"
+                ) from error
             raise missing(source, spec, split or "test", first_line(error)) from error
+        if isinstance(self.dataset, Mapping):
+            check_splits(self.config, self.dataset)
+
+    def check_examples(self) -> None:
+        """Raise UsageError where there are fewer few-shot examples than the task file asks for."""
+        wanted = self.config.num_fewshot or 0
+        found = len(list(self.fewshot_docs() or ())) if wanted else 0
+        if wanted > found:
+            raise UsageError(
+                f"num_fewshot: {wanted} examples are wanted and there are {found}; name another fewshot_split"
+            )
+
+    def requests(self, doc: Mapping[str, Any], doc_id: int, *, chat: bool) -> list[Request]:
+        """Build the requests of a document. Raises UsageError where the task file cannot render it."""
+        try:
+            return super().requests(doc, doc_id, chat=chat)
+        except Exception as error:  # Jinja's, and those of the user's functions
+            file = str((self.config.metadata or {}).get("config_source", self.config.task))
+            raise problem(file, error, f"document {doc_id} cannot be rendered") from error
 
     def _check(self) -> None:
         """Refuse unsupported tasks and leave out metrics that are not means.
@@ -68,14 +95,15 @@ class LmEvalTask(SuiteTask):
                 f"generation_kwargs: {', '.join(names)} would change the answers and is not supported here: "
                 f"remove it, or run {self.config.task} with lm_eval"
             )
-        left_out = [name for name, aggregate in self._aggregation_list.items() if not is_mean(aggregate)]
-        if len(left_out) == len(self._aggregation_list):
+        tables = lm_eval_api.metric_tables(self)
+        left_out = [name for name, aggregate in tables[0].items() if not is_mean(aggregate)]
+        if len(left_out) == len(tables[0]):
             raise UnsuitableTask(
                 f"{', '.join(left_out)}: not a mean over documents, and the task has no other metric; "
                 f"run {self.config.task} with lm_eval"
             )
         for name in left_out:
-            for table in (self._aggregation_list, self._metric_fn_list, self._metric_fn_kwargs, self._higher_is_better):
+            for table in tables:
                 table.pop(name, None)
         self.left_out_metrics = tuple(left_out)
 
@@ -98,12 +126,10 @@ class LmEvalTask(SuiteTask):
         ranked = self.OUTPUT_TYPE != "generate_until"
         instances = []
         for resps in [[pair] for pair in responses] if ranked else [list(responses)]:
-            instance = LmEvalInstance(self.OUTPUT_TYPE, dict(doc), ("", ""), 0, metadata=(self.config.task, 0, 1))
+            instance = lm_eval_api.instance(self.OUTPUT_TYPE, doc, ("", ""), self.config.task)
             instance.resps = resps
             instances.append(instance)
-        ensemble = self._filters[0]
-        ensemble.apply(instances)
-        filtered = [instance.filtered_resps[ensemble.name] for instance in instances]
+        filtered = lm_eval_api.filtered(self, instances)
         answer = None if ranked else filtered[0]
         while isinstance(answer, list):
             answer = answer[0] if answer else None
@@ -165,13 +191,13 @@ def find(name: str, include: tuple[Path, ...]) -> list[TaskEntry]:
         path = _file_of(task_name, folder)
         if path is None:
             continue
-        config = load_yaml(path, resolve_func=False)
+        config = read_task_file(path, functions=False)
         if "group" not in config:
             return [_entry(task_name, path, config)]
         members: list[TaskEntry] = []
         for member in config["task"] if isinstance(config["task"], list) else [config["task"]]:
             member_file = _file_of(member, folder) if isinstance(member, str) else None
-            if member_file is None or "group" in (member_config := load_yaml(member_file, resolve_func=False)):
+            if member_file is None or "group" in (member_config := read_task_file(member_file, functions=False)):
                 raise UsageError(f"group {task_name!r} has nested or inline members; name its tasks one by one")
             members.append(_entry(member, member_file, member_config))
         micro = any(metric.get("weight_by_size", True) for metric in config.get("aggregate_metric_list") or [{}])
@@ -185,6 +211,33 @@ def find(name: str, include: tuple[Path, ...]) -> list[TaskEntry]:
         )
         return [group, *members]
     return []
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names in the files of external tasks, as far as single lines tell."""
+
+    tasks: frozenset[str] = frozenset()
+    """Tasks and groups."""
+    tags: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Tag to the tasks whose own files carry it."""
+
+
+def names(include: tuple[Path, ...]) -> Names:
+    """Read the names of the tasks in the user's folders and of those that lm-eval ships."""
+    found: set[str] = set()
+    tags: dict[str, set[str]] = {}
+    for folder in (*include, lm_eval_task_file("")):
+        for path in folder.rglob("*.yaml"):
+            try:
+                text = path.read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            own = NAME.findall(text)
+            found.update(own)
+            for tag in [tag for block in TAGS.findall(text) for tag in WORD.findall(block)]:
+                tags.setdefault(tag, set()).update(own)
+    return Names(frozenset(found), {tag: frozenset(tasks) for tag, tasks in tags.items() if tasks})
 
 
 def _file_of(name: str, folder: Path) -> Path | None:
@@ -206,6 +259,14 @@ def _by_likelihood(name: str, folder: Path) -> Iterator[Path]:
 
 
 def _entry(name: str, path: Path, config: Mapping[str, Any]) -> TaskEntry:
+    """Build the entry of a task. Raises UsageError for a file with values of other types."""
+    try:
+        return _read_entry(name, path, config)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise problem(path, error) from error
+
+
+def _read_entry(name: str, path: Path, config: Mapping[str, Any]) -> TaskEntry:
     version = (config.get("metadata") or {}).get("version", 0)
     return TaskEntry(
         name, str(path), _primary(config), float(version) if str(version).replace(".", "", 1).isdigit() else 0.0,
@@ -217,7 +278,7 @@ def _entry(name: str, path: Path, config: Mapping[str, Any]) -> TaskEntry:
 
 def _primary(config: Mapping[str, Any]) -> str:
     """Return the first metric that is a mean over documents, as far as the unresolved file tells."""
-    from lm_eval.api.registry import get_metric_aggregation
+    from olmes_suite.lm_eval_api import get_metric_aggregation
 
     output = config.get("output_type", "generate_until")
     metrics = config.get("metric_list") or [{"metric": name} for name in DEFAULT_METRIC_REGISTRY.get(output) or ()]
@@ -225,6 +286,8 @@ def _primary(config: Mapping[str, Any]) -> str:
     for entry in metrics:
         name, aggregate = entry.get("metric"), entry.get("aggregation")
         if not isinstance(name, str):
+            continue
+        if aggregate is None and name not in metric_registry:
             continue
         is_a_mean = aggregate in MEANS if isinstance(aggregate, str) else is_mean(get_metric_aggregation(name))
         if is_a_mean or (aggregate is not None and not isinstance(aggregate, str)):

@@ -15,6 +15,9 @@ from olmes_suite import errors
 from olmes_suite.errors import UsageError
 
 PREFIX = "tulu3_"
+"""Prefix of the tasks of the Tülu 3 suites, which may be left out."""
+LATER = "olmo3_"
+"""Prefix of the tasks of the OLMo 3 suites, which may not be left out."""
 INDEX = "index.json"
 
 
@@ -89,10 +92,10 @@ def task_file(entry: TaskEntry) -> Path:
 
 def build(folder: Path) -> dict[str, Any]:
     """Read every task file under `folder` and return the index."""
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from olmes_suite.lm_eval_api import load_yaml
 
     tasks: dict[str, Any] = {}
-    for path in sorted(folder.rglob(f"{PREFIX}*.yaml")):
+    for path in sorted([*folder.rglob(f"{PREFIX}*.yaml"), *folder.rglob(f"{LATER}*.yaml")]):
         config = load_yaml(path, resolve_func=False)
         metadata = config["metadata"]
         entry: dict[str, Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from olmes_suite.errors import DataError, MissingData
 from olmes_suite.files import read_json, storage, write_json
 from olmes_suite.scoring import language_resources
 from olmes_suite.tasks import catalog, index
-from olmes_suite.tasks.documents import DataSource, DataSpec, check_columns, content_hash, find_split, load_split
+from olmes_suite.tasks.documents import (
+    DataSource,
+    DataSpec,
+    check_columns,
+    content_hash,
+    find_split,
+    load_split,
+    reads_files,
+)
 from olmes_suite.tasks.keys import TaskKeys
 
 HASHES = "data_hashes.json"
@@ -64,19 +72,30 @@ def needed_nltk(names: Iterable[str]) -> list[str]:
 
 
 def _nltk(leaf: str) -> tuple[str, ...]:
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from olmes_suite.tasks.task_file import read_task_file
 
-    return TaskKeys.of(load_yaml(index.task_file(index.index()[leaf]), resolve_func=False)).nltk
+    return TaskKeys.of(read_task_file(index.task_file(index.index()[leaf]), functions=False)).nltk
 
 
 def _splits(leaf: str) -> Iterator[Needed]:
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from olmes_suite.tasks.task_file import read_task_file
 
-    path = index.task_file(index.index()[leaf])
-    config = load_yaml(path, resolve_func=False)
+    config = read_task_file(index.task_file(index.index()[leaf]), functions=False)
+    if reads_files(str(config["dataset_path"])):
+        return
     spec = TaskKeys.of(config).data_spec(config["dataset_path"], config.get("dataset_name"))
-    for split in (config["test_split"], *config["metadata"].get("fewshot_splits", ())):
+    for split in dict.fromkeys((*_document_splits(config), *(config.get("metadata") or {}).get("fewshot_splits", ()))):
         yield Needed(leaf, spec, split)
+
+
+def _document_splits(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the split of the documents and, for a task of lm-eval's form with few-shot examples, theirs."""
+    if split := config.get("test_split") or config.get("validation_split"):
+        yield str(split)
+    if config.get("num_fewshot") and "class" not in config and "samples" not in (config.get("fewshot_config") or {}):
+        shots = config.get("fewshot_split") or config.get("training_split") or config.get("validation_split")
+        if shots:
+            yield str(shots)
 
 
 def pull(names: Iterable[str], out: Path, source: DataSource) -> Iterator[Verdict]:
@@ -96,7 +115,7 @@ def pull(names: Iterable[str], out: Path, source: DataSource) -> Iterator[Verdic
         try:
             table = load_split(source, item.spec, item.split)
         except MissingData as error:
-            yield Verdict(item.place, "missing", str(error))
+            yield Verdict(item.place, "missing", error.of(item.task))
             continue
         partial = target.with_name(f".{target.name}.{os.getpid()}.part")
         with storage(target):

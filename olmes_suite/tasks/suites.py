@@ -16,11 +16,14 @@ from typing import Literal
 
 from olmes_suite import yaml_files
 from olmes_suite.errors import UsageError
-from olmes_suite.tasks import index
+from olmes_suite.tasks import catalog, index
 
 SHIPPED = Path(__file__).parent.parent / "suites"
 UNSEEN_TOO = ("bigcodebench", "ifbench", "gpqa", "mmlu_pro", "deepmind_math")
 """Families of tasks that are not in the unseen suite but have the same questions."""
+UNSEEN_SUITES = ("unseen", "olmo3_unseen")
+LATER_UNSEEN_TOO = ("ifbench", "mmlu_pro")
+"""The same of OLMo 3's unseen suite. Its development suite holds sets that are unseen in the Tülu 3 paper."""
 Aggregate = Literal["mean", "macro", "micro", "stratified"]
 
 
@@ -67,11 +70,23 @@ def load(name: str) -> Suite:
     return _load(name, ())
 
 
+def task_of(entry: SuiteEntry) -> index.TaskEntry | None:
+    """Find the task of a suite's entry; None for one that a shipped suite names and this version lacks.
+
+    Raises UsageError for a task that does not exist.
+    """
+    if (found := index.index().get(entry.task)) is not None:
+        return found
+    if entry.task.startswith(index.PREFIX) and any(entry in load(name).tasks for name in names()):
+        return None
+    return catalog.find(entry.task)
+
+
 @lru_cache(maxsize=1)
 def unseen_tasks() -> frozenset[str]:
-    """Return the tasks of the unseen suite and their sub-tasks. The ledger records each look at one of them."""
+    """Return the tasks of the unseen suites and their sub-tasks. The ledger records each look at one of them."""
     tasks_and_parts: set[str] = set()
-    for entry in load("unseen").tasks:
+    for entry in (entry for name in UNSEEN_SUITES for entry in load(name).tasks):
         tasks_and_parts.add(entry.task)
         if entry.task in index.index():
             tasks_and_parts.update(index.index()[entry.task].leaves)
@@ -80,13 +95,14 @@ def unseen_tasks() -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def asks_unseen(name: str) -> bool:
-    """Tell whether a task, or a sub-task of a group, is in the unseen suite or has the same questions as one that is.
+    """Tell whether a task, or a sub-task of a group, is in an unseen suite or has the same questions as one that is.
 
-    Such a task must not choose a checkpoint or reward a response.
+    Such a task must not choose a checkpoint or reward a response. Tasks of OLMo 3 are held against its own suite.
     """
     entry = index.index().get(name)
-    families = {*(task.removeprefix(index.PREFIX) for task in unseen_tasks()), *UNSEEN_TOO}
-    short_names = [short_name.removeprefix(index.PREFIX) for short_name in (name, *(entry.leaves if entry else ()))]
+    prefix, too = (index.LATER, LATER_UNSEEN_TOO) if name.startswith(index.LATER) else (index.PREFIX, UNSEEN_TOO)
+    families = {*(task.removeprefix(prefix) for task in unseen_tasks() if task.startswith(prefix)), *too}
+    short_names = [short_name.removeprefix(prefix) for short_name in (name, *(entry.leaves if entry else ()))]
     return any(
         short_name == family or short_name.startswith(f"{family}_") for short_name in short_names for family in families
     )

@@ -37,7 +37,7 @@ class Worker(ABC):
         """End the piece after the current batch. Any thread may call this."""
 
     @abstractmethod
-    def tell(self, what: str) -> Any:
+    def tell(self, what: str, *arguments: Any) -> Any:
         """Return the value of `Engine.tell`. Call it between pieces only."""
 
     @abstractmethod

@@ -69,10 +69,10 @@ class Engine:
             tuple(b.notes()),
         )
 
-    def tell(self, what: str) -> Any:
-        """Return the backend's current fingerprint (str), settings (dict) or notes (list of str)."""
+    def tell(self, what: str, *arguments: Any) -> Any:
+        """Return the backend's current fingerprint, settings or notes, or the value of another of its methods."""
         value = getattr(self.backend, what)
-        return value() if callable(value) else value
+        return value(*arguments) if callable(value) else value
 
     def start(self, number: int) -> None:
         """Begin a piece and clear a stop of an earlier piece."""

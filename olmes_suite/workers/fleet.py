@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from olmes_suite.errors import ModelError, OlmesError, RequestFailed
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.records import Request
 from olmes_suite.workers.base import Worker, WorkerDied, WorkersDead
 from olmes_suite.workers.engine import About
@@ -129,11 +129,17 @@ class Fleet(Backend):
         lost = sum(seat.lost for seat in self.seats)
         return merged | {"workers": {"kind": self.kind, "count": len(self.seats), "died": self._deaths, "lost": lost}}
 
-    def _query(self, what: str, seats: Sequence[Seat]) -> list[Any]:
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the value of the first living worker."""
+        living = [seat for seat in self.seats if seat.worker is not None]
+        found: list[list[Sent | None]] = self._query("sent", living[:1], list(requests))
+        return found[0] if found else super().sent(requests)
+
+    def _query(self, what: str, seats: Sequence[Seat], *arguments: Any) -> list[Any]:
         def ask(seat: Seat) -> Any:
             with seat.busy:
                 try:
-                    return None if seat.worker is None else seat.worker.tell(what)
+                    return None if seat.worker is None else seat.worker.tell(what, *arguments)
                 except WorkerDied as death:
                     if what == "fingerprint":
                         raise ModelError(f"a worker died while it read its model's files ({death})") from None

@@ -69,9 +69,9 @@ class ProcessWorker(Worker):
         except WorkerDied:
             return  # `answer` raises the same error
 
-    def tell(self, what: str) -> Any:
+    def tell(self, what: str, *arguments: Any) -> Any:
         """Query the engine between pieces."""
-        self._send(("tell", what))
+        self._send(("tell", (what, *arguments)))
         return unless_error(self._receive())
 
     def close(self, gently: bool = True) -> None:

@@ -46,7 +46,7 @@ class Server:
         while (job := self._todo.get()) is not None:
             kind, content = job
             if kind == "tell":
-                self._send(_query(engine, content))
+                self._send(_query(engine, *content))
                 continue
             requests, seeds = content
             engine.deliver(requests, seeds, self._send)
@@ -85,9 +85,9 @@ def _leave() -> None:
     os._exit(1)
 
 
-def _query(engine: Engine, what: str) -> Message:
+def _query(engine: Engine, what: str, *arguments: Any) -> Message:
     try:
-        return "value", engine.tell(what)
+        return "value", engine.tell(what, *arguments)
     except OlmesError as error:
         return "error", error
 

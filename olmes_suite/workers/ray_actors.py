@@ -47,11 +47,11 @@ class Replica:
         assert self._engine is not None
         self._engine.stop(number)
 
-    def tell(self, what: str) -> Message:
+    def tell(self, what: str, *arguments: Any) -> Message:
         """Query the engine (see `Engine.tell`)."""
         assert self._engine is not None
         try:
-            return "value", self._engine.tell(what)
+            return "value", self._engine.tell(what, *arguments)
         except OlmesError as error:
             return "error", error
 
@@ -86,9 +86,9 @@ class RayWorker(Worker):
         """End the piece, without waiting for the actor."""
         self._actor.stop.remote(piece.number)
 
-    def tell(self, what: str) -> Any:
+    def tell(self, what: str, *arguments: Any) -> Any:
         """Query the engine between pieces."""
-        return unless_error(_get(self._actor.tell.remote(what)))
+        return unless_error(_get(self._actor.tell.remote(what, *arguments)))
 
     def close(self, gently: bool = True) -> None:
         """Kill the actor, whose process frees the model."""

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decontam.training_data.copies import write
-from decontam.training_data.sources import Block, kind_of
+from olmes_suite.training_rows.files import Block, kind_of
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=20)
 NEWLINES = st.sampled_from([b"\n", b"\r\n"])

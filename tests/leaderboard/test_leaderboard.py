@@ -18,6 +18,7 @@ from leaderboard import board, build, comparisons, instances, lineage, marks, pa
 from leaderboard.page_data import Cell, Row
 from olmes_suite.cli.main import run as olmes
 from olmes_suite.comparison.compare import compare_runs
+from olmes_suite.runs.schema import FirstPrompt, Prompts, write_prompts
 from olmes_suite.runs.scores import read_run
 
 
@@ -293,6 +294,18 @@ def test_a_run_without_documents_keeps_its_row(tmp_path):
     assert list(shown.rows) == ["good", "bare"]
     assert any(problem["run"] == "bare" for problem in shown.data["problems"])
     assert "chunk-c0-0" in shown.scripts and "chunk-c1-0" not in shown.scripts
+
+
+def test_a_cell_has_the_first_prompt_as_the_model_received_it(tmp_path):
+    runs = tmp_path / "runs"
+    for name, started in (("good", 2.0), ("damaged", 1.0)):
+        folder = make(runs, Made(name, name, ONE, started=started, responses=50))
+        first = FirstPrompt(doc_id=3, rendered="<|user|>\nhow many", prompt_tokens=9)
+        write_prompts(folder, Prompts(run=name, tasks={ONE[0][0]: first, "tulu3_other": first}))
+    (runs / "damaged/prompts.json").write_text("{")
+    shown = built(runs)
+    assert shown.chunk("c0-0")["sent"] == {ONE[0][0]: [3, "<|user|>\nhow many", 9]}
+    assert shown.chunk("c1-0")["sent"] == {} and shown.chunk("c1-0")["docs"]
 
 
 def test_flips_embed_only_what_runs_disagree_on(store, family_page):

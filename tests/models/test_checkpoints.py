@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,9 @@ from models_fixture import (
 )
 
 from olmes_suite.errors import ModelError, UsageError
+from olmes_suite.extras import installed
 from olmes_suite.models.factory import make_backend
+from olmes_suite.models.local import forms
 from olmes_suite.models.local.checkpoint import check_folder, tensor_shapes
 
 
@@ -47,6 +50,58 @@ def _shrink_a_tensor(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _config(**changes: Any) -> Callable[[Path], Any]:
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def _own_code(folder: Path) -> None:
+    _config(model_type="own9", auto_map={"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"})(folder)
+    (folder / "own.py").write_text("raise SystemExit('code of a checkpoint was run')")
+
+
+def _own_tokenizer_code(folder: Path) -> None:
+    file = folder / "tokenizer_config.json"
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    (folder / "own.py").write_text("raise SystemExit('code of a checkpoint was run')")
+
+
+def _as_pickle(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    weights, file = folder / "model.safetensors", folder / "pytorch_model.bin"
+    torch.save(load_file(weights), file)
+    weights.unlink()
+    file.write_bytes(damage(file.read_bytes()))
+
+
+def _only(folder: Path, **files: bytes) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+
+
+def _vocabulary(folder: Path, name: str, content: bytes) -> None:
+    _drop_the_tokenizer(folder)
+    (folder / name).write_bytes(content)
+
+
+def _headless(folder: Path) -> None:
+    from transformers import LlamaModel
+
+    base: Any = LlamaModel.from_pretrained(folder)
+    base.save_pretrained(folder)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "config cut": (lambda f: (f / "config.json").write_text('{"model_type": '), "cannot be read as JSON"),
@@ -64,8 +119,8 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         "damaged",
     ),
     "weights a pointer": (
-        lambda f: (f / "model.safetensors").write_text("version https://git-lfs"),
-        "damaged",
+        lambda f: (f / "model.safetensors").write_bytes(LFS),
+        "is a Git LFS pointer.* run `git lfs pull` in",
     ),
     "tensor missing": (_drop_a_tensor, "lack 1 of the model's tensors"),
     "tensor of a wrong shape": (_shrink_a_tensor, "model"),
@@ -73,15 +128,49 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00002.safetensors"}}'),
         "lacks 1 of the weight files",
     ),
+    "code of its own": (_own_code, "needs code of its own repository, which is not run here"),
+    "a tokenizer with code": (_own_tokenizer_code, "needs code of its own repository, which is not run here"),
+    "a reward model": (_config(architectures=["LlamaForSequenceClassification"]), "does not continue text"),
+    "an encoder": (_config(architectures=["BertForMaskedLM"]), "is a BertForMaskedLM, which does not continue text"),
+    "no head": (_headless, "saved without the head of a language model"),
+    "an encoder-decoder": (_config(model_type="t5"), "is a T5 model, not a causal language model"),
+    "an invalid size": (_config(hidden_size=63), "config.json is invalid: .*not a multiple of"),
+    "a wrong type": (_config(hidden_size="64"), "config.json is invalid: .*expected int, got str"),
+    "bin cut": (lambda f: _as_pickle(f, lambda data: data[:-999]), "pytorch_model.bin: is damaged"),
+    "bin empty": (lambda f: _as_pickle(f, lambda data: b""), "pytorch_model.bin: is empty"),
+    "bin a pointer": (lambda f: _as_pickle(f, lambda data: LFS), "is a Git LFS pointer"),
+    "bin with objects": (lambda f: _as_pickle(f, lambda data: pickle.dumps(print)), "convert it to safetensors"),
+    "gguf beside": (lambda f: (f / "model.safetensors").rename(f / "q4.gguf"), "GGUF file.* --backend openai"),
+    "gguf alone": (lambda f: _only(f, q4_dot_gguf=b"GGUF"), "GGUF file.* --backend openai"),
+    "the maker's form": (lambda f: _only(f, consolidated_dot_00_dot_pth=b"x"), "in its maker's own form"),
+    "checkpoints inside": (lambda f: _only(f, step_5__config_dot_json=b"{}"), "such as step_5"),
+    "tokenizer a pointer": (lambda f: (f / "tokenizer.json").write_bytes(LFS), "tokenizer.json: is a Git LFS pointer"),
+    "sentencepiece": (
+        lambda f: _vocabulary(f, "tokenizer.model", b"\n\x0e\n\x05<unk>"),
+        "tokenizer.model needs packages that are not installed: pip install sentencepiece protobuf",
+    ),
+    "sentencepiece of T5": (
+        lambda f: _vocabulary(f, "spiece.model", b"\n\x0e\n\x05<unk>"),
+        "spiece.model needs packages .*: pip install sentencepiece protobuf",
+    ),
+    "tiktoken": (lambda f: _vocabulary(f, "tokenizer.model", b"IQ== 0\n"), "pip install tiktoken"),
+    "no merges": (lambda f: _vocabulary(f, "vocab.json", b"{}"), "vocab.json and no merges.txt"),
+    "gptq": (_config(quantization_config={"quant_method": "gptq", "bits": 4}), "pip install optimum gptqmodel"),
+    "bitsandbytes": (
+        _config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "quantised by bitsandbytes.* pip install bitsandbytes",
+    ),
 }
+NOT_HERE = ("sentencepiece", "google.protobuf", "tiktoken", "optimum", "gptqmodel", "bitsandbytes")
 
 
 class TestBrokenCheckpoints:
     """Every broken checkpoint is one line that names what is wrong."""
 
     @pytest.mark.parametrize("name", BROKEN)
-    def test_one_line(self, checkpoint_copy: Path, name: str) -> None:
+    def test_one_line(self, checkpoint_copy: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         damage, match = BROKEN[name]
+        monkeypatch.setattr(forms, "installed", lambda module: module not in NOT_HERE and installed(module))
         damage(checkpoint_copy)
         one_line(lambda: make_backend("hf", str(checkpoint_copy), device="cpu"), match, ModelError)
 
@@ -100,6 +189,18 @@ class TestBrokenCheckpoints:
 
     def test_a_file_is_no_folder(self, checkpoint_copy: Path) -> None:
         one_line(lambda: check_folder(checkpoint_copy / "config.json"), "is a file", ModelError)
+
+    def test_quantised_weights_are_no_obstacle_to_vllm(self, checkpoint_copy: Path) -> None:
+        _config(quantization_config={"quant_method": "awq"})(checkpoint_copy)
+        check_folder(checkpoint_copy)
+
+    def test_a_reward_model_may_be_trained(self, checkpoint_copy: Path) -> None:
+        _config(architectures=["LlamaForSequenceClassification"])(checkpoint_copy)
+        check_folder(checkpoint_copy, training=True)
+
+    def test_a_gguf_file(self, tmp_path: Path) -> None:
+        (tmp_path / "q4.gguf").write_bytes(b"GGUF")
+        one_line(lambda: check_folder(tmp_path / "q4.gguf"), "q4.gguf: is a GGUF file", ModelError)
 
     def test_an_adapter_is_named(self, checkpoint_copy: Path) -> None:
         (checkpoint_copy / "config.json").rename(checkpoint_copy / "adapter_config.json")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from judge_server import BAD_REPLIES, Reply, chat, judge_server
-from models_fixture import answers, generation
+from models_fixture import answers, generation, one_line
 from pupil import MODELS, ask, backend, completion, good, said
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
@@ -16,6 +18,35 @@ def null(body, **more):
     """The answer with null in place of its text."""
     body["choices"][0]["message"] |= {"content": None, **more}
     return body
+
+
+class TestAddresses:
+    """Addresses as users write them: the line names the right one."""
+
+    @pytest.mark.parametrize("status", [200, 401])
+    def test_without_v1(self, monkeypatch, status):
+        def get(url, **options):
+            found = url == "http://host:1/v1/models"
+            return SimpleNamespace(status_code=status if found else 404, content=b'{"data": [{"id": "m"}]}')
+
+        monkeypatch.setattr("requests.get", get)
+        one_line(
+            lambda: OpenAIBackend("m", "http://host:1/"), "its API is under http://host:1/v1; give that", ModelError
+        )
+
+    def test_a_server_without_a_list_is_used(self, monkeypatch):
+        monkeypatch.setattr("requests.get", lambda url, **options: SimpleNamespace(status_code=404, content=b""))
+        assert "was not checked" in OpenAIBackend("m", "http://host:1").notes()[0]
+
+    @pytest.mark.parametrize("path", ["/chat/completions", "/completions/", "/models"])
+    def test_with_the_path_of_a_request(self, path):
+        url = f"http://host:1/v1{path}"
+        one_line(lambda: OpenAIBackend("m", url), "give the address without .*: http://host:1/v1$", UsageError)
+
+    @pytest.mark.parametrize(("status", "words"), [(404, "which usually ends in /v1"), (401, "set .OPENAI_API_KEY")])
+    def test_a_refusal_says_what_to_do(self, status, words):
+        with judge_server(lambda *_: Reply({"detail": "no"}, status=status), models=MODELS) as served:
+            one_line(lambda: answers(backend(served), ask()), f"HTTP {status}: no; .*{words}", RequestFailed)
 
 
 class TestWire:

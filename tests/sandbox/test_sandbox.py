@@ -271,6 +271,7 @@ def test_public_api_finds_the_names(sandbox):
     assert sandbox.check(GOOD, "assert double(2) == 5").outcome == "fail"
     assert sandbox.check("def other(): pass", "assert double(2) == 5").outcome == "fail"
     assert named("def f(): pass\ndef g(): pass\n", "assert g(f2()) == g()") == ["g"]
+    assert named("f = lambda x: x\ng = 3\nfrom a import b as h", "assert f(g) == h(g)") == ["f", "h"]
 
 
 def test_run_captures_what_is_printed(sandbox):

@@ -18,7 +18,9 @@ from olmes_suite.tasks.task import ROW, SuiteTask
 
 TASKS = ROOT / "tasks"
 FILES = {file.stem: file for file in sorted(TASKS.glob("*/tulu3_*.yaml"))}
+LATER_FILES = {file.stem: file for file in sorted(TASKS.glob("*/olmo3_*.yaml"))}
 LEAVES = {name: file for name, file in FILES.items() if "\ngroup:" not in file.read_text(encoding="utf-8")}
+LATER_LEAVES = {name: file for name, file in LATER_FILES.items() if "\ngroup:" not in file.read_text(encoding="utf-8")}
 SAMPLE = DataSource((), sample=True)
 
 
@@ -30,7 +32,7 @@ def leaves(folder: str) -> list[str]:
 @functools.lru_cache(maxsize=512)
 def task(name: str, source: DataSource = SAMPLE) -> SuiteTask:
     """A task, loaded once; its documents are the sample's unless another source is given."""
-    return load_task(LEAVES[name], source)
+    return load_task(LEAVES.get(name) or LATER_LEAVES[name], source)
 
 
 def sample_docs(name: str) -> list[dict[str, Any]]:
@@ -75,11 +77,22 @@ def document(name: str, row: int, source: DataSource) -> dict[str, Any]:
     return dict(task(name, source).eval_docs[_positions(name, source)[row]])
 
 
+def _file(pattern: str, kind: str) -> str:
+    return f"olmo3_{kind}.jsonl" if pattern.startswith("olmo3") else f"{kind}.jsonl"
+
+
+def without_thought(text: str) -> str:
+    """What the reference scores of a response, by its three patterns (`extract_think_answer`)."""
+    text = re.sub("(?ms).*</think>", "", text)
+    text = re.sub(r"(?ms)^\s*<answer>\s*", "", text)
+    return re.sub(r"(?ms)</answer>\s*$", "", text)
+
+
 def assert_prompts_equal(pattern: str, least: int, data_dir: Path, protocol_dir: Path) -> None:
     """Every request of the tasks that match is the reference's, in all that it asks for; there are at least so many."""
     source, checked = mirror(data_dir, protocol_dir), 0
     seen: dict[tuple[str, int], int] = {}
-    for row in examples(protocol_dir, "prompts.jsonl", pattern):
+    for row in examples(protocol_dir, _file(pattern, "prompts"), pattern):
         key = (row["task"], row["doc_id"])
         index = seen[key] = seen.get(key, -1) + 1
         doc = document(*key, source)
@@ -112,6 +125,23 @@ def assert_scores_equal(pattern: str, least: int, data_dir: Path, protocol_dir: 
         got = {metric: found.scores.get(metric) for metric in row["expected"]}
         same = got == (pytest.approx(row["expected"], rel=rel, abs=0) if rel else row["expected"])
         if not same or row.get("extracted") not in (None, found.extracted):
+            wrong.append((row["task"], row["doc_id"], row["source"], found, row["expected"], row.get("extracted")))
+        checked += 1
+    assert not wrong, wrong[:3]
+    assert checked >= least
+
+
+def assert_later_scores_equal(pattern: str, least: int, data_dir: Path, protocol_dir: Path) -> None:
+    """The same for tasks of OLMo 3: without the thought, and with several samples of a document."""
+    source, checked, wrong = mirror(data_dir, protocol_dir), 0, []
+    for row in examples(protocol_dir, _file(pattern, "scores"), pattern):
+        made = task(row["task"], source)
+        responses = row.get("responses") or [row["response"]]
+        if made.chat:  # CRUXEval is plain text, and the reference leaves its responses as they are
+            responses = [without_thought(response) for response in responses]
+        found, _ = made.scorer.document(document(row["task"], row["doc_id"], source), responses)
+        got = {metric: found.scores.get(metric) for metric in row["expected"]}
+        if got != pytest.approx(row["expected"]) or row.get("extracted") not in (None, found.extracted):
             wrong.append((row["task"], row["doc_id"], row["source"], found, row["expected"], row.get("extracted")))
         checked += 1
     assert not wrong, wrong[:3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,122 @@ def test_what_a_mean_is() -> None:
     assert is_mean(metrics.mean) and is_mean(metrics.nanmean) and is_mean(lambda xs: sum(xs) / len(xs))
     for other in (metrics.perplexity, metrics.median, metrics.f1_score, max, lambda xs: xs["score"], None):
         assert not is_mean(other)
+
+
+HEAD = "dataset_path: json\ndataset_kwargs: {data_files: {test: ROWS}}\n"
+WRONG = {
+    "tab": ("dataset_path: json\n\tdataset_name: x\n", r"own.yaml:3: .*indent with spaces, not with tabs"),
+    "bracket": ("metric_list: [\n", r"own.yaml:4: did not find"),
+    "include": ("include: base.yaml\n" + HEAD, r"include: there is no file .*base.yaml"),
+    "module": (HEAD + "doc_to_text: !function other.f\n", r"cannot be imported \(ModuleNotFoundError.*'other'"),
+    "import": (HEAD + "doc_to_text: !function broken.f\n", r"cannot be imported \(ModuleNotFoundError.*'nosuch'"),
+    "function": (HEAD + "doc_to_text: !function functions.f\n", r"\(AttributeError.*no function 'f'"),
+    "raises": (HEAD + "doc_to_text: !function functions.bad\n", r"doc_to_text: KeyError: nope"),
+    "key": (HEAD + "num_fewshots: 3\n", r"unknown key 'num_fewshots', did you mean 'num_fewshot'\?"),
+    "data set": ("test_split: test\n", r"lacks dataset_path"),
+    "target": (HEAD + "doc_to_target:\n", r"lacks doc_to_target"),
+    "split": (HEAD + "test_split: tset\n", r"test_split: the data set has no split 'tset', did you mean 'test'\?"),
+    "field": (HEAD + "doc_to_text: '{{nope}}'\n", r"doc_to_text: UndefinedError: 'nope' is undefined"),
+    "template": (HEAD + "doc_to_text: '{{q'\n", r"doc_to_text: TemplateSyntaxError"),
+    "filter": (HEAD + "filter_list: [{name: f, filter: [{function: regexx}]}]\n", r"Unknown filter 'regexx'.*regex"),
+    "metric": (HEAD + "metric_list: [{metric: exakt}]\n", r"unknown metric 'exakt', did you mean 'exact_match'\?"),
+    "aggregation": (
+        HEAD + "metric_list: [{metric: acc, aggregation: meen}]\n",
+        r"unknown aggregation 'meen', did you mean 'mean'\?",
+    ),
+    "metrics": (HEAD + "metric_list: {metric: acc}\n", r"metric_list is not a list|cannot be built"),
+    "output": (HEAD + "output_type: generate\n", r"invalid output_type 'generate'"),
+    "settings": (HEAD + "generation_kwargs: [1]\n", r"cannot be built \(TypeError"),
+    "examples": (HEAD + "num_fewshot: 7\n", r"num_fewshot: 7 examples are wanted and there are 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_task_file_is_one_line_before_the_model_is_loaded(
+    external_folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    from olmes_suite.cli.main import run
+
+    body, words = WRONG[name]
+    base = {"test_split": "test", "doc_to_text": "'{{q}}'", "doc_to_target": "'{{a}}'", "output_type": "generate_until"}
+    usual = "".join(f"{key}: {value}\n" for key, value in base.items() if f"{key}:" not in body)
+    text = f"task: own\n{body.replace('ROWS', str(external_folder / 'rows.jsonl'))}{usual}"
+    (external_folder / "tasks/own.yaml").write_text(text)
+    (external_folder / "tasks/functions.py").write_text("def bad(doc): return doc['nope']\n")
+    (external_folder / "tasks/broken.py").write_text("import nosuch\n")
+    status = run(["eval", "--backend", "mock", "--task", "own", "--runs", str(external_folder / "runs")])
+    errors = capsys.readouterr().err
+    (line,) = [line for line in errors.splitlines() if line.startswith("olmes: ")]
+    assert status == 2 and line.startswith(f"olmes: {external_folder}/tasks/own.yaml"), errors
+    assert "Traceback" not in errors
+    assert re.search(words, line), line
+
+
+def test_data_files_that_cannot_be_read_are_named(external_folder: Path) -> None:
+    task(external_folder, "own", "output_type: generate_until\ndoc_to_target: '{{a}}'\n")
+    (external_folder / "rows.jsonl").write_text('{"q": 1')
+    finished = ours(external_folder, "own")
+    error = finished.results.tasks["own"].error
+    assert error is not None and error.startswith("the data of own cannot be read (") and "data pull" not in error
+    (external_folder / "rows.jsonl").unlink()
+    task(external_folder, "own2", "output_type: generate_until\ndoc_to_target: '{{a}}'\n")
+    error = ours(external_folder, "own2").results.tasks["own2"].error
+    assert error is not None and "rows.jsonl" in error and "check dataset_path and dataset_kwargs" in error
+
+
+def test_a_later_document_that_cannot_be_rendered_is_named(external_folder: Path) -> None:
+    task(external_folder, "own", "output_type: generate_until\ndoc_to_target: '{{a}}'\n")
+    text = (external_folder / "tasks/own.yaml").read_text().replace("{{q}}", "{{1 / (1 - gold)}}")
+    (external_folder / "tasks/own.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"own.yaml: document 1 cannot be rendered \(doc_to_text: ZeroDivisionError"):
+        ours(external_folder, "own")
+
+
+def test_unknown_names_and_tags(external_folder: Path) -> None:
+    task(external_folder, "own_sums", GENERATE)
+    for name, words in (
+        ("own_sum", "unknown task 'own_sum', did you mean 'own_sums'\\?; .*--include-path DIR"),
+        ("arc_esy", "did you mean 'arc_easy'"),
+        ("glue", "'glue' is a tag of lm-eval, not a task; name its tasks one by one, such as cola"),
+        ("", "unknown task ''"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            catalog.find(name)
+    (external_folder / "mine.yaml").write_text("suite: mine\ntasks: [gsm8k, own_sum]\n")
+    options = Options("m", "mock", (str(external_folder / "mine.yaml"),), runs=external_folder / "runs")
+    with pytest.raises(UsageError, match="suite mine: unknown task 'own_sum', did you mean 'own_sums'"):
+        evaluate(options, lambda *_: Knows(), Quiet())
+
+
+def test_a_task_with_a_class_of_its_own_leaves_the_others(external_folder: Path) -> None:
+    options = Options("m", "mock", (), ("squadv2", "gsm8k"), 1, 1, DataSource(sample=True), external_folder / "runs")
+    finished = evaluate(options, lambda *_: MockBackend(), Quiet())
+    assert finished.failed == ["squadv2"] and "run it with lm_eval" in str(finished.results.tasks["squadv2"].error)
+
+
+def test_the_data_of_other_packages_tasks_can_be_pulled(
+    external_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from olmes_suite.cli.main import run
+
+    task(external_folder, "own", GENERATE)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (external_folder / "mine.yaml").write_text("suite: mine\ntasks: [boolq, own]\n")
+    arguments = ["--suite", str(external_folder / "mine.yaml"), "--out", str(external_folder / "mirror")]
+    status = run(["data", "pull", *arguments, "--include-path", str(external_folder / "tasks")])
+    out = capsys.readouterr().out
+    assert status == 1 and "aps/super_glue/boolq/validation.parquet" in out and "0 of 1 valid" in out
+    assert "olmes data pull --task boolq" in out and "json/" not in out
+
+
+def test_a_suite_with_own_tasks_is_listed(external_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from olmes_suite.cli.main import run
+
+    task(external_folder, "own_sums_of_numbers", GENERATE)
+    (external_folder / "mine.yaml").write_text("suite: mine\ntasks: [gsm8k, own_sums_of_numbers]\n")
+    where = ["--include-path", str(external_folder / "tasks")]
+    assert run(["tasks", "--suite", str(external_folder / "mine.yaml"), *where]) == 0
+    assert "own_sums_of_numbers  exact_match" in capsys.readouterr().out
+    assert run(["tasks", "show", "own_sums_of_numbers", *where]) == 0
+    assert "[user] The sky is" in capsys.readouterr().out
+    assert run(["tasks", *where]) == 2 and "give --suite FILE" in capsys.readouterr().err

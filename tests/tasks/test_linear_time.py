@@ -82,7 +82,8 @@ def check(score: Callable[[str], Any], pieces: Sequence[str] = PIECES, head: str
 def tasks() -> dict[str, SuiteTask]:
     """One task for each way of scoring: its folder, its scorer, and what the scorer is bound to."""
     found: dict[tuple[str, str], SuiteTask] = {}
-    for file in sorted((ROOT / "tasks").glob("*/tulu3_*.yaml")):
+    files = (ROOT / "tasks").glob("*/*_*.yaml")
+    for file in sorted(path for path in files if path.name.startswith(("tulu3_", "olmo3_"))):
         if "\ngroup:" in file.read_text(encoding="utf-8"):
             continue
         task = load_task(file, SAMPLE)

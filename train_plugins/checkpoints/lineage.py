@@ -28,7 +28,7 @@ from olmes_suite.runs.schema import (
     read_lineage,
     write_lineage,
 )
-from train_plugins.data.sets import rows_hash
+from train_plugins.data.sets import BAD_ROWS, rows_hash
 
 FILE = LINEAGE
 END = "<!-- Lineage and scores end here; what follows was added by the stage or its hooks. -->"
@@ -68,7 +68,9 @@ def describe(
 
 def data_line(one: TrainingSet) -> TrainingFile:
     """Summarise a training set: the hash of its files, and the number and hash of the rows that the hooks left."""
-    return TrainingFile(path=one.path, sha256=one.sha256, rows=len(one.rows), rows_sha256=rows_hash(one.rows))
+    return TrainingFile(
+        path=one.path, sha256=one.sha256, rows=len(one.rows), rows_sha256=rows_hash(one.rows), bad_rows=len(one.bad)
+    )
 
 
 def write(checkpoint: Path, lineage: Lineage, step: int, tokens: int, seconds: float) -> Lineage:
@@ -134,6 +136,7 @@ def _text(lineage: Lineage, scores: Sequence[Mapping[str, Any]]) -> str:
         f"seed {lineage.seed}.", "",
         "| data | rows | SHA-256 |", "|---|---|---|",
         *(f"| {one.path} | {one.rows} | `{one.sha256}` |" for one in lineage.data), "",
+        *_bad_row_lines(lineage.data),
         "Decontamination: " + ("not looked at." if lineage.decontam is None else f"`{lineage.decontam}`."), "",
         *_flag_lines(lineage.flags),
         *_score_lines(scores),
@@ -156,6 +159,11 @@ def rewrite_card(checkpoint: Path, lineage: Lineage, scores: Sequence[Mapping[st
         with suppress(ValueError, TypeError, yaml.YAMLError):  # unreadable front matter is replaced
             others = ModelCard(before, ignore_metadata_errors=True).data.to_dict()
     write_text(file, card(lineage, scores, others).rstrip("\n") + (added or "\n"))
+
+
+def _bad_row_lines(data: Sequence[TrainingFile]) -> list[str]:
+    left = [f"{one.bad_rows} rows of `{one.path}`" for one in data if one.bad_rows]
+    return [f"Left out because they cannot be trained on: {', '.join(left)} (`{BAD_ROWS}`).", ""] if left else []
 
 
 def _flag_lines(flags: Mapping[str, Sequence[int]]) -> list[str]:

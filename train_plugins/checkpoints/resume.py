@@ -14,6 +14,7 @@ from olmes_suite.files import RunLock
 from olmes_suite.hooks import TrainingSet
 from olmes_suite.runs.schema import TrainingFile
 from train_plugins.checkpoints import changes, lineage
+from train_plugins.data.sets import BAD_ROWS
 
 LOCK = ".lock"
 """File in the output while a stage writes there."""
@@ -82,6 +83,8 @@ def rotate(output: Path, limit: int | None, best: str | None, held: Collection[s
 
 def _of_a_stage(path: Path) -> bool:
     """Return whether a path belongs to a stage: a checkpoint or a file, but not a folder that a hook wrote."""
+    if path.name == BAD_ROWS:  # written before training, so a stage that failed at once can be started again
+        return False
     return (path.is_file() and not path.name.startswith(".")) or path.name.startswith("checkpoint-")
 
 

@@ -6,7 +6,7 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,13 @@ from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.yaml_files import INNER, Place, YamlFile
 from train_plugins.config import trainer_fields, trainer_values
 
+UNSET = {"unset": True}
+"""Metadata of a key that a resolved recipe omits at its default, so that recipes of earlier versions stay equal."""
 SHIPPED = Path(__file__).parent.parent / "recipes"
+
+
+Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript"]
+"""Forms of training rows; `data.forms` reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +31,16 @@ class DataEntry:
     """One training set: a file or folder (`path`), or a data set on the Hub (`hub`)."""
 
     path: str | None = None
-    """A .jsonl, .json or .parquet file, or a folder of them."""
+    """A file of rows, a folder of such files, or a folder that `save_to_disk` wrote."""
     hub: str | None = None
     split: str = "train"
-    """Split of a Hub data set."""
+    """Split of a Hub data set, or of a folder with splits."""
     limit: int | None = None
     """Number of rows to read from the start."""
+    form: Form | None = field(default=None, metadata=UNSET)
+    """Form of the rows; None: detected row by row."""
+    bad_rows: Literal["error", "skip"] = field(default="error", metadata=UNSET)
+    """Whether rows that cannot be trained on stop the stage or are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +306,12 @@ def check_trainer(
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        shown = [one for one in fields(value) if not (one.metadata.get("unset") and _is_default(value, one))]
+        return {one.name: _plain(getattr(value, one.name)) for one in shown}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _is_default(value: Any, one: Any) -> bool:
+    return bool(getattr(value, one.name) == one.default)

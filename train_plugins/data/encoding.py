@@ -111,8 +111,13 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], promp
 
 
 def sft_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
-    """Return {"input_ids", "labels", "full"} of a conversation, cut at `limit` tokens; `full` is the uncut length."""
+    """Return {"input_ids", "labels", "full"} of a conversation, cut at `limit` tokens; `full` is the uncut length.
+
+    The first `prompt_turns` assistant turns belong to the prompt and are not trained on.
+    """
     ids, mask = render(tokenizer, row["messages"])
+    if row.get("prompt_turns"):
+        mask = _without_turns(mask, row["prompt_turns"], sum(turn["role"] == "assistant" for turn in row["messages"]))
     labels = [token if trained else IGNORED for token, trained in zip(ids, mask, strict=True)]
     return {
         "input_ids": ids[:limit],
@@ -121,6 +126,14 @@ def sft_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int 
         "tokens": len(ids[:limit]),
         "largest": max(ids[:limit], default=0),
     }
+
+
+def _without_turns(mask: list[int], count: int, turns: int) -> list[int]:
+    """Return the mask without its first `count` runs of ones, one run for each of the conversation's turns."""
+    starts = [place for place, (one, last) in enumerate(zip(mask, [0, *mask], strict=False)) if one and not last]
+    if len(starts) != turns:
+        raise ValueError(f"{len(starts)} trained parts for {turns} assistant turns, so the prompt cannot be told apart")
+    return [0] * starts[count] + mask[starts[count] :]
 
 
 def pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from olmes_suite.errors import DataError
 from olmes_suite.records import Message
 
 Row = Mapping[str, Any]
@@ -18,9 +17,16 @@ TOOLS = ("tools", "functions")
 
 
 def conversation(row: Row) -> dict[str, Any]:
-    """Return {"messages"} of an SFT row. Raises ValueError with what is wrong with the row."""
+    """Return {"messages"} of an SFT row, and `prompt_turns` where earlier assistant turns are not trained on.
+
+    Raises ValueError with what is wrong with the row.
+    """
     check_columns(row)
-    return {"messages": check(turns_of(row.get("messages"), "messages"))}
+    context = row.get("prompt_turns")
+    return {
+        "messages": check(turns_of(row.get("messages"), "messages")),
+        **({"prompt_turns": context} if isinstance(context, int) else {}),
+    }
 
 
 def preference(row: Row) -> dict[str, Any]:
@@ -68,22 +74,6 @@ def check(turns: list[Message]) -> list[Message]:
     return turns
 
 
-def normalise(rows: Iterable[Row], form: Callable[[Row], dict[str, Any]], where: str) -> list[dict[str, Any]]:
-    """Bring each row to its form and add its number from 0 as `row`. Raises DataError if any row is wrong."""
-    good, bad, first = [], 0, ""
-    for number, row in enumerate(rows):
-        try:
-            good.append({**form(row), "row": number})
-        except ValueError as error:
-            bad += 1
-            first = first or f"row {number} has {error}"
-    if bad:
-        raise DataError(f"{where}: {bad} of {bad + len(good)} rows cannot be trained on; {first}")
-    if not good:
-        raise DataError(f"{where}: holds no rows")
-    return good
-
-
 def turns_of(value: Any, column: str) -> list[Message]:
     """Return the turns in a column as {"role", "content"}. Raises ValueError if the column holds anything else."""
     if value is None or (not isinstance(value, str) and len(value) == 0):
@@ -94,6 +84,7 @@ def turns_of(value: Any, column: str) -> list[Message]:
         raise ValueError(f"{column!r} that are not a list of role and content") from None
     for turn in value:
         _check_fields(turn, column)
+        _check_weights(turn, column)
     if any(not isinstance(turn["content"], str) for turn in turns):
         raise ValueError(f"{column!r} with a content that is not text")
     return turns
@@ -104,6 +95,17 @@ def _check_fields(turn: Mapping[str, Any], column: str) -> None:
     for name in RENDERED:
         if turn.get(name) not in (None, "", [], {}):
             raise ValueError(f"a turn in {column!r} with {name!r}, which is not trained on; remove the field")
+
+
+def _check_weights(turn: Mapping[str, Any], column: str) -> None:
+    """Raise ValueError for weights other than ours: 1 on assistant turns, and none on the others.
+
+    OpenAI's `weight` is defined for assistant turns alone, so its value elsewhere says nothing.
+    """
+    own = turn["role"] == "assistant"
     for name in WEIGHTS:
-        if turn.get(name) not in (None, 1, True):
-            raise ValueError(f"a turn in {column!r} with {name!r} {turn[name]!r:.20}: all turns weigh the same here")
+        value = turn.get(name)
+        if value is None or value == (1 if own else 0) or (not own and name == "weight" and value == 1):
+            continue
+        why = "all assistant turns weigh the same here" if own else "only assistant turns are trained on"
+        raise ValueError(f"a turn in {column!r} with {name!r} {value!r:.20}: {why}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 OURS = ("messages", "ground_truth", "verifier", "dataset")
-COMPARED = ("gsm8k", "math", "string")
+COMPARED = ("gsm8k", "gsm8k_benchmark", "math", "math_benchmark", "string")
 """Verifiers that read only the ground truth, not the row's other columns."""
 Names = Mapping[str, str] | tuple[str, ...] | None
 
@@ -56,7 +56,8 @@ def named(rows: Dataset, names: Names) -> Dataset:
     column = list(rows["verifier"])
     table = _table(names, sorted(set(column)))
     registered = dict(zip(table, Verifiers(list(table.values())).names or (), strict=True))
-    for number, (name, truth) in enumerate(zip(column, rows["truth"], strict=True)):
+    numbers = rows["row"] if "row" in rows.column_names else range(len(column))
+    for number, name, truth in zip(numbers, column, rows["truth"], strict=True):
         if name not in registered:
             raise UsageError(f"row {number} names the verifier {name!r}, which rlvr.verifiers leaves out")
         if truth == "null" and registered[name] in COMPARED:

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from olmes_suite.errors import DataError, MissingData, one_line
-from olmes_suite.hooks import StageData, TrainingSet
+from olmes_suite.errors import DataError, MissingData, UsageError, one_line
+from olmes_suite.files import write_text
+from olmes_suite.hooks import BadRow, StageData, TrainingSet
 from olmes_suite.records import canonical_json
-from train_plugins.config.recipe import DataEntry
-from train_plugins.data.messages import Row, normalise
+from olmes_suite.training_rows.files import kind_of, known_kinds, of_split
+from olmes_suite.training_rows.reading import Unreadable, rows_of
+from train_plugins.config.recipe import DataEntry, Form
+from train_plugins.data import forms as forms_of
+from train_plugins.data.forms import CONTEXT, Reads
+from train_plugins.data.messages import Row
 
-READABLE = (".jsonl", ".json", ".parquet")
+BAD_ROWS = "bad_rows.jsonl"
+"""File in a stage's output with the rows that were left out."""
+FORMS: Mapping[Reads | None, tuple[Form, ...]] = {
+    "conversation": get_args(Form), "pair": get_args(Form), "prompt": ("messages", "sharegpt", "prompt"), None: (),
+}  # fmt: skip
+
+Keys = Callable[[Row], dict[str, Any]]
+"""A stage's `form`: the columns that it trains on, from a row. Raises ValueError with what is wrong with the row."""
 
 
-def load(entries: Sequence[DataEntry], form: Callable[[Row], dict[str, Any]]) -> StageData:
-    """Load all sets of a recipe with their rows in the stage's form. Raises DataError or MissingData."""
-    return StageData(tuple(_load(entry, form) for entry in entries))
+def load(entries: Sequence[DataEntry], keys: Keys, reads: Reads | None = None) -> StageData:
+    """Load all sets of a recipe with their rows in the stage's columns. Raises DataError, MissingData or UsageError.
+
+    `reads` says what the stage trains on; with None, rows are handed to `keys` as they are in the file.
+    """
+    return StageData(tuple(_load(entry, keys, reads) for entry in entries))
 
 
 def rows_hash(rows: Iterable[Any]) -> str:
@@ -31,30 +48,101 @@ def rows_hash(rows: Iterable[Any]) -> str:
     return total.hexdigest()
 
 
-def _load(entry: DataEntry, form: Callable[[Row], dict[str, Any]]) -> TrainingSet:
+def write_bad_rows(output: Path, sets: Sequence[TrainingSet]) -> None:
+    """List the rows that were left out in a stage's output folder, one JSON object per line; nothing without any."""
+    lines = [
+        json.dumps({"data": one.path, "row": bad.row, "reason": bad.reason, "file": bad.file}, ensure_ascii=False)
+        for one in sets
+        for bad in one.bad
+    ]
+    if lines:
+        write_text(output / BAD_ROWS, "\n".join(lines) + "\n")
+
+
+def summary(one: TrainingSet) -> list[str]:
+    """Describe a set in one line, and the rows that were left out of it in another."""
+    forms = ", ".join(form if len(one.forms) == 1 else f"{form} {count}" for form, count in one.forms.items())
+    about = [f"data: {one.path}: {len(one.rows)} rows", *([f"({forms})"] if forms else [])]
+    lines = [f"{' '.join(about)}, sha256 {one.sha256[:16]}…" + (f"; {one.note}" if one.note else "")]
+    if one.bad:
+        count = "1 bad row is" if len(one.bad) == 1 else f"{len(one.bad)} bad rows are"
+        lines.append(f"data: {one.path}: {count} left out, see {BAD_ROWS}; {one.bad[0].reason}")
+    return lines
+
+
+def _load(entry: DataEntry, keys: Keys, reads: Reads | None) -> TrainingSet:
     from datasets import Dataset
 
+    if entry.form is not None and entry.form not in FORMS[reads]:
+        known = ", ".join(FORMS[reads]) or "none"
+        raise UsageError(f"data: form {entry.form} does not fit this stage; its forms: {known}")
     if entry.path is not None:
-        files = _files(Path(entry.path))
-        read: Iterator[Row] = (row for file in files for row in _rows(file))
-        rows = Dataset.from_list(normalise(islice(read, entry.limit), form, entry.path))
-        return TrainingSet(entry.path, _files_hash(files), rows)
+        path = Path(entry.path).expanduser()
+        files, others = _files(path, entry.split)
+        read = islice(_numbered(files), entry.limit)
+        found = _normalised(read, keys, reads, entry, entry.path)
+        note = f"split {entry.split}, {others} files of other splits are not read" if others else ""
+        return replace(found, sha256=_files_hash(files), rows=Dataset.from_list(found.rows), note=note)
     name = str(entry.hub)
-    rows = Dataset.from_list(normalise(islice(_hub(name, entry.split), entry.limit), form, name))
-    return TrainingSet(name, rows_hash(rows), rows)
+    rows = ((row, None) for row in islice(_hub(name, entry.split), entry.limit))
+    found = _normalised(rows, keys, reads, entry, name)
+    hub_rows = Dataset.from_list(found.rows)
+    return replace(found, sha256=rows_hash(hub_rows), rows=hub_rows)
 
 
-def _files(path: Path) -> list[Path]:
+def _normalised(
+    rows: Iterable[tuple[Row | Unreadable, Path | None]], keys: Keys, reads: Reads | None, entry: DataEntry, where: str
+) -> TrainingSet:
+    """Bring each row to the stage's columns and add its number from 0 as `row`.
+
+    Raises DataError if no row can be trained on, or any cannot and the entry does not say `bad_rows: skip`.
+    """
+    good: list[dict[str, Any]] = []
+    bad: list[BadRow] = []
+    forms: Counter[str] = Counter()
+    for number, (row, file) in enumerate(rows):
+        try:
+            if isinstance(row, Unreadable):
+                raise ValueError(row.why)
+            form, converted = ("", row) if reads is None else forms_of.converted(row, reads, entry.form)
+            good.append({**keys(converted), "row": number})
+            forms[form] += 1
+        except ValueError as error:
+            why = str(error) if isinstance(row, Unreadable) else f"row {number} has {error}"
+            bad.append(BadRow(number, why, None if file is None else str(file)))
+    if bad and (entry.bad_rows == "error" or not good):
+        raise DataError(_refusal(bad, len(good), where))
+    if not good:
+        raise DataError(f"{where}: holds no rows")
+    if any(CONTEXT in row for row in good):  # a column of a table has a value in every row
+        good = [{CONTEXT: 0, **row} for row in good]
+    forms.pop("", None)
+    return TrainingSet(where, "", good, dict(forms), tuple(bad))
+
+
+def _refusal(bad: Sequence[BadRow], good: int, where: str) -> str:
+    first = bad[0]
+    reason = first.reason if first.file is None or first.reason.startswith("row ") else f"{first.file}, {first.reason}"
+    cure = "; `bad_rows: skip` in the recipe's data entry leaves them out" if good else ""
+    return f"{where}: {len(bad)} of {len(bad) + good} rows cannot be trained on; {reason}{cure}"
+
+
+def _files(path: Path, split: str) -> tuple[list[Path], int]:
+    """Return the files of a path, and the number of files of other splits beside them. Raises DataError."""
     if path.is_file():
-        if path.suffix not in READABLE:
-            raise DataError(f"{path}: not a file of type {', '.join(READABLE)}")
-        return [path]
+        if kind_of(path) is None:
+            raise DataError(f"{path}: not a file of type {known_kinds()}")
+        return [path], 0
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder")
-    files = sorted(file for file in path.rglob("*") if file.suffix in READABLE)
+    files, others = of_split(path, split)
     if not files:
-        raise DataError(f"{path}: holds no files of type {', '.join(READABLE)}")
-    return files
+        raise DataError(f"{path}: holds no files of type {known_kinds()}")
+    return files, others
+
+
+def _numbered(files: Sequence[Path]) -> Iterator[tuple[Row | Unreadable, Path]]:
+    return ((row, file) for file in files for row in rows_of(file))
 
 
 def _files_hash(files: list[Path]) -> str:
@@ -64,40 +152,6 @@ def _files_hash(files: list[Path]) -> str:
         with file.open("rb") as stream:
             hashes.append(hashlib.file_digest(stream, "sha256").hexdigest())
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def _rows(file: Path) -> Iterator[Row]:
-    try:
-        if file.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            with pq.ParquetFile(file) as table:
-                for batch in table.iter_batches():
-                    yield from batch.to_pylist()
-        elif file.suffix == ".jsonl":
-            yield from _json_lines(file)
-        else:
-            yield from _objects(json.loads(file.read_text(encoding="utf-8")), file)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise DataError(f"{file}: cannot be read ({one_line(error)})") from None
-
-
-def _json_lines(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{file}, line {number}: not JSON ({error})") from None
-            yield from _objects([row], file)
-
-
-def _objects(rows: Any, file: Path) -> list[Row]:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file}: expected JSON objects, one per line, or a list of them")
-    return rows
 
 
 def _hub(name: str, split: str) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from olmes_suite.errors import StageRefused
-from train_plugins.rl import advantages, vllm_rollouts
+from train_plugins.rl import advantages, answers, vllm_rollouts
 from train_plugins.trainers import dropout, lora
 from train_plugins.trainers.callbacks import Watched
 from train_plugins.verifiers import Call, Verifiers
@@ -80,6 +80,8 @@ class Rollouts(Watched):
         self.hopeless = 0
         self._total_train_tokens = 0
         super().__init__(*args, reward_funcs=verified, **kwargs)  # type: ignore[call-arg]
+        arguments = getattr(self.args, "chat_template_kwargs", None)  # type: ignore[attr-defined]
+        self.answers = answers.Answers(self.processing_class, keys, arguments)  # type: ignore[attr-defined]
         for model in (self.model, getattr(self, "ref_model", None)):  # type: ignore[attr-defined]
             if model is not None and self.args.disable_dropout:  # type: ignore[attr-defined]
                 dropout.switch_off(model)
@@ -111,9 +113,9 @@ class Rollouts(Watched):
         Raises StageRefused if all rows are skipped.
         """
         timeouts, crashes = self.verifiers.timeouts, self.verifiers.crashes
-        fractions = self.verifiers.verify(
-            [call_of(row, response_text(answer)) for row, answer in zip(inputs, completions, strict=True)]
-        )
+        rows = zip(inputs, completions, completion_ids_list, strict=True)
+        calls = [self.answers.of(call_of(row, response_text(answer)), ids) for row, answer, ids in rows]
+        fractions = answers.verify(self.verifiers, calls)
         self._note_lost(self.verifiers.timeouts - timeouts, self.verifiers.crashes - crashes)
         facts = []
         for row, fraction, ids in zip(inputs, fractions, completion_ids_list, strict=True):

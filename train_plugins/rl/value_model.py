@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from olmes_suite.errors import ModelError, one_line
+from olmes_suite.models.local.loading import cap_attention
 from train_plugins.trainers import lora
 
 FOLDER = "value_model"
@@ -33,12 +34,15 @@ class PolicyValueOutput(FusedCausalLMOutput):
 def load(source: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load a value model from a reward model, or from a language model with a random head. Raises ModelError."""
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=dtype)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=dtype, trust_remote_code=False
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"value model {source}: cannot be loaded ({one_line(error)})") from None
     if not hasattr(model, "score"):
         raise ModelError(f"value model {source}: {type(model).__name__} has no head named `score`")
     model.config.use_cache = False
+    cap_attention(model)
     return model
 
 

@@ -207,7 +207,7 @@ def _check(stage_recipe: Recipe, before: list[Planned], created: set[str], where
     if str(Path(str(stage_recipe.output)).expanduser()) in earlier:
         raise UsageError(f"{where}: output {stage_recipe.output} is also the output of a stage before it")
     if stage_recipe.model not in earlier and not is_hub_id(stage_recipe.model):
-        check_folder(stage_recipe.model)
+        check_folder(stage_recipe.model, training=True)
     for entry in stage_recipe.data:
         if entry.path is not None and entry.path not in created and not Path(entry.path).exists():
             raise UsageError(f"{where}: data {entry.path}: no such file or folder")

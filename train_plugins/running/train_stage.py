@@ -104,6 +104,8 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
             return _finished(recipe, output, evaluator)
         if not begun:
             _lock(resources, output)
+        if distributed.is_main():
+            data.write_bad_rows(output, ready.data.sets)
         try:
             written = train(ready, start, manager, evaluator, watchers)
         except StorageError:
@@ -191,7 +193,7 @@ def prepare(
     from olmes_suite.models.local.loading import load_tokenizer
 
     template = encoding.template_text(recipe.chat_template)
-    tokenizer = load_tokenizer(recipe.model, None)
+    tokenizer = load_tokenizer(recipe.model, None, training=True)
     turn_end.set_eos(tokenizer, recipe.eos_token)
     tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
     set_pad_token(tokenizer, arguments.get("pad_token"), stage.pooled)
@@ -202,7 +204,7 @@ def prepare(
     if stage.pooled:
         encoding.pad_apart(tokenizer)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
-    sets = data.load(recipe.data, stage.form)
+    sets = data.load(recipe.data, stage.form, stage.reads)
     if manager is not None:
         with distributed.first_alone():  # the hooks of all processes write to the same folder
             sets = hooks.before_stage(manager, about, sets)
@@ -223,7 +225,7 @@ def report(ready: Prepared) -> list[str]:
     """Describe the prepared stage in a few lines."""
     encoded, planned = ready.encoded, ready.plan
     limit, length = ready.stage.limit(ready.recipe, ready.arguments)
-    lines = [f"{one.path}: {len(one.rows)} rows, sha256 {one.sha256[:16]}…" for one in ready.data.sets]
+    lines = [line for one in ready.data.sets for line in data.summary(one)]
     too_long = encoded.dropped - encoded.equal
     if encoded.cut or too_long:
         lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {too_long} of {encoded.read} are left out")
@@ -297,11 +299,15 @@ def train(
 
 def _trainer(ready: Prepared, args: TrainingArguments) -> Trainer:
     """Load the model into the stage's trainer, which ends and computes as the recipe says. Raises OlmesError."""
+    from olmes_suite.models.local.loading import cap_attention
     from train_plugins.running import failures
 
     recipe = ready.recipe
     with failures.loading(recipe.model), lora.explained(recipe.lora):
         trainer = ready.stage.trainer(recipe, args, ready.encoded.rows, ready.tokenizer)
+    for name in ("model", "ref_model"):
+        if (model := getattr(trainer, name, None)) is not None:
+            cap_attention(model)
     if ready.stage.generates:  # `generate` reads the model's settings, not the tokenizer's
         trainer.model.generation_config.eos_token_id = turn_end.end_ids(ready.tokenizer, recipe.model)
     if recipe.lora and recipe.lora.bits:

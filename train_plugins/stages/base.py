@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from train_plugins.config.recipe import Recipe
     from train_plugins.config.trainer_fields import Table
     from train_plugins.data.encoding import Encoded
+    from train_plugins.data.forms import Reads
 
 LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 """Endings of the names of model classes that generate text."""
@@ -36,6 +37,8 @@ class Stage(ABC):
     """Name of TRL's configuration class, whose fields `trainer:` may name."""
     own: ClassVar[type]
     """Frozen dataclass of the recipe keys under the stage's name."""
+    reads: ClassVar[Reads | None] = None
+    """What the stage trains on, which decides the forms of data that it accepts; None: rows reach `form` unchanged."""
     masked: ClassVar[bool] = False
     """Whether the chat template must mark the assistant's turns."""
     pooled: ClassVar[bool] = False

@@ -27,6 +27,7 @@ class Dpo(Stage):
     name = "dpo"
     uses = "DPOConfig"
     own = DpoKeys
+    reads = "pair"
 
     def fields(self, recipe: Recipe) -> Table:
         """Return what TRL's arguments do to the stage."""

@@ -23,7 +23,7 @@ def check_fits(model: str, encoded: Encoded, tokenizer: PreTrainedTokenizerBase,
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model).get_text_config()
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
     except (OSError, ValueError):  # loading the model reports what is wrong
         return []
     embeddings = getattr(config, "vocab_size", None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmes_suite.devices import has_gpu
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.thinking import choice_of
 from train_plugins.config import trainer_fields
 from train_plugins.rl.keys import NO_LENGTH, RlvrKeys
 from train_plugins.stages.base import Stage, from_trl
@@ -39,6 +40,7 @@ class Rlvr(Stage):
     name = "rlvr"
     uses = "GRPOConfig"
     own = RlvrKeys
+    reads = "prompt"
 
     def config(self, recipe: Recipe | None = None) -> type:
         """Return the configuration class of the recipe's algorithm."""
@@ -106,6 +108,7 @@ class Rlvr(Stage):
         if recipe.lora is not None:
             check_adapter(recipe.lora, recipe.own, arguments)
         check_rollouts(recipe.own)
+        choice_of(recipe.own.thinking, "rlvr.thinking:")
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return {"messages", "verifier", "truth", "extra"} of a row."""

@@ -36,6 +36,7 @@ class RewardModel(Stage):
     name = "rm"
     uses = "RewardConfig"
     own = RewardKeys
+    reads = "pair"
     pooled = True
     generates = False
 

@@ -38,6 +38,7 @@ class Sft(Stage):
     name = "sft"
     uses = "SFTConfig"
     own = SftKeys
+    reads = "conversation"
     masked = True
 
     def fields(self, recipe: Recipe) -> Table:

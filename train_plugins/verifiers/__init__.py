@@ -1,4 +1,4 @@
-"""Verifiers, which judge responses with the evaluator's scorers in processes that can be killed."""
+"""Verifiers, which judge responses on the evaluator's scorers, in processes that can be killed."""
 
 from train_plugins.verifiers.base import Call, Malformed, VerifierFailed
 from train_plugins.verifiers.pool import Verifiers

@@ -65,6 +65,7 @@ def _document(fields: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, An
         _check(str(name))
         if kwargs is not None and not isinstance(kwargs, Mapping):
             raise Malformed(f"the arguments of {name} are not a mapping: {shown(kwargs)}")
+        _check_arguments(str(name), kwargs or {})
     return {
         "key": row.get("key", row.get("row", 0)), "prompt": _prompt(row),
         "instruction_id_list": list(names), "kwargs": list(arguments),
@@ -78,6 +79,14 @@ def _check(name: str) -> None:
     if any(name in everything(profile) for profile in PROFILES):
         raise Malformed(f"{name!r} is a constraint of the unseen suite, which is for the end")
     raise Malformed(f"unknown instruction {name!r}{nearest(name, sorted(known))}")
+
+
+def _check_arguments(name: str, kwargs: Mapping[str, Any]) -> None:
+    """Raise Malformed for a missing argument: IFEval's checkers replace it by a random one, which nobody asked for."""
+    needed = task("ifeval").checkers().INSTRUCTION_DICT[name](name).get_instruction_args_keys()
+    missing = [key for key in needed if not kwargs.get(key)]
+    if missing:
+        raise Malformed(f"{name} lacks its argument {missing[0]!r}")
 
 
 def _mapping(truth: Any, row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,6 +19,8 @@ from train_plugins.verifiers.task_modules import task
 SECONDS = 3.0
 """Time limit of a program in processor seconds, as in HumanEval."""
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*$", re.MULTILINE)
+_PYTHON = ("python", "py", "python3")
+_DEFINES = re.compile(r"^(?:async +def|def|class)\b", re.MULTILINE)
 _HUMANEVAL = ("prompt", "test", "entry_point")
 
 
@@ -44,13 +46,20 @@ def code_fraction(response: str, truth: Any, row: Mapping[str, Any], sandbox: An
 
 
 def program(response: str) -> str:
-    """Return the response's last fenced block, which may lack its closing fence, or the whole response without one."""
+    """Return the program in a response: one of its fenced blocks, or the whole response without one.
+
+    It is the last block that defines a function or a class, otherwise the last, among those marked as Python if any
+    are: output and examples of use often follow the program. The last block may lack its closing fence.
+    """
     fences = list(_FENCE.finditer(response))
     if not fences:
         return response
-    opening = fences[(len(fences) - 1) // 2 * 2]
-    closing = fences[-1] if fences[-1] is not opening else None
-    return response[opening.end() + 1 : closing.start() if closing else len(response)]
+    blocks = []
+    for opening, closing in zip(fences[::2], [*fences[1::2], None], strict=False):
+        inner = response[opening.end() + 1 : closing.start() if closing else len(response)]
+        blocks.append((opening[0].strip(" \t`").casefold(), inner))
+    chosen = [inner for mark, inner in blocks if mark in _PYTHON] or [inner for _, inner in blocks]
+    return next((inner for inner in reversed(chosen) if _DEFINES.search(inner)), chosen[-1])
 
 
 def _share(outcomes: Sequence[str]) -> float | None:
@@ -80,9 +89,12 @@ def _tests(truth: Any, row: Mapping[str, Any]) -> dict[str, str] | list[str]:
     tests = list(value) if isinstance(value, (list, tuple)) else [value]
     if not tests or not all(isinstance(test, str) and test.strip() for test in tests):
         raise Malformed(f"expected assertions, not {shown(value)}")
+    trees = []
     for test in tests:
         try:
-            ast.parse(test)
+            trees.append(ast.parse(test))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise Malformed(f"a test does not parse: {shown(test)}") from None
+    if not any(isinstance(node, ast.Assert | ast.Call | ast.Raise) for tree in trees for node in ast.walk(tree)):
+        raise Malformed(f"the tests assert nothing, so any program would pass: {shown(value)}")
     return tests

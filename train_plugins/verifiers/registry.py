@@ -17,7 +17,9 @@ from train_plugins.verifiers.base import Verifier
 
 BUILT_IN = {
     "gsm8k": "train_plugins.verifiers.final_answer:gsm8k",
+    "gsm8k_benchmark": "train_plugins.verifiers.final_answer:gsm8k_benchmark",
     "math": "train_plugins.verifiers.mathematics:math",
+    "math_benchmark": "train_plugins.verifiers.mathematics:math_benchmark",
     "string": "train_plugins.verifiers.final_answer:string",
     "ifeval": "train_plugins.verifiers.instructions:ifeval",
     "ifeval_fraction": "train_plugins.verifiers.instructions:ifeval_fraction",

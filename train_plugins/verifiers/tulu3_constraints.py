@@ -8,6 +8,7 @@ it. IFEval knows only "at least" and "less than": an exact number becomes both, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,8 @@ class Choice:
     options: tuple[str, ...]
 
     def followed(self, text: str) -> bool:
-        """Return whether the text contains an option, case-sensitively, as IFEval's checker does."""
-        return any(option in text for option in self.options)
+        """Return whether the text contains an option, case-sensitively, and not as a part of a longer word."""
+        return any(re.search(rf"(?<!\w){re.escape(option.strip())}(?!\w)", text) for option in self.options)
 
 
 def conditions(constraint: Mapping[str, Any]) -> list[Condition] | Choice:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from olmes_suite.errors import StorageError
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.cache.store import GREEDY, Address, Entry, ResponseCache
 from olmes_suite.records import Request, Response
 
@@ -67,6 +67,10 @@ class CachedBackend(Backend):
                 "after the served model has changed"
             )
         return lines
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the inner backend's value."""
+        return self.inner.sent(requests)
 
     def alternatives(self, requests: Sequence[Request], top: int) -> Iterator[tuple[int, list[tuple[str, float]]]]:
         """Return the inner backend's alternatives, which are not cached."""

@@ -15,7 +15,7 @@ import transformers
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from olmes_suite.errors import RequestFailed, UsageError
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.hf.decoding import RowSampler, RowStop, RowStopper, RowWatch
 from olmes_suite.models.hf.generation import Decoder, Task
 from olmes_suite.models.hf.padding import respects_mask
@@ -45,6 +45,7 @@ from olmes_suite.models.local.loading import (
     pick_dtype,
     read_template,
 )
+from olmes_suite.models.local.rendering import each_sent
 from olmes_suite.records import Request, Response, sha256
 
 Job = TypeVar("Job", bound="Generation | Row")
@@ -64,7 +65,7 @@ class HFBackend(Backend):
     largest number of rows) 32 and 128, and `max_length` (tokens of prompt and answer together) the model's.
     `chat_template` is a Jinja file that replaces the tokenizer's template. `seed` seeds torch; each sample has its own
     seed. Shared prefixes of prompts are computed once, unless the model's architecture does not allow it or `reuse` is
-    False: `batch_size` is then 8 and 32 by default.
+    False: `batch_size` is then 8 and 32 by default. `thinking`, `unclosed` and `prefill` are as on the command line.
     Raises ModelError where the model cannot be loaded, UsageError for an invalid device, dtype or template file, and
     for a context longer than the model's table of positions.
     """
@@ -83,6 +84,9 @@ class HFBackend(Backend):
         revision: str | None = None,
         seed: int = 0,
         reuse: bool = True,
+        thinking: object = None,
+        unclosed: str | None = None,
+        prefill: str | None = None,
     ) -> None:
         super().__init__()
         self.source = str(model)
@@ -91,7 +95,9 @@ class HFBackend(Backend):
         self._device = pick_device(device)  # the property `device` of lm-eval's LM
         self.dtype = pick_dtype(dtype, self._device)
         torch.manual_seed(seed)
-        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
+        self.encoder = Encoder(
+            load_tokenizer(self.source, revision), self.template, thinking=thinking, unclosed=unclosed, prefill=prefill
+        )
         self.tokenizer = self.encoder.tokenizer
         self.model = load_model(self.source, revision, self.dtype, self.device)
         self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
@@ -153,7 +159,7 @@ class HFBackend(Backend):
             "commit": self._fingerprint.commit if self._fingerprint else None,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-        }
+        } | self.encoder.thinking()
 
     def notes(self) -> list[str]:
         """Return lines about the reuse of prefixes, the batch size, the chat template and the BOS token."""
@@ -168,6 +174,10 @@ class HFBackend(Backend):
         if self.one_by_one:
             lines.append(f"{self.source}: the padding of shorter prompts changes answers: the batch size is 1")
         return [*lines, *self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the rendered texts and the numbers of their token ids."""
+        return each_sent(self.encoder, requests, self.max_length)
 
     def close(self) -> None:
         """Free the weights, also on the device."""
@@ -274,7 +284,7 @@ class HFBackend(Backend):
     def _response(self, job: Generation, stop: RowStop) -> Response:
         if stop.reason == "broken":
             raise not_a_number(job.request)
-        return job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends)
+        return job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends, self.encoder.thoughts)
 
     @property
     def _pad_id(self) -> int:

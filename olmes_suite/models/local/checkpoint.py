@@ -10,6 +10,16 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from olmes_suite.errors import ModelError, first_line
+from olmes_suite.models.local.adapter import adapter_of, merge_command
+from olmes_suite.models.local.forms import (
+    GGUF,
+    check_head,
+    check_pickled,
+    check_pointer,
+    check_vocabulary,
+    without_config,
+    without_weights,
+)
 
 CONFIG_FILES = ("config.json", "generation_config.json")
 TOKENIZER_FILES = (
@@ -51,34 +61,80 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def check_folder(path: str | Path) -> None:
-    """Raise ModelError, in one line, unless `path` is a folder with a complete causal language model."""
+def check_folder(path: str | Path, *, training: bool = False) -> None:
+    """Raise ModelError, in one line, unless `path` is a folder with a complete causal language model.
+
+    An adapter whose base model is at hand is one too. `training` refuses adapters and allows models with other heads.
+    Raises UsageError for an adapter without PEFT.
+    """
+    folder = _folder(path)
+    if (folder / "adapter_config.json").is_file():
+        _check_adapter(path, folder, training=training)
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{path}: {without_config(folder)}")
+    config = read_json(folder / "config.json")
+    if "model_type" not in config:
+        raise ModelError(f"{folder / 'config.json'}: has no model_type; save the model again with save_pretrained")
+    if not training:
+        check_head(path, config)
+    if (folder / "generation_config.json").is_file():
+        read_json(folder / "generation_config.json")
+    check_tokenizer(path)
+    _check_weights(folder)
+
+
+def _check_adapter(path: str | Path, folder: Path, *, training: bool) -> None:
+    if training:
+        raise ModelError(f"{path}: holds an adapter; merge it into its base model first: {merge_command(path)}")
+    adapter = adapter_of(path)
+    if adapter is None:  # transformers would load the weights, and the adapter over them
+        raise ModelError(
+            f"{path}: holds whole weights and an adapter; move adapter_config.json out of the folder if the adapter is "
+            f"merged into the weights, else merge it: {merge_command(path)}"
+        )
+    if adapter.weights.suffix == ".safetensors":
+        tensor_shapes(adapter.weights)
+    if is_hub_id(adapter.base):
+        return
+    if (Path(adapter.base) / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path}: its base model {adapter.base} is an adapter itself; merge that first: "
+            f"{merge_command(adapter.base)}"
+        )
+    try:
+        check_folder(adapter.base)
+    except ModelError as error:
+        raise ModelError(f"{path}: its base model cannot be loaded: {error}") from None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the vocabulary of a tokenizer."""
+    return any((folder / name).is_file() for name in VOCABULARIES) or any(folder.glob("*.tiktoken"))
+
+
+def check_tokenizer(path: str | Path) -> None:
+    """Raise ModelError, in one line, unless `path` is a folder with a tokenizer; weights are not needed."""
+    folder = _folder(path)
+    if not has_tokenizer(folder):
+        raise ModelError(f"{path}: has no tokenizer (tokenizer.json or tokenizer.model); save it beside the model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            read_json(folder / name)
+    check_vocabulary(path, folder)
+
+
+def _folder(path: str | Path) -> Path:
+    """Return the folder of a checkpoint. Raises ModelError where there is none."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         problem = (
             "is a file, not a folder" if folder.exists() else "is neither a folder nor a name on the Hugging Face Hub"
         )
+        if folder.suffix == ".gguf" and folder.is_file():
+            raise ModelError(f"{path}: is {GGUF}")
         raise ModelError(f"{path}: {problem}; give a checkpoint's folder or a Hub id such as org/model")
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise ModelError(
-                f"{path}: contains an adapter without its base model; merge the adapter and save the whole model"
-            )
-        raise ModelError(f"{path}: has no config.json; give the folder that save_pretrained wrote")
-    if (folder / "adapter_config.json").is_file():  # transformers would load the weights, and the adapter over them
-        raise ModelError(
-            f"{path}: holds whole weights and an adapter; move adapter_config.json out of the folder if the adapter is "
-            "merged into the weights, else merge it"
-        )
-    config = _read_json(folder / "config.json")
-    if "model_type" not in config:
-        raise ModelError(f"{folder / 'config.json'}: has no model_type; save the model again with save_pretrained")
-    if not any((folder / name).is_file() for name in VOCABULARIES) and not any(folder.glob("*.tiktoken")):
-        raise ModelError(f"{path}: has no tokenizer (tokenizer.json or tokenizer.model); save it beside the model")
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        if (folder / name).is_file():
-            _read_json(folder / name)
-    _check_weights(folder)
+    return folder
 
 
 def _check_weights(folder: Path) -> None:
@@ -87,11 +143,9 @@ def _check_weights(folder: Path) -> None:
         folder.glob("pytorch_model*.bin.index.json")
     )
     if not present and not indexes:
-        raise ModelError(
-            f"{folder}: has no weights (model.safetensors or pytorch_model.bin); copy the whole checkpoint"
-        )
+        raise ModelError(f"{folder}: {without_weights(folder)}")
     for index in indexes:
-        weight_map = _read_json(index).get("weight_map")
+        weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ModelError(f"{index}: has no weight_map; copy the checkpoint again")
         missing = sorted({str(name) for name in weight_map.values() if not (folder / str(name)).is_file()})
@@ -102,8 +156,8 @@ def _check_weights(folder: Path) -> None:
     for file in present:
         if file.suffix == ".safetensors":
             tensor_shapes(file)
-        elif file.stat().st_size == 0:
-            raise ModelError(f"{file}: is empty; copy the checkpoint again")
+        else:
+            check_pickled(file)
 
 
 def tensor_shapes(file: Path) -> dict[str, list[int]]:
@@ -111,6 +165,7 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
 
     Raises ModelError unless the header is complete and describes all of the file.
     """
+    check_pointer(file)
     try:
         with safe_open(file, framework="numpy") as tensors:
             return {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
@@ -120,7 +175,9 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
         ) from None
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object of a checkpoint. Raises ModelError."""
+    check_pointer(file)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

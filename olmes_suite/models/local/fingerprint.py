@@ -12,13 +12,14 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import ModelError
+from olmes_suite.models.local.adapter import CONFIG, Adapter, adapter_of
 from olmes_suite.models.local.checkpoint import config_files, is_hub_id, tokenizer_files, weight_files
 from olmes_suite.records import canonical_json, sha256
 
@@ -60,6 +61,13 @@ def fingerprint_of(
                 f"{model}: its commit is unknown on this machine; load the model once, or give a local folder"
             )
         return ModelFingerprint(sha256(canonical_json({"hub": [str(model), commit], **extra})), {}, commit)
+    if (adapter := adapter_of(model)) is not None:
+        own = hash_adapter(adapter)
+        base = fingerprint_of(adapter.base, revision=adapter.revision)
+        digest = sha256(canonical_json({"adapter": own, "base": base.digest, **extra}))
+        return ModelFingerprint(
+            digest, own | {f"base/{name}": value for name, value in base.files.items()}, base.commit
+        )
     files = hash_folder(Path(model).expanduser())
     return ModelFingerprint(sha256(canonical_json({"files": files, **extra})), files)
 
@@ -77,9 +85,18 @@ def hub_commit(repo_id: str, revision: str | None = None) -> str | None:
 def hash_folder(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each configuration, tokenizer, template and weight file, by name within the folder."""
     weights = weight_files(folder)
-    files = [*config_files(folder), *tokenizer_files(folder), *weights]
     if not weights:
         raise ModelError(f"{folder}: has no weights, which a fingerprint needs; give a checkpoint's folder")
+    return _hash_files([*config_files(folder), *tokenizer_files(folder), *weights], folder)
+
+
+def hash_adapter(adapter: Adapter) -> dict[str, str]:
+    """Return the SHA-256 of each file of an adapter by name; that of its configuration leaves out the base's place."""
+    hashes = _hash_files([*tokenizer_files(adapter.folder), adapter.weights], adapter.folder)
+    return hashes | {CONFIG: sha256(canonical_json(adapter.settings()))}
+
+
+def _hash_files(files: Sequence[Path], folder: Path) -> dict[str, str]:
     hashes: dict[Path, str] = {}
     with _cache() as cache:
         for file in files:

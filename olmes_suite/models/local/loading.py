@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,18 @@ import torch
 import transformers
 
 from olmes_suite.devices import has_gpu
-from olmes_suite.errors import ModelError, UsageError, first_line
+from olmes_suite.errors import ModelError, UsageError, first_line, one_line
+from olmes_suite.models.local.adapter import Adapter, adapter_of
 from olmes_suite.models.local.batch_size import out_of_memory
-from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+from olmes_suite.models.local.checkpoint import (
+    check_folder,
+    check_tokenizer,
+    has_tokenizer,
+    is_hub_id,
+    read_json,
+    tensor_shapes,
+)
+from olmes_suite.models.local.forms import check_quantised, explain
 from olmes_suite.models.local.tokenizer import Tokenizer
 
 DTYPES = {
@@ -23,6 +33,8 @@ UNKNOWN_LENGTH = 2048
 """The context length where neither the configuration nor the tokenizer has one, as in lm-eval."""
 POSITIONS = re.compile(r"pos|wpe")
 """Matches the name of a table of positions."""
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
+"""Ends of the names of input embeddings that an adapter's file may hold whole."""
 NO_LENGTH = 10**9
 """A larger `model_max_length` is not a limit: tokenizers without one have 10^30."""
 
@@ -75,44 +87,114 @@ def read_template(file: str | Path | None) -> str | None:
     return text
 
 
-def load_tokenizer(model: str, revision: str | None) -> Any:
-    """Load the tokenizer of a folder or Hub id. Raises ModelError."""
+def load_tokenizer(model: str, revision: str | None, *, weights: bool = True, training: bool = False) -> Any:
+    """Load the tokenizer of a folder or Hub id. Raises ModelError.
+
+    Without `weights`, the folder need not hold more than the tokenizer; `training` refuses adapters.
+    """
     quiet: Any = transformers.logging  # untyped
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
+    model, revision = _tokenizer_place(model, revision, weights=weights, training=training)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            _path(model), revision=revision or "main", trust_remote_code=False
+        )
+    except Exception as error:  # transformers, tokenizers and the Hub client raise dozens of types here
+        raise explain(model, error, "tokenizer") from None
+
+
+def _tokenizer_place(model: str, revision: str | None, *, weights: bool, training: bool) -> tuple[str, str | None]:
+    """Check a model's files and return the (folder or Hub id, revision) of its tokenizer: an adapter may have none."""
     if is_hub_id(model):
         _check_hub(model, revision)
+        return model, revision
+    adapter = adapter_of(model)
+    if weights or adapter is not None:
+        check_folder(model, training=training)
     else:
-        check_folder(model)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(_path(model), revision=revision or "main")
-    except Exception as error:  # transformers, tokenizers and the Hub client raise dozens of types here
-        raise ModelError(f"{model}: its tokenizer cannot be loaded: {first_line(error)}") from None
+        check_tokenizer(model)
+    if adapter is None:
+        return model, revision
+    if is_hub_id(adapter.base):
+        try:
+            _check_hub(adapter.base, adapter.revision)
+        except ModelError as error:
+            raise ModelError(f"{model}: the base model of the adapter: {error}") from None
+    return (model, revision) if has_tokenizer(adapter.folder) else (adapter.base, adapter.revision)
 
 
 def load_model(model: str, revision: str | None, dtype: torch.dtype | str, device: torch.device) -> Any:
-    """Load the causal language model of a folder or Hub id on a device, in evaluation mode. Raises ModelError."""
+    """Load the causal language model of a folder or Hub id on a device, in evaluation mode. Raises ModelError.
+
+    An adapter is merged into its base model, in memory.
+    """
+    adapter = adapter_of(model)
+    base, revision = (adapter.base, adapter.revision) if adapter else (model, revision)
+    if not is_hub_id(base):
+        check_quantised(model, read_json(Path(base).expanduser() / "config.json"))
     try:
         auto: Any = transformers.AutoModelForCausalLM  # its types lack the loading info
         loaded, info = auto.from_pretrained(
-            _path(model), revision=revision or "main", dtype=dtype, output_loading_info=True
+            _path(base), revision=revision or "main", dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     except Exception as error:  # as above, and safetensors' types
         if out_of_memory(error):
             raise ModelError(f"{model}: does not fit in memory; use a larger machine or a smaller dtype") from None
-        raise ModelError(f"{model}: cannot be loaded: {first_line(error)}") from None
+        raise explain(model, error, "") from None
+    if (lacking := set(info.get("missing_keys", ()))) and lacking <= {"lm_head.weight", "embed_out.weight"}:
+        raise ModelError(
+            f"{model}: was saved without the head of a language model ({min(lacking)}); give a causal language model"
+        )
     for kind, verb in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
         # transformers fills such tensors with random numbers and continues
         if keys := sorted(str(key) for key in info.get(kind, ())):
             raise ModelError(
                 f"{model}: its weight files {verb} {len(keys)} of the model's tensors ({keys[0]}); copy it again"
             )
+    if adapter is not None:
+        loaded = _merged(loaded, adapter)
+    cap_attention(loaded)
     try:
         return loaded.to(device).eval()
     except RuntimeError as error:  # torch.OutOfMemoryError, or the plain type where CUDA's context does not fit
         if not out_of_memory(error):
             raise
         raise ModelError(f"{model}: {does_not_fit(device)}") from None
+
+
+def _merged(model: Any, adapter: Adapter) -> Any:
+    """Merge an adapter into its base model. Raises ModelError where its tensors do not belong to the model."""
+    from peft import PeftModel
+
+    shapes = tensor_shapes(adapter.weights) if adapter.weights.suffix == ".safetensors" else {}
+    rows = [shape[0] for name, shape in shapes.items() if name.endswith(EMBEDDINGS)]
+    if rows and rows[0] != model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(rows[0], mean_resizing=False)  # tokens were added in the training
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            tuned: Any = PeftModel.from_pretrained(model, str(adapter.folder))
+        if lost := [str(warning.message) for warning in caught if "missing adapter keys" in str(warning.message)]:
+            raise ModelError(f"{adapter.folder}: lacks tensors of the adapter ({lost[0][:150]}…); copy it again")
+        return tuned.merge_and_unload(safe_merge=True)
+    except ModelError:
+        raise
+    except Exception as error:  # PEFT and torch have dozens of types: another base model, an unknown kind, NaN
+        raise ModelError(
+            f"{adapter.folder}: cannot be merged into {adapter.base} ({one_line(error)}); check that it is the "
+            f"adapter's base model"
+        ) from None
+
+
+def cap_attention(model: Any) -> None:
+    """Let a model with capped attention logits (Gemma 2) use an implementation that caps them.
+
+    Before 5.21, transformers chose torch's `sdpa` for it, which leaves the cap out, and gave other logits.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if getattr(config, "attn_logit_softcapping", None) and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def does_not_fit(device: torch.device) -> str:
@@ -135,6 +217,18 @@ def context_length(config: transformers.PretrainedConfig, tokenizer: Tokenizer) 
             return int(value)
     length = getattr(tokenizer, "model_max_length", None)
     return int(length) if length is not None and 0 < length < NO_LENGTH else UNKNOWN_LENGTH
+
+
+def context_of(model: str, revision: str | None, tokenizer: Tokenizer) -> int:
+    """Return the context length of a folder or Hub id, from the tokenizer alone where there is no configuration."""
+    auto: Any = transformers.AutoConfig
+    try:
+        adapter = adapter_of(model)
+        model, revision = (adapter.base, adapter.revision) if adapter else (model, revision)
+        config = auto.from_pretrained(_path(model), revision=revision or "main", trust_remote_code=False)
+    except Exception:  # as in load_tokenizer: a folder with a tokenizer alone, or code of the checkpoint's own
+        config = transformers.PretrainedConfig()
+    return context_length(config, tokenizer)
 
 
 def learned_positions(model: transformers.PreTrainedModel) -> int | None:

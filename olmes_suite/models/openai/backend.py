@@ -14,10 +14,11 @@ from olmes_suite.endpoints.client import TRIES, Endpoint, Refused
 from olmes_suite.endpoints.concurrency import Crowd, Limit
 from olmes_suite.endpoints.usage import Usage, cost
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
-from olmes_suite.models.base import Backend
+from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.openai import bodies, prompt_logprobs
 from olmes_suite.models.openai.context_limit import Room, context_in, cut, fitted, other_room
 from olmes_suite.records import Request, Response, canonical_json, sha256
+from olmes_suite.thinking import AUTO, NONE, Reader, Thoughts, built_in, check_unclosed, choice_of
 
 START = 16
 """Concurrent requests at the start."""
@@ -47,7 +48,8 @@ class OpenAIBackend(Backend):
 
     `prefill`: `send` sends an assistant prefix as the start of the last message; `drop` leaves the prefix out, for
     servers that cannot continue a message. `concurrency` is the largest number of concurrent requests; the backend
-    measures how many speed up the server. `delay` and `timeout` are in seconds.
+    measures how many speed up the server. `delay` and `timeout` are in seconds. `thinking` and `unclosed` are as on the
+    command line; `auto` reads thoughts that come apart from the text, and `<think>` where a text has a closing mark.
     Raises UsageError for an invalid address, option or name, ModelError where no server answers.
     """
 
@@ -64,12 +66,18 @@ class OpenAIBackend(Backend):
         tries: int = TRIES,
         delay: float = 0.5,
         timeout: float | None = None,
+        thinking: object = None,
+        unclosed: str | None = None,
     ) -> None:
         super().__init__()
+        choice, policy = choice_of(thinking), check_unclosed(unclosed)
+        self.auto = choice == AUTO
+        reader = choice if isinstance(choice, Reader) else built_in("think")
+        self.reading = None if choice == NONE else Thoughts(reader, policy)
         if not base_url.startswith(("http://", "https://")):
             raise UsageError(f"--base-url {base_url}: not a URL such as http://localhost:8000/v1")
         if prefill not in ("send", "drop"):
-            raise UsageError(f"--prefill {prefill}: use send or drop")
+            raise UsageError(f"--prefill {prefill}: use send or drop with a server, whose chat template is not known")
         self.model, self.drop_prefix, self.timeout = model, prefill == "drop", timeout
         self.usage = Usage()
         self.limit = Limit(START, concurrency)
@@ -94,8 +102,16 @@ class OpenAIBackend(Backend):
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of served name, address and settings. The weights behind the name cannot be checked from here."""
-        settings = {"prefill": "drop"} if self.drop_prefix else {}
+        settings = ({"prefill": "drop"} if self.drop_prefix else {}) | self._thinking()
         return sha256(canonical_json({"served": self.model, "base_url": self.endpoint.base_url, "settings": settings}))
+
+    def _thinking(self) -> dict[str, Any]:
+        """Return the reading of thoughts as a setting; empty for the default."""
+        if self.reading is None:
+            return {"thinking": NONE}
+        if not self.auto:
+            return {"thinking": self.reading.settings()}
+        return {} if self.reading.unclosed == "reference" else {"unclosed": self.reading.unclosed}
 
     @property
     def tokenizer_name(self) -> str:
@@ -113,7 +129,7 @@ class OpenAIBackend(Backend):
             "several_samples_at_once": self._takes_n,
             "token_limit": self._limit_name,
             "usage": {**self.usage.as_json(), "cost_usd": paid},
-        }
+        } | self._thinking()
 
     def notes(self) -> list[str]:
         """Return lines about dropped prefixes and an unchecked name."""
@@ -123,6 +139,15 @@ class OpenAIBackend(Backend):
         if not self._listed:
             lines.append(f"{self.endpoint.base_url} does not list its models: the name {self.model} was not checked")
         return lines
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the messages as they are sent, or the plain text."""
+        return [self._sent(request) for request in requests]
+
+    def _sent(self, request: Request) -> Sent:
+        start = "" if self.drop_prefix and request.messages is not None else bodies.start_of(request)
+        fields = bodies.prompt_of(request, self.model, start)
+        return Sent(fields["prompt"]) if "prompt" in fields else Sent(messages=tuple(fields["messages"]))
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Yield answers as they arrive. A failure is raised after the answers to the running requests."""
@@ -201,7 +226,7 @@ class OpenAIBackend(Backend):
                 return None
             self._count(batch.prompt_tokens, batch.completion_tokens)
             if not room.context:
-                return bodies.responses_of(batch, request, room.prompt_tokens is not None)
+                return bodies.responses_of(batch, request, room.prompt_tokens is not None, self.reading, auto=self.auto)
             if not batch.prompt_tokens:
                 break
             room = fitted(batch.prompt_tokens, most, room.context)

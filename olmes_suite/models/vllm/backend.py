@@ -14,13 +14,16 @@ import torch
 import transformers
 
 from olmes_suite.devices import has_gpu
-from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
-from olmes_suite.models.base import Backend
+from olmes_suite.errors import ModelError, RequestFailed, UsageError
+from olmes_suite.models.base import Backend, Sent
+from olmes_suite.models.local.adapter import Adapter, adapter_of, merge_command
 from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
+from olmes_suite.models.local.forms import explain
 from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
+from olmes_suite.models.local.rendering import each_sent
 from olmes_suite.models.vllm import engine as vllm_engine
 from olmes_suite.models.vllm.requests import (
     MOST_TOKENS_ASKED,
@@ -37,6 +40,8 @@ from olmes_suite.models.vllm.requests import (
 from olmes_suite.records import Request, canonical_json, sha256
 
 AnyAsk = TypeVar("AnyAsk", bound=Ask)
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks for which vLLM has room; a smaller one takes the next."""
 WINDOW = 8192
 """The largest number of requests in the engine."""
 CPU_SHARE = 0.3
@@ -61,7 +66,8 @@ class VLLMBackend(Backend):
     `model` is a folder or a Hub id. By default `dtype` is float32 on a CPU and bfloat16 on a GPU, and `max_length`
     (tokens of prompt and answer together) the model's. `batch_size` is the largest number of requests in a batch.
     `model_args` are further `EngineArgs` of vLLM (tensor_parallel_size, quantization, gpu_memory_utilization, …), and
-    `lora_local_path`, the folder of an adapter. The engine starts with the first request.
+    `lora_local_path`, the folder of an adapter. The engine starts with the first request. `thinking`, `unclosed` and
+    `prefill` are as on the command line.
     Raises UsageError for an invalid option or without vLLM, ModelError where the model cannot be loaded.
     """
 
@@ -81,19 +87,26 @@ class VLLMBackend(Backend):
         device: str | None = None,
         seed: int = 0,
         model_args: Mapping[str, Any] | None = None,
+        thinking: object = None,
+        unclosed: str | None = None,
+        prefill: str | None = None,
     ) -> None:
         super().__init__()
         vllm_engine.check_installed()
         self.source, self.revision, self.seed, self.rows = str(model), revision, seed, batch_size
         self.more = dict(model_args or {})
         self._check_options(device)
+        self.tuned = adapter_of(self.source)
+        """The adapter that `model` is, where it is one; it is applied to its base model without being merged."""
         self.adapter: str | None = self._adapter()
         self.template = read_template(chat_template)
         self.dtype = pick_dtype(dtype, pick_device(None))
-        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template)
+        self.encoder = Encoder(
+            load_tokenizer(self.source, revision), self.template, thinking=thinking, unclosed=unclosed, prefill=prefill
+        )
         self.tokenizer = self.encoder.tokenizer
         self.chat = self.encoder.chat
-        config, generation = _configuration(self.place, revision)
+        config, generation = _configuration(self.place, self.tuned.revision if self.tuned else revision)
         self.max_length: int = max_length or context_length(config, self.tokenizer)
         self.ends = Ends.of(self.encoder, generation.eos_token_id)
         self.penalty = float(getattr(generation, "repetition_penalty", None) or 1.0)
@@ -110,6 +123,11 @@ class VLLMBackend(Backend):
 
     def _adapter(self) -> str | None:
         folder = self.more.pop("lora_local_path", None)
+        if self.tuned is not None:
+            if folder is not None:
+                raise UsageError(f"--model {self.source} is an adapter itself; leave out --model-args lora_local_path")
+            folder = self.tuned.folder
+            check_lora(self.tuned)
         if folder is None:
             return None
         file = Path(str(folder)).expanduser() / "adapter_config.json"
@@ -120,13 +138,15 @@ class VLLMBackend(Backend):
                 f"--model-args lora_local_path={folder}: has no adapter_config.json with a rank r; "
                 "give an adapter's folder"
             ) from None
-        self.more = {"enable_lora": True, "max_lora_rank": max(8, rank), **self.more}
+        largest = next((size for size in LORA_RANKS if size >= rank), rank)
+        self.more = {"enable_lora": True, "max_lora_rank": largest, **self.more}
         return str(file.parent)
 
     @property
     def place(self) -> str:
-        """The folder or the Hub id of the model."""
-        return self.source if is_hub_id(self.source) else str(Path(self.source).expanduser())
+        """The folder or the Hub id of the model, or of an adapter's base model."""
+        source = self.tuned.base if self.tuned else self.source
+        return source if is_hub_id(source) else str(Path(source).expanduser())
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -137,7 +157,7 @@ class VLLMBackend(Backend):
         """
         arguments: dict[str, Any] = {
             "model": self.place,
-            "revision": self.revision,
+            "revision": self.tuned.revision if self.tuned else self.revision,
             "dtype": str(self.dtype).removeprefix("torch."),
             "max_model_len": self.max_length + 1,
             "seed": self.seed % 2**32,
@@ -165,7 +185,7 @@ class VLLMBackend(Backend):
             if more := {name: value for name, value in self.more.items() if name not in EXECUTION_ONLY}:
                 settings["arguments"] = json.loads(canonical_json(more))
             settings |= self.encoder.settings() | self.ends.settings(self.tokenizer)
-            if self.adapter:
+            if self.adapter and self.tuned is None:
                 settings["adapter"] = _files_hash(Path(self.adapter))
             self._fingerprint = fingerprint_of(
                 self.source, revision=self.revision, chat_template=self.template, settings=settings
@@ -188,11 +208,15 @@ class VLLMBackend(Backend):
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "vllm": vllm_engine.installed_version(),
-        }
+        } | self.encoder.thinking()
 
     def notes(self) -> list[str]:
         """Return lines about the chat template, the BOS token and the ends of answers."""
         return [*self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
+
+    def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
+        """Return the rendered texts and the numbers of their token ids."""
+        return each_sent(self.encoder, requests, self.max_length)
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Send all requests to the engine, and yield answers as they become ready."""
@@ -202,7 +226,7 @@ class VLLMBackend(Backend):
         asks: list[TextAsk | RankAsk] = []
         if texts:
             jobs = generations(self.encoder, requests, texts, self.max_length)
-            asks += text_asks(jobs, self.ends, self.tokenizer, self.penalty)
+            asks += text_asks(jobs, self.ends, self.tokenizer, self.penalty, self.encoder.thoughts)
         if ranked:
             asks += rank_asks(choices(self.encoder, requests, ranked, self.max_length))
         if asks:
@@ -259,17 +283,34 @@ class VLLMBackend(Backend):
         self._end()
 
 
+def check_lora(adapter: Adapter) -> None:
+    """Raise ModelError for an adapter that vLLM cannot apply: it knows plain LoRA only."""
+    config = adapter.config
+    more = [
+        name for name in ("modules_to_save", "use_dora", "trainable_token_indices", "rank_pattern") if config.get(name)
+    ]
+    if config.get("bias") not in (None, "none"):
+        more.append("bias")
+    if config.get("peft_type") != "LORA":
+        more = [f"peft_type {config.get('peft_type')}"]
+    if more:
+        raise ModelError(
+            f"{adapter.folder}: vLLM cannot apply this adapter ({', '.join(more)}); use --backend hf, or merge it: "
+            f"{merge_command(adapter.folder)}"
+        )
+
+
 def _configuration(place: str, revision: str | None) -> tuple[Any, Any]:
     """Load the configuration of the network and its generation settings. Raises ModelError."""
-    source: dict[str, Any] = {"revision": revision or "main"}
+    source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     auto: Any = transformers.AutoConfig
     settings: Any = transformers.GenerationConfig
     try:
         config = auto.from_pretrained(place, **source)
     except Exception as error:  # as in loading.py, dozens of types
-        raise ModelError(f"{place}: its configuration cannot be read: {first_line(error)}") from None
+        raise explain(place, error, "configuration") from None
     try:
-        return config, settings.from_pretrained(place, **source)
+        return config, settings.from_pretrained(place, revision=source["revision"])
     except OSError:
         return config, settings.from_model_config(config)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.local.jobs import Choice, Ends, Generation, Row, rows_of
+from olmes_suite.models.local.thoughts import LocalThoughts
 from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.records import Response
 
@@ -54,6 +55,7 @@ class TextAsk:
     tokenizer: Tokenizer
     penalty: float = 1.0
     """The checkpoint's repetition penalty."""
+    thoughts: LocalThoughts | None = None
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -82,7 +84,7 @@ class TextAsk:
         yield (
             job.position,
             job.sample,
-            job.response(outcome.tokens, outcome.reason or "length", self.tokenizer, self.ends),
+            job.response(outcome.tokens, outcome.reason or "length", self.tokenizer, self.ends, self.thoughts),
         )
 
 
@@ -149,10 +151,13 @@ def likelihood(values: Sequence[float]) -> float:
     return total
 
 
-def text_asks(jobs: Sequence[Generation], ends: Ends, tokenizer: Tokenizer, penalty: float = 1.0) -> list[TextAsk]:
+def text_asks(
+    jobs: Sequence[Generation], ends: Ends, tokenizer: Tokenizer, penalty: float = 1.0,
+    thoughts: LocalThoughts | None = None,
+) -> list[TextAsk]:  # fmt: skip
     """Order the texts: longest answers first, so that none runs alone at the end, then by prompt for the cache."""
     ordered = sorted(jobs, key=lambda job: (job.order[0], job.prompt, job.position, job.sample))
-    return [TextAsk(job, ends, tokenizer, penalty) for job in ordered]
+    return [TextAsk(job, ends, tokenizer, penalty, thoughts) for job in ordered]
 
 
 def rank_asks(choices: list[Choice]) -> list[RankAsk]:

@@ -40,6 +40,7 @@ from olmes_suite.runs.schema.manifest import (
     read_manifest,
     write_manifest,
 )
+from olmes_suite.runs.schema.prompts import PROMPTS, FirstPrompt, Prompts, read_prompts, write_prompts
 from olmes_suite.runs.schema.record import SCHEMA, Record, check_schema
 from olmes_suite.runs.schema.results import (
     RESULTS,
@@ -59,6 +60,7 @@ __all__ = [
     "LINEAGE",
     "MANIFEST",
     "NO_LINEAGE",
+    "PROMPTS",
     "RESULTS",
     "SCHEMA",
     "Ancestor",
@@ -68,6 +70,7 @@ __all__ = [
     "Clean",
     "DataUsed",
     "Engine",
+    "FirstPrompt",
     "FloorScore",
     "InstanceRow",
     "Lineage",
@@ -76,6 +79,7 @@ __all__ = [
     "ModelName",
     "PlannedLeaf",
     "PlannedTask",
+    "Prompts",
     "Record",
     "Results",
     "ScoringModel",
@@ -90,11 +94,13 @@ __all__ = [
     "read_instances",
     "read_lineage",
     "read_manifest",
+    "read_prompts",
     "read_results",
     "read_rows",
     "write_baseline_file",
     "write_instances",
     "write_lineage",
     "write_manifest",
+    "write_prompts",
     "write_results",
 ]

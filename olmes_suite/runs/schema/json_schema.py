@@ -17,12 +17,14 @@ from olmes_suite.runs.schema.baseline import Baseline
 from olmes_suite.runs.schema.instances import InstanceRow
 from olmes_suite.runs.schema.lineage import Lineage
 from olmes_suite.runs.schema.manifest import Manifest
+from olmes_suite.runs.schema.prompts import Prompts
 from olmes_suite.runs.schema.record import Member, Record, members
 from olmes_suite.runs.schema.results import Results
 
 FILES: Mapping[str, type[Record]] = {
     "results": Results,
     "manifest": Manifest,
+    "prompts": Prompts,
     "baseline": Baseline,
     "lineage": Lineage,
     "instance": InstanceRow,

@@ -25,6 +25,8 @@ class TrainingFile(Record):
     rows: int | None = field(default=None, metadata=OPTIONAL)
     """Number of rows after the hooks."""
     rows_sha256: str | None = field(default=None, metadata=OPTIONAL)
+    bad_rows: int = field(default=0, metadata=OPTIONAL)
+    """Number of rows that were left out because they cannot be trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

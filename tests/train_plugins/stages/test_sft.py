@@ -363,3 +363,16 @@ def test_bad_input_is_one_line_and_nothing_is_written(train_folder: Path) -> Non
     (train_folder / "torn.jsonl").write_text('{"messages": [\n')
     bad("torn.jsonl, line 1: not JSON", files=[{"path": str(train_folder / "torn.jsonl")}])
     assert json.loads((train_folder / "tiny/config.json").read_text())["model_type"] == "llama"
+
+
+def test_bad_rows_are_left_out_counted_and_listed(train_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty, pair = {"messages": chat("a", "")}, {"instruction": "What is red?", "input": "", "output": "A colour."}
+    asked = {"prompt": chat("a", "b", "c"), "completion": "blue"}
+    file = write_rows(train_folder / "rows.jsonl", [empty, *sft_rows(6), pair, asked])
+    recipe = make_recipe("sft", train_folder, file, files=[{"path": str(file), "bad_rows": "skip"}])
+    out = run(registry.find("sft"), recipe)
+    said = capsys.readouterr().err
+    assert "8 rows (messages 6, alpaca 1, prompt 1)" in said and "1 bad row is left out, see bad_rows.jsonl" in said
+    assert json.loads((out / "bad_rows.jsonl").read_text())["reason"] == "row 0 has an empty assistant turn"
+    assert lineage.read(out).data[0].bad_rows == 1 and lineage.read(out).rows["trained"] == 8
+    assert "Left out because they cannot be trained on: 1 rows of" in (out / "README.md").read_text()

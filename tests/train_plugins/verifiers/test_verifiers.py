@@ -16,7 +16,7 @@ from train_plugins.verifiers import Call, VerifierFailed, Verifiers
 from train_plugins.verifiers.programs import program
 from train_plugins.verifiers.tulu3_constraints import _TABLE
 
-ALL = ("gsm8k", "math", "ifeval", "ifeval_fraction", "ifeval_strict", "string")
+ALL = ("gsm8k", "gsm8k_benchmark", "math", "math_benchmark", "ifeval", "ifeval_fraction", "ifeval_strict", "string")
 LEFT_OUT = ("sleeps", "loop", "equal to everything")
 """Kinds of recorded programs: out of time, and the one where the reference's grader is fooled."""
 
@@ -58,12 +58,12 @@ def loaded(name: str, source: DataSource | None = None) -> SuiteTask:
 def call_of(task: str, doc: dict, response: str) -> tuple[str, Call]:
     """The evaluator's metric, and the call that must have its value."""
     if task == "gsm8k":
-        return "exact_match", Call("gsm8k", response, doc["answer"], {})
+        return "exact_match", Call("gsm8k_benchmark", response, doc["answer"], {})
     if task == "ifeval":
         return "prompt_level_loose_acc", Call("ifeval", response, None, doc)
     if task == "humaneval":
         return "pass_at_1", Call("code", response, None, doc)
-    return "exact_match_flex", Call("math", response, doc["solution"], {})
+    return "exact_match_flex", Call("math_benchmark", response, doc["solution"], {})
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "math_prealgebra", "ifeval"])
@@ -158,7 +158,7 @@ FUNC_NAMES = [
     ("validate_placeholders", {"N": 2}, "[name] of [town]", "[name]"),
     ("verify_bullet_points", {"N": 2}, "* a\n* b", "* a\n* b\n* c"),
     ("validate_title", {}, "<<Sea>> is", "Sea"),
-    ("validate_choice", {"options": ["yes", "no"]}, "yes", "perhaps"),
+    ("validate_choice", {"options": ["yes", "no"]}, "no.", "I know nothing"),
     ("validate_highlighted_sections", {"N": 1}, "a *b* c", "a b c"),
     ("validate_sections", {"N": 2, "section_splitter": "Part"}, "Part 1\na\nPart 2\nb", "Part 1\na"),
     ("validate_json_format", {}, '{"a": 1}', "{a"),
@@ -214,12 +214,20 @@ def test_the_program_in_a_response():
     assert program("```\na\n```\nor\n```py\nb\n```") == "b\n"
     assert program("```\na\n```\nor\n```py\nb\n") == "b\n"
     assert program("```") == ""
+    assert program("```python\ndef f(): pass\n```\nOutput:\n```\n4\n```") == "def f(): pass\n"
+    assert program("```python\ndef f(): pass\n```\nUse:\n```python\nprint(f())\n```") == "def f(): pass\n"
+    assert program("```\ndef f(): pass\n```\n```\n4\n```") == "def f(): pass\n"
 
 
 def test_programs_run_in_the_sandbox(sandboxed, tmp_path):
     tests = ["assert double(2) == 4", "assert double(-1) == -2"]
     for truth in (tests, json.dumps(tests), "\n".join(tests)):
         assert one(sandboxed, "code", DOUBLE, truth) == 1
+    for spelt in (
+        "double = lambda x: 2 * x",
+        "from math import pi\nimport operator\ndouble = lambda x: operator.mul(2, x)",
+    ):
+        assert one(sandboxed, "code", spelt, tests) == 1
     square = "def double(x):\n    return x * x\n"
     assert one(sandboxed, "code", square, tests) == 0 and one(sandboxed, "code_fraction", square, tests) == 0.5
     mark = tmp_path / "mark"
@@ -271,7 +279,7 @@ def test_unknown_names_and_numbers():
 
 
 def test_only_what_was_named_may_be_called(verifiers):
-    with pytest.raises(UsageError, match="the recipe names gsm8k, math"):
+    with pytest.raises(UsageError, match="the recipe names gsm8k, gsm8k_benchmark, math"):
         one(verifiers, "code", "x", ["assert x"])
 
 
@@ -335,6 +343,11 @@ def test_no_response_stops_the_verifiers():
         ),
         ("ifeval", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": []}, "one entry for each of the 1"),
         ("ifeval", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": ["x"]}, "are not a mapping"),
+        (
+            "ifeval",
+            {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": None}]},
+            "keywords:existence lacks its argument 'keywords'",
+        ),
     ],
 )
 def test_a_malformed_truth_is_one_line_with_its_row(verifiers, name, truth, why):
@@ -344,7 +357,8 @@ def test_a_malformed_truth_is_one_line_with_its_row(verifiers, name, truth, why)
 
 @pytest.mark.parametrize(
     ("truth", "why"),
-    [("[1, 2", "it is not JSON"), (["assert ("], "a test does not parse"), ([], "expected assertions"), (7, "expected"),
+    [("[1, 2", "it is not JSON"), (["assert ("], "a test does not parse"), (["x = 1"], "assert nothing"),
+     ([], "expected assertions"), (7, "expected"),
      ({"prompt": "", "test": "def check(c): pass"}, "HumanEval's entry_point must be text")],
 )  # fmt: skip
 def test_malformed_tests_are_one_line(sandboxed, truth, why):

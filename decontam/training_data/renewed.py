@@ -1,4 +1,4 @@
-"""A `datasets` directory (`save_to_disk`): its data files, and its descriptions after rows were removed.
+"""The descriptions of a `datasets` directory after rows were removed.
 
 `datasets` stores the results of `map` and `filter` beside the data, under the fingerprint of `state.json`. A copy with
 fewer rows needs a new fingerprint, or `datasets` would use the results of the original for it.
@@ -11,32 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.errors import DataError
 from olmes_suite.files import read_json, write_text
 from olmes_suite.records import canonical_json, sha256
-
-STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
-ABOUT = frozenset({STATE, INFO, SPLITS, "dataset_infos.json"})
-"""Files that describe data and contain no rows."""
-
-
-def data_files(folder: Path) -> list[Path]:
-    """List the files of one split, as in its state. Raises DataError."""
-    state = folder / STATE
-    try:
-        entries = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-        return [folder / entry["filename"] for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{state}: not the state of a datasets directory ({error})") from error
-
-
-def is_cache(path: Path) -> bool:
-    """Whether a file is a cached result of `datasets`, or a leftover: an arrow file that the state does not list."""
-    if path.suffix != ".arrow":
-        return False
-    if path.name.startswith(("cache-", "tmp")):
-        return True
-    return (path.parent / STATE).is_file() and path not in data_files(path.parent)
+from olmes_suite.training_rows.saved_datasets import INFO, STATE, data_files
 
 
 def renew(folder: Path, removed: Mapping[str, list[int]], rows: Mapping[str, int]) -> None:

@@ -1,0 +1,1 @@
+"""Files of training rows, as `olmes train` and `olmes decontam` both read them."""

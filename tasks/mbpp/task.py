@@ -1,0 +1,75 @@
+"""MBPP+ in the chat form of OLMo 3 (allenai/olmes `mbppplus::olmo3:adapt`), ten samples.
+
+The prompt ends with the head of the canonical function. The program is that head with a docstring, then the code of the
+response's last fence, then the tests.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from olmes_suite.records import Scored
+from olmes_suite.sandbox.scores import scored
+from olmes_suite.scoring import fences, sandboxed
+
+_SECONDS = 20.0
+_ASKED = (
+    "\n\nProvide CONCISE reasoning on how to arrive at the answer, and make sure to finish the response with the "
+    "following:\n\nHere is the completed function:\n\n```python\n(CODE)\n```\n"
+    "where (CODE) is the code for the complete function."
+)
+
+
+def head(doc: Mapping[str, Any]) -> str:
+    """Return the canonical code up to the first colon, which holds the imports and the function's head."""
+    return str(doc["code"]).split(":")[0] + ":"
+
+
+def doc_to_text(doc: Mapping[str, Any]) -> str:
+    """Return the single user turn."""
+    return f"{doc['prompt']}{head(doc)}{_ASKED}"
+
+
+def doc_to_target(doc: Mapping[str, Any]) -> str:
+    """Return the canonical code."""
+    return str(doc["code"])
+
+
+def _graded(doc: Mapping[str, Any], codes: Sequence[str], sandbox: Any) -> tuple[Scored, list[Scored]]:
+    before = f"{head(doc)}\n    '''doc_string'''\n\n"
+    verdicts = [sandbox.check(f"{before}{code}\n", doc["test"], _SECONDS, names=[entry_point(doc)]) for code in codes]
+    return scored(verdicts, ks=(1, 5, 10), extracted=codes)
+
+
+def entry_point(doc: Mapping[str, Any]) -> str:
+    """Return the name of the function that the tests call: the last one of the canonical code that they name."""
+    defined = [node.name for node in ast.parse(doc["code"]).body if isinstance(node, ast.FunctionDef)]
+    named = [name for name in defined if re.search(rf"\b{re.escape(name)}\(", doc["test"])]
+    return (named or defined)[-1]
+
+
+@sandboxed()
+def score(doc: Mapping[str, Any], responses: Sequence[str], sandbox: Any) -> tuple[Scored, list[Scored]]:
+    """Compute pass@1, 5 and 10 over the responses, with 20 processor seconds each."""
+    return _graded(doc, [fences.completed_function(response) for response in responses], sandbox)
+
+
+@sandboxed()
+def score_repaired(doc: Mapping[str, Any], responses: Sequence[str], sandbox: Any) -> tuple[Scored, list[Scored]]:
+    """Compute pass@1, 5 and 10 of the code that a careful reader would run."""
+    name = entry_point(doc)
+    return _graded(doc, [fences.careful_code(response, name) for response in responses], sandbox)
+
+
+def gold(doc: Mapping[str, Any]) -> str:
+    """Return the canonical solution in the requested form."""
+    return f"Here is the completed function:\n\n```python\n{doc['code'].strip()}\n```"
+
+
+def corrupt(doc: Mapping[str, Any]) -> str:
+    """Return a program that loads but returns None."""
+    name = entry_point(doc)
+    return f"Here is the completed function:\n\n```python\ndef {name}(*args, **kwargs):\n    return None\n```"
