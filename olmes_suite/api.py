@@ -216,11 +216,14 @@ def prompts(
     task: str, *, doc_ids: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234,
     data_dir: Paths = None, data: str | None = None, include_path: Paths = None, model: AnyPath | None = None,
     chat_template: AnyPath | None = None, revision: str | None = None, max_length: int | None = None,
+    profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
+    chat_template_args: Named = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError.
 
     With `model`, a checkpoint's folder or Hub id, each has the rendered text and the number of its token ids. Only the
-    model's tokenizer is loaded; the other options of a model need it.
+    model's tokenizer is loaded; the other options of a model need it. `profile` and the options after it are those of
+    `evaluate`.
     """
     require("eval", "olmes prompts")
     from olmes_suite.evaluation import arguments
@@ -231,8 +234,15 @@ def prompts(
         raise UsageError(f"{unused[0]} needs --model: a checkpoint's folder or a Hub id")
     arguments.include(paths(include_path))
     where = arguments.source(paths(data_dir), data)
-    loaded = None if model is None else renderer(str(model), chat_template, revision, max_length)
-    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded)
+    settings = arguments.settings(
+        profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
+    )
+    loaded = None
+    if model is not None:
+        loaded = renderer(
+            str(model), chat_template, revision, max_length=max_length, chat_template_args=settings.chat_template_args
+        )
+    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded, settings=settings)
 
 
 def compare(
