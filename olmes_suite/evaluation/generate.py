@@ -152,7 +152,7 @@ def mean_over(scored: Scored, samples: Sequence[Scored]) -> Scored:
 
 
 def response_flags(answers: list[Response]) -> set[str]:
-    """Return the flags of a document's answers: truncated, length, empty."""
+    """Return the flags of a document's answers: truncated, length, empty, unclosed."""
     flags = set()
     for answer in answers:
         if answer.truncated:
@@ -161,6 +161,8 @@ def response_flags(answers: list[Response]) -> set[str]:
             flags.add("length")
         if answer.text is not None and not answer.text.strip():
             flags.add("empty")
+        if answer.unclosed:
+            flags.add("unclosed")
     return flags
 
 
