@@ -59,6 +59,8 @@ class Request:
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    unset: tuple[str, ...] = ()
+    """Sampling fields that are left to the server's default, whatever their values here."""
 
     @property
     def chat(self) -> list[Message]:
@@ -71,6 +73,8 @@ class Request:
         The fields of `OPTIONAL` are left out where they are not set, so that keys of requests without them stay equal.
         """
         optional = {name: getattr(self, name) for name in OPTIONAL if getattr(self, name) is not None}
+        if self.unset:
+            optional["unset"] = self.unset
         return optional | {
             "kind": self.kind, "messages": self.messages, "text": self.text, "prefix": self.prefix,
             "continuation": self.continuation, "stop": self.stop, "max_tokens": self.max_tokens,

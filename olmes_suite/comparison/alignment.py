@@ -70,6 +70,19 @@ def differing_parts(a: TaskScores, b: TaskScores) -> tuple[str, ...]:
     return tuple(part for part in (*PARTS, "fingerprint") if part in parts)
 
 
+def differing_settings(a: TaskScores, b: TaskScores) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ on shared leaf tasks, each with the values of both runs, as far as recorded."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in a.leaves.keys() & b.leaves.keys():
+        one, other = a.leaves[name].settings, b.leaves[name].settings
+        if one is None or other is None:
+            continue
+        for setting in dict.fromkeys([*one, *other]):
+            if one.get(setting) != other.get(setting):
+                found.setdefault(setting, (one.get(setting), other.get(setting)))
+    return found
+
+
 def _weighting(task: TaskScores) -> str:
     if len(task.leaves) == 1 or task.aggregate in ("macro", "mean"):
         return "macro"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from olmes_suite.comparison.compare import TaskComparison
+from olmes_suite.comparison.compare import TaskComparison, values_of
 from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, Rules
 from olmes_suite.runs.scores import RunScores
 from olmes_suite.tasks.index import PREFIX
@@ -89,7 +89,10 @@ def _overlap(baseline: RunScores, candidate: RunScores) -> bool:
 def _changed(task: TaskComparison) -> Iterator[Finding]:
     if task.differs:
         yield Finding(
-            "fingerprint", task.task, "note", f"{' and '.join(task.differs)} differ: the scores are not comparable"
+            "fingerprint",
+            task.task,
+            "note",
+            f"{' and '.join(task.differs)} differ{values_of(task)}: the scores are not comparable",
         )
     if task.reason:
         yield Finding("documents", task.task, "error", task.reason)

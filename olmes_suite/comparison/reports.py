@@ -107,7 +107,7 @@ def _gate_row(task: TaskVerdict) -> list[str]:
     bound = points(d.lower if d else None, True)
     return [
         short(task.task), str(d.n) if d else "–", *scores, bound, points(-task.margin, True), p_value(task.p_adjusted),
-        _WORDS[task.verdict],
+        _WORDS.get(task.verdict, task.verdict),
     ]  # fmt: skip
 
 

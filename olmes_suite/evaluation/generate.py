@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -118,6 +119,8 @@ def make_instance(
     timed_out: bool,
 ) -> Instance:
     """Build the record of a scored document, with its cluster, reference and flags."""
+    if leaf.task.averages_samples:
+        scored = mean_over(scored, samples)
     all_flags = flags | set(scored.flags)
     all_flags |= ({"extraction_failed"} if scored.failed else set()) | ({"scorer_timeout"} if timed_out else set())
     verdicts = {str(sample.verdict).split(":")[0] for sample in samples}
@@ -134,6 +137,18 @@ def make_instance(
         tuple(sorted(all_flags)),
         leaf.stratum_of(doc),
     )
+
+
+def mean_over(scored: Scored, samples: Sequence[Scored]) -> Scored:
+    """Return the score of a document as the mean over its samples, for each metric that every sample has."""
+    if not samples:
+        return scored
+    means = dict(scored.scores)
+    for metric in means:
+        values = [value for sample in samples if (value := sample.scores.get(metric)) is not None]
+        if len(values) == len(samples):
+            means[metric] = math.fsum(values) / len(values)
+    return replace(scored, scores=means, failed=all(sample.failed for sample in samples))
 
 
 def response_flags(answers: list[Response]) -> set[str]:

@@ -45,6 +45,8 @@ class LeafScores:
     """Stratum numbers from 0; the score is the unweighted mean of the means of the strata."""
     fingerprint: Mapping[str, str] | None = None
     """The four hashes; None for imported scores."""
+    settings: Mapping[str, Any] | None = None
+    """The settings of the answers; None for log-likelihoods and where the record does not name them."""
     flagged: frozenset[Any] = frozenset()
     """doc_ids that the checkpoint's training data contains."""
     short: frozenset[Any] = frozenset()
@@ -176,7 +178,10 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
 
 def _task(path: Path, plan: PlannedTask, entry: TaskResult, manifest: Manifest) -> TaskScores:
     file = instances_file(path, plan.task)
-    leaves = _read_leaves(file, manifest.tasks)
+    leaves = {
+        name: replace(leaf, settings=(manifest.sampling or {}).get(name))
+        for name, leaf in _read_leaves(file, manifest.tasks).items()
+    }
     if not leaves:
         raise DataError(f"{file}: no documents, although {plan.task} has a score")
     metric, clean = entry.score, entry.clean.metrics.get(entry.primary) if entry.clean is not None else None
