@@ -171,7 +171,7 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     for note in session.said:
         watcher.note(note)
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
-        leaf.fingerprint = fingerprint(leaf, backend.chat, tools)
+        leaf.fingerprint = fingerprint(leaf, backend.chat, tools, options.unclosed)
     name = run_name(options, plans, backend.fingerprint)
     name, previous = _free_name(options.runs, name)
     if previous is not None and is_finished(previous) and not options.again:
@@ -233,7 +233,8 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             if note not in session.said:
                 session.watcher.note(note)
         prompts = first_prompts(plans, backend)
-        engine = Engine.of(backend.name, backend.chat, backend.settings(), backend.fingerprint)
+        settings = backend.settings() | ({"unclosed": options.unclosed} if options.unclosed != "reference" else {})
+        engine = Engine.of(backend.name, backend.chat, settings, backend.fingerprint)
         backend.close()
         _run_deferred_tasks(session)
     except KeyboardInterrupt:

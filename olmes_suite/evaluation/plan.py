@@ -45,6 +45,8 @@ class Options:
     tools: ToolOptions = field(default_factory=ToolOptions)
     settings: Settings = field(default_factory=Settings)
     """What the user put over the tasks' own settings."""
+    unclosed: str = "reference"
+    """How an answer that ends inside a thought is scored: whole (reference) or as empty."""
 
 
 @dataclass(slots=True)

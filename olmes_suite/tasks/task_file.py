@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lm_eval.api.registry import aggregation_registry, metric_registry
-from lm_eval.config.task import TaskConfig
-from lm_eval.tasks._yaml_loader import load_yaml
 
 from olmes_suite.errors import OlmesError, UsageError, nearest, one_line
+from olmes_suite.lm_eval_api import TaskConfig, aggregation_registry, load_yaml, metric_registry
 from olmes_suite.tasks.keys import TASK_KEYS
 
 KNOWN = frozenset({"class", "include", *TASK_KEYS, *(field.name for field in fields(TaskConfig))})

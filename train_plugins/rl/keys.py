@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from train_plugins.config.recipe import UNSET
 
 NO_LENGTH = 512
 """TRL's default of max_completion_length."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKeys:
+    """Keys under `rlvr.verifier`."""
+
+    reads: Literal["answer", "all"] = "answer"
+    """What verifiers read of a response of a model that thinks: the answer after the thought, or all of it. A response
+    that ends inside a thought is not verified, which counts as wrong."""
+
+
+READS_ANSWER = VerifierKeys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +31,9 @@ class RlvrKeys:
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
     verifiers: Mapping[str, str] | tuple[str, ...] | None = None
     """A list of the verifiers that rows may name, or a mapping from the names in the rows to verifiers."""
+    verifier: VerifierKeys = field(default=READS_ANSWER, metadata=UNSET)
+    thinking: str = field(default="auto", metadata=UNSET)
+    """The reader of thoughts: auto (found from tokenizer and chat template), none, a reader's name or its YAML file."""
     reward: float = 10.0
     """Factor of a response's verified fraction."""
     no_eos_penalty: float | None = -10.0

@@ -154,6 +154,7 @@ def load_model(model: str, revision: str | None, dtype: torch.dtype | str, devic
             )
     if adapter is not None:
         loaded = _merged(loaded, adapter)
+    cap_attention(loaded)
     try:
         return loaded.to(device).eval()
     except RuntimeError as error:  # torch.OutOfMemoryError, or the plain type where CUDA's context does not fit
@@ -184,6 +185,16 @@ def _merged(model: Any, adapter: Adapter) -> Any:
             f"{adapter.folder}: cannot be merged into {adapter.base} ({one_line(error)}); check that it is the "
             f"adapter's base model"
         ) from None
+
+
+def cap_attention(model: Any) -> None:
+    """Let a model with capped attention logits (Gemma 2) use an implementation that caps them.
+
+    Before 5.21, transformers chose torch's `sdpa` for it, which leaves the cap out, and gave other logits.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if getattr(config, "attn_logit_softcapping", None) and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def does_not_fit(device: torch.device) -> str:
