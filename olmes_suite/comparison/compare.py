@@ -45,11 +45,18 @@ class TaskComparison:
     """The difference without the flagged documents; None where no document is flagged or none is left."""
     reason: str | None = None
     """The reason for a missing difference, apart from differing fingerprints."""
+    tokens: tuple[float, float] | None = None
+    """Mean generated tokens per answer of both runs, over the documents that both have; None if either is unknown."""
 
     @property
     def comparable(self) -> bool:
         """Whether both scores were computed in the same way."""
         return not self.differs
+
+    @property
+    def token_ratio(self) -> float | None:
+        """The candidate's tokens per answer as a multiple of the baseline's."""
+        return self.tokens[1] / self.tokens[0] if self.tokens and self.tokens[0] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ def compare_task(
         only_baseline=aligned.only_baseline,
         only_candidate=aligned.only_candidate,
         aligned=aligned,
+        tokens=aligned.tokens,
     )
 
 
@@ -112,7 +120,8 @@ def _without_documents(start: TaskComparison, a: TaskScores, b: TaskScores, alph
         )
         rest = _unpaired(one, other, alpha)
         rest = replace(rest, n=rest.n - flagged) if rest else None
-    return replace(start, difference=_unpaired(a, b, alpha), flagged=flagged, clean=rest)
+    tokens = aligned.tokens if aligned is not None else None
+    return replace(start, difference=_unpaired(a, b, alpha), flagged=flagged, clean=rest, tokens=tokens)
 
 
 def _unpaired(a: TaskScores, b: TaskScores, alpha: float) -> Difference | None:
@@ -247,7 +256,7 @@ def _task_json(task: TaskComparison) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "task": task.task, "comparable": task.comparable, "differs": list(task.differs), "reason": task.reason,
         "baseline": task.baseline, "candidate": task.candidate, "only_baseline": task.only_baseline,
-        "only_candidate": task.only_candidate,
+        "only_candidate": task.only_candidate, "tokens": _tokens_json(task),
     }  # fmt: skip
     if task.settings:
         fields["settings"] = {name: list(values) for name, values in task.settings.items()}
@@ -259,6 +268,12 @@ def _task_json(task: TaskComparison) -> dict[str, Any]:
         "ties": d.ties, "detectable": d.detectable, "method": d.method, "flagged": task.flagged,
         "clean": {"n": c.n, "delta": c.delta, "ci95": list(c.ci95) if c.ci95 else None} if (c := task.clean) else None,
     }  # fmt: skip
+
+
+def _tokens_json(task: TaskComparison) -> dict[str, Any] | None:
+    if task.tokens is None:
+        return None
+    return {"baseline": task.tokens[0], "candidate": task.tokens[1], "ratio": task.token_ratio}
 
 
 def mismatch(tasks: Sequence[TaskComparison]) -> str:

@@ -59,6 +59,8 @@ class Leaf:
     """Positions in the task's documents."""
     cluster: str | None = None
     fingerprint: dict[str, str] = field(default_factory=dict)
+    primary: str = ""
+    """Primary metric of the top-level task."""
 
     def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (doc_id, document) in row order; doc_id is the row in the whole split."""
@@ -205,6 +207,7 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
             return
         options.settings.apply(task)
         leaf = Leaf(name, task, range(len(task.task_docs)), cluster if cluster in task.task_docs.column_names else None)
+        leaf.primary = plan.primary
         if options.limit is not None:
             leaf.rows = limited(leaf, options.limit, options.seed)
         plan.leaves.append(leaf)
