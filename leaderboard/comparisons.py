@@ -90,8 +90,8 @@ def _scores(row: Row, problems: list[Problem]) -> RunScores | None:
 def as_json(pairs: Sequence[Pair], board: Board) -> list[dict[str, Any]]:
     """Return [{"a","b","tasks":{T: entry},"skills":{S: entry},"suites":{dev|unseen: entry}}]; a, b are row positions.
 
-    An entry is {"d","lo","hi","p","holm","det","w","l","n","how"}, fractions; {"differs": parts} where two scores
-    do not compare, {"reason"} where they share no document.
+    An entry is {"d","lo","hi","p","holm","det","w","l","n","how","tok"}: fractions, and the tokens per answer of both;
+    {"differs": parts} where two scores do not compare, {"reason"} where they share no document.
     """
     skill = {column.task: column.skill for column in board.columns}
     suite = {column.task: column.suite for column in board.columns}
@@ -113,7 +113,8 @@ def as_json(pairs: Sequence[Pair], board: Board) -> list[dict[str, Any]]:
 def _task(task: TaskComparison) -> dict[str, Any]:
     if task.difference is None:
         return {"differs": list(task.differs)} if task.differs else {"reason": task.reason or "no difference to show"}
-    return _difference(task.difference) | ({} if task.p_holm is None else {"holm": _short(task.p_holm)})
+    told = {} if task.tokens is None else {"tok": [_short(mean) for mean in task.tokens]}
+    return _difference(task.difference) | told | ({} if task.p_holm is None else {"holm": _short(task.p_holm)})
 
 
 def _difference(d: Difference) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from leaderboard.page_data import Board, Problem, Run
 from leaderboard.prompts import Place, responses_file
 from leaderboard.reading import reason
 from olmes_suite.errors import OlmesError
+from olmes_suite.records import Generated, Response
 from olmes_suite.runs.schema import instances_file, read_rows
 from olmes_suite.runs.store import readable_lines
 
@@ -22,6 +23,8 @@ LONGEST = 50_000
 """The largest number of characters of one text; longer texts are cut on the page, with a note."""
 SAMPLES = 20
 """The largest number of responses of one document."""
+THOUGHT = 12_000
+"""The largest number of characters of one thought; of a longer one the page has the start and the end."""
 LEVEL = 4
 """Deflate's level: two thirds of the time of level 6, for a page one tenth larger."""
 
@@ -45,6 +48,7 @@ class Document:
     reference: str | None
     flags: list[str]
     contaminated: bool
+    sample_scores: tuple[float | None, ...] = ()
 
 
 def pack(value: object) -> str:
@@ -102,10 +106,10 @@ def documents(run: Run, task: str) -> list[Document]:
     return [
         Document(
             (row.task, row.doc_id), row.score, _cut(row.extracted), _cut(row.reference), list(row.flags),
-            bool(row.contaminated),
+            bool(row.contaminated), row.sample_scores or (),
         )
         for row in read_rows(
-            instances_file(run.path, task), ("extracted", "reference", "flags", "contaminated")
+            instances_file(run.path, task), ("extracted", "reference", "flags", "contaminated", "sample_scores")
         )
     ]  # fmt: skip
 
@@ -137,9 +141,11 @@ def _prompts(task: str, members: Sequence[tuple[int, Run, list[Document]]]) -> d
 
 
 def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: str, choice: Choice) -> dict[str, Any]:
-    """Return {"prompts", "only", "docs": [[leaf, doc_id, score, extracted, flags, contaminated, responses], …], …}.
+    """Return {"prompts", "only", "docs": [[leaf, doc_id, score, extracted, flags, contaminated, responses, …], …], …}.
 
-    `sent` has the first prompt of each leaf task as the model received it.
+    Where responses tell their tokens, end or thought, an eighth field has for each [thought, tokens of the thought,
+    other tokens, end, score]; end is "length", "unclosed", both or "". `sent` has the first prompt of each leaf task as
+    the model received it.
     """
     responses = _responses(run, task, {document.place for document in cell_documents})
     leaves = list(dict.fromkeys(document.place[0] for document in cell_documents))
@@ -147,7 +153,7 @@ def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: s
     docs = [
         [
             at[d.place[0]], d.place[1], None if d.score is None else round(d.score, 6), d.extracted, d.flags,
-            int(d.contaminated), responses.get(d.place, []),
+            int(d.contaminated), *_answers(d, responses.get(d.place, [])),
         ]
         for d in cell_documents
     ]  # fmt: skip
@@ -156,15 +162,42 @@ def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: s
     return {"prompts": prompt_set, "only": choice, "leaves": leaves, "docs": docs, "sent": sent}
 
 
-def _responses(run: Run, task: str, places: set[Place]) -> dict[Place, list[Any]]:
-    """Read each document's responses: texts, or log-likelihoods of its choices. Unreadable lines are left out."""
-    by_place: dict[Place, dict[tuple[int, int], Any]] = {}
+def _answers(document: Document, responses: Sequence[Response]) -> Iterator[list[Any]]:
+    """Yield the responses, texts or log-likelihoods, and what is known about each, if anything is."""
+    yield [_cut(one.text) if one.loglikelihood is None else one.loglikelihood for one in responses]
+    told = [_told(one) for one in responses]
+    if any(told) or document.sample_scores:
+        scores = [*document.sample_scores, *([None] * len(told))]
+        empty = [None, 0, 0, ""]
+        yield [[*(one or empty), score] for one, score in zip(told, scores, strict=False)]
+
+
+def _told(response: Response) -> list[Any] | None:
+    if response.loglikelihood is not None:
+        return None
+    used = Generated.of(response)
+    ends = [name for name, there in (("length", used.finish_reason == "length"), ("unclosed", used.unclosed)) if there]
+    if not (response.thinking or used.tokens or ends):
+        return None
+    return [_middle_cut(response.thinking), used.thinking_tokens, used.answer_tokens, " ".join(ends)]
+
+
+def _middle_cut(thought: str | None) -> str | None:
+    excess = len(thought or "") - THOUGHT
+    if thought is None or excess <= 0:
+        return thought
+    half = THOUGHT // 2
+    return f"{thought[:half]}\n… [{excess} more characters are in the run's files] …\n{thought[-half:]}"
+
+
+def _responses(run: Run, task: str, places: set[Place]) -> dict[Place, list[Response]]:
+    """Read each document's responses. Unreadable lines are left out."""
+    by_place: dict[Place, dict[tuple[int, int], Response]] = {}
     for line in readable_lines(responses_file(run.path, task)):
         place = (line.task, line.doc_id)
         if place not in places or line.sample >= SAMPLES:
             continue
-        value = line.response.loglikelihood
-        by_place.setdefault(place, {})[line.index, line.sample] = _cut(line.response.text) if value is None else value
+        by_place.setdefault(place, {})[line.index, line.sample] = line.response
     return {place: [responses[order] for order in sorted(responses)] for place, responses in by_place.items()}
 
 

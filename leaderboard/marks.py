@@ -10,6 +10,7 @@ from leaderboard.page_data import PARTS, Cell, Row
 TROUBLES = {
     "truncated": "prompts cut to the context length",
     "length": "responses cut at the token limit",
+    "unclosed": "thoughts that did not end",
     "empty": "empty responses",
     "extraction_failed": "responses in which the scorer found nothing to score",
     "scorer_timeout": "checks that ran out of time",
@@ -19,9 +20,9 @@ TROUBLES = {
 }
 """Descriptions of the flags of results.json."""
 SIGNS = {
-    "contaminated": "☣", "differs": "≠", "truncated": "✂", "length": "…", "request_errors": "!", "empty": "∅",
-    "extraction_failed": "?", "scorer_timeout": "⏱", "judge_unparsed": "?", "checker_error": "!", "judge": "J",
-    "partial": "◔", "floor": "▁", "looks": "◉", "imported": "i", "published": "P",
+    "contaminated": "☣", "differs": "≠", "truncated": "✂", "length": "…", "unclosed": "[", "request_errors": "!",
+    "empty": "∅", "extraction_failed": "?", "scorer_timeout": "⏱", "judge_unparsed": "?", "checker_error": "!",
+    "judge": "J", "partial": "◔", "floor": "▁", "looks": "◉", "imported": "i", "published": "P",
 }  # fmt: skip
 
 

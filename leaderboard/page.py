@@ -19,7 +19,8 @@ from leaderboard.instances import Chunk, pack
 from leaderboard.marks import Mark
 from leaderboard.page_data import PARTS, Average, Board, Cell, Column, Row
 from olmes_suite.comparison.reports import short
-from olmes_suite.runs.schema import Manifest
+from olmes_suite.comparison.reports import tokens as shown_tokens
+from olmes_suite.runs.schema import ENDINGS, Manifest
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (
@@ -129,8 +130,28 @@ def _row(board: Board, at: int, row: Row) -> dict[str, Any]:
         "name": _visible(row.name),
         "about": _visible(" · ".join(part for part in (row.stage, _step(row), row.recipe, day(row.started)) if part)),
         "averages": [_average(name, row.suites.get(name)) for name in board.suites],
+        "costs": _costs(row) if board.costs else [],
         "cells": [_shown(board, at, row, number) for number in range(len(board.columns))],
     }
+
+
+def _costs(row: Row) -> list[dict[str, str]]:
+    """Build the cells of a row's tokens per answer and of its share of answers at the limit."""
+    tokens, limit = row.tokens, row.at_limit
+    return [
+        {
+            "name": "tokens",
+            "value": "" if tokens is None else _number(tokens[0]),
+            "text": "" if tokens is None else shown_tokens(tokens[0]),
+            "title": "" if tokens is None else f"mean of {tokens[1]} task{'s' if tokens[1] > 1 else ''}",
+        },
+        {
+            "name": "limit",
+            "value": _number(limit),
+            "text": "" if limit is None else f"{100 * limit:.1f} %",
+            "title": "",
+        },
+    ]
 
 
 def _step(row: Row) -> str:
@@ -242,6 +263,8 @@ def _row_data(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
         "step": row.step, "date": day(row.started), "parent": row.parent, "lineage": row.lineage, "looks": row.looks,
         "tasks": {}, "suites": {},
     }  # fmt: skip
+    if row.tokens is not None:
+        out["cost"] = {"tokens": _six(row.tokens[0]), "limit": _six(row.at_limit)}
     if row.source:
         out["source"] = row.source
     if row.recipe:
@@ -277,12 +300,26 @@ def _cell_data(cell: Cell, column: _Column) -> dict[str, Any]:
     if cell.clean is not None:
         c = cell.clean
         entry["clean"] = {"value": _six(c.value), "lo": _six(c.lo), "hi": _six(c.hi), "n": c.n, "flagged": c.flagged}
+    entry |= _cost_data(cell)
     known = {name: value for name, value in entry.items() if value is not None}
     if cell.fingerprint is None:
         known["fp"] = None
     elif number := column.prints.setdefault(cell.fingerprint, len(column.prints)):
         known["fp"] = number
     return known
+
+
+def _cost_data(cell: Cell) -> dict[str, Any]:
+    """Build the parts of a cell's entry about its answers: tokens of thought and rest, endings, completed, rate."""
+    cost, ended = cell.cost, cell.cost.answers
+    return {
+        "tokens": None if cost.tokens is None else [_four(cost.tokens.thinking), _four(cost.tokens.answer)],
+        "answers": None if ended is None else {"n": ended.n} | {name: getattr(ended, name) for name in ENDINGS},
+        "done": None if cost.completed is None else {"value": _six(cost.completed.value), "n": cost.completed.n},
+        "rate": _four(cost.correct_per_million_tokens),
+        "samples": cell.samples,
+        "sd": _four(cell.samples_sd),
+    }
 
 
 def _six(value: float | None) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from olmes_suite.runs.schema import Lineage, Manifest
+from olmes_suite.runs.schema import Cost, Lineage, Manifest
 
 Kind = Literal["measured", "imported", "floor", "published"]
 SKILLS = ("knowledge", "reasoning", "math", "code", "instruction following", "safety")
@@ -52,6 +52,12 @@ class Cell:
     """The run of the score."""
     note: str = ""
     """The source's remark about the score."""
+    cost: Cost = field(default_factory=Cost)
+    """Tokens and endings of the answers."""
+    samples: int | None = None
+    """Number of answers per document, where there are several."""
+    samples_sd: float | None = None
+    """Standard deviation of the score from one sample to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,19 @@ class Row:
     recipe: str = ""
     """The keys in which the checkpoint's recipe differs from those of rows of the same stage and parent."""
 
+    @property
+    def tokens(self) -> tuple[float, int] | None:
+        """The mean of the tasks' generated tokens per answer, and the number of tasks that count them."""
+        known = [cell.cost.tokens.total for cell in self.cells.values() if cell.cost.tokens is not None]
+        return (sum(known) / len(known), len(known)) if known else None
+
+    @property
+    def at_limit(self) -> float | None:
+        """The share of all answers that ended at the token limit."""
+        known = [cell.cost.answers for cell in self.cells.values() if cell.cost.answers is not None]
+        n = sum(answers.n for answers in known)
+        return sum(answers.length for answers in known) / n if n else None
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -142,3 +161,8 @@ class Board:
     columns: tuple[Column, ...]
     suites: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def costs(self) -> bool:
+        """Whether any row counts tokens."""
+        return any(row.tokens is not None for row in self.rows)

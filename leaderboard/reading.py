@@ -16,6 +16,7 @@ from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.floors import floors, identity
 from olmes_suite.runs.schema import (
     RESULTS,
+    Cost,
     Manifest,
     Metric,
     Results,
@@ -148,6 +149,9 @@ def _cell(
         return Cell(None, metric=entry.primary, flags=flags, error=entry.error[:500], run=run)
     leaves = results.leaves(name)
     of = sum(leaf.n if leaf.of is None else leaf.of for leaf in leaves)
+    costs: dict[str, Any] = {}
+    if manifest.engine.backend not in _NO_MODEL:  # these count words
+        costs = {"cost": _finite(entry.cost), "samples": entry.samples, "samples_sd": _number(entry.samples_sd)}
     cleaned = None
     if entry.clean is not None and entry.flagged:
         value, lo, hi, _ = _estimate(entry.clean.metrics.get(entry.primary))
@@ -163,7 +167,17 @@ def _cell(
         judged=bool(manifest.judge) and judged(name),
         floor=_floor(name, results, manifest, known),
         run=run,
+        **costs,
     )
+
+
+def _finite(cost: Cost) -> Cost:
+    """Check that the numbers are finite. Raises DataError."""
+    tokens, completed = cost.tokens, cost.completed
+    _number(cost.correct_per_million_tokens)
+    for value in (*((tokens.thinking, tokens.answer) if tokens else ()), *((completed.value,) if completed else ())):
+        _number(value)
+    return cost
 
 
 def _fingerprint(leaves: list[TaskResult]) -> tuple[str, ...] | None:

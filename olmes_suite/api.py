@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import Broken, DataError, UsageError
-from olmes_suite.evaluation.arguments import Paths, command_line, listed, maybe, paths
+from olmes_suite.evaluation.arguments import Named, Paths, command_line, listed, maybe, paths
 from olmes_suite.extras import require
 from olmes_suite.runs.run import Run
 
@@ -101,6 +101,8 @@ def evaluate(
     cache: AnyPath | None = None, model_args: str | Mapping[str, Any] | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
     encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
+    profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
+    chat_template_args: Named = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -121,11 +123,15 @@ def evaluate(
     from olmes_suite.thinking import check_choice, check_unclosed
     from olmes_suite.workers.factory import Crew, check
 
+    settings = arguments.settings(
+        profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
+    )
     engine = {
         "device": device, "dtype": dtype, "batch_size": batch_size, "max_length": max_length,
         "chat_template": maybe(chat_template), "revision": revision, "base_url": base_url, "prefill": prefill,
         "concurrency": concurrency, "model_args": parse(model_args) if isinstance(model_args, str) else model_args,
-        "thinking": check_choice(thinking), "unclosed": unclosed,
+        "chat_template_args": dict(settings.chat_template_args) or None, "thinking": check_choice(thinking),
+        "unclosed": unclosed,
     }  # fmt: skip
     run_options = Options(
         str(model), backend, tuple(listed(suite)), tuple(listed(task)), limit, seed,
@@ -136,6 +142,7 @@ def evaluate(
             judge=judge, judge_base_url=judge_base_url, classifier=classifier,
             classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code,
         ),
+        settings,
         check_unclosed(unclosed),
     )  # fmt: skip
     arguments.include(paths(include_path))
@@ -217,11 +224,14 @@ def prompts(
     task: str, *, doc_ids: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234,
     data_dir: Paths = None, data: str | None = None, include_path: Paths = None, model: AnyPath | None = None,
     chat_template: AnyPath | None = None, revision: str | None = None, max_length: int | None = None,
+    profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
+    chat_template_args: Named = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError.
 
     With `model`, a checkpoint's folder or Hub id, each has the rendered text and the number of its token ids. Only the
-    model's tokenizer is loaded; the other options of a model need it.
+    model's tokenizer is loaded; the other options of a model need it. `profile` and the options after it are those of
+    `evaluate`.
     """
     require("eval", "olmes prompts")
     from olmes_suite.evaluation import arguments
@@ -232,8 +242,15 @@ def prompts(
         raise UsageError(f"{unused[0]} needs --model: a checkpoint's folder or a Hub id")
     arguments.include(paths(include_path))
     where = arguments.source(paths(data_dir), data)
-    loaded = None if model is None else renderer(str(model), chat_template, revision, max_length)
-    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded)
+    settings = arguments.settings(
+        profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
+    )
+    loaded = None
+    if model is not None:
+        loaded = renderer(
+            str(model), chat_template, revision, max_length=max_length, chat_template_args=settings.chat_template_args
+        )
+    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded, settings=settings)
 
 
 def compare(

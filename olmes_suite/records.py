@@ -59,6 +59,8 @@ class Request:
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    unset: tuple[str, ...] = ()
+    """Sampling fields that are left to the server's default, whatever their values here."""
 
     @property
     def chat(self) -> list[Message]:
@@ -71,6 +73,8 @@ class Request:
         The fields of `OPTIONAL` are left out where they are not set, so that keys of requests without them stay equal.
         """
         optional = {name: getattr(self, name) for name in OPTIONAL if getattr(self, name) is not None}
+        if self.unset:
+            optional["unset"] = self.unset
         return optional | {
             "kind": self.kind, "messages": self.messages, "text": self.text, "prefix": self.prefix,
             "continuation": self.continuation, "stop": self.stop, "max_tokens": self.max_tokens,
@@ -134,6 +138,39 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Generated:
+    """What one generated answer took and how it ended, without its text."""
+
+    thinking_tokens: int = 0
+    """Tokens of the thought and its marks."""
+    answer_tokens: int = 0
+    """Tokens of the rest of the answer."""
+    finish_reason: str | None = None
+    """As in `Response`; None where the source does not tell."""
+    unclosed: bool = False
+    """Whether the answer ended inside a thought."""
+    empty: bool = False
+    """Whether nothing is left to score but white space."""
+
+    @classmethod
+    def of(cls, response: Response) -> Generated:
+        """Return the counts of a response."""
+        thinking = min(response.thinking_tokens or 0, response.completion_tokens)
+        return cls(
+            thinking,
+            response.completion_tokens - thinking,
+            response.finish_reason,
+            response.unclosed,
+            not (response.text or "").strip(),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """All generated tokens."""
+        return self.thinking_tokens + self.answer_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One scored document of a run."""
 
@@ -144,7 +181,9 @@ class Instance:
     samples: tuple[Scored, ...] = ()
     reference: Any = None
     flags: tuple[str, ...] = ()
-    """A subset of truncated, length, empty, extraction_failed, scorer_timeout, sandbox_error, judge_unparsed and
-    checker_error."""
+    """A subset of truncated, length, unclosed, empty, extraction_failed, scorer_timeout, sandbox_error, judge_unparsed
+    and checker_error."""
     stratum: str = ""
     """The document's part of the task, where the parts have equal weight in the score."""
+    generated: tuple[Generated, ...] = ()
+    """One entry per generated answer; empty for log-likelihood and where only texts are known."""

@@ -59,6 +59,8 @@ def mean(
     values: Sequence[float],
     clusters: Sequence[Hashable] | None = None,
     weights: Sequence[float] | None = None,
+    *,
+    sampled: bool = False,
 ) -> Estimate:
     """Return the mean of per-document scores with its standard error and 95 % interval.
 
@@ -68,7 +70,8 @@ def mean(
     `weights` (documents of different size) the value is the ratio sum(w x) / sum(w), and its error comes from the delta
     method.
 
-    The interval of 0/1 scores of independent documents is Wilson's; see `interval` for other scores.
+    The interval of 0/1 scores of independent documents is Wilson's; see `interval` for other scores. `sampled`: scores
+    are means over several samples of a document; the interval then allows for the error of its standard error.
     Raises ValueError without any score.
     """
     x = np.asarray(values, dtype=float)
@@ -88,7 +91,23 @@ def mean(
     if binary and groups is None and weights is None:
         return Estimate(value, stderr, wilson(float(x.sum()), n), n, n - 1)
     bounded = bool(((x >= 0) & (x <= 1)).all())
-    return Estimate(value, stderr, interval(value, stderr, count - 1, count, bounded), count, count - 1)
+    df = degrees_of_freedom(np.asarray(sums, dtype=float)) if sampled else count - 1
+    return Estimate(value, stderr, interval(value, stderr, df, count, bounded), count, df)
+
+
+def degrees_of_freedom(residuals: Floats) -> float:
+    """Return the degrees of freedom of a variance that is estimated from these residuals, from 2 to their number - 1.
+
+    For normal residuals this is n - 1. A few easy documents among many hard ones have heavier tails, so that their
+    variance is known less well: its own variance is (kurtosis - 1) / n times its square (Cramér 1946, Mathematical
+    Methods of Statistics, § 27.4), which is that of a chi-square with 2 n / (kurtosis - 1) degrees of freedom.
+    """
+    most = len(residuals) - 1
+    second = float(np.mean(residuals**2))
+    if second == 0.0:
+        return most
+    kurtosis = float(np.mean(residuals**4)) / second**2
+    return most if kurtosis <= 3.0 else max(2.0, 2 * most / (kurtosis - 1))
 
 
 def cluster_numbers(clusters: Sequence[Hashable] | None, n: int) -> npt.NDArray[np.int64] | None:

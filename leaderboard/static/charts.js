@@ -38,6 +38,38 @@ function drawScatter(dots) {
   return chart(size + right, size, "Gain on dev against gain on unseen by skill: " + dots.map((d) => `${d.name} ${signed(d.x)}, ${signed(d.y)}`).join("; "), ...parts);
 }
 
+/** Chooses the ticks 1, 2 and 5 times a power of ten between two positive values; a narrow range gets even ticks. */
+function logTicks(low, high) {
+  const out = [];
+  for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10) out.push(...[1, 2, 5].map((m) => m * power).filter((v) => v >= low && v <= high));
+  return out.length > 1 ? out : ticks(low, high, 4).filter((v) => v > 0);
+}
+
+/** Draws scores with error bars over tokens on a logarithmic axis: dots are {name, x, y, lo, hi}. */
+function drawTokens(title, dots) {
+  const [width, height, left, bottom, right] = [620, 330, 46, 42, 190];
+  const xs = dots.map((d) => Math.max(d.x, 0.5));
+  const ys = dots.flatMap((d) => [d.y, d.lo ?? d.y, d.hi ?? d.y]);
+  const [x0, x1] = [Math.min(...xs) / 1.15, Math.max(...xs) * 1.15];
+  const pad = (Math.max(...ys) - Math.min(...ys)) * 0.08 || 0.02;
+  const [y0, y1] = [Math.min(...ys) - pad, Math.max(...ys) + pad];
+  const x = (v) => left + (Math.log(Math.max(v, 0.5) / x0) / Math.log(x1 / x0)) * (width - left - right);
+  const y = (v) => height - bottom - ((v - y0) / (y1 - y0)) * (height - bottom - 12);
+  const parts = ticks(y0, y1).flatMap((t) => [svg("path", { class: "axis", d: `M${left} ${y(t)}H${width - right}` }), label(left - 6, y(t) + 4, points(t, 0), { "text-anchor": "end", class: "soft" })]);
+  for (const t of logTicks(x0, x1)) parts.push(svg("path", { class: "axis", d: `M${x(t)} ${height - bottom}v5` }), label(x(t), height - bottom + 18, count(t), { "text-anchor": "middle", class: "soft" }));
+  parts.push(label((left + width - right) / 2, height - 6, "tokens per answer", { "text-anchor": "middle" }));
+  const most = Math.floor((height - bottom) / 15); // rows of names; others have theirs as a title
+  const named = dots.map((d, i) => i).slice(0, most);
+  const rows = spread(named.map((i) => y(dots[i].y)), 15, 12, height - bottom);
+  dots.forEach((d, i) => {
+    const hue = i % HUES;
+    if (d.lo !== undefined && d.lo !== null) parts.push(svg("path", { class: "s" + hue, "stroke-opacity": 0.45, d: `M${x(d.x)} ${y(d.lo)}V${y(d.hi)}` }));
+    if (i < most) parts.push(svg("path", { class: "axis", d: `M${x(d.x)} ${y(d.y)}L${width - right + 4} ${rows[i]}`, "stroke-dasharray": "1 3" }), label(width - right + 8, rows[i] + 4, d.name.length > 26 ? d.name.slice(0, 25) + "…" : d.name));
+    parts.push(svg("circle", { class: "f" + hue, cx: x(d.x), cy: y(d.y), r: 5 }, svg("title", {}, `${d.name}: ${points(d.y)} for ${count(d.x)} tokens per answer`)));
+  });
+  return chart(width, height, `${title} against tokens per answer: ` + dots.map((d) => `${d.name} ${points(d.y)} for ${count(d.x)}`).join("; "), ...parts);
+}
+
 /** Draws lines over a numeric axis: series are {name, points: [[x, y, lo, hi]]}, y as fractions. */
 function drawLines(title, series, xName, format = points) {
   const [width, height, left, bottom, right] = [480, 280, 46, 38, 120];

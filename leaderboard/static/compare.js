@@ -11,7 +11,7 @@ async function comparison(a, b) {
   return unpairedComparison(a, b);
 }
 
-const reversed = (entries) => Object.fromEntries(Object.entries(entries).map(([key, e]) => [key, e.d === undefined ? e : { ...e, d: -e.d, lo: e.hi === undefined ? undefined : -e.hi, hi: e.lo === undefined ? undefined : -e.lo, w: e.l, l: e.w }]));
+const reversed = (entries) => Object.fromEntries(Object.entries(entries).map(([key, e]) => [key, e.d === undefined ? e : { ...e, d: -e.d, lo: e.hi === undefined ? undefined : -e.hi, hi: e.lo === undefined ? undefined : -e.lo, w: e.l, l: e.w, tok: e.tok && [e.tok[1], e.tok[0]] }]));
 
 function unpairedComparison(a, b) {
   const differences = {};
@@ -61,20 +61,29 @@ async function showCompare([a, b]) {
 }
 
 function compareTable(difference, a, b) {
-  const names = ["task", "suite", "baseline", "candidate", "Δ", "95 % interval", "p", "p adjusted", "detectable", "improved / worsened", "documents"];
+  const told = (task) => difference.tasks[task].tok ?? meanTokens(a, b, task);
+  const counted = tasks.some((task) => difference.tasks[task.task] && told(task.task));
+  const names = ["task", "suite", "baseline", "candidate", "Δ", "95 % interval", ...(counted ? ["tokens per answer"] : []), "p", "p adjusted", "detectable", "improved / worsened", "documents"];
   const shownScore = (score) => (score === undefined ? "" : points(score));
-  const line = (name, e, suite, one, other) => {
-    if (e.d === undefined) return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), el("td", { colspan: 7 }, e.differs ? `≠ not comparable: ${e.differs.join(" and ")} differ` : e.reason));
+  const line = (name, e, suite, one, other, tok) => {
+    const spent = counted ? el("td", {}, tok ? `${count(tok[0])} → ${count(tok[1])}${tok[0] ? ` (${multiple(tok[1] / tok[0])} ×)` : ""}` : "") : null;
+    if (e.d === undefined) return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), el("td", { colspan: counted ? 8 : 7 }, e.differs ? `≠ not comparable: ${e.differs.join(" and ")} differ` : e.reason));
     return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)),
-      el("td", { class: verdict(e) || null }, arrow(e) + signed(e.d)), el("td", {}, span(e.lo, e.hi, true)), el("td", {}, pValue(e.p)), el("td", {}, pValue(e.holm)), el("td", {}, points(e.det)), el("td", {}, e.w === undefined || e.how === "unpaired" ? "–" : `${e.w} / ${e.l}`), el("td", {}, e.n ? String(e.n) : "–"));
+      el("td", { class: verdict(e) || null }, arrow(e) + signed(e.d)), el("td", {}, span(e.lo, e.hi, true)), spent, el("td", {}, pValue(e.p)), el("td", {}, pValue(e.holm)), el("td", {}, points(e.det)), el("td", {}, e.w === undefined || e.how === "unpaired" ? "–" : `${e.w} / ${e.l}`), el("td", {}, e.n ? String(e.n) : "–"));
   };
   const value = (at, key) => entry(at, key)?.value;
   const rows = [];
   for (const [name, e] of Object.entries(difference.suites)) rows.push(line(`mean of ${e.tasks ?? ""} ${name} tasks`, e, name));
   for (const [name, e] of Object.entries(difference.skills)) rows.push(line(`mean of ${name}`, e, ""));
-  for (const task of tasks) if (difference.tasks[task.task]) rows.push(line(task.short, difference.tasks[task.task], task.suite === "other" ? "" : task.suite, value(a, task.task), value(b, task.task)));
+  for (const task of tasks) if (difference.tasks[task.task]) rows.push(line(task.short, difference.tasks[task.task], task.suite === "other" ? "" : task.suite, value(a, task.task), value(b, task.task), told(task.task)));
   if (!rows.length) return el("p", { class: "empty" }, "The two rows share no task.");
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Differences" }, el("table", { class: "grid" }, el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)));
+}
+
+/** Returns the tokens per answer of both rows, each over its own documents; null where either does not count them. */
+function meanTokens(a, b, task) {
+  const [one, other] = [a, b].map((at) => runs[at].tasks[task]?.tokens);
+  return one && other ? [one[0] + one[1], other[0] + other[1]] : null;
 }
 
 /** Draws gain on dev against gain on unseen, by skill: gains on the dev tasks alone are below the diagonal. */

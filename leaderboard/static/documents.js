@@ -10,7 +10,7 @@ const VERDICTS = {
   right: (d) => d.score >= 1,
   wrong: (d) => d.score !== null && d.score < 1,
   flipped: (d) => d.other && d.other.score !== d.score,
-  truncated: (d) => d.flags.includes("truncated") || d.flags.includes("length"),
+  truncated: (d) => ["truncated", "length", "unclosed"].some((flag) => d.flags.includes(flag)),
   contaminated: (d) => d.dirty,
   "no answer found": (d) => d.flags.includes("extraction_failed") || d.flags.includes("empty"),
 };
@@ -21,24 +21,25 @@ async function showCell([at, column]) {
   const cell = await chunk(`c${at}-${column}`);
   const score = result?.value === undefined ? "no score" : `${points(result.value)} ${half(result.lo, result.hi)}, 95 % interval ${span(result.lo, result.hi)}`;
   const marks = el("ul", { class: "marks" }, result ? marksOf(at, task.task).map((text) => el("li", {}, isolated(text))) : null);
+  const cost = result && costOf(result).length ? el("p", { class: "note" }, isolated(costOf(result).join(" · "))) : null;
   const line = isolated([run.model, run.stage, result?.metric, score, result?.n ? `${result.n} documents` : ""].filter(Boolean).join(" · "));
   if (!cell) {
     const why = run.kind === "published" ? "Published numbers have no documents." : data.instances === "none" ? "The page contains no documents (--instances none)." : "The page contains no documents of this cell.";
-    openPanel(task.short, line, marks, el("p", { class: "empty" }, why), cleanTable(result));
+    openPanel(task.short, line, marks, cost, el("p", { class: "empty" }, why), cleanTable(result));
     return;
   }
   const prompts = await chunk(cell.prompts);
   const promptOf = new Map(prompts.docs.map((doc) => [prompts.leaves[doc[0]] + "\n" + doc[1], doc]));
   const docs = cell.docs.map((doc) => named(doc, cell, promptOf));
   await against(docs, at, column);
-  openPanel(task.short, line, marks, cleanTable(result), browser(docs, at, column, cell, prompts.note));
+  openPanel(task.short, line, marks, cost, cleanTable(result), browser(docs, at, column, cell, prompts.note));
 }
 
 /** Names the fields of a packed document. */
 function named(doc, cell, prompts) {
-  const [leaf, id, score, extracted, flags, dirty, responses] = doc;
+  const [leaf, id, score, extracted, flags, dirty, responses, told] = doc;
   const [, , prompt, reference] = prompts?.get(cell.leaves[leaf] + "\n" + id) ?? [];
-  return { leaf: cell.leaves[leaf], id, score, extracted, flags, dirty: Boolean(dirty), responses, prompt, reference, sent: cell.sent?.[cell.leaves[leaf]] };
+  return { leaf: cell.leaves[leaf], id, score, extracted, flags, dirty: Boolean(dirty), responses, told: told ?? [], prompt, reference, sent: cell.sent?.[cell.leaves[leaf]] };
 }
 
 function cleanTable(result) {
@@ -76,7 +77,7 @@ function browser(docs, at, column, cell, note) {
 
 /** Joins all text of a document, in lower case. */
 function haystack(doc) {
-  return (doc.hay ??= [doc.leaf, doc.id, doc.reference, doc.extracted, ...doc.responses, doc.prompt?.t, ...(doc.prompt?.m ?? []).map((m) => m[1])].filter((t) => t !== null && t !== undefined).join("\n").toLowerCase());
+  return (doc.hay ??= [doc.leaf, doc.id, doc.reference, doc.extracted, ...doc.responses, ...doc.told.map((one) => one[0]), doc.prompt?.t, ...(doc.prompt?.m ?? []).map((m) => m[1])].filter((t) => t !== null && t !== undefined).join("\n").toLowerCase());
 }
 
 /** Makes a list that draws only its visible lines; arrow keys move in it. */
@@ -121,14 +122,30 @@ function drawDocument(doc, at) {
   const part = (title, ...content) => out.push(el("h3", {}, title), ...content);
   if (doc.other) {
     const [before, after] = [doc.other, doc].map((d) => responseTexts(d).join("\n"));
-    part("Answers", el("div", { class: "two" }, ...[[documentChoice.against, doc.other], [at, doc]].map(([i, d]) => el("div", {}, el("p", { class: "note" }, isolated(runs[i].model), " ", mark(d.score), " extracted: ", isolated(d.extracted ?? "–")), ...responseTexts(d).map(block)))));
+    part("Answers", el("div", { class: "two" }, ...[[documentChoice.against, doc.other], [at, doc]].map(([i, d]) => el("div", {}, el("p", { class: "note" }, isolated(runs[i].model), " ", mark(d.score), " extracted: ", isolated(d.extracted ?? "–")), ...answers(d)))));
     part("What changed", drawDifference(before, after));
-  } else part(doc.responses.length > 1 ? `Responses (${doc.responses.length})` : "Response", ...responseTexts(doc).map(block));
+  } else part(doc.responses.length > 1 ? `Responses (${doc.responses.length})` : "Response", ...answers(doc));
   part("Extracted answer, or the judge's verdict", block(doc.extracted ?? "–"));
   part("Reference", block(doc.reference ?? "–"));
   if (doc.prompt) part("Prompt, before the chat template", ...prompt(doc.prompt));
   if (doc.sent) out.push(rendered(doc.sent));
   return out;
+}
+
+/** Draws each response with its thought folded above it, its length, and where it was cut. */
+function answers(doc) {
+  return responseTexts(doc).map((text, i) => {
+    const [thought, thinking, rest, end, score] = doc.told[i] ?? [null, 0, 0, "", null];
+    const cut = end.includes("length") ? el("p", { class: "cut" }, "✂ cut at the token limit") : end ? el("p", { class: "cut" }, "the answer ended inside the thought") : null;
+    const inThought = end.includes("unclosed");
+    const size = thinking ? `${count(thinking)} tokens` : `${count(thought?.length)} characters`;
+    const told = [thinking + rest ? `${count(thinking + rest)} tokens` : "", thinking ? `${count(thinking)} of them thought` : ""].filter(Boolean).join(", ");
+    const several = doc.responses.length > 1 && score !== null && score !== undefined;
+    return el("div", { class: "answer" },
+      several || told ? el("p", { class: "note" }, several ? [`${i + 1}. `, mark(score), told ? " · " : ""] : null, told) : null,
+      thought ? el("details", { class: "thought" }, el("summary", {}, `Thought, ${size}${inThought ? ", not closed" : ""}${inThought && end.includes("length") ? ", cut at the token limit" : ""}`), block(thought), inThought ? cut : null) : null,
+      block(text || (thought ? "(nothing after the thought)" : "")), inThought && thought ? null : cut);
+  });
 }
 
 /** Shows, folded, the first prompt of the task as the model received it. */

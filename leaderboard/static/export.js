@@ -12,8 +12,8 @@ const DOWNLOADS = {
     // Spreadsheets would run a text that begins with =, +, - or @ as a formula.
     const field = (value) => { const text = String(value ?? ""); const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? "'" + text : text; return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe; };
     const { columns, rows } = view();
-    const head = ["run", "model", "kind", "stage", "step", "lineage", "date", ...columns.flatMap((c) => [c.title, c.title + " low", c.title + " high", c.title + " marks"])];
-    const line = (at) => { const r = runs[at]; return [r.run, r.model, r.kind, r.stage, r.step, r.lineage, r.date, ...columns.flatMap((c) => { const e = entry(at, c.key); return [e?.value, e?.lo, e?.hi, cellsOf[at].get(c.key)?.dataset.flags ?? ""]; })]; };
+    const head = ["run", "model", "kind", "stage", "step", "lineage", "date", ...COSTS.map((key) => ({ "cost:tokens": "tokens per answer", "cost:limit": "share at the limit" })[key]), ...columns.flatMap((c) => [c.title, c.title + " low", c.title + " high", c.title + " marks"])];
+    const line = (at) => { const r = runs[at]; return [r.run, r.model, r.kind, r.stage, r.step, r.lineage, r.date, ...COSTS.map((key) => entry(at, key).value), ...columns.flatMap((c) => { const e = entry(at, c.key); return [e?.value, e?.lo, e?.hi, cellsOf[at].get(c.key)?.dataset.flags ?? ""]; })]; };
     save("leaderboard.csv", "text/csv", [head, ...rows.map(line)].map((fields) => fields.map(field).join(",")).join("\r\n") + "\r\n");
   },
   JSON: () => {

@@ -77,7 +77,7 @@ let panelShows = "";
 
 function show() {
   const now = JSON.stringify([state.sort, state.filter, state.columns]);
-  if (now !== drawn) { drawn = now; drawHead(); drawColumns(); drawRows(); drawTools(); }
+  if (now !== drawn) { drawn = now; drawHead(); drawColumns(); drawRows(); drawTools(); fillTokens(); }
   const choice = state.open + "\n" + state.compare;
   if (choice === panelShows) return;
   panelShows = choice;

@@ -5,14 +5,15 @@ const differs = rowOf.map((_, at) => new Map([...cellsOf[at]].map(([task, cell])
 let order = runs.map((_, at) => at);
 
 const measuredKind = (run) => run.kind === "measured" || run.kind === "imported";
-const entry = (at, key) => (key.startsWith("suite:") ? runs[at].suites[key.slice(6)] : runs[at].tasks[key]);
-const known = (key) => taskAt.has(key) || (key.startsWith("suite:") && data.suites.includes(key.slice(6)));
+const COSTS = board.querySelector("th.cost") ? ["cost:tokens", "cost:limit"] : [];
+const entry = (at, key) => (key.startsWith("suite:") ? runs[at].suites[key.slice(6)] : COSTS.includes(key) ? { value: runs[at].cost?.[key.slice(5)] } : runs[at].tasks[key]);
+const known = (key) => taskAt.has(key) || COSTS.includes(key) || (key.startsWith("suite:") && data.suites.includes(key.slice(6)));
 
 /** Returns [key, direction] of the current sort; key "" is the order of lineages. */
 function sorting() {
   const match = state.sort.match(/^(-?)(.*?)(?::(asc|desc))?$/s);
   let key = match[2];
-  for (const other of ["tulu3_" + key, "suite:" + key]) if (!known(key) && known(other)) key = other;
+  for (const other of ["tulu3_" + key, "suite:" + key, "cost:" + key]) if (!known(key) && known(other)) key = other;
   if (key !== "model" && !known(key)) return ["", "desc"];
   return [key, match[3] ?? (match[1] ? "desc" : key === "model" ? "asc" : "desc")];
 }
@@ -34,7 +35,7 @@ function sorted() {
 /** Chooses the column of the ranks: the sorted one, otherwise the first average, or task, that two rows have. */
 function rankKey() {
   const key = sorting()[0];
-  if (key && key !== "model") return key;
+  if (key && key !== "model" && !COSTS.includes(key)) return key;
   const keys = [...data.suites.map((name) => "suite:" + name), ...tasks.map((task) => task.task)];
   const count = (key) => runs.filter((run, at) => measuredKind(run) && typeof entry(at, key)?.value === "number").length;
   return keys.find((key) => count(key) > 1) ?? "";
@@ -131,14 +132,29 @@ function marksOf(at, task) {
   return out;
 }
 
+/** Describes what the answers of a cell took and how they ended, in words. */
+function costOf(result) {
+  const out = [];
+  if (result.tokens) out.push(`${count(result.tokens[0] + result.tokens[1])} tokens per answer${result.tokens[0] ? `, ${count(result.tokens[0])} of them thought` : ""}`);
+  const ended = result.answers;
+  if (ended) {
+    const share = (n) => `${((100 * n) / ended.n).toFixed(1)} %`;
+    if (ended.length) out.push(`${share(ended.length)} of ${count(ended.n)} answers ended at the token limit; the score over the others is ${points(result.done?.value)}`);
+    if (ended.unclosed) out.push(`${share(ended.unclosed)} of the answers ended inside a thought`);
+  }
+  if (result.rate !== undefined) out.push(`${count(result.rate)} correct answers per million tokens`);
+  if (result.samples) out.push(`${result.samples} samples of each document${result.sd === undefined ? "" : `; run-to-run s.d. ${points(result.sd)} points`}`);
+  return out;
+}
+
 /** Sets the title of a cell's button when it first gets the pointer or the focus. */
 function describe(button) {
   if (!button || button.title) return;
   const [at, task] = [Number(button.closest("tr").dataset.at), button.parentElement.dataset.task];
   const result = runs[at].tasks[task];
   const score = result.value === undefined ? "no score" : `${points(result.value)} ${half(result.lo, result.hi)}`;
-  const description = [`${tasks[taskAt.get(task)].short}, ${runs[at].model}: ${score}`, ...marksOf(at, task)].join("; ");
-  button.title = description.replaceAll("; ", "\n");
+  const description = [`${tasks[taskAt.get(task)].short}, ${runs[at].model}: ${score}`, ...marksOf(at, task), ...costOf(result)].join("\n");
+  button.title = description;
 }
 
 /** Makes the static table interactive: buttons in the header and the cells, boxes to pick rows. */
@@ -233,7 +249,7 @@ const hiddenColumns = () => new Set(state.columns.split(",").filter(Boolean));
 
 function drawColumns() {
   const hidden = hiddenColumns();
-  const start = 2 + data.suites.length;
+  const start = 2 + data.suites.length + COSTS.length;
   const flags = tasks.map((task) => hidden.has(task.short));
   if (drawColumns.last === flags.join()) return;
   drawColumns.last = flags.join();

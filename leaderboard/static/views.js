@@ -1,12 +1,41 @@
-// Charts of the rows: skills side by side, scores over training steps, the gap between dev and unseen over stages.
+// Charts of the rows: score against tokens, skills side by side, scores over training steps, the gap between dev and unseen over stages.
 const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
 const scored = (at, task) => typeof runs[at].tasks[task]?.value === "number";
 
 function drawViews() {
   const section = document.getElementById("views");
-  const cards = [skillBars(), ...stepLines(), ...gapLines()].filter(Boolean);
+  const cards = [tokensCard(), skillBars(), ...stepLines(), ...gapLines()].filter(Boolean);
   section.hidden = !cards.length;
   section.replaceChildren(el("h2", {}, "Charts"), el("div", { class: "cards" }, cards));
+}
+
+let tokensOf = ""; // the task of the chart of score against tokens; "" for the mean of the tasks that all rows have
+
+const counts = (at, task) => scored(at, task) && runs[at].tasks[task].tokens !== undefined;
+
+/** Draws score against tokens per answer for the rows shown. */
+function tokensCard() {
+  if (!tasks.some((task) => runs.some((_, at) => counts(at, task.task)))) return null;
+  const holder = el("div", { id: "tokens-view" });
+  fillTokens(holder);
+  return card("Score against tokens per answer", holder);
+}
+
+function fillTokens(holder = document.getElementById("tokens-view")) {
+  if (!holder) return;
+  const rows = order.filter((at) => tasks.some((task) => counts(at, task.task)));
+  const shared = tasks.filter((task) => rows.every((at) => counts(at, task.task))).map((task) => task.task);
+  const having = tasks.filter((task) => rows.some((at) => counts(at, task.task)));
+  const chosen = having.some((task) => task.task === tokensOf) ? tokensOf : shared.length ? "" : having[0]?.task;
+  if (chosen === undefined) { holder.replaceChildren(el("p", { class: "empty" }, "No row shown counts tokens.")); return; }
+  const dots = rows.filter((at) => !chosen || counts(at, chosen)).map((at) => {
+    const members = chosen ? [chosen] : shared;
+    const scores = bar(at, 0, members);
+    return { name: name(at), x: mean(members.map((task) => runs[at].tasks[task].tokens[0] + runs[at].tasks[task].tokens[1])), y: scores.value, lo: scores.lo, hi: scores.hi };
+  });
+  const options = [shared.length ? ["", `mean of ${shared.length} task${shared.length > 1 ? "s" : ""} that all rows have`] : null, ...having.map((task) => [task.task, task.short])].filter(Boolean);
+  const select = el("select", { "aria-label": "Task of the chart", change: () => { tokensOf = select.value; fillTokens(); document.querySelector("#tokens-view select")?.focus(); } }, options.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
+  holder.replaceChildren(el("div", { class: "tools" }, select), drawTokens(chosen ? tasks[taskAt.get(chosen)].short : "mean score", dots), el("p", { class: "note" }, "Up and to the left is better: more points for fewer tokens. Bars: 95 % intervals. Tokens of thoughts are included."));
 }
 
 const card = (title, ...content) => el("div", { class: "card" }, el("h3", {}, title), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, content));

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmes_suite.cli.tables import count
+from olmes_suite.comparison.reports import tokens
 from olmes_suite.evaluation.evaluate import Finished
 from olmes_suite.evaluation.floor import beside
 from olmes_suite.evaluation.plan import NOT_BUILT, TaskPlan
 from olmes_suite.runs.ledger import NO_LOOK
-from olmes_suite.runs.schema import Manifest, Metric, Results, TaskResult
+from olmes_suite.runs.schema import ENDINGS, Manifest, Metric, Results, TaskResult
 from olmes_suite.tasks.index import PREFIX
 
 _PLAIN_SECONDS = 10.0
@@ -122,6 +123,13 @@ def print_results(finished: Finished, command: Sequence[str]) -> None:
     console.print(f"[bold]{outcome.model}[/bold] · {outcome.run}", markup=True, soft_wrap=True)
     floors = beside(finished)
     console.print(_table(outcome, record, floors))
+    if record.engine.backend not in NO_LOOK and any(outcome.tasks[plan.task].tokens for plan in record.plan):
+        console.print()
+        console.print(cost_table({plan.task: outcome.tasks[plan.task] for plan in record.plan}))
+        console.print(
+            "tokens: mean per answer; limit: answers cut at the token limit; completed: score of the", style="dim"
+        )
+        console.print("others; right/M: correct answers per million tokens", style="dim")
     for line in warnings(outcome, record):
         console.print(f"! {line}", markup=False)
     print(f"run     {finished.path}")
@@ -167,6 +175,47 @@ def _table(outcome: Results, record: Manifest, floors: Mapping[str, Any]) -> Any
     return table
 
 
+_COST_NOTE = (
+    "tokens: mean per answer; limit: answers cut at the token limit;",
+    "completed: score of the others; right/M: correct answers per million tokens",
+)
+
+
+def cost_table(tasks: Mapping[str, TaskResult]) -> Any:
+    """Build the table of what the answers took and how they ended; columns about thoughts only if there are any."""
+    from rich.table import Table
+
+    thoughts = any((task.tokens and task.tokens.thinking) or _count(task, "unclosed") for task in tasks.values())
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("task", no_wrap=True, max_width=22)
+    names = ["tokens", "thought", "limit", "unclosed", "empty", "completed", "right/M"]
+    hidden = set() if thoughts else {"thought", "unclosed"}
+    for name in names:
+        if name not in hidden:
+            table.add_column(name, justify="right", no_wrap=True)
+    for task, result in tasks.items():
+        if result.tokens is None:
+            continue
+        rate = result.correct_per_million_tokens
+        cells = {
+            "tokens": tokens(result.tokens.total),
+            "thought": tokens(result.tokens.thinking),
+            **{name.replace("length", "limit"): _share(result, name) for name in ENDINGS},
+            "completed": points(result.completed)[0],
+            "right/M": "–" if rate is None else f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}",
+        }
+        table.add_row("  " + task.removeprefix(PREFIX), *(cells[name] for name in names if name not in hidden))
+    return table
+
+
+def _count(task: TaskResult, ending: str) -> int:
+    return getattr(task.answers, ending) if task.answers is not None else 0
+
+
+def _share(task: TaskResult, ending: str) -> str:
+    return "–" if task.answers is None else f"{100 * task.answers.share(ending):.1f} %"
+
+
 def _clean(task: TaskResult) -> str:
     """Format the score without contaminated documents, and the number of contaminated documents."""
     clean = task.clean
@@ -176,6 +225,7 @@ def _clean(task: TaskResult) -> str:
 _FLAG_WORDS = {
     "truncated": "prompts did not fit the context and were cut",
     "length": "answers ended at the token limit",
+    "unclosed": "answers ended inside a thought",
     "empty": "answers were empty",
     "extraction_failed": "answers contained nothing that the scorer could extract",
     "scorer_timeout": "answers could not be checked in time (scored 0)",
@@ -229,7 +279,13 @@ def _task_warnings(name: str, task: TaskResult) -> list[str]:
         lines.append(f"{name}: rows left out because no scorer is available for {reason}: {rows}")
     for flag, words in _FLAG_WORDS.items():
         if task.flags.get(flag):
-            lines.append(f"{name}: {task.flags[flag]} of {task.n} {words}")
+            number, of = task.flags[flag], task.n
+            if task.answers is not None and task.answers.n > task.n and flag in ENDINGS:  # each sample is an answer
+                number, of = _count(task, flag), task.answers.n
+            lines.append(f"{name}: {number} of {of} {words}")
+    if task.samples_sd is not None:
+        sd = f"{100 * task.samples_sd:.1f}"
+        lines.append(f"{name}: {task.samples} samples of each document; run-to-run s.d. of one {sd} points")
     return lines
 
 

@@ -16,12 +16,17 @@ from olmes_suite.cli.options import (
     Data,
     DataDirs,
     EncoderName,
+    GenKwargs,
     IncludePath,
     Json,
     Judge,
     JudgeUrl,
     Lineage,
+    Profile,
     Runs,
+    Samples,
+    System,
+    TemplateArgs,
     Thinking,
     Unclosed,
     UnsafeCode,
@@ -89,7 +94,8 @@ def evaluate(
     workers: Workers = None, ray: Ray = None, cache: Cache = None, model_args: ModelArgs = None,
     judge: Judge = None, judge_base_url: JudgeUrl = None, classifier: Classifier = None,
     classifier_base_url: ClassifierUrl = None, encoder: EncoderName = None, unsafe_code: UnsafeCode = False,
-    thinking: Thinking = None, unclosed: Unclosed = None, as_json: Json = False,
+    thinking: Thinking = None, unclosed: Unclosed = None, profile: Profile = None, gen_kwargs: GenKwargs = None,
+    samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
@@ -106,7 +112,8 @@ def evaluate(
         base_url=base_url, prefill=prefill, concurrency=concurrency, workers=workers, ray=ray, cache=cache,
         model_args=model_args, judge=judge, judge_base_url=judge_base_url, classifier=classifier,
         classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, thinking=thinking,
-        unclosed=unclosed, command=command_line(), watcher=_watcher,
+        unclosed=unclosed, profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system,
+        chat_template_args=chat_template_args, command=command_line(), watcher=_watcher,
     ).finished  # fmt: skip
     show(finished, as_json)
     return 1 if finished.failed else 0

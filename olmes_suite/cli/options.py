@@ -31,6 +31,34 @@ UnsafeCode = Annotated[
     bool, typer.Option("--unsafe-code", help="Run model-written code unsandboxed where this machine has no sandbox.")
 ]
 
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", metavar="NAME|FILE", help="Settings that a model's makers recommend: olmo3, qwen3_think, …"
+    ),
+]
+GenKwargs = Annotated[
+    str | None,
+    typer.Option(
+        "--gen-kwargs", metavar="NAME=VALUE,…",
+        help="Sampling in place of the tasks' own: temperature, top_p, top_k, max_tokens (a number or context), …",
+    ),
+]  # fmt: skip
+Samples = Annotated[
+    int | None, typer.Option("--samples", help="Answers to each request; a document's score is their mean.")
+]
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT|@FILE", help="System prompt, before the task's own; '' for none."),
+]
+TemplateArgs = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-template-args", metavar="NAME=VALUE,…",
+        help="Arguments of the chat template: enable_thinking=false, reasoning_effort=high, …",
+    ),
+]  # fmt: skip
+
 Judge = Annotated[
     str | None,
     typer.Option("--judge", help="Judge model: a served name with --judge-base-url, otherwise a checkpoint."),

@@ -7,9 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Data, DataDirs, IncludePath, Json, UnsafeCode
+from olmes_suite.cli.options import (
+    Data,
+    DataDirs,
+    GenKwargs,
+    IncludePath,
+    Json,
+    Profile,
+    Samples,
+    System,
+    TemplateArgs,
+    UnsafeCode,
+)
 from olmes_suite.errors import UsageError
-from olmes_suite.evaluation.arguments import include, source
+from olmes_suite.evaluation.arguments import include, settings, source
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -75,21 +86,31 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
 
 @app.command()
 def show(
-    task: Annotated[str, typer.Argument(help="A task or group, prefix optional.")],
-    include_path: IncludePath = None,
-    as_json: Json = False,
-) -> int:
-    """Show a task's definition and the first request of a sample document."""
+    task: Annotated[str, typer.Argument(help="A task or group, prefix optional.")], include_path: IncludePath = None,
+    profile: Profile = None, gen_kwargs: GenKwargs = None, samples: Samples = None, system: System = None,
+    chat_template_args: TemplateArgs = None, as_json: Json = False,
+) -> int:  # fmt: skip
+    """Show a task's definition and the first request of a sample document.
+
+    With --profile and the options of `olmes eval` beside it, also which settings are then in effect, and their origin.
+    """
     from olmes_suite.extras import require
     from olmes_suite.tasks import catalog
     from olmes_suite.tasks import index as registry
+    from olmes_suite.tasks.origins import applied
 
     require("eval", "olmes tasks show")
     include(include_path)
     entry = catalog.find(task)
     leaf = registry.index()[entry.leaves[0]]
+    given = settings(
+        profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
+    )
+    loaded, reason = _sample_task(leaf)
+    origins = applied(loaded, given) if given and loaded is not None else {}
     fields = {**_entry(entry.name, entry), "file": str(registry.task_file(entry))}
     if as_json:
+        fields |= {"settings": {name: one.as_json() for name, one in origins.items()}} if origins else {}
         print(json.dumps(fields, ensure_ascii=False))
         return 0
     for name, value in fields.items():
@@ -97,32 +118,46 @@ def show(
             value = f"{len(value)}: " + ", ".join(v.removeprefix(entry.name + "_") for v in value)
         if value not in ([], None):
             print(f"{name:<11}{value}")
-    _show_request(leaf)
+    if loaded is None:
+        print(f"\n{reason}")
+    else:
+        _show_request(leaf, loaded, origins)
     return 0
 
 
-def _show_request(leaf: Any) -> None:
+def _sample_task(leaf: Any) -> tuple[Any, str]:
+    """Return a task with its sample documents, or None and the reason why it has none."""
     from olmes_suite.errors import MissingData
     from olmes_suite.tasks import index as registry
     from olmes_suite.tasks.documents import DataSource
     from olmes_suite.tasks.load import load_task
 
     try:
-        loaded = load_task(registry.task_file(leaf), DataSource(sample=True))
+        return load_task(registry.task_file(leaf), DataSource(sample=True)), ""
     except MissingData as error:
-        print(f"\n{error}")
-        return
+        return None, str(error)
+
+
+def _show_settings(origins: dict[str, Any]) -> None:
+    width = max(map(len, origins)) + 2
+    print()
+    for name, one in origins.items():
+        own = f", the task's own is {one.own}" if one.own is not None else ""
+        print(f"{name:<{width}}{json.dumps(one.value, ensure_ascii=False)}  ({one.origin}{own})")
+
+
+def _show_request(leaf: Any, loaded: Any, origins: dict[str, Any]) -> None:
     request = loaded.requests(loaded.task_docs[0], 0, chat=True)[0]
     print(f"\nThe first request of a sample document of {leaf.name}:")
     for turn in request.chat or [{"role": "text", "content": request.text or ""}]:
         print(f"[{turn['role']}] {turn['content']}")
     if request.prefix or request.continuation:
         print(f"[assistant starts] {request.prefix}{request.continuation or ''}")
-    if request.kind == "generate":
-        settings = (
-            f"at most {request.max_tokens} tokens, temperature {request.temperature}, {request.samples} sample(s)"
-        )
-        print(f"\nstop {list(request.stop)}, {settings}")
+    if origins:
+        _show_settings(origins)
+    elif request.kind == "generate":
+        limits = f"at most {request.max_tokens} tokens, temperature {request.temperature}, {request.samples} sample(s)"
+        print(f"\nstop {list(request.stop)}, {limits}")
 
 
 @app.command()

@@ -29,6 +29,8 @@ class Aligned:
     only_candidate: int
     flagged: npt.NDArray[np.bool_]
     """Whether the training data of either checkpoint is known to contain each document."""
+    tokens: tuple[float, float] | None = None
+    """Mean generated tokens per answer of baseline and candidate; None if either run does not count them."""
 
     def clean(self) -> Pairs | None:
         """Return the documents that are not flagged, with the strata's weights unchanged, or None without any."""
@@ -68,6 +70,19 @@ def differing_parts(a: TaskScores, b: TaskScores) -> tuple[str, ...]:
     if (a.primary, _weighting(a)) != (b.primary, _weighting(b)):
         parts.add("scorer")
     return tuple(part for part in (*PARTS, "fingerprint") if part in parts)
+
+
+def differing_settings(a: TaskScores, b: TaskScores) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ on shared leaf tasks, each with the values of both runs, as far as recorded."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in a.leaves.keys() & b.leaves.keys():
+        one, other = a.leaves[name].settings, b.leaves[name].settings
+        if one is None or other is None:
+            continue
+        for setting in dict.fromkeys([*one, *other]):
+            if one.get(setting) != other.get(setting):
+                found.setdefault(setting, (one.get(setting), other.get(setting)))
+    return found
 
 
 def _weighting(task: TaskScores) -> str:
@@ -115,7 +130,22 @@ def align(a: TaskScores, b: TaskScores) -> Aligned | None:
         np.concatenate(
             [_flagged(a.leaves[name], rows_a) | _flagged(b.leaves[name], rows_b) for name, rows_a, rows_b in parts]
         ),
+        _tokens([(a.leaves[name].tokens, b.leaves[name].tokens, one, other) for name, one, other in parts]),
     )
+
+
+Rows = npt.NDArray[np.intp]
+
+
+def _tokens(parts: Sequence[tuple[Floats | None, Floats | None, Rows, Rows]]) -> tuple[float, float] | None:
+    """Return the mean tokens per answer of both runs over the shared documents of all leaf tasks."""
+    sums, documents = np.zeros(2), 0
+    for one, other, rows_a, rows_b in parts:
+        if one is None or other is None:
+            return None
+        sums += [one[rows_a].sum(), other[rows_b].sum()]
+        documents += len(rows_a)
+    return float(sums[0] / documents), float(sums[1] / documents)
 
 
 def _flagged(leaf: LeafScores, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from olmes_suite.comparison import paired_tests
-from olmes_suite.comparison.alignment import Aligned, align, differing_parts
+from olmes_suite.comparison.alignment import Aligned, align, differing_parts, differing_settings
 from olmes_suite.comparison.paired_tests import Difference, Pairs
 from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.stats import normal_quantile, t_quantile
@@ -31,6 +32,8 @@ class TaskComparison:
     """The difference; None where the scores cannot be compared."""
     differs: tuple[str, ...] = ()
     """The parts of the fingerprints that differ; empty where the scores are comparable."""
+    settings: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """The settings that differ, with the values of baseline and candidate, where both runs record them."""
     only_baseline: int = 0
     only_candidate: int = 0
     p_holm: float | None = None
@@ -42,11 +45,18 @@ class TaskComparison:
     """The difference without the flagged documents; None where no document is flagged or none is left."""
     reason: str | None = None
     """The reason for a missing difference, apart from differing fingerprints."""
+    tokens: tuple[float, float] | None = None
+    """Mean generated tokens per answer of both runs, over the documents that both have; None if either is unknown."""
 
     @property
     def comparable(self) -> bool:
         """Whether both scores were computed in the same way."""
         return not self.differs
+
+    @property
+    def token_ratio(self) -> float | None:
+        """The candidate's tokens per answer as a multiple of the baseline's."""
+        return self.tokens[1] / self.tokens[0] if self.tokens and self.tokens[0] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ def compare_task(
 ) -> TaskComparison:
     """Compare one task of two runs. With `force`, tasks with differing fingerprints are compared and marked."""
     differs = differing_parts(a, b)
-    start = TaskComparison(b.name, b.skill, a.value, b.value, differs=differs)
+    settings = differing_settings(a, b) if "settings" in differs else {}
+    start = TaskComparison(b.name, b.skill, a.value, b.value, differs=differs, settings=settings)
     if differs and not force:
         return start
     if not (a.by_document and b.by_document):
@@ -94,6 +105,7 @@ def compare_task(
         only_baseline=aligned.only_baseline,
         only_candidate=aligned.only_candidate,
         aligned=aligned,
+        tokens=aligned.tokens,
     )
 
 
@@ -108,7 +120,8 @@ def _without_documents(start: TaskComparison, a: TaskScores, b: TaskScores, alph
         )
         rest = _unpaired(one, other, alpha)
         rest = replace(rest, n=rest.n - flagged) if rest else None
-    return replace(start, difference=_unpaired(a, b, alpha), flagged=flagged, clean=rest)
+    tokens = aligned.tokens if aligned is not None else None
+    return replace(start, difference=_unpaired(a, b, alpha), flagged=flagged, clean=rest, tokens=tokens)
 
 
 def _unpaired(a: TaskScores, b: TaskScores, alpha: float) -> Difference | None:
@@ -243,8 +256,10 @@ def _task_json(task: TaskComparison) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "task": task.task, "comparable": task.comparable, "differs": list(task.differs), "reason": task.reason,
         "baseline": task.baseline, "candidate": task.candidate, "only_baseline": task.only_baseline,
-        "only_candidate": task.only_candidate,
+        "only_candidate": task.only_candidate, "tokens": _tokens_json(task),
     }  # fmt: skip
+    if task.settings:
+        fields["settings"] = {name: list(values) for name, values in task.settings.items()}
     if d is None:
         return fields
     return fields | {
@@ -255,9 +270,25 @@ def _task_json(task: TaskComparison) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _tokens_json(task: TaskComparison) -> dict[str, Any] | None:
+    if task.tokens is None:
+        return None
+    return {"baseline": task.tokens[0], "candidate": task.tokens[1], "ratio": task.token_ratio}
+
+
 def mismatch(tasks: Sequence[TaskComparison]) -> str:
     """Return one line with the tasks that are not comparable and the parts that differ."""
-    by_parts: dict[tuple[str, ...], list[str]] = {}
+    by_parts: dict[str, list[str]] = {}
     for task in tasks:
-        by_parts.setdefault(task.differs, []).append(task.task)
-    return "; ".join(f"{', '.join(names)}: {' and '.join(parts)} differ" for parts, names in by_parts.items())
+        by_parts.setdefault(f"{' and '.join(task.differs)} differ{values_of(task)}", []).append(task.task)
+    return "; ".join(f"{', '.join(names)}: {parts}" for parts, names in by_parts.items())
+
+
+def values_of(task: TaskComparison) -> str:
+    """Return the differing settings of both runs in brackets, "" where none is recorded."""
+    shown = (f"{name} {_shown(one)} and {_shown(other)}" for name, (one, other) in task.settings.items())
+    return f" ({', '.join(shown)})" if task.settings else ""
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

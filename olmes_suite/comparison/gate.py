@@ -208,7 +208,7 @@ def _means(tasks: Sequence[TaskComparison]) -> tuple[float, float]:
 
 def _not_comparable(task: TaskComparison, rules: Rules) -> TaskVerdict:
     margin = rules.margin_of(task.task, task.skill)
-    notes = (f"{' and '.join(task.differs)} differ",)
+    notes = (f"{' and '.join(task.differs)} differ{comparing.values_of(task)}",)
     required = rules.task(task.task).required
     return TaskVerdict(
         task.task, None, margin, "not comparable", task.baseline, task.candidate, None, required, None, notes

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from olmes_suite.comparison.compare import TaskComparison
-from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, Rules
-from olmes_suite.runs.scores import RunScores
+from olmes_suite.comparison.compare import TaskComparison, values_of
+from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, MUCH, TOKENS, Rules
+from olmes_suite.runs.schema import ENDINGS, Cost
+from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.tasks.index import PREFIX
 
 Kind = Literal["fail", "error", "note"]
@@ -17,6 +18,7 @@ Kind = Literal["fail", "error", "note"]
 _WORDS = {
     "truncated": "prompts were cut",
     "length": "answers ended at the token limit",
+    "unclosed": "answers ended inside a thought",
     "empty": "answers are empty",
     "extraction_failed": "answers have nothing to score",
 }
@@ -60,6 +62,7 @@ def findings(
         if task.comparable:
             results += _documents(task, candidate)
             results += _answers(task.task, baseline, candidate, rules)
+            results += _cost(task, baseline, candidate, rules)
             results += _contaminated(task.task, candidate, rules)
     return results
 
@@ -89,7 +92,10 @@ def _overlap(baseline: RunScores, candidate: RunScores) -> bool:
 def _changed(task: TaskComparison) -> Iterator[Finding]:
     if task.differs:
         yield Finding(
-            "fingerprint", task.task, "note", f"{' and '.join(task.differs)} differ: the scores are not comparable"
+            "fingerprint",
+            task.task,
+            "note",
+            f"{' and '.join(task.differs)} differ{values_of(task)}: the scores are not comparable",
         )
     if task.reason:
         yield Finding("documents", task.task, "error", task.reason)
@@ -111,8 +117,7 @@ def _documents(task: TaskComparison, candidate: RunScores) -> Iterator[Finding]:
 def _answers(name: str, baseline: RunScores, candidate: RunScores, rules: Rules) -> Iterator[Finding]:
     task, before = candidate.tasks[name], baseline.tasks[name]
     for flag in HEALTH:
-        share = task.flags.get(flag, 0) / max(task.n, 1)
-        usual = before.flags.get(flag, 0) / max(before.n, 1)
+        share, usual = _share(task, flag), _share(before, flag)
         limit = rules.health.get(flag, min(1.0, usual + MORE))
         if share > limit:
             text = f"{100 * share:.1f} % of {_WORDS[flag]} (baseline {100 * usual:.1f} %, limit {100 * limit:.1f} %)"
@@ -121,6 +126,70 @@ def _answers(name: str, baseline: RunScores, candidate: RunScores, rules: Rules)
     if count / max(task.n, 1) > limit:
         text = f"{count} requests failed after all retries: repeat the `olmes eval` command"
         yield Finding("request_errors", name, "error", text, count / max(task.n, 1), limit)
+
+
+def _share(task: TaskScores, flag: str) -> float:
+    """Return the share of answers with a flag; with several samples of a document, each one is an answer."""
+    answers = task.cost.answers
+    if answers is None or answers.n <= task.n or flag not in ENDINGS:
+        return task.flags.get(flag, 0) / max(task.n, 1)
+    return answers.share(flag)
+
+
+def _cost(task: TaskComparison, baseline: RunScores, candidate: RunScores, rules: Rules) -> Iterator[Finding]:
+    """Check tokens per answer, the score over completed answers, and correct answers per million tokens."""
+    name, limits = task.task, rules.health
+    before, after = baseline.tasks[name].cost, candidate.tasks[name].cost
+    for check in TOKENS:
+        pair = task.tokens if check == "tokens" else (_tokens(before, check), _tokens(after, check))
+        yield from _multiple(check, name, pair or (None, None), limits.get(check))
+    if (drop := limits.get("completed")) is not None:
+        yield from _completed(name, before, after, drop)
+    if (least := limits.get("correct_per_million_tokens")) is not None:
+        one, other = before.correct_per_million_tokens, after.correct_per_million_tokens
+        if one is None or other is None:
+            yield _unknown("correct_per_million_tokens", name, "correct answers per million tokens")
+        elif other < least * one:
+            text = f"{other:,.0f} correct answers per million tokens (baseline {one:,.0f}, limit {least * one:,.0f})"
+            yield Finding("correct_per_million_tokens", name, "fail", text, other / one, least)
+
+
+def _tokens(cost: Cost, check: str) -> float | None:
+    return None if cost.tokens is None else getattr(cost.tokens, check.removesuffix("_tokens"))
+
+
+_KINDS = {"tokens": "tokens", "thinking_tokens": "tokens of thought", "answer_tokens": "tokens without the thought"}
+
+
+def _multiple(check: str, name: str, pair: tuple[float | None, float | None], limit: float | None) -> Iterator[Finding]:
+    """Compare mean tokens with the baseline's. Without a limit, a much larger total is noted."""
+    before, after = pair
+    if before is None or after is None:
+        if limit is not None:
+            yield _unknown(check, name, _KINDS[check])
+        return
+    largest = MUCH if limit is None and check == "tokens" else limit
+    if largest is None or after <= largest * before:
+        return
+    text = f"{after:,.0f} {_KINDS[check]} per answer (baseline {before:,.0f}"
+    text += f", {after / before:.1f} ×" if before else ""
+    text += f", limit {limit:g} ×)" if limit is not None else ")"
+    yield Finding(check, name, "note" if limit is None else "fail", text, after / before if before else None, limit)
+
+
+def _completed(name: str, before: Cost, after: Cost, limit: float) -> Iterator[Finding]:
+    one = before.completed.value if before.completed is not None else None
+    other = after.completed.value if after.completed is not None else None
+    if one is None or other is None:
+        yield _unknown("completed", name, "a score over completed answers")
+    elif one - other > limit:
+        text = f"{100 * other:.1f} over the answers that ended by themselves "
+        text += f"(baseline {100 * one:.1f}, largest drop {100 * limit:.1f})"
+        yield Finding("completed", name, "fail", text, one - other, limit)
+
+
+def _unknown(check: str, name: str, what: str) -> Finding:
+    return Finding(check, name, "note", f"{what}: not known of both runs, not judged")
 
 
 def _errors(counted: Mapping[str, int], name: str, flags: Mapping[str, int]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,16 +15,20 @@ MARGIN = 0.01
 """Default margin: one point."""
 MORE = 0.05
 """Without a limit of its own, a health share may exceed the baseline's by so much."""
-HEALTH = ("truncated", "length", "empty", "extraction_failed")
-"""Flags of answers, each as a share of the documents."""
+HEALTH = ("truncated", "length", "unclosed", "empty", "extraction_failed")
+"""Flags of answers, each as a share of the answers, or of the documents where answers are not counted."""
+TOKENS = ("tokens", "thinking_tokens", "answer_tokens")
+"""Mean tokens per answer, each as a multiple of the baseline's."""
+MUCH = 1.5
+"""Without a limit of its own, more than this multiple of the baseline's tokens is noted."""
 CONTAMINATED = 0.02
 """Tülu 3's rule (§ 3.2): a training set is contaminated if it overlaps more than 2 % of an evaluation's instances."""
 
 Points = Annotated[float, Between(0, 100, per=100, unit="in points")]
 """A fraction; in the file it is in points."""
 Share = Annotated[float, Between(0, 1)]
+Multiple = Annotated[float, Between(0.01, 1000, unit="a multiple of the baseline's")]
 ErrorRate = Annotated[float, Between(1e-9, 0.5)]
-Health = Literal["truncated", "length", "empty", "extraction_failed", "request_errors", "contaminated"]
 Inconclusive = Literal["pass", "fail", "exit3"]
 Noise = Literal["published"]
 PUBLISHED_NOISE: Mapping[str, float] = {
@@ -58,7 +62,7 @@ class Rules:
     tasks: Mapping[str, TaskRule] = field(default_factory=dict)
     skills: Mapping[str, float] = field(default_factory=dict)
     health: Mapping[str, float] = field(default_factory=dict)
-    """Largest share, for those that the file names."""
+    """Limits that the file names: largest shares, multiples of the baseline's tokens, and the drop of `completed`."""
     inconclusive: Inconclusive = "exit3"
     noise: Noise | None = None
     """published: no margin is below the task's published standard deviation between runs."""
@@ -81,6 +85,27 @@ class _SkillKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class _HealthKeys:
+    """Limits under `health`."""
+
+    truncated: Share | None = None
+    length: Share | None = None
+    unclosed: Share | None = None
+    empty: Share | None = None
+    extraction_failed: Share | None = None
+    request_errors: Share | None = None
+    contaminated: Share | None = None
+    tokens: Multiple | None = None
+    """Largest mean tokens per answer."""
+    thinking_tokens: Multiple | None = None
+    answer_tokens: Multiple | None = None
+    completed: Points | None = None
+    """Largest drop of the score over answers that ended by themselves."""
+    correct_per_million_tokens: Multiple | None = None
+    """Smallest rate of correct answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Keys:
     """The keys of `gate.yaml`."""
 
@@ -89,7 +114,7 @@ class _Keys:
     suite: Mapping[Literal["margin"], Points] | None = None
     tasks: Mapping[str, TaskRule] | None = None
     skills: Mapping[str, _SkillKeys] | None = None
-    health: Mapping[Health, Share] | None = None
+    health: _HealthKeys | None = None
     inconclusive: Inconclusive = "exit3"
     noise: Noise | None = None
 
@@ -109,7 +134,7 @@ def parse_rules(data: Any, where: Place | str) -> Rules:
         suite_margin=(keys.suite or {}).get("margin"),
         tasks=keys.tasks or {},
         skills={name: rule.margin for name, rule in (keys.skills or {}).items()},
-        health={str(flag): share for flag, share in (keys.health or {}).items()},
+        health={name: limit for name, limit in asdict(keys.health or _HealthKeys()).items() if limit is not None},
         inconclusive=keys.inconclusive,
         noise=keys.noise,
     )

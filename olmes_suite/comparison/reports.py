@@ -33,6 +33,28 @@ def span(ends: tuple[float, float] | None) -> str:
     return f"{points(ends[0], True)} … {points(ends[1], True)}" if ends else "–"
 
 
+def tokens(value: float) -> str:
+    """Format a mean number of tokens."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def ratio(value: float) -> str:
+    """Format a ratio with two significant digits, or as a whole number from 10 on."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
+
+
+def score_for_tokens(task: TaskComparison) -> str | None:
+    """Set the difference of a task against its tokens: `+1.2 points for 2.3 × the tokens (412 → 948 per answer)`.
+
+    Returns None if either run does not count tokens, or has none.
+    """
+    if task.difference is None or task.tokens is None or task.token_ratio is None:
+        return None
+    before, after = map(tokens, task.tokens)
+    delta = points(task.difference.delta, True)
+    return f"{delta} points for {ratio(task.token_ratio)} × the tokens ({before} → {after} per answer)"
+
+
 def p_value(p: float | None) -> str:
     """Format a p-value with at most two significant digits."""
     if p is None:
@@ -67,7 +89,8 @@ def compare_markdown(comparison: Comparison) -> str:
     ]
     rows = [_compare_row(task) for task in comparison.tasks]
     title = f"**{_cell(comparison.candidate)}** against **{_cell(comparison.baseline)}**, in points\n\n"
-    return title + markdown_table(header, rows) + "\n"
+    lines = [f"* {_cell(short(task.task))}: {text}\n" for task in comparison.tasks if (text := score_for_tokens(task))]
+    return title + markdown_table(header, rows) + "\n" + ("\n" + "".join(lines) if lines else "")
 
 
 def _compare_row(task: TaskComparison) -> list[str]:
@@ -107,7 +130,7 @@ def _gate_row(task: TaskVerdict) -> list[str]:
     bound = points(d.lower if d else None, True)
     return [
         short(task.task), str(d.n) if d else "–", *scores, bound, points(-task.margin, True), p_value(task.p_adjusted),
-        _WORDS[task.verdict],
+        _WORDS.get(task.verdict, task.verdict),
     ]  # fmt: skip
 
 

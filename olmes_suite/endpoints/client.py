@@ -38,9 +38,10 @@ Result = TypeVar("Result")
 class Refused(RequestFailed):
     """The server refuses the request, so that retries are useless."""
 
-    def __init__(self, line: str, status: int = 0, reason: str = "") -> None:
+    def __init__(self, line: str, status: int = 0, reason: str = "", param: str | None = None) -> None:
+        """`param`: the field of the request that the server names."""
         super().__init__(line)
-        self.status, self.reason = status, reason
+        self.status, self.reason, self.param = status, reason, param
 
 
 class _Later(Exception):
@@ -170,15 +171,15 @@ class Endpoint:
         if status != 200:
             reason = error_reason(response.content)
             advice = f"; {ADVICE[status]}" if status in ADVICE else ""
-            raise self.refused(f"HTTP {status}: {reason}{advice}", status, reason)
+            raise self.refused(f"HTTP {status}: {reason}{advice}", status, reason, error_param(response.content))
         try:
             return read(response.content)
         except Malformed as error:
             raise _Later(str(error)) from None
 
-    def refused(self, line: str, status: int = 0, reason: str = "") -> Refused:
+    def refused(self, line: str, status: int = 0, reason: str = "", param: str | None = None) -> Refused:
         """Return the error for a request that the server refuses."""
-        return Refused(f"{self.name} at {self.base_url}: {line}", status, reason)
+        return Refused(f"{self.name} at {self.base_url}: {line}", status, reason, param)
 
     def models(self, timeout: float = 30.0) -> list[str] | None:
         """Return the names that GET /models lists, or None where the server has no such list.
@@ -238,11 +239,29 @@ def error_reason(raw: bytes) -> str:
         body = json.loads(text)
         error = body.get("error", body) if isinstance(body, dict) else body
         message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
-        text = message if isinstance(message, str) else text
+        text = message if isinstance(message, str) else _problems(message) or text
     except (ValueError, RecursionError):
         pass
     line = re.sub(r"\s+", " ", text).strip()
     return line if len(line) <= 300 else line[:300] + "…"
+
+
+def error_param(raw: bytes) -> str | None:
+    """Return the field of the request that an error's body names apart from its message (OpenAI's `param`)."""
+    try:
+        body = json.loads(raw)
+        error = body.get("error", body) if isinstance(body, dict) else None
+        param = error.get("param") if isinstance(error, dict) else None
+    except (ValueError, RecursionError):
+        return None
+    return param if isinstance(param, str) else None
+
+
+def _problems(detail: object) -> str:
+    """Return the problems of a FastAPI server's `detail`, a list of places and messages; "" for another form."""
+    if not isinstance(detail, list) or not all(isinstance(one, dict) and "msg" in one for one in detail):
+        return ""
+    return "; ".join(f"{'.'.join(map(str, one.get('loc') or ()))}: {one['msg']}" for one in detail)
 
 
 def _kind(error: requests.RequestException) -> str:

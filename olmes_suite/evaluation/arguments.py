@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from olmes_suite.scoring.tools import ToolOptions
     from olmes_suite.tasks.documents import DataSource
+    from olmes_suite.tasks.settings import Settings
 
 Paths = str | Path | Sequence[str | Path] | None
 """Type of an option that may be given several times."""
+AnyPath = str | Path
+Named = str | Mapping[str, Any] | None
+"""Type of an option of names and values: a mapping, or text as on the command line."""
 
 
 def tool_options(
@@ -33,6 +37,24 @@ def tool_options(
     return ToolOptions(
         judge=judge, judge_base_url=judge_base_url, classifier=classifier, classifier_base_url=classifier_base_url,
         encoder=encoder, unsafe_code=unsafe_code,
+    )  # fmt: skip
+
+
+def settings(
+    *, profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
+    chat_template_args: Named = None,
+) -> Settings:  # fmt: skip
+    """Build the settings that are put over the tasks' own. Raises UsageError."""
+    from olmes_suite.models.model_args import parse
+    from olmes_suite.tasks.settings import Settings, system_text
+
+    def mapping(value: Named, option: str) -> Mapping[str, Any] | None:
+        return parse(value, option) if isinstance(value, str) else value
+
+    return Settings.of(
+        profile=None if profile is None else str(profile), gen_kwargs=mapping(gen_kwargs, "--gen-kwargs"),
+        samples=samples, system=system_text(system),
+        chat_template_args=mapping(chat_template_args, "--chat-template-args"),
     )  # fmt: skip
 
 

@@ -36,8 +36,9 @@ def _score_leaf(leaf: Leaf, documents: Sequence[Waiting], tools: Tools) -> list[
                 raise ScorerFailed(f"{leaf.name}: the scorer scored document {items[position].doc_id} twice")
             document = documents[position]
             instances[position] = make_instance(
-                leaf, document.doc_id, document.doc, scored, samples, flags=document.flags, timed_out=False
-            )
+                leaf, document.doc_id, document.doc, scored, samples, flags=document.flags, timed_out=False,
+                generated=document.generated,
+            )  # fmt: skip
     except OlmesError:
         raise
     except Exception as error:

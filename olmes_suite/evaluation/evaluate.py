@@ -33,6 +33,7 @@ from olmes_suite.evaluation.plan import (
 from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
 from olmes_suite.evaluation.prompts import first_prompts
 from olmes_suite.evaluation.record import FLAGS, instance_rows, results
+from olmes_suite.evaluation.settings_checks import check_settings
 from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request
@@ -121,6 +122,8 @@ class _Session:
     tools: Tools
     watcher: Watcher
     gathered: Gathered = field(default_factory=Gathered)
+    said: list[str] = field(default_factory=list)
+    """Notes of the engine and the tools that the user has seen."""
 
 
 MakeBackend = Callable[[Options, Callable[[Request], Any]], Backend]
@@ -159,10 +162,13 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
                 watcher.note(line)
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
+    check_settings(plans, options, watcher.note)
     if "sandbox" in tools.made:
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
     backend = loading.get()
-    for note in [*tools.notes(), *backend.notes()]:
+    options.settings.check_context(backend.max_length)
+    session.said = [*tools.notes(), *backend.notes()]
+    for note in session.said:
         watcher.note(note)
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
         leaf.fingerprint = fingerprint(leaf, backend.chat, tools, options.unclosed)
@@ -223,6 +229,9 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             runnable = [plan for plan in plans if plan.error is None]
             for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
                 _run_tasks(session, group, folder, backend, pool)
+        for note in backend.notes():
+            if note not in session.said:
+                session.watcher.note(note)
         prompts = first_prompts(plans, backend)
         settings = backend.settings() | ({"unclosed": options.unclosed} if options.unclosed != "reference" else {})
         engine = Engine.of(backend.name, backend.chat, settings, backend.fingerprint)

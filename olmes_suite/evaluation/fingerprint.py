@@ -68,6 +68,8 @@ def _cache_key(task: SuiteTask) -> str:
             path.name == "sample.jsonl" and task.source and task.source.sample
         ):
             parts.append([path.name, path.stat().st_size, path.stat().st_mtime_ns])
+    if task.system is not None:
+        parts.append(["system", task.system])
     from importlib.metadata import version
 
     parts.append(version("lm-eval"))
@@ -111,7 +113,12 @@ def _data_hash(task: SuiteTask) -> str:
 def _settings_hash(task: SuiteTask, chat: bool, unclosed: str) -> str:
     config = task.config
     settings = config.generation_kwargs if config.output_type == "generate_until" else None
-    parts: list[Any] = [config.output_type, settings, config.repeats, "chat" if chat and task.chat else "plain"]
+    in_chat = chat and task.chat
+    parts: list[Any] = [config.output_type, settings, config.repeats, "chat" if in_chat else "plain"]
     if unclosed != "reference" and config.output_type == "generate_until":
         parts.append({"unclosed": unclosed})
+    if in_chat and task.chat_template_args:
+        parts.append({"chat_template_args": dict(task.chat_template_args)})
+    if task.averages_samples:
+        parts.append("mean over samples")
     return sha256(canonical_json(parts))

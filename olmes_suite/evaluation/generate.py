@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -12,9 +12,10 @@ from olmes_suite.evaluation.fingerprint import metric_names
 from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.models.base import Backend
-from olmes_suite.records import Instance, Request, Response, Scored, canonical_json, sha256
+from olmes_suite.records import Generated, Instance, Request, Response, Scored, canonical_json, sha256
 from olmes_suite.runs.store import Line, ResponseFile
-from olmes_suite.scoring.scorers import DeferredScorer, Scorer
+from olmes_suite.scoring.samples import PASS_AT, majorities, over_samples
+from olmes_suite.scoring.scorers import DeferredScorer, SandboxedScorer, Scorer
 
 CHUNK = 4096
 """Number of documents whose requests are in memory at one time."""
@@ -68,6 +69,7 @@ class Waiting:
     doc: dict[str, Any]
     responses: tuple[str, ...]
     flags: frozenset[str] = frozenset()
+    generated: tuple[Generated, ...] = ()
 
 
 class Scoring:
@@ -83,19 +85,21 @@ class Scoring:
         leaf, answers = opened.leaf, [opened.answers[place] for place in sorted(opened.answers)]
         ranked = answers[0].loglikelihood is not None
         flags = response_flags(answers)
+        generated = () if ranked else tuple(map(Generated.of, answers))
         scorer = leaf.task.scorer
         responses: list[Any] = [a.text or "" for a in answers]
         if ranked:
             pairs = isinstance(scorer, Scorer) and scorer.takes_greedy
             responses = [[(a.loglikelihood, bool(a.is_greedy)) if pairs else a.loglikelihood for a in answers]]
         if isinstance(scorer, DeferredScorer):
-            self.waiting.append(Waiting(leaf, opened.doc_id, opened.doc, tuple(responses), frozenset(flags)))
+            self.waiting.append(Waiting(leaf, opened.doc_id, opened.doc, tuple(responses), frozenset(flags), generated))
             return
 
         def done(scored: Scored, samples: list[Scored], timed_out: bool) -> None:
             self.instances[leaf.name, opened.doc_id] = make_instance(
-                leaf, opened.doc_id, opened.doc, scored, samples, flags=flags, timed_out=timed_out
-            )
+                leaf, opened.doc_id, opened.doc, scored, samples, flags=flags, timed_out=timed_out,
+                generated=generated,
+            )  # fmt: skip
 
         self.pool.submit(
             scorer,
@@ -116,8 +120,11 @@ def make_instance(
     *,
     flags: AbstractSet[str],
     timed_out: bool,
+    generated: tuple[Generated, ...] = (),
 ) -> Instance:
     """Build the record of a scored document, with its cluster, reference and flags."""
+    if len(samples) > 1:
+        scored = _over_samples(leaf, scored, samples)
     all_flags = flags | set(scored.flags)
     all_flags |= ({"extraction_failed"} if scored.failed else set()) | ({"scorer_timeout"} if timed_out else set())
     verdicts = {str(sample.verdict).split(":")[0] for sample in samples}
@@ -133,7 +140,22 @@ def make_instance(
         leaf.task.doc_to_target(doc),
         tuple(sorted(all_flags)),
         leaf.stratum_of(doc),
+        generated,
     )
+
+
+def _over_samples(leaf: Leaf, scored: Scored, samples: list[Scored]) -> Scored:
+    """Return the scores of a document with several samples.
+
+    Where the user asked for them, they are averaged. A task that repeats by itself keeps its own scores, and gets a
+    majority's where those are over all samples.
+    """
+    votes = not isinstance(leaf.task.scorer, SandboxedScorer)
+    if leaf.task.averages_samples:
+        return over_samples(scored, samples, leaf.primary, votes=votes)
+    if votes and leaf.primary.startswith(PASS_AT):
+        return replace(scored, scores=scored.scores | majorities(samples, leaf.primary))
+    return scored
 
 
 def response_flags(answers: list[Response]) -> set[str]:

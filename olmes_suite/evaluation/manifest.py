@@ -25,6 +25,7 @@ from olmes_suite.runs.schema import (
 )
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks.documents import find_split
+from olmes_suite.tasks.settings import effective
 
 _PACKAGES = (
     "olmes-suite",
@@ -111,6 +112,8 @@ def manifest(
         plan=tuple(_planned(plan) for plan in plans),
         data=data_used(plans),
         limit=options.limit,
+        settings=options.settings.as_json(),
+        sampling={leaf.name: effective(leaf.task) for plan in plans for leaf in plan.leaves},
         seed=options.seed,
         sample=options.source.sample,
         mirrors=tuple(str(mirror) for mirror in options.source.mirrors),

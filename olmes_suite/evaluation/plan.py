@@ -15,6 +15,7 @@ from olmes_suite.scoring import language_resources as resources
 from olmes_suite.scoring.tools import ToolOptions, Tools
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.settings import Settings
 
 if TYPE_CHECKING:
     from olmes_suite.tasks.task import SuiteTask
@@ -42,6 +43,8 @@ class Options:
     """Options of the backend: device, dtype, batch_size, max_length, chat_template, revision."""
     command: tuple[str, ...] = ()
     tools: ToolOptions = field(default_factory=ToolOptions)
+    settings: Settings = field(default_factory=Settings)
+    """What the user put over the tasks' own settings."""
     unclosed: str = "reference"
     """How an answer that ends inside a thought is scored: whole (reference) or as empty."""
 
@@ -56,6 +59,8 @@ class Leaf:
     """Positions in the task's documents."""
     cluster: str | None = None
     fingerprint: dict[str, str] = field(default_factory=dict)
+    primary: str = ""
+    """Primary metric of the top-level task."""
 
     def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (doc_id, document) in row order; doc_id is the row in the whole split."""
@@ -200,7 +205,9 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
             plan.error = error.of(plan.name) if isinstance(error, MissingData) else str(error)
             plan.leaves = []
             return
+        options.settings.apply(task)
         leaf = Leaf(name, task, range(len(task.task_docs)), cluster if cluster in task.task_docs.column_names else None)
+        leaf.primary = plan.primary
         if options.limit is not None:
             leaf.rows = limited(leaf, options.limit, options.seed)
         plan.leaves.append(leaf)

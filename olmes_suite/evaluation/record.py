@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from olmes_suite import stats
+from olmes_suite.evaluation.cost import by_sample, completed, cost, spread
 from olmes_suite.evaluation.fingerprint import metric_names
 from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.records import Instance
 from olmes_suite.runs.contamination import Known
-from olmes_suite.runs.schema import Clean, InstanceRow, Metric, Results, SuiteResult, TaskResult
+from olmes_suite.runs.schema import Clean, Completed, InstanceRow, Metric, Results, SuiteResult, TaskResult
+from olmes_suite.scoring.samples import metric_of_samples, sample_score
 from olmes_suite.tasks.suites import Suite
 
 FLAGS = (
-    "truncated", "length", "empty", "extraction_failed", "scorer_timeout", "sandbox_error", "judge_unparsed",
-    "checker_error", "request_errors",
+    "truncated", "length", "unclosed", "empty", "extraction_failed", "scorer_timeout", "sandbox_error",
+    "judge_unparsed", "checker_error", "request_errors",
 )  # fmt: skip
 RARE_FLAGS = ("tests_dropped",)
 """Flags of single tasks, which are counted where they occur."""
@@ -55,8 +58,7 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
         entries[leaf.name] = _entry(leaf, leaf_instances, plan, parts[leaf.name], _clean(leaf, leaf_instances, known))
     if plan.is_group:
         group = combine(plan.aggregate, [(parts[leaf.name], len(by_leaf[leaf.name])) for leaf in plan.leaves])
-        if any(leaf.task.source and leaf.task.source.sample for leaf in plan.leaves):
-            # Sub-tasks may share sample documents, so their errors are not independent and give no interval.
+        if _shares_documents(plan.leaves):
             group = {metric: stats.Estimate(estimate.value) for metric, estimate in group.items()}
         flags: Counter[str] = Counter()
         for leaf in plan.leaves:
@@ -69,29 +71,55 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
             clean=_clean_group(plan, by_leaf, known),
             flags=dict(flags),
             subtasks=tuple(leaf.name for leaf in plan.leaves),
+            **_cost(plan, plan.leaves, by_leaf, group.get(plan.primary)),
         )
     return entries
 
 
+def _shares_documents(leaves: Sequence[Leaf]) -> bool:
+    """Tell whether sub-tasks may share documents, as with samples: their errors are not independent then."""
+    return any(leaf.task.source and leaf.task.source.sample for leaf in leaves)
+
+
 def estimates(leaf: Leaf, instances: Sequence[Instance]) -> dict[str, stats.Estimate]:
     """Estimate each metric's mean over documents, and the metrics of the task's `summary` function."""
-    weighted = {entry["metric"] for entry in leaf.task.config.metric_list or () if entry.get("weighted")}
-    means: dict[str, stats.Estimate] = {}
-    for metric in metric_names(leaf.task):
-        scored = [i for i in instances if i.scored.scores.get(metric) is not None]
-        if scored:
-            strata = dict.fromkeys(i.stratum for i in scored)
-            parts = [_mean(metric, [i for i in scored if i.stratum == s], metric in weighted) for s in strata]
-            means[metric] = parts[0] if len(parts) == 1 else stats.combine(parts)
+    found = {metric: estimate(leaf, metric, instances) for metric in _metric_names(leaf, instances)}
+    means = {metric: value for metric, value in found.items() if value is not None}
     summary = leaf.task.keys.summary
     return {**means, **summary(instances)} if summary and instances else means
 
 
-def _mean(metric: str, instances: Sequence[Instance], weighted: bool) -> stats.Estimate:
+def _metric_names(leaf: Leaf, instances: Sequence[Instance]) -> list[str]:
+    """Return the metrics that the task declares, then those of several samples that it does not."""
+    declared = metric_names(leaf.task)
+    found = {name for i in instances for name in i.scored.scores if metric_of_samples(name)}
+    return [*declared, *sorted(found - {*declared}, key=lambda name: (name[:4] != "pass", len(name), name))]
+
+
+def estimate(leaf: Leaf, metric: str, instances: Sequence[Instance]) -> stats.Estimate | None:
+    """Estimate one metric's mean over the documents that have a value; None if none has."""
+    scored = [i for i in instances if i.scored.scores.get(metric) is not None]
+    if not scored:
+        return None
+    weighted = any(entry["metric"] == metric and entry.get("weighted") for entry in leaf.task.config.metric_list or ())
+    several = leaf.task.averages_samples or metric_of_samples(metric)
+    sampled = several and any(len(i.generated) > 1 for i in scored)
+    strata = dict.fromkeys(i.stratum for i in scored)
+    parts = [_mean(metric, [i for i in scored if i.stratum == s], weighted, sampled) for s in strata]
+    return parts[0] if len(parts) == 1 else stats.combine(parts)
+
+
+def _primary(leaf: Leaf, primary: str, instances: Sequence[Instance]) -> stats.Estimate | None:
+    """Estimate the primary metric alone."""
+    if primary in metric_names(leaf.task):
+        return estimate(leaf, primary, instances)
+    return estimates(leaf, instances).get(primary)
+
+
+def _mean(metric: str, instances: Sequence[Instance], weighted: bool, sampled: bool) -> stats.Estimate:
     values = [float(i.scored.scores[metric] or 0.0) for i in instances]
-    return stats.mean(
-        values, [i.cluster for i in instances], [i.scored.weight for i in instances] if weighted else None
-    )
+    weights = [i.scored.weight for i in instances] if weighted else None
+    return stats.mean(values, [i.cluster for i in instances], weights, sampled=sampled)
 
 
 def combine(aggregate: str, parts: Sequence[tuple[dict[str, stats.Estimate], int]]) -> dict[str, stats.Estimate]:
@@ -114,7 +142,63 @@ def _entry(
         fingerprint=leaf.fingerprint,
         of=total if len(instances) < total else None,
         left_out=left_out(leaf) or None,
+        **_cost(plan, [leaf], {leaf.name: list(instances)}, means.get(plan.primary)),
     )
+
+
+def _cost(
+    plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]], score: stats.Estimate | None
+) -> dict[str, Any]:
+    """Build the fields of a task or group about samples, tokens and endings of answers; `score` is that of all."""
+    instances = [instance for leaf in leaves for instance in by_leaf[leaf.name]]
+    found = cost(instances, plan.primary)
+    samples = max((len(instance.generated) for instance in instances), default=0)
+    fields: dict[str, Any] = {
+        "samples": samples if samples > 1 else None,
+        "answers": found.answers,
+        "tokens": found.tokens,
+        "correct_per_million_tokens": found.correct_per_million_tokens,
+    }
+    if found.answers is not None and found.answers.length:
+        fields["completed"] = _completed(plan, leaves, by_leaf)
+    elif found.answers is not None:
+        fields["completed"] = _completed_as(score, found.answers.n)
+    if samples > 1:
+        fields["samples_sd"] = _samples_sd(plan, leaves, by_leaf)
+    return fields
+
+
+def _completed(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]]) -> Completed:
+    """Score the answers that ended by themselves, over the sub-tasks that have any."""
+    parts, total = [], 0
+    for leaf in leaves:
+        score = functools.partial(_primary, leaf, plan.primary)
+        found, n = completed(by_leaf[leaf.name], plan.primary, leaf.task.averages_samples, score)
+        total += n
+        if found is not None:
+            parts.append(({plan.primary: found}, n))
+    if not parts:
+        return _completed_as(None, total)
+    whole = parts[0][0] if len(leaves) == 1 else combine(plan.aggregate, parts)
+    value = whole[plan.primary]
+    if len(leaves) > 1 and _shares_documents(leaves):
+        value = stats.Estimate(value.value)
+    return _completed_as(value, total)
+
+
+def _completed_as(value: stats.Estimate | None, n: int) -> Completed:
+    return Completed(n=n) if value is None else Completed(n=n, value=value.value, stderr=value.stderr, ci95=value.ci95)
+
+
+def _samples_sd(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]]) -> float | None:
+    """Return the standard deviation of the task's score from one sample to the next."""
+    columns = [by_sample(by_leaf[leaf.name], functools.partial(_primary, leaf, plan.primary)) for leaf in leaves]
+    sizes = [len(by_leaf[leaf.name]) for leaf in leaves]
+    scores = []
+    for values in zip(*columns, strict=False):
+        parts = [({plan.primary: stats.Estimate(value)}, n) for value, n in zip(values, sizes, strict=True)]
+        scores.append(combine(plan.aggregate, parts)[plan.primary].value)
+    return spread(scores)
 
 
 def left_out(leaf: Leaf) -> dict[str, int]:
@@ -203,10 +287,24 @@ def instance_rows(instances: Sequence[Instance], primary: str, known: Known) -> 
                 flags=i.flags,
                 contaminated=None if doc_ids is None else i.doc_id in doc_ids,
                 contaminated_short=i.doc_id in short[i.task] if any_short else None,
+                thinking_tokens=_per_answer([answer.thinking_tokens for answer in i.generated]),
+                answer_tokens=_per_answer([answer.answer_tokens for answer in i.generated]),
+                sample_scores=_sample_scores(i, primary),
                 extra=i.scored.scores,
             )
         )
     return rows
+
+
+def _per_answer(tokens: Sequence[int]) -> float | None:
+    return sum(tokens) / len(tokens) if tokens else None
+
+
+def _sample_scores(instance: Instance, primary: str) -> tuple[float | None, ...] | None:
+    """Return the primary score of each sample; None for a document with one answer."""
+    if len(instance.samples) < 2:
+        return None
+    return tuple(sample_score(sample, primary) for sample in instance.samples)
 
 
 def _text(value: Any) -> str | None:

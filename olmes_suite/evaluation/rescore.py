@@ -42,6 +42,7 @@ from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.scoring.tools import MODELS, ToolOptions, Tools
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.settings import Settings
 
 AS_BEFORE = Reading()
 """Thoughts as the run read them."""
@@ -294,6 +295,7 @@ def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) ->
         seed=_seed(record),
         source=data_source,
         tools=_recorded_tools(record, tools, data_source),
+        settings=Settings.from_json(record.settings),
     )
 
 

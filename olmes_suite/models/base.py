@@ -60,6 +60,8 @@ class Backend(LM):
     """Whether a sample depends only on request and seed; False for a server that ignores seeds."""
     together = False
     """Whether the engine receives the requests of all tasks of a run in one call."""
+    fields: frozenset[str] = frozenset()
+    """Fields of `olmes_suite.records.OPTIONAL` that the engine honours, and `unset` if it can leave fields out."""
     stop_requested = False
     """Set by the runner on Ctrl-C: `run` ends after the current batch."""
 

@@ -11,6 +11,7 @@ from olmes_suite.errors import UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
 from olmes_suite.plugins import Plugins
+from olmes_suite.records import OPTIONAL
 
 BUILT_IN = {
     "hf": "olmes_suite.models.hf.backend:HFBackend",
@@ -23,6 +24,8 @@ BUILT_IN = {
 """Imported on use, since some of them import torch."""
 WITHOUT_MODEL = ("mock", "oracle", "floor")
 """Backends without weights, which ignore the options of an engine."""
+UNSET = "unset"
+"""The field of requests that names those that are left to a server."""
 CHECKPOINT = ("hf", "vllm")
 """Backends that load a folder or a Hub id."""
 BACKENDS = Plugins("backend", "olmes.backends", BUILT_IN, reserved=("auto",))
@@ -44,6 +47,21 @@ def make_backend(name: str, model: str | None, **options: object) -> Backend:
     kind = BACKENDS.load(name)
     present = {option: value for option, value in options.items() if value is not None}
     return kind(**_arguments(name, kind, model, present))
+
+
+def fields_of(name: str) -> frozenset[str]:
+    """Return the optional sampling fields that a backend honours (`Backend.fields`), without importing a built-in one.
+
+    Raises UsageError for an unknown name.
+    """
+    if name in WITHOUT_MODEL:
+        return frozenset({*OPTIONAL, UNSET})
+    if name in ("auto", *CHECKPOINT):
+        return frozenset(OPTIONAL)
+    if name in BUILT_IN:
+        return frozenset({*OPTIONAL, UNSET})
+    BACKENDS.check(name)
+    return BACKENDS.load(name).fields
 
 
 def backend_names() -> list[str]:

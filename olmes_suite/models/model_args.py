@@ -1,4 +1,4 @@
-"""Options of an engine in lm-eval's form, `--model-args name=value,name=value`."""
+"""Options in lm-eval's form, `--model-args name=value,name=value`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import yaml
 from olmes_suite.errors import UsageError
 
 
-def parse(text: str) -> dict[str, Any]:
-    """Parse names and values: numbers, true, false, null, JSON in braces or brackets, else text. Raises UsageError."""
+def parse(text: str, option: str = "--model-args") -> dict[str, Any]:
+    """Parse names and values: numbers, true, false, null, JSON in braces or brackets, else text. Raises UsageError.
+
+    `option` begins errors.
+    """
     arguments: dict[str, Any] = {}
     for part in _parts(text):
         name, sign, value = part.partition("=")
         name = name.strip()
         if not sign or not name.isidentifier():
-            raise UsageError(f"--model-args {text}: {part.strip()!r} is not name=value")
+            raise UsageError(f"{option} {text}: {part.strip()!r} is not name=value")
         if name in arguments:
-            raise UsageError(f"--model-args {text}: {name} is given twice")
+            raise UsageError(f"{option} {text}: {name} is given twice")
         arguments[name] = _value(value.strip())
     return arguments
 
@@ -36,9 +39,14 @@ def check_names(arguments: Mapping[str, object], known: Iterable[str], engine: s
 
 
 def _parts(text: str) -> list[str]:
-    """Split the text at commas outside braces and brackets."""
-    parts, depth, start = [], 0, 0
+    """Split the text at commas outside braces, brackets and quotation marks; a mark opens a value or an entry only."""
+    parts, depth, start, quote = [], 0, 0, ""
     for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+            continue
+        if letter in "\"'" and text[:place].rstrip()[-1:] in ("=", "[", "{", ":", ","):
+            quote = letter
         depth += (letter in "{[") - (letter in "}]")
         if letter == "," and depth == 0:
             parts.append(text[start:place])
@@ -51,4 +59,6 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+    if isinstance(value, str) and text[:1] in ("'", '"'):
+        return value
     return value if value is None or isinstance(value, bool | int | float | list | dict) else text

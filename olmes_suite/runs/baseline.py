@@ -14,6 +14,7 @@ from olmes_suite.runs.schema import (
     Baseline,
     BaselineGroup,
     BaselineTask,
+    Cost,
     read_baseline_file,
     write_baseline_file,
 )
@@ -26,7 +27,7 @@ def save(run: RunScores, path: Path) -> None:
     for task in run.tasks.values():
         groups[task.name] = BaselineGroup(
             primary=task.primary, aggregate=task.aggregate, skill=task.skill, value=task.value, stderr=task.stderr,
-            flags=task.flags, clean=task.clean,
+            flags=task.flags, clean=task.clean, cost=task.cost if task.cost.known else None,
         )  # fmt: skip
         for name, leaf in task.leaves.items():
             tasks[name] = _recorded(task.name, leaf)
@@ -50,6 +51,7 @@ def _recorded(group: str, leaf: LeafScores) -> BaselineTask:
         strata=leaf.strata.tolist() if leaf.strata.any() else None,
         flagged=tuple(sorted(leaf.flagged)) or None,
         short=tuple(sorted(leaf.short)) or None,
+        tokens=None if leaf.tokens is None else [int(x) if x == int(x) else round(x, 2) for x in leaf.tokens.tolist()],
     )
 
 
@@ -81,17 +83,21 @@ def _leaf(name: str, entry: BaselineTask, path: Path) -> LeafScores:
     scores = np.asarray([np.nan if x is None else x for x in entry.scores], dtype=float)
     clusters = np.arange(len(doc_ids)) if entry.clusters is None else np.asarray(entry.clusters, dtype=np.int64)
     strata = np.asarray(entry.strata or np.zeros(len(doc_ids)), dtype=np.int64)
-    sizes = {len(doc_ids), len(scores), len(clusters), len(strata), entry.n}
+    tokens = None if entry.tokens is None else np.asarray(entry.tokens, dtype=float)
+    sizes = {len(doc_ids), len(scores), len(clusters), len(strata), len(doc_ids if tokens is None else tokens), entry.n}
     if len(sizes) > 1 or not len(doc_ids):
         raise DataError(f"{path}: {name} has {len(doc_ids)} documents, {len(scores)} scores, n {entry.n}")
-    leaf = leaf_scores(name, path, doc_ids, scores, clusters=clusters, strata=strata, fingerprint=entry.fingerprint)
+    leaf = leaf_scores(
+        name, path, doc_ids, scores, clusters=clusters, strata=strata, fingerprint=entry.fingerprint, tokens=tokens
+    )
     return replace(leaf, flagged=frozenset(entry.flagged or ()), short=frozenset(entry.short or ()))
 
 
 def _task(name: str, leaves: Mapping[str, LeafScores], group: BaselineGroup) -> TaskScores:
     return TaskScores(
-        name, leaves, group.primary, group.aggregate, group.skill, group.value, group.stderr, group.flags, group.clean
-    )
+        name, leaves, group.primary, group.aggregate, group.skill, group.value, group.stderr, group.flags, group.clean,
+        group.cost or Cost(),
+    )  # fmt: skip
 
 
 def name_baseline(name: str, run: Path, runs: Path) -> None:

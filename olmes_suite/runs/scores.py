@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from olmes_suite.errors import DataError
 from olmes_suite.runs.schema import (
+    Cost,
     Manifest,
     PlannedTask,
     Results,
@@ -27,7 +28,8 @@ BASELINES = "baselines.json"
 """Name of the file of named baselines in the run store: name to run."""
 PARTS = ("prompt", "data", "scorer", "settings")
 """The four hashes of a task's fingerprint."""
-_COLUMNS = ("task", "doc_id", "cluster", "stratum", "score", "contaminated", "contaminated_short")
+_TOKENS = ("thinking_tokens", "answer_tokens")
+_COLUMNS = ("task", "doc_id", "cluster", "stratum", "score", "contaminated", "contaminated_short", *_TOKENS)
 DocIds = npt.NDArray[Any]
 """Integers, or strings for imported scores with such doc_ids."""
 
@@ -45,10 +47,15 @@ class LeafScores:
     """Stratum numbers from 0; the score is the unweighted mean of the means of the strata."""
     fingerprint: Mapping[str, str] | None = None
     """The four hashes; None for imported scores."""
+    settings: Mapping[str, Any] | None = None
+    """The settings of the answers; None for log-likelihoods and where the record does not name them."""
     flagged: frozenset[Any] = frozenset()
     """doc_ids that the checkpoint's training data contains."""
     short: frozenset[Any] = frozenset()
     """The doc_ids among `flagged` that match only as items too short for an n-gram."""
+    tokens: Floats | None = None
+    """Generated tokens per answer of each document; None if the source does not count them."""
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ class TaskScores:
     flags: Mapping[str, int] = field(default_factory=dict)
     clean: tuple[float, float | None] | None = None
     """The recorded (score, standard error) without the contaminated documents."""
+    cost: Cost = field(default_factory=Cost)
 
     @property
     def n(self) -> int:
@@ -109,7 +117,7 @@ class RunScores:
 def by_subtask(run: RunScores) -> RunScores:
     """Return the run with sub-tasks in place of their groups."""
     tasks = {
-        name: TaskScores(name, {name: leaf}, task.primary, "mean", task.skill)
+        name: TaskScores(name, {name: leaf}, task.primary, "mean", task.skill, cost=leaf.cost)
         for task in run.tasks.values()
         for name, leaf in task.leaves.items()
     }
@@ -169,14 +177,18 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
         if entry.error is not None:
             failed[plan.task] = entry.error
         else:
-            tasks[plan.task] = _task(path, plan, entry, manifest)
+            tasks[plan.task] = _task(path, plan, results, manifest)
     suites = {suite: [*manifest.suite(suite)] for suite in results.suites}
     return RunScores(results.run, results.model, tasks, failed, errors, suites, manifest.imported, manifest.limit, path)
 
 
-def _task(path: Path, plan: PlannedTask, entry: TaskResult, manifest: Manifest) -> TaskScores:
-    file = instances_file(path, plan.task)
-    leaves = _read_leaves(file, manifest.tasks)
+def _task(path: Path, plan: PlannedTask, results: Results, manifest: Manifest) -> TaskScores:
+    file, entry = instances_file(path, plan.task), results.tasks[plan.task]
+    costs = {name: task.cost for name, task in results.tasks.items()}
+    leaves = {
+        name: replace(leaf, settings=(manifest.sampling or {}).get(name), cost=costs.get(name, leaf.cost))
+        for name, leaf in _read_leaves(file, manifest.tasks).items()
+    }
     if not leaves:
         raise DataError(f"{file}: no documents, although {plan.task} has a score")
     metric, clean = entry.score, entry.clean.metrics.get(entry.primary) if entry.clean is not None else None
@@ -190,6 +202,7 @@ def _task(path: Path, plan: PlannedTask, entry: TaskResult, manifest: Manifest) 
         metric.stderr if metric is not None else None,
         entry.flags,
         (clean.value, clean.stderr) if clean is not None and clean.value is not None else None,
+        entry.cost,
     )
 
 
@@ -205,6 +218,9 @@ def _read_leaves(file: Path, fingerprints: Mapping[str, Mapping[str, str] | None
     clusters = _numbers(table["cluster"])
     strata = _numbers(table["stratum"]) if "stratum" in columns else np.zeros(len(scores), dtype=np.int64)
     contaminated = pc.fill_null(table["contaminated"], False).to_numpy(zero_copy_only=False).astype(bool)
+    tokens = None
+    if set(_TOKENS) <= {*columns}:
+        tokens = sum(table[name].to_numpy(zero_copy_only=False).astype(float) for name in _TOKENS)
     short = np.zeros(len(scores), dtype=bool)
     if "contaminated_short" in columns:
         short = pc.fill_null(table["contaminated_short"], False).to_numpy(zero_copy_only=False).astype(bool)
@@ -215,7 +231,7 @@ def _read_leaves(file: Path, fingerprints: Mapping[str, Mapping[str, str] | None
         flagged_short = frozenset(doc_ids[rows][(contaminated & short)[rows]].tolist())
         scored = leaf_scores(
             leaf, file, doc_ids[rows], scores[rows], clusters=clusters[rows], strata=strata[rows],
-            fingerprint=fingerprints.get(leaf),
+            fingerprint=fingerprints.get(leaf), tokens=None if tokens is None else tokens[rows],
         )  # fmt: skip
         leaves[leaf] = replace(scored, flagged=flagged, short=flagged_short)
     return leaves
@@ -236,6 +252,7 @@ def leaf_scores(
     clusters: npt.NDArray[np.int64],
     strata: npt.NDArray[np.int64],
     fingerprint: Mapping[str, str] | None,
+    tokens: Floats | None = None,
 ) -> LeafScores:
     """Sort the scores of a leaf task by doc_id. Raises DataError for duplicate documents and missing scores."""
     if doc_ids.dtype.kind not in "iu":
@@ -252,7 +269,10 @@ def leaf_scores(
             f"{file}: {leaf} has {unscored.size} of {len(scores)} documents without a score (the first is document "
             f"{doc_ids[unscored[0]]}); score the run again with `olmes score RUN`"
         )
-    return LeafScores(doc_ids, scores, _from_zero(clusters[order]), _from_zero(strata[order]), fingerprint)
+    if tokens is not None:
+        tokens = tokens[order] if np.isfinite(tokens).all() and tokens.any() else None
+    numbers = (_from_zero(clusters[order]), _from_zero(strata[order]))
+    return LeafScores(doc_ids, scores, *numbers, fingerprint, tokens=tokens)
 
 
 def _from_zero(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

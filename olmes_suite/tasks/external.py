@@ -21,7 +21,7 @@ from olmes_suite.lm_eval_api import DEFAULT_METRIC_REGISTRY, ConfigurableTask, m
 from olmes_suite.records import Request, Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
 from olmes_suite.tasks.documents import DataSource, find_split, missing, reads_files
-from olmes_suite.tasks.generation_kwargs import unsupported
+from olmes_suite.tasks.generation_kwargs import sampling, unsupported
 from olmes_suite.tasks.index import TaskEntry
 from olmes_suite.tasks.task import Splits, SuiteTask
 from olmes_suite.tasks.task_file import check_splits, problem, read_task_file
@@ -108,10 +108,14 @@ class LmEvalTask(SuiteTask):
         self.left_out_metrics = tuple(left_out)
 
     def notes(self) -> list[str]:
-        """Return a line about the metrics that are left out."""
-        if not self.left_out_metrics:
-            return []
-        return [f"{self.config.task}: {', '.join(self.left_out_metrics)} left out: not a mean over documents"]
+        """Return lines about the metrics that are left out and about a seed, which is the run's."""
+        lines = []
+        if self.left_out_metrics:
+            lines.append(f"{self.config.task}: {', '.join(self.left_out_metrics)} left out: not a mean over documents")
+        settings = self.config.generation_kwargs or {}
+        if self.OUTPUT_TYPE == "generate_until" and settings.get("seed") is not None and sampling(settings).temperature:
+            lines.append(f"{self.config.task}: generation_kwargs: seed is ignored: --seed seeds the samples of a run")
+        return lines
 
     @property
     def scorer(self) -> Scorer:
@@ -166,6 +170,9 @@ class LmEvalScorer(Scorer):
         if len(responses) == 1:
             scored = self.one(doc, responses[0])
             return scored, [scored]
+        if self.task.averages_samples:
+            samples = [self.one(doc, response) for response in responses]
+            return samples[0], samples
         return self.task.scores(doc, responses), []
 
 

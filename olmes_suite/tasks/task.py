@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -81,6 +83,12 @@ class SuiteTask(ConfigurableTask):
     A task file may have the keys of `olmes_suite.tasks.keys.TaskKeys` in addition to lm-eval's.
     """
 
+    system: str | None = None
+    """A system prompt that the user gave: it comes before the task's own; "" moves the task's into the user's turn."""
+    chat_template_args: Mapping[str, Any] = MappingProxyType({})
+    """Arguments of the chat template that the user gave."""
+    averages_samples = False
+    """Whether the score of a document is the mean over its samples, since the user gave their number."""
     source: DataSource | None = None
     """Set by the runner; otherwise read from the environment, so that plain `lm_eval` can use a mirror."""
 
@@ -168,10 +176,11 @@ class SuiteTask(ConfigurableTask):
             apply_chat_template=template is not None,
             chat_template=template,
         )
-        return [
+        requests = [
             request_of(instance, i)
             for i, instance in enumerate(instances if isinstance(instances, list) else [instances])
         ]
+        return requests if self.system is None else [with_system(request, self.system) for request in requests]
 
 
 def _keep_messages(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> tuple[tuple[str, str], ...]:
@@ -199,8 +208,28 @@ def request_of(instance: LmEvalInstance, index: int) -> Request:
         temperature=settings.temperature,
         top_p=settings.top_p,
         samples=instance.repeats or 1,
+        unset=settings.unset,
+        **settings.more,
         **common,
     )
+
+
+def with_system(request: Request, system: str) -> Request:
+    """Return the request with a system prompt before the task's own text, after a blank line, as in lm-eval.
+
+    An empty prompt takes the role away: the task's own system text goes to the start of the first user turn.
+    """
+    if request.messages is None:
+        return replace(request, text=f"{system}\n\n{request.text}") if system else request
+    messages = request.messages
+    own, rest = (messages[0][1], messages[1:]) if messages and messages[0][0] == "system" else ("", messages)
+    if system:
+        return replace(request, messages=(("system", f"{system}\n\n{own}" if own else system), *rest))
+    if own and rest and rest[0][0] == "user":
+        rest = (("user", f"{own}\n\n{rest[0][1]}"), *rest[1:])
+    elif own:
+        rest = (("user", own), *rest)
+    return replace(request, messages=rest)
 
 
 def call(function: Callable[..., Any] | str | None, doc: Mapping[str, Any]) -> Any:

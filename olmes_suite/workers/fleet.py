@@ -148,8 +148,10 @@ class Fleet(Backend):
         return [value for value in side_by_side([partial(ask, seat) for seat in seats]) if value is not None]
 
     def notes(self) -> list[str]:
-        """Return the notes of the first worker, and the number of workers."""
-        return [*self._notes, f"{len(self.seats)} workers ({self.kind})"]
+        """Return the notes of the workers, each once, and the number of workers."""
+        later = self._query("notes", [seat for seat in self.seats if seat.worker is not None])
+        notes = dict.fromkeys([*self._notes, *(note for one in later for note in one)])
+        return [*notes, f"{len(self.seats)} workers ({self.kind})"]
 
     def close(self) -> None:
         """End all workers."""

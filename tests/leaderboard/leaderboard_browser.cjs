@@ -58,6 +58,40 @@ const scenes = {
     seen.again = await title(page);
     return seen;
   },
+  async tokens(page) {
+    const seen = {};
+    await fresh(page);
+    const shot = async (name) => { if (shots) await page.screenshot({ path: shots.replace(/\.png$/, `-${name}.png`), fullPage: name !== "drill" }); };
+    await page.waitForSelector("#tokens-view circle");
+    await shot("tokens");
+    const column = (name) => page.$$eval(`#board td.cost[data-cost="${name}"]`, (all) => all.filter((cell) => !cell.parentElement.hidden).map((cell) => cell.textContent));
+    seen.tokens = await column("tokens");
+    seen.limit = await column("limit");
+    seen.dots = (await page.$$("#tokens-view circle")).length;
+    await page.click('#board th[data-sort="cost:tokens"] button');
+    seen.sorted = await column("tokens");
+    await page.fill("#filter", "model:long");
+    seen.filtered = await page.$$eval("#tokens-view circle title", (all) => all.map((one) => one.textContent));
+    await page.selectOption("#tokens-view select", "tulu3_gsm8k");
+    seen.chosen = await page.$eval("#tokens-view svg", (one) => one.getAttribute("aria-label"));
+    await page.fill("#filter", "");
+    await fresh(page, "#open=long-dev-00000002/tulu3_gsm8k");
+    await page.waitForSelector(".thought");
+    seen.cost = await page.$$eval(".panel .body > .note", (all) => all.map((one) => one.textContent));
+    seen.closed = await page.$eval(".thought", (one) => !one.open);
+    await page.selectOption('select[aria-label="Verdict"]', "truncated");
+    seen.summary = await page.textContent(".thought summary");
+    await page.click(".thought summary");
+    seen.cut = await page.textContent(".thought .cut");
+    seen.thought = await page.textContent(".thought .text");
+    seen.rest = await page.textContent(".answer > .text");
+    await shot("drill");
+    await fresh(page, "#compare=short-dev-00000000,long-dev-00000002");
+    await page.waitForSelector(".grid tbody tr");
+    seen.compared = await page.$eval(".panel .grid", (table) => [...table.tBodies[0].rows].map((row) => row.cells[6].textContent));
+    await shot("compared");
+    return seen;
+  },
   async compare(page) {
     const seen = {};
     await fresh(page);
@@ -121,17 +155,18 @@ const scenes = {
       await page.evaluate(source);
       await page.waitForTimeout(400);
       await check(scheme + " table");
-      await page.click('tr[data-run^="llama-dpo"] td[data-task="tulu3_gsm8k"] button');
+      const [one, other] = (await rows(page)).some((run) => run.startsWith("llama")) ? ["llama-dpo", "llama-rlvr-300"] : ["long", "short"];
+      await page.click(`tr[data-run^="${one}"] td[data-task="tulu3_gsm8k"] button`);
       await page.waitForSelector(".list button");
       await check(scheme + " documents");
       await page.keyboard.press("Escape");
-      await page.check('tr[data-run^="llama-dpo"] .pick');
-      await page.check('tr[data-run^="llama-rlvr-300"] .pick');
+      await page.check(`tr[data-run^="${one}"] .pick`);
+      await page.check(`tr[data-run^="${other}"] .pick`);
       await page.click("#compare");
       await page.waitForSelector("#flip-task");
       await check(scheme + " compare");
       await page.keyboard.press("Escape");
-      await page.click('tr[data-run^="llama-dpo"] th button');
+      await page.click(`tr[data-run^="${one}"] th button`);
       await page.waitForSelector(".facts");
       await check(scheme + " row");
     }

@@ -78,6 +78,41 @@ def test_compare(drive, page):
     assert seen["scatter"] == 5 and seen["flips"] > 0
 
 
+@pytest.fixture(scope="session")
+def thinkers(tmp_path_factory):
+    """Three checkpoints whose thoughts grow, the longest of which is often cut."""
+    folder = tmp_path_factory.mktemp("thinkers")
+    tasks = (("tulu3_gsm8k", "math"), ("tulu3_ifeval", "instruction following"))
+    for number, (model, thinks, cut) in enumerate((("short", 100, 0.0), ("middle", 420, 0.05), ("long", 3900, 0.3))):
+        made = Made(
+            f"{model}-dev-0000000{number}", model, tasks, skill=0.4 + 0.1 * number, thinks=thinks, responses=300,
+            flags={"length": cut}, started=1_760_000_000.0 + 86_400 * number,
+            samples=2 if model == "middle" else 1,
+        )  # fmt: skip
+        make(folder / "runs", made)
+    make(folder / "runs", Made("plain-dev-00000009", "plain", tasks, skill=0.3, responses=80))
+    return build.build(folder / "runs", folder / "board.html").path
+
+
+def test_tokens_and_thoughts(drive, thinkers):
+    seen = drive("tokens", thinkers)
+    assert sorted(seen["tokens"]) == ["", "150", "3,950", "470"] and seen["dots"] == 3
+    assert seen["sorted"] == ["3,950", "470", "150", ""]
+    assert seen["limit"].count("0.0 %") == 1 and "" in seen["limit"]
+    assert len(seen["filtered"]) == 1 and seen["filtered"][0].endswith("for 3,950 tokens per answer")
+    assert seen["chosen"].startswith("gsm8k against tokens per answer: long ")
+    assert seen["cost"][0].startswith("3,950 tokens per answer, 3,900 of them thought · ")
+    assert "ended at the token limit; the score over the others is " in seen["cost"][0]
+    assert seen["closed"] and seen["summary"] == "Thought, 3,900 tokens, not closed, cut at the token limit"
+    assert seen["cut"] == "✂ cut at the token limit" and seen["thought"].startswith("First I read the question.")
+    assert seen["rest"] == "(nothing after the thought)"
+    assert seen["compared"][-2:] == ["150 → 3,950 (26 ×)"] * 2
+
+
+def test_axe_finds_nothing_serious_beside_tokens(drive, thinkers):
+    assert drive("axe", thinkers) == []
+
+
 def test_keyboard_alone(drive, page):
     seen = drive("keyboard", page)
     assert (seen["from"], seen["to"]) == ("tulu3_mmlu 0", "tulu3_popqa 1")

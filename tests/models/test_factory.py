@@ -11,7 +11,7 @@ from models_fixture import (
 )
 
 from olmes_suite.errors import UsageError
-from olmes_suite.models.factory import backend_names, make_backend
+from olmes_suite.models.factory import BACKENDS, BUILT_IN, backend_names, fields_of, make_backend
 from olmes_suite.models.without_model.floor import FloorBackend
 from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.models.without_model.oracle import OracleBackend
@@ -23,6 +23,8 @@ class Foreign(MockBackend):
     def __init__(self, model: str, *, base_url: str | None = None) -> None:
         super().__init__(model)
         self.base_url = base_url
+
+    fields = frozenset({"top_k"})
 
 
 class TestFactory:
@@ -41,6 +43,10 @@ class TestFactory:
         one_line(lambda: make_backend("hf", str(tiny_checkpoint), base_url="x"), "no option --base-url", UsageError)
         one_line(lambda: make_backend("oracle", None), "needs --answers", UsageError)
 
+    def test_the_fields_of_built_in_backends_are_those_of_their_classes(self) -> None:
+        for name in BUILT_IN:
+            assert BACKENDS.load(name).fields == fields_of(name)
+
     @pytest.fixture
     def points(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         from importlib.metadata import EntryPoint
@@ -58,4 +64,5 @@ class TestFactory:
         assert isinstance(backend, Foreign)
         assert (backend.model, backend.base_url) == ("m", "http://x")
         assert "foreign" in backend_names()
+        assert fields_of("foreign") == {"top_k"}
         one_line(lambda: make_backend("gone", "m"), "cannot be imported", UsageError)

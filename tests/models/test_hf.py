@@ -253,11 +253,11 @@ class TestSampler:
     def test_draws_follow_the_cut_distribution(self) -> None:
         import torch
 
-        from olmes_suite.models.hf.decoding import RowSampler
+        from olmes_suite.models.hf.decoding import Choosing, RowSampler
 
         logits = torch.tensor([3.0, 2.0, 1.0, 0.0, -5.0])
         rows = 4000
-        sampler = RowSampler([0.5] * rows, [0.9] * rows, list(range(rows)), torch.device("cpu"))
+        sampler = RowSampler([Choosing(0.5, 0.9)] * rows, list(range(rows)), torch.device("cpu"))
         drawn = sampler(torch.zeros(rows, 1), logits.repeat(rows, 1)).argmax(dim=-1)
         shares = torch.bincount(drawn, minlength=5) / rows
         expected = (logits / 0.5).softmax(0)[:2]
@@ -267,9 +267,9 @@ class TestSampler:
     def test_top_p_of_zero_is_greedy(self) -> None:
         import torch
 
-        from olmes_suite.models.hf.decoding import RowSampler
+        from olmes_suite.models.hf.decoding import Choosing, RowSampler
 
-        sampler = RowSampler([1.0], [0.0], [7], torch.device("cpu"))
+        sampler = RowSampler([Choosing(1.0, 0.0)], [7], torch.device("cpu"))
         assert int(sampler(torch.zeros(1, 1), torch.tensor([[0.0, 1.0, 0.5]])).argmax()) == 1
 
     @pytest.mark.parametrize(

@@ -82,6 +82,10 @@ class Made:
     """A response that stands for all."""
     files: bool = True
     """Write the scored documents."""
+    thinks: int = 0
+    """Mean tokens of a thought; 0 for a run that counts no tokens."""
+    samples: int = 1
+    """Responses of each document, with `thinks`."""
 
 
 def make(runs: Path, made: Made, seed: int = 0) -> Path:
@@ -144,9 +148,29 @@ def _task(folder: Path, made: Made, task: str, seed: int) -> dict:
             "flagged": int(dirty.sum()),
             "metrics": {"exact_match": stats.mean(kept).as_json()},
         }
+    if made.thinks:
+        entry |= _thought(made, scores, flags)
     if made.files:
         _documents(folder, made, task, scores, flags, dirty, own)
     return entry
+
+
+def _thought(made: Made, scores, flags: dict) -> dict:
+    """What the answers took: those that are flagged `length` are cut inside their thought."""
+    cut = flags.get("length", np.zeros(made.n, bool))
+    n, lost = made.n * made.samples, int(cut.sum()) * made.samples
+    extra = {"samples": made.samples, "samples_sd": 0.0123} if made.samples > 1 else {}
+    return extra | {
+        "answers": {
+            "n": n,
+            "length": int(cut.sum()) * made.samples,
+            "unclosed": int(cut.sum()) * made.samples,
+            "empty": 0,
+        },
+        "tokens": {"thinking": float(made.thinks), "answer": 50.0},
+        "completed": {"value": float(scores[~cut].mean()), "n": n - lost},
+        "correct_per_million_tokens": 1e6 * float(scores.mean()) / (made.thinks + 50),
+    }
 
 
 def _documents(folder: Path, made: Made, task: str, scores, flags: dict, dirty, own) -> None:
@@ -158,6 +182,10 @@ def _documents(folder: Path, made: Made, task: str, scores, flags: dict, dirty, 
         "flags": [[flag for flag, rows in flags.items() if rows[i]] for i in range(n)],
         "contaminated": dirty if made.dirty else pa.nulls(n, pa.bool_()),
     }  # fmt: skip
+    if made.thinks:
+        table |= {"thinking_tokens": [float(made.thinks)] * n, "answer_tokens": [50.0] * n}
+    if made.samples > 1:
+        table["sample_scores"] = [[float(s)] * made.samples for s in scores]
     (folder / "instances").mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(table), folder / "instances" / f"{task}.parquet")
     if not made.responses and made.text is None:
@@ -167,16 +195,28 @@ def _documents(folder: Path, made: Made, task: str, scores, flags: dict, dirty, 
     with (folder / "responses" / f"{task}.jsonl").open("w", encoding="utf-8") as handle:
         for i in range(n):
             text = made.text if made.text is not None else " ".join([WORDS[k] for k in picks[i]])[: made.responses]
-            line = {
-                "key": "0" * 64,
-                "task": task,
-                "doc_id": i,
-                "index": 0,
-                "sample": 0,
-                "text": text,
-                "finish_reason": "stop",
-            }
-            handle.write(json.dumps(line) + "\n")
+            for sample in range(made.samples):
+                line = {
+                    "key": "0" * 64,
+                    "task": task,
+                    "doc_id": i,
+                    "index": 0,
+                    "sample": sample,
+                    "text": text,
+                    "finish_reason": "stop",
+                }
+                if made.thinks:
+                    line |= _thinking(made, text, "length" in flags and bool(flags["length"][i]))
+                handle.write(json.dumps(line) + "\n")
+
+
+def _thinking(made: Made, text: str, cut: bool) -> dict:
+    """The fields of a response with a thought, which is cut at the limit or closed."""
+    thought = f"First I read the question. {text}"
+    tokens = {"completion_tokens": made.thinks + 50, "thinking_tokens": made.thinks}
+    if cut:
+        return {"thinking": thought, "text": "", "finish_reason": "length", "unclosed": True, **tokens}
+    return {"thinking": thought, "raw": f"<think>{thought}</think>{text}", **tokens}
 
 
 def hash_of(text: str) -> int:

@@ -171,8 +171,8 @@ def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Pa
         (CHOICES + "metric_list: [{metric: mcc}]\n", "mcc: not a mean over documents"),
         (GENERATE + "metric_list: [{metric: bleu}]\n", "bleu: not a mean over documents"),
         (
-            GENERATE.replace("max_gen_toks: 8", "max_gen_toks: 8, repetition_penalty: 3.0"),
-            "repetition_penalty would change",
+            GENERATE.replace("max_gen_toks: 8", "max_gen_toks: 8, num_beams: 4"),
+            "num_beams would change",
         ),
         ("output_type: loglikelihood_rolling\ndoc_to_target: '{{a}}'\n", "loglikelihood_rolling is not supported"),
     ],

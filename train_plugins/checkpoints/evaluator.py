@@ -214,10 +214,11 @@ class Evaluator:
 
 
 def asked(settings: Evaluation) -> str:
-    """Describe what determines an average: the tasks, their number of documents, and the models that judge answers."""
+    """Describe what determines an average: the tasks, their documents, the judges, and how answers are generated."""
     judges = {name: getattr(settings, name) for name in ("judge", "classifier", "encoder")}
     named = [f"{name}={value}" for name, value in judges.items() if value is not None]
-    return " ".join([*([settings.suite] if settings.suite else []), *settings.tasks, f"limit={settings.limit}", *named])
+    suite = [settings.suite] if settings.suite else []
+    return " ".join([*suite, *settings.tasks, f"limit={settings.limit}", *named, *sampling_options(settings)])
 
 
 def step_of(folder: Path) -> int | None:
@@ -279,6 +280,19 @@ def command(settings: Evaluation, folder: Path | str, checkpoint: Path | str | N
     for name in ("limit", "judge", "judge_base_url", "classifier", "classifier_base_url", "encoder"):
         value = getattr(settings, name)
         line += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    return [*line, *sampling_options(settings)]
+
+
+def sampling_options(settings: Evaluation) -> list[str]:
+    """Return the options of `olmes eval` that change how answers are generated."""
+    line: list[str] = []
+    for name in ("profile", "samples", "system"):
+        value = getattr(settings, name)
+        line += [f"--{name}", str(value)] if value is not None else []
+    for name in ("gen_kwargs", "chat_template_args"):
+        if values := getattr(settings, name):
+            pairs = (f"{key}={json.dumps(value)}" for key, value in values.items())
+            line += [f"--{name.replace('_', '-')}", ",".join(pairs)]
     return line
 
 

@@ -14,6 +14,7 @@ from olmes_suite import yaml_files
 from olmes_suite.comparison import gate_rules
 from olmes_suite.errors import UsageError, WrongKey
 from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks.settings import Settings, system_text
 from olmes_suite.yaml_files import INNER, Place, YamlFile
 from train_plugins.config import trainer_fields, trainer_values
 
@@ -77,6 +78,13 @@ class Evaluation:
     classifier: str | None = None
     classifier_base_url: str | None = None
     encoder: str | None = None
+    profile: str | None = None
+    """Settings that a model's makers recommend: a profile's name or file. This key and the next four are options of
+    `olmes eval`."""
+    gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    samples: int | None = None
+    system: str | None = None
+    chat_template_args: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +264,13 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
     for folder in evaluation.include_path:
         if not Path(folder).is_dir():
             raise UsageError(f"{where}: eval.include_path {folder}: no such folder")
+    try:
+        Settings.of(
+            profile=evaluation.profile, gen_kwargs=evaluation.gen_kwargs, samples=evaluation.samples,
+            system=system_text(evaluation.system), chat_template_args=evaluation.chat_template_args,
+        )  # fmt: skip
+    except UsageError as error:
+        raise UsageError(f"{where}: eval: {error}") from None
     if (evaluation.device == "endpoint") != (evaluation.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
     unseen = unseen_in(evaluation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from olmes_suite.errors import RequestFailed, UsageError
 from olmes_suite.models.base import Backend, Sent
-from olmes_suite.models.hf.decoding import RowSampler, RowStop, RowStopper, RowWatch
+from olmes_suite.models.hf.decoding import Choosing, RowPenalties, RowPenalty, RowSampler, RowStop, RowStopper, RowWatch
 from olmes_suite.models.hf.generation import Decoder, Task
 from olmes_suite.models.hf.padding import respects_mask
 from olmes_suite.models.hf.prefix_tree import by_prefix, prefixes, release
@@ -25,6 +25,7 @@ from olmes_suite.models.hf.reuse import SharedModel
 from olmes_suite.models.local.batch_size import Budget, unless_out_of_memory
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
+from olmes_suite.models.local.generation_config import Own, written
 from olmes_suite.models.local.jobs import (
     Choice,
     Ends,
@@ -46,16 +47,12 @@ from olmes_suite.models.local.loading import (
     read_template,
 )
 from olmes_suite.models.local.rendering import each_sent
-from olmes_suite.records import Request, Response, sha256
+from olmes_suite.records import OPTIONAL, Request, Response, sha256
 
 Job = TypeVar("Job", bound="Generation | Row")
 Answered = tuple[int, int, Response]
 LEAST_TOKENS, LEAST_ROWS = 32, 4
 """The smallest number of tokens, and of prompts with them, of a prefix that is computed once."""
-PROCESSED = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": 0}
-PROCESSED_LISTS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "forced_bos_token_id",
-    "forced_eos_token_id", "exponential_decay_length_penalty", "guidance_scale")  # fmt: skip
-"""Settings of a generation_config by which transformers changes greedy answers, also under lm-eval."""
 
 
 class HFBackend(Backend):
@@ -63,7 +60,8 @@ class HFBackend(Backend):
 
     `model` is a folder or a Hub id. By default `dtype` is float32 on a CPU and bfloat16 on a GPU, `batch_size` (the
     largest number of rows) 32 and 128, and `max_length` (tokens of prompt and answer together) the model's.
-    `chat_template` is a Jinja file that replaces the tokenizer's template. `seed` seeds torch; each sample has its own
+    `chat_template` is a Jinja file that replaces the tokenizer's template; `chat_template_args` are its arguments.
+    `seed` seeds torch; each sample has its own
     seed. Shared prefixes of prompts are computed once, unless the model's architecture does not allow it or `reuse` is
     False: `batch_size` is then 8 and 32 by default. `thinking`, `unclosed` and `prefill` are as on the command line.
     Raises ModelError where the model cannot be loaded, UsageError for an invalid device, dtype or template file, and
@@ -71,6 +69,7 @@ class HFBackend(Backend):
     """
 
     name = "hf"
+    fields = frozenset(OPTIONAL)
 
     def __init__(
         self,
@@ -81,6 +80,7 @@ class HFBackend(Backend):
         batch_size: int | None = None,
         max_length: int | None = None,
         chat_template: str | Path | None = None,
+        chat_template_args: Mapping[str, Any] | None = None,
         revision: str | None = None,
         seed: int = 0,
         reuse: bool = True,
@@ -96,8 +96,9 @@ class HFBackend(Backend):
         self.dtype = pick_dtype(dtype, self._device)
         torch.manual_seed(seed)
         self.encoder = Encoder(
-            load_tokenizer(self.source, revision), self.template, thinking=thinking, unclosed=unclosed, prefill=prefill
-        )
+            load_tokenizer(self.source, revision), self.template, chat_template_args, thinking=thinking,
+            unclosed=unclosed, prefill=prefill,
+        )  # fmt: skip
         self.tokenizer = self.encoder.tokenizer
         self.model = load_model(self.source, revision, self.dtype, self.device)
         self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
@@ -108,16 +109,20 @@ class HFBackend(Backend):
             raise UsageError(
                 f"--max-length {self.max_length}: {self.source} has positions for {limit} tokens only; lower it"
             )
-        self.ends = Ends.of(self.encoder, self.model.generation_config.eos_token_id)
+        self.own = Own.of(self.model.generation_config, written(self.source, revision))
+        self.ends = Ends.of(self.encoder, self.model.generation_config.eos_token_id, self.own.stops)
+        self.repetition = self.own.penalty
+        self.model.generation_config = transformers.GenerationConfig()  # of short rows, in the checks below
         shared = SharedModel(self.model, self.device)
         self.why_plain = shared.why_not() if reuse else "reuse is switched off"
         self.shared = shared if self.why_plain is None else None
-        self.processed = _processed(self.model.generation_config)
+        self.processed = next(iter(self.own.processed), None)
         padded = self.shared is None or self.processed is not None
         self.one_by_one = padded and not respects_mask(self.model, self.device)
         rows = (32, 128) if self.shared else (8, 32)
         on_gpu = self.device.type != "cpu"
         self.budget = Budget(1 if self.one_by_one else batch_size or rows[on_gpu], (4096, 16384)[on_gpu])
+        self.model.generation_config = self.own.clean()
         self.at_once = self.budget.rows
         self.keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self._pieces: dict[int, str] = {}
@@ -173,7 +178,12 @@ class HFBackend(Backend):
             )
         if self.one_by_one:
             lines.append(f"{self.source}: the padding of shorter prompts changes answers: the batch size is 1")
-        return [*lines, *self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
+        return [
+            *lines,
+            *self.encoder.notes(self.source),
+            *self.ends.notes(self.tokenizer, self.source),
+            *self.own.notes(self.source),
+        ]
 
     def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
         """Return the rendered texts and the numbers of their token ids."""
@@ -236,7 +246,7 @@ class HFBackend(Backend):
         while tasks:
             width = max(len(task.prompt) + task.job.budget for task in tasks)
             rows = self.budget.rows_for(width, self.shared.token_bytes, self.device)
-            decoder = Decoder(self.shared, tasks, self._stop, rows, self.budget.tokens)
+            decoder = Decoder(self.shared, tasks, self._stop, rows, self.budget.tokens, repetition=self.repetition)
             tasks = []
             while decoder.left:
                 fits = unless_out_of_memory(decoder.advance)
@@ -260,12 +270,16 @@ class HFBackend(Backend):
             [[0] * (width - len(job.prompt)) + [1] * len(job.prompt) for job in batch], device=self.device
         )
         stops = [self._stop(job) for job in batch]
-        temperatures = [job.request.temperature or 0.0 for job in batch]
+        choosings = [Choosing.of(job.request, self.repetition) for job in batch]
         watch = RowWatch()
         processors = LogitsProcessorList([watch])
-        if any(temperatures):
-            top_ps = [1.0 if job.request.top_p is None else job.request.top_p for job in batch]
-            processors.append(RowSampler(temperatures, top_ps, [job.seed for job in batch], self.device))
+        if any(how.penalised for how in choosings):
+            rows = zip(choosings, batch, strict=True)
+            processors.append(
+                RowPenalty([RowPenalties(how, job.prompt) if how.penalised else None for how, job in rows], width)
+            )
+        if any(how.temperature for how in choosings):
+            processors.append(RowSampler(choosings, [job.seed for job in batch], self.device))
         with torch.inference_mode():
             self.model.generate(
                 input_ids=ids,
@@ -284,7 +298,8 @@ class HFBackend(Backend):
     def _response(self, job: Generation, stop: RowStop) -> Response:
         if stop.reason == "broken":
             raise not_a_number(job.request)
-        return job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends, self.encoder.thoughts)
+        found = job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends, self.encoder.thoughts)
+        return job.limited(found)
 
     @property
     def _pad_id(self) -> int:
@@ -376,11 +391,3 @@ def _scored(choice: Choice, log_probs: torch.Tensor) -> Response:
     tokens = torch.tensor(choice.tokens, device=last.device)
     value = float(last.gather(1, tokens.unsqueeze(1)).sum())
     return choice.response(value, bool((last.argmax(dim=-1) == tokens).all()))
-
-
-def _processed(config: transformers.GenerationConfig) -> str | None:
-    """Return the first setting of a generation_config by which transformers changes greedy answers."""
-    for name, neutral in PROCESSED.items():
-        if getattr(config, name, None) not in (None, neutral):
-            return name
-    return next((name for name in PROCESSED_LISTS if getattr(config, name, None) is not None), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from olmes_suite.models.hf.decoding import RowSampler, RowStop, checked, generator
+from olmes_suite.models.hf.decoding import Choosing, RowPenalties, RowSampler, RowStop, checked, generator
 from olmes_suite.models.hf.prefix_tree import Node, release
 from olmes_suite.models.hf.reuse import SharedModel
 from olmes_suite.models.hf.shared_attention import Layers, Pass, Prefix
@@ -36,6 +36,8 @@ class _Row:
     task: Task
     stop: RowStop
     source: int | torch.Generator
+    choosing: Choosing
+    penalties: RowPenalties | None
     stored: int
     """Tokens after the shared prefix whose keys and values are stored."""
 
@@ -44,10 +46,15 @@ class Decoder:
     """A decoder of a list of texts, `most` rows at a time. Another decoder can continue with unfinished tasks."""
 
     def __init__(
-        self, model: SharedModel, tasks: Sequence[Task], stop: Callable[[Generation], RowStop], most: int, tokens: int
-    ) -> None:
-        """Prepare the tasks. `stop` makes the end of a row; `tokens` is the limit of tokens in one forward pass."""
+        self, model: SharedModel, tasks: Sequence[Task], stop: Callable[[Generation], RowStop], most: int, tokens: int,
+        *, repetition: float = 1.0,
+    ) -> None:  # fmt: skip
+        """Prepare the tasks. `stop` makes the end of a row; `tokens` is the limit of tokens in one forward pass.
+
+        `repetition` is the checkpoint's repetition penalty, for requests without their own.
+        """
         self.model, self.make_stop, self.most, self.tokens = model, stop, most, tokens
+        self.repetition = repetition
         self.waiting = deque(tasks)
         self.rows: list[_Row] = []
         self.finished: list[tuple[Generation, RowStop]] = []
@@ -99,7 +106,9 @@ class Decoder:
         first = len(self.rows)
         for task in (task for group in groups for task in group):  # in `left` as current rows if memory runs out
             source = generator(task.job.seed, self.model.device) if task.job.request.temperature else 0
-            self.rows.append(_Row(task, self.make_stop(task.job), source, len(task.prompt)))
+            choosing = Choosing.of(task.job.request, self.repetition)
+            penalties = RowPenalties(choosing, task.job.prompt) if choosing.penalised else None
+            self.rows.append(_Row(task, self.make_stop(task.job), source, choosing, penalties, len(task.prompt)))
         logits = self._encode([group[0] for group in groups], [len(group) for group in groups], first, widest)
         self._prefixes = self._sampler = None
         self._take(logits, first)
@@ -170,6 +179,8 @@ class Decoder:
         tokens = checked(self._drawn(logits, first).argmax(dim=-1), logits)
         for row, token in zip(self.rows[first:], tokens.tolist(), strict=True):
             row.stop.add(token)
+            if row.penalties is not None and row.stop.reason is None:
+                row.penalties.add(token)
         for place in range(len(self.rows) - 1, first - 1, -1):
             row = self.rows[place]
             if row.stop.reason is None:
@@ -186,18 +197,19 @@ class Decoder:
             self._prefixes = self._sampler = None
 
     def _drawn(self, logits: torch.Tensor, first: int) -> torch.Tensor:
-        """Return the logits, with all but the drawn token of sampled rows at minus infinity."""
+        """Return the logits with penalties, and all but the drawn token of sampled rows at minus infinity."""
         rows = self.rows[first:]
-        if not any(row.task.job.request.temperature for row in rows):
+        if all(row.choosing.plain for row in rows):
+            return logits
+        if any(row.penalties for row in rows):
+            logits = logits.clone()  # the caller looks for logits that are not finite in its own
+            for place, row in enumerate(rows):
+                if row.penalties is not None:
+                    logits[place] = row.penalties.apply(logits[place])
+        if not any(row.choosing.temperature for row in rows):
             return logits
         if self._sampler is None or first:
-            requests = [row.task.job.request for row in rows]
-            self._sampler = RowSampler(
-                [request.temperature or 0.0 for request in requests],
-                [1.0 if request.top_p is None else request.top_p for request in requests],
-                [row.source for row in rows],
-                self.model.device,
-            )
+            self._sampler = RowSampler([row.choosing for row in rows], [row.source for row in rows], self.model.device)
         sampler = self._sampler
         if first:
             self._sampler = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any
 
 from olmes_suite.errors import ModelError, first_line
 from olmes_suite.models.local.tokenizer import Tokenizer
+from olmes_suite.records import canonical_json
 
 USER = "Hello from the user"
 SYSTEM = "Hello from the system"
@@ -29,8 +31,9 @@ class ChatTemplate:
     Raises ModelError where the template cannot render a user's message or leaves out its text.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, arguments: Mapping[str, Any] | None = None) -> None:
+        """Probe the template, which gets `arguments` (enable_thinking, …) in each rendering."""
+        self.tokenizer, self.arguments = tokenizer, dict(arguments or {})
         self.text = str(tokenizer.chat_template)
         self.reads_clock = f"{CLOCK}(" in self.text
         if self.reads_clock:
@@ -80,7 +83,11 @@ class ChatTemplate:
             adapted = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in adapted]
         template = self.text if self.reads_clock else None
         rendered = self.tokenizer.apply_chat_template(
-            adapted, chat_template=template, tokenize=False, add_generation_prompt=prompt, **(arguments or {})
+            adapted,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **{**self.arguments, **(arguments or {})},
         )
         return str(rendered)
 
@@ -106,11 +113,48 @@ class ChatTemplate:
             adaptations["system"] = "first user turn"
         if self.reads_clock:
             adaptations["date"] = DATE.date().isoformat()
+        if self.arguments:
+            adaptations["arguments"] = canonical_json(self.arguments)
         return adaptations
+
+    def unknown_arguments(self) -> list[str]:
+        """Return the arguments whose value makes no difference to short conversations.
+
+        Each is left out and replaced by another value, since the given one may be the template's default.
+        """
+        given, rendered = self.arguments, self._renderings()
+        unknown = []
+        try:
+            for name in given:
+                rest = {other: value for other, value in given.items() if other != name}
+                another = not given[name] if isinstance(given[name], bool) else f"{given[name]}?"
+                if all(self._with(arguments) == rendered for arguments in (rest, {**rest, name: another})):
+                    unknown.append(name)
+        finally:
+            self.arguments = given
+        return unknown
+
+    def _with(self, arguments: dict[str, Any]) -> list[str | None]:
+        self.arguments = arguments
+        return self._renderings()
+
+    def _renderings(self) -> list[str | None]:
+        """Return what short conversations become, None for one that the template refuses."""
+        turns = [_message("user", USER), _message("assistant", ASSISTANT), _message("user", USER)]
+        rendered: list[str | None] = []
+        for messages in (turns[:1], [_message("system", SYSTEM), *turns]):
+            try:
+                rendered.append(self.apply(messages))
+            except Exception:  # a template is a program, which may raise anything
+                rendered.append(None)
+        return rendered
 
     def notes(self) -> list[str]:
         """Return lines for the user about the adaptations."""
-        lines = []
+        lines = [
+            f"--chat-template-args {name}={value_of(self.arguments[name])}: the chat template does not use it"
+            for name in self.unknown_arguments()
+        ]
         if self.parts:
             lines.append("the chat template takes contents as lists of parts; texts are passed in this form")
         if not self.takes_system:
@@ -118,6 +162,11 @@ class ChatTemplate:
         if self.reads_clock:
             lines.append(f"the chat template reads the clock; it sees the date {DATE.date().isoformat()}")
         return lines
+
+
+def value_of(value: object) -> str:
+    """Return the value of an argument as it is written on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def without_clock(template: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmes_suite.errors import ModelError, RequestFailed, first_line
@@ -20,10 +20,10 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, chat_template: str | None = None, *, thinking: object = None,
-        unclosed: str | None = None, prefill: str | None = None,
+        self, tokenizer: Tokenizer, chat_template: str | None = None, template_args: Mapping[str, Any] | None = None, *,
+        thinking: object = None, unclosed: str | None = None, prefill: str | None = None,
     ) -> None:  # fmt: skip
-        """Adapt to a tokenizer and its chat template, which `chat_template` replaces.
+        """Adapt to a tokenizer and its chat template, which `chat_template` replaces and which gets `template_args`.
 
         `thinking`, `unclosed` and `prefill` say how thoughts and starts of answers are treated, as on the command
         line. Raises UsageError for wrong values.
@@ -32,13 +32,14 @@ class Encoder:
         if chat_template is not None:
             tokenizer.chat_template = chat_template
         self.chat = bool(tokenizer.chat_template)
+        self.template_args = dict(template_args or {})
         self.double_bos = False
         self.embeddings: int | None = None
         """The number of the model's embeddings, above every valid token id; None where it is unknown."""
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.prefix_id: int = next((token for token in (bos, eos, tokenizer.pad_token_id) if token is not None), 0)
         self.prefix_text: str = tokenizer.decode([self.prefix_id])
-        self.template = ChatTemplate(tokenizer) if self.chat else None
+        self.template = ChatTemplate(tokenizer, template_args) if self.chat else None
         self.turn_end = self.template.turn_end() if self.template else None
         """The token that the chat template writes after an assistant's turn."""
         self.thoughts = thoughts.find(tokenizer, self.template, thinking=thinking, unclosed=unclosed, prefill=prefill)
@@ -69,6 +70,8 @@ class Encoder:
         lines = []
         if not self.chat:
             lines.append(f"{name} has no chat template: plain text is used (set one with --chat-template FILE)")
+            if self.template_args:
+                lines.append(f"{name}: --chat-template-args has no effect without a chat template")
         if self.double_bos:
             lines.append(f"{name}: the chat template writes the BOS token; the tokenizer does not add another one")
         if self.drop_prefix:

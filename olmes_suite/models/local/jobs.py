@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.base import DEFAULT_MAX_TOKENS, fit
@@ -12,7 +12,7 @@ from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.thoughts import LocalThoughts
 from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.models.stops import cut_at_stop
-from olmes_suite.records import Request, Response
+from olmes_suite.records import Request, Response, canonical_json
 
 Sample = tuple[int, int, int]
 """(position of the request, sample, seed)"""
@@ -48,9 +48,12 @@ class Ends:
     turn: int | None = None
     """The token after an assistant's turn, where only the chat template names it; it is among `ids`."""
 
+    strings: tuple[str, ...] = ()
+    """The stop strings of the model's generation_config."""
+
     @classmethod
-    def of(cls, encoder: Encoder, eos: int | Sequence[int] | None) -> Ends:
-        """Collect the ends of a tokenizer, its chat template, and `eos`, those of the model's generation_config.
+    def of(cls, encoder: Encoder, eos: int | Sequence[int] | None, strings: Sequence[str] = ()) -> Ends:
+        """Collect the ends of a tokenizer, its chat template, and `eos` and `strings` of the generation_config.
 
         A model that was trained on a chat template stops in the token after its turn. Where neither the tokenizer nor
         generation_config names that token, it would go on through turns of its own invention.
@@ -59,24 +62,30 @@ class Ends:
         eos_ids = [eos] if eos is None or isinstance(eos, int) else eos
         ids = {token for token in (*eos_ids, tokenizer.eos_token_id) if token is not None}
         turn = encoder.turn_end if encoder.turn_end is not None and encoder.turn_end not in ids else None
-        return cls(tuple(sorted(ids | ({turn} if turn is not None else set()))), tokenizer.eos_token, turn)
+        all_ids = ids | ({turn} if turn is not None else set())
+        return cls(tuple(sorted(all_ids)), tokenizer.eos_token, turn, tuple(strings))
 
     def notes(self, tokenizer: Tokenizer, name: str) -> list[str]:
-        """Return a line where the chat template alone names an end."""
-        if self.turn is None:
-            return []
-        token = tokenizer.decode([self.turn])
-        return [
-            f"{name}: answers also end at {token}, which the chat template writes after a turn; its eos_token does not"
-        ]
+        """Return lines where the chat template alone names an end, and for the stop strings of the checkpoint."""
+        lines = []
+        if self.turn is not None:
+            token = tokenizer.decode([self.turn])
+            lines.append(
+                f"{name}: answers also end at {token}, which the chat template writes after a turn; "
+                "its eos_token does not"
+            )
+        if self.strings:
+            lines.append(f"{name}: answers also end at {', '.join(map(repr, self.strings))}, as generation_config says")
+        return lines
 
     def settings(self, tokenizer: Tokenizer) -> dict[str, str]:
-        """Return what the model's fingerprint holds of an end that the chat template alone names."""
-        return {} if self.turn is None else {"ends_at": tokenizer.decode([self.turn])}
+        """Return what the model's fingerprint holds of ends beside the end-of-text tokens."""
+        turn = {} if self.turn is None else {"ends_at": tokenizer.decode([self.turn])}
+        return turn | ({"stop_strings": canonical_json(self.strings)} if self.strings else {})
 
     def stops(self, request: Request) -> list[str]:
         """Return the stop strings of the request and the model."""
-        return [stop for stop in (*request.stop, self.text) if stop]
+        return [stop for stop in (*request.stop, *self.strings, self.text) if stop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,10 @@ class Generation:
             truncated=self.truncated,
             raw=raw if raw != text else None,
         )
+
+    def limited(self, response: Response) -> Response:
+        """Return the response with the token limit in effect, where it is not the request's."""
+        return response if self.budget == self.request.max_tokens else replace(response, limit=self.budget)
 
     def _thoughtful(
         self, tokens: Sequence[int], text_tokens: Sequence[int], reason: str, tokenizer: Tokenizer, ends: Ends,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from olmes_suite.endpoints.usage import Usage, cost
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.openai import bodies, prompt_logprobs
-from olmes_suite.models.openai.context_limit import Room, context_in, cut, fitted, other_room
-from olmes_suite.records import Request, Response, canonical_json, sha256
+from olmes_suite.models.openai.context_limit import Room, context_in, cut, fitted
+from olmes_suite.models.openai.terms import Terms
+from olmes_suite.records import OPTIONAL, Request, Response, canonical_json, sha256
 from olmes_suite.thinking import AUTO, NONE, Reader, Thoughts, built_in, check_unclosed, choice_of
 
 START = 16
@@ -26,9 +27,11 @@ MOST = 256
 """Default of the largest number of concurrent requests."""
 TIMEOUT, PER_TOKEN = 120.0, 0.5
 """Seconds without data in one request: TIMEOUT, and PER_TOKEN more for each token of the longest answer."""
-TURNS = 6
+LONGEST_TIMEOUT = 3600.0
+"""The longest time without data, in seconds."""
+TURNS = 12
 """Forms in which a request may be sent: unchanged, with the other name of its limit, to learn its prompt's length, with
-a smaller limit, with a cut prompt; and one more."""
+a smaller limit, with a cut prompt, without the fields that the server refuses."""
 
 Answered = tuple[int, int, Response]
 
@@ -50,10 +53,12 @@ class OpenAIBackend(Backend):
     servers that cannot continue a message. `concurrency` is the largest number of concurrent requests; the backend
     measures how many speed up the server. `delay` and `timeout` are in seconds. `thinking` and `unclosed` are as on the
     command line; `auto` reads thoughts that come apart from the text, and `<think>` where a text has a closing mark.
+    `chat_template_args` are sent as `chat_template_kwargs`, which vLLM and SGLang pass to the chat template.
     Raises UsageError for an invalid address, option or name, ModelError where no server answers.
     """
 
     name = "openai"
+    fields = frozenset({*OPTIONAL, "unset"})
     seeded = False
 
     def __init__(
@@ -66,6 +71,7 @@ class OpenAIBackend(Backend):
         tries: int = TRIES,
         delay: float = 0.5,
         timeout: float | None = None,
+        chat_template_args: Mapping[str, Any] | None = None,
         thinking: object = None,
         unclosed: str | None = None,
     ) -> None:
@@ -84,6 +90,7 @@ class OpenAIBackend(Backend):
         self.endpoint = Endpoint(model, base_url, self.usage, self.limit, tries=tries, delay=delay)
         self._takes_n = True
         self._limit_name = "max_tokens"
+        self.terms = Terms(dict(chat_template_args or {}))
         self._lock = threading.Lock()
         self._listed = self._check_name()
 
@@ -102,7 +109,9 @@ class OpenAIBackend(Backend):
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of served name, address and settings. The weights behind the name cannot be checked from here."""
-        settings = ({"prefill": "drop"} if self.drop_prefix else {}) | self._thinking()
+        settings: dict[str, Any] = ({"prefill": "drop"} if self.drop_prefix else {}) | self._thinking()
+        if self.terms.template_args:
+            settings["chat_template_args"] = self.terms.template_args
         return sha256(canonical_json({"served": self.model, "base_url": self.endpoint.base_url, "settings": settings}))
 
     def _thinking(self) -> dict[str, Any]:
@@ -128,6 +137,7 @@ class OpenAIBackend(Backend):
             "concurrency": self.limit.value,
             "several_samples_at_once": self._takes_n,
             "token_limit": self._limit_name,
+            **self.terms.settings(),
             "usage": {**self.usage.as_json(), "cost_usd": paid},
         } | self._thinking()
 
@@ -138,7 +148,7 @@ class OpenAIBackend(Backend):
             lines.append("assistant prefixes are dropped from the prompts (--prefill drop): scores may differ")
         if not self._listed:
             lines.append(f"{self.endpoint.base_url} does not list its models: the name {self.model} was not checked")
-        return lines
+        return [*lines, *self.terms.notes(self.endpoint.base_url)]
 
     def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
         """Return the messages as they are sent, or the plain text."""
@@ -201,8 +211,12 @@ class OpenAIBackend(Backend):
         room, most = Room(), bodies.limit_of(request)
         for _ in range(TURNS):
             limit, number = self._limit_name, 1 if room.context else len(samples)
-            body = bodies.generation(
-                request, self.model, drop_prefix=self.drop_prefix, samples=number, seed=samples[0][1], room=room
+            body = self.terms.adapted(
+                bodies.generation(
+                    request, self.model, drop_prefix=self.drop_prefix, samples=number, seed=samples[0][1], room=room
+                ),
+                request,
+                room,
             )
             try:
                 batch = self.endpoint.post(
@@ -210,23 +224,22 @@ class OpenAIBackend(Backend):
                     bodies.path_of(request),
                     bodies.with_limit(body, request, limit),
                     partial(bodies.batch_of, request=request, model=self.model, samples=number),
-                    timeout=self.timeout or TIMEOUT + PER_TOKEN * most,
+                    timeout=self.timeout or min(TIMEOUT + PER_TOKEN * most, LONGEST_TIMEOUT),
                     stop=stop,
                 )
             except Refused as error:
                 if limit != bodies.NEW_LIMIT and bodies.wants_other_limit(error.status, error.reason):
                     self._limit_name = bodies.NEW_LIMIT  # for all later requests
                     continue
-                other = other_room(error.reason, most, room) if error.status == 400 else None
-                if other is None:
-                    raise
-                room = other
+                room = self.terms.after(error, request, body, room)
                 continue
             if batch is None:
                 return None
             self._count(batch.prompt_tokens, batch.completion_tokens)
             if not room.context:
-                return bodies.responses_of(batch, request, room.prompt_tokens is not None, self.reading, auto=self.auto)
+                truncated = room.prompt_tokens is not None
+                found = bodies.responses_of(batch, request, truncated, self.reading, auto=self.auto)
+                return self.terms.limited(found, request, body.get("max_tokens"))
             if not batch.prompt_tokens:
                 break
             room = fitted(batch.prompt_tokens, most, room.context)
@@ -278,7 +291,7 @@ class OpenAIBackend(Backend):
                 prompt = self.endpoint.post(
                     session,
                     bodies.path_of(request),
-                    prompt_logprobs.body(request, self.model, start) | cut(limit),
+                    prompt_logprobs.body(request, self.model, start) | self.terms.template_fields(request) | cut(limit),
                     partial(
                         prompt_logprobs.prompt_tokens, request=request, model=self.model, truncated=limit is not None
                     ),

@@ -13,7 +13,7 @@ from olmes_suite.models.base import DEFAULT_MAX_TOKENS
 from olmes_suite.models.openai import channels
 from olmes_suite.models.openai.context_limit import Room
 from olmes_suite.models.stops import cut_at_stop
-from olmes_suite.records import Request, Response
+from olmes_suite.records import OPTIONAL, Request, Response
 from olmes_suite.thinking import Thoughts
 
 MOST_STOPS = 4
@@ -90,10 +90,13 @@ def generation(
     start = "" if drop_prefix and request.messages is not None else start_of(request)
     temperature = request.temperature or 0.0
     body = prompt_of(request, model, start) | {"max_tokens": limit_of(request), "temperature": temperature}
+    if "temperature" in request.unset:
+        del body["temperature"]
     if temperature:
         body["seed"] = seed % 2**31
         if request.top_p is not None:
             body["top_p"] = request.top_p
+    body |= {name: getattr(request, name) for name in OPTIONAL if getattr(request, name) is not None}
     if samples > 1:
         body["n"] = samples
     if stops := [stop for stop in request.stop if stop][:MOST_STOPS]:

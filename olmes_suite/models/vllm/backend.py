@@ -21,6 +21,7 @@ from olmes_suite.models.local.checkpoint import is_hub_id
 from olmes_suite.models.local.encoding import Encoder
 from olmes_suite.models.local.fingerprint import ModelFingerprint, fingerprint_of
 from olmes_suite.models.local.forms import explain
+from olmes_suite.models.local.generation_config import Own, written
 from olmes_suite.models.local.jobs import Ends, choices, generations, open_samples
 from olmes_suite.models.local.loading import context_length, load_tokenizer, pick_device, pick_dtype, read_template
 from olmes_suite.models.local.rendering import each_sent
@@ -37,7 +38,7 @@ from olmes_suite.models.vllm.requests import (
     rank_asks,
     text_asks,
 )
-from olmes_suite.records import Request, canonical_json, sha256
+from olmes_suite.records import OPTIONAL, Request, canonical_json, sha256
 
 AnyAsk = TypeVar("AnyAsk", bound=Ask)
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -72,6 +73,7 @@ class VLLMBackend(Backend):
     """
 
     name = "vllm"
+    fields = frozenset(OPTIONAL)
     together = True
     at_once = 1024
 
@@ -83,6 +85,7 @@ class VLLMBackend(Backend):
         batch_size: int | None = None,
         max_length: int | None = None,
         chat_template: str | Path | None = None,
+        chat_template_args: Mapping[str, Any] | None = None,
         revision: str | None = None,
         device: str | None = None,
         seed: int = 0,
@@ -102,14 +105,15 @@ class VLLMBackend(Backend):
         self.template = read_template(chat_template)
         self.dtype = pick_dtype(dtype, pick_device(None))
         self.encoder = Encoder(
-            load_tokenizer(self.source, revision), self.template, thinking=thinking, unclosed=unclosed, prefill=prefill
-        )
+            load_tokenizer(self.source, revision), self.template, chat_template_args, thinking=thinking,
+            unclosed=unclosed, prefill=prefill,
+        )  # fmt: skip
         self.tokenizer = self.encoder.tokenizer
         self.chat = self.encoder.chat
         config, generation = _configuration(self.place, self.tuned.revision if self.tuned else revision)
         self.max_length: int = max_length or context_length(config, self.tokenizer)
-        self.ends = Ends.of(self.encoder, generation.eos_token_id)
-        self.penalty = float(getattr(generation, "repetition_penalty", None) or 1.0)
+        self.own = Own.of(generation, written(self.source, revision))
+        self.ends = Ends.of(self.encoder, generation.eos_token_id, self.own.stops)
         self._engine: vllm_engine.Engine | None = None
         self._numbers = count()
         self._fingerprint: ModelFingerprint | None = None
@@ -212,7 +216,11 @@ class VLLMBackend(Backend):
 
     def notes(self) -> list[str]:
         """Return lines about the chat template, the BOS token and the ends of answers."""
-        return [*self.encoder.notes(self.source), *self.ends.notes(self.tokenizer, self.source)]
+        return [
+            *self.encoder.notes(self.source),
+            *self.ends.notes(self.tokenizer, self.source),
+            *self.own.notes(self.source, frozenset({"min_new_tokens"})),
+        ]
 
     def sent(self, requests: Sequence[Request]) -> list[Sent | None]:
         """Return the rendered texts and the numbers of their token ids."""
@@ -226,7 +234,7 @@ class VLLMBackend(Backend):
         asks: list[TextAsk | RankAsk] = []
         if texts:
             jobs = generations(self.encoder, requests, texts, self.max_length)
-            asks += text_asks(jobs, self.ends, self.tokenizer, self.penalty, self.encoder.thoughts)
+            asks += text_asks(jobs, self.ends, self.tokenizer, self.own, self.encoder.thoughts)
         if ranked:
             asks += rank_asks(choices(self.encoder, requests, ranked, self.max_length))
         if asks:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from olmes_suite.errors import RequestFailed
+from olmes_suite.models.local.generation_config import Own
 from olmes_suite.models.local.jobs import Choice, Ends, Generation, Row, rows_of
 from olmes_suite.models.local.thoughts import LocalThoughts
 from olmes_suite.models.local.tokenizer import Tokenizer
-from olmes_suite.records import Response
+from olmes_suite.records import OPTIONAL, Response
 
 Answered = tuple[int, int, Response]
 MOST_TOKENS_ASKED = 128
@@ -53,8 +54,8 @@ class TextAsk:
     job: Generation
     ends: Ends
     tokenizer: Tokenizer
-    penalty: float = 1.0
-    """The checkpoint's repetition penalty."""
+    own: Own = field(default_factory=Own)
+    """The checkpoint's generation_config."""
     thoughts: LocalThoughts | None = None
 
     @property
@@ -74,9 +75,11 @@ class TextAsk:
         }
         if request.temperature:
             values |= {"seed": self.job.seed, "top_p": 1.0 if request.top_p is None else request.top_p}
-        if self.penalty != 1.0:
-            values["repetition_penalty"] = self.penalty
-        return values
+        if self.own.penalty != 1.0:
+            values["repetition_penalty"] = self.own.penalty
+        if least := self.own.processed.get("min_new_tokens"):
+            values["min_tokens"] = min(int(least), self.job.budget)
+        return values | {name: getattr(request, name) for name in OPTIONAL if getattr(request, name) is not None}
 
     def read(self, outcome: Outcome) -> Iterator[Answered]:
         """Yield the text, decoded and cut in the way of `hf`."""
@@ -84,7 +87,9 @@ class TextAsk:
         yield (
             job.position,
             job.sample,
-            job.response(outcome.tokens, outcome.reason or "length", self.tokenizer, self.ends, self.thoughts),
+            job.limited(
+                job.response(outcome.tokens, outcome.reason or "length", self.tokenizer, self.ends, self.thoughts)
+            ),
         )
 
 
@@ -152,12 +157,12 @@ def likelihood(values: Sequence[float]) -> float:
 
 
 def text_asks(
-    jobs: Sequence[Generation], ends: Ends, tokenizer: Tokenizer, penalty: float = 1.0,
+    jobs: Sequence[Generation], ends: Ends, tokenizer: Tokenizer, own: Own | None = None,
     thoughts: LocalThoughts | None = None,
 ) -> list[TextAsk]:  # fmt: skip
     """Order the texts: longest answers first, so that none runs alone at the end, then by prompt for the cache."""
     ordered = sorted(jobs, key=lambda job: (job.order[0], job.prompt, job.position, job.sample))
-    return [TextAsk(job, ends, tokenizer, penalty, thoughts) for job in ordered]
+    return [TextAsk(job, ends, tokenizer, own or Own(), thoughts) for job in ordered]
 
 
 def rank_asks(choices: list[Choice]) -> list[RankAsk]:

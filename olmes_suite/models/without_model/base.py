@@ -6,11 +6,13 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
 from olmes_suite.models.base import Backend
-from olmes_suite.records import Request, Response
+from olmes_suite.records import OPTIONAL, Request, Response
 
 
 class WithoutModel(Backend):
     """A backend whose answers follow from the request. A subclass implements `respond`."""
+
+    fields = frozenset({*OPTIONAL, "unset"})
 
     @abstractmethod
     def respond(self, request: Request, seeds: Sequence[int]) -> Iterable[Response]:

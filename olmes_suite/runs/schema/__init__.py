@@ -43,19 +43,25 @@ from olmes_suite.runs.schema.manifest import (
 from olmes_suite.runs.schema.prompts import PROMPTS, FirstPrompt, Prompts, read_prompts, write_prompts
 from olmes_suite.runs.schema.record import SCHEMA, Record, check_schema
 from olmes_suite.runs.schema.results import (
+    ENDINGS,
     RESULTS,
+    Answers,
     Clean,
+    Completed,
+    Cost,
     FloorScore,
     Metric,
     Results,
     SuiteResult,
     TaskResult,
+    Tokens,
     is_finished,
     read_results,
     write_results,
 )
 
 __all__ = [
+    "ENDINGS",
     "INSTANCES",
     "LINEAGE",
     "MANIFEST",
@@ -64,10 +70,13 @@ __all__ = [
     "RESULTS",
     "SCHEMA",
     "Ancestor",
+    "Answers",
     "Baseline",
     "BaselineGroup",
     "BaselineTask",
     "Clean",
+    "Completed",
+    "Cost",
     "DataUsed",
     "Engine",
     "FirstPrompt",
@@ -86,6 +95,7 @@ __all__ = [
     "SuiteResult",
     "TaskResult",
     "Time",
+    "Tokens",
     "TrainingFile",
     "check_schema",
     "instances_file",

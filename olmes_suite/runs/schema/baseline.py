@@ -12,6 +12,7 @@ from pathlib import Path
 from olmes_suite.errors import DataError
 from olmes_suite.files import storage
 from olmes_suite.runs.schema.record import COLUMN, OPTIONAL, SCHEMA, Record, check_schema
+from olmes_suite.runs.schema.results import Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class BaselineGroup(Record):
     flags: Mapping[str, int] = field(default_factory=dict)
     clean: tuple[float, float | None] | None = field(default=None, metadata=OPTIONAL)
     """Score and standard error without the contaminated documents."""
+    cost: Cost | None = field(default=None, metadata=OPTIONAL)
+    """Absent if the run does not tell what its answers took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,8 @@ class BaselineTask(Record):
     """doc_ids that the training data contains."""
     short: tuple[int | str, ...] | None = field(default=None, metadata=OPTIONAL)
     """doc_ids among `flagged` that match only as items too short for an n-gram."""
+    tokens: Sequence[float] | None = field(default=None, metadata={**COLUMN, **OPTIONAL})
+    """Generated tokens per answer of each document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

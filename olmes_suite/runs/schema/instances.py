@@ -37,6 +37,12 @@ class InstanceRow(Record):
     """Whether the training data contains the document; null if the task was not scanned."""
     contaminated_short: bool | None = field(default=None, metadata=OPTIONAL)
     """Whether the document matches only as an item too short for an n-gram."""
+    thinking_tokens: float | None = field(default=None, metadata=OPTIONAL)
+    """Generated tokens of the thought; like `answer_tokens`, the mean over the document's answers."""
+    answer_tokens: float | None = field(default=None, metadata=OPTIONAL)
+    """Generated tokens of the rest of the answer; null if the source does not count tokens."""
+    sample_scores: tuple[float | None, ...] | None = field(default=None, metadata=OPTIONAL)
+    """Primary score of each sample, for a document with several answers."""
 
     @property
     def metrics(self) -> Mapping[str, float | None]:
@@ -75,6 +81,11 @@ def write_instances(path: Path, rows: Sequence[InstanceRow]) -> None:
     columns["contaminated"] = pa.array([row.contaminated for row in rows], pa.bool_())
     if any(row.contaminated_short is not None for row in rows):
         columns["contaminated_short"] = pa.array([row.contaminated_short for row in rows], pa.bool_())
+    if any(row.thinking_tokens or row.answer_tokens for row in rows):
+        columns["thinking_tokens"] = pa.array([row.thinking_tokens for row in rows], pa.float64())
+        columns["answer_tokens"] = pa.array([row.answer_tokens for row in rows], pa.float64())
+    if any(row.sample_scores is not None for row in rows):
+        columns["sample_scores"] = pa.array([row.sample_scores for row in rows], pa.list_(pa.float64()))
     with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), path)
@@ -108,6 +119,8 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Inst
             raise DataError(f"{path}: column {name} has values of another type")
     if "flags" in columns_read:
         columns_read["flags"] = [tuple(flags or ()) for flags in columns_read["flags"]]
+    if "sample_scores" in columns_read:
+        columns_read["sample_scores"] = [s if s is None else tuple(s) for s in columns_read["sample_scores"]]
     fields = {name: values for name, values in columns_read.items() if name in row_fields}
     metrics = {name: values for name, values in columns_read.items() if name not in row_fields}
     for position, values in enumerate(zip(*fields.values(), strict=True)):
@@ -120,6 +133,7 @@ _NULL = type(None)
 _TYPES: Mapping[str, set[type]] = {
     "task": {str}, "doc_id": {int, str}, "cluster": {str}, "score": {float, _NULL}, "stratum": {str, _NULL},
     "extracted": {str, _NULL}, "reference": {str, _NULL}, "flags": {list, _NULL}, "contaminated": {bool, _NULL},
-    "contaminated_short": {bool, _NULL},
+    "contaminated_short": {bool, _NULL}, "thinking_tokens": {float, _NULL}, "answer_tokens": {float, _NULL},
+    "sample_scores": {list, _NULL},
 }  # fmt: skip
 """Column to the Python types of its values."""

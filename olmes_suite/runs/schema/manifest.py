@@ -142,6 +142,10 @@ class Manifest(Record):
     """Leaf task to its data."""
     limit: int | None = None
     """Number of documents of each leaf task; null for all."""
+    settings: Mapping[str, Any] | None = field(default=None, metadata=OPTIONAL)
+    """What the user put over the tasks' settings: profile, gen_kwargs, samples, system, chat_template_args."""
+    sampling: Mapping[str, Mapping[str, Any] | None] | None = field(default=None, metadata=OPTIONAL)
+    """Leaf task to the settings in effect; null for log-likelihood tasks."""
     seed: int | None = None
     sample: bool = False
     """Whether the documents are the samples that ship with the tasks."""

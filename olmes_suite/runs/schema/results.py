@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from olmes_suite.stats import Estimate
 
 RESULTS = "results.json"
+ENDINGS = ("length", "unclosed", "empty")
+"""How a generated answer can end badly; flags of a document, and counts of `Answers`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,63 @@ class Clean(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens(Record):
+    """Mean generated tokens per answer."""
+
+    thinking: float = 0.0
+    """Tokens of the thought and its marks."""
+    answer: float = 0.0
+    """Tokens of the rest of the answer."""
+
+    @property
+    def total(self) -> float:
+        """All generated tokens per answer."""
+        return self.thinking + self.answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed(Metric):
+    """The score over the answers that ended by themselves and not at the token limit."""
+
+    n: int = 0
+    """Number of such answers; the value is null if there are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers(Record):
+    """How the generated answers ended. With several samples of a document, each one counts."""
+
+    n: int = 0
+    """Number of answers."""
+    length: int = 0
+    """Number of answers that ended at the token limit."""
+    unclosed: int = 0
+    """Number of answers that ended inside a thought."""
+    empty: int = 0
+    """Number of answers with nothing to score."""
+
+    def share(self, ending: str) -> float:
+        """Return the share of answers with one of `ENDINGS`."""
+        return float(getattr(self, ending)) / max(self.n, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost(Record):
+    """What the answers of a task took and how they ended; a part is absent if the source does not tell it."""
+
+    answers: Answers | None = field(default=None, metadata=OPTIONAL)
+    tokens: Tokens | None = field(default=None, metadata=OPTIONAL)
+    completed: Completed | None = field(default=None, metadata=OPTIONAL)
+    correct_per_million_tokens: float | None = field(default=None, metadata=OPTIONAL)
+    """Sum of the answers' primary scores per million generated tokens."""
+
+    @property
+    def known(self) -> bool:
+        """Whether any part is known."""
+        return self != Cost()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FloorScore(Record):
     """Score of the best constant answer."""
 
@@ -93,6 +152,30 @@ class TaskResult(Record):
     imported: bool = field(default=False, metadata=OPTIONAL)
     floor: FloorScore | None = field(default=None, metadata=OPTIONAL)
     """Present only in a run of the floor."""
+    samples: int | None = field(default=None, metadata=OPTIONAL)
+    """Number of answers per document, if there are several."""
+    samples_sd: float | None = field(default=None, metadata=OPTIONAL)
+    """Standard deviation of the score from one sample to the next: how much a run of one sample varies.
+
+    Absent if a single sample has no score of this metric, as with pass@10."""
+    answers: Answers | None = field(default=None, metadata=OPTIONAL)
+    """Absent if the source does not tell how the answers ended."""
+    tokens: Tokens | None = field(default=None, metadata=OPTIONAL)
+    """Absent if the source does not count tokens."""
+    completed: Completed | None = field(default=None, metadata=OPTIONAL)
+    """Absent if the source does not tell how the answers ended."""
+    correct_per_million_tokens: float | None = field(default=None, metadata=OPTIONAL)
+    """Sum of the answers' primary scores per million generated tokens."""
+
+    @property
+    def cost(self) -> Cost:
+        """What the answers took and how they ended."""
+        return Cost(
+            answers=self.answers,
+            tokens=self.tokens,
+            completed=self.completed,
+            correct_per_million_tokens=self.correct_per_million_tokens,
+        )
 
     @property
     def score(self) -> Metric | None:

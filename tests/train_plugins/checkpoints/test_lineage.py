@@ -13,6 +13,7 @@ from train_fixture import make_recipe, need_trl, refused, sft_rows, write_rows
 
 from olmes_suite.errors import UsageError
 from olmes_suite.hooks import Stage, StageData, TrainingSet, hookimpl
+from olmes_suite.models.model_args import parse
 from olmes_suite.runs.schema import Lineage
 from train_plugins.checkpoints import evaluator, lineage, resume
 from train_plugins.config import recipe
@@ -111,6 +112,22 @@ def test_the_card_says_what_the_lineage_says(tmp_path: Path) -> None:
     card = (tmp_path / "README.md").read_text()
     for said in ("| tulu3_gsm8k | 2 | 1, 2 |", "gpus: H100", "training_processes: 8", "| zz | sft | 9 |", "trl 1"):
         assert said in card
+
+
+def test_an_evaluation_takes_the_settings_of_its_recipe() -> None:
+    plain = recipe.Evaluation(tasks=("gsm8k",))
+    assert evaluator.sampling_options(plain) == [] and evaluator.asked(plain) == "gsm8k limit=None"
+    wanted = recipe.Evaluation(
+        tasks=("gsm8k",), profile="olmo3", gen_kwargs={"max_tokens": 99, "stop": ["a,b"]}, samples=2,
+        chat_template_args={"enable_thinking": False},
+    )  # fmt: skip
+    options = evaluator.sampling_options(wanted)
+    assert evaluator.command(wanted, "m")[-len(options) :] == options
+    assert evaluator.asked(wanted) != evaluator.asked(plain)
+    parsed = dict(zip(options[::2], options[1::2], strict=True))
+    assert parse(parsed["--gen-kwargs"]) == wanted.gen_kwargs
+    assert parse(parsed["--chat-template-args"]) == {"enable_thinking": False}
+    assert (parsed["--profile"], parsed["--samples"]) == ("olmo3", "2")
 
 
 def test_what_a_stage_added_to_its_card_stays(tmp_path: Path) -> None:

@@ -180,6 +180,8 @@ def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
         ({"eval": {"limit": 3}}, "name a `suite` or `tasks`"),
         ({"eval": {"tasks": ["gsm8"]}}, "did you mean 'gsm8k'"),
         ({"eval": {"suite": "dev", "every": 0}}, "eval.every must be at least 1"),
+        ({"eval": {"suite": "dev", "profile": "olmo4"}}, "eval: unknown profile 'olmo4', did you mean 'olmo3'"),
+        ({"eval": {"suite": "dev", "gen_kwargs": {"temp": 1}}}, "eval: --gen-kwargs: unknown setting 'temp'"),
         ({"own": {"loss": "sum"}}, "unknown key 'own'"),
     ],
 )
