@@ -116,14 +116,14 @@ def write(sets: Sequence[SetParts], index: Index, settings: Settings, out: Path)
                 by_ngram |= found.kinds[NGRAM]
         partial.replace(out / PAIRS)
         (out / CANDIDATES).unlink(missing_ok=True)
-    rule = settings.rule
+    rule, trains = settings.rule, [_about(set_parts) for set_parts in sets]
     data = {
-        "schema": SCHEMA, "rule": rule.variant, "n": rule.n, "threshold": rule.threshold, "stride": rule.stride, "share": rule.share,
-        "roles": list(settings.roles), "sets": entries, "missing": index.missing,
-        "trains": [_about(set_parts) for set_parts in sets],
+        "schema": SCHEMA, "rule": rule.variant, "n": rule.n, "threshold": rule.threshold, "stride": rule.stride,
+        "share": rule.share, "roles": list(settings.roles), "sets": entries, "missing": index.missing,
+        "trains": trains,
         "problems": [problem for set_parts in sets for problem in problems(set_parts)],
     }  # fmt: skip
-    for about in data["trains"]:
+    for about in trains:
         about["matches"] = _matches([entry for entry in entries if entry["train"] == about["train"]])
     write_json(out / FLAGS, flags(index, flagged))
     write_json(out / SHORT_FLAGS, flags(index, flagged & ~by_ngram))

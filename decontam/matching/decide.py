@@ -29,13 +29,35 @@ ALONE = 0.75
 """Share of an item's own text that must match where the paper's rule, which counts all text, makes no hit of it."""
 BIGRAMS = 0.6
 """Share of the pairs of neighbouring words of a field that a row must contain, where the field has no n-gram left."""
-RARE = 0.25
+RARE = 0.5
 """Share of an item's rare runs of tokens that must match where the item has no other text of its own."""
 _NUMBER = re.compile(r"\d{1,3}(?:,(?:\\!)?\d{3})+(?!\d)|\d+")
 _NUMBER_WORDS = {
     word: str(number)
     for number, word in enumerate(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"]
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ]
     )
 }
 _GOES_ON = re.compile(r"[\"'“‘«(\[*_]*\w|,")
@@ -87,7 +109,7 @@ class Decider:
         rows = set(matches.rows[by_symbols].tolist()) | set(dense_rows(batch).tolist())
         found = self._symbols(batch, sorted(rows.difference(verdicts.broken)), verdicts.normalized)
         found = replace(found, kinds=_whole_sentences(batch, found))
-        found = found.take(found.kinds <= SHORT)
+        found = found.take((found.kinds <= SHORT) & ~self._goes_on(batch, found))
         parents = self._symbols.index.arrays["parents"]
         decided = {
             (row, int(parents[item])): k
@@ -103,6 +125,22 @@ class Decider:
         yield replace(matches, kinds=kinds, own_coverage=own)
         more = found.take(~both)
         yield replace(more, items=np.asarray(parents[more.items]))
+
+    def _goes_on(self, batch: Batch, found: Matches) -> NDArray[np.bool_]:
+        """Mark the pairs of which the row's expression is longer than the item: "( < > )" is not "( < > ) ]"."""
+        assert self._symbols is not None
+        index, texts = self._symbols.index, _Texts(batch)
+        whole, lengths = index.arrays["whole"][found.items], index.lengths[found.items]
+        longer = np.zeros(len(found), np.bool_)
+        for k in np.flatnonzero(whole | (found.kinds == SHORT)).tolist():
+            spans = found.train.of(k)
+            part, start, _ = spans[0]
+            text, end = texts.text(int(found.rows[k]), part), max(stop for other, _, stop in spans if other == part)
+            before, after = text[max(0, start - _GAP) : start].rstrip(" \t"), text[end : end + _GAP].lstrip(" \t")
+            longer[k] = any(tokens.is_symbol(char) for char in before[-1:] + after[:1]) or (
+                lengths[k] < 2 * self._rule.n and before[-1:].isalnum()
+            )
+        return longer
 
     def _checked(self, batch: Batch, matches: Matches) -> Matches:
         """Decide about every pair whose n-grams alone do not."""
@@ -159,8 +197,8 @@ class Decider:
     ) -> tuple[list[list[bool]], list[list[bool]]]:
         """Mark the tokens of an item that match by n-grams, and those that match.
 
-        A line that is shorter than an n-gram matches if the row contains it as a whole; a field without n-grams in the
-        row, such as a short question with one word changed, where the row has most of its pairs of neighbours.
+        A line that is shorter than an n-gram matches if the row contains it as a whole. One of several fields without
+        n-grams in the row, such as a short question with a word changed, matches by its pairs of neighbouring words.
         """
         first = int(self.index.arrays["part_items"][matches.items[k]])
         marks = [[False] * len(part.words) for part in parts]
@@ -174,7 +212,7 @@ class Decider:
             for begin, end in part.lines:
                 if f" {' '.join(part.words[begin:end])} " in row.joined:
                     mark[begin:end] = [True] * (end - begin)
-            if 2 * _both(mark, part.own) <= sum(part.own):
+            if len(parts) > 1 and 2 * _both(mark, part.own) <= sum(part.own):
                 pairs = [at for at in range(len(part.words) - 1) if part.own[at] or part.own[at + 1]]
                 near = [at for at in pairs if f" {part.words[at]} {part.words[at + 1]} " in row.joined]
                 for at in near if len(near) >= BIGRAMS * len(pairs) else ():

@@ -34,7 +34,8 @@ _ARRAYS: dict[str, Any] = {
     "offsets": np.int32, "postings": np.int32, "gram_lengths": np.int32, "buckets": np.int32, "bits": np.uint64,
     "part_bits": np.uint64, "short_bits": np.uint64, "short_tails": np.uint64, "short_lengths": np.int64,
     "table": np.uint32, "expansions": np.uint32, "normalized_table": np.uint32, "normalized_expansions": np.uint32,
-    "own": np.bool_, "rare": np.bool_, "context": np.bool_, "whole": np.bool_, "by_symbols": np.bool_, "parents": np.int64,
+    "own": np.bool_, "rare": np.bool_, "context": np.bool_, "whole": np.bool_,
+    "by_symbols": np.bool_, "parents": np.int64,
 }  # fmt: skip
 """tokens: ids of all tokens of all items; item_of: their items; token_starts, token_ends: their code points in their
 field; item_tokens, part_tokens: where each item, each field begins (one more at the end); short: items without a field
@@ -210,7 +211,7 @@ def _by_symbols(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) 
     ends, is_symbol = found["item_tokens"], peers.symbol_words(found)[found["tokens"]]
     own, symbols = own_text.per_item(found["own"], ends), own_text.per_item(found["own"] & is_symbol, ends)
     # Where little text is its own, the item must match as a whole anyway, and its symbols with it.
-    telling = (own < own_text.LEAST) | ((symbols > 0) & (2 * symbols >= own - symbols))
+    telling = (own < own_text.LEAST) | ((symbols > 0) & (3 * symbols >= own - symbols))
     wanted = set(few)
     chosen = [place for place, item in enumerate(around) if item in wanted and telling[place]]
     if not chosen:

@@ -17,6 +17,8 @@ OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin")
 INDEX = "model.safetensors.index.json"
 VALUE_MODEL = "value_model"
+SHARDED = ("pytorch_model_fsdp*", "optimizer_*", "optimizer.bin", "global_step*")
+"""Names that FSDP and DeepSpeed give to weights and optimiser."""
 
 
 def check(checkpoint: Path, processes: int, recipe: Mapping[str, Any]) -> None:
@@ -53,7 +55,6 @@ def notes(arguments: Mapping[str, Any]) -> list[str]:
 
 def _expected(checkpoint: Path, processes: int, recipe: Mapping[str, Any]) -> Iterator[Path]:
     yield checkpoint / STATE
-    yield checkpoint / SCHEDULER
     ranks = range(processes)
     for rank in ranks:
         yield checkpoint / ("rng_state.pth" if processes == 1 else f"rng_state_{rank}.pth")
@@ -61,9 +62,10 @@ def _expected(checkpoint: Path, processes: int, recipe: Mapping[str, Any]) -> It
     if own and not own.get("asynchronous"):
         for rank in ranks:
             yield checkpoint / f"rollouts_{rank}.pt"
-    if is_sharded():
+    if is_sharded() or any(found for pattern in SHARDED for found in checkpoint.glob(pattern)):
         return
     yield checkpoint / OPTIMIZER
+    yield checkpoint / SCHEDULER
     yield from _weights(checkpoint)
     if own and own.get("algorithm", "ppo") == "ppo":
         yield from _weights(checkpoint / VALUE_MODEL)

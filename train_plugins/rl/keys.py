@@ -56,7 +56,7 @@ class RlvrKeys:
     """Length limit in tokens; rows with longer prompts are left out."""
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
     asynchronous: bool = False
-    """Sample while the learner trains, from older weights (grpo with vllm_server, TRL's experimental trainer). There is
+    """Sample while the learner trains, from older weights (grpo with vllm_server, TRL's asynchronous trainer). There is
     no reference model and so no KL term: `beta` must be 0."""
     server: str | None = None
     """URL of the vLLM server (vllm_server); docs/training.md has the command that starts one."""

@@ -20,7 +20,7 @@ from train_plugins.stages import registry  # noqa: E402
 pytestmark = pytest.mark.slow
 
 STEPS = {"max_steps": 3, "num_train_epochs": 1, "logging_steps": 1, "save_strategy": "no"}
-REUSED = {"num_iterations": 4, "learning_rate": 1e-2, "max_steps": 4}
+REUSED = {"num_iterations": 4, "learning_rate": 1e-4, "max_steps": 4}
 SAMPLES: dict[str, Any] = {
     "per_device_train_batch_size": 8, "num_train_epochs": {"num_train_epochs": 0.5, "max_steps": -1}, "max_steps": 2,
     "learning_rate": 2e-3, "lr_scheduler_type": "inverse_sqrt",
