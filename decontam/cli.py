@@ -16,6 +16,7 @@ from olmes_suite.cli.options import BareRay, Data, DataDirs, IncludePath, Json
 
 if TYPE_CHECKING:
     from decontam.matching.prepared_index import Prepared
+    from decontam.matching.rule import Variant
     from decontam.paraphrases.candidates import Search
     from decontam.report import Report
     from decontam.scan import SetParts, Settings
@@ -53,6 +54,13 @@ Split = Annotated[str, typer.Option("--split", help="Split of Hub ids and datase
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes [all cores].")]
 Short = Annotated[
     bool, typer.Option("--short/--no-short", help="Look for items shorter than n too, as a whole (counted apart).")
+]
+MatchRule = Annotated[
+    str,
+    typer.Option(
+        "--rule",
+        help="own: text that many items share, such as an instruction, does not count; paper: all text counts.",
+    ),
 ]
 Ray = Annotated[
     str | None,
@@ -102,7 +110,7 @@ def _command(act: Callable[[Options, bool], int]) -> None:
         threshold: Threshold = 0.5, stride: Stride = 1, share: Share = 0.02, short: Short = True, roles: Roles = "user",
         train_field: TrainField = None, eval_field: EvalField = None, split: Split = "train",
         workers: Workers = None, ray: Ray = None, embed: Embed = None, embed_top: EmbedTop = 3,
-        embed_min: EmbedMin = 0.75, as_json: Json = False,
+        embed_min: EmbedMin = 0.75, rule: MatchRule = "own", as_json: Json = False,
     ) -> int:  # fmt: skip
         from olmes_suite.extras import require
 
@@ -121,7 +129,8 @@ def _command(act: Callable[[Options, bool], int]) -> None:
             raise UsageError("--eval-field names fields of tasks; --eval compares `text` only: leave one of them out")
         if stride > n:
             raise UsageError(f"--stride {stride} is more than --n {n}: tokens between two n-grams could never match")
-        settings = Settings(Rule(n, threshold, stride, share, short), _roles(roles), tuple(train_field or ()))
+        matching = Rule(n, threshold, stride, share, short, _variant(rule))
+        settings = Settings(matching, _roles(roles), tuple(train_field or ()))
         options = Options(
             tuple(train or ()), tuple(suite or ()), tuple(task or ()), eval_file, source(data_dir, data), out, settings,
             _eval_fields(eval_field or []), split, workers or len(os.sched_getaffinity(0)), ray,
@@ -186,6 +195,14 @@ def _search(model: str | None, top: int, least: float) -> Search | None:
     from decontam.paraphrases.candidates import checked
 
     return checked(model, top, least)
+
+
+def _variant(name: str) -> Variant:
+    from olmes_suite.errors import UsageError
+
+    if name not in ("own", "paper"):
+        raise UsageError(f"--rule {name}: known are own, paper")
+    return name  # type: ignore[return-value]
 
 
 def _roles(text: str) -> tuple[str, ...]:
@@ -291,15 +308,17 @@ def _show_set(entries: list[dict[str, Any]]) -> None:
     from olmes_suite.tasks.index import PREFIX
 
     names = {entry["task"]: entry["task"].removeprefix(PREFIX) for entry in entries}
+    apart = {entry["task"]: entry["shared_hit"] + entry["near_hit"] for entry in entries}
     matching = sorted(
-        (e for e in entries if e["hit"] or e["short_hit"]), key=lambda e: (-e["percent"], -e["short_hit"])
+        (e for e in entries if e["hit"] or e["short_hit"] or apart[e["task"]]),
+        key=lambda e: (-e["percent"], -e["short_hit"], -apart[e["task"]]),
     )
     if matching:
         width = max(10, *(len(names[entry["task"]]) for entry in matching))
-        print(f"  {'evaluation':<{width}} {'items':>6}{'hit':>6}{'%':>7}{'short':>6}  verdict")
+        print(f"  {'evaluation':<{width}} {'items':>5}{'hit':>6}{'%':>7}{'short':>6}{'apart':>6}  verdict")
     for entry in matching:
-        numbers = f"{entry['instances']:>6}{entry['hit']:>6}{entry['percent']:>7.2f}{entry['short_hit']:>6}"
+        numbers = f"{entry['instances']:>5}{entry['hit']:>6}{entry['percent']:>7.2f}{entry['short_hit']:>6}"
         mark = " (unseen)" if entry["unseen"] else ""
-        print(f"  {names[entry['task']]:<{width}} {numbers}  {entry['verdict']}{mark}")
+        print(f"  {names[entry['task']]:<{width}} {numbers}{apart[entry['task']]:>6}  {entry['verdict']}{mark}")
     if clean := [names[entry["task"]] for entry in entries if entry not in matching]:
         print(textwrap.fill(f"nothing of {', '.join(clean)}", 79, initial_indent="  ", subsequent_indent="    "))

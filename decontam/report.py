@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from decontam.matching import pairs
 from decontam.matching.index import Index
+from decontam.matching.verify import KINDS, NEAR, NGRAM, SHARED, SHORT
 from decontam.scan import WORST, SetParts, Settings
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.files import read_json, storage, write_json, write_text
@@ -27,6 +28,43 @@ SHORT_FLAGS = "flags_short.json"
 """The entries of FLAGS that are due to short matches alone."""
 CANDIDATES = "candidates.parquet"
 """The result of an embedding search (`--embed`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """Which items of the index a set matches, by kind of match: bool[items] each."""
+
+    kinds: NDArray[np.bool_]
+    """[KINDS, items]."""
+    paper: NDArray[np.bool_]
+    """The items that the paper's rule hits."""
+
+    @classmethod
+    def of(cls, tables: Iterable[pa.Table], items: int) -> _Items:
+        """Mark the items of a set's pairs."""
+        found = cls(np.zeros((len(KINDS), items), np.bool_), np.zeros(items, np.bool_))
+        for table in tables:
+            item = np.asarray(table["item"])
+            found.paper[item[np.asarray(table["paper"])]] = True
+            for kind, name in enumerate(KINDS):
+                found.kinds[kind, item[np.asarray(pc.equal(table["kind"], name))]] = True
+        return found
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        """The items that a checkpoint's lineage flags."""
+        return np.asarray(self.kinds[NGRAM] | self.kinds[SHORT])
+
+    def counts(self, items: slice) -> dict[str, int]:
+        """Count the items of a range, each under what weighs most: a hit, a short match, one that decides nothing."""
+        part = self.kinds[:, items]
+        decided = part[NGRAM] | part[SHORT]
+        return {
+            "hit": int(part[NGRAM].sum()), "short_hit": int(part[SHORT].sum()),
+            "shared_hit": int((part[SHARED] & ~decided).sum()),
+            "near_hit": int((part[NEAR] & ~part[SHARED] & ~decided).sum()),
+            "paper_hit": int(self.paper[items].sum()),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +110,21 @@ def write(sets: Sequence[SetParts], index: Index, settings: Settings, out: Path)
         out.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(partial, pairs.schema(whole)) as writer:
             for set_parts in sets:
-                hit, short = np.zeros(index.items, np.bool_), np.zeros(index.items, np.bool_)
-                for table in pairs.read_blocks(places(set_parts)):
-                    writer.write_table(pairs.named(table, set_parts.train.name, index, whole))
-                    _mark(table, hit, short)
-                entries += _entries(set_parts, index, settings, hit, short)
-                flagged |= hit | short
-                by_ngram |= hit
+                found = _Items.of(_written(set_parts, index, whole, writer), index.items)
+                entries += _entries(set_parts, index, settings, found)
+                flagged |= found.flagged
+                by_ngram |= found.kinds[NGRAM]
         partial.replace(out / PAIRS)
         (out / CANDIDATES).unlink(missing_ok=True)
-    rule = settings.rule
+    rule, trains = settings.rule, [_about(set_parts) for set_parts in sets]
     data = {
-        "schema": SCHEMA, "n": rule.n, "threshold": rule.threshold, "stride": rule.stride, "share": rule.share,
-        "roles": list(settings.roles), "sets": entries, "missing": index.missing,
-        "trains": [_about(set_parts) for set_parts in sets],
+        "schema": SCHEMA, "rule": rule.variant, "n": rule.n, "threshold": rule.threshold, "stride": rule.stride,
+        "share": rule.share, "roles": list(settings.roles), "sets": entries, "missing": index.missing,
+        "trains": trains,
         "problems": [problem for set_parts in sets for problem in problems(set_parts)],
     }  # fmt: skip
+    for about in trains:
+        about["matches"] = _matches([entry for entry in entries if entry["train"] == about["train"]])
     write_json(out / FLAGS, flags(index, flagged))
     write_json(out / SHORT_FLAGS, flags(index, flagged & ~by_ngram))
     write_json(out / REPORT, data)
@@ -102,44 +139,52 @@ def places(set_parts: SetParts) -> list[tuple[int, Path]]:
     return [(before, part.pairs) for before, (_, part) in zip(befores, set_parts.parts, strict=False)]
 
 
-def _mark(table: pa.Table, hit: NDArray[np.bool_], short: NDArray[np.bool_]) -> None:
-    is_short = pc.equal(table["kind"], "short")
-    short[np.asarray(table.filter(is_short)["item"])] = True
-    hit[np.asarray(table.filter(pc.invert(is_short))["item"])] = True
+def _written(set_parts: SetParts, index: Index, whole: bool, writer: pq.ParquetWriter) -> Iterator[pa.Table]:
+    """Write the pairs of a set, and pass them on."""
+    for table in pairs.read_blocks(places(set_parts)):
+        writer.write_table(pairs.named(table, set_parts.train.name, index, whole))
+        yield table
 
 
-def _entries(
-    set_parts: SetParts, index: Index, settings: Settings, hit: NDArray[np.bool_], short: NDArray[np.bool_]
-) -> list[dict[str, Any]]:
+def _matches(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sum up a set's items. `own_share`: of the items that the paper's rule hits, the share of hits; None without."""
+    counts = {name: sum(entry[name] for entry in entries) for name in ("hit", "shared_hit", "near_hit", "paper_hit")}
+    both = sum(entry["paper_and_hit"] for entry in entries)
+    return counts | {"own_share": both / counts["paper_hit"] if counts["paper_hit"] else None}
+
+
+def _entries(set_parts: SetParts, index: Index, settings: Settings, found: _Items) -> list[dict[str, Any]]:
     rows = sum(part.rows for _, part in set_parts.parts)
     worst = _worst(set_parts, index)
     out = []
     for evaluation in index.evaluations:
         items = slice(evaluation["first"], evaluation["end"])
-        instances, hits = evaluation["end"] - evaluation["first"], int(hit[items].sum())
+        instances, counts = evaluation["end"] - evaluation["first"], found.counts(items)
+        hits, apart = counts["hit"], counts["shared_hit"] + counts["near_hit"]
         contaminated = instances > 0 and hits / instances > settings.rule.share
         out.append({
             "train": set_parts.train.name, "rows": rows, "task": evaluation["name"], "instances": instances,
-            "hit": hits,
-            "short_hit": int(short[items].sum()), "percent": 100 * hits / instances if instances else 0.0,
+            **counts, "paper_and_hit": int((found.paper & found.kinds[NGRAM])[items].sum()),
+            "percent": 100 * hits / instances if instances else 0.0,
             "contaminated": contaminated, "unseen": evaluation["unseen"],
-            "verdict": verdict(contaminated, hits, evaluation["unseen"], bool(short[items].any())),
-            "tasks": _by_leaf(index, items, hit, short), "worst": worst.get(evaluation["name"], []),
+            "verdict": verdict(contaminated, hits, evaluation["unseen"], counts["short_hit"] > 0, apart > 0),
+            "tasks": _by_leaf(index, items, found), "worst": worst.get(evaluation["name"], []),
         })  # fmt: skip
     return out
 
 
-def verdict(contaminated: bool, hits: int, unseen: bool, short: bool = False) -> str:
+def verdict(contaminated: bool, hits: int, unseen: bool, short: bool = False, apart: bool = False) -> str:
     """State what the paper's policy requires: drop a set that touches `unseen`, drop or filter other sets.
 
-    Short matches do not count towards the share; where a set has no other matches, the verdict says so.
+    Short matches, and those that decide nothing, do not count towards the share; where a set has no other matches, the
+    verdict says so.
     """
     if contaminated:
         return "drop the set" if unseen else "drop the set, or filter it"
-    return "below the limit" if hits else "short matches only" if short else "clean"
+    return "below the limit" if hits else "short matches only" if short else "shared text only" if apart else "clean"
 
 
-def _by_leaf(index: Index, items: slice, hit: NDArray[np.bool_], short: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+def _by_leaf(index: Index, items: slice, found: _Items) -> dict[str, dict[str, int]]:
     """Count the matches of each sub-task that has any, where the evaluation has sub-tasks."""
     bounds = [*(first for _, first in index.leaves), index.items]
     inside = [(name, i) for i, (name, first) in enumerate(index.leaves) if items.start <= first < items.stop]
@@ -148,10 +193,8 @@ def _by_leaf(index: Index, items: slice, hit: NDArray[np.bool_], short: NDArray[
     matching = {}
     for name, i in inside:
         part = slice(bounds[i], bounds[i + 1])
-        if hit[part].any() or short[part].any():
-            matching[name] = {
-                "instances": part.stop - part.start, "hit": int(hit[part].sum()), "short_hit": int(short[part].sum()),
-            }  # fmt: skip
+        if found.kinds[:, part].any():
+            matching[name] = {"instances": part.stop - part.start, **found.counts(part)}
     return matching
 
 
@@ -160,7 +203,7 @@ def _worst(set_parts: SetParts, index: Index) -> dict[str, list[dict[str, Any]]]
     everything = []
     for (before, _), (_, part) in zip(places(set_parts), set_parts.parts, strict=True):
         everything += [{**entry, "train_row": entry["train_row"] + before} for entry in part.worst]
-    everything.sort(key=lambda e: (e["kind"] != "ngram", -e["coverage"], e["train_row"], e["item"]))
+    everything.sort(key=lambda e: (KINDS.index(e["kind"]), -e["coverage"], e["train_row"], e["item"]))
     out: dict[str, list[dict[str, Any]]] = {}
     for entry in everything:
         entries = out.setdefault(entry["evaluation"], [])

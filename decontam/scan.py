@@ -25,7 +25,7 @@ WORST = 5
 """Pairs of each evaluation whose texts are kept, per block and in the report."""
 _EXCERPT = 400
 """Characters kept on either side of the matching stretches."""
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +140,16 @@ def _read_part(job: Job) -> Part | None:
 
 
 @lru_cache(maxsize=1)
-def _tools(index: Path, threshold: float) -> tuple[Any, Any]:
-    """Load the filter and the verifier of this process."""
+def _tools(index: Path, rule: Rule) -> tuple[Any, Any]:
+    """Load the filter and the decider of this process."""
+    from decontam.matching.decide import Decider
     from decontam.matching.filter import Filter
     from decontam.matching.index import load
-    from decontam.matching.verify import Verifier
 
     loaded = load(index)
     if loaded is None:
         raise DataError(f"the index {index} cannot be read; remove it and scan again")
-    return Filter(loaded, threshold), Verifier(loaded, threshold)
+    return Filter(loaded, rule.threshold), Decider(loaded, rule)
 
 
 def run_job(job: Job) -> None:
@@ -157,9 +157,9 @@ def run_job(job: Job) -> None:
     from decontam.matching.pairs import PairFile, Worst
     from decontam.training_data.readers import Reader
 
-    sift, verifier = _tools(job.index, job.settings.rule.threshold)
+    sift, decide = _tools(job.index, job.settings.rule)
     reader = Reader(job.settings.roles, job.settings.fields)
-    worst = Worst(verifier.index, WORST, _EXCERPT)
+    worst = Worst(decide.index, WORST, _EXCERPT)
     size = 0
     stem = job.out / job.key
     with PairFile(stem.with_suffix(".parquet")) as file:
@@ -167,9 +167,9 @@ def run_job(job: Job) -> None:
         for batch in reader.read(job.block):
             verdicts = sift(batch)
             size += batch.nbytes
-            matches = verifier(batch, verdicts.candidates, verdicts.normalized)
-            file.add(first, matches)
-            worst.add(first, batch, matches)
+            for matches in decide(batch, verdicts):
+                file.add(first, matches)
+                worst.add(first, batch, matches)
             reader.problems += [(first + row, "not UTF-8") for row in verdicts.broken]
             first += batch.rows
     about = {

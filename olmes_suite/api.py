@@ -100,9 +100,9 @@ def evaluate(
     prefill: str | None = None, concurrency: int | None = None, workers: int | None = None, ray: str | None = None,
     cache: AnyPath | None = None, model_args: str | Mapping[str, Any] | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
-    encoder: str | None = None, unsafe_code: bool = False, profile: AnyPath | None = None,
-    gen_kwargs: Named = None, samples: int | None = None, system: str | None = None, chat_template_args: Named = None,
-    plan: AnyPath | None = None, baseline: AnyPath | None = None,
+    encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
+    profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
+    chat_template_args: Named = None, plan: AnyPath | None = None, baseline: AnyPath | None = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -120,6 +120,7 @@ def evaluate(
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.models.factory import loads_in_a_thread
     from olmes_suite.models.model_args import parse
+    from olmes_suite.thinking import check_choice, check_unclosed
     from olmes_suite.workers.factory import Crew, check
 
     arguments.include(paths(include_path))
@@ -130,7 +131,8 @@ def evaluate(
         "device": device, "dtype": dtype, "batch_size": batch_size, "max_length": max_length,
         "chat_template": maybe(chat_template), "revision": revision, "base_url": base_url, "prefill": prefill,
         "concurrency": concurrency, "model_args": parse(model_args) if isinstance(model_args, str) else model_args,
-        "chat_template_args": dict(settings.chat_template_args) or None,
+        "chat_template_args": dict(settings.chat_template_args) or None, "thinking": check_choice(thinking),
+        "unclosed": unclosed,
     }  # fmt: skip
     suite_names, plan_file, planned = arguments.plan(maybe(plan), tuple(listed(suite)))
     run_options = Options(
@@ -142,7 +144,11 @@ def evaluate(
             judge=judge, judge_base_url=judge_base_url, classifier=classifier,
             classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code,
         ),
-        settings, plan_file, planned, None if baseline is None else str(baseline),
+        settings,
+        check_unclosed(unclosed),
+        plan_file,
+        planned,
+        None if baseline is None else str(baseline),
     )  # fmt: skip
     arguments.local(run_options.runs)
     engines.check_model(backend, run_options.model)
@@ -186,14 +192,18 @@ def score(
     task: str, responses: AnyPath | Iterable[Mapping[str, Any]], *, data_dir: Paths = None, data: str | None = None,
     runs: AnyPath | None = None, lineage: AnyPath | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
-    encoder: str | None = None, unsafe_code: bool = False, command: Sequence[str] | None = None,
+    encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
+    command: Sequence[str] | None = None,
 ) -> Score:  # fmt: skip
-    """Score responses unchanged: a file of JSON lines, or mappings of the same form. Raises OlmesError.
+    """Score responses without their thoughts: a file of JSON lines, or mappings of the same form. Raises OlmesError.
+
+    `thinking` and `unclosed` say how thoughts are read, by default `<think>` as the reference does.
 
     With `runs`, a look at a task of `unseen` is recorded in the ledger of that folder, with `command`.
     """
     require("eval", "olmes score")
     from olmes_suite.evaluation import arguments
+    from olmes_suite.evaluation.given_responses import given_thoughts
     from olmes_suite.evaluation.rescore import score_responses
     from olmes_suite.runs import ledger
 
@@ -208,7 +218,7 @@ def score(
     source = arguments.source(paths(data_dir), data)
     lineage_record = ledger.lineage_of("", maybe(lineage))
     lines = Path(responses) if isinstance(responses, (str, Path)) else list(responses)
-    summary, scored = score_responses(task, lines, source, tools)
+    summary, scored = score_responses(task, lines, source, tools, given_thoughts(thinking, unclosed))
     if runs is not None and not source.sample:
         file = lines if isinstance(lines, Path) else Path("responses")
         name, tasks = ledger.lineage_name(lineage_record, file.stem), [(summary["task"], summary["n"])]
@@ -220,11 +230,14 @@ def prompts(
     task: str, *, doc_ids: Sequence[int] | None = None, limit: int | None = None, seed: int = 1234,
     data_dir: Paths = None, data: str | None = None, include_path: Paths = None, model: AnyPath | None = None,
     chat_template: AnyPath | None = None, revision: str | None = None, max_length: int | None = None,
+    profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
+    chat_template_args: Named = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Yield the requests of a task or group, as `olmes prompts` prints them. Raises OlmesError.
 
     With `model`, a checkpoint's folder or Hub id, each has the rendered text and the number of its token ids. Only the
-    model's tokenizer is loaded; the other options of a model need it.
+    model's tokenizer is loaded; the other options of a model need it. `profile` and the options after it are those of
+    `evaluate`.
     """
     require("eval", "olmes prompts")
     from olmes_suite.evaluation import arguments
@@ -235,8 +248,15 @@ def prompts(
         raise UsageError(f"{unused[0]} needs --model: a checkpoint's folder or a Hub id")
     arguments.include(paths(include_path))
     where = arguments.source(paths(data_dir), data)
-    loaded = None if model is None else renderer(str(model), chat_template, revision, max_length)
-    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded)
+    settings = arguments.settings(
+        profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
+    )
+    loaded = None
+    if model is not None:
+        loaded = renderer(
+            str(model), chat_template, revision, max_length=max_length, chat_template_args=settings.chat_template_args
+        )
+    return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded, settings=settings)
 
 
 def compare(

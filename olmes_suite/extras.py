@@ -14,11 +14,11 @@ from olmes_suite.errors import UsageError
 MODULES: dict[str, tuple[str, ...]] = {
     "eval": (
         "lm_eval", "transformers", "torch", "datasets", "safetensors", "huggingface_hub", "sympy", "antlr4", "requests",
-        "nltk", "langdetect",
+        "nltk", "langdetect", "peft",
     ),
     "vllm": ("vllm",),
     "decontam": ("numba",),
-    "train": ("trl", "accelerate", "peft"),
+    "train": ("trl", "accelerate"),
     "code": ("tree_sitter", "tree_sitter_python"),
     "ood": ("emoji", "syllapy", "spellchecker", "spacy"),
     "ray": ("ray",),

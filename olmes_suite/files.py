@@ -19,6 +19,14 @@ from platformdirs import user_cache_path
 from olmes_suite.errors import DataError, RunLocked, StorageError
 from olmes_suite.records import sha256
 
+_FULL, _CLOSED = "free some space or give another folder", "give a folder that you may write to"
+ADVICE = {
+    errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL, errno.EROFS: _CLOSED, errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED, errno.ENOTDIR: "a file is in the place of a folder: give another one",
+    errno.EISDIR: "a folder is in the place of the file: give another path", errno.ENOENT: "give another folder",
+    errno.ENAMETOOLONG: "give a shorter path",
+}  # fmt: skip
+"""What to do about an error of writing."""
 LOCK_SECONDS = 0.1
 """Maximum wait for a process that is about to release the lock."""
 
@@ -29,22 +37,9 @@ def storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-            errno.EFBIG,
-            errno.ENOTDIR,
-            errno.ENOENT,
-            errno.EISDIR,
-            errno.ENAMETOOLONG,
-        ):
-            reason = os.strerror(error.errno)
-            raise StorageError(
-                f"cannot write {path}: {reason}; free some space or give another folder, then repeat the command"
-            ) from error
+        if error.errno in ADVICE:
+            reason, advice = os.strerror(error.errno), ADVICE[error.errno]
+            raise StorageError(f"cannot write {path}: {reason}; {advice}, then repeat the command") from error
         raise
 
 

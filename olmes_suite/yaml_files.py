@@ -122,10 +122,22 @@ def read(path: Path, what: str = "") -> YamlFile:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UsageError(f"{name} cannot be read: {where}{error.problem or error.context}") from error
+        raise UsageError(
+            f"{name} cannot be read: {where}{error.problem or error.context}{tab_advice(path, mark)}"
+        ) from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{name} cannot be read: {one_line(error, None)}") from error
     return YamlFile(str(path), data, root)
+
+
+def tab_advice(path: Path, mark: Any) -> str:
+    """Return what to do about a tab in the indentation of the line of an error; "" for another error."""
+    try:
+        line = path.read_text(encoding="utf-8").splitlines()[mark.line] if mark is not None else ""
+    except (OSError, ValueError, IndexError):
+        return ""
+    indentation = line[: len(line) - len(line.lstrip())]
+    return "; indent with spaces, not with tabs" if "\t" in indentation else ""
 
 
 def typed(kind: type[T], data: Any, where: Place | str, also: Sequence[str] = ()) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from helpers import ROOT
 
 from olmes_suite.errors import RunLocked, StorageError
-from olmes_suite.files import RunLock, cache_folder
+from olmes_suite.files import RunLock, cache_folder, storage
 
 
 def test_the_holder_is_named(tmp_path: Path) -> None:
@@ -86,3 +87,18 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert cache_folder() == tmp_path / "xdg/olmes"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache/olmes"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "free some space or give another folder"),
+        (errno.EACCES, "give a folder that you may write to"),
+        (errno.ENOTDIR, "a file is in the place of a folder"),
+        (errno.ENAMETOOLONG, "give a shorter path"),
+    ],
+)
+def test_the_advice_fits_the_reason(number: int, words: str) -> None:
+    line = f"cannot write here: .*; {words}.*, then repeat the command"
+    with pytest.raises(StorageError, match=line), storage(Path("here")):
+        raise OSError(number, "no")

@@ -152,3 +152,14 @@ def test_anchors_and_merges_are_no_repeated_keys(tmp_path: Path) -> None:
     found = write(tmp_path, "a: &x {b: 1}\nc: {<<: *x, b: 2}\nd: *x\n1: a\n'1': b\n")
     assert found.data == {"a": {"b": 1}, "c": {"b": 2}, "d": {"b": 1}, 1: "a", "1": "b"}
     assert write(tmp_path, "").data is None
+
+
+def test_a_tab_in_the_indentation_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "suite.yaml"
+    file.write_text("tasks:\n\t- gsm8k\n")
+    with pytest.raises(UsageError, match=r"line 2, column 1: .*; indent with spaces, not with tabs"):
+        yaml_files.read(file, "suite file")
+    file.write_text("tasks: [\n")
+    with pytest.raises(UsageError) as caught:
+        yaml_files.read(file, "suite file")
+    assert "tabs" not in str(caught.value)

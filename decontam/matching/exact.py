@@ -21,16 +21,16 @@ Grams = tuple[int, Hashes, np.uint64, Hashes, NDArray[np.int32], np.uint64, Shor
 Items = tuple[
     NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_], Numbers,
     NDArray[np.int32], Numbers, Numbers, NDArray[np.int32], NDArray[np.int32], Codes, Numbers, NDArray[np.bool_],
-    NDArray[np.bool_], Numbers, Numbers,
+    NDArray[np.bool_], Numbers, Numbers, NDArray[np.bool_], NDArray[np.int32],
 ]  # fmt: skip
 """Arrays of the index: (offsets, postings, item_of, tokens, short, item_tokens, needed, part_items, part_tokens,
-token_starts, token_ends, codes, code_ends), and scratch, which the functions here leave as they find it but for the
+token_starts, token_ends, codes, code_ends); then scratch, which the functions here leave as they find it but for the
 last: marks bool[tokens] and done bool[keys], all False, the last run of an item int64[items], all -1, and int64[1], the
-number of postings compared."""
+number of postings compared; then own bool[tokens] of the index, and how many own tokens an item needs int32[items]."""
 Triples = list[tuple[Integer, Integer, Integer]]
 Run = tuple[Integer, Integer, Integer, Integer, Integer, Integer]
 """(item, first token of the row, token after the last, part, start, end)."""
-Hits = tuple[list[tuple[Integer, Integer, Integer, Integer, Integer]], Triples, Triples]
+Hits = tuple[list[tuple[Integer, Integer, Integer, Integer, Integer, Integer]], Triples, Triples]
 """Hits, evaluation spans and training spans, as lists."""
 Place = tuple[Integer, Integer, Integer]
 """(part, tokens of the row before these, how many of these were compared before)."""
@@ -44,10 +44,10 @@ def compare_rows(segments: Segments, rows: Numbers, chars: Chars, grams: Grams, 
 
     rows int64[r] are ascending, and none of them needs normalising.
 
-    Returns (hits int64[p, 5], evaluation spans int64[e, 3], training spans int64[t, 3]). A hit is row, item, number of
-    matched tokens, number of its evaluation spans, number of its training spans; a span is its part (field of the
-    index, segment of the batch) and [start, end) in the part's code points. A row's tokens pass through a window, so a
-    long row needs no more memory than its matches.
+    Returns (hits int64[p, 6], evaluation spans int64[e, 3], training spans int64[t, 3]). A hit is row, item, number of
+    matched tokens, number of its evaluation spans, number of its training spans, number of matched own tokens; a span
+    is its part (field of the index, segment of the batch) and [start, end) in the part's code points. A row's tokens
+    pass through a window, so a long row needs no more memory than its matches.
     """
     data, starts, ends, owner = segments
     longest: Any = max(grams[0], grams[6][4][-1] if len(grams[6][4]) else 0)
@@ -126,7 +126,7 @@ def no_hits() -> Any:
     """Make empty lists of hits, evaluation spans and training spans."""
     zero = np.int64(0)
     return (
-        [(zero, zero, zero, zero, zero) for _ in range(0)],
+        [(zero, zero, zero, zero, zero, zero) for _ in range(0)],
         [(zero, zero, zero) for _ in range(0)],
         [(zero, zero, zero) for _ in range(0)],
     )
@@ -135,9 +135,9 @@ def no_hits() -> Any:
 @compiled
 def as_arrays(out: Hits) -> Any:
     """Convert the lists to arrays of int64."""
-    hits, evals, trains = np.empty((len(out[0]), 5), np.int64), _triples(out[1]), _triples(out[2])
+    hits, evals, trains = np.empty((len(out[0]), 6), np.int64), _triples(out[1]), _triples(out[2])
     for k in range(len(out[0])):
-        hits[k, 0], hits[k, 1], hits[k, 2], hits[k, 3], hits[k, 4] = out[0][k]
+        hits[k, 0], hits[k, 1], hits[k, 2], hits[k, 3], hits[k, 4], hits[k, 5] = out[0][k]
     return hits, evals, trains
 
 
@@ -154,6 +154,7 @@ def _judge(row: Integer, runs: list[Run], finished: list[int], items: Items, out
     """Append the items that a row hits to `out`, in the order of the index; `runs` and `finished` are from `_look`."""
     item_tokens, needed, part_items, part_tokens, token_starts, token_ends = items[5:11]
     marks, done, last_run = items[13:16]
+    own, needed_own = items[17:]
     hits, evals, trains = out
     owners = np.empty(len(runs), dtype=np.int64)
     for k in range(len(runs)):
@@ -165,13 +166,14 @@ def _judge(row: Integer, runs: list[Run], finished: list[int], items: Items, out
         while at < len(order) and owners[order[at]] == item:
             at += 1
         origin, end = item_tokens[item], item_tokens[item + 1]
-        matched = np.sum(marks[origin:end])
-        if matched >= needed[item]:
+        matched, own_matched = np.sum(marks[origin:end]), np.sum(marks[origin:end] & own[origin:end])
+        if matched >= needed[item] or own_matched >= needed_own[item]:
             known = len(evals), len(trains)
             for part in range(part_items[item], part_items[item + 1]):
                 _runs(marks, part_tokens[part], part_tokens[part + 1], part, token_starts, token_ends, evals)
             _joined(runs, order[begin:at], trains)
-            hits.append((np.int64(row), item, np.int64(matched), len(evals) - known[0], len(trains) - known[1]))
+            seen = len(evals) - known[0], len(trains) - known[1]
+            hits.append((np.int64(row), item, np.int64(matched), seen[0], seen[1], np.int64(own_matched)))
         marks[origin:end] = False
         last_run[item] = -1
     for gram in finished:
@@ -263,7 +265,7 @@ def _equal(
     part, passed, _ = place
     n, _, _, keys, buckets, shift, _ = grams
     offsets, postings, item_of, stream, short = items[:5]
-    marks, done, last_run, compared = items[13:]
+    marks, done, last_run, compared = items[13:17]
     gram = find(keys, buckets, shift, key)
     if gram < 0 or done[gram]:
         return

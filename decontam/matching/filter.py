@@ -41,7 +41,8 @@ class Filter:
         )  # fmt: skip
         self._short = (*bits(arrays["short_tails"]), *bits(arrays["short_bits"]), arrays["short_lengths"])
         self._tables = (
-            arrays["offsets"], arrays["postings"], arrays["gram_lengths"], arrays["item_of"], index.needed(threshold),
+            arrays["offsets"], arrays["postings"], arrays["gram_lengths"], arrays["item_of"],
+            np.minimum(index.needed(threshold), index.needed_own(threshold)),
         )  # fmt: skip
         room = _BUFFER + index.n
         self._state = (

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decontam.items.items import Item
-from decontam.matching import gram_arrays
+from decontam.matching import gram_arrays, own_text
 from decontam.matching.rule import Rule
-from decontam.text import tokens, vocabulary
+from decontam.text import hashing, tokens, vocabulary
 
-SCHEMA = 3
+SCHEMA = 4
 _NEVER = np.iinfo(np.int32).max
 
 
@@ -34,12 +34,18 @@ _ARRAYS: dict[str, Any] = {
     "offsets": np.int32, "postings": np.int32, "gram_lengths": np.int32, "buckets": np.int32, "bits": np.uint64,
     "part_bits": np.uint64, "short_bits": np.uint64, "short_tails": np.uint64, "short_lengths": np.int64,
     "table": np.uint32, "expansions": np.uint32, "normalized_table": np.uint32, "normalized_expansions": np.uint32,
+    "own": np.bool_, "rare": np.bool_, "context": np.bool_, "whole": np.bool_,
+    "by_symbols": np.bool_, "parents": np.int64,
 }  # fmt: skip
 """tokens: ids of all tokens of all items; item_of: their items; token_starts, token_ends: their code points in their
 field; item_tokens, part_tokens: where each item, each field begins (one more at the end); short: items without a field
 of n tokens; part_items: where each item's fields begin; codes, code_ends: the vocabulary; keys: the grams' hashes,
 sorted; offsets: where a gram's postings begin; buckets, bits, part_bits, short_bits, short_tails: look-up tables of the
-keys (`decontam.matching.gram_arrays`); table, expansions: see `decontam.text.tokens.character_table`."""
+keys (`decontam.matching.gram_arrays`); table, expansions: see `decontam.text.tokens.character_table`; own: the tokens
+that count towards a hit; rare, context: see `decontam.matching.own_text`; whole: items all of whose `own` tokens must
+match; by_symbols: items that the index `symbols` decides about; parents: in that index, the items of this one."""
+_SYMBOLS = "symbols"
+"""The folder of the index `symbols` within that of its index."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Index:
     """{"task", "error"}: selected evaluations that are not in the index."""
     same: dict[str, list[str]] = field(default_factory=dict)
     """Leaf task to the variants with the same rows."""
+    symbols: Index | None = None
+    """The items that only their symbols, such as brackets, tell apart. Symbols are tokens in it."""
 
     @property
     def items(self) -> int:
@@ -72,14 +80,25 @@ class Index:
         """The number of tokens of every item."""
         return np.diff(self.arrays["item_tokens"])
 
+    @cached_property
+    def own_lengths(self) -> NDArray[np.int64]:
+        """The number of own tokens of every item."""
+        return own_text.per_item(self.arrays["own"], self.arrays["item_tokens"])
+
     def needed(self, threshold: float) -> NDArray[np.int32]:
-        """Compute the smallest number of matched tokens that is a hit, for every item: int32[items]."""
+        """Compute the smallest number of matched tokens that is a hit by the paper's rule: int32[items]."""
         length = self.lengths
-        least = np.maximum(np.floor(length * threshold).astype(np.int64) - 1, 0)
-        for _ in range(3):  # the product may be rounded up or down; the rule is matched / tokens > threshold
-            least = np.where(least / np.maximum(length, 1) > threshold, least, least + 1)
-        least = np.where(self.arrays["short"], length, least)
-        return np.where(length == 0, _NEVER, np.maximum(least, 1)).astype(np.int32)
+        least = np.where(self.arrays["short"], length, _more_than(threshold, length))
+        return np.where(length == 0, _NEVER, least).astype(np.int32)
+
+    def needed_own(self, threshold: float) -> NDArray[np.int32]:
+        """Compute the smallest number of matched own tokens that is a hit: int32[items].
+
+        Items that the index `symbols` decides about are never hit here.
+        """
+        arrays, length = self.arrays, self.own_lengths
+        least = np.where(arrays["short"] | arrays["whole"], length, _more_than(threshold, length))
+        return np.where((length == 0) | arrays["by_symbols"], _NEVER, least).astype(np.int32)
 
     def task_of(self, item: int) -> str:
         """Return the leaf task of an item."""
@@ -111,10 +130,12 @@ class Index:
         part.mkdir(parents=True)
         for name, array in self.arrays.items():
             np.save(part / f"{name}.npy", array)
+        if self.symbols is not None:
+            self.symbols.save(part / _SYMBOLS)
         meta = {
             "schema": SCHEMA, "n": self.n, "fields": self.fields, "leaves": self.leaves,
             "evaluations": self.evaluations, "doc_ids": self.doc_ids, "key": self.key,
-            "missing": self.missing, "same": self.same,
+            "missing": self.missing, "same": self.same, "symbols": self.symbols is not None,
         }  # fmt: skip
         (part / "index.json").write_text(json.dumps(meta, ensure_ascii=True), encoding="utf-8")
         if folder.exists():
@@ -132,10 +153,21 @@ def load(folder: Path) -> Index | None:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     except (OSError, ValueError, KeyError):
         return None
+    symbols = load(folder / _SYMBOLS) if meta["symbols"] else None
+    if meta["symbols"] and symbols is None:
+        return None
     return Index(
         meta["n"], tuple(meta["fields"]), tuple((task, first) for task, first in meta["leaves"]),
-        tuple(meta["evaluations"]), meta["doc_ids"], arrays, meta["key"], meta["missing"], meta["same"],
+        tuple(meta["evaluations"]), meta["doc_ids"], arrays, meta["key"], meta["missing"], meta["same"], symbols,
     )  # fmt: skip
+
+
+def _more_than(threshold: float, length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Compute the smallest number of tokens that is more than this share of `length`, and at least 1."""
+    least = np.maximum(np.floor(length * threshold).astype(np.int64) - 1, 0)
+    for _ in range(3):  # the product may be rounded up or down; the rule is matched / tokens > threshold
+        least = np.where(least / np.maximum(length, 1) > threshold, least, least + 1)
+    return np.maximum(least, 1)
 
 
 def build(
@@ -146,24 +178,73 @@ def build(
     builder = _Builder()
     evaluations = []
     for about, group in groups:
-        first = len(builder.doc_ids)
+        first = len(builder.items)
         for item in group:
             builder.add(item)
-        evaluations.append({**about, "first": first, "end": len(builder.doc_ids)})
+        evaluations.append({**about, "first": first, "end": len(builder.items)})
     arrays = builder.arrays(rule)
-    return Index(
-        rule.n, tuple(builder.fields), tuple(builder.leaves), tuple(evaluations), builder.doc_ids, arrays, key,
-        list(missing), same or {},
-    )  # fmt: skip
+    symbols = None
+    if rule.variant == "own":
+        symbols = _by_symbols(builder, arrays, rule)
+        if symbols is not None:
+            arrays["by_symbols"][symbols.arrays["parents"]] = True
+        arrays["own"], arrays["whole"] = _settled(arrays)
+    return _index(builder, arrays, rule, tuple(evaluations), key, list(missing), same or {}, symbols)
+
+
+def _index(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule, *others: Any) -> Index:
+    doc_ids = [item.doc_id for item in builder.items]
+    return Index(rule.n, tuple(builder.fields), tuple(builder.leaves), others[0], doc_ids, arrays, *others[1:])
+
+
+def _by_symbols(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) -> Index | None:
+    """Build the index of the items that words do not tell from others of their task, and that have symbols."""
+    edges = arrays["item_tokens"]
+    unclear = (own_text.per_item(arrays["own"], edges) < rule.n) & (own_text.per_item(arrays["rare"], edges) < rule.n)
+    few = [item for item in np.flatnonzero(unclear).tolist() if builder.has_symbols(item, arrays)]
+    leaves = {builder.items[item].task for item in few}
+    around = [item for item, one in enumerate(builder.items) if one.task in leaves]
+    peers = _Builder(symbols=True)
+    for item in around:
+        peers.add(builder.items[item])
+    found = peers.arrays(rule)
+    ends, is_symbol = found["item_tokens"], peers.symbol_words(found)[found["tokens"]]
+    own, symbols = own_text.per_item(found["own"], ends), own_text.per_item(found["own"] & is_symbol, ends)
+    # Where little text is its own, the item must match as a whole anyway, and its symbols with it.
+    telling = (own < own_text.LEAST) | ((symbols > 0) & (3 * symbols >= own - symbols))
+    wanted = set(few)
+    chosen = [place for place, item in enumerate(around) if item in wanted and telling[place]]
+    if not chosen:
+        return None
+    last = _Builder(symbols=True)
+    for place in chosen:
+        last.add(peers.items[place])
+    inside = np.concatenate([np.arange(ends[place], ends[place + 1]) for place in chosen])
+    built = last.arrays(rule, own_text.Marks(*(found[name][inside] for name in ("own", "rare", "context"))))
+    built["parents"] = np.array([around[place] for place in chosen], np.int64)
+    built["own"], whole = _settled(built)
+    # Half of a few brackets is soon found anywhere.
+    built["whole"] = whole | (own_text.per_item(built["own"], built["item_tokens"]) < 2 * rule.n)
+    about = {"name": "", "unseen": False, "first": 0, "end": len(chosen)}
+    return _index(last, built, rule, (about,), "", [], {})
+
+
+def _settled(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    found = own_text.Marks(arrays["own"], arrays["rare"], arrays["context"])
+    settled, whole = own_text.settle(found, arrays["item_tokens"])
+    return settled.own, whole
 
 
 class _Builder:
     """Collects items; a text that several items share is tokenised once."""
 
-    def __init__(self) -> None:
-        self.doc_ids: list[int | str] = []
+    def __init__(self, *, symbols: bool = False) -> None:
+        self.items: list[Item] = []
         self.leaves: list[tuple[str, int]] = []
         self.fields: dict[str, int] = {}
+        self._symbols = symbols
+        self._leaf_of: list[int] = []
+        self._leaf_numbers: dict[str, int] = {}
         self._known: dict[str, int] = {}
         self._part_texts: list[int] = []
         self._parts: list[int] = [0]
@@ -173,24 +254,26 @@ class _Builder:
     def add(self, item: Item) -> None:
         """Append one item."""
         if not self.leaves or self.leaves[-1][0] != item.task:
-            self.leaves.append((item.task, len(self.doc_ids)))
-        self.doc_ids.append(item.doc_id)
+            self.leaves.append((item.task, len(self.items)))
+        self._leaf_of.append(self._leaf_numbers.setdefault(item.task, len(self._leaf_numbers)))
+        self.items.append(item)
         for name, text in item.parts:
             self._part_fields.append(self.fields.setdefault(name, len(self.fields)))
             self._texts.append(text.encode("utf-8", "surrogatepass"))
             self._part_texts.append(self._known.setdefault(text, len(self._known)))
         self._parts.append(len(self._part_texts))
 
-    def arrays(self, rule: Rule) -> dict[str, NDArray[Any]]:
-        """Build all arrays of the index."""
-        chars = tokens.character_table(normalized=False)
-        words = vocabulary.read(list(self._known), chars)
+    def arrays(self, rule: Rule, marks: own_text.Marks | None = None) -> dict[str, NDArray[Any]]:
+        """Build all arrays of the index. `marks` are computed where they are not given."""
+        chars = tokens.character_table(normalized=False, symbols=self._symbols)
+        words = vocabulary.read(list(self._known), chars, symbols=self._symbols)
         borders = words.borders[np.array(self._part_texts, dtype=np.int64)]
         sizes = borders[:, 1] - borders[:, 0]
         begins = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         part_items = np.array(self._parts, dtype=np.int64)
-        owner = np.repeat(np.arange(len(self.doc_ids)), np.diff(part_items))
-        longest = np.zeros(len(self.doc_ids), dtype=np.int64)
+        count = len(self.items)
+        owner = np.repeat(np.arange(count), np.diff(part_items))
+        longest = np.zeros(count, dtype=np.int64)
         np.maximum.at(longest, owner, sizes)
         short = longest < rule.n
         stream = np.repeat(borders[:, 0] - begins[:-1], sizes) + np.arange(begins[-1])
@@ -202,9 +285,42 @@ class _Builder:
             "part_tokens": begins, "short": short, "part_items": part_items,
             "part_fields": np.array(self._part_fields), "text_ends": np.cumsum([len(text) for text in self._texts]),
             "text": np.frombuffer(b"".join(self._texts), dtype=np.uint8),
+            "whole": np.zeros(count), "by_symbols": np.zeros(count),
+            "parents": np.arange(count),
         }  # fmt: skip
         starts, lengths = gram_arrays.grams(begins, sizes, short[owner], rule)
         arrays |= gram_arrays.arrays(arrays, starts, lengths, rule.n)
         arrays["table"], arrays["expansions"] = chars
+        # The index of symbols is never read with normalised text.
         arrays["normalized_table"], arrays["normalized_expansions"] = tokens.character_table(normalized=True)
+        marks = marks or self._marks(arrays, rule)
+        arrays |= {"own": marks.own, "rare": marks.rare, "context": marks.context}
         return {name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in _ARRAYS.items()}
+
+    def _marks(self, arrays: dict[str, NDArray[Any]], rule: Rule) -> own_text.Marks:
+        if rule.variant == "paper" or not len(arrays["tokens"]):
+            every = np.ones(len(arrays["tokens"]), np.bool_)
+            return own_text.Marks(every, ~every, ~every)
+        texts = [[text for _, text in item.parts] for item in self.items]
+        stream = own_text.Stream(
+            hashing.token_hashes(arrays["codes"], arrays["code_ends"])[arrays["tokens"]], arrays["part_tokens"],
+            arrays["part_items"], np.array(self._part_texts, np.int64), np.array(self._leaf_of, np.int64),
+            own_text.distinct_items(self._leaf_of, texts),
+        )  # fmt: skip
+        return own_text.marks(stream, rule.n)
+
+    def has_symbols(self, item: int, arrays: dict[str, NDArray[Any]]) -> bool:
+        """Whether the parts of an item that have own words, or no words, have any symbol."""
+        first, edges = int(arrays["part_items"][item]), arrays["part_tokens"]
+        for part, (_, text) in enumerate(self.items[item].parts, first):
+            begin, end = int(edges[part]), int(edges[part + 1])
+            if (begin == end or arrays["own"][begin:end].any() or len(self.items[item].parts) == 1) and any(
+                tokens.is_symbol(char) for char in set(text)
+            ):
+                return True
+        return False
+
+    def symbol_words(self, arrays: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Mark the words of the vocabulary that are symbols: bool[words]."""
+        firsts = arrays["codes"][np.concatenate([[0], arrays["code_ends"][:-1]])] if len(arrays["code_ends"]) else []
+        return np.array([tokens.is_symbol(chr(code)) for code in firsts], np.bool_)

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from decontam.matching.index import Index
-from decontam.matching.verify import Matches, Side, Spans
+from decontam.matching.verify import KINDS, Matches, Side, Spans
 from decontam.training_data.batches import Batch
 
 _SPANS = pa.list_(pa.list_(pa.int64()))
 _NAMES = pa.list_(pa.string())
 _BODY = [
     ("kind", pa.string()), ("coverage", pa.float64()), ("eval_spans", _SPANS), ("train_spans", _SPANS),
-    ("eval_parts", _NAMES), ("train_parts", _NAMES),
+    ("eval_parts", _NAMES), ("train_parts", _NAMES), ("own_coverage", pa.float64()), ("paper", pa.bool_()),
 ]  # fmt: skip
 BLOCK_SCHEMA = pa.schema([("train_row", pa.int64()), ("item", pa.int64()), *_BODY])
 _FLUSH = 20_000
@@ -65,10 +65,11 @@ class PairFile:
 
 
 def _record(first: int, matches: Matches) -> pa.RecordBatch:
-    kinds = pa.DictionaryArray.from_arrays(matches.short.astype(np.int8), ["ngram", "short"])
+    kinds = pa.DictionaryArray.from_arrays(matches.kinds, list(KINDS))
     arrays = [
         pa.array(matches.rows + first), pa.array(matches.items), kinds.cast(pa.string()), pa.array(matches.coverage),
         _spans(matches.eval), _spans(matches.train), _names(matches.eval), _names(matches.train),
+        pa.array(matches.own_coverage), pa.array(matches.paper),
     ]  # fmt: skip
     return pa.RecordBatch.from_arrays(arrays, schema=BLOCK_SCHEMA)
 
@@ -129,7 +130,7 @@ class Worst:
     def __init__(self, index: Index, keep: int, excerpt: int) -> None:
         self._index, self._keep, self._excerpt = index, keep, excerpt
         self._firsts = np.array([e["first"] for e in index.evaluations], dtype=np.int64)
-        self._heaps: dict[str, list[tuple[tuple[bool, float, int, int], int, dict[str, Any]]]] = {}
+        self._heaps: dict[str, list[tuple[tuple[int, float, int, int], int, dict[str, Any]]]] = {}
 
     def add(self, first: int, batch: Batch, matches: Matches) -> None:
         """Consider the pairs of a batch whose first row is row `first` of the block."""
@@ -137,7 +138,7 @@ class Worst:
         for k in self._worst_of(matches):
             row, pair = int(matches.rows[k]), matches.pair(k)
             name = str(self._index.evaluations[self._evaluations(matches.items[k : k + 1])[0]]["name"])
-            rank = (pair.kind == "ngram", pair.coverage, -(first + row), -pair.item)
+            rank = (-int(matches.kinds[k]), pair.coverage, -(first + row), -pair.item)
             heap = self._heaps.setdefault(name, [])
             if len(heap) == self._keep and rank < heap[0][0]:
                 continue
@@ -145,7 +146,7 @@ class Worst:
                 text_row, parts = row, batch.parts(row)
             entry = {
                 "evaluation": name, "train_row": first + row, "item": pair.item, "kind": pair.kind,
-                "coverage": pair.coverage,
+                "coverage": pair.coverage, "own_coverage": float(matches.own_coverage[k]),
                 "eval": excerpt(self._index.parts_of(pair.item), pair.eval, self._excerpt),
                 "train": excerpt(parts, pair.train, self._excerpt),
             }  # fmt: skip
@@ -160,7 +161,7 @@ class Worst:
     def _worst_of(self, matches: Matches) -> list[int]:
         """Select the pairs of a batch that may be among the worst: for each evaluation, as many as the list holds."""
         evaluations = self._evaluations(matches.items)
-        order = np.lexsort((matches.items, matches.rows, -matches.coverage, matches.short, evaluations))
+        order = np.lexsort((matches.items, matches.rows, -matches.coverage, matches.kinds, evaluations))
         ordered = evaluations[order]
         place = np.arange(len(order)) - np.searchsorted(ordered, ordered)
         return [int(k) for k in order[place < self._keep]]

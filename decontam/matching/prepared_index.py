@@ -57,13 +57,15 @@ def _built(selection: Selection, groups: Sequence[Sequence[Item]], rule: Rule, f
 
 
 def _folder(stamp: str, rule: Rule) -> Path:
-    key = sha256(canonical_json([SCHEMA, tokens.VERSION, stamp, rule.n, rule.stride, rule.short]))
+    key = sha256(canonical_json([SCHEMA, tokens.VERSION, stamp, rule.n, rule.stride, rule.short, rule.variant]))
     return cache_folder() / "decontam" / key[:32]
 
 
 def _key(about: Sequence[dict[str, Any]], groups: Sequence[Sequence[Item]], rule: Rule) -> str:
     """Hash all texts and names, the content that results depend on (SHA-256)."""
-    digest = hashlib.sha256(canonical_json([SCHEMA, tokens.VERSION, rule.n, rule.stride, rule.short]).encode())
+    digest = hashlib.sha256(
+        canonical_json([SCHEMA, tokens.VERSION, rule.n, rule.stride, rule.short, rule.variant]).encode()
+    )
     for evaluation, group in zip(about, groups, strict=True):
         digest.update(canonical_json(evaluation).encode())
         for item in group:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Variant = Literal["own", "paper"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The definition of a match; the defaults are the paper's (Tülu 3, § 3.2)."""
+    """The definition of a match; the numbers are the paper's (Tülu 3, § 3.2)."""
 
     n: int = 8
     threshold: float = 0.5
@@ -18,3 +21,6 @@ class Rule:
     """A training set is contaminated if it hits more than this share of the items of any evaluation."""
     short: bool = True
     """Whether to look for items shorter than n too, as a whole."""
+    variant: Variant = "own"
+    """`paper`: every token of an item counts, and every match is a hit. `own`: only the tokens count that an item does
+    not share with others of its task, and a row must also contain the item's numbers (`decontam.matching.decide`)."""

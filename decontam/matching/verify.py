@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, islice
 
 import numpy as np
@@ -16,6 +17,11 @@ from decontam.text import tokens, vocabulary
 from decontam.training_data.batches import Batch
 
 Span = tuple[int, int]
+NGRAM, SHORT, SHARED, NEAR = range(4)
+KINDS = ("ngram", "short", "shared", "near")
+"""What a pair is. `ngram`: a hit. `short`: the row contains the whole of an item that is shorter than an n-gram.
+`shared`: the paper's rule matches, but only text that is not the item's own. `near`: the item's own text matches in
+part, but the row lacks its numbers, or too many of its words. The last two decide nothing."""
 _PIECES = 256
 """Pieces of a text that are tokenised together."""
 
@@ -34,14 +40,14 @@ class Pair:
 
     item: int
     kind: str
-    """"ngram", or "short": the row contains the whole of an item that is shorter than an n-gram."""
+    """One of KINDS."""
     coverage: float
     """Matched tokens divided by the tokens of the item."""
     eval: Side
     train: Side
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Spans:
     """One side of many pairs: the spans of pair k are those from ends[k - 1] to ends[k]."""
 
@@ -59,6 +65,23 @@ class Spans:
         places = tuple((start, end) for start, end in self.places[span_range].tolist())
         return Side(tuple(map(self.name, self.parts[span_range].tolist())), places)
 
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        return np.diff(self.ends, prepend=0)
+
+    def of(self, k: int) -> list[tuple[int, int, int]]:
+        """List (part, start, end) of pair k."""
+        chosen = slice(int(self.ends[k - 1]) if k else 0, int(self.ends[k]))
+        return [
+            (part, start, end)
+            for part, (start, end) in zip(self.parts[chosen].tolist(), self.places[chosen].tolist(), strict=True)
+        ]
+
+    def take(self, chosen: NDArray[np.bool_]) -> Spans:
+        """Keep the spans of the chosen pairs."""
+        inside = np.repeat(chosen, self._sizes)
+        return Spans(np.cumsum(self._sizes[chosen]), self.parts[inside], self.places[inside], self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Matches:
@@ -66,8 +89,13 @@ class Matches:
 
     rows: NDArray[np.int64]
     items: NDArray[np.int64]
-    short: NDArray[np.bool_]
+    kinds: NDArray[np.int8]
+    """Places in KINDS."""
     coverage: NDArray[np.float64]
+    own_coverage: NDArray[np.float64]
+    """Matched own tokens divided by the item's own tokens."""
+    paper: NDArray[np.bool_]
+    """Whether the paper's rule makes a hit of the pair."""
     eval: Spans
     train: Spans
 
@@ -75,9 +103,16 @@ class Matches:
         """The number of pairs."""
         return len(self.rows)
 
+    def take(self, chosen: NDArray[np.bool_]) -> Matches:
+        """Keep the chosen pairs."""
+        return Matches(
+            self.rows[chosen], self.items[chosen], self.kinds[chosen], self.coverage[chosen],
+            self.own_coverage[chosen], self.paper[chosen], self.eval.take(chosen), self.train.take(chosen),
+        )  # fmt: skip
+
     def pair(self, k: int) -> Pair:
         """Return pair k."""
-        kind = "short" if self.short[k] else "ngram"
+        kind = KINDS[self.kinds[k]]
         return Pair(int(self.items[k]), kind, float(self.coverage[k]), self.eval.side(k), self.train.side(k))
 
     def pairs(self) -> Iterator[tuple[int, Pair]]:
@@ -89,10 +124,17 @@ Arrays = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 class Verifier:
-    """The comparison of rows with an index, with its scratch memory; one for each process."""
+    """The comparison of rows with an index, with its scratch memory; one for each process.
 
-    def __init__(self, index: Index, threshold: float) -> None:
+    `symbols`: the index is the one of items that their symbols tell apart.
+    """
+
+    def __init__(self, index: Index, threshold: float, *, symbols: bool = False) -> None:
         self.index = index
+        self._symbols = symbols
+        self._needed, self._needed_own = index.needed(threshold), index.needed_own(threshold)
+        if symbols:  # the paper's rule knows no symbols
+            self._needed = np.where(index.arrays["short"], self._needed, np.iinfo(np.int32).max).astype(np.int32)
         arrays = index.arrays
         self._chars = (arrays["table"], arrays["expansions"])
         self._grams = (
@@ -101,26 +143,30 @@ class Verifier:
         )  # fmt: skip
         self._items = (
             arrays["offsets"], arrays["postings"], arrays["item_of"], arrays["tokens"], arrays["short"],
-            arrays["item_tokens"], index.needed(threshold), arrays["part_items"], arrays["part_tokens"],
+            arrays["item_tokens"], self._needed, arrays["part_items"], arrays["part_tokens"],
             arrays["token_starts"], arrays["token_ends"], arrays["codes"], arrays["code_ends"],
             np.zeros(len(arrays["tokens"]), np.bool_), np.zeros(len(arrays["keys"]), np.bool_),
-            np.full(index.items, -1, np.int64), np.zeros(1, np.int64),
+            np.full(index.items, -1, np.int64), np.zeros(1, np.int64), arrays["own"], self._needed_own,
         )  # fmt: skip
 
     @property
     def compared(self) -> int:
         """The number of item places compared with a row so far, which measures the cost of matches."""
-        return int(self._items[-1][0])
+        return int(self._items[-3][0])
 
     def __call__(self, batch: Batch, rows: Iterable[int], normalized: frozenset[int]) -> Matches:
         """Find the pairs of these rows; rows in `normalized` have text that must be brought to NFKC."""
-        none = np.zeros((0, 5), np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 3), np.int64)
+        none = np.zeros((0, 6), np.int64), np.zeros((0, 3), np.int64), np.zeros((0, 3), np.int64)
         hits, evals, trains = (
             np.concatenate(kind) for kind in zip(none, *self._compared(batch, rows, normalized), strict=True)
         )
-        items, lengths = hits[:, 1], self.index.lengths
+        items, index = hits[:, 1], self.index
+        short = index.arrays["short"][items]
+        own = hits[:, 5] >= self._needed_own[items]
         return Matches(
-            hits[:, 0], items, self.index.arrays["short"][items], hits[:, 2] / lengths[items],
+            hits[:, 0], items, np.where(short, SHORT, np.where(own, NGRAM, SHARED)).astype(np.int8),
+            hits[:, 2] / index.lengths[items], hits[:, 5] / np.maximum(index.own_lengths[items], 1),
+            ~short & (hits[:, 2] >= self._needed[items]),
             Spans(np.cumsum(hits[:, 3]), evals[:, 0], evals[:, 1:], self._field),
             Spans(np.cumsum(hits[:, 4]), trains[:, 0], trains[:, 1:], batch.name),
         )  # fmt: skip
@@ -131,7 +177,7 @@ class Verifier:
             if unnormalized:
                 for row in group:
                     segment = batch.segments(row)
-                    words = _tokens([text for _, text in batch.parts(row)], segment, self._chars)
+                    words = _tokens([text for _, text in batch.parts(row)], segment, self._chars, self._symbols)
                     yield exact.compare_tokens(row, *words, self._grams, self._items)
             else:
                 numbers = np.array(list(group), dtype=np.int64)
@@ -148,14 +194,16 @@ def _groups(places: Iterator[Span]) -> Iterator[list[Span]]:
 
 
 def _tokens(
-    texts: Sequence[str], names: Sequence[int], chars: tuple[NDArray[np.uint32], NDArray[np.uint32]]
+    texts: Sequence[str], names: Sequence[int], chars: tuple[NDArray[np.uint32], NDArray[np.uint32]], symbols: bool
 ) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int64]]:
     """Tokenise texts for `exact.compare_tokens`; Python normalises only the pieces that need it."""
     codes, spans, parts = [np.zeros(0, np.uint32)], [np.zeros((0, 3), np.int32)], []
     used = count = 0
     for text, name in zip(texts, names, strict=True):
         for places in _groups(tokens.pieces(text)):
-            codes_read, ends, borders = vocabulary.tokenized([text[start:end] for start, end in places], chars)
+            codes_read, ends, borders = vocabulary.tokenized(
+                [text[start:end] for start, end in places], chars, symbols=symbols
+            )
             for (start, _), (first, last) in zip(places, borders.tolist(), strict=True):
                 begin = int(ends[first - 1, 0]) if first else 0
                 piece_spans = ends[first:last] + np.array([used - begin, start, start], np.int32)

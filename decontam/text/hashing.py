@@ -35,8 +35,8 @@ _LENGTH = np.uint64(0xE7037ED1A0B428DB)
 
 
 SOURCES = (
-    "matching/exact", "matching/kernel", "text/ascii_blocks", "text/characters", "text/hashing", "text/tokens",
-    "text/vocabulary",
+    "matching/dense", "matching/exact", "matching/kernel", "text/ascii_blocks", "text/characters", "text/hashing",
+    "text/tokens", "text/vocabulary",
 )  # fmt: skip
 """The modules with compiled functions or with constants that are compiled into them."""
 

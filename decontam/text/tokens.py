@@ -1,7 +1,8 @@
 """The tokenisation of evaluation and training text.
 
 A text is brought to Unicode NFKC and case-folded (`casefold(NFKC(text))`). A token is a maximal run of word characters
-(`\\w` of Python's `re`); in scripts that are written without spaces every word character is a separate token.
+(`\\w` of Python's `re`); in scripts that are written without spaces every word character is a separate token. With
+`symbols`, so is every symbol (`is_symbol`): brackets and operators, but no punctuation of sentences.
 
 Two implementations give the same tokens: `tokenize` here, on Python strings, and the single pass over UTF-8 bytes of
 `decontam.matching.kernel`, which reads the table that `character_table` makes from this module's rules.
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2
 """Increased whenever any text would get different tokens; part of the key of every cache."""
 
 UNSPACED = (
@@ -51,6 +52,10 @@ UNSPACED = (
 _CLASS = "".join(f"{chr(low)}-{chr(high)}" for low, high in UNSPACED)
 _TOKEN = re.compile(f"[^\\W{_CLASS}]+|(?=\\w)[{_CLASS}]")
 _SPACE = re.compile(r"\s")
+_SYMBOL_KINDS = frozenset({"Sm", "So", "Ps", "Pe"})
+"""Unicode categories of mathematical and other symbols, and of opening and closing brackets."""
+_MORE_SYMBOLS = frozenset("*/%&@#^-")
+"""ASCII characters that are operators, although Unicode lists them as punctuation or modifiers."""
 _JAMO = (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
 
 
@@ -59,15 +64,30 @@ def normalize(text: str) -> str:
     return text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
-def tokenize(text: str) -> list[str]:
+def is_symbol(char: str) -> bool:
+    """Whether a character is a token in texts that are read with `symbols`."""
+    return char in _MORE_SYMBOLS or unicodedata.category(char) in _SYMBOL_KINDS
+
+
+@lru_cache(maxsize=2)
+def _pattern(symbols: bool) -> re.Pattern[str]:
+    """Return the pattern of a token."""
+    if not symbols:
+        return _TOKEN
+    own = re.escape("".join(filter(is_symbol, _every_character())))
+    return re.compile(f"{_TOKEN.pattern}|[{own}]")
+
+
+def tokenize(text: str, *, symbols: bool = False) -> list[str]:
     """Split a text into its tokens, in order."""
-    return _TOKEN.findall(normalize(text))
+    return _pattern(symbols).findall(normalize(text))
 
 
-def spans(text: str) -> list[tuple[int, int]]:
+def spans(text: str, *, symbols: bool = False) -> list[tuple[int, int]]:
     """Return [start, end) of every token of `tokenize`, in code points of the original text."""
+    token = _pattern(symbols)
     if text.isascii():
-        return [match.span() for match in _TOKEN.finditer(text.casefold())]
+        return [match.span() for match in token.finditer(text.casefold())]
     folded: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
@@ -76,7 +96,7 @@ def spans(text: str) -> list[tuple[int, int]]:
         folded.append(piece)
         starts += [start] * len(piece)
         ends += [end] * len(piece)
-    return [(starts[match.start()], ends[match.end() - 1]) for match in _TOKEN.finditer("".join(folded))]
+    return [(starts[match.start()], ends[match.end() - 1]) for match in token.finditer("".join(folded))]
 
 
 PIECE = 4096
@@ -157,12 +177,13 @@ SEPARATOR, WORD, ALONE, JOINS, SEVERAL = range(5)
 """Kinds of characters: between tokens, in a run, a token by itself, needs NFKC first, several characters."""
 
 
-@lru_cache(maxsize=2)
-def character_table(*, normalized: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+@lru_cache(maxsize=3)
+def character_table(*, normalized: bool, symbols: bool = False) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Build the kernel's tables of code points, (table uint32[0x110000], expansions uint32[k]).
 
     An entry is kind << 24 | value: the folded code point for WORD and ALONE, for SEVERAL the place in `expansions` of
     its length, which that many entries follow. With `normalized` the text is already in NFKC and no character JOINS.
+    With `symbols`, symbols are tokens.
     """
     import numpy as np
 
@@ -172,12 +193,15 @@ def character_table(*, normalized: bool) -> tuple[NDArray[np.uint32], NDArray[np
         table[codes] = WORD << 24 | codes
     for low, high in UNSPACED:
         table[low : high + 1] ^= np.where(table[low : high + 1] > 0, (WORD ^ ALONE) << 24, 0).astype(np.uint32)
+    if symbols:
+        codes = np.array([code for code, char in enumerate(_every_character()) if is_symbol(char)], dtype=np.uint32)
+        table[codes] = ALONE << 24 | codes
     expansions: list[int] = []
     forms = _each(None if normalized else "NFKC", folded=True)
     for code, (char, form) in enumerate(zip(_every_character(), forms, strict=True)):
         if form == char:
             continue
-        entries = [_entry(c) for c in form]
+        entries = [_entry(c, symbols) for c in form]
         if len(entries) == 1 or not any(entries):
             table[code] = entries[0]
         else:
@@ -188,8 +212,10 @@ def character_table(*, normalized: bool) -> tuple[NDArray[np.uint32], NDArray[np
     return table, np.array(expansions, dtype=np.uint32)
 
 
-def _entry(char: str) -> int:
+def _entry(char: str, symbols: bool) -> int:
+    code = ord(char)
+    if symbols and is_symbol(char):
+        return ALONE << 24 | code
     if _TOKEN.fullmatch(char) is None:
         return SEPARATOR
-    code = ord(char)
     return (ALONE if any(low <= code <= high for low, high in UNSPACED) else WORD) << 24 | code

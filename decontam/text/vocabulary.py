@@ -30,9 +30,9 @@ class Words:
     """Where each word of the vocabulary ends in `codes`."""
 
 
-def read(texts: Sequence[str], chars: Chars) -> Words:
-    """Read the tokens of texts; `chars` is `tokens.character_table(normalized=False)`."""
-    codes, spans, borders = tokenized(texts, chars)
+def read(texts: Sequence[str], chars: Chars, *, symbols: bool = False) -> Words:
+    """Read the tokens of texts; `chars` is `tokens.character_table(normalized=False, symbols=symbols)`."""
+    codes, spans, borders = tokenized(texts, chars, symbols=symbols)
     numbers, firsts = _numbered(codes, spans[:, 0])
     starts = np.where(firsts > 0, spans[firsts - 1, 0], 0)
     lengths = spans[firsts, 0] - starts
@@ -41,7 +41,9 @@ def read(texts: Sequence[str], chars: Chars) -> Words:
     return Words(numbers, spans[:, 1:], borders, codes[places_of], code_ends)
 
 
-def tokenized(texts: Sequence[str], chars: Chars) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int64]]:
+def tokenized(
+    texts: Sequence[str], chars: Chars, *, symbols: bool = False
+) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int64]]:
     """Tokenise texts to (code points uint32[c], spans int32[t, 3], borders int64[texts, 2]).
 
     Spans are those of `exact_tokens`, with places counted in each text; borders are the first and last (exclusive)
@@ -52,8 +54,8 @@ def tokenized(texts: Sequence[str], chars: Chars) -> tuple[NDArray[np.uint32], N
     codes, spans, borders, unnormalized = _easy(np.frombuffer(b"".join(raw), dtype=np.uint8), ends, chars)
     all_codes, all_spans, used, count = [codes], [spans], len(codes), len(spans)
     for k in np.flatnonzero(unnormalized).tolist():
-        text_codes, text_ends = tokens.code_points(tokens.tokenize(texts[k]))
-        places = np.array(tokens.spans(texts[k]), dtype=np.int32).reshape(-1, 2)
+        text_codes, text_ends = tokens.code_points(tokens.tokenize(texts[k], symbols=symbols))
+        places = np.array(tokens.spans(texts[k], symbols=symbols), dtype=np.int32).reshape(-1, 2)
         all_codes.append(text_codes)
         all_spans.append(np.column_stack([text_ends + used, places]).astype(np.int32))
         borders[k] = count, count + len(places)

@@ -126,10 +126,8 @@ def print_results(finished: Finished, command: Sequence[str]) -> None:
     if record.engine.backend not in NO_LOOK and any(outcome.tasks[plan.task].tokens for plan in record.plan):
         console.print()
         console.print(cost_table({plan.task: outcome.tasks[plan.task] for plan in record.plan}))
-        console.print(
-            "tokens: mean per answer; limit: answers cut at the token limit; completed: score of the", style="dim"
-        )
-        console.print("others; right/M: correct answers per million tokens", style="dim")
+        for line in _COST_NOTE:
+            console.print(line, style="dim")
     if projected := projections(outcome, record):
         console.print()
         console.print(projected)

@@ -27,6 +27,8 @@ from olmes_suite.cli.options import (
     Samples,
     System,
     TemplateArgs,
+    Thinking,
+    Unclosed,
     UnsafeCode,
 )  # fmt: skip
 
@@ -61,7 +63,8 @@ Template = Annotated[
 Revision = Annotated[str | None, typer.Option("--revision", help="Revision of a Hub model.")]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint; key: $OPENAI_API_KEY.")]
 Prefill = Annotated[
-    str | None, typer.Option("--prefill", help="send, or drop for a server that cannot continue a prefix.")
+    str | None,
+    typer.Option("--prefill", help="The start of an answer: send, drop, or send after an empty thought (closed)."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Number of independent engines, each with a GPU or a share of the CPUs.")
@@ -98,8 +101,9 @@ def evaluate(
     workers: Workers = None, ray: Ray = None, cache: Cache = None, model_args: ModelArgs = None,
     judge: Judge = None, judge_base_url: JudgeUrl = None, classifier: Classifier = None,
     classifier_base_url: ClassifierUrl = None, encoder: EncoderName = None, unsafe_code: UnsafeCode = False,
-    profile: Profile = None, gen_kwargs: GenKwargs = None, samples: Samples = None, system: System = None,
-    chat_template_args: TemplateArgs = None, plan: Plan = None, baseline: Baseline = None, as_json: Json = False,
+    thinking: Thinking = None, unclosed: Unclosed = None, profile: Profile = None, gen_kwargs: GenKwargs = None,
+    samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, plan: Plan = None,
+    baseline: Baseline = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
@@ -115,10 +119,10 @@ def evaluate(
         batch_size=batch_size, max_length=max_length, chat_template=chat_template, revision=revision,
         base_url=base_url, prefill=prefill, concurrency=concurrency, workers=workers, ray=ray, cache=cache,
         model_args=model_args, judge=judge, judge_base_url=judge_base_url, classifier=classifier,
-        classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, profile=profile,
-        gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args,
-        plan=plan, baseline=baseline,
-        command=command_line(), watcher=_watcher,
+        classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, thinking=thinking,
+        unclosed=unclosed, profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system,
+        chat_template_args=chat_template_args, plan=plan, baseline=baseline, command=command_line(),
+        watcher=_watcher,
     ).finished  # fmt: skip
     show(finished, as_json)
     return 1 if finished.failed else 0

@@ -78,6 +78,16 @@ EncoderName = Annotated[
 ]
 
 
+Thinking = Annotated[
+    str | None,
+    typer.Option("--thinking", help="Reader of thoughts: auto, none, a reader's name or a YAML file [auto]."),
+]
+Unclosed = Annotated[
+    str | None,
+    typer.Option("--unclosed", help="Score an answer that ends inside a thought whole (reference) or as empty."),
+]
+
+
 class BareRay(TyperCommand):
     """A command whose `--ray` option takes an optional address."""
 

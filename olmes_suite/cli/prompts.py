@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Data, DataDirs, IncludePath
+from olmes_suite.cli.options import Data, DataDirs, GenKwargs, IncludePath, Profile, Samples, System, TemplateArgs
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -41,6 +41,11 @@ def prompts(
     max_length: Annotated[
         int | None, typer.Option("--max-length", min=2, help="Context length in tokens; by default the model's.")
     ] = None,
+    profile: Profile = None,
+    gen_kwargs: GenKwargs = None,
+    samples: Samples = None,
+    system: System = None,
+    chat_template_args: TemplateArgs = None,
     as_text: Annotated[bool, typer.Option("--text", help="Print readable text instead of JSON lines.")] = False,
 ) -> int:
     """Print the requests of a task, one JSON line each.
@@ -53,7 +58,8 @@ def prompts(
     rows = _numbers(doc_ids) if doc_ids is not None else None
     for request in api.prompts(
         task, doc_ids=rows, limit=limit, seed=seed, data_dir=data_dir, data=data, include_path=include_path,
-        model=model, chat_template=chat_template, revision=revision, max_length=max_length,
+        model=model, chat_template=chat_template, revision=revision, max_length=max_length, profile=profile,
+        gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args,
     ):  # fmt: skip
         print("\n".join(_readable(request)) if as_text else json.dumps(request, ensure_ascii=False))
     return 0

@@ -18,6 +18,8 @@ from olmes_suite.cli.options import (
     Judge,
     JudgeUrl,
     Lineage,
+    Thinking,
+    Unclosed,
     UnsafeCode,
 )  # fmt: skip
 from olmes_suite.evaluation.arguments import source, tool_options
@@ -42,7 +44,8 @@ def score(
         Path | None,
         typer.Option(
             "--responses",
-            help='JSON lines {"doc_id", "responses": […]} or {"doc_id", "loglikelihoods": […]}; group: also "task".',
+            help='JSON lines {"doc_id", "responses": […]} or {"doc_id", "loglikelihoods": […]}; group: also "task". '
+            'A response is a text, or {"text", "thinking"}.',
         ),
     ] = None,
     data_dir: DataDirs = None,
@@ -60,9 +63,11 @@ def score(
     classifier_base_url: ClassifierUrl = None,
     encoder: EncoderName = None,
     unsafe_code: UnsafeCode = False,
+    thinking: Thinking = None,
+    unclosed: Unclosed = None,
     as_json: Json = False,
 ) -> int:
-    """Score responses without a model. Responses are scored unchanged: they are not cut at stop strings.
+    """Score responses without a model. Thoughts are left out; responses are not cut at stop strings.
 
     A run is scored again with the judge, classifier and encoder of the run, unless others are given.
     """
@@ -83,11 +88,11 @@ def score(
             encoder=encoder,
             unsafe_code=unsafe_code,
         )
-        return _again(_located(run, runs), source(data_dir, data), tools, as_json)
+        return _again(_located(run, runs), source(data_dir, data), tools, (thinking, unclosed), as_json)
     scored = api.score(
         str(task), Path(str(responses)), data_dir=data_dir, data=data, runs=runs, lineage=lineage, judge=judge,
         judge_base_url=judge_base_url, classifier=classifier, classifier_base_url=classifier_base_url,
-        encoder=encoder, unsafe_code=unsafe_code, command=command_line(),
+        encoder=encoder, unsafe_code=unsafe_code, thinking=thinking, unclosed=unclosed, command=command_line(),
     )  # fmt: skip
     _print(scored, instances, as_json)
     return 0
@@ -100,10 +105,13 @@ def _located(run: Path, runs: Path | None) -> Path:
     return run if run.exists() else locate(str(run), runs or Path("runs"))
 
 
-def _again(run: Path, where: DataSource, tools: ToolOptions, as_json: bool) -> int:
+def _again(
+    run: Path, where: DataSource, tools: ToolOptions, reading: tuple[str | None, str | None], as_json: bool
+) -> int:
+    from olmes_suite.evaluation.given_responses import Reading
     from olmes_suite.evaluation.rescore import rescore
 
-    rescored = rescore(run, where, tools)
+    rescored = rescore(run, where, tools, Reading(*reading))
     if as_json:
         print(json.dumps({**rescored.as_json(), "path": str(run)}, ensure_ascii=False))
     else:

@@ -25,8 +25,7 @@ PUBLISHED: Mapping[str, float] = {
     "tulu3_math": 0.437, "tulu3_gsm8k": 0.876, "tulu3_humaneval": 0.839, "tulu3_humaneval_plus": 0.792,
     "tulu3_ifeval": 0.824, "tulu3_alpaca_eval": 0.345, "tulu3_safety": 0.855,
 }  # fmt: skip
-"""Scores of Tülu 3 8B (arXiv 2411.15124, table 6), for tasks that no baseline has. A score p from 0 to 1 has at most the
-variance p (1 - p)."""
+"""Scores of Tülu 3 8B (arXiv 2411.15124, table 6), for tasks without a baseline: their variance is at most p (1 - p)."""
 RANKED = ("multiple_choice", "loglikelihood")
 """Outputs without generated tokens; a document counts as one token."""
 

@@ -185,7 +185,7 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     for note in session.said:
         watcher.note(note)
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
-        leaf.fingerprint = fingerprint(leaf, backend.chat, tools)
+        leaf.fingerprint = fingerprint(leaf, backend.chat, tools, options.unclosed)
     if session.baseline is not None:
         check_comparable(plans, session.baseline)
     name = run_name(options, plans, backend.fingerprint)
@@ -253,7 +253,8 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             if note not in session.said:
                 session.watcher.note(note)
         prompts = first_prompts(plans, backend)
-        engine = Engine.of(backend.name, backend.chat, backend.settings(), backend.fingerprint)
+        settings = backend.settings() | ({"unclosed": options.unclosed} if options.unclosed != "reference" else {})
+        engine = Engine.of(backend.name, backend.chat, settings, backend.fingerprint)
         backend.close()
         _run_deferred_tasks(session)
     except KeyboardInterrupt:

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 _VERSION = 1
 
 
-def fingerprint(leaf: Leaf, chat: bool, tools: Tools | None = None) -> dict[str, str]:
+def fingerprint(leaf: Leaf, chat: bool, tools: Tools | None = None, unclosed: str = "reference") -> dict[str, str]:
     """Compute {"prompt", "data", "settings", "scorer"} of a leaf task; cached while data and task files are unchanged.
 
     The prompt hash covers the requests of all documents as chat messages, before any chat template; the settings hash
-    tells chat from plain text. The scorer hash includes the fingerprints of the models that the scorer asks (`tools`).
+    tells chat from plain text, and how `unclosed` thoughts are scored. The scorer hash includes the fingerprints of the
+    models that the scorer asks (`tools`).
     """
     task = leaf.task
     cache_file = cache_folder() / "fingerprints" / f"{_cache_key(task)}.json"
@@ -38,7 +39,7 @@ def fingerprint(leaf: Leaf, chat: bool, tools: Tools | None = None) -> dict[str,
     return {
         "prompt": prompt,
         "data": data,
-        "settings": _settings_hash(task, chat),
+        "settings": _settings_hash(task, chat, unclosed),
         "scorer": _scorer_hash(leaf, tools),
     }
 
@@ -110,11 +111,13 @@ def data_hash(task: SuiteTask) -> str:
     )
 
 
-def _settings_hash(task: SuiteTask, chat: bool) -> str:
+def _settings_hash(task: SuiteTask, chat: bool, unclosed: str) -> str:
     config = task.config
     settings = config.generation_kwargs if config.output_type == "generate_until" else None
     in_chat = chat and task.chat
     parts: list[Any] = [config.output_type, settings, config.repeats, "chat" if in_chat else "plain"]
+    if unclosed != "reference" and config.output_type == "generate_until":
+        parts.append({"unclosed": unclosed})
     if in_chat and task.chat_template_args:
         parts.append({"chat_template_args": dict(task.chat_template_args)})
     if task.averages_samples:

@@ -159,7 +159,7 @@ def _over_samples(leaf: Leaf, scored: Scored, samples: list[Scored]) -> Scored:
 
 
 def response_flags(answers: list[Response]) -> set[str]:
-    """Return the flags of a document's answers: truncated, length, empty."""
+    """Return the flags of a document's answers: truncated, length, empty, unclosed."""
     flags = set()
     for answer in answers:
         if answer.truncated:
@@ -168,6 +168,8 @@ def response_flags(answers: list[Response]) -> set[str]:
             flags.add("length")
         if answer.text is not None and not answer.text.strip():
             flags.add("empty")
+        if answer.unclosed:
+            flags.add("unclosed")
     return flags
 
 

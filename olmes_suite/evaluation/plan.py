@@ -48,6 +48,8 @@ class Options:
     tools: ToolOptions = field(default_factory=ToolOptions)
     settings: Settings = field(default_factory=Settings)
     """What the user put over the tasks' own settings."""
+    unclosed: str = "reference"
+    """How an answer that ends inside a thought is scored: whole (reference) or as empty."""
     plan: PlanFile | None = None
     """The file of `--plan`, whose data is checked; `planned` is what it asks."""
     planned: Planned | None = None

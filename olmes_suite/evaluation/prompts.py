@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 from olmes_suite.errors import MissingData, UsageError
 from olmes_suite.evaluation.plan import Leaf, TaskPlan, limited
 from olmes_suite.models.base import Backend, Sent
-from olmes_suite.records import Request
+from olmes_suite.records import CONTEXT, OPTIONAL, Request
 from olmes_suite.runs.schema import FirstPrompt
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.load import load_task
+from olmes_suite.tasks.overrides import CONTEXT_NAME
+from olmes_suite.tasks.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,9 @@ class Renderer:
 
 
 def renderer(
-    model: str, chat_template: str | Path | None = None, revision: str | None = None, max_length: int | None = None
-) -> Renderer:
+    model: str, chat_template: str | Path | None = None, revision: str | None = None, *,
+    max_length: int | None = None, chat_template_args: Mapping[str, Any] | None = None,
+) -> Renderer:  # fmt: skip
     """Load the tokenizer of a folder or Hub id, without its weights.
 
     `max_length` is the context in tokens, by default the model's where the folder has a configuration. Raises
@@ -39,7 +42,7 @@ def renderer(
     from olmes_suite.models.local.rendering import sent
 
     template = read_template(chat_template)
-    encoder = Encoder(load_tokenizer(model, revision, weights=False), template)
+    encoder = Encoder(load_tokenizer(model, revision, weights=False), template, chat_template_args)
     context = max_length or context_of(model, revision, encoder.tokenizer)
     return Renderer(encoder.chat, lambda request: sent(encoder, request, context))
 
@@ -52,11 +55,12 @@ def requests(
     limit: int | None = None,
     seed: int = 1234,
     model: Renderer | None = None,
+    settings: Settings | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the requests of a task or group, as `olmes prompts` prints them; with `model`, as the model receives them.
 
     Raises UsageError for a limit below 1, and at the end for `doc_ids` that no sub-task has; RequestFailed where the
-    model's chat template refuses a document.
+    model's chat template refuses a document. `settings` are put over the tasks' own.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit must be at least 1, not {limit}")
@@ -67,6 +71,9 @@ def requests(
             loaded = load_task(index.task_file(index.index()[name]), source)
         except MissingData as error:
             raise MissingData(error.of(entry.name)) from None
+        if settings is not None:
+            settings.apply(loaded)
+            settings.check_tasks([loaded])
         leaf = Leaf(name, loaded, range(len(loaded.task_docs)))
         if limit is not None:
             leaf.rows = limited(leaf, limit, seed)
@@ -94,9 +101,10 @@ def _line(request: Any, reference: Any) -> dict[str, Any]:
         "prefix": request.prefix,
         "continuation": request.continuation,
         "stop": list(request.stop) if generated else None,
-        "max_tokens": request.max_tokens,
+        "max_tokens": CONTEXT_NAME if request.max_tokens == CONTEXT else request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
+        **{name: getattr(request, name) for name in OPTIONAL if getattr(request, name) is not None},
         "samples": request.samples if generated else None,
         "reference": reference,
     }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.evaluation.deferred_scoring import score_waiting
 from olmes_suite.evaluation.fingerprint import fingerprint, metric_names
 from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make_instance
+from olmes_suite.evaluation.given_responses import GivenResponses, GivenThoughts, Reading, ResponseLine, given_thoughts
 from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
 from olmes_suite.evaluation.planned import projected_again
@@ -45,96 +45,27 @@ from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.settings import Settings
 
-
-@dataclass(frozen=True, slots=True)
-class ResponseLine:
-    """A line of a responses file."""
-
-    task: str
-    doc_id: int
-    responses: list[str] | None
-    loglikelihoods: list[float] | None
-    is_greedy: list[bool] | None = None
-    """Whether each continuation is the model's greedy answer."""
-
-
-def read_responses(source: Path | Sequence[Mapping[str, Any]], entry: index.TaskEntry) -> list[ResponseLine]:
-    """Read a responses file, or rows of the same form. Raises UsageError naming the line that is not as documented."""
-    if not isinstance(source, Path):
-        return _parse_lines((json.dumps(dict(row)) for row in source), "responses", entry)
-    try:
-        with source.open(encoding="utf-8", errors="surrogatepass") as handle:
-            return _parse_lines(handle, f"{source}", entry)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"responses file {source} cannot be read: {error}") from error
-
-
-def _parse_lines(lines: Iterable[str], name: str, entry: index.TaskEntry) -> list[ResponseLine]:
-    parsed: dict[tuple[str, int], ResponseLine] = {}
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            item = _parse_line(line, f"{name}, line {number}", entry)
-            if parsed.setdefault((item.task, item.doc_id), item) is not item:
-                raise UsageError(f"{name}, line {number}: doc_id {item.doc_id} of {item.task} is given twice")
-    if not parsed:
-        raise UsageError(f"responses file {name} has no responses")
-    return list(parsed.values())
-
-
-def _parse_line(line: str, where: str, entry: index.TaskEntry) -> ResponseLine:
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON ({error})") from error
-    if not isinstance(data, dict) or isinstance(data.get("doc_id"), bool) or not isinstance(data.get("doc_id"), int):
-        raise UsageError(f"{where}: expected an object with an integer doc_id")
-    task = index.full_name(data["task"]) if isinstance(data.get("task"), str) else None
-    if task is None and not entry.members:
-        task = entry.name
-    if task not in entry.leaves:
-        sub_tasks = [leaf.removeprefix(index.PREFIX) for leaf in entry.leaves]
-        raise UsageError(
-            f"{where}: `task` must name a sub-task of {entry.name}{index.nearest(str(data.get('task')), sub_tasks)}"
-        )
-    texts, loglikelihoods = data.get("responses"), data.get("loglikelihoods")
-    ranked = index.index()[task].output in ("multiple_choice", "loglikelihood")
-    if ranked and not (
-        isinstance(loglikelihoods, list)
-        and loglikelihoods
-        and all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in loglikelihoods)
-    ):
-        raise UsageError(
-            f"{where}: {task} is scored by log-likelihood and needs `loglikelihoods`, a list of finite numbers"
-        )
-    if not ranked and not (isinstance(texts, list) and texts and all(isinstance(x, str) for x in texts)):
-        raise UsageError(f"{where}: `responses` must be a list of at least one string")
-    greedy = data.get("is_greedy")
-    if greedy is not None and not (
-        loglikelihoods
-        and isinstance(greedy, list)
-        and len(greedy) == len(loglikelihoods)
-        and all(isinstance(x, bool) for x in greedy)
-    ):
-        raise UsageError(f"{where}: `is_greedy` must be a list of true or false, one for each of `loglikelihoods`")
-    if not ranked:
-        return ResponseLine(task, data["doc_id"], texts, None)
-    return ResponseLine(task, data["doc_id"], None, [float(x) for x in loglikelihoods or ()], greedy)
+AS_BEFORE = Reading()
+"""Thoughts as the run read them."""
 
 
 def score_responses(
-    name: str, path: Path | Sequence[Mapping[str, Any]], source: DataSource, options: ToolOptions | None = None
-) -> tuple[dict[str, Any], list[Instance]]:
-    """Score responses unchanged; returns the summary that `olmes score` prints, and the scored documents.
+    name: str, path: Path | Sequence[Mapping[str, Any]], source: DataSource, options: ToolOptions | None = None,
+    thoughts: GivenThoughts | None = None,
+) -> tuple[dict[str, Any], list[Instance]]:  # fmt: skip
+    """Score responses without their thoughts, otherwise unchanged.
 
-    Raises MissingData if a scorer needs a model that `options` do not name, RequestFailed if a request to one failed.
+    Returns the summary that `olmes score` prints, and the scored documents. By default thoughts are read as with
+    `--thinking auto`. Raises MissingData if a scorer needs a model that `options` do not name, RequestFailed if a
+    request to one failed.
     """
     source.show_to_nltk()
     entry = catalog.find(name)
-    lines = read_responses(path, entry)
+    lines = GivenResponses(path, entry, thoughts or given_thoughts())
     plan = TaskPlan(entry.name, entry.primary, entry.aggregate)
     leaves: dict[str, Leaf] = {}
     for task in entry.leaves:
-        if any(item.task == task for item in lines):
+        if task in lines.tasks:
             leaves[task] = _leaf(task, entry, source)
     plan.leaves = list(leaves.values())
     with closing(Tools(replace(options or ToolOptions(), mirrors=source.mirrors, sample=source.sample))) as tools:
@@ -164,9 +95,7 @@ def _leaf(task: str, entry: index.TaskEntry, source: DataSource) -> Leaf:
     return leaf
 
 
-def _score_given(
-    lines: Sequence[ResponseLine], leaves: dict[str, Leaf], path: Path | str, tools: Tools
-) -> list[Instance]:
+def _score_given(lines: GivenResponses, leaves: dict[str, Leaf], path: Path | str, tools: Tools) -> list[Instance]:
     positions = {name: leaf.positions() for name, leaf in leaves.items()}
     scored: dict[tuple[str, int], Instance] = {}
     waiting: list[Waiting] = []
@@ -192,14 +121,18 @@ def _submit(
     responses: list[Any] = list(item.responses or ())
     if item.loglikelihoods is not None:
         responses = [_ranked(item, len(leaf.requests(item.doc_id, doc, chat=False)), scorer)]
-    empty = {"empty"} if item.responses is not None and not any(text.strip() for text in item.responses) else set()
+    flags = set()
+    if item.responses is not None and not any(text.strip() for text in item.responses):
+        flags.add("empty")
+    if item.unclosed:
+        flags.add("unclosed")
     if isinstance(scorer, DeferredScorer):
-        waiting.append(Waiting(leaf, item.doc_id, doc, tuple(responses), frozenset(empty)))
+        waiting.append(Waiting(leaf, item.doc_id, doc, tuple(responses), frozenset(flags)))
         return
 
     def done(document: Scored, samples: list[Scored], timed_out: bool) -> None:
         scored[item.task, item.doc_id] = make_instance(
-            leaf, item.doc_id, doc, document, samples, flags=empty, timed_out=timed_out
+            leaf, item.doc_id, doc, document, samples, flags=flags, timed_out=timed_out
         )
 
     where = f"{item.task} document {item.doc_id}"
@@ -279,14 +212,18 @@ def instance_lines(instances: Sequence[Instance]) -> Iterator[str]:
         yield json.dumps(line, ensure_ascii=False)
 
 
-def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = None) -> Results:
+def rescore(
+    run: Path, source: DataSource | None, named: ToolOptions | None = None, reading: Reading = AS_BEFORE
+) -> Results:
     """Score a recorded run's responses again, in place, as a new version; the old version moves to `versions/`.
 
-    `named` names models that replace those that scored the run.
+    `named` names models that replace those that scored the run; `reading` how thoughts are read from what the model
+    said, by default as the run read them.
     """
     if not is_finished(run):
         raise UsageError(f"{run} is not a finished run (no results.json); repeat the `olmes eval` command to finish it")
     old, record = read_results(run), read_manifest(run)
+    thoughts, unclosed = reading.thoughts(record.engine.extra), reading.policy(record.engine.extra)
     options = _options(record, source, named or ToolOptions())
     options.source.show_to_nltk()
     plans, _ = choose(options)
@@ -295,15 +232,19 @@ def rescore(run: Path, source: DataSource | None, named: ToolOptions | None = No
         _reload(plans, old, options, tools)
         contamination = known(record.lineage)
         with RunLock(run.parent / UNFINISHED / f"{run.name}.lock"):
-            scored = {plan.name: _from_disk(plan, run, tools) for plan in plans if plan.error is None}
+            scored = {plan.name: _from_disk(plan, run, tools, thoughts) for plan in plans if plan.error is None}
             for leaf in (leaf for plan in plans for leaf in plan.leaves):
-                leaf.fingerprint = fingerprint(leaf, record.engine.chat, tools)
+                leaf.fingerprint = fingerprint(leaf, record.engine.chat, tools, unclosed)
             chosen = [suites.load(name) for name in options.suite_names]
             rescored = results(old.run, old.model, plans, scored, suites=chosen, known=contamination)
             rescored = rescored.but(version=(old.version or 1) + 1, extra=old.extra)
             _replace(run, old, rescored, plans, scored, contamination=contamination)
-            if (scoring_models := scorers(tools)) is not None:
-                write_manifest(run, record.scored_again(scoring_models))
+            scoring_models = scorers(tools)
+            again = record if scoring_models is None else record.scored_again(scoring_models)
+            if thoughts is not None:
+                again = again.but(engine=again.engine.but(extra=reading.recorded(again.engine.extra)))
+            if again is not record:
+                write_manifest(run, again)
             rescored = projected_again(run) or rescored
     finally:
         tools.close()
@@ -361,7 +302,7 @@ def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) ->
     )
 
 
-def _from_disk(plan: TaskPlan, run: Path, tools: Tools) -> list[Instance]:
+def _from_disk(plan: TaskPlan, run: Path, tools: Tools, thoughts: GivenThoughts | None) -> list[Instance]:
     answers: dict[tuple[str, int], dict[tuple[int, int], Response]] = {}
     for line in read_lines(run / "responses" / f"{plan.name}.jsonl"):
         answers.setdefault((line.task, line.doc_id), {})[line.index, line.sample] = line.response
@@ -374,9 +315,22 @@ def _from_disk(plan: TaskPlan, run: Path, tools: Tools) -> list[Instance]:
                     raise DataError(
                         f"{run}: no response of {leaf.name} document {doc_id}; was the run made with other data?"
                     )
+                if thoughts is not None:
+                    responses = _read_again(leaf, doc_id, doc, responses, thoughts)
                 scoring.submit(OpenDocument(leaf, doc_id, doc, [], responses))
         pool.join()
     return plan.in_order([*scoring.instances.values(), *score_waiting(scoring.waiting, tools)])
+
+
+def _read_again(
+    leaf: Leaf, doc_id: int, doc: dict[str, Any], responses: dict[tuple[int, int], Response], thoughts: GivenThoughts
+) -> dict[tuple[int, int], Response]:
+    """Read the thoughts of a document's recorded responses again."""
+    stops = [request.stop for request in leaf.requests(doc_id, doc, chat=True)]
+    return {
+        place: thoughts.read_again(response, leaf.name, stops[place[0]]) if response.text is not None else response
+        for place, response in responses.items()
+    }
 
 
 def _replace(

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
-
 from olmes_suite.errors import UsageError
+from olmes_suite.lm_eval_api import LM, Instance
 from olmes_suite.records import Message, Request, Response
 
 DEFAULT_MAX_TOKENS = 256

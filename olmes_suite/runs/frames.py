@@ -13,12 +13,17 @@ from olmes_suite.runs.schema import Metric, Results, instances_file, is_finished
 from olmes_suite.runs.store import read_lines
 from olmes_suite.tasks.index import full_name, index
 
-SCORES = ("task", "metric", "value", "stderr", "lo", "hi", "n", "flags", "error")
+SCORES = (
+    "task", "metric", "value", "stderr", "lo", "hi", "n", "flags", "tokens", "thinking_tokens", "completed", "error",
+)  # fmt: skip
 SUITES = ("suite", "value", "stderr", "lo", "hi", "missing")
 
 
 def scores(results: Results) -> pd.DataFrame:
-    """Build a table of the primary metrics: a row for each task, group and sub-task of a results.json."""
+    """Build a table of the primary metrics: a row for each task, group and sub-task of a results.json.
+
+    `tokens` and `thinking_tokens` are means per answer, `completed` the score over answers that ended by themselves.
+    """
     rows = (
         {
             "task": name,
@@ -26,6 +31,9 @@ def scores(results: Results) -> pd.DataFrame:
             **bounds(task.score),
             "n": task.n,
             "flags": {flag: count for flag, count in task.flags.items() if count},
+            "tokens": task.tokens.total if task.tokens is not None else None,
+            "thinking_tokens": task.tokens.thinking if task.tokens is not None else None,
+            "completed": task.completed.value if task.completed is not None else None,
             "error": task.error,
         }
         for name, task in results.tasks.items()

@@ -20,6 +20,8 @@ Rung = Literal["bubblewrap", "landlock", "unsafe"]
 INSIDE = Path(__file__).parent / "inside"
 _DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
 _KERNEL_FILES = ["/proc/cpuinfo", "/proc/meminfo", "/proc/filesystems", "/sys/devices/system/cpu"]
+SCRATCH = ("/dev/shm", "/tmp")
+"""Folders that programs may write to under bubblewrap."""
 _SCRATCH_SIZE = 256 * 2**20
 _BOOT = (
     "import sys,importlib.util as u;sys.path[:]=[p for p in sys.path if p];"
@@ -50,7 +52,7 @@ def start(rung: Rung, python: Interpreter, preload: Sequence[str], control: int)
     if rung == "bubblewrap":
         if os.geteuid() == 0:
             setup["uid"] = free_uid()
-        setup["scratch"] = ["/tmp", "/dev/shm"]
+        setup["scratch"] = list(SCRATCH)
         command = [*bubblewrap(python), *_python(python, "/olmes/inside", control)]
         return Start(command, setup, None, _environment("/tmp"))
     scratch = tempfile.mkdtemp(prefix="olmes-sandbox-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
@@ -92,21 +94,23 @@ def bubblewrap(python: Interpreter) -> list[str]:
         command += ["--ro-bind-try", path, path]
     # Before the shown folders are bound: an interpreter may lie below /tmp.
     command += ["--proc", "/proc", "--dev", "/dev"]
-    for path in ("/dev/shm", "/tmp"):
+    for path in SCRATCH:
         command += ["--perms", "1777", "--size", str(_SCRATCH_SIZE), "--tmpfs", path]
     # The parents of shown folders: bwrap would make them accessible to root alone.
     parents = {str(parent) for path in (python.base, *python.shown, "/olmes/inside") for parent in Path(path).parents}
+    # Those in /tmp would belong to the user whom the programs run as: what one writes there, later ones would import.
+    closed = sorted(path for path in parents if not _below(path, [python.base]) and os.path.dirname(path) in SCRATCH)
     for path in sorted(
         path for path in parents if path not in ("/", "/tmp") and not _below(path, [*SYSTEM, python.base])
     ):
-        command += ["--perms", "0755", "--dir", path]
+        command += ["--perms", "0755", "--tmpfs" if path in closed else "--dir", path]
     if not _below(python.base, SYSTEM):
         command += ["--ro-bind", python.base, python.base]
     for path in hidden(python):
         command += ["--tmpfs", path]
     for path in python.shown:
         command += ["--ro-bind", path, path]
-    for path in hidden(python):
+    for path in (*hidden(python), *closed):
         command += ["--remount-ro", path]
     command += ["--ro-bind", str(INSIDE), "/olmes/inside"]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]

@@ -272,7 +272,7 @@ def lm_eval_config(path: str) -> dict[str, Any]:
 
     `path` is relative to lm-eval's `tasks` folder; functions in the file stay names.
     """
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from olmes_suite.lm_eval_api import load_yaml
 
     config: dict[str, Any] = load_yaml(lm_eval_task_file(path), resolve_func=False)
     return config

@@ -15,11 +15,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from lm_eval.api.instance import Instance as LmEvalInstance
-from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, metric_registry
-from lm_eval.api.task import ConfigurableTask
-
+from olmes_suite import lm_eval_api
 from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line, one_line
+from olmes_suite.lm_eval_api import DEFAULT_METRIC_REGISTRY, ConfigurableTask, metric_registry
 from olmes_suite.records import Request, Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
 from olmes_suite.tasks.documents import DataSource, find_split, missing, reads_files
@@ -97,14 +95,15 @@ class LmEvalTask(SuiteTask):
                 f"generation_kwargs: {', '.join(names)} would change the answers and is not supported here: "
                 f"remove it, or run {self.config.task} with lm_eval"
             )
-        left_out = [name for name, aggregate in self._aggregation_list.items() if not is_mean(aggregate)]
-        if len(left_out) == len(self._aggregation_list):
+        tables = lm_eval_api.metric_tables(self)
+        left_out = [name for name, aggregate in tables[0].items() if not is_mean(aggregate)]
+        if len(left_out) == len(tables[0]):
             raise UnsuitableTask(
                 f"{', '.join(left_out)}: not a mean over documents, and the task has no other metric; "
                 f"run {self.config.task} with lm_eval"
             )
         for name in left_out:
-            for table in (self._aggregation_list, self._metric_fn_list, self._metric_fn_kwargs, self._higher_is_better):
+            for table in tables:
                 table.pop(name, None)
         self.left_out_metrics = tuple(left_out)
 
@@ -131,12 +130,10 @@ class LmEvalTask(SuiteTask):
         ranked = self.OUTPUT_TYPE != "generate_until"
         instances = []
         for resps in [[pair] for pair in responses] if ranked else [list(responses)]:
-            instance = LmEvalInstance(self.OUTPUT_TYPE, dict(doc), ("", ""), 0, metadata=(self.config.task, 0, 1))
+            instance = lm_eval_api.instance(self.OUTPUT_TYPE, doc, ("", ""), self.config.task)
             instance.resps = resps
             instances.append(instance)
-        ensemble = self._filters[0]
-        ensemble.apply(instances)
-        filtered = [instance.filtered_resps[ensemble.name] for instance in instances]
+        filtered = lm_eval_api.filtered(self, instances)
         answer = None if ranked else filtered[0]
         while isinstance(answer, list):
             answer = answer[0] if answer else None
@@ -288,7 +285,7 @@ def _read_entry(name: str, path: Path, config: Mapping[str, Any]) -> TaskEntry:
 
 def _primary(config: Mapping[str, Any]) -> str:
     """Return the first metric that is a mean over documents, as far as the unresolved file tells."""
-    from lm_eval.api.registry import get_metric_aggregation
+    from olmes_suite.lm_eval_api import get_metric_aggregation
 
     output = config.get("output_type", "generate_until")
     metrics = config.get("metric_list") or [{"metric": name} for name in DEFAULT_METRIC_REGISTRY.get(output) or ()]

@@ -98,7 +98,7 @@ def task_file(entry: TaskEntry) -> Path:
 
 def build(folder: Path) -> dict[str, Any]:
     """Read every task file under `folder` and return the index."""
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from olmes_suite.lm_eval_api import load_yaml
 
     tasks: dict[str, Any] = {}
     for path in sorted([*folder.rglob(f"{PREFIX}*.yaml"), *folder.rglob(f"{LATER}*.yaml")]):

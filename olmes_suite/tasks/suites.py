@@ -130,6 +130,8 @@ def _path_of(name: str) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
+    if path.suffix in (".yaml", ".yml"):
+        raise UsageError(f"suite {name}: no such file")
     raise UsageError(
         f"unknown suite {name!r}{index.nearest(name, names())}; known: {', '.join(names())}, or a YAML file's path"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +10,18 @@ from typing import Any
 from uuid import uuid4
 
 import datasets
-from lm_eval import utils as lm_eval_utils
-from lm_eval.api.instance import Instance as LmEvalInstance
-from lm_eval.api.task import ConfigurableTask
 
+from olmes_suite import lm_eval_api
 from olmes_suite.errors import UsageError
+from olmes_suite.lm_eval_api import ConfigurableTask
+from olmes_suite.lm_eval_api import Instance as LmEvalInstance
 from olmes_suite.records import Request
 from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.tasks.documents import DataSource, DataSpec, load_split
 from olmes_suite.tasks.generation_kwargs import sampling
 from olmes_suite.tasks.keys import TASK_KEYS, TaskKeys
 
-# lm-eval compiles the same Jinja template on every call, which takes 95 % of its host time: cache compiled templates.
-lm_eval_utils.env.from_string = functools.lru_cache(maxsize=512)(lm_eval_utils.env.from_string)
+lm_eval_api.cache_templates()
 
 ROW = "_row"
 """Column with a document's row in the whole split, present if a task evaluates a selection of rows."""
@@ -144,7 +142,8 @@ class SuiteTask(ConfigurableTask):
         """Return the few-shot documents, from the task's `fewshot` function or otherwise by lm-eval's rules."""
         if function := self.keys.fewshot:
             return function(self)
-        if not self.config.num_fewshot and self.fewshot_cfg.samples is None and self.fewshot_cfg.split is None:
+        settings = lm_eval_api.few_shot_settings(self)
+        if not self.config.num_fewshot and settings.samples is None and settings.split is None:
             return None
         return super().fewshot_docs()
 
@@ -153,7 +152,7 @@ class SuiteTask(ConfigurableTask):
         """Resolve a field by lm-eval's rule, but without the template engine for text that is not a template."""
         if field and field not in doc and "{" not in field:
             return field
-        return ConfigurableTask.resolve_field(doc, field)
+        return lm_eval_api.resolve_field(ConfigurableTask, doc, field)
 
     def doc_to_prefix(self, doc: Mapping[str, Any]) -> str | None:
         """Return the assistant's prefix."""

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lm_eval.api.registry import aggregation_registry, metric_registry
-from lm_eval.config.task import TaskConfig
-from lm_eval.tasks._yaml_loader import load_yaml
 
 from olmes_suite.errors import OlmesError, UsageError, nearest, one_line
+from olmes_suite.lm_eval_api import TaskConfig, aggregation_registry, load_yaml, metric_registry
 from olmes_suite.tasks.keys import TASK_KEYS
+from olmes_suite.yaml_files import tab_advice
 
 KNOWN = frozenset({"class", "include", *TASK_KEYS, *(field.name for field in fields(TaskConfig))})
 """Keys of a task file."""
@@ -33,7 +32,7 @@ def read_task_file(path: Path, *, functions: bool = True) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f":{mark.line + 1}" if mark else ""
-        tab = "; indent with spaces, not with tabs" if "'\\t'" in str(error) or _tab_at(mark) else ""
+        tab = tab_advice(Path(mark.name), mark) if mark else ""
         raise UsageError(f"{mark.name if mark else path}{where}: {error.problem or error.context}{tab}") from None
     except FileNotFoundError as error:
         raise UsageError(f"{path}: include: there is no file {error.filename}") from None
@@ -43,16 +42,6 @@ def read_task_file(path: Path, *, functions: bool = True) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path}: is not a mapping of keys to values, as a task file is")
     return content
-
-
-def _tab_at(mark: yaml.Mark | None) -> bool:
-    """Whether the line of an error begins with a tab; lm-eval's parser keeps no text of the file."""
-    if mark is None or not mark.name:
-        return False
-    try:
-        return Path(mark.name).read_text(encoding="utf-8").splitlines()[mark.line].lstrip(" ").startswith("\t")
-    except (OSError, ValueError, IndexError):
-        return False
 
 
 def check_keys(config: Mapping[str, Any], path: Path) -> None:

@@ -32,6 +32,7 @@ def pairs(difference: np.ndarray, stratum: np.ndarray | None = None, cluster: np
     )
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS)
 def test_mcnemar_is_statsmodels_and_the_binomial_distribution(wins: int, losses: int) -> None:
     exact, mid = paired_tests.mcnemar(wins, losses)
@@ -42,6 +43,7 @@ def test_mcnemar_is_statsmodels_and_the_binomial_distribution(wins: int, losses:
     assert mid == pytest.approx(min(1.0, expected), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS)
 def test_p_of_a_drop_is_the_upper_tail_with_half_the_observed_point(wins: int, losses: int) -> None:
     n = wins + losses
@@ -61,7 +63,7 @@ def likeliest_loss(wins: int, losses: int, n: int, delta: float) -> float:
     return float(min((found.x, low, high), key=minus))
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 200), st.sampled_from([1.2815, 1.6449, 1.96]))
 def test_tango_bound_solves_the_score_equation(wins: int, losses: int, rest: int, z: float) -> None:
     """At the bound the score statistic, with the loss probability found by brute-force search, equals z."""
@@ -85,14 +87,14 @@ def test_tango_is_antisymmetric() -> None:
     assert paired_tests.tango(2, 12, 50, 1.96) == pytest.approx((-high, -low), abs=1e-12)
 
 
-@settings(max_examples=10)  # statsmodels takes 50 ms for each
+@settings(deadline=None, max_examples=10)  # statsmodels takes 50 ms for each
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_adjusted_p_values_are_statsmodels(p: list[float]) -> None:
     assert paired_tests.holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-9)
     assert paired_tests.benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1], abs=1e-9)
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(100, 400))
 def test_graded_scores_give_the_paired_t_test(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
@@ -107,7 +109,7 @@ def test_graded_scores_give_the_paired_t_test(seed: int, n: int) -> None:
     assert found.lower == pytest.approx(greater.confidence_interval().low, abs=1e-9)
 
 
-@settings(max_examples=25)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000))
 def test_clustered_differences_give_the_cluster_robust_t_test(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -135,6 +137,7 @@ def test_two_strata_give_welch_degrees_of_freedom() -> None:
     assert (one.mean() - other.mean()) / (2 * stderr) == pytest.approx(welch.statistic, rel=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([-1.0, 1.0]), min_size=1, max_size=14))
 def test_sign_flips_of_single_documents_are_mcnemars_test(moved: list[float]) -> None:
     losses, wins = moved.count(-1.0), moved.count(1.0)

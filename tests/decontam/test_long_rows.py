@@ -153,9 +153,9 @@ def test_of_a_long_row_python_reads_only_what_must_be_normalised(monkeypatch: py
     read: list[int] = []
     tokenize = tokens.tokenize
 
-    def counted(text: str) -> list[str]:
+    def counted(text: str, *, symbols: bool = False) -> list[str]:
         read.append(len(text))
-        return tokenize(text)
+        return tokenize(text, symbols=symbols)
 
     monkeypatch.setattr(tokens, "tokenize", counted)
     found = Verifier(index, 0.5)(batch, verdicts.candidates, verdicts.normalized)

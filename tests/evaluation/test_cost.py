@@ -14,6 +14,7 @@ from olmes_suite.evaluation.plan import Options, TaskPlan, load_leaves
 from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.evaluation.record import instance_rows, results, task_results
 from olmes_suite.records import Instance, Response
+from olmes_suite.runs import frames
 from olmes_suite.runs.contamination import Known
 from olmes_suite.runs.schema import (
     Completed,
@@ -113,6 +114,8 @@ def test_results_with_costs_are_written_and_read(tmp_path: Path) -> None:
     outcome = results("r", "m", [plan], {plan.name: instances}, suites=(), known=NOTHING)
     write_results(tmp_path, outcome)
     assert read_results(tmp_path).tasks[plan.name] == outcome.tasks[plan.name]
+    (row,) = frames.scores(outcome).to_dict("records")
+    assert (row["tokens"], row["thinking_tokens"], row["completed"]) == (10.0, 2.0, 0.5)
     write_instances(instances_file(tmp_path, plan.name), instance_rows(instances, plan.primary, NOTHING))
     rows = list(read_rows(instances_file(tmp_path, plan.name)))
     assert {(row.score, row.thinking_tokens, row.answer_tokens, row.sample_scores) for row in rows} == {

@@ -178,3 +178,11 @@ def test_what_a_backend_cannot_do_is_one_line(
     found = run(tmp_path / "runs", gsm8k_mirror, **options)
     assert list(found.failed) == ["own"]
     assert "repetition_penalty" in (found.results.tasks["own"].error or "")
+
+
+def test_prompts_show_the_system_prompt_and_the_sampling(tmp_path: Path) -> None:
+    command = ("prompts", "--task", "gsm8k", "--data", "sample", "--limit", "1", "--system", "Be brief.")
+    done = olmes_here(*command, "--profile", "qwen3_no_think", "--gen-kwargs", "max_tokens=context", tmp=tmp_path)
+    found = as_json(done)
+    assert found["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert (found["temperature"], found["top_k"], found["max_tokens"]) == (0.7, 20, "context")

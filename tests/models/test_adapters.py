@@ -20,7 +20,7 @@ from olmes_suite.models.local.checkpoint import check_folder
 from olmes_suite.models.local.fingerprint import fingerprint_of
 from olmes_suite.records import Request
 
-pytest.importorskip("peft", reason="adapters need PEFT: pip install 'olmes-suite[train]'")
+pytest.importorskip("peft", reason="adapters need PEFT: pip install 'olmes-suite[eval]'")
 
 
 def make_adapter(base: Path, folder: Path, **settings: Any) -> Path:
@@ -181,7 +181,7 @@ def test_an_adapter_of_an_adapter(own: Path, tmp_path: Path) -> None:
 
 def test_without_peft_the_extra_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "installed", lambda module: module != "peft")
-    one_line(lambda: check_folder(own), r"needs PEFT: pip install 'olmes-suite\[train\]'", UsageError)
+    one_line(lambda: check_folder(own), r"needs PEFT: pip install 'olmes-suite\[eval\]'", UsageError)
 
 
 def test_whole_weights_beside_an_adapter(tiny_checkpoint: Path, own: Path, tmp_path: Path) -> None:

@@ -223,6 +223,20 @@ class TestBrokenCheckpoints:
         monkeypatch.setattr(HfApi, "model_info", offline)
         one_line(lambda: make_backend("hf", "nobody/nothing", device="cpu"), "cannot be reached", ModelError)
 
+    def test_offline_mode_and_revisions(self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
+        def offline(*args: Any, **kwargs: Any) -> None:
+            raise OfflineModeIsEnabled("offline")
+
+        monkeypatch.setattr(HfApi, "model_info", offline)
+        one_line(lambda: make_backend("hf", "no-one/nothing", device="cpu"), "HF_HUB_OFFLINE is set; unset", ModelError)
+        model = str(tiny_checkpoint)
+        one_line(
+            lambda: make_backend("hf", model, device="cpu", revision="x"), "--revision x: .* is a folder", UsageError
+        )
+
     @pytest.mark.parametrize(
         ("free", "words"), [(2, "another process is on it"), (23, "a larger device"), (None, "a larger device")]
     )

@@ -108,24 +108,24 @@ def test_ids_without_an_embedding() -> None:
     one_line(lambda: made.prompts([ask(("user", "a<|im_end|>"))]), f"id {added}", RequestFailed)
 
 
-THINKING = (
+SWITCHED = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% if enable_thinking is defined and not enable_thinking %}"
-    "<think></think>{% endif %}{% endif %}"
+    "[briefly]{% endif %}{% endif %}"
 )
 
 
 def test_arguments_reach_the_template_and_the_fingerprint() -> None:
-    made = Encoder(make_tiny_tokenizer(), THINKING, {"enable_thinking": False})
-    assert made.render(ask(("user", "u"))) == "[user]u[assistant]<think></think>"
+    made = Encoder(make_tiny_tokenizer(), SWITCHED, {"enable_thinking": False})
+    assert made.render(ask(("user", "u"))) == "[user]u[assistant][briefly]"
     assert made.settings() == {"arguments": '{"enable_thinking":false}'} and made.notes("m") == []
-    on = Encoder(make_tiny_tokenizer(), THINKING, {"enable_thinking": True})
+    on = Encoder(make_tiny_tokenizer(), SWITCHED, {"enable_thinking": True})
     assert on.render(ask(("user", "u"))) == "[user]u[assistant]"
     assert on.notes("m") == []  # the template's default is no unknown argument
 
 
 def test_an_argument_that_the_template_does_not_use_is_said() -> None:
-    made = Encoder(make_tiny_tokenizer(), THINKING, {"enable_thinking": False, "thinking": False, "effort": "high"})
+    made = Encoder(make_tiny_tokenizer(), SWITCHED, {"enable_thinking": False, "thinking": False, "effort": "high"})
     assert made.notes("m") == [
         "m: --chat-template-args thinking=false: the chat template does not use it",
         "m: --chat-template-args effort=high: the chat template does not use it",

@@ -28,6 +28,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     },
     "olmes_suite/constraints": ("eval", "ood"),
     "olmes_suite/devices.py": ("eval",),
+    "olmes_suite/lm_eval_api.py": ("eval",),
     "olmes_suite/models/vllm": ("eval", "vllm"),
     "olmes_suite/sandbox": ("code",),
     "olmes_suite/scoring": ("eval", "ood"),

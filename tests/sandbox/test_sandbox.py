@@ -166,6 +166,7 @@ def test_an_interpreter_below_tmp_is_seen():
     try:
         assert outcome_of(sandbox, "import one\nprint(one.VALUE)") == "7"
         assert outcome_of(sandbox, f"open({str(place)!r} + '/two.py', 'w')").startswith("refused")
+        assert outcome_of(sandbox, f"import os\nprint(os.listdir({str(place)!r}))") == "['one.py']"
         assert outcome_of(sandbox, "import one, os\nopen('/tmp/x', 'w')\nprint(one.VALUE)") == "7"
         assert "x" not in outcome_of(sandbox, "import os\nprint(os.listdir('/tmp'))").split("'")
     finally:

@@ -34,7 +34,8 @@ def ours(items: list[list[str]], rows: list[list[str]], rule: Rule) -> tuple[Fou
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[list[list[str]], list[list[str]], Rule]:
     n = draw(st.integers(1, 5))
-    rule = Rule(n, draw(st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0])), draw(st.integers(1, n)), short=draw(st.booleans()))
+    threshold, stride = draw(st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0])), draw(st.integers(1, n))
+    rule = Rule(n, threshold, stride, short=draw(st.booleans()), variant="paper")
     items = draw(st.lists(st.lists(texts(), min_size=1, max_size=3), min_size=1, max_size=6))
     rows = draw(st.lists(st.lists(texts(), max_size=3), min_size=1, max_size=6))
     planted = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 20), st.integers(0, 40))))

@@ -13,18 +13,9 @@ from olmes_suite.errors import StorageError, UsageError
 from olmes_suite.files import RunLock
 from olmes_suite.hooks import TrainingSet
 from olmes_suite.runs.schema import TrainingFile
-from train_plugins.checkpoints import lineage
+from train_plugins.checkpoints import changes, lineage
 from train_plugins.data.sets import BAD_ROWS
 
-FREE = frozenset({"eval", "output", "final", "decontam", "gate"})
-"""Keys that may change between the starts of one stage."""
-POLICY = "decontam.on_contamination"
-"""The key under `decontam` that must stay: it decides which rows are trained on, and what the lineage records."""
-FREE_ARGUMENTS = frozenset(
-    {"logging_steps", "logging_strategy", "report_to", "run_name", "save_steps", "save_strategy", "save_total_limit",
-     "dataloader_num_workers", "dataset_num_proc"}
-)  # fmt: skip
-"""Trainer arguments that do not affect the weights, so they may change too."""
 LOCK = ".lock"
 """File in the output while a stage writes there."""
 PART = ".part"
@@ -102,37 +93,46 @@ def finished(output: Path, resume: bool) -> bool:
     return resume and (output / lineage.FILE).is_file()
 
 
-def same_stage(checkpoint: Path, recipe: Mapping[str, Any], sets: Sequence[TrainingSet] = ()) -> None:
-    """Raise UsageError unless the checkpoint was made by this recipe from this data.
+def same_stage(checkpoint: Path, recipe: Mapping[str, Any], sets: Sequence[TrainingSet] = ()) -> list[str]:
+    """Return notes on what has changed harmlessly since the checkpoint.
 
-    TRL would continue with the saved schedule and silently ignore, say, a new learning rate.
+    Raises UsageError unless the checkpoint was made by this recipe, apart from `changes.FREE` and the like, from these
+    rows: TRL would continue with the saved schedule and silently ignore, say, a new learning rate.
     """
     before = lineage.read(checkpoint)
-    then, now = flatten(before.recipe), flatten(recipe)
-    for key in sorted(then.keys() | now.keys()):
-        if then.get(key) != now.get(key) and not _free(key):
-            why = (
-                "earlier steps were trained on the rows that the old value left"
-                if key == POLICY
-                else "the saved state of optimiser and schedule would override it"
-            )
-            raise UsageError(
-                f"--resume: {key} was {then.get(key)!r} and is now {now.get(key)!r}; {why}. Resume with the old "
-                "value, or start again with another --output"
-            )
-    if sets and not _same_rows(before.data, [lineage.data_line(one) for one in sets]):
+    notes = changes.check(before.recipe, recipe, before.training_processes or 1)
+    if not sets:
+        return notes
+    now = [lineage.data_line(one) for one in sets]
+    if different := _other_rows(before.data, now):
         raise UsageError(
-            "--resume: the training data, or what decontamination leaves of it, has changed since the checkpoint; "
-            "start again with another --output"
+            "--resume: the training data, or what decontamination leaves of it, has changed since the checkpoint: "
+            f"{different}; start again with another --output"
         )
+    names = [(old.path, new.path) for old, new in zip(before.data, now, strict=True) if old.path != new.path]
+    return notes + [f"note: {new} has the rows of {old} (compared by their SHA-256)" for old, new in names]
 
 
-def _same_rows(then: Sequence[TrainingFile], now: Sequence[TrainingFile]) -> bool:
-    """Compare files and rows in order; checkpoints of earlier versions have no hash of their rows."""
-    return len(then) == len(now) and all(
-        old.sha256 == new.sha256 and old.rows in (None, new.rows) and old.rows_sha256 in (None, new.rows_sha256)
-        for old, new in zip(then, now, strict=True)
-    )
+def renamed_data(checkpoint: Path, recipe: Mapping[str, Any]) -> bool:
+    """Return whether the recipe describes its data differently than the checkpoint's, so that rows must be compared."""
+    return changes.renamed(lineage.read(checkpoint).recipe, recipe)
+
+
+def _other_rows(then: Sequence[TrainingFile], now: Sequence[TrainingFile]) -> str | None:
+    """Say what differs between the rows, set by set; None if nothing does. The files' names are not compared."""
+    if len(then) != len(now):
+        return f"{len(then)} sets are now {len(now)}"
+    for old, new in zip(then, now, strict=True):
+        # checkpoints of earlier versions have no hash of their rows, so the files must be the same
+        whole = old.rows_sha256 is None or new.rows_sha256 is None
+        hashes = (old.sha256, new.sha256) if whole else (old.rows_sha256, new.rows_sha256)
+        if hashes[0] != hashes[1] or old.rows not in (None, new.rows):
+            return f"{old.path} had {_rows(old.rows, hashes[0])}, {new.path} has {_rows(new.rows, hashes[1])}"
+    return None
+
+
+def _rows(count: int | None, sha256: str | None) -> str:
+    return f"{'?' if count is None else count} rows (SHA-256 {str(sha256)[:12]}…)"
 
 
 def same_processes(checkpoint: Path, processes: int) -> None:
@@ -146,20 +146,3 @@ def same_processes(checkpoint: Path, processes: int) -> None:
             f"--resume: {checkpoint} was made by {before} processes, not {processes}; each has its own share of the "
             f"saved state. Resume with --num-processes {before}, or start again with another --output"
         )
-
-
-def flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings into one, with keys joined by dots."""
-    if not isinstance(data, Mapping):
-        return {prefix: data}
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
-def _free(key: str) -> bool:
-    if key == POLICY:
-        return False
-    first, _, rest = key.partition(".")
-    return first in FREE or (first == "trainer" and rest in FREE_ARGUMENTS)

@@ -16,29 +16,11 @@ from olmes_suite.errors import UsageError, WrongKey
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.settings import Settings, system_text
 from olmes_suite.yaml_files import INNER, Place, YamlFile
+from train_plugins.config import trainer_fields, trainer_values
 
 UNSET = {"unset": True}
 """Metadata of a key that a resolved recipe omits at its default, so that recipes of earlier versions stay equal."""
 SHIPPED = Path(__file__).parent.parent / "recipes"
-RESERVED = {
-    "output_dir": "output",
-    "seed": "seed",
-    "data_seed": "seed",
-    "resume_from_checkpoint": "--resume",
-    "overwrite_output_dir": "output",
-    "chat_template_path": "chat_template",
-    "assistant_only_loss": "sft (the loss always covers only the assistant's turns)",
-    "completion_only_loss": "sft (the loss always covers only the assistant's turns)",
-    "loss_type": "sft.loss or dpo.loss; in rlvr it is the mean over the batch's tokens",
-    "beta": "dpo.beta or rlvr.beta",
-    "use_vllm": "rlvr.rollouts",
-    "vllm_mode": "rlvr.rollouts",
-    "vllm_server_base_url": "rlvr.server",
-    "remove_unused_columns": "nothing: the trainers read the columns that they need",
-    "precompute_ref_log_probs": "dpo (reference log-probabilities are always computed beforehand)",
-    "push_to_hub": "nothing: push the finished folder",
-}
-"""Trainer arguments that a recipe key replaces, or that have no meaning here, with what to use instead."""
 
 
 Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript"]
@@ -311,19 +293,28 @@ def unseen_in(evaluation: Evaluation) -> list[str]:
         return sorted({name for name in names if suites.asks_unseen(name)})
 
 
-def check_trainer(arguments: Mapping[str, Any], config: type[Any], where: Place) -> dict[str, Any]:
-    """Convert the trainer's arguments to the types of its configuration class. Raises WrongKey."""
+def check_trainer(
+    arguments: Mapping[str, Any], config: type[Any], where: Place, table: trainer_fields.Table | None = None
+) -> dict[str, Any]:
+    """Convert the trainer's arguments to the types of its configuration class. Raises WrongKey.
+
+    `table` says what each argument does to the stage; None: a stage of another package.
+    """
     from typing import get_type_hints
 
-    known = {f.name for f in fields(config) if f.init}
+    defaults = trainer_fields.defaults(config)
     hints = get_type_hints(config)
     checked = {}
     for name, value in arguments.items():
-        if name in RESERVED:
-            raise WrongKey(f"{where.line(('trainer', name))}: trainer.{name} is not accepted; use {RESERVED[name]}")
-        if name not in known:
-            place = where.line(("trainer", name))
-            raise WrongKey(f"{place}: trainer: unknown key {name!r}{index.nearest(str(name), sorted(known))}")
+        place = where.line(("trainer", name))
+        if name not in defaults:
+            advice = trainer_fields.elsewhere(name) or index.nearest(str(name), sorted(defaults))
+            raise WrongKey(f"{place}: trainer: unknown key {name!r}{advice}")
+        entries = trainer_fields.of_another_package(defaults) if table is None else table
+        if why := trainer_fields.check(name, value, entries, defaults[name]):
+            raise WrongKey(f"{place}: trainer.{name} {why}")
+        if why := trainer_values.check_option(name, value, hints[name]):
+            raise WrongKey(f"{place}: trainer.{name}{why}")
         checked[name] = yaml_files.typed(hints[name], value, where.inside("trainer", name, named=f"trainer.{name}"))
     return checked
 

@@ -1,4 +1,4 @@
-"""Asynchronous GRPO with TRL's experimental trainer: a server samples rollouts while the learner trains.
+"""Asynchronous GRPO with TRL's trainer: a server samples rollouts while the learner trains.
 
 The training is off-policy: responses come from weights that are up to `max_staleness` steps old. It has no KL term.
 The trainer needs a GPU, so only the reward and the configuration have tests that run without one.
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from train_plugins.rl import advantages
+from train_plugins.rl.answers import Answers, verify
 from train_plugins.rl.rollouts import response_text, row_of
 from train_plugins.trainers import dropout
 from train_plugins.trainers.callbacks import Watched
@@ -21,7 +22,10 @@ from train_plugins.verifiers import Call, Verifiers
 if TYPE_CHECKING:
     from train_plugins.rl.keys import RlvrKeys
 
-from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
+try:  # the place since TRL 1.18
+    from trl import AsyncGRPOConfig, AsyncGRPOTrainer
+except ImportError:
+    from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 
 __all__ = ["AsyncGRPOConfig", "AsyncGrpo", "Reward"]
 
@@ -34,10 +38,12 @@ class Reward:
     keys: RlvrKeys
     ends: tuple[int, ...]
     """Token ids that end a text."""
+    answers: Answers | None = None
+    """What the verifiers read; None: responses as they are."""
     state: dict[str, Any] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"names": self.names, "keys": self.keys, "ends": self.ends, "state": {}}
+        return {"names": self.names, "keys": self.keys, "ends": self.ends, "answers": self.answers, "state": {}}
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]],
@@ -48,17 +54,22 @@ class Reward:
         columns = zip(prompts, extra, row, strict=True)
         rows = [row_of({"prompt": turns, "extra": more, "row": number}) for turns, more, number in columns]
         calls = [
-            Call(name, response_text(answer), json.loads(expected), fields)
-            for name, answer, expected, fields in zip(verifier, completions, truth, rows, strict=True)
+            self._read(Call(name, response_text(answer), json.loads(expected), fields), ids)
+            for name, answer, expected, fields, ids in zip(
+                verifier, completions, truth, rows, completion_ids, strict=True
+            )
         ]
         with lock:
             if "verifiers" not in self.state:
                 self.state["verifiers"] = Verifiers(self.names, self.keys.workers, self.keys.timeout).__enter__()
-            fractions = self.state["verifiers"].verify(calls)
+            fractions = verify(self.state["verifiers"], calls)
         return [
             advantages.score(fraction, bool(ids) and ids[-1] in self.ends, self.keys.reward, self.keys.no_eos_penalty)
             for fraction, ids in zip(fractions, completion_ids, strict=True)
         ]
+
+    def _read(self, call: Call, ids: Sequence[int]) -> Call | None:
+        return call if self.answers is None else self.answers.of(call, ids)
 
 
 class AsyncGrpo(Watched, AsyncGRPOTrainer):
@@ -67,6 +78,7 @@ class AsyncGrpo(Watched, AsyncGRPOTrainer):
     def __init__(self, *args: Any, keys: RlvrKeys, **kwargs: Any) -> None:
         names = tuple(sorted(set(kwargs["train_dataset"]["verifier"])))
         ends = (int(kwargs["processing_class"].eos_token_id),)
-        super().__init__(*args, reward_funcs=Reward(names, keys, ends), **kwargs)
+        answers = Answers(kwargs["processing_class"], keys, getattr(kwargs["args"], "chat_template_kwargs", None))
+        super().__init__(*args, reward_funcs=Reward(names, keys, ends, answers), **kwargs)
         self._total_train_tokens = 0
         dropout.switch_off(self.model)

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from train_plugins.config.recipe import UNSET
 
 NO_LENGTH = 512
 """TRL's default of max_completion_length."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKeys:
+    """Keys under `rlvr.verifier`."""
+
+    reads: Literal["answer", "all"] = "answer"
+    """What verifiers read of a response of a model that thinks: the answer after the thought, or all of it. A response
+    that ends inside a thought is not verified, which counts as wrong."""
+
+
+READS_ANSWER = VerifierKeys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +31,9 @@ class RlvrKeys:
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
     verifiers: Mapping[str, str] | tuple[str, ...] | None = None
     """A list of the verifiers that rows may name, or a mapping from the names in the rows to verifiers."""
+    verifier: VerifierKeys = field(default=READS_ANSWER, metadata=UNSET)
+    thinking: str = field(default="auto", metadata=UNSET)
+    """The reader of thoughts: auto (found from tokenizer and chat template), none, a reader's name or its YAML file."""
     reward: float = 10.0
     """Factor of a response's verified fraction."""
     no_eos_penalty: float | None = -10.0
@@ -39,7 +56,7 @@ class RlvrKeys:
     """Length limit in tokens; rows with longer prompts are left out."""
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
     asynchronous: bool = False
-    """Sample while the learner trains, from older weights (grpo with vllm_server, TRL's experimental trainer). There is
+    """Sample while the learner trains, from older weights (grpo with vllm_server, TRL's asynchronous trainer). There is
     no reference model and so no KL term: `beta` must be 0."""
     server: str | None = None
     """URL of the vLLM server (vllm_server); docs/training.md has the command that starts one."""

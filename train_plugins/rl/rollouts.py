@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import is_peft_model, send_to_device
 from trl import GRPOTrainer, RLOOTrainer
-from trl.trainer.utils import RepeatSampler
+from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from olmes_suite.errors import StageRefused
-from train_plugins.rl import advantages, vllm_rollouts
+from train_plugins.rl import advantages, answers, vllm_rollouts
 from train_plugins.trainers import dropout, lora
 from train_plugins.trainers.callbacks import Watched
 from train_plugins.verifiers import Call, Verifiers
@@ -80,6 +80,8 @@ class Rollouts(Watched):
         self.hopeless = 0
         self._total_train_tokens = 0
         super().__init__(*args, reward_funcs=verified, **kwargs)  # type: ignore[call-arg]
+        arguments = getattr(self.args, "chat_template_kwargs", None)  # type: ignore[attr-defined]
+        self.answers = answers.Answers(self.processing_class, keys, arguments)  # type: ignore[attr-defined]
         for model in (self.model, getattr(self, "ref_model", None)):  # type: ignore[attr-defined]
             if model is not None and self.args.disable_dropout:  # type: ignore[attr-defined]
                 dropout.switch_off(model)
@@ -111,9 +113,9 @@ class Rollouts(Watched):
         Raises StageRefused if all rows are skipped.
         """
         timeouts, crashes = self.verifiers.timeouts, self.verifiers.crashes
-        fractions = self.verifiers.verify(
-            [call_of(row, response_text(answer)) for row, answer in zip(inputs, completions, strict=True)]
-        )
+        rows = zip(inputs, completions, completion_ids_list, strict=True)
+        calls = [self.answers.of(call_of(row, response_text(answer)), ids) for row, answer, ids in rows]
+        fractions = answers.verify(self.verifiers, calls)
         self._note_lost(self.verifiers.timeouts - timeouts, self.verifiers.crashes - crashes)
         facts = []
         for row, fraction, ids in zip(inputs, fractions, completion_ids_list, strict=True):
@@ -210,7 +212,8 @@ class Rollouts(Watched):
         transformers calls this method on every process after the model was written.
         """
         super()._save_rng_state(output_dir)  # type: ignore[misc]
-        state = {"step": self._step, "buffer": self._buffered_inputs}
+        rows = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
+        state = {"step": self._step, "buffer": self._buffered_inputs, "rows": rows}
         torch.save(state, self._rollouts_file(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -218,8 +221,12 @@ class Rollouts(Watched):
         if checkpoint and self._rollouts_file(checkpoint).is_file():
             # not to the accelerator's device: torch cannot load to gloo's "cpu:0"
             state = torch.load(self._rollouts_file(checkpoint), map_location="cpu", weights_only=True)
-            self._step = state["step"]
-            self._buffered_inputs = send_to_device(state["buffer"], self.accelerator.device)  # type: ignore[attr-defined]
+            now = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
+            self._step = state["step"] * state.get("rows", now) // now
+            buffer = state["buffer"]
+            if buffer is not None and state.get("rows", now) != now:
+                buffer = regrouped(buffer, self.args.steps_per_generation)  # type: ignore[attr-defined]
+            self._buffered_inputs = send_to_device(buffer, self.accelerator.device)  # type: ignore[attr-defined]
 
     def _rollouts_file(self, folder: str) -> Path:
         return Path(folder) / f"rollouts_{self.args.process_index}.pt"  # type: ignore[attr-defined]
@@ -258,6 +265,18 @@ class Rloo(Rollouts, RLOOTrainer):
     def _compute_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
         self._passes = []
         return super()._compute_loss(model, inputs)
+
+
+def regrouped(passes: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Split a rollout, which was split for passes of another size, into `count` passes."""
+    whole = {}
+    for name, first in passes[0].items():
+        parts = [one[name] for one in passes]
+        if isinstance(first, torch.Tensor) and first.ndim:
+            whole[name] = torch.cat(parts)
+        else:
+            whole[name] = [row for part in parts for row in part] if isinstance(first, list) else first
+    return split_tensor_dict(whole, count)
 
 
 def response_text(answer: Any) -> str:

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from olmes_suite.errors import ModelError, one_line
+from olmes_suite.models.local.loading import cap_attention
 from train_plugins.trainers import lora
 
 FOLDER = "value_model"
@@ -41,6 +42,7 @@ def load(source: str, dtype: torch.dtype) -> PreTrainedModel:
     if not hasattr(model, "score"):
         raise ModelError(f"value model {source}: {type(model).__name__} has no head named `score`")
     model.config.use_cache = False
+    cap_attention(model)
     return model
 
 

@@ -96,5 +96,6 @@ def disk_error(error: BaseException) -> str | None:
 
 def _out_of_memory() -> StageRefused:
     return StageRefused(
-        "out of memory; lower trainer.per_device_train_batch_size or trainer.max_length, or use more processes"
+        "out of memory; lower trainer.per_device_train_batch_size at the same batch_size and continue with --resume; "
+        "or, in another --output, lower trainer.max_length or use more processes"
     )

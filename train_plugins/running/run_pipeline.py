@@ -137,6 +137,8 @@ def _finished(one: Planned) -> bool:
     if not (one.output / lineage.FILE).is_file():
         return False
     resume.same_stage(one.output, one.recipe.as_data())
+    if resume.renamed_data(one.output, one.recipe.as_data()):
+        return False  # the stage compares the rows
     has_scores = one.recipe.eval is None or any(result.error is None for result in _results(one))
     return has_scores and (one.recipe.gate is None or gate.passed(one.output))
 

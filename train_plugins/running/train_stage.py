@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -18,15 +18,17 @@ from olmes_suite.hooks import StageData
 from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 from olmes_suite.tasks import catalog
 from train_plugins import distributed
-from train_plugins.checkpoints import adapters, gate, lineage, resume
+from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_state
 from train_plugins.checkpoints.evaluator import Evaluator
+from train_plugins.config import trainer_fields, trainer_values
 from train_plugins.config.recipe import Recipe, check_trainer
 from train_plugins.data import encoding, turn_end
 from train_plugins.data import sets as data
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
+from train_plugins.stages.model_arguments import check_model_arguments, check_template_arguments, set_pad_token
 from train_plugins.stages.model_limits import check_fits
-from train_plugins.trainers import lora, offload
+from train_plugins.trainers import lora, offload, trial
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,6 +83,7 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
         resume.same_stage(checkpoint, recipe.as_data())
     if start is not None and not done:
         resume.same_processes(start, distributed.world_size())
+        saved_state.check(start, distributed.world_size(), recipe.as_data())
     with ExitStack() as resources:
         if begun := output.is_dir():
             _lock(resources, output)
@@ -91,15 +94,14 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
         manager = hooks.manager([*plugins, *([evaluator] if evaluator else []), *watchers])
         if evaluator and go_on:
             evaluator.catch_up()
-        if done:
-            print(f"{output}: this stage is already finished", file=sys.stderr)
-            _gate(recipe, output, evaluator)
-            return output
+        if done and not resume.renamed_data(output, recipe.as_data()):
+            return _finished(recipe, output, evaluator)
         ready = prepare(stage, recipe, arguments, manager)
-        if start is not None:
-            resume.same_stage(start, recipe.as_data(), ready.data.sets)
-        for line in report(ready) if distributed.is_main() else ():
+        changed = resume.same_stage(checkpoint, recipe.as_data(), ready.data.sets) if checkpoint is not None else []
+        for line in (changed if done else [*report(ready), *changed]) if distributed.is_main() else ():
             print(line, file=sys.stderr)
+        if done:
+            return _finished(recipe, output, evaluator)
         if not begun:
             _lock(resources, output)
         if distributed.is_main():
@@ -117,6 +119,13 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
         if evaluator and (best := evaluator.best()):
             print(f"best checkpoint: step {best.step}, {evaluator.best_folder(best)}", file=sys.stderr)
         _gate(recipe, output, evaluator)
+    return output
+
+
+def _finished(recipe: Recipe, output: Path, evaluator: Evaluator | None) -> Path:
+    """Say that the stage is finished, and apply its gate again. Raises StageRefused."""
+    print(f"{output}: this stage is already finished", file=sys.stderr)
+    _gate(recipe, output, evaluator)
     return output
 
 
@@ -138,7 +147,7 @@ def _gate(recipe: Recipe, output: Path, evaluator: Evaluator | None) -> None:
 def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe with typed trainer arguments, and all arguments of the trainer. Raises UsageError."""
     config = stage.config(recipe)
-    typed = check_trainer(recipe.trainer, config, recipe.place)
+    typed = check_trainer(recipe.trainer, config, recipe.place, stage.fields(recipe))
     if recipe.eval and not stage.generates:
         raise UsageError(f"eval: the checkpoints of {stage.name} generate no text to evaluate; remove the key")
     if stage.generates:
@@ -146,7 +155,7 @@ def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, A
     recipe = replace(recipe, trainer=typed)
     gpu = has_gpu()  # TRL's default is bf16, even without a GPU
     arguments = {"bf16": gpu, "dataloader_pin_memory": gpu, "report_to": "none", **stage.defaults(recipe), **typed}
-    plan.check_numbers(arguments, recipe.seed)
+    trainer_values.check_numbers(arguments, recipe.seed)
     if recipe.lora is not None:
         lora.check(recipe.lora, stage.name)
     if recipe.eval and recipe.eval.device == "same" and distributed.world_size() > 1:
@@ -161,8 +170,20 @@ def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, A
         arguments = {"save_steps": every, "save_strategy": "steps", **arguments}
     arguments["gradient_accumulation_steps"] = plan.accumulation(recipe.batch_size, arguments, distributed.world_size())
     stage.check(recipe, arguments)
-    configuration(config, arguments, recipe)
+    _check_effects(stage, recipe, config, arguments)
     return recipe, arguments
+
+
+def _check_effects(stage: Stage, recipe: Recipe, config: type, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for arguments without an effect beside the others, or with which training could not start."""
+    table, defaults = stage.fields(recipe), trainer_fields.defaults(config)
+    for name in recipe.trainer:
+        if why := trainer_fields.check_needs(name, arguments, table or {}, defaults):
+            raise UsageError(f"{recipe.place.line(('trainer', name))}: trainer.{name} {why}")
+    if "ddp_backend" in recipe.trainer and distributed.world_size() == 1:
+        raise UsageError("trainer.ddp_backend has an effect only with several processes (--launcher)")
+    check_model_arguments(recipe.model, arguments)
+    trial.check(configuration(config, arguments, recipe), recipe.trainer)
 
 
 def prepare(
@@ -175,6 +196,8 @@ def prepare(
     tokenizer = load_tokenizer(recipe.model, None, training=True)
     turn_end.set_eos(tokenizer, recipe.eos_token)
     tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
+    set_pad_token(tokenizer, arguments.get("pad_token"), stage.pooled)
+    check_template_arguments(str(tokenizer.chat_template), arguments.get("chat_template_kwargs"))
     ends = turn_end.end_ids(tokenizer, recipe.model)
     if stage.generates:
         turn_end.check_turn_end(tokenizer, ends, stage.masked)
@@ -194,6 +217,7 @@ def prepare(
     encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
     notes = check_fits(recipe.model, encoded, tokenizer, limit if "." in limit else f"trainer.{limit}")
     planned = stage.plan(encoded, arguments, distributed.world_size())
+    notes += [*plan.notes(arguments, planned.steps), *saved_state.notes(arguments)]
     return Prepared(stage, recipe, arguments, about, sets, tokenizer, encoded, planned, tuple(notes))
 
 
@@ -262,7 +286,7 @@ def train(
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
-    with failures.training(output):
+    with failures.training(output), redirect_stdout(sys.stderr):  # TRL prints completions; stdout is for the path
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         finally:
@@ -275,11 +299,15 @@ def train(
 
 def _trainer(ready: Prepared, args: TrainingArguments) -> Trainer:
     """Load the model into the stage's trainer, which ends and computes as the recipe says. Raises OlmesError."""
+    from olmes_suite.models.local.loading import cap_attention
     from train_plugins.running import failures
 
     recipe = ready.recipe
     with failures.loading(recipe.model), lora.explained(recipe.lora):
         trainer = ready.stage.trainer(recipe, args, ready.encoded.rows, ready.tokenizer)
+    for name in ("model", "ref_model"):
+        if (model := getattr(trainer, name, None)) is not None:
+            cap_attention(model)
     if ready.stage.generates:  # `generate` reads the model's settings, not the tokenizer's
         trainer.model.generation_config.eos_token_id = turn_end.end_ids(ready.tokenizer, recipe.model)
     if recipe.lora and recipe.lora.bits:
@@ -347,7 +375,7 @@ def quiet() -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # read when TRL's experimental trainers are imported
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|trl|train_plugins")
     plain.getLogger("bitsandbytes").setLevel(plain.ERROR)  # without a GPU it warns for each layer and pass
     datasets.disable_progress_bars()
     logging: Any = transformers.logging

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from train_plugins.config.recipe import Recipe
+    from train_plugins.config.trainer_fields import Table
     from train_plugins.data.encoding import Encoded
     from train_plugins.data.forms import Reads
 
@@ -49,6 +50,10 @@ class Stage(ABC):
         """Return TRL's configuration class. Raises UsageError if TRL is not installed."""
         config: type = from_trl(self.uses)
         return config
+
+    def fields(self, recipe: Recipe) -> Table | None:
+        """Return what each argument of the configuration class does to the stage; None: as the trainer documents it."""
+        return None
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return the trainer arguments that apply unless the recipe sets them."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError
+from train_plugins.config import trainer_fields
 from train_plugins.data.messages import preference
 from train_plugins.stages.base import Stage
 from train_plugins.trainers.lora import keywords
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from train_plugins.config.recipe import Recipe
+    from train_plugins.config.trainer_fields import Table
     from train_plugins.data.encoding import Encoded
 
 
@@ -26,6 +28,10 @@ class Dpo(Stage):
     uses = "DPOConfig"
     own = DpoKeys
     reads = "pair"
+
+    def fields(self, recipe: Recipe) -> Table:
+        """Return what TRL's arguments do to the stage."""
+        return trainer_fields.DPO
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return the Tülu 3 paper's schedule."""

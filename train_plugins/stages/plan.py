@@ -39,27 +39,6 @@ def accumulation(batch_size: int | None, arguments: Mapping[str, Any], processes
     return batch_size // at_once
 
 
-AT_LEAST = {
-    "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_length": 1, "max_completion_length": 1,
-    "save_steps": 0, "logging_steps": 0, "weight_decay": 0, "max_grad_norm": 0, "save_total_limit": 1,
-    "warmup_steps": 0, "learning_rate": 0,
-}  # fmt: skip
-"""Smallest valid values of trainer arguments; below them the libraries fail late, or silently train nothing."""
-
-
-def check_numbers(arguments: Mapping[str, Any], seed: int) -> None:
-    """Raise UsageError for numbers with which the trainer cannot train."""
-    for name, least in AT_LEAST.items():
-        value = arguments.get(name)
-        if isinstance(value, int | float) and not value >= least:
-            raise UsageError(f"trainer.{name} must be at least {least}, not {value}")
-    epochs, steps = arguments.get("num_train_epochs", 3), arguments.get("max_steps", -1)
-    if not steps > 0 and not epochs > 0:
-        raise UsageError(f"trainer.num_train_epochs {epochs} trains nothing; it must be above 0")
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed must lie between 0 and 2^32 - 1, not {seed}")
-
-
 def plan(rows: int, tokens: int, arguments: Mapping[str, Any], processes: int) -> Plan:
     """Count the steps as transformers' trainer does. Raises DataError for fewer rows than one batch.
 
@@ -70,9 +49,20 @@ def plan(rows: int, tokens: int, arguments: Mapping[str, Any], processes: int) -
     batch = each * processes * accumulated
     if rows < batch:
         raise DataError(f"{rows} rows to train on are fewer than one batch of {batch}; add data or lower the batch")
-    passes = math.ceil(rows / (each * processes))
+    passes = rows / (each * processes)
+    passes = math.floor(passes) if arguments.get("dataloader_drop_last") else math.ceil(passes)
     steps_per_epoch = max(math.ceil(passes / accumulated), 1)
     epochs = float(arguments.get("num_train_epochs", 3.0))
     limit = int(arguments.get("max_steps", -1))
     steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
     return Plan(rows, batch, accumulated, processes, steps, round(tokens * steps / steps_per_epoch))
+
+
+def notes(arguments: Mapping[str, Any], steps: int) -> list[str]:
+    """Return a note if the stage ends before its learning rate has risen."""
+    warmup = arguments.get("warmup_steps") or 0
+    if warmup < 1 or warmup < steps:
+        return []
+    return [
+        f"note: the {steps} steps end within trainer.warmup_steps {warmup}: the learning rate does not reach its value"
+    ]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from olmes_suite.devices import has_gpu
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.thinking import choice_of
+from train_plugins.config import trainer_fields
 from train_plugins.rl.keys import NO_LENGTH, RlvrKeys
 from train_plugins.stages.base import Stage, from_trl
 from train_plugins.stages.memory import Beside
@@ -17,6 +19,7 @@ from train_plugins.stages.rlvr_checks import (
     check_adapter,
     check_numbers,
     check_rollouts,
+    check_sampling,
     check_value_model,
     rollout_size,
 )
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from train_plugins.config.recipe import Recipe
+    from train_plugins.config.trainer_fields import Table
     from train_plugins.data.encoding import Encoded
 
 
@@ -51,6 +55,10 @@ class Rlvr(Stage):
 
             return PpoConfig
         return config
+
+    def fields(self, recipe: Recipe) -> Table:
+        """Return what TRL's arguments do to the recipe's algorithm."""
+        return trainer_fields.TABLES["async_grpo" if recipe.own.asynchronous else recipe.own.algorithm]
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return the paper's settings for PPO (Table 21), and Tülu 3.1's schedule and group for the others.
@@ -92,6 +100,7 @@ class Rlvr(Stage):
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
         """Check that the keys fit together, and that value model and rollout engine are usable. Raises UsageError."""
         check_numbers(recipe.own, arguments)
+        check_sampling(recipe.own, arguments)
         if recipe.own.algorithm == "ppo":
             check_value_model(recipe)
         elif recipe.own.value_model or recipe.own.fresh_head:
@@ -99,6 +108,7 @@ class Rlvr(Stage):
         if recipe.lora is not None:
             check_adapter(recipe.lora, recipe.own, arguments)
         check_rollouts(recipe.own)
+        choice_of(recipe.own.thinking, "rlvr.thinking:")
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return {"messages", "verifier", "truth", "extra"} of a row."""

@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.devices import has_gpu
-from olmes_suite.errors import UsageError, one_line
+from olmes_suite.errors import UsageError, nearest, one_line
 from olmes_suite.models.local.checkpoint import is_hub_id
 from train_plugins.distributed import is_sharded
-from train_plugins.rl.keys import RlvrKeys
+from train_plugins.rl.keys import NO_LENGTH, RlvrKeys
 from train_plugins.stages.base import is_classifier
 
 if TYPE_CHECKING:
     from train_plugins.config.recipe import Lora, Recipe
+
+
+NOT_SAMPLING = {
+    "max_new_tokens": "trainer.max_completion_length",
+    "max_length": "trainer.max_completion_length",
+    "num_return_sequences": "trainer.num_generations",
+    "return_dict_in_generate": "nothing: rollouts are token ids",
+    "eos_token_id": "the recipe's `eos_token`",
+}
+"""Settings of `generate` that other keys set, with those keys."""
 
 
 def rollout_size(arguments: Mapping[str, Any], processes: int) -> tuple[int, int]:
@@ -54,6 +64,27 @@ def check_numbers(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
         raise UsageError(
             f"the {responses} responses of a rollout are not a multiple of trainer.num_generations {group}"
         )
+
+
+def check_sampling(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for names that the sampler would ignore silently, or a range that is none."""
+    if arguments.get("max_completion_length", NO_LENGTH) is None:  # transformers would take 20 tokens in all
+        raise UsageError("trainer.max_completion_length must be a number")
+    settings = arguments.get("generation_kwargs") or {}
+    for name, instead in NOT_SAMPLING.items():
+        if isinstance(settings, Mapping) and name in settings:
+            raise UsageError(f"trainer.generation_kwargs: {name} is not accepted; use {instead}")
+    if keys.rollouts == "transformers" and isinstance(settings, Mapping):
+        from transformers import GenerationConfig
+
+        known = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
+        for name in settings:
+            if name not in known:
+                raise UsageError(f"trainer.generation_kwargs: unknown key {name!r}{nearest(str(name), known)}")
+    if arguments.get("reward_clip_range") is not None:
+        bounds = arguments["reward_clip_range"]
+        if len(bounds) != 2 or not bounds[0] < bounds[1]:
+            raise UsageError(f"trainer.reward_clip_range must be two numbers, low and high, not {list(bounds)}")
 
 
 def check_value_model(recipe: Recipe) -> None:

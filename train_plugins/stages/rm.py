@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError
+from train_plugins.config import trainer_fields
 from train_plugins.data.messages import preference
 from train_plugins.stages.base import Stage, from_trl, is_classifier
 from train_plugins.trainers.lora import keywords
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from train_plugins.config.recipe import Recipe
+    from train_plugins.config.trainer_fields import Table
     from train_plugins.data.encoding import Encoded
 
 
@@ -37,6 +39,10 @@ class RewardModel(Stage):
     reads = "pair"
     pooled = True
     generates = False
+
+    def fields(self, recipe: Recipe) -> Table:
+        """Return what TRL's arguments do to the stage."""
+        return trainer_fields.RM
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return the Tülu 3 paper's settings (Table 36)."""

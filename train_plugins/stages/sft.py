@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from olmes_suite.errors import UsageError
+from train_plugins.config import trainer_fields
 from train_plugins.data.messages import conversation
 from train_plugins.stages.base import Stage, from_trl
 from train_plugins.trainers.lora import keywords
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from train_plugins.config.recipe import Recipe
+    from train_plugins.config.trainer_fields import Table
     from train_plugins.data.encoding import Encoded
 
 
@@ -39,6 +41,10 @@ class Sft(Stage):
     reads = "conversation"
     masked = True
 
+    def fields(self, recipe: Recipe) -> Table:
+        """Return what TRL's arguments do to the stage."""
+        return trainer_fields.SFT
+
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return the paper's schedule, without clipping for the sum, whose gradient grows with the batch's tokens."""
         return {
@@ -49,13 +55,15 @@ class Sft(Stage):
         }
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
-        """Raise UsageError for packing that cuts or mixes documents, or that has no length to fill."""
+        """Raise UsageError for packing that has no length to fill, and rows without padding that TRL cannot limit."""
         if arguments.get("packing") and arguments.get("max_length", 0) is None:
             raise UsageError("trainer.packing fills sequences of trainer.max_length tokens; set max_length to a number")
-        if arguments.get("packing") and arguments.get("packing_strategy", "bfd") != "bfd":
-            raise UsageError(
-                f"trainer.packing_strategy {arguments['packing_strategy']!r} cuts documents or mixes them; use bfd"
-            )
+        if (
+            arguments.get("padding_free")
+            and not arguments.get("packing")
+            and arguments.get("max_length", 0) is not None
+        ):
+            raise UsageError("trainer.padding_free needs packing: true or max_length: null")
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return {"messages"} of a row."""

@@ -63,7 +63,7 @@ class HFBackend(Backend):
     `chat_template` is a Jinja file that replaces the tokenizer's template; `chat_template_args` are its arguments.
     `seed` seeds torch; each sample has its own
     seed. Shared prefixes of prompts are computed once, unless the model's architecture does not allow it or `reuse` is
-    False: `batch_size` is then 8 and 32 by default.
+    False: `batch_size` is then 8 and 32 by default. `thinking`, `unclosed` and `prefill` are as on the command line.
     Raises ModelError where the model cannot be loaded, UsageError for an invalid device, dtype or template file, and
     for a context longer than the model's table of positions.
     """
@@ -84,6 +84,9 @@ class HFBackend(Backend):
         revision: str | None = None,
         seed: int = 0,
         reuse: bool = True,
+        thinking: object = None,
+        unclosed: str | None = None,
+        prefill: str | None = None,
     ) -> None:
         super().__init__()
         self.source = str(model)
@@ -92,7 +95,10 @@ class HFBackend(Backend):
         self._device = pick_device(device)  # the property `device` of lm-eval's LM
         self.dtype = pick_dtype(dtype, self._device)
         torch.manual_seed(seed)
-        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template, chat_template_args)
+        self.encoder = Encoder(
+            load_tokenizer(self.source, revision), self.template, chat_template_args, thinking=thinking,
+            unclosed=unclosed, prefill=prefill,
+        )  # fmt: skip
         self.tokenizer = self.encoder.tokenizer
         self.model = load_model(self.source, revision, self.dtype, self.device)
         self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
@@ -158,7 +164,7 @@ class HFBackend(Backend):
             "commit": self._fingerprint.commit if self._fingerprint else None,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-        }
+        } | self.encoder.thinking()
 
     def notes(self) -> list[str]:
         """Return lines about the reuse of prefixes, the batch size, the chat template and the BOS token."""
@@ -292,7 +298,8 @@ class HFBackend(Backend):
     def _response(self, job: Generation, stop: RowStop) -> Response:
         if stop.reason == "broken":
             raise not_a_number(job.request)
-        return job.limited(job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends))
+        found = job.response(stop.tokens, stop.reason or "length", self.tokenizer, self.ends, self.encoder.thoughts)
+        return job.limited(found)
 
     @property
     def _pad_id(self) -> int:

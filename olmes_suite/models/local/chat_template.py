@@ -71,14 +71,23 @@ class ChatTemplate:
         else:
             self.takes_system = SYSTEM in text
 
-    def apply(self, messages: Sequence[Message], prompt: bool = True) -> str:
-        """Render messages, with `prompt` up to the start of the assistant's answer."""
+    def apply(
+        self, messages: Sequence[Message], prompt: bool = True, arguments: Mapping[str, Any] | None = None
+    ) -> str:
+        """Render messages, with `prompt` up to the start of the assistant's answer.
+
+        `arguments` are further arguments of the template.
+        """
         adapted = list(messages) if self.takes_system else _into_user_turn(messages)
         if self.parts:
             adapted = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in adapted]
         template = self.text if self.reads_clock else None
         rendered = self.tokenizer.apply_chat_template(
-            adapted, chat_template=template, tokenize=False, add_generation_prompt=prompt, **self.arguments
+            adapted,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **{**self.arguments, **(arguments or {})},
         )
         return str(rendered)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmes_suite.errors import ModelError, RequestFailed, first_line
+from olmes_suite.models.local import thoughts
 from olmes_suite.models.local.chat_template import ChatTemplate
 from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.records import Request
@@ -19,11 +20,14 @@ class Encoder:
     """
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        chat_template: str | None = None,
-        template_args: Mapping[str, Any] | None = None,
-    ) -> None:
+        self, tokenizer: Tokenizer, chat_template: str | None = None, template_args: Mapping[str, Any] | None = None, *,
+        thinking: object = None, unclosed: str | None = None, prefill: str | None = None,
+    ) -> None:  # fmt: skip
+        """Adapt to a tokenizer and its chat template, which `chat_template` replaces and which gets `template_args`.
+
+        `thinking`, `unclosed` and `prefill` say how thoughts and starts of answers are treated, as on the command
+        line. Raises UsageError for wrong values.
+        """
         self.tokenizer = tokenizer
         if chat_template is not None:
             tokenizer.chat_template = chat_template
@@ -38,6 +42,11 @@ class Encoder:
         self.template = ChatTemplate(tokenizer, template_args) if self.chat else None
         self.turn_end = self.template.turn_end() if self.template else None
         """The token that the chat template writes after an assistant's turn."""
+        self.thoughts = thoughts.find(tokenizer, self.template, thinking=thinking, unclosed=unclosed, prefill=prefill)
+        """How thoughts are read; None for a model without thoughts."""
+        if self.thoughts and self.turn_end in self.thoughts.marks:
+            self.turn_end = None
+        self.drop_prefix = self.thoughts is None and prefill == "drop"
         if self.template and tokenizer.bos_token is not None and tokenizer.encode("a")[:1] == [bos]:
             self.double_bos = self.template.apply([{"role": "user", "content": "a"}]).startswith(tokenizer.bos_token)
 
@@ -65,11 +74,19 @@ class Encoder:
                 lines.append(f"{name}: --chat-template-args has no effect without a chat template")
         if self.double_bos:
             lines.append(f"{name}: the chat template writes the BOS token; the tokenizer does not add another one")
-        return [*lines, *(f"{name}: {line}" for line in (self.template.notes() if self.template else ()))]
+        if self.drop_prefix:
+            lines.append("assistant prefixes are dropped from the prompts (--prefill drop): scores may differ")
+        more = [*(self.template.notes() if self.template else ()), *(self.thoughts.notes() if self.thoughts else ())]
+        return [*lines, *(f"{name}: {line}" for line in more)]
 
-    def settings(self) -> dict[str, str]:
-        """Return the adaptations of the chat template for the model's fingerprint."""
-        return self.template.settings() if self.template else {}
+    def settings(self) -> dict[str, Any]:
+        """Return the adaptations of the chat template, and the reading of thoughts, for the model's fingerprint."""
+        dropped = {"prefill": "drop"} if self.drop_prefix else {}
+        return {**(self.template.settings() if self.template else {}), **dropped, **self.thinking()}
+
+    def thinking(self) -> dict[str, Any]:
+        """Return the reading of thoughts as a setting; empty for a model without thoughts."""
+        return {"thinking": self.thoughts.settings()} if self.thoughts else {}
 
     def render(self, request: Request) -> str:
         """Return the text that the model continues. Raises RequestFailed where the chat template refuses it."""
@@ -81,11 +98,18 @@ class Encoder:
                 "give --chat-template FILE"
             )
         try:
-            return self.template.apply(request.chat) + request.prefix
+            how = self._rendering(request)
+            return self.template.apply(request.chat, arguments=how.arguments) + how.prefix
         except Exception as error:  # a template is a program, which may raise anything
             raise RequestFailed(
                 f"{request.task}: the chat template refuses document {request.doc_id} ({first_line(error)})"
             ) from None
+
+    def _rendering(self, request: Request) -> thoughts.Rendering:
+        if self.thoughts is not None:
+            return self.thoughts.rendering(request)
+        dropped = self.drop_prefix and request.kind == "generate"
+        return thoughts.Rendering("" if dropped else request.prefix, {})
 
     def prompts(self, requests: Sequence[Request]) -> list[list[int]]:
         """Return the token ids of the prompts of generation requests."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.base import DEFAULT_MAX_TOKENS, fit
 from olmes_suite.models.local.encoding import Encoder
+from olmes_suite.models.local.thoughts import LocalThoughts
 from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.models.stops import cut_at_stop
 from olmes_suite.records import Request, Response, canonical_json
@@ -105,9 +106,17 @@ class Generation:
         """The sort key: rows with equal limits together, and the longest first, so that memory runs out at once."""
         return -limit_of(self.request), -len(self.prompt), self.position, self.sample
 
-    def response(self, tokens: Sequence[int], reason: str, tokenizer: Tokenizer, ends: Ends) -> Response:
-        """Return the response of these tokens, cut at the first stop string. `reason`: stop or length."""
+    def response(
+        self, tokens: Sequence[int], reason: str, tokenizer: Tokenizer, ends: Ends,
+        thoughts: LocalThoughts | None = None,
+    ) -> Response:  # fmt: skip
+        """Return the response of these tokens, cut at the first stop string. `reason`: stop or length.
+
+        Like OLMES, the whole text is cut before the thought is read.
+        """
         text_tokens = tokens[:-1] if tokens and tokens[-1] in ends.ids else tokens
+        if thoughts is not None:
+            return self._thoughtful(tokens, text_tokens, reason, tokenizer, ends, thoughts)
         raw = tokenizer.decode(text_tokens, skip_special_tokens=True)
         text = cut_at_stop(raw, ends.stops(self.request))
         return Response(
@@ -122,6 +131,25 @@ class Generation:
     def limited(self, response: Response) -> Response:
         """Return the response with the token limit in effect, where it is not the request's."""
         return response if self.budget == self.request.max_tokens else replace(response, limit=self.budget)
+
+    def _thoughtful(
+        self, tokens: Sequence[int], text_tokens: Sequence[int], reason: str, tokenizer: Tokenizer, ends: Ends,
+        thoughts: LocalThoughts,
+    ) -> Response:  # fmt: skip
+        said, text = thoughts.texts(text_tokens, tokenizer)
+        whole = cut_at_stop(text, ends.stops(self.request))
+        parts = thoughts.thoughts.read(whole, opened=thoughts.rendering(self.request).opened)
+        return Response(
+            text=parts.answer,
+            finish_reason=reason,
+            prompt_tokens=len(self.prompt),
+            completion_tokens=len(tokens),
+            truncated=self.truncated,
+            raw=said if said != parts.answer else None,
+            thinking=parts.thinking,
+            unclosed=parts.unclosed,
+            thinking_tokens=thoughts.count(parts, whole, tokens, tokenizer),
+        )
 
 
 @dataclass(frozen=True, slots=True)

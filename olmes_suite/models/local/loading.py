@@ -109,6 +109,8 @@ def _tokenizer_place(model: str, revision: str | None, *, weights: bool, trainin
     if is_hub_id(model):
         _check_hub(model, revision)
         return model, revision
+    if revision is not None:
+        raise UsageError(f"--revision {revision}: {model} is a folder, which has no revisions; leave it out")
     adapter = adapter_of(model)
     if weights or adapter is not None:
         check_folder(model, training=training)
@@ -154,6 +156,7 @@ def load_model(model: str, revision: str | None, dtype: torch.dtype | str, devic
             )
     if adapter is not None:
         loaded = _merged(loaded, adapter)
+    cap_attention(loaded)
     try:
         return loaded.to(device).eval()
     except RuntimeError as error:  # torch.OutOfMemoryError, or the plain type where CUDA's context does not fit
@@ -184,6 +187,16 @@ def _merged(model: Any, adapter: Adapter) -> Any:
             f"{adapter.folder}: cannot be merged into {adapter.base} ({one_line(error)}); check that it is the "
             f"adapter's base model"
         ) from None
+
+
+def cap_attention(model: Any) -> None:
+    """Let a model with capped attention logits (Gemma 2) use an implementation that caps them.
+
+    Before 5.21, transformers chose torch's `sdpa` for it, which leaves the cap out, and gave other logits.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if getattr(config, "attn_logit_softcapping", None) and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def does_not_fit(device: torch.device) -> str:
@@ -242,7 +255,13 @@ def _check_hub(model: str, revision: str | None) -> None:
     transformers would raise the same only after half a minute of retries.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if isinstance(try_to_load_from_cache(model, "config.json", revision=revision or "main"), str):
         return
@@ -260,7 +279,12 @@ def _check_hub(model: str, revision: str | None) -> None:
         ) from None
     except HfHubHTTPError as error:
         raise ModelError(f"{model}: the Hugging Face Hub refuses it: {first_line(error)}") from None
-    except Exception:  # no network, a proxy or offline mode, each with its own type
+    except OfflineModeIsEnabled:
+        raise ModelError(
+            f"{model}: is neither a folder nor in the Hub cache, and $HF_HUB_OFFLINE is set; unset it, or give a local "
+            "folder"
+        ) from None
+    except Exception:  # no network or a proxy, each with its own type
         raise ModelError(
             f"{model}: is not a folder, and the Hugging Face Hub cannot be reached; give a local folder or connect"
         ) from None

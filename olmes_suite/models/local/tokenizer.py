@@ -36,5 +36,9 @@ class Tokenizer(Protocol):
         chat_template: str | None = None,
         tokenize: bool = True,
         add_generation_prompt: bool = False,
+        **arguments: Any,
     ) -> str | list[int]:
-        """Render messages as text, or as token ids; `chat_template` takes the place of the tokenizer's."""
+        """Render messages as text, or as token ids; `chat_template` takes the place of the tokenizer's.
+
+        `arguments` are further arguments of the template.
+        """

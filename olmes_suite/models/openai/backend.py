@@ -19,6 +19,7 @@ from olmes_suite.models.openai import bodies, prompt_logprobs
 from olmes_suite.models.openai.context_limit import Room, context_in, cut, fitted
 from olmes_suite.models.openai.terms import Terms
 from olmes_suite.records import OPTIONAL, Request, Response, canonical_json, sha256
+from olmes_suite.thinking import AUTO, NONE, Reader, Thoughts, built_in, check_unclosed, choice_of
 
 START = 16
 """Concurrent requests at the start."""
@@ -50,7 +51,8 @@ class OpenAIBackend(Backend):
 
     `prefill`: `send` sends an assistant prefix as the start of the last message; `drop` leaves the prefix out, for
     servers that cannot continue a message. `concurrency` is the largest number of concurrent requests; the backend
-    measures how many speed up the server. `delay` and `timeout` are in seconds.
+    measures how many speed up the server. `delay` and `timeout` are in seconds. `thinking` and `unclosed` are as on the
+    command line; `auto` reads thoughts that come apart from the text, and `<think>` where a text has a closing mark.
     `chat_template_args` are sent as `chat_template_kwargs`, which vLLM and SGLang pass to the chat template.
     Raises UsageError for an invalid address, option or name, ModelError where no server answers.
     """
@@ -70,12 +72,18 @@ class OpenAIBackend(Backend):
         delay: float = 0.5,
         timeout: float | None = None,
         chat_template_args: Mapping[str, Any] | None = None,
+        thinking: object = None,
+        unclosed: str | None = None,
     ) -> None:
         super().__init__()
+        choice, policy = choice_of(thinking), check_unclosed(unclosed)
+        self.auto = choice == AUTO
+        reader = choice if isinstance(choice, Reader) else built_in("think")
+        self.reading = None if choice == NONE else Thoughts(reader, policy)
         if not base_url.startswith(("http://", "https://")):
             raise UsageError(f"--base-url {base_url}: not a URL such as http://localhost:8000/v1")
         if prefill not in ("send", "drop"):
-            raise UsageError(f"--prefill {prefill}: use send or drop")
+            raise UsageError(f"--prefill {prefill}: use send or drop with a server, whose chat template is not known")
         self.model, self.drop_prefix, self.timeout = model, prefill == "drop", timeout
         self.usage = Usage()
         self.limit = Limit(START, concurrency)
@@ -101,10 +109,18 @@ class OpenAIBackend(Backend):
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of served name, address and settings. The weights behind the name cannot be checked from here."""
-        settings: dict[str, Any] = {"prefill": "drop"} if self.drop_prefix else {}
+        settings: dict[str, Any] = ({"prefill": "drop"} if self.drop_prefix else {}) | self._thinking()
         if self.terms.template_args:
             settings["chat_template_args"] = self.terms.template_args
         return sha256(canonical_json({"served": self.model, "base_url": self.endpoint.base_url, "settings": settings}))
+
+    def _thinking(self) -> dict[str, Any]:
+        """Return the reading of thoughts as a setting; empty for the default."""
+        if self.reading is None:
+            return {"thinking": NONE}
+        if not self.auto:
+            return {"thinking": self.reading.settings()}
+        return {} if self.reading.unclosed == "reference" else {"unclosed": self.reading.unclosed}
 
     @property
     def tokenizer_name(self) -> str:
@@ -123,7 +139,7 @@ class OpenAIBackend(Backend):
             "token_limit": self._limit_name,
             **self.terms.settings(),
             "usage": {**self.usage.as_json(), "cost_usd": paid},
-        }
+        } | self._thinking()
 
     def notes(self) -> list[str]:
         """Return lines about dropped prefixes and an unchecked name."""
@@ -221,7 +237,8 @@ class OpenAIBackend(Backend):
                 return None
             self._count(batch.prompt_tokens, batch.completion_tokens)
             if not room.context:
-                found = bodies.responses_of(batch, request, room.prompt_tokens is not None)
+                truncated = room.prompt_tokens is not None
+                found = bodies.responses_of(batch, request, truncated, self.reading, auto=self.auto)
                 return self.terms.limited(found, request, body.get("max_tokens"))
             if not batch.prompt_tokens:
                 break

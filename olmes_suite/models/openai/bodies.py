@@ -10,9 +10,11 @@ from typing import Any
 from olmes_suite.endpoints.bodies import Malformed, body_and_choices, count, messages_of, sendable, text_of
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.base import DEFAULT_MAX_TOKENS
+from olmes_suite.models.openai import channels
 from olmes_suite.models.openai.context_limit import Room
 from olmes_suite.models.stops import cut_at_stop
 from olmes_suite.records import OPTIONAL, Request, Response
+from olmes_suite.thinking import Thoughts
 
 MOST_STOPS = 4
 """The number of stop strings that OpenAI's servers take."""
@@ -33,8 +35,11 @@ class OtherModel(RequestFailed):
 class Text:
     """The text of one choice in an answer."""
 
-    text: str
+    text: str | None
+    """None where the choice has only a thought."""
     finish: str | None
+    thinking: str | None = None
+    """The thought, where the server sends it apart from the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class Batch:
     texts: tuple[Text, ...]
     prompt_tokens: int
     completion_tokens: int
+    thinking_tokens: int | None = None
+    """The part of `completion_tokens` spent on thoughts, where the server reports it."""
 
 
 def path_of(request: Request) -> str:
@@ -143,9 +150,12 @@ def batch_of(raw: bytes, request: Request, model: str, samples: int) -> Batch:
                 f"{request.task}: document {request.doc_id}: the server parsed the answer as a tool call and withheld "
                 "its text; start the server without a tool parser"
             )
-        texts.append(Text(answer_in(choice, request), finish if isinstance(finish, str) else None))
+        text, thinking = answer_in(choice, request)
+        texts.append(Text(text, finish if isinstance(finish, str) else None, thinking))
     usage = body.get("usage")
-    return Batch(tuple(texts), count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
+    return Batch(
+        tuple(texts), count(usage, "prompt_tokens"), count(usage, "completion_tokens"), channels.reasoning_tokens(usage)
+    )
 
 
 def calls(choice: dict[str, Any]) -> bool:
@@ -154,35 +164,56 @@ def calls(choice: dict[str, Any]) -> bool:
     return isinstance(message, dict) and bool(message.get("tool_calls") or message.get("function_call"))
 
 
-def answer_in(choice: dict[str, Any], request: Request) -> str:
-    """Return the text of a choice, "" for the null that SGLang sends where the model generated no text.
+def answer_in(choice: dict[str, Any], request: Request) -> tuple[str | None, str | None]:
+    """Return the text and the separate thought of a choice.
 
-    Raises Malformed for a choice without text.
+    The text is "" for the null that SGLang sends where the model generated no text, and None where the choice has only
+    a thought. Raises Malformed for a choice without text.
     """
     message = choice.get("message") if request.messages is not None else None
+    if not isinstance(message, dict):
+        return text_of(choice, request.messages is not None), None
+    text, thinking = channels.parts_of(message)
     ended = choice.get("finish_reason") in ("stop", "length")
-    if ended and isinstance(message, dict) and message.get("content", "") is None and not message.get("refusal"):
-        return ""
-    return text_of(choice, request.messages is not None)
+    content = message.get("content", None if thinking else "")
+    null = content in (None, []) or (isinstance(content, list) and thinking is not None)
+    if text is None and ended and null and not message.get("refusal"):
+        return (None, thinking) if thinking else ("", None)
+    if text is None:
+        raise Malformed("the choice has no text")
+    if not text and thinking and choice.get("finish_reason") == "length":
+        return None, thinking
+    return text, thinking
 
 
-def responses_of(batch: Batch, request: Request, truncated: bool) -> list[Response]:
-    """Return a response per choice. Their tokens add up to those of the answer; the first has those of the prompt."""
+def responses_of(
+    batch: Batch, request: Request, truncated: bool, reading: Thoughts | None = None, *, auto: bool = False
+) -> list[Response]:
+    """Return a response per choice. Their tokens add up to those of the answer; the first has those of the prompt.
+
+    `reading`: how thoughts are read, None where they are not; `auto`: leave a text without a closing mark as it is.
+    """
     number = len(batch.texts)
     each, rest = divmod(batch.completion_tokens, number)
     responses = []
     for place, choice in enumerate(batch.texts):
-        text = cut_at_stop(choice.text, request.stop)
+        whole = choice.text or ""
+        cut = cut_at_stop(whole, request.stop)
         tokens = each + (place < rest)
         full = choice.finish == "length" or (choice.finish is None and tokens >= limit_of(request))
+        parts = channels.read(cut if choice.text is not None else None, choice.thinking, reading, auto=auto, full=full)
+        share = batch.thinking_tokens if number == 1 else None
         responses.append(
             Response(
-                text=text,
-                finish_reason="length" if full and text == choice.text else "stop",
+                text=parts.answer,
+                finish_reason="length" if full and cut == whole else "stop",
                 prompt_tokens=0 if place else batch.prompt_tokens,
                 completion_tokens=tokens,
                 truncated=truncated,
-                raw=choice.text if choice.text != text else None,
+                raw=whole if choice.text is not None and whole != parts.answer else None,
+                thinking=parts.thinking,
+                unclosed=parts.unclosed,
+                thinking_tokens=channels.thinking_tokens(parts, tokens, share, cut),
             )
         )
     return responses

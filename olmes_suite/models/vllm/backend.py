@@ -67,7 +67,8 @@ class VLLMBackend(Backend):
     `model` is a folder or a Hub id. By default `dtype` is float32 on a CPU and bfloat16 on a GPU, and `max_length`
     (tokens of prompt and answer together) the model's. `batch_size` is the largest number of requests in a batch.
     `model_args` are further `EngineArgs` of vLLM (tensor_parallel_size, quantization, gpu_memory_utilization, …), and
-    `lora_local_path`, the folder of an adapter. The engine starts with the first request.
+    `lora_local_path`, the folder of an adapter. The engine starts with the first request. `thinking`, `unclosed` and
+    `prefill` are as on the command line.
     Raises UsageError for an invalid option or without vLLM, ModelError where the model cannot be loaded.
     """
 
@@ -89,6 +90,9 @@ class VLLMBackend(Backend):
         device: str | None = None,
         seed: int = 0,
         model_args: Mapping[str, Any] | None = None,
+        thinking: object = None,
+        unclosed: str | None = None,
+        prefill: str | None = None,
     ) -> None:
         super().__init__()
         vllm_engine.check_installed()
@@ -100,7 +104,10 @@ class VLLMBackend(Backend):
         self.adapter: str | None = self._adapter()
         self.template = read_template(chat_template)
         self.dtype = pick_dtype(dtype, pick_device(None))
-        self.encoder = Encoder(load_tokenizer(self.source, revision), self.template, chat_template_args)
+        self.encoder = Encoder(
+            load_tokenizer(self.source, revision), self.template, chat_template_args, thinking=thinking,
+            unclosed=unclosed, prefill=prefill,
+        )  # fmt: skip
         self.tokenizer = self.encoder.tokenizer
         self.chat = self.encoder.chat
         config, generation = _configuration(self.place, self.tuned.revision if self.tuned else revision)
@@ -205,7 +212,7 @@ class VLLMBackend(Backend):
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "vllm": vllm_engine.installed_version(),
-        }
+        } | self.encoder.thinking()
 
     def notes(self) -> list[str]:
         """Return lines about the chat template, the BOS token and the ends of answers."""
@@ -227,7 +234,7 @@ class VLLMBackend(Backend):
         asks: list[TextAsk | RankAsk] = []
         if texts:
             jobs = generations(self.encoder, requests, texts, self.max_length)
-            asks += text_asks(jobs, self.ends, self.tokenizer, self.own)
+            asks += text_asks(jobs, self.ends, self.tokenizer, self.own, self.encoder.thoughts)
         if ranked:
             asks += rank_asks(choices(self.encoder, requests, ranked, self.max_length))
         if asks:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.local.generation_config import Own
 from olmes_suite.models.local.jobs import Choice, Ends, Generation, Row, rows_of
+from olmes_suite.models.local.thoughts import LocalThoughts
 from olmes_suite.models.local.tokenizer import Tokenizer
 from olmes_suite.records import OPTIONAL, Response
 
@@ -55,6 +56,7 @@ class TextAsk:
     tokenizer: Tokenizer
     own: Own = field(default_factory=Own)
     """The checkpoint's generation_config."""
+    thoughts: LocalThoughts | None = None
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -85,7 +87,9 @@ class TextAsk:
         yield (
             job.position,
             job.sample,
-            job.limited(job.response(outcome.tokens, outcome.reason or "length", self.tokenizer, self.ends)),
+            job.limited(
+                job.response(outcome.tokens, outcome.reason or "length", self.tokenizer, self.ends, self.thoughts)
+            ),
         )
 
 
@@ -152,10 +156,13 @@ def likelihood(values: Sequence[float]) -> float:
     return total
 
 
-def text_asks(jobs: Sequence[Generation], ends: Ends, tokenizer: Tokenizer, own: Own | None = None) -> list[TextAsk]:
+def text_asks(
+    jobs: Sequence[Generation], ends: Ends, tokenizer: Tokenizer, own: Own | None = None,
+    thoughts: LocalThoughts | None = None,
+) -> list[TextAsk]:  # fmt: skip
     """Order the texts: longest answers first, so that none runs alone at the end, then by prompt for the cache."""
     ordered = sorted(jobs, key=lambda job: (job.order[0], job.prompt, job.position, job.sample))
-    return [TextAsk(job, ends, tokenizer, own or Own()) for job in ordered]
+    return [TextAsk(job, ends, tokenizer, own or Own(), thoughts) for job in ordered]
 
 
 def rank_asks(choices: list[Choice]) -> list[RankAsk]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 from models_fixture import PROMPTS, STOPS, answers, choice, generation, make_tiny_model, one_line
+from thinking_model import make_thinking_model
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.factory import make_backend
@@ -405,3 +407,24 @@ def test_how_weights_are_loaded_is_part_of_the_fingerprint(wide_heads: Path, eng
     """`dummy` makes random ones."""
     plain, dummy = (make_backend("vllm", str(wide_heads), model_args=a) for a in ({}, {"load_format": "dummy"}))
     assert plain.fingerprint != dummy.fingerprint
+
+
+def test_thoughts_are_read_as_hf_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, engines: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_thinking_model(tmp_path_factory.mktemp("thinks"), head_dim=32)
+    hf = make_backend("hf", str(folder), device="cpu")
+    monkeypatch.setattr(engine, "start", lambda *_: FakeEngine(hf))
+    asked = [
+        generation(i, text=None, messages=(("user", f"question {i}"),), max_tokens=limit)
+        for i, limit in ((0, 64), (1, 64), (0, 10))
+    ]
+    ours, theirs = answers(make_backend("vllm", str(folder)), asked), answers(hf, asked)
+    assert ours == theirs
+    assert [response.unclosed for response in ours] == [False, False, True]
+    empty = answers(make_backend("vllm", str(folder), unclosed="empty"), asked[2:])
+    assert (empty[0].text, empty[0].thinking) == ("", theirs[2].thinking)
+    prefilled = replace(asked[0], prefix="Answer:")
+    vllm = make_backend("vllm", str(folder))
+    assert vllm.encoder.prompts([prefilled]) == hf.encoder.prompts([prefilled])
+    assert vllm.settings()["thinking"] == hf.settings()["thinking"]

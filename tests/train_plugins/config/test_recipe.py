@@ -17,8 +17,8 @@ from train_fixture import chat, need_trl, refused, write_rows
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.tasks import catalog, index
 from olmes_suite.yaml_files import Place
-from train_plugins.checkpoints import resume
-from train_plugins.config import recipe
+from train_plugins.checkpoints import changes as resumed
+from train_plugins.config import recipe, trainer_fields
 from train_plugins.data.messages import conversation, preference
 from train_plugins.stages import plan, registry
 
@@ -246,7 +246,7 @@ def test_trainer_arguments_are_the_trainers_own(tmp_path: Path) -> None:
         ({"output_dir": "x"}, "trainer.output_dir is not accepted; use output"),
         ({"loss_type": "nll"}, "use sft.loss"),
     ):
-        refused(lambda a=arguments: recipe.check_trainer(a, config, PLACE), said, UsageError)
+        refused(lambda a=arguments: recipe.check_trainer(a, config, PLACE, trainer_fields.SFT), said, UsageError)
 
 
 def test_the_line_of_a_trainer_argument_is_named(tmp_path: Path) -> None:
@@ -299,9 +299,16 @@ def test_steps_are_counted_as_the_trainer_counts_them() -> None:
 
 
 def test_what_may_change_between_the_starts_of_a_stage() -> None:
-    assert resume.flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
-    assert resume._free("eval.limit") and resume._free("trainer.logging_steps")
-    assert not resume._free("trainer.learning_rate") and not resume._free("sft.loss")
+    assert resumed.flatten({"a": {"b": 1}, "c": [2]}) == {"a.b": 1, "c": [2]}
+    before = {"sft": {"loss": "sum"}, "trainer": {"learning_rate": 1.0}}
+    for now in ({"eval": {"limit": 1}}, {"trainer": {"learning_rate": 1.0, "logging_steps": 3}}):
+        assert resumed.check(before, {**before, **now}, 1) == []
+    for now, said in (
+        ({"sft": {"loss": "mean"}}, "sft.loss was 'sum' and is now 'mean'; earlier steps"),
+        ({"trainer": {"learning_rate": 2.0}}, "saved state of optimiser and schedule would override it"),
+        ({"model": "other"}, "its reference and lineage are of it"),
+    ):
+        refused(lambda now=now: resumed.check(before, {**before, **now}, 1), said, UsageError)
 
 
 def test_the_command_line_is_one_line_for_every_mistake(tmp_path: Path) -> None:

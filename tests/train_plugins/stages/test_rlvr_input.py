@@ -61,7 +61,7 @@ def test_numbers_that_do_not_fit(rlvr_folder: Path) -> None:
     bad("beta must be 0 or above", rlvr={"beta": -1})
     bad("must not be above 0", rlvr={"no_eos_penalty": 10})
     bad("rlvr.lam must lie between", "ppo", rlvr={"lam": 1.5})
-    bad("use dpo.beta or rlvr.beta", trainer={"beta": 0.1})
+    bad("use rlvr.beta", trainer={"beta": 0.1})
     bad("use rlvr.rollouts", trainer={"use_vllm": True})
     bad("grpo has no value model", rlvr={"value_model": str(rlvr_folder / "reward")})
     assert not (rlvr_folder / "out").exists()
