@@ -182,8 +182,8 @@ def _print(allocation: Allocation, suite: str, purpose: str, paired: bool) -> No
     what = "of the difference from the baseline" if paired else "of the score"
     print(f"±: half the 95 % interval {what}, in points")
     print(
-        f"{100 * share:.0f} % of the {amount(allocation.tokens_of_all)} tokens that all documents take; "
-        f"the average's interval is {100 * wider:.0f} % wider"
+        f"{100 * share:.0f} % of the {amount(allocation.tokens_of_all)} tokens of all documents; "
+        f"the interval is {100 * wider:.0f} % wider"
     )
 
 
@@ -204,6 +204,8 @@ def _notes(facts: Facts, allocation: Allocation, run: RunScores | None, flips: f
         unpublished = "" if not facts.unpublished else f" (50 where there is none: {_few(facts.unpublished)})"
         scores = "a score of 50" if facts.unpublished == facts.assumed else f"the scores of Tülu 3 8B{unpublished}"
         lines.append(f"assumed for {names}: {scores}, {TOKENS} tokens per answer; --baseline RUN measures them")
+    if facts.uncounted:
+        lines.append(f"assumed: {TOKENS} tokens per answer; the baseline does not count them ({_few(facts.uncounted)})")
     if flips is not None:
         lines.append(f"assumed: {100 * flips:g} % of documents flip at a score of 50 (--flips)")
     return lines

@@ -25,7 +25,7 @@ PUBLISHED: Mapping[str, float] = {
     "tulu3_math": 0.437, "tulu3_gsm8k": 0.876, "tulu3_humaneval": 0.839, "tulu3_humaneval_plus": 0.792,
     "tulu3_ifeval": 0.824, "tulu3_alpaca_eval": 0.345, "tulu3_safety": 0.855,
 }  # fmt: skip
-"""Scores of Tülu 3 8B (arXiv 2411.15124, table 6), for tasks without a baseline: their variance is at most p (1 - p)."""
+"""Scores of Tülu 3 8B (arXiv 2411.15124, table 6), for tasks without a baseline. Variances are at most p (1 - p)."""
 RANKED = ("multiple_choice", "loglikelihood")
 """Outputs without generated tokens; a document counts as one token."""
 
@@ -37,6 +37,8 @@ class Facts:
     tasks: Sequence[Candidate]
     assumed: Sequence[str] = ()
     """Tasks whose variance and cost are assumed."""
+    uncounted: Sequence[str] = ()
+    """Tasks of the baseline without counted tokens, whose cost is assumed."""
 
     @property
     def unpublished(self) -> Sequence[str]:
@@ -49,7 +51,13 @@ def gather(suite: suites.Suite, baseline: RunScores | None) -> Facts:
     known = {} if baseline is None else {name: task for name, task in baseline.tasks.items() if _sizes(task, baseline)}
     tasks = [_candidate(entry, known.get(entry.task)) for entry in suite.tasks]
     assumed = [task.name for entry, task in zip(suite.tasks, tasks, strict=True) if entry.task not in known]
-    return Facts(tasks, assumed)
+    uncounted = [
+        name
+        for name, task in known.items()
+        if name in {entry.task for entry in suite.tasks} and all(leaf.tokens is None for leaf in task.leaves.values())
+    ]
+    generated = {task.name for task in tasks if task.cost > 1}
+    return Facts(tasks, assumed, [name for name in uncounted if name in generated])
 
 
 def _sizes(task: TaskScores, run: RunScores) -> bool:
