@@ -237,7 +237,7 @@ def rescore(
                 leaf.fingerprint = fingerprint(leaf, record.engine.chat, tools, unclosed)
             chosen = [suites.load(name) for name in options.suite_names]
             rescored = results(old.run, old.model, plans, scored, suites=chosen, known=contamination)
-            rescored = rescored.but(version=(old.version or 1) + 1, extra=old.extra)
+            rescored = rescored.but(version=(old.version or 1) + 1, extra=old.extra, stopped=old.stopped)
             _replace(run, old, rescored, plans, scored, contamination=contamination)
             scoring_models = scorers(tools)
             again = record if scoring_models is None else record.scored_again(scoring_models)
