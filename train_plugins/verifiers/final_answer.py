@@ -30,7 +30,8 @@ def gsm8k(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     The answer is the last number in the last `\boxed{}` or after the last `####`, otherwise in the response.
     """
     gold = _gold(truth)
-    return float(last_number(_answer(response)) == gold)
+    answer = _answer(response)
+    return float((last_number(response) if answer is None else last_number(answer, alone=True)) == gold)
 
 
 def gsm8k_benchmark(response: str, truth: Any, row: Mapping[str, Any]) -> float:
@@ -64,17 +65,17 @@ def text_of(truth: Any) -> str:
 
 
 def _gold(truth: Any) -> Fraction:
-    gold = last_number(text_of(truth).split("####")[-1])
+    gold = last_number(text_of(truth).split("####")[-1], alone=True)
     if gold is None:
         raise Malformed("it contains no number")
     return gold
 
 
-def _answer(response: str) -> str:
-    """Return the part of a response that is marked as its answer; the whole response if none is."""
+def _answer(response: str) -> str | None:
+    """Return the part of a response that is marked as its answer; None if none is."""
     marked = [match for pattern in (_BOX, _HASHES) for match in pattern.finditer(response)]
     marked = [match for match in marked if any(character.isdigit() for character in match[1])]
-    return max(marked, key=re.Match.start)[1] if marked else response
+    return max(marked, key=re.Match.start)[1] if marked else None
 
 
 def _same_text(response: str, truth: str) -> bool:

@@ -25,7 +25,7 @@ _REPLACED = (
     (re.compile(r"\\[,;:!]|\^\{?\\circ\}?"), ""),
     (re.compile(r"(?<=\d)\\[dt]?frac\s*\{?(\d)\}?\s*\{?(\d)\}?(?!\d)"), r"+\\frac{\1}{\2}"),
     (re.compile(r"(?<=\d)\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r"+\\frac{\1}{\2}"),
-    (re.compile(r"(?<=[\d}])\s*\\(?:text|mathrm|textrm)\s*\{[^{}]*\}\s*$"), ""),
+    (re.compile(r"(?<=[\d}])\s*\\(?:text|mathrm|textrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?\s*$"), ""),
 )
 """Spellings that the task's normalisation damages or keeps apart; the last is a unit after a number."""
 _LISTED = re.compile(r"\\text\s*\{\s*(?:or|and)\s*\}|(?<![a-zA-Z\\])(?:or|and)(?![a-zA-Z])")
@@ -87,6 +87,7 @@ def _stated(response: str) -> str:
     for phrase in _PHRASE.finditer(response):  # noqa: B007 - only the last one is used
         pass
     text = phrase[1] if phrase is not None and phrase[1].strip() else response
+    text = text.replace("**", "")  # bold type in Markdown
     formulas = text.split("$")
     if len(formulas) < 3:
         return text
