@@ -44,6 +44,8 @@ def notes(arguments: Mapping[str, Any]) -> list[str]:
     strategy = str(getattr(arguments.get("save_strategy"), "value", arguments.get("save_strategy")))
     if strategy == "no":
         why = "trainer.save_strategy: no writes no checkpoint before the last one"
+    elif arguments.get("save_steps") == 0 and strategy != "epoch":
+        why = "trainer.save_steps 0 writes no checkpoint before the last one"
     elif arguments.get("save_only_model"):
         why = "trainer.save_only_model leaves the optimiser's state out of the checkpoints"
     elif arguments.get("sync_ref_model"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,16 @@ def template_text(name: str | None) -> str | None:
     except (OSError, UnicodeDecodeError):
         shipped = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
         raise UsageError(f"chat_template {name}: neither a shipped template ({shipped}) nor a Jinja file") from None
+
+
+_READ = re.compile(
+    r"""\.get\(\s*["'](\w+)["']|\.(\w+)|\[\s*["'](\w+)["']\s*\]|["'](\w+)["']\s+(?:not\s+)?in\b"""
+)
+
+
+def fields_read(template: str) -> frozenset[str]:
+    """Return the names that a chat template may read of a turn: `turn.name`, `turn["name"]`, `"name" in turn`."""
+    return frozenset(name for groups in _READ.findall(template) for name in groups if name)
 
 
 def prepare_tokenizer(

@@ -42,7 +42,7 @@ def math(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     "answer is"; otherwise the last `$…$`, or the whole response. Expressions, numbers, lists and tuples are equal where
     their parts are, by the task's comparison.
     """
-    return float(_same(_stated(response), _gold(truth)))
+    return float(_same(_stated(response), gold_of(truth)))
 
 
 def math_benchmark(response: str, truth: Any, row: Mapping[str, Any]) -> float:
@@ -52,7 +52,7 @@ def math_benchmark(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     among the flexible metric's candidates, so equal strings never reach SymPy.
     """
     scorer = task("math")
-    gold = scorer.normalize(_gold(truth))
+    gold = scorer.normalize(gold_of(truth))
     return float(any(scorer.same(answer, gold) for answer in scorer.candidates(response)))
 
 
@@ -61,7 +61,8 @@ def prepare() -> None:
     task("math").same_by_sympy("1", "2")
 
 
-def _gold(truth: Any) -> str:
+def gold_of(truth: Any) -> str:
+    """Return the answer of a truth as it is written. Raises Malformed."""
     text = text_of(truth)
     return _gold_text(text)
 
