@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, UsageError, one_line
-from train_plugins.data.encoding import Encoded, token_ids
+from train_plugins.data.encoding import Encoded, check_rendered, token_ids
 from train_plugins.data.messages import Row, check_columns, turns_of
 from train_plugins.verifiers import Malformed, Verifiers
 from train_plugins.verifiers.truths import TRUTHS, read_truth
@@ -118,6 +118,7 @@ def encode_prompts(
 
 
 def _count(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    check_rendered(row, tokenizer)
     ids = token_ids(tokenizer, row["messages"], prompt=True)
     return {"tokens": len(ids), "largest": max(ids, default=0)}
 
