@@ -27,7 +27,7 @@ from train_plugins.data import sets as data
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
 from train_plugins.stages.model_arguments import check_model_arguments, check_template_arguments, set_pad_token
-from train_plugins.stages.model_limits import check_fits
+from train_plugins.stages.model_limits import check_fits, length_keys
 from train_plugins.trainers import lora, offload, trial
 
 if TYPE_CHECKING:
@@ -220,15 +220,10 @@ def prepare(
     limit, length = stage.limit(recipe, arguments)
     encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
     seen = replace(encoded, longest=stage.longest(encoded, arguments))
-    notes = check_fits(recipe.model, seen, tokenizer, _length_keys(limit))
+    notes = check_fits(recipe.model, seen, tokenizer, length_keys(limit))
     planned = stage.plan(encoded, arguments, distributed.world_size())
     notes += [*plan.notes(arguments, planned.steps), *saved_state.notes(arguments)]
     return Prepared(stage, recipe, arguments, about, sets, tokenizer, encoded, planned, tuple(notes))
-
-
-def _length_keys(limit: str) -> str:
-    """Return the keys that limit the texts; in RLVR a response follows the prompt."""
-    return f"{limit} and trainer.max_completion_length together" if "." in limit else f"trainer.{limit}"
 
 
 def report(ready: Prepared) -> list[str]:
@@ -296,7 +291,10 @@ def train(
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
-    with failures.training(output), redirect_stdout(sys.stderr):  # TRL prints completions; stdout is for the path
+    with (
+        failures.training(output, start),
+        redirect_stdout(sys.stderr),
+    ):  # TRL prints completions; stdout is for the path
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         finally:
