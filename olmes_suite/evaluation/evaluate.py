@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from olmes_suite.errors import DataError, MissingData, ModelError, OlmesError, RequestFailed, UsageError
+from olmes_suite.errors import (
+    DataError,
+    MissingData,
+    ModelError,
+    OlmesError,
+    RequestFailed,
+    UnsuitableTask,
+    UsageError,
+)
 from olmes_suite.evaluation.background_load import Ahead
 from olmes_suite.evaluation.canonical_solutions import rehearse
 from olmes_suite.evaluation.deferred_scoring import score_waiting
@@ -325,7 +333,7 @@ def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backe
             generate(parts, backend, session.options.seed, session.watcher.advance)
             pool.join()
             failure = None
-        except (RequestFailed, ScorerFailed, MissingData) as error:
+        except (RequestFailed, ScorerFailed, MissingData, UnsuitableTask) as error:
             pool.forget()
             failure = error
     if failure is not None:
