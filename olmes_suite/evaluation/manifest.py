@@ -113,7 +113,7 @@ def manifest(
         data=data_used(plans),
         limit=options.limit,
         settings=options.settings.as_json(),
-        sampling={leaf.name: effective(leaf.task) for plan in plans for leaf in plan.leaves},
+        sampling={leaf.name: effective(leaf.task, options.unclosed) for plan in plans for leaf in plan.leaves},
         seed=options.seed,
         sample=options.source.sample,
         mirrors=tuple(str(mirror) for mirror in options.source.mirrors),

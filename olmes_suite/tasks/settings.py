@@ -187,8 +187,11 @@ def fields_in(task: SuiteTask) -> list[str]:
     return [*found.more, *(["unset"] if found.unset else [])]
 
 
-def effective(task: SuiteTask) -> dict[str, Any] | None:
-    """Return the settings with which a task's answers are generated; None for a log-likelihood task."""
+def effective(task: SuiteTask, unclosed: str = "reference") -> dict[str, Any] | None:
+    """Return the settings with which a task's answers are generated; None for a log-likelihood task.
+
+    `unclosed` is the policy for unclosed thoughts, which is named where it is not the default.
+    """
     if task.config.output_type != "generate_until":
         return None
     found = _sampling(task)
@@ -200,6 +203,7 @@ def effective(task: SuiteTask) -> dict[str, Any] | None:
         "stop": list(found.stop),
         "samples": task.config.repeats or 1,
         "chat_template_args": dict(task.chat_template_args) or None,
+        "unclosed": unclosed if unclosed != "reference" else None,
     }
     return {name: value for name, value in values.items() if value is not None}
 
