@@ -72,6 +72,8 @@ def score_responses(
         instances = plan.in_order(_score_given(lines, leaves, path if isinstance(path, Path) else "responses", tools))
         summary = _summary(entry, plan, instances)
         judge_record = tools.record()
+        if lines.unread:
+            summary["unread_thoughts"] = dict(lines.unread)
         return summary | ({"judge": judge_record} if judge_record else {}), instances
 
 
