@@ -189,6 +189,7 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
     backend = loading.get()
     options.settings.check_context(backend.max_length)
+    options.settings.check_template(backend.unused_arguments)
     session.said = [*tools.notes(), *backend.notes()]
     for note in session.said:
         watcher.note(note)
