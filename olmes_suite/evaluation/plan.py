@@ -125,6 +125,8 @@ class TaskPlan:
     leaves: list[Leaf] = field(default_factory=list)
     error: str | None = None
     """Why the task cannot run, for example missing data; recorded in the results."""
+    note: str = ""
+    """What the user should know before the run."""
 
     @property
     def is_group(self) -> bool:
@@ -186,8 +188,9 @@ def _planned(entry: suites.SuiteEntry) -> TaskPlan:
     if task_entry is None:
         return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
     return TaskPlan(
-        entry.task, entry.primary or task_entry.primary, entry.aggregate or task_entry.aggregate, entry.skill
-    )
+        entry.task, entry.primary or task_entry.primary, entry.aggregate or task_entry.aggregate, entry.skill,
+        note=task_entry.note,
+    )  # fmt: skip
 
 
 def load_leaves(plan: TaskPlan, options: Options) -> None:

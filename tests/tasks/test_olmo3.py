@@ -104,6 +104,17 @@ def test_every_leaf_is_indexed_and_in_its_group() -> None:
     assert sizes == expected | repaired | tools
 
 
+def test_repaired_variants_say_what_differs() -> None:
+    names = (entry for entry in index.top_level() if entry.name.startswith(index.LATER))
+    repaired = [entry for entry in names if entry.name.endswith("_repaired")]
+    assert len(repaired) == 18
+    assert all(" of the reference" in entry.differs or "gives no examples" in entry.differs for entry in repaired)
+    assert index.index()["olmo3_gsm8k_repaired"].differs.endswith("it accepts 11 more and refuses 4")
+    for entry in repaired:  # metadata of an included file is replaced, not extended
+        original = index.index()[entry.name.removesuffix("_repaired")]
+        assert (entry.primary, entry.shots, original.differs) == (original.primary, original.shots, "")
+
+
 def test_a_prefix_of_olmo3_is_not_optional() -> None:
     assert index.full_name("zebralogic") == "zebralogic" and index.full_name("gsm8k") == "tulu3_gsm8k"
 
