@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from olmes_suite.errors import DataError, MissingData, ModelError, OlmesError, RequestFailed, UsageError
+from olmes_suite.errors import (
+    DataError,
+    MissingData,
+    ModelError,
+    OlmesError,
+    RequestFailed,
+    UnsuitableTask,
+    UsageError,
+)
 from olmes_suite.evaluation.background_load import Ahead
 from olmes_suite.evaluation.canonical_solutions import rehearse
 from olmes_suite.evaluation.deferred_scoring import score_waiting
@@ -67,6 +75,7 @@ from olmes_suite.runs.scores import RunScores
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks import suites
+from olmes_suite.tasks.index import PREFIX
 
 
 class Watcher(Protocol):
@@ -170,6 +179,8 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     options, plans, tools, watcher = session.options, session.plans, session.tools, session.watcher
     loading = Ahead(lambda: make_backend(options, _gold_answers(plans)), early)
     for plan in plans:
+        if plan.note:
+            watcher.note(f"{plan.name.removeprefix(PREFIX)}: {plan.note}")
         if plan.error is None:
             load_leaves(plan, options)
             preflight(plan, tools)
@@ -186,6 +197,7 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
     backend = loading.get()
     options.settings.check_context(backend.max_length)
+    options.settings.check_template(backend.unused_arguments)
     session.said = [*tools.notes(), *backend.notes()]
     for note in session.said:
         watcher.note(note)
@@ -345,7 +357,7 @@ def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backe
             generate(parts, backend, session.options.seed, session.watcher.advance)
             pool.join()
             failure = None
-        except (RequestFailed, ScorerFailed, MissingData) as error:
+        except (RequestFailed, ScorerFailed, MissingData, UnsuitableTask) as error:
             pool.forget()
             failure = error
     if failure is not None:
