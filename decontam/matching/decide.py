@@ -126,7 +126,7 @@ class Decider:
             counts = [matched(mark, part.own) for mark, part in zip(grams, parts, strict=True)]
             return NGRAM if enough and strict.contains(row, counts, parts) else NEAR, own
         # Without the text around it, own text must be long enough to tell the item from others.
-        alone = sum(found) >= self._rule.n and not whole and self.index.arrays["unique"][item] >= own_text.LEAST
+        alone = sum(found) >= 2 * self._rule.n and not whole and self.index.arrays["unique"][item] >= own_text.LEAST
         return NGRAM if paper or alone else NEAR, own
 
     def _question(self, found: list[int], parts: list[Part]) -> float:
