@@ -253,6 +253,7 @@ class TestChannels:
     def test_tokens_are_those_that_the_server_reports(self) -> None:
         usage = {"completion_tokens_details": {"reasoning_tokens": 60}}
         assert self.message({"content": "B", "reasoning": "a"}, usage=usage).thinking_tokens == 60
+        assert self.message({"content": "B", "reasoning": "a"}, usage={"reasoning_tokens": 40}).thinking_tokens == 40
         assert self.message({"content": "<think>aa</think>B" + "c" * 17}).thinking_tokens == 49
         for wrong in (None, 3, {"reasoning_tokens": "many"}, {"reasoning_tokens": -1}):
             found = self.message({"content": "B", "reasoning": "a"}, usage={"completion_tokens_details": wrong})
