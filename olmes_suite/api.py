@@ -256,6 +256,7 @@ def prompts(
         loaded = renderer(
             str(model), chat_template, revision, max_length=max_length, chat_template_args=settings.chat_template_args
         )
+        settings.check_template(loaded.unused_arguments)
     return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded, settings=settings)
 
 

@@ -15,6 +15,7 @@ from olmes_suite.evaluation.floor import beside
 from olmes_suite.evaluation.plan import NOT_BUILT, TaskPlan
 from olmes_suite.runs.ledger import NO_LOOK
 from olmes_suite.runs.schema import ENDINGS, Manifest, Metric, Projected, Results, TaskResult
+from olmes_suite.tasks import index
 from olmes_suite.tasks.index import PREFIX
 
 _PLAIN_SECONDS = 10.0
@@ -267,6 +268,8 @@ def warnings(outcome: Results, record: Manifest) -> list[str]:
         if task.error == NOT_BUILT:
             unavailable.append(name)
         lines += _task_warnings(name, task)
+        if (entry := index.index().get(plan.task)) is not None and entry.note and task.error is None:
+            lines.append(f"{name}: {entry.note}")
     if unavailable:
         lines.append(f"{NOT_BUILT}: {', '.join(unavailable)}")
     for name, suite in outcome.suites.items():

@@ -13,6 +13,9 @@ from olmes_suite.comparison.paired_tests import Pairs
 from olmes_suite.runs.scores import PARTS, LeafScores, TaskScores
 from olmes_suite.stats import Floats
 
+UNNAMED = {"unclosed": "reference"}
+"""Settings that are recorded only where they differ from these values."""
+
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
@@ -80,8 +83,9 @@ def differing_settings(a: TaskScores, b: TaskScores) -> dict[str, tuple[Any, Any
         if one is None or other is None:
             continue
         for setting in dict.fromkeys([*one, *other]):
-            if one.get(setting) != other.get(setting):
-                found.setdefault(setting, (one.get(setting), other.get(setting)))
+            values = tuple(side.get(setting, UNNAMED.get(setting)) for side in (one, other))
+            if values[0] != values[1]:
+                found.setdefault(setting, (values[0], values[1]))
     return found
 
 

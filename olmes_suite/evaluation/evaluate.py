@@ -74,6 +74,7 @@ from olmes_suite.runs.scores import RunScores
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks import suites
+from olmes_suite.tasks.index import PREFIX
 
 
 class Watcher(Protocol):
@@ -175,6 +176,8 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     options, plans, tools, watcher = session.options, session.plans, session.tools, session.watcher
     loading = Ahead(lambda: make_backend(options, _gold_answers(plans)), early)
     for plan in plans:
+        if plan.note:
+            watcher.note(f"{plan.name.removeprefix(PREFIX)}: {plan.note}")
         if plan.error is None:
             load_leaves(plan, options)
             preflight(plan, tools)
@@ -189,6 +192,7 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
     backend = loading.get()
     options.settings.check_context(backend.max_length)
+    options.settings.check_template(backend.unused_arguments)
     session.said = [*tools.notes(), *backend.notes()]
     for note in session.said:
         watcher.note(note)

@@ -115,7 +115,7 @@ def manifest(
         planned=options.planned,
         projected_from=options.baseline,
         settings=options.settings.as_json(),
-        sampling={leaf.name: effective(leaf.task) for plan in plans for leaf in plan.leaves},
+        sampling={leaf.name: effective(leaf.task, options.unclosed) for plan in plans for leaf in plan.leaves},
         seed=options.seed,
         sample=options.source.sample,
         mirrors=tuple(str(mirror) for mirror in options.source.mirrors),

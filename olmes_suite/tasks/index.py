@@ -45,6 +45,10 @@ class TaskEntry:
     """Number of answers to each request."""
     summary: bool = False
     """Whether the primary metric is computed from all documents and is no mean over them."""
+    note: str = ""
+    """What a user of the task should know before a run and beside its score."""
+    differs: str = ""
+    """What a repaired variant reads in another way, and how often that changes a verdict."""
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -109,6 +113,7 @@ def build(folder: Path) -> dict[str, Any]:
             "primary": metadata["primary"],
             "version": metadata["version"],
         }
+        entry |= {key: metadata[key] for key in ("note", "differs") if key in metadata}
         if "group" in config:
             entry |= {"members": config["task"], "aggregate": metadata["aggregate"]}
         else:

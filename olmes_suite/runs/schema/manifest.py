@@ -195,7 +195,7 @@ class Manifest(Record):
             "limit": None, "seed": None, "sample": False, "mirrors": [], "lineage": {},
         })  # fmt: skip
 
-    def scored_again(self, judge: Mapping[str, ScoringModel]) -> Self:
+    def scored_by(self, judge: Mapping[str, ScoringModel]) -> Self:
         """Return the manifest with the models that scored the run again; usage of the same models adds up."""
         before = self.judge or {}
         return self.but(judge={need: used.after(before.get(need)) for need, used in judge.items()})
