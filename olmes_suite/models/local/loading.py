@@ -206,8 +206,8 @@ def _merged(model: Any, adapter: Adapter) -> Any:
         raise
     except Exception as error:  # PEFT and torch have dozens of types: another base model, an unknown kind, NaN
         raise ModelError(
-            f"{adapter.folder}: cannot be merged into {adapter.base} ({one_line(error)}); check adapter_config.json, and "
-            f"that this is the adapter's base model"
+            f"{adapter.folder}: cannot be merged into {adapter.base} ({one_line(error)}); check adapter_config.json, "
+            f"and that this is the adapter's base model"
         ) from None
 
 
