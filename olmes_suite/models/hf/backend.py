@@ -104,6 +104,7 @@ class HFBackend(Backend):
         self.model = load_model(self.source, revision, self.dtype, self.device)
         self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
         self.chat = self.encoder.chat
+        self.unused_arguments = self.encoder.unused_arguments()
         self.max_length: int = max_length or context_length(self.model.config, self.tokenizer)
         if self.max_length < 2:
             raise ModelError(f"{self.source}: its config.json gives a context of {self.max_length} tokens; correct it")

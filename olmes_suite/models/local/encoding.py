@@ -65,6 +65,10 @@ class Encoder:
                 f"model has {embeddings} embeddings; use the model's own tokenizer, or resize its embeddings"
             )
 
+    def unused_arguments(self) -> tuple[str, ...]:
+        """Return the names of the chat template's arguments that make no difference to prompts."""
+        return tuple(self.template.unknown_arguments() if self.template else self.template_args)
+
     def notes(self, name: str) -> list[str]:
         """Return lines for the user about the chat template and the BOS token of the model `name`."""
         lines = []
