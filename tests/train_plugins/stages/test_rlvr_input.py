@@ -43,6 +43,10 @@ def test_rows_that_cannot_be_trained_on(rlvr_folder: Path) -> None:
     bad("row 8 has a 'ground_truth' that the verifier string cannot read",
         {"prompt": "a", "ground_truth": " ", "dataset": "words"},
         rlvr={"verifiers": {"words": "string", "gsm8k": "gsm8k", "string": "string"}})  # fmt: skip
+    bad("row 8 has a 'ground_truth' that the verifier ifeval cannot read",
+        {"prompt": "a", "ground_truth": "{}", "verifier": "ifeval"})  # fmt: skip
+    bad("row 8 has a 'ground_truth' that the verifier code cannot read",
+        {"prompt": "a", "ground_truth": [], "verifier": "code"})  # fmt: skip
     bad("unknown verifier 'strng', did you mean 'string'", {"prompt": "a", "ground_truth": "1", "verifier": "strng"})
     bad("unseen suite", {"prompt": "a", "ground_truth": "1", "verifier": "gpqa"})
     known = {"verifiers": ["gsm8k", "string"]}
