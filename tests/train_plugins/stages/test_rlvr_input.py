@@ -255,3 +255,11 @@ def test_the_command_line_trains(rlvr_folder: Path) -> None:
         olmes("train", "rlvr", str(rlvr_folder / "rlvr.yaml"), "--set", "rlvr.algoritm=ppo", tmp=rlvr_folder)
     )
     assert "did you mean 'algorithm'" in said
+
+
+def test_a_short_stage_without_a_signal_says_so(
+    rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Coin, "verify", lambda self, calls: [0.0] * len(calls))
+    train_rlvr(rlvr_folder, "grpo", prompt_rows(8), trainer={"max_steps": 2}, rlvr={"no_eos_penalty": None})
+    assert "warning: the rewards taught nothing: in each of the 2 rollouts" in capsys.readouterr().err
