@@ -138,13 +138,14 @@ function answers(doc) {
     const [thought, thinking, rest, end, score] = doc.told[i] ?? [null, 0, 0, "", null];
     const cut = end.includes("length") ? el("p", { class: "cut" }, "✂ cut at the token limit") : end ? el("p", { class: "cut" }, "the answer ended inside the thought") : null;
     const inThought = end.includes("unclosed");
+    const same = inThought && thought && text && text.slice(0, 1000) === thought.slice(0, 1000);
     const size = thinking ? `${count(thinking)} tokens` : `${count(thought?.length)} characters`;
     const told = [thinking + rest ? `${count(thinking + rest)} tokens` : "", thinking ? `${count(thinking)} of them thought` : ""].filter(Boolean).join(", ");
     const several = doc.responses.length > 1 && score !== null && score !== undefined;
     return el("div", { class: "answer" },
       several || told ? el("p", { class: "note" }, several ? [`${i + 1}. `, mark(score), told ? " · " : ""] : null, told) : null,
       thought ? el("details", { class: "thought" }, el("summary", {}, `Thought, ${size}${inThought ? ", not closed" : ""}${inThought && end.includes("length") ? ", cut at the token limit" : ""}`), block(thought), inThought ? cut : null) : null,
-      block(text || (thought ? "(nothing after the thought)" : "")), inThought && thought ? null : cut);
+      block(same ? "(no closing mark: the text of the thought was scored)" : text || (thought ? "(nothing after the thought)" : "")), inThought && thought ? null : cut);
   });
 }
 

@@ -103,6 +103,7 @@ class HFBackend(Backend):
         self.model = load_model(self.source, revision, self.dtype, self.device)
         self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
         self.chat = self.encoder.chat
+        self.unused_arguments = self.encoder.unused_arguments()
         self.max_length: int = max_length or context_length(self.model.config, self.tokenizer)
         limit = learned_positions(self.model)
         if limit is not None and self.max_length > limit:

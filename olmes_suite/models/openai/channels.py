@@ -47,8 +47,10 @@ def _texts(part: Mapping[str, Any]) -> list[str]:
 
 def reasoning_tokens(usage: object) -> int | None:
     """Return the number of tokens of thoughts that a body's `usage` reports, None without one."""
-    details = usage.get("completion_tokens_details") if isinstance(usage, Mapping) else None
-    tokens = details.get("reasoning_tokens") if isinstance(details, Mapping) else None
+    if not isinstance(usage, Mapping):
+        return None
+    details = usage.get("completion_tokens_details")
+    tokens = (details if isinstance(details, Mapping) else usage).get("reasoning_tokens")  # SGLang has no details
     return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None
 
 

@@ -54,9 +54,10 @@ CSV = b"instruction,input,output\n" + b"".join(f"{r['instruction']},,{r['output'
         ("a.jsonl", lines(ROWS)), ("a.jsonl", lines(ROWS, b"\xef\xbb\xbf")), ("a.ndjson", lines(ROWS)),
         ("a.json", lines(ROWS)), ("a.json", json.dumps(ROWS).encode()), ("a.json", json.dumps(ROWS, indent=1).encode()),
         ("a.json", b"\xef\xbb\xbf" + json.dumps(ROWS).encode()), ("a.JSONL", lines(ROWS)),
-        ("a.jsonl.gz", gzip.compress(lines(ROWS, b"\xef\xbb\xbf"))), ("a.jsonl.zst", zst(lines(ROWS))),
-        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())), ("a.json.zst", zst(json.dumps(ROWS).encode())),
-        ("a.parquet", table(ROWS)), ("a.csv", CSV), ("a.csv.gz", gzip.compress(CSV)),
+        ("a.jsonl.gz", gzip.compress(lines(ROWS, b"\xef\xbb\xbf"), mtime=0)), ("a.jsonl.zst", zst(lines(ROWS))),
+        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
+        ("a.json.zst", zst(json.dumps(ROWS).encode())),
+        ("a.parquet", table(ROWS)), ("a.csv", CSV), ("a.csv.gz", gzip.compress(CSV, mtime=0)),
         ("a.tsv", CSV.replace(b",", b"\t")),
     ],
 )  # fmt: skip
@@ -143,7 +144,7 @@ def test_a_set_without_a_good_row_is_refused_all_the_same(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl.gz", gzip.compress(lines(ROWS * 900))[:300], "a.jsonl.gz: cannot be read"),
+        ("a.jsonl.gz", gzip.compress(lines(ROWS * 900), mtime=0)[:300], "a.jsonl.gz: cannot be read"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz: cannot be read"),
         ("a.jsonl.zst", b"no zst", "a.jsonl.zst: cannot be read"),
         ("a.parquet", b"PAR1", "a.parquet: cannot be read"),
