@@ -3,6 +3,8 @@
     python benchmarks/deciding.py [--simulations 2000]
 
 Prints the coverage of the 95 % intervals of projected scores, and their standard error as a share of the plain one's.
+Then runs that ask until they are decided, on the sizes of the dev suite with 300 tokens per answer: verdicts of these
+runs and of full ones, the share of tokens that half of them take at most, and how often the verdicts agree.
 """
 
 from __future__ import annotations
@@ -10,11 +12,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from olmes_suite import stats
+from olmes_suite.comparison import paired_tests, plan_facts, planning
+from olmes_suite.comparison.alignment import Aligned
+from olmes_suite.comparison.compare import TaskComparison, compare_average
+from olmes_suite.comparison.deciding import Looks, Target
+from olmes_suite.comparison.gate_rules import Rules
+from olmes_suite.comparison.paired_tests import Pairs
 from olmes_suite.comparison.projection import Projection, Sample, project
+from olmes_suite.tasks import suites
 
 SETTINGS: tuple[tuple[str, int, float, float, float], ...] = (
     ("binary", 2500, 0.02, 0.5, 0.10),
@@ -99,11 +112,85 @@ def coverage(setting: tuple[str, int, float, float, float], simulations: int, se
     return hits / simulations, math.sqrt(projected / plain)
 
 
+GATES: tuple[tuple[float, float, str], ...] = (
+    (0.02, 0.0, ""), (0.10, 0.0, ""), (0.20, 0.0, ""), (0.02, 0.01, ""), (0.10, 0.01, ""), (0.20, 0.01, ""),
+    (0.10, 0.03, ""), (0.10, 0.05, ""), (0.10, 0.10, "tulu3_humaneval"), (0.10, 0.10, "tulu3_ifeval"),
+    (0.10, 0.10, "tulu3_mmlu"),
+)  # fmt: skip
+"""Share of documents that flip, true drop, and the one task that drops; all drop without one."""
+
+
+@lru_cache(maxsize=1)
+def suite() -> tuple[list[planning.Candidate], list[planning.Allocation], Rules]:
+    """Return the tasks of the dev suite as means over documents, its chunks, and the default rules."""
+    facts = plan_facts.gather(suites.load("dev"), None)
+    tasks = [replace(task, whole=None, variance=planning.WORST) for task in facts.tasks]
+    tasks = plan_facts.of_difference(tasks, 0.10)
+    return tasks, planning.chunks(tasks), Rules()
+
+
+def compared(plan: planning.Allocation, drawn: dict[str, stats.Floats]) -> list[TaskComparison]:
+    """Return the comparisons after a chunk; `drawn` are the differences of all documents."""
+    found = []
+    none = np.zeros(0)
+    for part in plan.tasks:
+        counts, sizes = list(part.leaves.values()), list(part.task.leaves.values())
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        stratum = np.repeat(np.arange(len(counts)), counts)
+        rows = np.concatenate([np.arange(at, at + n) for at, n in zip(starts, counts, strict=True)])
+        weight = (part.task.shares / np.array(counts))[stratum]
+        pairs = Pairs(drawn[part.task.name][rows], weight, stratum, np.arange(len(rows)), bool(np.ptp(weight) < 1e-15))
+        aligned = Aligned((), stratum, rows, none, none, pairs, 0, 0, none.astype(bool))
+        found.append(TaskComparison(part.task.name, "other", difference=paired_tests.compare(pairs), aligned=aligned))
+    return found
+
+
+def decide(rng: np.random.Generator, flips: float, drop: float, only: str) -> tuple[str, float, str]:
+    """Return the verdict of a run until it is decided, its share of the tokens, and the verdict of the full run."""
+    tasks, plans, rules = suite()
+    drawn = {}
+    for task in tasks:
+        lost = drop if only in ("", task.name) else 0.0
+        share, chance = max(flips, lost), rng.random(task.size)
+        drawn[task.name] = np.where(chance < (share + lost) / 2, -1.0, np.where(chance < share, 1.0, 0.0))
+    targets = [
+        Target(task.name, rules.margin, False, float((task.shares**2 / list(task.leaves.values())).sum()))
+        for task in tasks
+    ]
+    looks = Looks(rules, targets)
+    for plan in plans:
+        look = looks.look(compared(plan, drawn))
+        if look.verdict != "continue":
+            break
+    whole = compared(plans[-1], drawn)
+    differences = [task.difference for task in whole] + [compare_average(whole)]
+    p = paired_tests.holm([d.p_drop or 0.0 for d in differences if d is not None])
+    passes = [d is not None and d.lower is not None and d.lower > -rules.margin for d in differences]
+    red = any(value <= rules.alpha and not ok for value, ok in zip(p, passes, strict=True))
+    return look.verdict, plan.tokens / plans[-1].tokens, "fail" if red else "pass" if passes[-1] else "inconclusive"
+
+
+def gates(simulations: int, settings: Sequence[tuple[float, float, str]] = GATES) -> Iterator[dict[str, Any]]:
+    """Yield the results of each setting: shares of verdicts, median share of tokens, share of agreement."""
+    for flips, drop, only in settings:
+        rng = np.random.default_rng(2024)
+        runs = [decide(rng, flips, drop, only) for _ in range(simulations)]
+        yield {
+            "flips": flips, "drop": drop, "task": only,
+            **{f"{verdict}": sum(run[0] == verdict for run in runs) / simulations for verdict in ("pass", "fail")},
+            **{f"full {verdict}": sum(run[2] == verdict for run in runs) / simulations for verdict in ("pass", "fail")},
+            "tokens": float(np.median([run[1] for run in runs])),
+            "agree": sum(run[0] == run[2] for run in runs) / simulations,
+        }  # fmt: skip
+
+
 def main() -> None:
     """Print a line per setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=2000)
-    simulations = parser.parse_args().simulations
+    parser.add_argument("--gates", type=int, default=400, help="simulated runs until decided, of each setting")
+    arguments = parser.parse_args()
+    simulations = arguments.simulations
     print("task      documents  asked  score  flips  coverage  error / plain")
     for setting in SETTINGS:
         covered, ratio = coverage(setting, simulations)
@@ -111,6 +198,14 @@ def main() -> None:
         print(
             f"{kind:<9} {size:>9,} {100 * share:>4.0f} % {100 * score:>6.0f} {100 * flips:>4.0f} % "
             f"{100 * covered:>7.1f} % {ratio:>14.2f}"
+        )
+    print("\nflips   drop  task              pass  fail  of full runs: pass  fail  tokens  agree")
+    for row in gates(arguments.gates):
+        name = row["task"].removeprefix("tulu3_") or "all"
+        print(
+            f"{100 * row['flips']:>3.0f} % {100 * row['drop']:>6.0f}  {name:<16} "
+            f"{100 * row['pass']:>5.1f} {100 * row['fail']:>5.1f} {100 * row['full pass']:>19.1f} "
+            f"{100 * row['full fail']:>5.1f} {100 * row['tokens']:>5.1f} % {100 * row['agree']:>5.1f}"
         )
 
 

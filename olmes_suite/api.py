@@ -103,6 +103,7 @@ def evaluate(
     encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
     profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
     chat_template_args: Named = None, plan: AnyPath | None = None, baseline: AnyPath | None = None,
+    until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -148,6 +149,7 @@ def evaluate(
         check_unclosed(unclosed),
         plan_file,
         planned,
+        arguments.until_decided(until_decided, config),
         None if baseline is None else str(baseline),
     )  # fmt: skip
     arguments.local(run_options.runs)
@@ -155,7 +157,7 @@ def evaluate(
     crew = Crew(workers, ray)
     check(crew, backend)
     engines.check_cache(maybe(cache), backend)
-    if backend == "floor" and (planned is not None or baseline is not None):
+    if backend == "floor" and (planned is not None or baseline is not None or until_decided):
         raise UsageError("the floor takes no --plan and no --baseline: it is measured on all documents or with --limit")
     if backend == "floor":
         finished = measure(run_options, engines.make_backend, watcher)

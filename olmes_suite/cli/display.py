@@ -279,6 +279,10 @@ def warnings(outcome: Results, record: Manifest) -> list[str]:
     lines += _without_interval(outcome, record)
     if record.limit:
         lines.append(limited_line(outcome, record))
+    if (stopped := outcome.stopped) is not None:
+        lines.append(
+            f"stopped early after {count(len(stopped.looks), 'look')}: {stopped.verdict} against {stopped.baseline}"
+        )
     if record.planned is not None:
         lines.append(planned_line(outcome, record))
     return lines
@@ -322,7 +326,8 @@ def planned_line(outcome: Results, record: Manifest) -> str:
     leaves = [entry for plan in record.plan for entry in outcome.leaves(plan.task)]
     asked, of = sum(entry.n for entry in leaves), sum(entry.of or entry.n for entry in leaves)
     purpose = f" ({record.planned.purpose})" if record.planned is not None and record.planned.purpose else ""
-    return f"planned{purpose}: {asked:,} of {of:,} documents; the same command without --plan asks the others"
+    option = "--plan" if outcome.stopped is None else "--until-decided"
+    return f"planned{purpose}: {asked:,} of {of:,} documents; the same command without {option} asks the others"
 
 
 def limited_line(outcome: Results, record: Manifest) -> str:

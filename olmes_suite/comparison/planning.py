@@ -181,6 +181,15 @@ def for_tokens(tasks: Sequence[Candidate], tokens: float) -> Allocation:
     return _allocation(tasks, low)
 
 
+def chunks(tasks: Sequence[Candidate], growth: float = 1.35) -> list[Allocation]:
+    """Return plans that contain each other, from the floors to all documents, each `growth` times as costly."""
+    plans = [_allocation(tasks, 0.0)]
+    whole = _allocation(tasks, math.inf)
+    while (budget := growth * plans[-1].tokens) < 0.9 * whole.tokens:
+        plans.append(for_tokens(tasks, budget))
+    return [*plans, whole] if plans[-1].documents < whole.documents else plans
+
+
 def documents_for(task: Candidate, stderr: float) -> int:
     """Return the documents with which the task alone has at most this standard error; all if none suffice."""
     if math.sqrt(task.variance_of(task.bounds[1])) > stderr:

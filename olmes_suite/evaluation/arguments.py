@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from olmes_suite.comparison.gate_rules import Rules
     from olmes_suite.comparison.plan_file import PlanFile
     from olmes_suite.runs.schema import Planned
     from olmes_suite.scoring.tools import ToolOptions
@@ -70,6 +71,17 @@ def plan(path: Path | None, suite_names: tuple[str, ...]) -> tuple[tuple[str, ..
     found = plan_file.read(path)
     plan_file.check(path, found, suite_names)
     return (found.suite,), found, Planned(purpose=found.purpose, documents=found.counts)
+
+
+def until_decided(chosen: bool, config: AnyPath | Mapping[str, Any] | None) -> Rules | None:
+    """Return the rules of the gate of a run until it is decided; None for another run. Raises UsageError."""
+    from olmes_suite.comparison.results import rules
+    from olmes_suite.errors import UsageError
+
+    if config is not None and not chosen:
+        raise UsageError("--config is the gate of --until-decided; give both")
+    where = config if config is None or isinstance(config, Mapping) else Path(config)
+    return rules(where, {}) if chosen else None
 
 
 def local(runs: Path) -> None:

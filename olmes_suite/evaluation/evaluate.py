@@ -49,6 +49,7 @@ from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
 from olmes_suite.evaluation.prompts import first_prompts
 from olmes_suite.evaluation.record import FLAGS, instance_rows, results
 from olmes_suite.evaluation.settings_checks import check_settings
+from olmes_suite.evaluation.until_decided import Decider, decider_of
 from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request
@@ -141,6 +142,8 @@ class _Session:
     gathered: Gathered = field(default_factory=Gathered)
     baseline: RunScores | None = None
     """The run from which scores are projected."""
+    decider: Decider | None = None
+    """Chooses the documents of a run until it is decided."""
     said: list[str] = field(default_factory=list)
     """Notes of the engine and the tools that the user has seen."""
 
@@ -162,9 +165,9 @@ def evaluate(options: Options, make_backend: MakeBackend, watcher: Watcher, *, e
         options.tools, seed=options.seed, engine=options.engine, mirrors=source.mirrors, sample=source.sample
     )
     with closing(Tools(tool_options)) as tools:
-        return _evaluate(
-            _Session(options, plans, chosen, lineage, tools, watcher, baseline=baseline), make_backend, early=early
-        )
+        session = _Session(options, plans, chosen, lineage, tools, watcher)
+        session.baseline, session.decider = baseline, decider_of(options, baseline)
+        return _evaluate(session, make_backend, early=early)
 
 
 def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> Finished:
@@ -187,6 +190,8 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
     check_data(plans, options, session.baseline)
+    if session.decider is not None:
+        session.decider.check(plans)
     check_settings(plans, options, watcher.note)
     if "sandbox" in tools.made:
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
@@ -258,9 +263,12 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
     session.watcher.start(plans)
     try:
         with ScoringPool(tools=session.tools) as pool, _gentle_interrupt(backend, session.watcher):
-            runnable = [plan for plan in plans if plan.error is None]
-            for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
-                _run_tasks(session, group, folder, backend, pool)
+            for _ in session.decider.chunks(plans) if session.decider is not None else (None,):
+                runnable = [plan for plan in plans if plan.error is None]
+                for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
+                    _run_tasks(session, group, folder, backend, pool)
+                if session.decider is not None:
+                    _look(session, session.decider)
         for note in backend.notes():
             if note not in session.said:
                 session.watcher.note(note)
@@ -290,6 +298,7 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             processor_seconds=time.process_time() - processor,
         ),
         tokens=gathered.tokens,
+        **({"planned": session.decider.planned(plans)} if session.decider is not None else {}),
     )
     if prompts:
         write_prompts(folder, Prompts(run=name, tasks=prompts))
@@ -304,6 +313,16 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
     with storage(options.runs / name):
         os.replace(folder, options.runs / name)
     return Finished(options.runs / name, outcome, record, plans)
+
+
+def _look(session: _Session, decider: Decider) -> None:
+    """Let the gate look at the documents of a chunk. Models that score are asked between the chunks."""
+    gathered = session.gathered
+    _run_deferred_tasks(session)
+    decider.look(session.plans, gathered.scored, session.watcher.note)
+    gathered.scored = dict(decider.scored)
+    if decider.last.verdict == "continue":
+        gathered.tokens = {"prompt": 0, "completion": 0}  # the files hold all answers, and are counted again
 
 
 def _projected(session: _Session, finished: Finished) -> Finished:
@@ -325,7 +344,8 @@ def _outcome(session: _Session, name: str, contamination: Known) -> Results:
         task: outcome.tasks[task].but(flags={**dict.fromkeys(FLAGS, 0), "request_errors": count})
         for task, count in gathered.errors.items()
     }
-    return outcome.but(tasks={**outcome.tasks, **failed})
+    stopped = session.decider.stopped() if session.decider is not None else None
+    return outcome.but(tasks={**outcome.tasks, **failed}, stopped=stopped)
 
 
 def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backend: Backend, pool: ScoringPool) -> None:

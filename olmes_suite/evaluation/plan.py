@@ -19,6 +19,7 @@ from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.settings import Settings
 
 if TYPE_CHECKING:
+    from olmes_suite.comparison.gate_rules import Rules
     from olmes_suite.comparison.plan_file import PlanFile
     from olmes_suite.runs.schema import Planned
     from olmes_suite.tasks.task import SuiteTask
@@ -54,6 +55,8 @@ class Options:
     """The file of `--plan`, whose data is checked; `planned` is what it asks."""
     planned: Planned | None = None
     """The number of documents of each leaf task."""
+    until_decided: Rules | None = None
+    """The rules of the gate that decides how many documents are asked."""
     baseline: str | None = None
     """Run from whose scores those of the whole tasks are projected."""
 
@@ -337,6 +340,8 @@ def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str
             for plan in plans
         ],
     }
+    if options.until_decided is not None:
+        identity["until_decided"] = [options.baseline, str(options.until_decided)]
     if options.planned is not None:
         identity["planned"] = dict(options.planned.documents)
     return f"{slug(model_name(options))}-{slug(selection)}-{sha256(canonical_json(identity))[:8]}"

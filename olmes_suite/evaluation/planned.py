@@ -45,7 +45,7 @@ def baseline_of(options: Options, plans: Sequence[TaskPlan]) -> RunScores | None
     """Read the run of `--baseline`. Raises UsageError where no score can be projected from it."""
     if options.baseline is None:
         return None
-    if options.planned is None and options.limit is None:
+    if options.planned is None and options.limit is None and options.until_decided is None:
         raise UsageError("--baseline projects the scores of a run of some documents: give --plan or --limit with it")
     baseline = load(options.baseline, options.runs)
     _check_baseline(baseline)

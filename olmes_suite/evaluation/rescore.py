@@ -239,7 +239,7 @@ def rescore(
                 leaf.fingerprint = fingerprint(leaf, record.engine.chat, tools, unclosed)
             chosen = [suites.load(name) for name in options.suite_names]
             rescored = results(old.run, old.model, plans, scored, suites=chosen, known=contamination)
-            rescored = rescored.but(version=(old.version or 1) + 1, extra=old.extra)
+            rescored = rescored.but(version=(old.version or 1) + 1, extra=old.extra, stopped=old.stopped)
             _replace(run, old, rescored, plans, scored, contamination=contamination)
             scoring_models = scorers(tools)
             again = _scored_again(record, plans, unclosed)

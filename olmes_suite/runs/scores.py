@@ -16,6 +16,7 @@ from olmes_suite.runs.schema import (
     Manifest,
     PlannedTask,
     Results,
+    Stopped,
     TaskResult,
     instances_file,
     read_instances,
@@ -126,6 +127,8 @@ class RunScores:
     limit: int | None = None
     path: Path | None = None
     """The run's folder; None for a baseline file."""
+    stopped: Stopped | None = None
+    """The verdict of a run that asked until it was decided."""
 
 
 def by_subtask(run: RunScores) -> RunScores:
@@ -193,7 +196,18 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
         else:
             tasks[plan.task] = _task(path, plan, results, manifest)
     suites = {suite: [*manifest.suite(suite)] for suite in results.suites}
-    return RunScores(results.run, results.model, tasks, failed, errors, suites, manifest.imported, manifest.limit, path)
+    return RunScores(
+        results.run,
+        results.model,
+        tasks,
+        failed,
+        errors,
+        suites,
+        manifest.imported,
+        manifest.limit,
+        path,
+        results.stopped,
+    )
 
 
 def _task(path: Path, plan: PlannedTask, results: Results, manifest: Manifest) -> TaskScores:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from helpers import as_json, olmes_here, one_line_error
+from helpers import as_json, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite import api, stats
 from olmes_suite.errors import UsageError
@@ -200,3 +200,94 @@ class TestBadInput:
         done = as_json(olmes_here(*command, "--task", "gsm8k", "--limit", "8", "--baseline", full.path.name, "--json",
                                   tmp=tmp_path))  # fmt: skip
         assert done["tasks"]["tulu3_gsm8k"]["projected"]["n"] == 8
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gsm8k(tmp_path_factory.mktemp("large"), 400)
+
+
+@pytest.fixture(scope="module")
+def full(mirror: Path, suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("full"), mirror, suite=str(suite)).path
+
+
+WIDE = {"margin": 3}
+
+
+class TestUntilDecided:
+    """Runs that ask until the gate is decided."""
+
+    def test_the_run_stops_records_its_looks_and_the_gate_repeats_the_verdict(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path
+    ) -> None:
+        found = run(tmp_path, mirror, suite=str(suite), until_decided=True, baseline=full, config=WIDE)
+        stopped = found.results.stopped
+        assert stopped is not None and stopped.verdict == "pass" and stopped.of == 400
+        assert stopped.documents == len(asked_of(found)) < 350
+        assert [look.verdict for look in stopped.looks] == ["continue"] * (len(stopped.looks) - 1) + ["pass"]
+        assert [look.documents for look in stopped.looks] == sorted({look.documents for look in stopped.looks})
+        assert (
+            stopped.tokens
+            == stopped.looks[-1].tokens
+            == sum((found.finished.manifest.tokens or {}).values()) - (found.finished.manifest.tokens or {})["prompt"]
+        )
+        task = found.results.tasks["tulu3_gsm8k"]
+        assert task.planned and task.n == stopped.documents and task.projected is not None
+        gated = api.gate(full, found.path, config=WIDE)
+        assert (gated.verdict, gated.exit) == ("pass", 0)
+        assert any(note.startswith("decided after") for note in gated.report.notes)
+        other = api.gate(full, found.path, margin=2)
+        assert any("other rules" in note for note in other.report.notes)
+        rescored = as_json(olmes_here("score", found.path, "--data-dir", mirror, "--json", tmp=tmp_path))
+        assert rescored["stopped"]["verdict"] == "pass"
+
+    def test_a_killed_run_takes_the_same_looks(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options: dict[str, Any] = {"suite": str(suite), "until_decided": True, "baseline": full, "config": WIDE}
+        whole = run(tmp_path / "whole", mirror, **options)
+        plain, asked = MockBackend.run, Counter[int]()
+        most = 500
+
+        def counted(self: MockBackend, requests: Any, seeds: Any) -> Any:
+            for position, sample, response in plain(self, requests, seeds):
+                asked[requests[position].doc_id] += 1
+                yield position, sample, response
+                if sum(asked.values()) == most:
+                    raise KeyboardInterrupt
+
+        monkeypatch.setattr(MockBackend, "run", counted)
+        with pytest.raises(Exception, match="interrupted"):
+            run(tmp_path / "broken", mirror, **options)
+        most = 0
+        found = run(tmp_path / "broken", mirror, **options)
+        assert (found.path / "results.json").read_bytes() == (whole.path / "results.json").read_bytes()
+        assert set(asked.values()) == {5}  # five samples of each document, none twice
+
+    def test_a_drop_is_red(
+        self, tmp_path: Path, mirror: Path, suite: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        right = {"backend": "oracle", "data_dir": mirror, "suite": str(suite)}
+        best = api.evaluate(**right, runs=tmp_path / "best")  # type: ignore[arg-type]
+        worse = {**right, "backend": "mock", "runs": tmp_path, "until_decided": True, "baseline": best.path}
+        found = api.evaluate(**worse)  # type: ignore[arg-type]
+        stopped = found.results.stopped
+        assert stopped is not None and stopped.verdict == "fail" and stopped.failed == ("tulu3_gsm8k", "")
+        assert (stopped.documents, len(stopped.looks)) == (50, 1)
+        done = olmes_here(
+            "eval", "--backend", "mock", "--suite", suite, "--data-dir", mirror, "--runs", tmp_path,
+            "--until-decided", "--baseline", best.path, tmp=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 1 and "stopped early after 1 look: fail" in done.stdout
+
+    def test_what_does_not_go_together(self, tmp_path: Path, mirror: Path, suite: Path, full: Path) -> None:
+        for options, words in (
+            ({"until_decided": True}, "needs --baseline"),
+            ({"until_decided": True, "baseline": full, "limit": 5}, "takes one --suite"),
+            ({"config": {"margin": 1}}, "give both"),
+            ({"until_decided": True, "baseline": full, "config": {"margn": 1}}, "margn"),
+            ({"until_decided": True, "baseline": full, "suite": "smoke"}, "has no score of"),
+        ):
+            with pytest.raises(UsageError, match=words):
+                run(tmp_path, mirror, **{"suite": str(suite), **options})

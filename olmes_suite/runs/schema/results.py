@@ -222,6 +222,40 @@ class TaskResult(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookTaken(Record):
+    """What the gate saw after a chunk of documents."""
+
+    documents: int = 0
+    """Number of documents so far."""
+    tokens: int = 0
+    """Generated tokens so far."""
+    verdict: str = ""
+    """pass, fail, inconclusive or continue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Record):
+    """The verdict of a run that asked until it was decided (`olmes eval --until-decided`)."""
+
+    verdict: str
+    """pass, fail or inconclusive; infrastructure if a task failed."""
+    baseline: str = ""
+    """Run that the gate held this one against."""
+    failed: tuple[str, ...] = ()
+    """Tasks that failed; an empty name stands for the average."""
+    looks: tuple[LookTaken, ...] = ()
+    documents: int = 0
+    of: int = 0
+    """Number of documents of the whole suite."""
+    tokens: int = 0
+    of_tokens: int = 0
+    """Expected tokens of the whole suite."""
+    alpha: float = 0.05
+    margin: float = 0.01
+    """Margin of the average, a fraction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results(Record):
     """The content of results.json. It has no time, host or path: the same inputs give the same text."""
 
@@ -233,6 +267,8 @@ class Results(Record):
     tasks: Mapping[str, TaskResult]
     """Tasks, groups and sub-tasks by name."""
     suites: Mapping[str, SuiteResult] = field(default_factory=dict)
+    stopped: Stopped | None = field(default=None, metadata=OPTIONAL)
+    """Present only in a run that asked until it was decided."""
     version: int | None = field(default=None, metadata=OPTIONAL)
     """Number of times that the run was scored; absent until the run is scored again."""
 
