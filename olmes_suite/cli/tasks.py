@@ -81,6 +81,7 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
         "shots": leaf.shots,
         "dataset": leaf.dataset,
         "split": leaf.split,
+        **{name: text for name in ("note", "differs") if (text := getattr(entry, name))},
     }
 
 

@@ -111,7 +111,13 @@ def gate(
     floor_of = _noise(baseline, noise, rules, [task.task for task in averaged])
     verdicts = _judge(tasks, average, averaged, rules, floor_of)
     health = findings(baseline, candidate, tasks, names, rules)
-    return _whole(comparison, verdicts, health, rules)
+    partial = [
+        f"{run.name} asked the documents of a plan: {sum(task.n for task in run.tasks.values()):,} of "
+        f"{sum(leaf.population for task in run.tasks.values() for leaf in task.leaves.values()):,}"
+        for run in (baseline, candidate)
+        if any(task.planned for task in run.tasks.values())
+    ]
+    return _whole(comparison, verdicts, health, rules, partial)
 
 
 def _tasks_to_judge(baseline: RunScores, candidate: RunScores, only: Sequence[str], rules: Rules) -> dict[str, None]:
@@ -265,7 +271,11 @@ def _more(d: Difference | None, margin: float, alpha: float) -> int | None:
 
 
 def _whole(
-    comparison: Comparison, verdicts: Sequence[TaskVerdict], health: Sequence[Finding], rules: Rules
+    comparison: Comparison,
+    verdicts: Sequence[TaskVerdict],
+    health: Sequence[Finding],
+    rules: Rules,
+    partial: Sequence[str],
 ) -> GateReport:
     tasks, average = verdicts[:-1], verdicts[-1]
     if any(row.verdict == "fail" for row in verdicts) or any(finding.kind == "fail" for finding in health):
@@ -281,7 +291,7 @@ def _whole(
     status = EXITS[verdict]
     if verdict == "inconclusive":
         status = {"pass": 0, "fail": 1, "exit3": 3}[rules.inconclusive]
-    notes = () if tasks else (f"the runs share no task: {comparison.baseline} and {comparison.candidate}",)
+    notes = tuple(partial) if tasks else (f"the runs share no task: {comparison.baseline} and {comparison.candidate}",)
     return GateReport(
         comparison.baseline,
         comparison.candidate,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from olmes_suite.comparison.plan_file import PlanFile
+    from olmes_suite.runs.schema import Planned
     from olmes_suite.scoring.tools import ToolOptions
     from olmes_suite.tasks.documents import DataSource
     from olmes_suite.tasks.settings import Settings
@@ -56,6 +58,18 @@ def settings(
         samples=samples, system=system_text(system),
         chat_template_args=mapping(chat_template_args, "--chat-template-args"),
     )  # fmt: skip
+
+
+def plan(path: Path | None, suite_names: tuple[str, ...]) -> tuple[tuple[str, ...], PlanFile | None, Planned | None]:
+    """Read the plan that the options name; returns the suites, the plan and what it asks. Raises UsageError."""
+    if path is None:
+        return suite_names, None, None
+    from olmes_suite.comparison import plan_file
+    from olmes_suite.runs.schema import Planned
+
+    found = plan_file.read(path)
+    plan_file.check(path, found, suite_names)
+    return (found.suite,), found, Planned(purpose=found.purpose, documents=found.counts)
 
 
 def local(runs: Path) -> None:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from olmes_suite.errors import DataError, MissingData, ModelError, OlmesError, RequestFailed, UsageError
+from olmes_suite.errors import (
+    DataError,
+    MissingData,
+    ModelError,
+    OlmesError,
+    RequestFailed,
+    UnsuitableTask,
+    UsageError,
+)
 from olmes_suite.evaluation.background_load import Ahead
 from olmes_suite.evaluation.canonical_solutions import rehearse
 from olmes_suite.evaluation.deferred_scoring import score_waiting
@@ -29,6 +37,13 @@ from olmes_suite.evaluation.plan import (
     model_name,
     preflight,
     run_name,
+)
+from olmes_suite.evaluation.planned import (
+    add_projections,
+    answers_of_smaller_runs,
+    baseline_of,
+    check_comparable,
+    check_data,
 )
 from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
 from olmes_suite.evaluation.prompts import first_prompts
@@ -55,9 +70,11 @@ from olmes_suite.runs.schema import (
     write_prompts,
     write_results,
 )
+from olmes_suite.runs.scores import RunScores
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks import suites
+from olmes_suite.tasks.index import PREFIX
 
 
 class Watcher(Protocol):
@@ -122,6 +139,8 @@ class _Session:
     tools: Tools
     watcher: Watcher
     gathered: Gathered = field(default_factory=Gathered)
+    baseline: RunScores | None = None
+    """The run from which scores are projected."""
     said: list[str] = field(default_factory=list)
     """Notes of the engine and the tools that the user has seen."""
 
@@ -137,12 +156,15 @@ def evaluate(options: Options, make_backend: MakeBackend, watcher: Watcher, *, e
     source = options.source
     source.show_to_nltk()
     plans, chosen = choose(options)
+    baseline = baseline_of(options, plans)
     lineage = ledger.lineage_of(options.model, options.lineage)
     tool_options = replace(
         options.tools, seed=options.seed, engine=options.engine, mirrors=source.mirrors, sample=source.sample
     )
     with closing(Tools(tool_options)) as tools:
-        return _evaluate(_Session(options, plans, chosen, lineage, tools, watcher), make_backend, early=early)
+        return _evaluate(
+            _Session(options, plans, chosen, lineage, tools, watcher, baseline=baseline), make_backend, early=early
+        )
 
 
 def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> Finished:
@@ -154,6 +176,8 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     options, plans, tools, watcher = session.options, session.plans, session.tools, session.watcher
     loading = Ahead(lambda: make_backend(options, _gold_answers(plans)), early)
     for plan in plans:
+        if plan.note:
+            watcher.note(f"{plan.name.removeprefix(PREFIX)}: {plan.note}")
         if plan.error is None:
             load_leaves(plan, options)
             preflight(plan, tools)
@@ -162,6 +186,7 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
                 watcher.note(line)
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
+    check_data(plans, options, session.baseline)
     check_settings(plans, options, watcher.note)
     if "sandbox" in tools.made:
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
@@ -173,12 +198,14 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         watcher.note(note)
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
         leaf.fingerprint = fingerprint(leaf, backend.chat, tools, options.unclosed)
+    if session.baseline is not None:
+        check_comparable(plans, session.baseline)
     name = run_name(options, plans, backend.fingerprint)
     name, previous = _free_name(options.runs, name)
     if previous is not None and is_finished(previous) and not options.again:
         finished = Finished(previous, read_results(previous), read_manifest(previous), plans, old=True)
         if not _has_request_errors(finished):
-            return finished
+            return _projected(session, finished)
     folder = options.runs / UNFINISHED / name
     with RunLock(folder.with_name(f"{name}.lock")):
         if (options.runs / name).exists():
@@ -186,6 +213,10 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         if previous is not None and not options.again and not folder.exists():
             with storage(folder):
                 shutil.copytree(previous / "responses", folder / "responses")
+        elif not options.again and not folder.exists():
+            found = answers_of_smaller_runs(options, plans, backend.fingerprint, folder)
+            if found:
+                watcher.note(f"answers of planned runs are used for {found} {'task' if found == 1 else 'tasks'}")
         return _run(session, name, folder, backend)
 
 
@@ -268,9 +299,20 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
         tasks = [(plan.name, plan.documents) for plan in plans if plan.error is None]
         lineage = ledger.lineage_name(session.lineage, model_name(options))
         ledger.record_look(options.runs, lineage, name, tasks, options.command)
+    if session.baseline is not None:
+        outcome, record = add_projections(folder, session.baseline, str(options.baseline))
     with storage(options.runs / name):
         os.replace(folder, options.runs / name)
     return Finished(options.runs / name, outcome, record, plans)
+
+
+def _projected(session: _Session, finished: Finished) -> Finished:
+    """Add projected scores to a run that was finished without them or with another baseline."""
+    if session.baseline is not None:
+        finished.results, finished.manifest = add_projections(
+            finished.path, session.baseline, str(session.options.baseline)
+        )
+    return finished
 
 
 def _outcome(session: _Session, name: str, contamination: Known) -> Results:
@@ -295,7 +337,7 @@ def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backe
             generate(parts, backend, session.options.seed, session.watcher.advance)
             pool.join()
             failure = None
-        except (RequestFailed, ScorerFailed, MissingData) as error:
+        except (RequestFailed, ScorerFailed, MissingData, UnsuitableTask) as error:
             pool.forget()
             failure = error
     if failure is not None:

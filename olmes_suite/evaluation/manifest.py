@@ -112,6 +112,8 @@ def manifest(
         plan=tuple(_planned(plan) for plan in plans),
         data=data_used(plans),
         limit=options.limit,
+        planned=options.planned,
+        projected_from=options.baseline,
         settings=options.settings.as_json(),
         sampling={leaf.name: effective(leaf.task, options.unclosed) for plan in plans for leaf in plan.leaves},
         seed=options.seed,

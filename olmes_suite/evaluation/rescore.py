@@ -18,6 +18,7 @@ from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make
 from olmes_suite.evaluation.given_responses import GivenResponses, GivenThoughts, Reading, ResponseLine, given_thoughts
 from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
+from olmes_suite.evaluation.planned import projected_again
 from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.evaluation.record import combine, count_flags, estimates, instance_rows, left_out, results
 from olmes_suite.files import RunLock, storage
@@ -247,6 +248,7 @@ def rescore(
             if thoughts is not None:
                 again = again.but(engine=again.engine.but(extra=reading.recorded(again.engine.extra)))
             write_manifest(run, again)
+            rescored = projected_again(run) or rescored
     finally:
         tools.close()
     return rescored
@@ -309,6 +311,7 @@ def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) ->
         source=data_source,
         tools=_recorded_tools(record, tools, data_source),
         settings=Settings.from_json(record.settings),
+        planned=record.planned,
     )
 
 

@@ -19,6 +19,7 @@ import math
 import re
 import string
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,9 +250,18 @@ def lm_eval_module(path: str) -> ModuleType:
     return module
 
 
+_loading = threading.RLock()
+"""Held while a module is loaded: scoring threads must not see one whose code has not run to its end."""
+
+
 @functools.lru_cache(maxsize=16)
 def module_beside(file: str, name: str) -> ModuleType:
     """Load the module in the file `name` beside `file`; the folder of a task is not a package."""
+    with _loading:
+        return _module_beside(file, name)
+
+
+def _module_beside(file: str, name: str) -> ModuleType:
     path = Path(file).with_name(name)
     title = f"olmes_suite_tasks_{path.parent.name}_{path.stem}"
     if title not in sys.modules or sys.modules[title].__file__ != str(path):

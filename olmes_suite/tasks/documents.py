@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, MissingData, first_line
 from olmes_suite.records import canonical_json
+from olmes_suite.tasks import json_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,6 +74,8 @@ class DataSpec:
     """Whether the data set is on the Hub; otherwise it is read from local mirrors only."""
     gated: bool = False
     """Whether the Hub requires an account that has agreed to the data set's terms."""
+    json_files: Sequence[Mapping[str, Sequence[str]]] = ()
+    """Files of JSON lines that make up the configuration; see `olmes_suite.tasks.json_files`."""
     sample_file: Path | None = None
 
     def names_of(self, split: str) -> list[str]:
@@ -90,12 +93,17 @@ def reads_files(path: str) -> bool:
 
 
 def find_split(source: DataSource, spec: DataSpec, split: str) -> Path | None:
-    """Return the parquet file of a split in the first mirror that has it, otherwise None."""
+    """Return the file of a split in the first mirror that has it, otherwise None.
+
+    It is parquet, or the first of the files of JSON lines that make up the split.
+    """
     for mirror in source.mirrors:
         for name in spec.names_of(split):
             path = mirror / spec.path / spec.config / f"{name}.parquet"
             if path.is_file():
                 return path
+        if spec.json_files and (found := json_files.find(mirror / spec.path, spec.json_files)):
+            return found[0].rows
     return None
 
 
@@ -107,7 +115,7 @@ def load_split(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
     if source.sample:
         table = _sample_table(spec, split)
     elif (path := find_split(source, spec, split)) is not None:
-        table = _read_parquet(path)
+        table = _read_parquet(path) if path.suffix == ".parquet" else _from_json_lines(source, spec)
     elif source.mirrors or not spec.hub or _offline():
         raise missing(source, spec, split)
     else:
@@ -200,6 +208,12 @@ def _read_parquet(path: Path) -> pa.Table:
         raise DataError(f"{path} cannot be read as parquet: {first_line(error)}") from error
 
 
+def _from_json_lines(source: DataSource, spec: DataSpec) -> pa.Table:
+    """Read a split from the first mirror with its files of JSON lines."""
+    found = (json_files.find(mirror / spec.path, spec.json_files) for mirror in source.mirrors)
+    return json_files.read(next(files for files in found if files))
+
+
 def _sample_table(spec: DataSpec, split: str) -> pa.Table:
     import pyarrow as pa
 
@@ -235,6 +249,12 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
     reason = ""
     if _hub_unreachable:
         raise missing(source, spec, split, "the Hub cannot be reached")
+    if spec.json_files:
+        try:
+            return json_files.read(json_files.fetch(spec.path, spec.revision, spec.json_files))
+        except Exception as error:  # the Hub client's
+            _hub_unreachable = isinstance(error, ConnectionError)
+            raise missing(source, spec, split, first_line(error)) from error
     for name in spec.names_of(split):
         try:
             dataset = datasets.load_dataset(spec.path, spec.config, split=name, revision=spec.revision)

@@ -24,13 +24,15 @@ from olmes_suite.tasks.documents import DataSource, find_split, missing, reads_f
 from olmes_suite.tasks.generation_kwargs import sampling, unsupported
 from olmes_suite.tasks.index import TaskEntry
 from olmes_suite.tasks.task import Splits, SuiteTask
-from olmes_suite.tasks.task_file import check_splits, problem, read_task_file
+from olmes_suite.tasks.task_file import check_splits, problem, read_task_file, reason
 
 MEANS = ("mean", "nanmean")
 """Names of lm-eval's aggregations that are means over documents."""
 NAME = re.compile(r"^(?:task|group):[ ]*[\"']?([\w.:-]+)[\"']?[ ]*$", re.MULTILINE)
 TAGS = re.compile(r"^tag:((?:[ ]*[\w.\"'-]+[ ]*$)|(?:[ ]*(?:\n[ ]*-[ ]*[\w.\"'-]+[ ]*)+))", re.MULTILINE)
 WORD = re.compile(r"(?:^|(?<=[ \"']))[\w][\w.-]*")
+PAIRS = frozenset({"f1", "mcc", "likelihood", "brier_score"})
+"""Metrics for which lm-eval passes pairs of gold and prediction of a choice, which have no mean, to the aggregation."""
 OUTPUT_TYPES = ("generate_until", "loglikelihood", "multiple_choice")
 
 
@@ -73,6 +75,19 @@ class LmEvalTask(SuiteTask):
                 f"num_fewshot: {wanted} examples are wanted and there are {found}; name another fewshot_split"
             )
 
+    def check_filters(self) -> None:
+        """Raise UsageError for filters that cannot be made, or that take more answers than the task asks for."""
+        for where, function, make in lm_eval_api.first_filters(self):
+            try:
+                made = make()
+            except Exception as error:  # Python's `re`, and lm-eval's and the user's classes
+                raise UsageError(f"filter_list: {where}: {function}: {reason(error)}") from error
+            wanted, repeats = getattr(made, "k", None), self.config.repeats or 1
+            if function == "take_first_k" and isinstance(wanted, int) and wanted > repeats:
+                raise UsageError(
+                    f"filter_list: {where}: take_first_k: takes {wanted} answers and repeats is {repeats}; raise it"
+                )
+
     def requests(self, doc: Mapping[str, Any], doc_id: int, *, chat: bool) -> list[Request]:
         """Build the requests of a document. Raises UsageError where the task file cannot render it."""
         try:
@@ -96,7 +111,8 @@ class LmEvalTask(SuiteTask):
                 f"remove it, or run {self.config.task} with lm_eval"
             )
         tables = lm_eval_api.metric_tables(self)
-        left_out = [name for name, aggregate in tables[0].items() if not is_mean(aggregate)]
+        of_pairs = PAIRS if self.OUTPUT_TYPE == "multiple_choice" else frozenset()
+        left_out = [name for name, aggregate in tables[0].items() if name in of_pairs or not is_mean(aggregate)]
         if len(left_out) == len(tables[0]):
             raise UnsuitableTask(
                 f"{', '.join(left_out)}: not a mean over documents, and the task has no other metric; "

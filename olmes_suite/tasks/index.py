@@ -39,6 +39,16 @@ class TaskEntry:
     dataset: str = ""
     config: str = ""
     split: str = ""
+    revision: str = "main"
+    """Revision of the data set on the Hub."""
+    repeats: int = 1
+    """Number of answers to each request."""
+    summary: bool = False
+    """Whether the primary metric is computed from all documents and is no mean over them."""
+    note: str = ""
+    """What a user of the task should know before a run and beside its score."""
+    differs: str = ""
+    """What a repaired variant reads in another way, and how often that changes a verdict."""
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -103,6 +113,7 @@ def build(folder: Path) -> dict[str, Any]:
             "primary": metadata["primary"],
             "version": metadata["version"],
         }
+        entry |= {key: metadata[key] for key in ("note", "differs") if key in metadata}
         if "group" in config:
             entry |= {"members": config["task"], "aggregate": metadata["aggregate"]}
         else:
@@ -112,6 +123,8 @@ def build(folder: Path) -> dict[str, Any]:
                 "dataset": config["dataset_path"],
                 "config": config.get("dataset_name") or "default",
                 "split": config["test_split"],
+                **{key: config[key] for key in ("revision", "repeats") if key in config},
+                **({"summary": True} if "summary" in config else {}),
             }
         tasks[config.get("group") or config["task"]] = entry
     return {"schema": 1, "tasks": tasks}

@@ -25,11 +25,12 @@ class TaskKeys:
     revision: str = "main"
     """Revision of the data set on the Hub."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """See `DataSpec` for this key and the next four."""
+    """See `DataSpec` for this key and the next five."""
     split_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     subset: Mapping[str, int] | None = None
     hub: bool = True
     gated: bool = False
+    json_files: Sequence[Mapping[str, Sequence[str]]] = ()
     where: Mapping[str, Any] | None = None
     """Column to value, or to a list of values: the rows of the split that belong to this task."""
     leave_out: Callable[[Document], str | None] | None = None
@@ -79,6 +80,7 @@ class TaskKeys:
             subset=self.subset,
             hub=self.hub,
             gated=self.gated,
+            json_files=self.json_files,
             sample_file=sample_file,
         )
 

@@ -174,6 +174,26 @@ class TestBrokenCheckpoints:
         damage(checkpoint_copy)
         one_line(lambda: make_backend("hf", str(checkpoint_copy), device="cpu"), match, ModelError)
 
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("repetition_penalty", "x"), ("repetition_penalty", 0), ("repetition_penalty", -1.0),
+            ("bad_words_ids", "x"), ("bad_words_ids", [5]), ("eos_token_id", "x"), ("eos_token_id", [1, None]),
+            ("stop_strings", 5), ("stop_strings", ["a", 5]), ("no_repeat_ngram_size", "two"), ("min_length", -1),
+            ("suppress_tokens", 5), ("forced_eos_token_id", "x"), ("exponential_decay_length_penalty", 1.5),
+            ("guidance_scale", "x"), ("sequence_bias", 3),
+        ],
+    )  # fmt: skip
+    def test_a_wrong_field_of_the_generation_config(self, checkpoint_copy: Path, field: str, value: object) -> None:
+        file = checkpoint_copy / "generation_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+        one_line(lambda: check_folder(checkpoint_copy), rf"generation_config\.json: {field}: expected .*correct it")
+
+    def test_a_generation_config_that_transformers_refuses(self, checkpoint_copy: Path) -> None:
+        file = checkpoint_copy / "generation_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"num_return_sequences": 3}))
+        one_line(lambda: make_backend("hf", str(checkpoint_copy)), r"its generation_config\.json is invalid: .*got 3")
+
     def test_shapes_by_the_header(self, checkpoint_copy: Path) -> None:
         file = checkpoint_copy / "model.safetensors"
         found = tensor_shapes(file)

@@ -312,6 +312,13 @@ def test_a_run_from_the_command_line(tmp_path, task):
         assert len(served.seen) == 6  # from the cache
 
 
+def test_a_run_says_that_the_judge_is_retired(tmp_path):
+    done = olmes_here("eval", "--backend", "mock", "--task", "alpaca_eval", "--data", "sample", tmp=tmp_path)
+    first = done.stderr.splitlines()[0]
+    assert "alpaca_eval: its judge, GPT-4 Turbo, is retired" in first
+    assert "olmo3_alpaca_eval asks GPT-4.1, and scores of the two do not compare" in first
+
+
 def test_without_a_judge_nothing_is_generated(tmp_path):
     done = olmes_here(
         "eval", "--task", "alpaca_eval", "--data", "sample", "--backend", "mock", "--runs", tmp_path / "runs", "--json",

@@ -100,14 +100,26 @@ def test_every_leaf_is_indexed_and_in_its_group() -> None:
         "olmo3_mmlu_pro_cot": 14, "olmo3_safety": 6,
     }  # fmt: skip
     repaired = {f"{name}_repaired": n for name, n in expected.items() if name not in ("olmo3_mmlu_pro", "olmo3_safety")}
-    assert sizes == expected | repaired
+    tools = {f"olmo3_bfcl_{think}{part}": n for think in ("", "think_") for part, n in (("non_live", 5), ("live", 6))}
+    assert sizes == expected | repaired | tools
+
+
+def test_repaired_variants_say_what_differs() -> None:
+    names = (entry for entry in index.top_level() if entry.name.startswith(index.LATER))
+    repaired = [entry for entry in names if entry.name.endswith("_repaired")]
+    assert len(repaired) == 18
+    assert all(" of the reference" in entry.differs or "gives no examples" in entry.differs for entry in repaired)
+    assert index.index()["olmo3_gsm8k_repaired"].differs.endswith("it accepts 11 more and refuses 4")
+    for entry in repaired:  # metadata of an included file is replaced, not extended
+        original = index.index()[entry.name.removesuffix("_repaired")]
+        assert (entry.primary, entry.shots, original.differs) == (original.primary, original.shots, "")
 
 
 def test_a_prefix_of_olmo3_is_not_optional() -> None:
     assert index.full_name("zebralogic") == "zebralogic" and index.full_name("gsm8k") == "tulu3_gsm8k"
 
 
-@pytest.mark.parametrize("suite", ["olmo3_dev", "olmo3_unseen", "olmo3_safety"])
+@pytest.mark.parametrize("suite", ["olmo3_dev", "olmo3_unseen", "olmo3_safety", "tools"])
 def test_suites_name_tasks_that_exist(suite: str) -> None:
     for entry in suites.load(suite).tasks:
         assert entry.task in index.index()

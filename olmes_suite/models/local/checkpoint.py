@@ -13,6 +13,7 @@ from olmes_suite.errors import ModelError, first_line
 from olmes_suite.models.local.adapter import adapter_of, merge_command
 from olmes_suite.models.local.forms import (
     GGUF,
+    check_generation,
     check_head,
     check_pickled,
     check_pointer,
@@ -79,7 +80,7 @@ def check_folder(path: str | Path, *, training: bool = False) -> None:
     if not training:
         check_head(path, config)
     if (folder / "generation_config.json").is_file():
-        read_json(folder / "generation_config.json")
+        check_generation(folder / "generation_config.json", read_json(folder / "generation_config.json"))
     check_tokenizer(path)
     _check_weights(folder)
 

@@ -101,6 +101,11 @@ class Encoder:
                 f"{request.task}: its prompts are chat messages and the model has no chat template; "
                 "give --chat-template FILE"
             )
+        if self.template.lost and sum(role == "user" for role, _ in request.messages) > 1:
+            raise RequestFailed(
+                f"{request.task}: has several turns, and the chat template leaves out {self.template.lost} of a "
+                "conversation; give another one with --chat-template FILE"
+            )
         try:
             how = self._rendering(request)
             return self.template.apply(request.chat, arguments=how.arguments) + how.prefix

@@ -143,7 +143,7 @@ def load_model(model: str, revision: str | None, dtype: torch.dtype | str, devic
     except Exception as error:  # as above, and safetensors' types
         if out_of_memory(error):
             raise ModelError(f"{model}: does not fit in memory; use a larger machine or a smaller dtype") from None
-        raise explain(model, error, "") from None
+        raise _generation_error(base, revision) or explain(model, error, "") from None
     if (lacking := set(info.get("missing_keys", ()))) and lacking <= {"lm_head.weight", "embed_out.weight"}:
         raise ModelError(
             f"{model}: was saved without the head of a language model ({min(lacking)}); give a causal language model"
@@ -163,6 +163,19 @@ def load_model(model: str, revision: str | None, dtype: torch.dtype | str, devic
         if not out_of_memory(error):
             raise
         raise ModelError(f"{model}: {does_not_fit(device)}") from None
+
+
+def _generation_error(base: str, revision: str | None) -> ModelError | None:
+    """Return the error for a generation_config that transformers refuses, and with it the model."""
+    try:
+        transformers.GenerationConfig.from_pretrained(_path(base), revision=revision or "main")
+    except OSError:  # there is none
+        return None
+    except Exception as error:  # transformers checks fields against each other
+        return ModelError(
+            f"{base}: its generation_config.json is invalid: {one_line(error)}; correct it, or remove the file"
+        )
+    return None
 
 
 def _merged(model: Any, adapter: Adapter) -> Any:

@@ -167,8 +167,8 @@ def calls(choice: dict[str, Any]) -> bool:
 def answer_in(choice: dict[str, Any], request: Request) -> tuple[str | None, str | None]:
     """Return the text and the separate thought of a choice.
 
-    The text is "" for the null that servers send where the model generated no text, also after a thought, and None where
-    the choice ended inside a thought. Raises Malformed for a choice without text.
+    The text is "" for the null that servers send where the model generated no text, also after a thought. It is None
+    where the choice ended inside a thought. Raises Malformed for a choice without text.
     """
     message = choice.get("message") if request.messages is not None else None
     if not isinstance(message, dict):

@@ -34,11 +34,35 @@ class Metric(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Projected(Record):
+    """The estimated score on all documents, from those that were asked and a baseline's scores on all of them.
+
+    The error bar is about the score that asking the rest would give, not about other documents of the same kind.
+    """
+
+    value: float | None = None
+    stderr: float | None = None
+    ci95: tuple[float, float] | None = None
+    n: int = 0
+    """Number of documents that were asked."""
+    of: int = 0
+    """Number of documents of the whole task or suite."""
+    baseline: str = ""
+    """Run with the scores on all documents."""
+    method: str = "difference"
+    """difference, regression, or mixed for a suite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteResult(Metric):
     """The unweighted mean of a suite's tasks; null unless every task has its score."""
 
     missing: tuple[str, ...] = ()
     """Tasks without a score."""
+    planned: bool = field(default=False, metadata=OPTIONAL)
+    """Whether a plan chose the documents of some task."""
+    projected: Projected | None = field(default=None, metadata=OPTIONAL)
+    """Absent without a baseline, and where all documents were asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +166,11 @@ class TaskResult(Record):
     fingerprint: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)
     """Hashes of prompt, data, scorer and settings; absent for a group."""
     of: int | None = field(default=None, metadata=OPTIONAL)
-    """Number of documents of the whole task, if the run was limited."""
+    """Number of documents of the whole task, if the run was limited or planned."""
+    planned: bool = field(default=False, metadata=OPTIONAL)
+    """Whether a plan chose the documents."""
+    projected: Projected | None = field(default=None, metadata=OPTIONAL)
+    """Absent without a baseline, and where all documents were asked."""
     left_out: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)
     """Missing scorer to the number of rows left out for it."""
     subtasks: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
