@@ -69,6 +69,31 @@ def verify(
     return _report(compare(_names(suite, task), where), as_json, good=("ok", "unrecorded"))
 
 
+@app.command()
+def ruler(
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", help="Model whose tokens are counted: a folder or a Hub id.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Mirror folder to write: OUT/ruler/<task>_<length>/test.parquet.")],
+    length: Annotated[
+        list[str] | None, typer.Option("--length", help="4k to 128k; repeatable, all by default.")
+    ] = None,
+    documents: Annotated[
+        int, typer.Option("--documents", help="Documents of each task and length, at most 500.")
+    ] = 100,
+    as_json: Json = False,
+) -> int:
+    """Make the documents of the suite `long` with lm-eval's generators, which need a network.
+
+    Existing files are not overwritten.
+    """
+    from olmes_suite.extras import require
+    from olmes_suite.tasks.ruler import LENGTHS, make
+
+    require("eval", "olmes data ruler")
+    return _report(make(tokenizer, length or LENGTHS, out, documents), as_json, good=("pulled", "kept"))
+
+
 def _names(suite: list[str] | None, task: list[str] | None) -> list[str]:
     from olmes_suite.tasks import catalog, index, suites
 

@@ -63,7 +63,8 @@ class GivenThoughts:
     def read_again(self, response: Response, task: str, stops: Sequence[str]) -> Response:
         """Return a recorded response, read from what the model said."""
         whole = response.raw if response.raw is not None else response.text or ""
-        if response.thinking is not None and response.thinking not in whole:  # a separate channel
+        apart = response.raw is None and not response.unclosed  # a thought in the text would have left a `raw`
+        if response.thinking is not None and (apart or response.thinking not in whole):  # a separate channel
             content = None if response.unclosed else cut_at_stop(whole, stops)
             parts = self.read({"text": content, "thinking": response.thinking}, task)
         elif self.thoughts is None:

@@ -231,8 +231,9 @@ def _planned(entry: suites.SuiteEntry) -> TaskPlan:
 def load_leaves(plan: TaskPlan, options: Options) -> None:
     """Read the task's data and choose its documents. Missing data marks the task as failed.
 
-    Raises DataError for malformed data.
+    Raises DataError for malformed data, UsageError for a primary metric that the task does not have.
     """
+    from olmes_suite.tasks.external import LmEvalTask
     from olmes_suite.tasks.load import load_task
 
     cluster = _cluster_column(plan.name, options)
@@ -243,6 +244,8 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
             plan.error = error.of(plan.name) if isinstance(error, MissingData) else str(error)
             plan.leaves = []
             return
+        if isinstance(task, LmEvalTask):
+            task.check_primary(plan.primary)
         options.settings.apply(task)
         leaf = Leaf(name, task, range(len(task.task_docs)), cluster if cluster in task.task_docs.column_names else None)
         leaf.primary = plan.primary

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import lm_eval_api
-from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line, one_line
+from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line, nearest, one_line
 from olmes_suite.lm_eval_api import DEFAULT_METRIC_REGISTRY, ConfigurableTask, metric_registry
 from olmes_suite.records import Request, Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
@@ -87,6 +87,14 @@ class LmEvalTask(SuiteTask):
                 raise UsageError(
                     f"filter_list: {where}: take_first_k: takes {wanted} answers and repeats is {repeats}; raise it"
                 )
+
+    def check_primary(self, name: str) -> None:
+        """Raise UsageError for a metric that the task does not compute. Its own `process_results` may return any."""
+        known = lm_eval_api.metric_tables(self)[0]
+        if self.config.process_results is None and name not in known:
+            raise UsageError(
+                f"{self.config.task}: has no metric {name!r}{nearest(name, known)}; it has {', '.join(known)}"
+            )
 
     def requests(self, doc: Mapping[str, Any], doc_id: int, *, chat: bool) -> list[Request]:
         """Build the requests of a document. Raises UsageError where the task file cannot render it."""
@@ -308,8 +316,10 @@ def _primary(config: Mapping[str, Any]) -> str:
     names = [entry["metric"] for entry in metrics if isinstance(entry.get("metric"), str)]
     for entry in metrics:
         name, aggregate = entry.get("metric"), entry.get("aggregation")
-        if not isinstance(name, str):
+        if not isinstance(name, str) or (output == "multiple_choice" and name in PAIRS):
             continue
+        if name not in metric_registry and not entry.get("hf_evaluate"):
+            name = name.rpartition(".")[2]  # a function of the user's, which lm-eval names by its own name
         if aggregate is None and name not in metric_registry:
             continue
         is_a_mean = aggregate in MEANS if isinstance(aggregate, str) else is_mean(get_metric_aggregation(name))

@@ -174,6 +174,30 @@ class TestBrokenCheckpoints:
         damage(checkpoint_copy)
         one_line(lambda: make_backend("hf", str(checkpoint_copy), device="cpu"), match, ModelError)
 
+    def test_weights_that_do_not_fit_the_configuration(self, checkpoint_copy: Path) -> None:
+        _config(vocab_size=300)(checkpoint_copy)
+        words = r"have the wrong shape for 2 of the model's tensors \(lm_head.weight: \[400, 64\] for \[300, 64\]\)"
+        one_line(lambda: make_backend("hf", str(checkpoint_copy)), f"{words}; .*config.json")
+
+    def test_tensors_that_the_model_does_not_use_are_noted(self, checkpoint_copy: Path) -> None:
+        assert not any("does not use" in line for line in make_backend("hf", str(checkpoint_copy)).notes())
+        _config(num_hidden_layers=1)(checkpoint_copy)
+        notes = make_backend("hf", str(checkpoint_copy)).notes()
+        assert any("9 tensors that the model does not use (model.layers.1." in line for line in notes), notes
+
+    def test_a_context_without_room(self, checkpoint_copy: Path) -> None:
+        _config(max_position_embeddings=0)(checkpoint_copy)
+        one_line(lambda: make_backend("hf", str(checkpoint_copy)), r"config\.json gives a context of 0 tokens")
+
+    def test_a_wrong_length_of_the_tokenizer(self, checkpoint_copy: Path) -> None:
+        file = checkpoint_copy / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": "x"}))
+        one_line(lambda: check_folder(checkpoint_copy), r"tokenizer_config\.json: model_max_length: expected a number")
+
+    def test_an_unknown_model_with_code_of_its_own(self, checkpoint_copy: Path) -> None:
+        _config(model_type="foo", auto_map={"AutoModelForCausalLM": "modeling_foo.Foo"})(checkpoint_copy)
+        one_line(lambda: make_backend("hf", str(checkpoint_copy)), "needs code of its own repository")
+
     @pytest.mark.parametrize(
         ("field", "value"),
         [

@@ -156,6 +156,25 @@ def test_a_model_that_knows_the_answers_scores(external_folder: Path) -> None:
     )
 
 
+def test_a_metric_that_is_a_function_of_the_users_is_scored(external_folder: Path) -> None:
+    (external_folder / "tasks/own.py").write_text(
+        "def equal(references, predictions, **_):\n    return float(references[0] == predictions[0])\n"
+    )
+    task(external_folder, "mine", GENERATE + f"metric_list: [{{metric: !function own.equal, {MEAN}}}]\n")
+    found = ours(external_folder, "mine").results.as_json()["tasks"]["mine"]
+    assert found["primary"] == "equal" and found["metrics"]["equal"]["value"] == pytest.approx(2 / 3)
+
+
+def test_a_suite_may_not_ask_for_a_metric_that_a_task_lacks(external_folder: Path, capsys: Any) -> None:
+    from olmes_suite.cli.main import run
+
+    task(external_folder, "mine", CHOICES)
+    suite = external_folder / "suite.yaml"
+    suite.write_text("suite: own\ntasks: [{task: mine, primary: accc}]\n")
+    assert run(["eval", "--backend", "mock", "--suite", str(suite), "--runs", str(external_folder / "runs")]) == 2
+    assert "mine: has no metric 'accc', did you mean 'acc'?; it has acc, acc_norm" in capsys.readouterr().err
+
+
 def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Path) -> None:
     watcher = Quiet()
     task(external_folder, "mine", LOGLIKELIHOOD + f"metric_list: [{{metric: perplexity}}, {{metric: acc, {MEAN}}}]\n")

@@ -101,7 +101,8 @@ def test_every_leaf_is_indexed_and_in_its_group() -> None:
     }  # fmt: skip
     repaired = {f"{name}_repaired": n for name, n in expected.items() if name not in ("olmo3_mmlu_pro", "olmo3_safety")}
     tools = {f"olmo3_bfcl_{think}{part}": n for think in ("", "think_") for part, n in (("non_live", 5), ("live", 6))}
-    assert sizes == expected | repaired | tools
+    long = {f"olmo3_ruler_{length}": 13 for length in ("4k", "8k", "16k", "32k", "64k", "128k")}
+    assert sizes == expected | repaired | tools | long
 
 
 def test_repaired_variants_say_what_differs() -> None:
@@ -119,7 +120,7 @@ def test_a_prefix_of_olmo3_is_not_optional() -> None:
     assert index.full_name("zebralogic") == "zebralogic" and index.full_name("gsm8k") == "tulu3_gsm8k"
 
 
-@pytest.mark.parametrize("suite", ["olmo3_dev", "olmo3_unseen", "olmo3_safety", "tools"])
+@pytest.mark.parametrize("suite", ["olmo3_dev", "olmo3_unseen", "olmo3_safety", "tools", "long"])
 def test_suites_name_tasks_that_exist(suite: str) -> None:
     for entry in suites.load(suite).tasks:
         assert entry.task in index.index()

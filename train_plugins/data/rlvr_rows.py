@@ -10,14 +10,13 @@ from olmes_suite.errors import DataError, UsageError, one_line
 from train_plugins.data.encoding import Encoded, check_rendered, token_ids
 from train_plugins.data.messages import Row, check_columns, turns_of
 from train_plugins.verifiers import Malformed, Verifiers
-from train_plugins.verifiers.truths import TRUTHS, read_truth
+from train_plugins.verifiers.truths import COMPARED, read_truth
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 OURS = ("messages", "ground_truth", "verifier", "dataset")
-COMPARED = tuple(TRUTHS)
 Names = Mapping[str, str] | tuple[str, ...] | None
 
 
@@ -47,19 +46,15 @@ def prompt_row(row: Row) -> dict[str, Any]:
 
 
 def with_truth(row: dict[str, Any], names: Names) -> dict[str, Any]:
-    """Return a row whose ground truth its verifier can read. Raises ValueError.
-
-    This holds for verifiers that compare with the truth alone; the others check theirs before the first rollout.
-    """
+    """Return a row whose ground truth its verifier can read, if it is a built-in one. Raises ValueError."""
     name = _table(names, [row["verifier"]]).get(row["verifier"], "").strip().lower()
-    if name in COMPARED:
-        truth = json.loads(row["truth"])
-        if truth is None:
-            raise ValueError(f"no 'ground_truth', with which the verifier {name} compares")
-        try:
-            read_truth(name, truth)
-        except Malformed as error:
-            raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
+    truth = json.loads(row["truth"])
+    if truth is None and name in COMPARED:
+        raise ValueError(f"no 'ground_truth', with which the verifier {name} compares")
+    try:
+        read_truth(name, truth, json.loads(row["extra"]))
+    except Malformed as error:
+        raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
     return row
 
 

@@ -185,6 +185,7 @@ def _check_effects(stage: Stage, recipe: Recipe, config: type, arguments: Mappin
             raise UsageError(f"{recipe.place.line(('trainer', name))}: trainer.{name} {why}")
     if "ddp_backend" in recipe.trainer and distributed.world_size() == 1:
         raise UsageError("trainer.ddp_backend has an effect only with several processes (--launcher)")
+    memory.check_targets(recipe.model, recipe.lora)
     check_model_arguments(recipe.model, arguments)
     trial.check(configuration(config, arguments, recipe), recipe.trainer)
 

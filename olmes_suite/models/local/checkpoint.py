@@ -120,8 +120,13 @@ def check_tokenizer(path: str | Path) -> None:
     if not has_tokenizer(folder):
         raise ModelError(f"{path}: has no tokenizer (tokenizer.json or tokenizer.model); save it beside the model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            read_json(folder / name)
+        if not (folder / name).is_file():
+            continue
+        length = read_json(folder / name).get("model_max_length")
+        if length is not None and (isinstance(length, bool) or not isinstance(length, int | float)):
+            raise ModelError(
+                f"{folder / name}: model_max_length: expected a number, not {length!r}; correct it, or remove the field"
+            )
     check_vocabulary(path, folder)
 
 

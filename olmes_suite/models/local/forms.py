@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -177,7 +178,8 @@ def explain(model: str, error: BaseException, part: str) -> ModelError:
     Without a part, the model.
     """
     text = " ".join(str(error).split())
-    if "trust_remote_code" in text or "custom code" in text:
+    unknown = "does not recognize this architecture" in text and _has_own_code(model)
+    if unknown or "trust_remote_code" in text or "custom code" in text:
         return ModelError(
             f"{model}: needs code of its own repository, which is not run here; serve it with that code (vllm serve "
             "--trust-remote-code) and use --backend openai"
@@ -200,6 +202,13 @@ def explain(model: str, error: BaseException, part: str) -> ModelError:
         )
     kind = f"{type(error).__name__}: " if isinstance(error, (LookupError, AttributeError, TypeError)) else ""
     return ModelError(f"{model}: {what}: {kind}{_cut(text) or type(error).__name__}")
+
+
+def _has_own_code(model: str) -> bool:
+    try:
+        return "auto_map" in json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # on the Hub, or damaged
+        return False
 
 
 def _cut(text: str, limit: int = 300) -> str:

@@ -147,3 +147,12 @@ def test_saves_that_are_no_number_of_steps_do_not_fit_evaluations(train_folder: 
 def test_suites_of_decontamination_are_known_before_a_model_is_loaded(train_folder: Path) -> None:
     rows = write_rows(train_folder / "rows.jsonl", sft_rows(8))
     refused(lambda: make_recipe("sft", train_folder, rows, decontam={"suites": ["dve"]}), "'?dve'?", UsageError)
+
+
+def test_layers_that_the_model_lacks_are_known_before_it_is_loaded(train_folder: Path) -> None:
+    pytest.importorskip("peft")
+    rows = write_rows(train_folder / "rows.jsonl", sft_rows(8))
+    found = make_recipe("sft", train_folder, rows, lora={"target_modules": ["q_proj", "v_prj"]})
+    refused(
+        lambda: trainer_arguments(registry.find("sft"), found), "no layer 'v_prj', did you mean 'v_proj'", UsageError
+    )

@@ -43,6 +43,10 @@ def test_rows_that_cannot_be_trained_on(rlvr_folder: Path) -> None:
     bad("row 8 has a 'ground_truth' that the verifier string cannot read",
         {"prompt": "a", "ground_truth": " ", "dataset": "words"},
         rlvr={"verifiers": {"words": "string", "gsm8k": "gsm8k", "string": "string"}})  # fmt: skip
+    bad("row 8 has a 'ground_truth' that the verifier ifeval cannot read",
+        {"prompt": "a", "ground_truth": "{}", "verifier": "ifeval"})  # fmt: skip
+    bad("row 8 has a 'ground_truth' that the verifier code cannot read",
+        {"prompt": "a", "ground_truth": [], "verifier": "code"})  # fmt: skip
     bad("unknown verifier 'strng', did you mean 'string'", {"prompt": "a", "ground_truth": "1", "verifier": "strng"})
     bad("unseen suite", {"prompt": "a", "ground_truth": "1", "verifier": "gpqa"})
     known = {"verifiers": ["gsm8k", "string"]}
@@ -251,3 +255,11 @@ def test_the_command_line_trains(rlvr_folder: Path) -> None:
         olmes("train", "rlvr", str(rlvr_folder / "rlvr.yaml"), "--set", "rlvr.algoritm=ppo", tmp=rlvr_folder)
     )
     assert "did you mean 'algorithm'" in said
+
+
+def test_a_short_stage_without_a_signal_says_so(
+    rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Coin, "verify", lambda self, calls: [0.0] * len(calls))
+    train_rlvr(rlvr_folder, "grpo", prompt_rows(8), trainer={"max_steps": 2}, rlvr={"no_eos_penalty": None})
+    assert "warning: the rewards taught nothing: in each of the 2 rollouts" in capsys.readouterr().err
