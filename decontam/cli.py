@@ -59,7 +59,8 @@ MatchRule = Annotated[
     str,
     typer.Option(
         "--rule",
-        help="own: text that many items share, such as an instruction, does not count; paper: all text counts.",
+        help="own: text that many items share, such as an instruction, does not count; strict: the row must also have "
+        "the item's words and numbers; paper: all text counts.",
     ),
 ]
 Ray = Annotated[
@@ -198,11 +199,12 @@ def _search(model: str | None, top: int, least: float) -> Search | None:
 
 
 def _variant(name: str) -> Variant:
+    from decontam.matching.rule import VARIANTS
     from olmes_suite.errors import UsageError
 
-    if name not in ("own", "paper"):
-        raise UsageError(f"--rule {name}: known are own, paper")
-    return name  # type: ignore[return-value]
+    if name not in VARIANTS:
+        raise UsageError(f"--rule {name}: known are {', '.join(VARIANTS)}")
+    return name
 
 
 def _roles(text: str) -> tuple[str, ...]:

@@ -104,7 +104,9 @@ def _checkpoint(path: Path, manifest: Manifest) -> str:
     engine = manifest.engine
     if manifest.imported or engine.backend in _NO_MODEL or not engine.fingerprint:
         return path.name
-    parts = [engine.fingerprint, engine.backend, manifest.limit, manifest.seed, manifest.sample]
+    parts: list[Any] = [engine.fingerprint, engine.backend, manifest.limit, manifest.seed, manifest.sample]
+    if manifest.planned is not None:
+        parts.append(dict(manifest.planned.documents))
     return sha256(canonical_json(parts))
 
 

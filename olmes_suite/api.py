@@ -102,7 +102,8 @@ def evaluate(
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
     encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
     profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
-    chat_template_args: Named = None,
+    chat_template_args: Named = None, plan: AnyPath | None = None, baseline: AnyPath | None = None,
+    until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -123,6 +124,7 @@ def evaluate(
     from olmes_suite.thinking import check_choice, check_unclosed
     from olmes_suite.workers.factory import Crew, check
 
+    arguments.include(paths(include_path))
     settings = arguments.settings(
         profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
     )
@@ -133,8 +135,9 @@ def evaluate(
         "chat_template_args": dict(settings.chat_template_args) or None, "thinking": check_choice(thinking),
         "unclosed": unclosed,
     }  # fmt: skip
+    suite_names, plan_file, planned = arguments.plan(maybe(plan), tuple(listed(suite)))
     run_options = Options(
-        str(model), backend, tuple(listed(suite)), tuple(listed(task)), limit, seed,
+        str(model), backend, suite_names, tuple(listed(task)), limit, seed,
         arguments.source(paths(data_dir), data), Path(runs), maybe(lineage), again,
         {name: value for name, value in engine.items() if value is not None},
         tuple(command if command is not None else _call(options)),
@@ -144,13 +147,18 @@ def evaluate(
         ),
         settings,
         check_unclosed(unclosed),
+        plan_file,
+        planned,
+        arguments.until_decided(until_decided, config),
+        None if baseline is None else str(baseline),
     )  # fmt: skip
-    arguments.include(paths(include_path))
     arguments.local(run_options.runs)
     engines.check_model(backend, run_options.model)
     crew = Crew(workers, ray)
     check(crew, backend)
     engines.check_cache(maybe(cache), backend)
+    if backend == "floor" and (planned is not None or baseline is not None or until_decided):
+        raise UsageError("the floor takes no --plan and no --baseline: it is measured on all documents or with --limit")
     if backend == "floor":
         finished = measure(run_options, engines.make_backend, watcher)
     else:
@@ -250,6 +258,7 @@ def prompts(
         loaded = renderer(
             str(model), chat_template, revision, max_length=max_length, chat_template_args=settings.chat_template_args
         )
+        settings.check_template(loaded.unused_arguments)
     return requests(task, where, doc_ids, limit=limit, seed=seed, model=loaded, settings=settings)
 
 

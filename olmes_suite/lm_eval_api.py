@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from olmes_suite.errors import UsageError
@@ -113,3 +113,16 @@ def filtered(task: Any, instances: Sequence[Any]) -> list[Any]:
         raise unsupported("filters of a task")
     ensembles[0].apply(list(instances))
     return [each.filtered_resps[ensembles[0].name] for each in instances]
+
+
+def first_filters(task: Any) -> list[tuple[str, str, Callable[[], Any]]]:
+    """Return the steps of a task's first list of filters: name of the list, name of the function, and its maker."""
+    ensembles = getattr(task, "_filters", None)
+    if not ensembles:
+        raise unsupported("filters of a task")
+    lists = task.config.filter_list or [{"filter": []}]
+    functions = [str(step.get("function")) for step in lists[0].get("filter") or []]
+    makers = list(ensembles[0].filters)
+    if len(functions) != len(makers):  # lm-eval's default, without a list
+        functions = ["take_first"] * len(makers)
+    return [(ensembles[0].name, function, make) for function, make in zip(functions, makers, strict=True)]

@@ -6,6 +6,8 @@ the evaluator scores. lm-eval is not imported.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -190,9 +192,17 @@ def _rows(table: pa.Table, where: Mapping[str, Any]) -> list[int]:
 
 
 def _text(value: object) -> str:
-    """Convert a field's value to text: the elements of a list are lines of one text."""
+    """Convert a field's value to text: the elements of a list are lines of one text, and messages are their contents.
+
+    Messages may be JSON in a text column.
+    """
     if value is None:
         return ""
+    if isinstance(value, str) and value.lstrip("[ \n").startswith('{"role"'):
+        with contextlib.suppress(ValueError, RecursionError):
+            return _text(json.loads(value))
+    if isinstance(value, dict) and {"role", "content"} <= value.keys():
+        return _text(value["content"])
     if isinstance(value, (list, tuple)):
         return "\n".join(_text(element) for element in value)
     if isinstance(value, dict):

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,7 @@ from decontam.matching import gram_arrays, own_text
 from decontam.matching.rule import Rule
 from decontam.text import hashing, tokens, vocabulary
 
-SCHEMA = 4
+SCHEMA = 5
 _NEVER = np.iinfo(np.int32).max
 
 
@@ -35,7 +36,7 @@ _ARRAYS: dict[str, Any] = {
     "part_bits": np.uint64, "short_bits": np.uint64, "short_tails": np.uint64, "short_lengths": np.int64,
     "table": np.uint32, "expansions": np.uint32, "normalized_table": np.uint32, "normalized_expansions": np.uint32,
     "own": np.bool_, "rare": np.bool_, "context": np.bool_, "whole": np.bool_,
-    "by_symbols": np.bool_, "parents": np.int64,
+    "unique": np.int32, "by_symbols": np.bool_, "parents": np.int64,
 }  # fmt: skip
 """tokens: ids of all tokens of all items; item_of: their items; token_starts, token_ends: their code points in their
 field; item_tokens, part_tokens: where each item, each field begins (one more at the end); short: items without a field
@@ -43,9 +44,12 @@ of n tokens; part_items: where each item's fields begin; codes, code_ends: the v
 sorted; offsets: where a gram's postings begin; buckets, bits, part_bits, short_bits, short_tails: look-up tables of the
 keys (`decontam.matching.gram_arrays`); table, expansions: see `decontam.text.tokens.character_table`; own: the tokens
 that count towards a hit; rare, context: see `decontam.matching.own_text`; whole: items all of whose `own` tokens must
-match; by_symbols: items that the index `symbols` decides about; parents: in that index, the items of this one."""
+match; unique: how many tokens of an item are its own before more are let count (`own_text.settle`); by_symbols: items
+that the index `symbols` decides about; parents: in that index, the items of this one."""
 _SYMBOLS = "symbols"
 """The folder of the index `symbols` within that of its index."""
+MANY_SYMBOLS = 0.2
+"""Share of a task's items that only symbols tell apart, from which on symbols decide about all of the task."""
 
 
 @dataclass(frozen=True)
@@ -184,11 +188,11 @@ def build(
         evaluations.append({**about, "first": first, "end": len(builder.items)})
     arrays = builder.arrays(rule)
     symbols = None
-    if rule.variant == "own":
+    if rule.variant != "paper":
         symbols = _by_symbols(builder, arrays, rule)
         if symbols is not None:
             arrays["by_symbols"][symbols.arrays["parents"]] = True
-        arrays["own"], arrays["whole"] = _settled(arrays)
+        _settle(arrays, rule)
     return _index(builder, arrays, rule, tuple(evaluations), key, list(missing), same or {}, symbols)
 
 
@@ -199,9 +203,7 @@ def _index(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule, *othe
 
 def _by_symbols(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) -> Index | None:
     """Build the index of the items that words do not tell from others of their task, and that have symbols."""
-    edges = arrays["item_tokens"]
-    unclear = (own_text.per_item(arrays["own"], edges) < rule.n) & (own_text.per_item(arrays["rare"], edges) < rule.n)
-    few = [item for item in np.flatnonzero(unclear).tolist() if builder.has_symbols(item, arrays)]
+    few = _unclear(builder, arrays, rule)
     leaves = {builder.items[item].task for item in few}
     around = [item for item, one in enumerate(builder.items) if one.task in leaves]
     peers = _Builder(symbols=True)
@@ -213,7 +215,9 @@ def _by_symbols(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) 
     # Where little text is its own, the item must match as a whole anyway, and its symbols with it.
     telling = (own < own_text.LEAST) | ((symbols > 0) & (3 * symbols >= own - symbols))
     wanted = set(few)
-    chosen = [place for place, item in enumerate(around) if item in wanted and telling[place]]
+    chosen = [
+        place for place, item in enumerate(around) if item in wanted and (telling[place] or rule.variant == "own")
+    ]
     if not chosen:
         return None
     last = _Builder(symbols=True)
@@ -222,17 +226,40 @@ def _by_symbols(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) 
     inside = np.concatenate([np.arange(ends[place], ends[place + 1]) for place in chosen])
     built = last.arrays(rule, own_text.Marks(*(found[name][inside] for name in ("own", "rare", "context"))))
     built["parents"] = np.array([around[place] for place in chosen], np.int64)
-    built["own"], whole = _settled(built)
+    _settle(built, rule)
     # Half of a few brackets is soon found anywhere.
-    built["whole"] = whole | (own_text.per_item(built["own"], built["item_tokens"]) < 2 * rule.n)
+    built["whole"] |= own_text.per_item(built["own"], built["item_tokens"]) < 2 * rule.n
     about = {"name": "", "unseen": False, "first": 0, "end": len(chosen)}
     return _index(last, built, rule, (about,), "", [], {})
 
 
-def _settled(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _unclear(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule) -> list[int]:
+    """List the items that words do not tell from others of their task, and that have symbols.
+
+    By the rule `own`, all items of the tasks of which many items are so, and no others.
+    """
+    edges, lengths = arrays["item_tokens"], np.diff(arrays["item_tokens"])
+    own = own_text.per_item(arrays["own"], edges)
+    fewer = own < (rule.n if rule.variant == "strict" else np.minimum(own_text.LEAST, np.maximum(lengths, 1)))
+    unclear = fewer & (own_text.per_item(arrays["rare"], edges) < rule.n)
+    few = [item for item in np.flatnonzero(unclear).tolist() if builder.has_symbols(item, arrays)]
+    if rule.variant == "strict":
+        return few
+    leaves = [item.task for item in builder.items]
+    sizes, counts = Counter(leaves), Counter(leaves[item] for item in few)
+    many = {leaf for leaf, count in counts.items() if count >= MANY_SYMBOLS * sizes[leaf]}
+    return [item for item, leaf in enumerate(leaves) if leaf in many]
+
+
+def _settle(arrays: dict[str, NDArray[Any]], rule: Rule) -> None:
+    """Let more text count where an item has too little of its own, and note what it had."""
+    edges = arrays["item_tokens"]
     found = own_text.Marks(arrays["own"], arrays["rare"], arrays["context"])
-    settled, whole = own_text.settle(found, arrays["item_tokens"])
-    return settled.own, whole
+    arrays["unique"] = own_text.per_item(found.own, edges).astype(np.int32)
+    settled, arrays["whole"] = own_text.settle(found, edges)
+    arrays["own"] = settled.own
+    if rule.variant == "own":  # the passage that such a question belongs to must match as well
+        arrays["whole"] &= own_text.per_item(found.context, edges) == 0
 
 
 class _Builder:
@@ -285,7 +312,7 @@ class _Builder:
             "part_tokens": begins, "short": short, "part_items": part_items,
             "part_fields": np.array(self._part_fields), "text_ends": np.cumsum([len(text) for text in self._texts]),
             "text": np.frombuffer(b"".join(self._texts), dtype=np.uint8),
-            "whole": np.zeros(count), "by_symbols": np.zeros(count),
+            "whole": np.zeros(count), "unique": np.zeros(count), "by_symbols": np.zeros(count),
             "parents": np.arange(count),
         }  # fmt: skip
         starts, lengths = gram_arrays.grams(begins, sizes, short[owner], rule)

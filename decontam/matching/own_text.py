@@ -109,7 +109,8 @@ def settle(marks: Marks, items: NDArray[np.int64]) -> tuple[Marks, NDArray[np.bo
 
     items: where each item's tokens begin, and one more at the end. Returns the marks and the items concerned.
     """
-    little = per_item(marks.own, items) < LEAST
+    own = per_item(marks.own, items)
+    little = (own < LEAST) & (own < np.diff(items))
     inside = np.repeat(little, np.diff(items))
     no_rest = np.repeat(per_item(~marks.context, items) == 0, np.diff(items))
     return Marks(marks.own | (inside & (~marks.context | no_rest)), marks.rare, marks.context), little

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Variant = Literal["own", "paper"]
+Variant = Literal["own", "strict", "paper"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,5 +22,8 @@ class Rule:
     short: bool = True
     """Whether to look for items shorter than n too, as a whole."""
     variant: Variant = "own"
-    """`paper`: every token of an item counts, and every match is a hit. `own`: only the tokens count that an item does
-    not share with others of its task, and a row must also contain the item's numbers (`decontam.matching.decide`)."""
+    """`own`: the paper's rule on the tokens that an item does not share with others of its task. `strict`: a row must
+    also contain most of the item's words and its numbers (`decontam.matching.strict`). `paper`: every token counts."""
+
+
+VARIANTS: tuple[Variant, ...] = get_args(Variant)

@@ -20,8 +20,8 @@ Span = tuple[int, int]
 NGRAM, SHORT, SHARED, NEAR = range(4)
 KINDS = ("ngram", "short", "shared", "near")
 """What a pair is. `ngram`: a hit. `short`: the row contains the whole of an item that is shorter than an n-gram.
-`shared`: the paper's rule matches, but only text that is not the item's own. `near`: the item's own text matches in
-part, but the row lacks its numbers, or too many of its words. The last two decide nothing."""
+`shared`: the paper's rule matches, but too little of it is the item's own text. `near`: the item's own text matches in
+part, and the rest of it (by the rule `strict`, its words or numbers) is missing. The last two decide nothing."""
 _PIECES = 256
 """Pieces of a text that are tokenised together."""
 

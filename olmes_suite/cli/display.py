@@ -14,7 +14,7 @@ from olmes_suite.evaluation.evaluate import Finished
 from olmes_suite.evaluation.floor import beside
 from olmes_suite.evaluation.plan import NOT_BUILT, TaskPlan
 from olmes_suite.runs.ledger import NO_LOOK
-from olmes_suite.runs.schema import ENDINGS, Manifest, Metric, Results, TaskResult
+from olmes_suite.runs.schema import ENDINGS, Manifest, Metric, Projected, Results, TaskResult
 from olmes_suite.tasks import index
 from olmes_suite.tasks.index import PREFIX
 
@@ -129,6 +129,9 @@ def print_results(finished: Finished, command: Sequence[str]) -> None:
         console.print(cost_table({plan.task: outcome.tasks[plan.task] for plan in record.plan}))
         for line in _COST_NOTE:
             console.print(line, style="dim")
+    if projected := projections(outcome, record):
+        console.print()
+        console.print(projected)
     for line in warnings(outcome, record):
         console.print(f"! {line}", markup=False)
     print(f"run     {finished.path}")
@@ -171,6 +174,28 @@ def _table(outcome: Results, record: Manifest, floors: Mapping[str, Any]) -> Any
     for name, suite in outcome.suites.items():
         score, bounds = points(suite)
         table.add_row(f"[bold]{name} average[/bold]", "", "", f"[bold]{score}[/bold]", bounds)
+    return table
+
+
+def projections(outcome: Results, record: Manifest) -> Any:
+    """Build the table of scores projected to all documents; None without any."""
+    from rich.table import Table
+
+    rows: list[tuple[str, Projected]] = [
+        (plan.task.removeprefix(PREFIX), found)
+        for plan in record.plan
+        if (found := outcome.tasks[plan.task].projected) is not None
+    ]
+    rows += [(f"{name} average", suite.projected) for name, suite in outcome.suites.items() if suite.projected]
+    if not rows:
+        return None
+    table = Table(box=None, pad_edge=False)
+    for number, heading in enumerate(("projected to all documents", "asked", "of", "score", "95 % interval")):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for name, found in rows:
+        score, bounds = points(Metric(value=found.value, ci95=found.ci95))
+        table.add_row(f"  {name}", f"{found.n:,}", f"{found.of:,}", score, bounds)
+    table.add_row(f"[dim]from all documents of {rows[0][1].baseline}[/dim]")
     return table
 
 
@@ -254,6 +279,12 @@ def warnings(outcome: Results, record: Manifest) -> list[str]:
     lines += _without_interval(outcome, record)
     if record.limit:
         lines.append(limited_line(outcome, record))
+    if (stopped := outcome.stopped) is not None:
+        lines.append(
+            f"stopped early after {count(len(stopped.looks), 'look')}: {stopped.verdict} against {stopped.baseline}"
+        )
+    if record.planned is not None:
+        lines.append(planned_line(outcome, record))
     return lines
 
 
@@ -288,6 +319,15 @@ def _task_warnings(name: str, task: TaskResult) -> list[str]:
         sd = f"{100 * task.samples_sd:.1f}"
         lines.append(f"{name}: {task.samples} samples of each document; run-to-run s.d. of one {sd} points")
     return lines
+
+
+def planned_line(outcome: Results, record: Manifest) -> str:
+    """Say how many documents a planned run asked, and for what."""
+    leaves = [entry for plan in record.plan for entry in outcome.leaves(plan.task)]
+    asked, of = sum(entry.n for entry in leaves), sum(entry.of or entry.n for entry in leaves)
+    purpose = f" ({record.planned.purpose})" if record.planned is not None and record.planned.purpose else ""
+    option = "--plan" if outcome.stopped is None else "--until-decided"
+    return f"planned{purpose}: {asked:,} of {of:,} documents; the same command without {option} asks the others"
 
 
 def limited_line(outcome: Results, record: Manifest) -> str:

@@ -79,6 +79,18 @@ Cache = Annotated[
 ModelArgs = Annotated[
     str | None, typer.Option("--model-args", metavar="NAME=VALUE,…", help="Further arguments for the engine (vllm).")
 ]
+Plan = Annotated[
+    Path | None, typer.Option("--plan", help="Ask only the documents of a plan that `olmes plan --out` wrote.")
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option("--baseline", help="Run of all documents; with --plan, scores are projected to all of them."),
+]
+UntilDecided = Annotated[
+    bool,
+    typer.Option("--until-decided", help="Ask until the gate against --baseline is decided."),
+]
+Config = Annotated[Path | None, typer.Option("--config", help="gate.yaml of --until-decided.")]
 Concurrency = Annotated[
     int | None, typer.Option("--concurrency", min=1, help="Maximum number of concurrent requests [256].")
 ]
@@ -95,12 +107,14 @@ def evaluate(
     judge: Judge = None, judge_base_url: JudgeUrl = None, classifier: Classifier = None,
     classifier_base_url: ClassifierUrl = None, encoder: EncoderName = None, unsafe_code: UnsafeCode = False,
     thinking: Thinking = None, unclosed: Unclosed = None, profile: Profile = None, gen_kwargs: GenKwargs = None,
-    samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, as_json: Json = False,
+    samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, plan: Plan = None,
+    baseline: Baseline = None, until_decided: UntilDecided = False, config: Config = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
     Exit status: 0 every task scored, 1 a task failed or lacked data, 2 wrong usage, 130 interrupted. Repeating
-    the command of an unfinished run continues the run.
+    the command of an unfinished run continues the run. With --until-decided: 0 pass, 1 regression, 3 inconclusive,
+    4 not comparable, 5 infrastructure.
     """
     from olmes_suite import api
     from olmes_suite.runs.store import command_line
@@ -113,9 +127,13 @@ def evaluate(
         model_args=model_args, judge=judge, judge_base_url=judge_base_url, classifier=classifier,
         classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, thinking=thinking,
         unclosed=unclosed, profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system,
-        chat_template_args=chat_template_args, command=command_line(), watcher=_watcher,
+        chat_template_args=chat_template_args, plan=plan, baseline=baseline, until_decided=until_decided,
+        config=config, command=command_line(),
+        watcher=_watcher,
     ).finished  # fmt: skip
     show(finished, as_json)
+    if until_decided:
+        return api.gate(str(baseline), finished.path, runs=runs, config=config).exit
     return 1 if finished.failed else 0
 
 

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gate": ("olmes_suite.cli.gate", "Pass or fail a candidate against a baseline, for CI."),
     "baseline": ("olmes_suite.cli.baseline", "Name a run as a baseline (`set`), or write it to a small file (`save`)."),
     "power": ("olmes_suite.cli.power", "Plan how many documents a difference needs, or how often a gate passes."),
+    "plan": ("olmes_suite.cli.plan", "Plan which documents of a suite a decision needs, at least cost."),
     "leaderboard": ("leaderboard.cli", "Write an HTML page of all runs: scores, marks, lineage, documents."),
     "import": ("olmes_suite.cli.imports", "Record scores of another evaluation as a run (`scores`)."),
     "train": (

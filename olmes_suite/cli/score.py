@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -131,6 +132,9 @@ def _print(scored: Score, instances: Path | None, as_json: bool) -> None:
     summary = scored.summary
     if instances is not None:
         write_text(instances, "".join(line + "\n" for line in instance_lines(scored.instances)))
+    for reader, count in summary.get("unread_thoughts", {}).items():
+        line = f"note: {count} responses contain thoughts that were scored; --thinking {reader} leaves them out"
+        print(line, file=sys.stderr)
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 from olmes_suite.comparison.compare import Comparison, TaskComparison
 from olmes_suite.comparison.gate import GateReport, TaskVerdict
-from olmes_suite.comparison.reports import p_value, points, score_for_tokens, short, span
+from olmes_suite.comparison.reports import p_value, points, projected_score, score_for_tokens, short, span
 
 _COLOURS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "not comparable": "magenta"}
 
@@ -39,8 +39,9 @@ def print_comparison(comparison: Comparison) -> None:
         table.add_row(*_comparison_row(task))
     console.print(table)
     for task in comparison.tasks:
-        if line := score_for_tokens(task):
-            console.print(f"{short(task.task)}: {line}", markup=False, soft_wrap=True)
+        for line in (score_for_tokens(task), projected_score(task)):
+            if line:
+                console.print(f"{short(task.task)}: {line}", markup=False, soft_wrap=True)
     for line in comparison_notes(comparison):
         console.print(line, markup=False, soft_wrap=True)
 

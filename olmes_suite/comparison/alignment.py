@@ -13,6 +13,9 @@ from olmes_suite.comparison.paired_tests import Pairs
 from olmes_suite.runs.scores import PARTS, LeafScores, TaskScores
 from olmes_suite.stats import Floats
 
+UNNAMED = {"unclosed": "reference"}
+"""Settings that are recorded only where they differ from these values."""
+
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
@@ -67,7 +70,7 @@ def differing_parts(a: TaskScores, b: TaskScores) -> tuple[str, ...]:
             parts.add("fingerprint")
         else:
             parts |= {part for part in PARTS if one.get(part) != other.get(part)}
-    if (a.primary, _weighting(a)) != (b.primary, _weighting(b)):
+    if (a.primary, weighting(a)) != (b.primary, weighting(b)):
         parts.add("scorer")
     return tuple(part for part in (*PARTS, "fingerprint") if part in parts)
 
@@ -80,12 +83,14 @@ def differing_settings(a: TaskScores, b: TaskScores) -> dict[str, tuple[Any, Any
         if one is None or other is None:
             continue
         for setting in dict.fromkeys([*one, *other]):
-            if one.get(setting) != other.get(setting):
-                found.setdefault(setting, (one.get(setting), other.get(setting)))
+            values = tuple(side.get(setting, UNNAMED.get(setting)) for side in (one, other))
+            if values[0] != values[1]:
+                found.setdefault(setting, (values[0], values[1]))
     return found
 
 
-def _weighting(task: TaskScores) -> str:
+def weighting(task: TaskScores) -> str:
+    """Return how leaf tasks weigh in the score: macro, all alike, or micro, by their documents."""
     if len(task.leaves) == 1 or task.aggregate in ("macro", "mean"):
         return "macro"
     return "micro"
@@ -102,7 +107,7 @@ def align(a: TaskScores, b: TaskScores) -> Aligned | None:
     for side, (one, other) in enumerate(((a, b), (b, a))):
         only[side] += sum(len(leaf.doc_ids) for name, leaf in one.leaves.items() if name not in other.leaves)
     for name in shared:
-        rows_a, rows_b = _shared_rows(a.leaves[name], b.leaves[name])
+        rows_a, rows_b = shared_rows(a.leaves[name], b.leaves[name])
         only[0] += len(a.leaves[name].doc_ids) - len(rows_a)
         only[1] += len(b.leaves[name].doc_ids) - len(rows_b)
         if len(rows_a):
@@ -111,7 +116,7 @@ def align(a: TaskScores, b: TaskScores) -> Aligned | None:
         return None
     sizes = np.array([len(rows) for _, rows, _ in parts])
     leaf = np.repeat(np.arange(len(parts)), sizes)
-    share = np.full(len(parts), 1 / len(parts)) if _weighting(a) == "macro" else sizes / sizes.sum()
+    share = _shares(a, b, [name for name, _, _ in parts], sizes)
     stratum, weight = _weights([b.leaves[name].strata[rows] for name, _, rows in parts], share)
     baseline = np.concatenate([a.leaves[name].scores[rows] for name, rows, _ in parts])
     candidate = np.concatenate([b.leaves[name].scores[rows] for name, _, rows in parts])
@@ -148,6 +153,19 @@ def _tokens(parts: Sequence[tuple[Floats | None, Floats | None, Rows, Rows]]) ->
     return float(sums[0] / documents), float(sums[1] / documents)
 
 
+def _shares(a: TaskScores, b: TaskScores, names: Sequence[str], sizes: npt.NDArray[np.int64]) -> Floats:
+    """Return the weights of leaf tasks; `sizes` are their shared documents.
+
+    A plan may draw the leaves of a micro average unequally: their weights are then those of the whole leaves, so that a
+    document stands for as many as its leaf has for each that was asked (Horvitz & Thompson 1952, JASA 47, 663).
+    """
+    if weighting(a) == "macro":
+        return np.full(len(names), 1 / len(names))
+    if a.planned or b.planned:
+        sizes = np.array([max(a.leaves[name].population, b.leaves[name].population) for name in names])
+    return np.asarray(sizes / sizes.sum(), dtype=float)
+
+
 def _flagged(leaf: LeafScores, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
     """Return which rows of a run are flagged, by the run's ids of documents."""
     return np.isin(leaf.doc_ids[rows], list(leaf.flagged)) if leaf.flagged else np.zeros(len(rows), dtype=bool)
@@ -164,7 +182,7 @@ def _weights(strata: Sequence[npt.NDArray[np.int64]], share: Floats) -> tuple[np
     return np.concatenate(numbers), np.concatenate(weights)
 
 
-def _shared_rows(a: LeafScores, b: LeafScores) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def shared_rows(a: LeafScores, b: LeafScores) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the rows of both runs with a shared doc_id, in the same order."""
     if len(a.doc_ids) == len(b.doc_ids) and np.array_equal(a.doc_ids, b.doc_ids):
         same = np.arange(len(a.doc_ids))

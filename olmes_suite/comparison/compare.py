@@ -13,6 +13,7 @@ import numpy as np
 from olmes_suite.comparison import paired_tests
 from olmes_suite.comparison.alignment import Aligned, align, differing_parts, differing_settings
 from olmes_suite.comparison.paired_tests import Difference, Pairs
+from olmes_suite.comparison.projection import Projection, project_task
 from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.stats import normal_quantile, t_quantile
 
@@ -47,6 +48,8 @@ class TaskComparison:
     """The reason for a missing difference, apart from differing fingerprints."""
     tokens: tuple[float, float] | None = None
     """Mean generated tokens per answer of both runs, over the documents that both have; None if either is unknown."""
+    projected: Projection | None = None
+    """The candidate's score on all documents, estimated where only the baseline has all."""
 
     @property
     def comparable(self) -> bool:
@@ -106,6 +109,7 @@ def compare_task(
         only_candidate=aligned.only_candidate,
         aligned=aligned,
         tokens=aligned.tokens,
+        projected=project_task(a, b) if not differs else None,
     )
 
 
@@ -260,6 +264,11 @@ def _task_json(task: TaskComparison) -> dict[str, Any]:
     }  # fmt: skip
     if task.settings:
         fields["settings"] = {name: list(values) for name, values in task.settings.items()}
+    if (found := task.projected) is not None:
+        fields["projected"] = {
+            "value": found.value, "stderr": found.stderr, "ci95": list(found.ci95), "n": found.n, "of": found.of,
+            "method": found.method,
+        }  # fmt: skip
     if d is None:
         return fields
     return fields | {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from olmes_suite.comparison import compare as comparing
@@ -19,6 +19,7 @@ from olmes_suite.comparison.gate_health import Finding, findings
 from olmes_suite.comparison.gate_rules import PUBLISHED_NOISE, Rules
 from olmes_suite.comparison.paired_tests import Difference, holm
 from olmes_suite.errors import UsageError
+from olmes_suite.runs.schema import Stopped
 from olmes_suite.runs.scores import RunScores
 from olmes_suite.stats import normal_quantile
 from olmes_suite.tasks.index import PREFIX, full_name, index, nearest
@@ -111,7 +112,14 @@ def gate(
     floor_of = _noise(baseline, noise, rules, [task.task for task in averaged])
     verdicts = _judge(tasks, average, averaged, rules, floor_of)
     health = findings(baseline, candidate, tasks, names, rules)
-    return _whole(comparison, verdicts, health, rules)
+    partial = [
+        f"{run.name} asked the documents of a plan: {sum(task.n for task in run.tasks.values()):,} of "
+        f"{sum(leaf.population for task in run.tasks.values() for leaf in task.leaves.values()):,}"
+        for run in (baseline, candidate)
+        if any(task.planned for task in run.tasks.values())
+    ]
+    report = _whole(comparison, verdicts, health, rules, partial)
+    return report if candidate.stopped is None else _stopped(report, candidate.stopped, rules)
 
 
 def _tasks_to_judge(baseline: RunScores, candidate: RunScores, only: Sequence[str], rules: Rules) -> dict[str, None]:
@@ -265,7 +273,11 @@ def _more(d: Difference | None, margin: float, alpha: float) -> int | None:
 
 
 def _whole(
-    comparison: Comparison, verdicts: Sequence[TaskVerdict], health: Sequence[Finding], rules: Rules
+    comparison: Comparison,
+    verdicts: Sequence[TaskVerdict],
+    health: Sequence[Finding],
+    rules: Rules,
+    partial: Sequence[str],
 ) -> GateReport:
     tasks, average = verdicts[:-1], verdicts[-1]
     if any(row.verdict == "fail" for row in verdicts) or any(finding.kind == "fail" for finding in health):
@@ -281,7 +293,7 @@ def _whole(
     status = EXITS[verdict]
     if verdict == "inconclusive":
         status = {"pass": 0, "fail": 1, "exit3": 3}[rules.inconclusive]
-    notes = () if tasks else (f"the runs share no task: {comparison.baseline} and {comparison.candidate}",)
+    notes = tuple(partial) if tasks else (f"the runs share no task: {comparison.baseline} and {comparison.candidate}",)
     return GateReport(
         comparison.baseline,
         comparison.candidate,
@@ -293,6 +305,37 @@ def _whole(
         tuple(health),
         notes,
     )
+
+
+def _stopped(report: GateReport, stopped: Stopped, rules: Rules) -> GateReport:
+    """Return the verdict at which the candidate stopped asking: its error rates hold over all of its looks.
+
+    The tests of a fixed number of documents would not: the looks chose the number. Findings about health stay. With
+    another baseline or other rules the report is left as it is, with a note.
+    """
+    looks = f"{len(stopped.looks)} look{'s' if len(stopped.looks) != 1 else ''}"
+    if (stopped.baseline, stopped.alpha, stopped.margin) != (report.baseline, rules.alpha, report.suite.margin):
+        note = f"{report.candidate} stopped after {looks} with another baseline or other rules: error rates do not hold"
+        return replace(report, notes=(*report.notes, note))
+    if report.verdict in ("not comparable", "infrastructure") or any(one.kind == "fail" for one in report.health):
+        return report
+    rows = []
+    for row in report.rows:
+        failed = ("" if row.task == AVERAGE else row.task) in stopped.failed
+        drop = row.verdict == "fail" and not any("below its floor" in note for note in row.notes)
+        verdict: Verdict = "fail" if failed else "inconclusive" if drop else row.verdict
+        passes = stopped.verdict == "pass" and (row.required or row.task == AVERAGE)
+        rows.append(replace(row, verdict="pass" if passes else verdict, more=None))
+    floored = any(row.verdict == "fail" for row in rows)
+    verdict_of_all = "fail" if floored else stopped.verdict
+    status = EXITS[verdict_of_all]
+    if verdict_of_all == "inconclusive":
+        status = {"pass": 0, "fail": 1, "exit3": 3}[rules.inconclusive]
+    note = f"decided after {looks}: {stopped.documents:,} of {stopped.of:,} documents were asked"
+    return replace(
+        report, verdict=verdict_of_all, exit=status, suite=rows[-1], tasks=tuple(rows[:-1]),
+        notes=(note, *(one for one in report.notes if "documents of a plan" not in one)),
+    )  # fmt: skip
 
 
 def _broken(health: Sequence[Finding]) -> bool:

@@ -105,7 +105,8 @@ def _documents(task: TaskComparison, candidate: RunScores) -> Iterator[Finding]:
     if task.reason or task.difference is None:
         return
     if task.only_baseline:
-        kind: Kind = "note" if candidate.limit is not None or candidate.imported else "error"
+        chosen = candidate.limit is not None or candidate.tasks[task.task].planned
+        kind: Kind = "note" if chosen or candidate.imported else "error"
         yield Finding(
             "documents", task.task, kind, f"the candidate lacks {task.only_baseline} documents of the baseline"
         )

@@ -55,6 +55,15 @@ def score_for_tokens(task: TaskComparison) -> str | None:
     return f"{delta} points for {ratio(task.token_ratio)} × the tokens ({before} → {after} per answer)"
 
 
+def projected_score(task: TaskComparison) -> str | None:
+    """Say the candidate's projected score: `projected on all 1,319 documents from 120: 64.1 (62.0 – 66.2)`, or None."""
+    found = task.projected
+    if found is None:
+        return None
+    low, high = map(points, found.ci95)
+    return f"projected on all {found.of:,} documents from {found.n:,}: {points(found.value)} ({low} – {high})"
+
+
 def p_value(p: float | None) -> str:
     """Format a p-value with at most two significant digits."""
     if p is None:
@@ -89,7 +98,12 @@ def compare_markdown(comparison: Comparison) -> str:
     ]
     rows = [_compare_row(task) for task in comparison.tasks]
     title = f"**{_cell(comparison.candidate)}** against **{_cell(comparison.baseline)}**, in points\n\n"
-    lines = [f"* {_cell(short(task.task))}: {text}\n" for task in comparison.tasks if (text := score_for_tokens(task))]
+    lines = [
+        f"* {_cell(short(task.task))}: {text}\n"
+        for task in comparison.tasks
+        for text in (score_for_tokens(task), projected_score(task))
+        if text
+    ]
     return title + markdown_table(header, rows) + "\n" + ("\n" + "".join(lines) if lines else "")
 
 

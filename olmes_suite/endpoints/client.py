@@ -21,7 +21,8 @@ from olmes_suite.errors import RequestFailed, UsageError, one_line
 
 TRIES = 7
 AGAIN = frozenset({408, 409, 425, 429})
-"""Statuses that are retried, besides all statuses from 500."""
+"""Statuses that are retried, besides all statuses from 500 except NOT_IMPLEMENTED."""
+NOT_IMPLEMENTED = 501
 CROWDED = frozenset({429, 503})
 """Statuses of an overloaded server."""
 KEY = "set $OPENAI_API_KEY to a key that it accepts"
@@ -47,9 +48,12 @@ class Refused(RequestFailed):
 class _Later(Exception):
     """The request may succeed later, after `wait` seconds where the server named a time."""
 
-    def __init__(self, reason: str, wait: float | None = None, crowded: bool = False) -> None:
+    def __init__(
+        self, reason: str, wait: float | None = None, crowded: bool = False, response: requests.Response | None = None
+    ) -> None:
+        """`response`: the server's answer, whose body may say why."""
         super().__init__(reason)
-        self.wait, self.crowded = wait, crowded
+        self.wait, self.crowded, self.response = wait, crowded, response
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -106,7 +110,7 @@ class Endpoint:
         `read` raises Malformed for a body that is not an answer. `timeout` is in seconds without data. Raises
         RequestFailed.
         """
-        reason = ""
+        last: _Later | None = None
         for attempt in range(self.tries):
             if self._wait_for_turn(stop):
                 return None
@@ -119,14 +123,24 @@ class Endpoint:
                 self.limit.answered(time.monotonic())
                 return result
             except _Later as error:
-                reason = str(error)
+                last = error
                 if error.crowded:
                     self.limit.pushed_back(sent_at, time.monotonic())
                 self._delay_all(error)
                 pause = self.delay * 2**attempt * random.uniform(0.5, 1.5)
                 if attempt + 1 < self.tries and stop.wait(pause):
                     return None
-        raise RequestFailed(f"{self.name} at {self.base_url}: {reason}, {self.tries} times")
+        raise self._given_up(last)
+
+    def _given_up(self, last: _Later | None) -> Refused:
+        """Return the error after the last try, with the reason that the server gives."""
+        answer = last.response if last is not None else None
+        if answer is None:
+            return self.refused(f"{last or ''}, {self.tries} times")
+        content = answer.content
+        said = error_reason(content) if content.lstrip()[:1] in (b"{", b"[") else ""
+        line = f"{last}, {self.tries} times{f': {said}' if said else ''}"
+        return self.refused(line, answer.status_code, said, error_param(content))
 
     def _delay_all(self, error: _Later) -> None:
         """Delay the requests of all threads until the time that the server named."""
@@ -165,9 +179,9 @@ class Endpoint:
         except requests.RequestException as error:
             raise _Later(_kind(error), crowded=isinstance(error, requests.Timeout)) from None
         status = response.status_code
-        if status in AGAIN or status >= 500:
+        if status in AGAIN or (status >= 500 and status != NOT_IMPLEMENTED):
             wait = retry_after(response.headers.get("Retry-After"))
-            raise _Later(f"HTTP {status}", wait, crowded=status in CROWDED)
+            raise _Later(f"HTTP {status}", wait, crowded=status in CROWDED, response=response)
         if status != 200:
             reason = error_reason(response.content)
             advice = f"; {ADVICE[status]}" if status in ADVICE else ""
@@ -240,6 +254,9 @@ def error_reason(raw: bytes) -> str:
         error = body.get("error", body) if isinstance(body, dict) else body
         message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
         text = message if isinstance(message, str) else _problems(message) or text
+        metadata = error.get("metadata") if isinstance(error, dict) else None
+        if isinstance(metadata, dict) and isinstance(raw_reason := metadata.get("raw"), str):
+            text = f"{text}: {raw_reason}"  # a router's, of the server behind it
     except (ValueError, RecursionError):
         pass
     line = re.sub(r"\s+", " ", text).strip()

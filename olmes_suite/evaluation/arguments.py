@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from olmes_suite.comparison.gate_rules import Rules
+    from olmes_suite.comparison.plan_file import PlanFile
+    from olmes_suite.runs.schema import Planned
     from olmes_suite.scoring.tools import ToolOptions
     from olmes_suite.tasks.documents import DataSource
     from olmes_suite.tasks.settings import Settings
@@ -56,6 +59,29 @@ def settings(
         samples=samples, system=system_text(system),
         chat_template_args=mapping(chat_template_args, "--chat-template-args"),
     )  # fmt: skip
+
+
+def plan(path: Path | None, suite_names: tuple[str, ...]) -> tuple[tuple[str, ...], PlanFile | None, Planned | None]:
+    """Read the plan that the options name; returns the suites, the plan and what it asks. Raises UsageError."""
+    if path is None:
+        return suite_names, None, None
+    from olmes_suite.comparison import plan_file
+    from olmes_suite.runs.schema import Planned
+
+    found = plan_file.read(path)
+    plan_file.check(path, found, suite_names)
+    return (found.suite,), found, Planned(purpose=found.purpose, documents=found.counts)
+
+
+def until_decided(chosen: bool, config: AnyPath | Mapping[str, Any] | None) -> Rules | None:
+    """Return the rules of the gate of a run until it is decided; None for another run. Raises UsageError."""
+    from olmes_suite.comparison.results import rules
+    from olmes_suite.errors import UsageError
+
+    if config is not None and not chosen:
+        raise UsageError("--config is the gate of --until-decided; give both")
+    where = config if config is None or isinstance(config, Mapping) else Path(config)
+    return rules(where, {}) if chosen else None
 
 
 def local(runs: Path) -> None:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from olmes_suite.errors import DataError, MissingData, ModelError, OlmesError, RequestFailed, UsageError
+from olmes_suite.errors import (
+    DataError,
+    MissingData,
+    ModelError,
+    OlmesError,
+    RequestFailed,
+    UnsuitableTask,
+    UsageError,
+)
 from olmes_suite.evaluation.background_load import Ahead
 from olmes_suite.evaluation.canonical_solutions import rehearse
 from olmes_suite.evaluation.deferred_scoring import score_waiting
@@ -30,10 +38,18 @@ from olmes_suite.evaluation.plan import (
     preflight,
     run_name,
 )
+from olmes_suite.evaluation.planned import (
+    add_projections,
+    answers_of_smaller_runs,
+    baseline_of,
+    check_comparable,
+    check_data,
+)
 from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
 from olmes_suite.evaluation.prompts import first_prompts
 from olmes_suite.evaluation.record import FLAGS, instance_rows, results
 from olmes_suite.evaluation.settings_checks import check_settings
+from olmes_suite.evaluation.until_decided import Decider, decider_of
 from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
 from olmes_suite.records import Instance, Request
@@ -55,6 +71,7 @@ from olmes_suite.runs.schema import (
     write_prompts,
     write_results,
 )
+from olmes_suite.runs.scores import RunScores
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks import suites
@@ -123,6 +140,10 @@ class _Session:
     tools: Tools
     watcher: Watcher
     gathered: Gathered = field(default_factory=Gathered)
+    baseline: RunScores | None = None
+    """The run from which scores are projected."""
+    decider: Decider | None = None
+    """Chooses the documents of a run until it is decided."""
     said: list[str] = field(default_factory=list)
     """Notes of the engine and the tools that the user has seen."""
 
@@ -138,12 +159,15 @@ def evaluate(options: Options, make_backend: MakeBackend, watcher: Watcher, *, e
     source = options.source
     source.show_to_nltk()
     plans, chosen = choose(options)
+    baseline = baseline_of(options, plans)
     lineage = ledger.lineage_of(options.model, options.lineage)
     tool_options = replace(
         options.tools, seed=options.seed, engine=options.engine, mirrors=source.mirrors, sample=source.sample
     )
     with closing(Tools(tool_options)) as tools:
-        return _evaluate(_Session(options, plans, chosen, lineage, tools, watcher), make_backend, early=early)
+        session = _Session(options, plans, chosen, lineage, tools, watcher)
+        session.baseline, session.decider = baseline, decider_of(options, baseline)
+        return _evaluate(session, make_backend, early=early)
 
 
 def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> Finished:
@@ -165,22 +189,28 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
                 watcher.note(line)
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
+    check_data(plans, options, session.baseline)
+    if session.decider is not None:
+        session.decider.check(plans)
     check_settings(plans, options, watcher.note)
     if "sandbox" in tools.made:
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")
     backend = loading.get()
     options.settings.check_context(backend.max_length)
+    options.settings.check_template(backend.unused_arguments)
     session.said = [*tools.notes(), *backend.notes()]
     for note in session.said:
         watcher.note(note)
     for leaf in (leaf for plan in plans for leaf in plan.leaves):
         leaf.fingerprint = fingerprint(leaf, backend.chat, tools, options.unclosed)
+    if session.baseline is not None:
+        check_comparable(plans, session.baseline)
     name = run_name(options, plans, backend.fingerprint)
     name, previous = _free_name(options.runs, name)
     if previous is not None and is_finished(previous) and not options.again:
         finished = Finished(previous, read_results(previous), read_manifest(previous), plans, old=True)
         if not _has_request_errors(finished):
-            return finished
+            return _projected(session, finished)
     folder = options.runs / UNFINISHED / name
     with RunLock(folder.with_name(f"{name}.lock")):
         if (options.runs / name).exists():
@@ -188,6 +218,10 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         if previous is not None and not options.again and not folder.exists():
             with storage(folder):
                 shutil.copytree(previous / "responses", folder / "responses")
+        elif not options.again and not folder.exists():
+            found = answers_of_smaller_runs(options, plans, backend.fingerprint, folder)
+            if found:
+                watcher.note(f"answers of planned runs are used for {found} {'task' if found == 1 else 'tasks'}")
         return _run(session, name, folder, backend)
 
 
@@ -229,9 +263,12 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
     session.watcher.start(plans)
     try:
         with ScoringPool(tools=session.tools) as pool, _gentle_interrupt(backend, session.watcher):
-            runnable = [plan for plan in plans if plan.error is None]
-            for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
-                _run_tasks(session, group, folder, backend, pool)
+            for _ in session.decider.chunks(plans) if session.decider is not None else (None,):
+                runnable = [plan for plan in plans if plan.error is None]
+                for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
+                    _run_tasks(session, group, folder, backend, pool)
+                if session.decider is not None:
+                    _look(session, session.decider)
         for note in backend.notes():
             if note not in session.said:
                 session.watcher.note(note)
@@ -261,6 +298,7 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             processor_seconds=time.process_time() - processor,
         ),
         tokens=gathered.tokens,
+        **({"planned": session.decider.planned(plans)} if session.decider is not None else {}),
     )
     if prompts:
         write_prompts(folder, Prompts(run=name, tasks=prompts))
@@ -270,9 +308,30 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
         tasks = [(plan.name, plan.documents) for plan in plans if plan.error is None]
         lineage = ledger.lineage_name(session.lineage, model_name(options))
         ledger.record_look(options.runs, lineage, name, tasks, options.command)
+    if session.baseline is not None:
+        outcome, record = add_projections(folder, session.baseline, str(options.baseline))
     with storage(options.runs / name):
         os.replace(folder, options.runs / name)
     return Finished(options.runs / name, outcome, record, plans)
+
+
+def _look(session: _Session, decider: Decider) -> None:
+    """Let the gate look at the documents of a chunk. Models that score are asked between the chunks."""
+    gathered = session.gathered
+    _run_deferred_tasks(session)
+    decider.look(session.plans, gathered.scored, session.watcher.note)
+    gathered.scored = dict(decider.scored)
+    if decider.last.verdict == "continue":
+        gathered.tokens = {"prompt": 0, "completion": 0}  # the files hold all answers, and are counted again
+
+
+def _projected(session: _Session, finished: Finished) -> Finished:
+    """Add projected scores to a run that was finished without them or with another baseline."""
+    if session.baseline is not None:
+        finished.results, finished.manifest = add_projections(
+            finished.path, session.baseline, str(session.options.baseline)
+        )
+    return finished
 
 
 def _outcome(session: _Session, name: str, contamination: Known) -> Results:
@@ -285,7 +344,8 @@ def _outcome(session: _Session, name: str, contamination: Known) -> Results:
         task: outcome.tasks[task].but(flags={**dict.fromkeys(FLAGS, 0), "request_errors": count})
         for task, count in gathered.errors.items()
     }
-    return outcome.but(tasks={**outcome.tasks, **failed})
+    stopped = session.decider.stopped() if session.decider is not None else None
+    return outcome.but(tasks={**outcome.tasks, **failed}, stopped=stopped)
 
 
 def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backend: Backend, pool: ScoringPool) -> None:
@@ -297,7 +357,7 @@ def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backe
             generate(parts, backend, session.options.seed, session.watcher.advance)
             pool.join()
             failure = None
-        except (RequestFailed, ScorerFailed, MissingData) as error:
+        except (RequestFailed, ScorerFailed, MissingData, UnsuitableTask) as error:
             pool.forget()
             failure = error
     if failure is not None:

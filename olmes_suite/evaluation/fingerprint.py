@@ -33,7 +33,7 @@ def fingerprint(leaf: Leaf, chat: bool, tools: Tools | None = None, unclosed: st
         hashes = json.loads(cache_file.read_text(encoding="utf-8"))
         prompt, data = hashes["prompt"], hashes["data"]
     except (OSError, ValueError, KeyError):
-        prompt, data = _prompt_hash(leaf), _data_hash(task)
+        prompt, data = _prompt_hash(leaf), data_hash(task)
         with contextlib.suppress(OSError, OlmesError):  # a cache that cannot be written only costs time
             write_json(cache_file, {"prompt": prompt, "data": data})
     return {
@@ -99,7 +99,8 @@ def _rows_hash(docs: Any) -> str:
     return content_hash(docs.data.table if docs._indices is None else docs.flatten_indices().data.table, ())
 
 
-def _data_hash(task: SuiteTask) -> str:
+def data_hash(task: SuiteTask) -> str:
+    """Return the hash of the task's data, as in its fingerprint."""
     from olmes_suite.tasks.task import Splits
 
     splits = task.dataset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from olmes_suite.thinking import (
     built_in,
     check_unclosed,
     choice_of,
+    names,
     recorded_reader,
 )
 
@@ -51,10 +53,18 @@ class GivenThoughts:
         always = task.startswith(ALWAYS_READ) and "cruxeval" not in task
         return self.thoughts.read(content, closed_only=self.auto and not always)
 
+    def unread(self, answer: str) -> list[str]:
+        """Return the shipped readers whose thoughts an answer contains, where no reader was named."""
+        if not self.auto:
+            return []
+        others = (built_in(name) for name in names() if name != "think")
+        return [other.name for other in others if other.open in answer and other.last_close(answer)[0] >= 0]
+
     def read_again(self, response: Response, task: str, stops: Sequence[str]) -> Response:
         """Return a recorded response, read from what the model said."""
         whole = response.raw if response.raw is not None else response.text or ""
-        if response.thinking is not None and response.thinking not in whole:  # a separate channel
+        apart = response.raw is None and not response.unclosed  # a thought in the text would have left a `raw`
+        if response.thinking is not None and (apart or response.thinking not in whole):  # a separate channel
             content = None if response.unclosed else cut_at_stop(whole, stops)
             parts = self.read({"text": content, "thinking": response.thinking}, task)
         elif self.thoughts is None:
@@ -120,6 +130,8 @@ class ResponseLine:
     """Whether each continuation is the model's greedy answer."""
     unclosed: bool = False
     """Whether a response ends inside a thought."""
+    unread: tuple[str, ...] = ()
+    """The readers of thoughts, by name, whose marks the responses contain and that were not asked for."""
 
 
 class GivenResponses:
@@ -137,10 +149,13 @@ class GivenResponses:
         pipe = isinstance(source, Path) and source.exists() and not source.is_file() and not source.is_dir()
         self._lines = list(self._texts()) if pipe else None  # a pipe can be read only once
         places: set[tuple[str, int]] = set()
+        self.unread: Counter[str] = Counter()
+        """Number of responses that contain the marks of a reader which does not read them, by its name."""
         for number, item in self._numbered():
             if (item.task, item.doc_id) in places:
                 raise UsageError(f"{self.name}, line {number}: doc_id {item.doc_id} of {item.task} is given twice")
             places.add((item.task, item.doc_id))
+            self.unread.update(item.unread)
         if not places:
             raise UsageError(f"responses file {self.name} has no responses")
         self.tasks = {task for task, _ in places}
@@ -206,7 +221,9 @@ def _parse_line(line: str, where: str, entry: index.TaskEntry, thoughts: GivenTh
     if not ranked:
         parts = [thoughts.read(_checked(response, where), task) for response in texts or ()]
         answers = [part.answer for part in parts]
-        return ResponseLine(task, data["doc_id"], answers, None, unclosed=any(part.unclosed for part in parts))
+        unread = tuple(name for answer in answers for name in thoughts.unread(answer))
+        unclosed = any(part.unclosed for part in parts)
+        return ResponseLine(task, data["doc_id"], answers, None, unclosed=unclosed, unread=unread)
     return ResponseLine(task, data["doc_id"], None, [float(x) for x in loglikelihoods or ()], greedy)
 
 

@@ -6,6 +6,7 @@ import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.settings import Settings
 
 if TYPE_CHECKING:
+    from olmes_suite.comparison.gate_rules import Rules
+    from olmes_suite.comparison.plan_file import PlanFile
+    from olmes_suite.runs.schema import Planned
     from olmes_suite.tasks.task import SuiteTask
 
 
@@ -47,6 +51,14 @@ class Options:
     """What the user put over the tasks' own settings."""
     unclosed: str = "reference"
     """How an answer that ends inside a thought is scored: whole (reference) or as empty."""
+    plan: PlanFile | None = None
+    """The file of `--plan`, whose data is checked; `planned` is what it asks."""
+    planned: Planned | None = None
+    """The number of documents of each leaf task."""
+    until_decided: Rules | None = None
+    """The rules of the gate that decides how many documents are asked."""
+    baseline: str | None = None
+    """Run from whose scores those of the whole tasks are projected."""
 
 
 @dataclass(slots=True)
@@ -61,6 +73,19 @@ class Leaf:
     fingerprint: dict[str, str] = field(default_factory=dict)
     primary: str = ""
     """Primary metric of the top-level task."""
+
+    @property
+    def factor(self) -> float:
+        """How many documents of the leaf task each chosen one stands for."""
+        return len(self.task.task_docs) / len(self.rows) if len(self.rows) else 1.0
+
+    def weight(self, documents: int, planned: bool) -> float:
+        """Return the weight of so many documents in an average by documents.
+
+        Without a plan it is their number. With one it is the number that they stand for, because a plan may draw from
+        leaf tasks unequally (Horvitz & Thompson 1952, JASA 47, 663).
+        """
+        return documents * self.factor if planned else float(documents)
 
     def documents(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (doc_id, document) in row order; doc_id is the row in the whole split."""
@@ -125,8 +150,15 @@ class TaskPlan:
     leaves: list[Leaf] = field(default_factory=list)
     error: str | None = None
     """Why the task cannot run, for example missing data; recorded in the results."""
+    by_plan: bool = False
+    """Whether a plan chooses the documents."""
     note: str = ""
     """What the user should know before the run."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether a plan chose some of the documents, and not all."""
+        return self.by_plan and any(leaf.factor > 1 for leaf in self.leaves)
 
     @property
     def is_group(self) -> bool:
@@ -157,6 +189,9 @@ def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
     """Plan the tasks that the options name, without reading data. Raises UsageError for unknown names."""
     if not options.suite_names and not options.task_names:
         raise UsageError("nothing to evaluate: give --suite NAME or --task NAME (see `olmes tasks`)")
+    if options.planned is not None and (options.limit is not None or options.task_names):
+        other = "--task" if options.task_names else "--limit"
+        raise UsageError(f"--plan chooses tasks and documents; leave {other} out")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit must be at least 1, not {options.limit}")
     chosen = [suites.load(name) for name in options.suite_names]
@@ -196,8 +231,9 @@ def _planned(entry: suites.SuiteEntry) -> TaskPlan:
 def load_leaves(plan: TaskPlan, options: Options) -> None:
     """Read the task's data and choose its documents. Missing data marks the task as failed.
 
-    Raises DataError for malformed data.
+    Raises DataError for malformed data, UsageError for a primary metric that the task does not have.
     """
+    from olmes_suite.tasks.external import LmEvalTask
     from olmes_suite.tasks.load import load_task
 
     cluster = _cluster_column(plan.name, options)
@@ -208,10 +244,15 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
             plan.error = error.of(plan.name) if isinstance(error, MissingData) else str(error)
             plan.leaves = []
             return
+        if isinstance(task, LmEvalTask):
+            task.check_primary(plan.primary)
         options.settings.apply(task)
         leaf = Leaf(name, task, range(len(task.task_docs)), cluster if cluster in task.task_docs.column_names else None)
         leaf.primary = plan.primary
-        if options.limit is not None:
+        if options.planned is not None:
+            plan.by_plan = True
+            leaf.rows = by_strata(leaf, options.planned.documents[name], options.seed)
+        elif options.limit is not None:
             leaf.rows = limited(leaf, options.limit, options.seed)
         plan.leaves.append(leaf)
 
@@ -244,8 +285,29 @@ def limited(leaf: Leaf, limit: int, seed: int) -> list[int]:
     A larger limit contains the rows of a smaller one.
     """
     positions = leaf.positions()
-    smallest = heapq.nsmallest(limit, positions, key=lambda doc_id: sha256(canonical_json([seed, leaf.name, doc_id])))
+    smallest = heapq.nsmallest(limit, positions, key=_order(leaf.name, seed))
     return sorted(positions[doc_id] for doc_id in smallest)
+
+
+def _order(task: str, seed: int) -> Callable[[int], str]:
+    return lambda doc_id: sha256(canonical_json([seed, task, doc_id]))
+
+
+def by_strata(leaf: Leaf, count: int, seed: int) -> list[int]:
+    """Return `count` rows in row order, in the order of `limited` within each stratum of the task.
+
+    The strata of a task have equal weights in its score: each gets the same number, or all of its documents. A larger
+    count contains the rows of a smaller one.
+    """
+    positions = leaf.positions()
+    if leaf.task.keys.strata is None or count >= len(positions):
+        return limited(leaf, count, seed)
+    strata: dict[str, list[int]] = {}
+    for doc_id in sorted(positions, key=_order(leaf.name, seed)):
+        strata.setdefault(leaf.stratum_of(leaf.task.task_docs[positions[doc_id]]), []).append(doc_id)
+    turns = ((turn, name) for turn in range(max(map(len, strata.values()))) for name in sorted(strata))
+    chosen = (strata[name][turn] for turn, name in turns if turn < len(strata[name]))
+    return sorted(positions[doc_id] for doc_id in islice(chosen, max(count, len(strata))))
 
 
 def slug(text: str) -> str:
@@ -267,7 +329,7 @@ def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str
             *(name.removeprefix(index.PREFIX) for name in options.task_names),
         ]
     )
-    identity = {
+    identity: dict[str, Any] = {
         "model": model_fingerprint,
         "backend": options.backend,
         "limit": options.limit,
@@ -278,4 +340,8 @@ def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str
             for plan in plans
         ],
     }
+    if options.until_decided is not None:
+        identity["until_decided"] = [options.baseline, str(options.until_decided)]
+    if options.planned is not None:
+        identity["planned"] = dict(options.planned.documents)
     return f"{slug(model_name(options))}-{slug(selection)}-{sha256(canonical_json(identity))[:8]}"

@@ -57,7 +57,8 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
         parts[leaf.name] = estimates(leaf, leaf_instances)
         entries[leaf.name] = _entry(leaf, leaf_instances, plan, parts[leaf.name], _clean(leaf, leaf_instances, known))
     if plan.is_group:
-        group = combine(plan.aggregate, [(parts[leaf.name], len(by_leaf[leaf.name])) for leaf in plan.leaves])
+        weights = [_weight(plan, leaf, by_leaf[leaf.name]) for leaf in plan.leaves]
+        group = combine(plan.aggregate, list(zip(parts.values(), weights, strict=True)))
         if _shares_documents(plan.leaves):
             group = {metric: stats.Estimate(estimate.value) for metric, estimate in group.items()}
         flags: Counter[str] = Counter()
@@ -70,10 +71,16 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
             aggregate=plan.aggregate,
             clean=_clean_group(plan, by_leaf, known),
             flags=dict(flags),
+            of=sum(len(leaf.task.task_docs) for leaf in plan.leaves) if plan.planned else None,
+            planned=plan.planned,
             subtasks=tuple(leaf.name for leaf in plan.leaves),
             **_cost(plan, plan.leaves, by_leaf, group.get(plan.primary)),
         )
     return entries
+
+
+def _weight(plan: TaskPlan, leaf: Leaf, instances: Sequence[Instance]) -> float:
+    return leaf.weight(len(instances), True) if plan.planned else float(len(instances))
 
 
 def _shares_documents(leaves: Sequence[Leaf]) -> bool:
@@ -122,8 +129,8 @@ def _mean(metric: str, instances: Sequence[Instance], weighted: bool, sampled: b
     return stats.mean(values, [i.cluster for i in instances], weights, sampled=sampled)
 
 
-def combine(aggregate: str, parts: Sequence[tuple[dict[str, stats.Estimate], int]]) -> dict[str, stats.Estimate]:
-    """Combine a group's metrics: macro with equal weights, micro and stratified weighted by documents."""
+def combine(aggregate: str, parts: Sequence[tuple[dict[str, stats.Estimate], float]]) -> dict[str, stats.Estimate]:
+    """Combine a group's metrics: macro with equal weights, micro and stratified by documents (`Leaf.weight`)."""
     shared = [metric for metric in parts[0][0] if all(metric in estimates for estimates, _ in parts)] if parts else []
     weights = None if aggregate in ("macro", "mean") else [float(n) for _, n in parts]
     return {metric: stats.combine([estimates[metric] for estimates, _ in parts], weights) for metric in shared}
@@ -141,6 +148,7 @@ def _entry(
         flags=count_flags(instances),
         fingerprint=leaf.fingerprint,
         of=total if len(instances) < total else None,
+        planned=plan.by_plan and len(leaf.rows) < total,
         left_out=left_out(leaf) or None,
         **_cost(plan, [leaf], {leaf.name: list(instances)}, means.get(plan.primary)),
     )
@@ -176,7 +184,7 @@ def _completed(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, lis
         found, n = completed(by_leaf[leaf.name], plan.primary, leaf.task.averages_samples, score)
         total += n
         if found is not None:
-            parts.append(({plan.primary: found}, n))
+            parts.append(({plan.primary: found}, leaf.weight(n, plan.planned)))
     if not parts:
         return _completed_as(None, total)
     whole = parts[0][0] if len(leaves) == 1 else combine(plan.aggregate, parts)
@@ -193,7 +201,7 @@ def _completed_as(value: stats.Estimate | None, n: int) -> Completed:
 def _samples_sd(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]]) -> float | None:
     """Return the standard deviation of the task's score from one sample to the next."""
     columns = [by_sample(by_leaf[leaf.name], functools.partial(_primary, leaf, plan.primary)) for leaf in leaves]
-    sizes = [len(by_leaf[leaf.name]) for leaf in leaves]
+    sizes = [_weight(plan, leaf, by_leaf[leaf.name]) for leaf in leaves]
     scores = []
     for values in zip(*columns, strict=False):
         parts = [({plan.primary: stats.Estimate(value)}, n) for value, n in zip(values, sizes, strict=True)]
@@ -240,7 +248,9 @@ def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: K
     }
     total, n = sum(map(len, by_leaf.values())), sum(map(len, clean.values()))
     remaining = [leaf for leaf in plan.leaves if clean[leaf.name] or not by_leaf[leaf.name]]
-    group = combine(plan.aggregate, [(estimates(leaf, clean[leaf.name]), len(clean[leaf.name])) for leaf in remaining])
+    weights = [_weight(plan, leaf, clean[leaf.name]) for leaf in remaining]
+    parts = [estimates(leaf, clean[leaf.name]) for leaf in remaining]
+    group = combine(plan.aggregate, list(zip(parts, weights, strict=True)))
     return Clean(
         n=n,
         flagged=total - n,
@@ -252,6 +262,7 @@ def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: K
 
 def suite_result(names: Sequence[str], tasks: Mapping[str, TaskResult]) -> SuiteResult:
     """Average the suite's tasks without weights; null, with the missing tasks, unless every task has a score."""
+    planned = any(tasks[name].planned for name in names if name in tasks)
     estimates_of_tasks, missing = [], []
     for name in names:
         score = tasks[name].score if name in tasks else None
@@ -262,7 +273,7 @@ def suite_result(names: Sequence[str], tasks: Mapping[str, TaskResult]) -> Suite
     return (
         SuiteResult(missing=tuple(missing))
         if missing or not estimates_of_tasks
-        else SuiteResult.of(stats.combine(estimates_of_tasks))
+        else SuiteResult.of(stats.combine(estimates_of_tasks)).but(planned=planned)
     )
 
 

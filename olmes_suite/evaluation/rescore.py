@@ -18,6 +18,7 @@ from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make
 from olmes_suite.evaluation.given_responses import GivenResponses, GivenThoughts, Reading, ResponseLine, given_thoughts
 from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
+from olmes_suite.evaluation.planned import projected_again
 from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.evaluation.record import combine, count_flags, estimates, instance_rows, left_out, results
 from olmes_suite.files import RunLock, storage
@@ -42,7 +43,7 @@ from olmes_suite.scoring.scorers import DeferredScorer, Scorer
 from olmes_suite.scoring.tools import MODELS, ToolOptions, Tools
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.documents import DataSource
-from olmes_suite.tasks.settings import Settings
+from olmes_suite.tasks.settings import Settings, effective
 
 AS_BEFORE = Reading()
 """Thoughts as the run read them."""
@@ -72,6 +73,8 @@ def score_responses(
         instances = plan.in_order(_score_given(lines, leaves, path if isinstance(path, Path) else "responses", tools))
         summary = _summary(entry, plan, instances)
         judge_record = tools.record()
+        if lines.unread:
+            summary["unread_thoughts"] = dict(lines.unread)
         return summary | ({"judge": judge_record} if judge_record else {}), instances
 
 
@@ -236,17 +239,29 @@ def rescore(
                 leaf.fingerprint = fingerprint(leaf, record.engine.chat, tools, unclosed)
             chosen = [suites.load(name) for name in options.suite_names]
             rescored = results(old.run, old.model, plans, scored, suites=chosen, known=contamination)
-            rescored = rescored.but(version=(old.version or 1) + 1, extra=old.extra)
+            rescored = rescored.but(version=(old.version or 1) + 1, extra=old.extra, stopped=old.stopped)
             _replace(run, old, rescored, plans, scored, contamination=contamination)
             scoring_models = scorers(tools)
-            again = record if scoring_models is None else record.scored_again(scoring_models)
+            again = _scored_again(record, plans, unclosed)
+            if scoring_models is not None:
+                again = again.scored_by(scoring_models)
             if thoughts is not None:
                 again = again.but(engine=again.engine.but(extra=reading.recorded(again.engine.extra)))
-            if again is not record:
-                write_manifest(run, again)
+            write_manifest(run, again)
+            rescored = projected_again(run) or rescored
     finally:
         tools.close()
     return rescored
+
+
+def _scored_again(record: Manifest, plans: Sequence[TaskPlan], unclosed: str) -> Manifest:
+    """Return the manifest with the fingerprints of the new scores, by which runs are compared."""
+    leaves = [leaf for plan in plans for leaf in plan.leaves]
+    sampling = {} if record.sampling is None else {leaf.name: effective(leaf.task, unclosed) for leaf in leaves}
+    return record.but(
+        tasks={**record.tasks, **{leaf.name: leaf.fingerprint for leaf in leaves}},
+        sampling=record.sampling if record.sampling is None else {**record.sampling, **sampling},
+    )
 
 
 def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: Tools) -> None:
@@ -296,6 +311,7 @@ def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) ->
         source=data_source,
         tools=_recorded_tools(record, tools, data_source),
         settings=Settings.from_json(record.settings),
+        planned=record.planned,
     )
 
 

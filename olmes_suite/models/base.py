@@ -62,6 +62,8 @@ class Backend(LM):
     """Whether the engine receives the requests of all tasks of a run in one call."""
     fields: frozenset[str] = frozenset()
     """Fields of `olmes_suite.records.OPTIONAL` that the engine honours, and `unset` if it can leave fields out."""
+    unused_arguments: tuple[str, ...] = ()
+    """Names of the given arguments of the chat template that make no difference to prompts."""
     stop_requested = False
     """Set by the runner on Ctrl-C: `run` ends after the current batch."""
 

@@ -61,4 +61,6 @@ def _value(text: str) -> Any:
         return text
     if isinstance(value, str) and text[:1] in ("'", '"'):
         return value
+    if isinstance(value, list | dict) and text[:1] not in ("[", "{"):  # `Question:` is a text
+        return text
     return value if value is None or isinstance(value, bool | int | float | list | dict) else text

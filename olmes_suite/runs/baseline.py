@@ -28,9 +28,10 @@ def save(run: RunScores, path: Path) -> None:
         groups[task.name] = BaselineGroup(
             primary=task.primary, aggregate=task.aggregate, skill=task.skill, value=task.value, stderr=task.stderr,
             flags=task.flags, clean=task.clean, cost=task.cost if task.cost.known else None,
+            planned=task.planned,
         )  # fmt: skip
         for name, leaf in task.leaves.items():
-            tasks[name] = _recorded(task.name, leaf)
+            tasks[name] = _recorded(task, leaf)
     baseline = Baseline(
         run=run.name, model=run.model, imported=run.imported, limit=run.limit,
         suites={name: tuple(listed) for name, listed in run.suites.items()}, failed=run.failed, groups=groups,
@@ -39,10 +40,10 @@ def save(run: RunScores, path: Path) -> None:
     write_baseline_file(path, baseline)
 
 
-def _recorded(group: str, leaf: LeafScores) -> BaselineTask:
+def _recorded(task: TaskScores, leaf: LeafScores) -> BaselineTask:
     unclustered = len(np.unique(leaf.clusters)) == len(leaf.clusters)
     return BaselineTask(
-        group=group,
+        group=task.name,
         fingerprint=leaf.fingerprint or None,
         n=len(leaf.doc_ids),
         doc_ids=leaf.doc_ids.tolist(),
@@ -51,6 +52,7 @@ def _recorded(group: str, leaf: LeafScores) -> BaselineTask:
         strata=leaf.strata.tolist() if leaf.strata.any() else None,
         flagged=tuple(sorted(leaf.flagged)) or None,
         short=tuple(sorted(leaf.short)) or None,
+        of=leaf.of if task.planned else None,
         tokens=None if leaf.tokens is None else [int(x) if x == int(x) else round(x, 2) for x in leaf.tokens.tolist()],
     )
 
@@ -90,13 +92,13 @@ def _leaf(name: str, entry: BaselineTask, path: Path) -> LeafScores:
     leaf = leaf_scores(
         name, path, doc_ids, scores, clusters=clusters, strata=strata, fingerprint=entry.fingerprint, tokens=tokens
     )
-    return replace(leaf, flagged=frozenset(entry.flagged or ()), short=frozenset(entry.short or ()))
+    return replace(leaf, flagged=frozenset(entry.flagged or ()), short=frozenset(entry.short or ()), of=entry.of)
 
 
 def _task(name: str, leaves: Mapping[str, LeafScores], group: BaselineGroup) -> TaskScores:
     return TaskScores(
         name, leaves, group.primary, group.aggregate, group.skill, group.value, group.stderr, group.flags, group.clean,
-        group.cost or Cost(),
+        group.cost or Cost(), group.planned,
     )  # fmt: skip
 
 

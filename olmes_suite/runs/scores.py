@@ -16,6 +16,7 @@ from olmes_suite.runs.schema import (
     Manifest,
     PlannedTask,
     Results,
+    Stopped,
     TaskResult,
     instances_file,
     read_instances,
@@ -56,6 +57,13 @@ class LeafScores:
     tokens: Floats | None = None
     """Generated tokens per answer of each document; None if the source does not count them."""
     cost: Cost = field(default_factory=Cost)
+    of: int | None = None
+    """The number of documents of the whole task; None where the run has all of them."""
+
+    @property
+    def population(self) -> int:
+        """The number of documents of the whole task."""
+        return len(self.doc_ids) if self.of is None else self.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,13 @@ class TaskScores:
     clean: tuple[float, float | None] | None = None
     """The recorded (score, standard error) without the contaminated documents."""
     cost: Cost = field(default_factory=Cost)
+    planned: bool = False
+    """Whether a plan chose the documents."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has all documents of the task."""
+        return all(leaf.population == len(leaf.doc_ids) for leaf in self.leaves.values())
 
     @property
     def n(self) -> int:
@@ -112,6 +127,8 @@ class RunScores:
     limit: int | None = None
     path: Path | None = None
     """The run's folder; None for a baseline file."""
+    stopped: Stopped | None = None
+    """The verdict of a run that asked until it was decided."""
 
 
 def by_subtask(run: RunScores) -> RunScores:
@@ -179,14 +196,30 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
         else:
             tasks[plan.task] = _task(path, plan, results, manifest)
     suites = {suite: [*manifest.suite(suite)] for suite in results.suites}
-    return RunScores(results.run, results.model, tasks, failed, errors, suites, manifest.imported, manifest.limit, path)
+    return RunScores(
+        results.run,
+        results.model,
+        tasks,
+        failed,
+        errors,
+        suites,
+        manifest.imported,
+        manifest.limit,
+        path,
+        results.stopped,
+    )
 
 
 def _task(path: Path, plan: PlannedTask, results: Results, manifest: Manifest) -> TaskScores:
     file, entry = instances_file(path, plan.task), results.tasks[plan.task]
     costs = {name: task.cost for name, task in results.tasks.items()}
     leaves = {
-        name: replace(leaf, settings=(manifest.sampling or {}).get(name), cost=costs.get(name, leaf.cost))
+        name: replace(
+            leaf,
+            settings=(manifest.sampling or {}).get(name),
+            cost=costs.get(name, leaf.cost),
+            of=results.tasks[name].of if name in results.tasks else None,
+        )
         for name, leaf in _read_leaves(file, manifest.tasks).items()
     }
     if not leaves:
@@ -203,6 +236,7 @@ def _task(path: Path, plan: PlannedTask, results: Results, manifest: Manifest) -
         entry.flags,
         (clean.value, clean.stderr) if clean is not None and clean.value is not None else None,
         entry.cost,
+        entry.planned,
     )
 
 

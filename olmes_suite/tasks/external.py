@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import lm_eval_api
-from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line, one_line
+from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line, nearest, one_line
 from olmes_suite.lm_eval_api import DEFAULT_METRIC_REGISTRY, ConfigurableTask, metric_registry
 from olmes_suite.records import Request, Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
@@ -24,13 +24,15 @@ from olmes_suite.tasks.documents import DataSource, find_split, missing, reads_f
 from olmes_suite.tasks.generation_kwargs import sampling, unsupported
 from olmes_suite.tasks.index import TaskEntry
 from olmes_suite.tasks.task import Splits, SuiteTask
-from olmes_suite.tasks.task_file import check_splits, problem, read_task_file
+from olmes_suite.tasks.task_file import check_splits, problem, read_task_file, reason
 
 MEANS = ("mean", "nanmean")
 """Names of lm-eval's aggregations that are means over documents."""
 NAME = re.compile(r"^(?:task|group):[ ]*[\"']?([\w.:-]+)[\"']?[ ]*$", re.MULTILINE)
 TAGS = re.compile(r"^tag:((?:[ ]*[\w.\"'-]+[ ]*$)|(?:[ ]*(?:\n[ ]*-[ ]*[\w.\"'-]+[ ]*)+))", re.MULTILINE)
 WORD = re.compile(r"(?:^|(?<=[ \"']))[\w][\w.-]*")
+PAIRS = frozenset({"f1", "mcc", "likelihood", "brier_score"})
+"""Metrics for which lm-eval passes pairs of gold and prediction of a choice, which have no mean, to the aggregation."""
 OUTPUT_TYPES = ("generate_until", "loglikelihood", "multiple_choice")
 
 
@@ -73,6 +75,27 @@ class LmEvalTask(SuiteTask):
                 f"num_fewshot: {wanted} examples are wanted and there are {found}; name another fewshot_split"
             )
 
+    def check_filters(self) -> None:
+        """Raise UsageError for filters that cannot be made, or that take more answers than the task asks for."""
+        for where, function, make in lm_eval_api.first_filters(self):
+            try:
+                made = make()
+            except Exception as error:  # Python's `re`, and lm-eval's and the user's classes
+                raise UsageError(f"filter_list: {where}: {function}: {reason(error)}") from error
+            wanted, repeats = getattr(made, "k", None), self.config.repeats or 1
+            if function == "take_first_k" and isinstance(wanted, int) and wanted > repeats:
+                raise UsageError(
+                    f"filter_list: {where}: take_first_k: takes {wanted} answers and repeats is {repeats}; raise it"
+                )
+
+    def check_primary(self, name: str) -> None:
+        """Raise UsageError for a metric that the task does not compute. Its own `process_results` may return any."""
+        known = lm_eval_api.metric_tables(self)[0]
+        if self.config.process_results is None and name not in known:
+            raise UsageError(
+                f"{self.config.task}: has no metric {name!r}{nearest(name, known)}; it has {', '.join(known)}"
+            )
+
     def requests(self, doc: Mapping[str, Any], doc_id: int, *, chat: bool) -> list[Request]:
         """Build the requests of a document. Raises UsageError where the task file cannot render it."""
         try:
@@ -96,7 +119,8 @@ class LmEvalTask(SuiteTask):
                 f"remove it, or run {self.config.task} with lm_eval"
             )
         tables = lm_eval_api.metric_tables(self)
-        left_out = [name for name, aggregate in tables[0].items() if not is_mean(aggregate)]
+        of_pairs = PAIRS if self.OUTPUT_TYPE == "multiple_choice" else frozenset()
+        left_out = [name for name, aggregate in tables[0].items() if name in of_pairs or not is_mean(aggregate)]
         if len(left_out) == len(tables[0]):
             raise UnsuitableTask(
                 f"{', '.join(left_out)}: not a mean over documents, and the task has no other metric; "
@@ -292,8 +316,10 @@ def _primary(config: Mapping[str, Any]) -> str:
     names = [entry["metric"] for entry in metrics if isinstance(entry.get("metric"), str)]
     for entry in metrics:
         name, aggregate = entry.get("metric"), entry.get("aggregation")
-        if not isinstance(name, str):
+        if not isinstance(name, str) or (output == "multiple_choice" and name in PAIRS):
             continue
+        if name not in metric_registry and not entry.get("hf_evaluate"):
+            name = name.rpartition(".")[2]  # a function of the user's, which lm-eval names by its own name
         if aggregate is None and name not in metric_registry:
             continue
         is_a_mean = aggregate in MEANS if isinstance(aggregate, str) else is_mean(get_metric_aggregation(name))

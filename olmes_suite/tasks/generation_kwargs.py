@@ -21,10 +21,15 @@ SUPPORTED = ("until", *LIMITS, "do_sample", "temperature", "top_p", *OPTIONAL)
 SAMPLING_ONLY = ("top_p", "top_k", "min_p")
 """Fields that do not affect greedy answers."""
 NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "typical_p": (1, 1.0), "num_beams": (1,), "num_return_sequences": (1,), "length_penalty": (1, 1.0),
-    "no_repeat_ngram_size": (0,), "early_stopping": (False,),
+    "typical_p": (1, 1.0), "num_beams": (1,), "num_return_sequences": (1,), "no_repeat_ngram_size": (0,),
 }  # fmt: skip
 """Fields that no backend supports, with the values that have no effect."""
+OF_SAMPLES = ("typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
+"""Fields that no backend supports and that do not affect greedy answers."""
+OF_BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
+"""Fields that have an effect with `num_beams` alone."""
+NO_EFFECT = ("seed", "use_cache", "pad_token_id", "renormalize_logits")
+"""Fields that change no answer, or that the run has instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +80,13 @@ def effective(name: str, value: Any) -> Any:
 
 def unsupported(settings: Mapping[str, Any]) -> list[str]:
     """Return the fields that would change answers and that no backend supports."""
-    greedy = sampling(settings).temperature == 0
+    without_effect = {*SUPPORTED, *NO_EFFECT}
+    if sampling(settings).temperature == 0:
+        without_effect.update(OF_SAMPLES)
+    if settings.get("num_beams") in (None, 1):
+        without_effect.update(OF_BEAMS)
     return [
         name
         for name, value in settings.items()
-        if name not in (*SUPPORTED, "seed")
-        and value is not None
-        and value not in NEUTRAL.get(name, ())
-        and not (greedy and name == "typical_p")
+        if name not in without_effect and value is not None and value not in NEUTRAL.get(name, ())
     ]

@@ -39,6 +39,12 @@ class TaskEntry:
     dataset: str = ""
     config: str = ""
     split: str = ""
+    revision: str = "main"
+    """Revision of the data set on the Hub."""
+    repeats: int = 1
+    """Number of answers to each request."""
+    summary: bool = False
+    """Whether the primary metric is computed from all documents and is no mean over them."""
     note: str = ""
     """What a user of the task should know before a run and beside its score."""
     differs: str = ""
@@ -117,6 +123,8 @@ def build(folder: Path) -> dict[str, Any]:
                 "dataset": config["dataset_path"],
                 "config": config.get("dataset_name") or "default",
                 "split": config["test_split"],
+                **{key: config[key] for key in ("revision", "repeats") if key in config},
+                **({"summary": True} if "summary" in config else {}),
             }
         tasks[config.get("group") or config["task"]] = entry
     return {"schema": 1, "tasks": tasks}

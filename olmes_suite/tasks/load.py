@@ -33,6 +33,7 @@ def load_task(path: Path, source: DataSource) -> SuiteTask:
         task: SuiteTask = cls(config=config)
         if isinstance(task, LmEvalTask):
             task.check_examples()
+            task.check_filters()
     except Exception as error:  # lm-eval's own, and those of the file's functions
         raise problem(path, error) from error
     task.set_fewshot_seed(1234)

@@ -112,6 +112,38 @@ def _stop(value: Any, where: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def check_values(settings: Any, where: str) -> None:
+    """Raise UsageError for `generation_kwargs` of a task file whose values are of a wrong type or out of range.
+
+    Texts are allowed where lm-eval converts them to numbers: in token limits and temperatures.
+    """
+    if settings is None:
+        return
+    if not isinstance(settings, Mapping):
+        raise UsageError(f"{where}: expected a mapping such as {{max_gen_toks: 256}}, not {settings!r}")
+    for name, value in settings.items():
+        field, at = SYNONYMS.get(name, name), f"{where}: {name}"
+        if value is None or field not in FIELDS or (field == "temperature" and value == DEFAULT):
+            continue
+        if field == "max_tokens":
+            _max_tokens(_as_whole(value), at)
+        elif field == "stop":
+            _stop([text for text in value if text != ""] if isinstance(value, list | tuple) else value or [], at)
+        elif field in (*OPTIONAL, "top_p") and isinstance(value, str):
+            raise UsageError(f"{at}: expected a number, not {value!r}")
+        else:
+            _value(field, value, at)
+
+
+def _as_whole(value: Any) -> Any:
+    """Return a token limit as lm-eval converts it; a value that is not a whole number is returned as it is."""
+    try:
+        whole = value if isinstance(value, bool) else int(value)
+    except (TypeError, ValueError, OverflowError):
+        return value
+    return value if isinstance(value, float) and whole != value else whole
+
+
 def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as they are written: lists, and `context` for the whole context."""
     return {

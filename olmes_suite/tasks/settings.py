@@ -5,6 +5,7 @@ What a command gives wins over its profile, and the profile over the task.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,12 +132,34 @@ class Settings:
             f"lower it, or give {OPTION} max_tokens={CONTEXT_NAME} for all that a prompt leaves"
         )
 
+    def check_template(self, unused: Sequence[str]) -> None:
+        """Raise UsageError for an argument of the command that the model's chat template does not use.
+
+        A profile may hold arguments for other models of its family; backends name those in a note.
+        """
+        for name in unused:
+            if name in self.commanded:
+                value = self.chat_template_args[name]
+                shown_value = value if isinstance(value, str) else json.dumps(value)
+                raise UsageError(
+                    f"--chat-template-args {name}={shown_value}: the model's chat template does not use it (prompts "
+                    "are the same with and without it); leave it out"
+                )
+
     def notes(self, tasks: Sequence[SuiteTask]) -> list[str]:
-        """Return a line where no task generates answers, so that sampling settings have no effect."""
+        """Return lines about settings without effect, and about tasks whose samples these settings make equal."""
+        generative = [task for task in tasks if task.config.output_type == "generate_until"]
         given = [name for name, value in ((OPTION, self.sampled), ("--samples", self.samples)) if value]
-        if not given or not tasks or any(task.config.output_type == "generate_until" for task in tasks):
+        if given and tasks and not generative:
+            return [f"{' and '.join(given)}: without effect, since the tasks are scored by log-likelihood"]
+        if not {"temperature", "do_sample"} & self.sampled.keys():
             return []
-        return [f"{' and '.join(given)}: without effect, since the tasks are scored by log-likelihood"]
+        several = [task for task in generative if (task.config.repeats or 1) > 1 and not _sampling(task).temperature]
+        return [
+            f"{task.config.task}: the {task.config.repeats} answers to each request are equal at temperature 0; "
+            "--samples 1 asks for one"
+            for task in several
+        ]
 
     def as_json(self) -> dict[str, Any] | None:
         """Return the settings for the manifest; None where none is given."""
@@ -187,8 +210,11 @@ def fields_in(task: SuiteTask) -> list[str]:
     return [*found.more, *(["unset"] if found.unset else [])]
 
 
-def effective(task: SuiteTask) -> dict[str, Any] | None:
-    """Return the settings with which a task's answers are generated; None for a log-likelihood task."""
+def effective(task: SuiteTask, unclosed: str = "reference") -> dict[str, Any] | None:
+    """Return the settings with which a task's answers are generated; None for a log-likelihood task.
+
+    `unclosed` is the policy for unclosed thoughts, which is named where it is not the default.
+    """
     if task.config.output_type != "generate_until":
         return None
     found = _sampling(task)
@@ -200,6 +226,7 @@ def effective(task: SuiteTask) -> dict[str, Any] | None:
         "stop": list(found.stop),
         "samples": task.config.repeats or 1,
         "chat_template_args": dict(task.chat_template_args) or None,
+        "unclosed": unclosed if unclosed != "reference" else None,
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -13,6 +13,7 @@ import yaml
 from olmes_suite.errors import OlmesError, UsageError, nearest, one_line
 from olmes_suite.lm_eval_api import TaskConfig, aggregation_registry, load_yaml, metric_registry
 from olmes_suite.tasks.keys import TASK_KEYS
+from olmes_suite.tasks.overrides import check_values
 from olmes_suite.yaml_files import tab_advice
 
 KNOWN = frozenset({"class", "include", *TASK_KEYS, *(field.name for field in fields(TaskConfig))})
@@ -45,7 +46,7 @@ def read_task_file(path: Path, *, functions: bool = True) -> dict[str, Any]:
 
 
 def check_keys(config: Mapping[str, Any], path: Path) -> None:
-    """Raise UsageError for an unknown key, a missing data set and an unknown metric of a task file."""
+    """Raise UsageError for an unknown key, a missing data set, wrong sampling settings and an unknown metric."""
     for key in config:
         if key not in KNOWN:
             raise UsageError(f"{path}: unknown key {key!r}{nearest(str(key), KNOWN)}")
@@ -54,6 +55,15 @@ def check_keys(config: Mapping[str, Any], path: Path) -> None:
     for key in ("doc_to_text", "doc_to_target"):
         if config.get(key) is None and config.get("use_prompt") is None:
             raise UsageError(f"{path}: lacks {key}")
+    if config.get("output_type") == "multiple_choice" and not (config.get("doc_to_choice") or config.get("use_prompt")):
+        raise UsageError(f"{path}: lacks doc_to_choice: a column with a list of texts, or a list")
+    for key, least in (("num_fewshot", 0), ("repeats", 1)):
+        value = config.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise UsageError(f"{path}: {key}: expected a whole number from {least}, not {value!r}")
+    _check_filter_list(config.get("filter_list"), path)
+    if config.get("output_type", "generate_until") == "generate_until":
+        check_values(config.get("generation_kwargs"), f"{path}: generation_kwargs")
     if config.get("process_results") is not None:
         return  # its metrics have names of its own
     metrics = config.get("metric_list") or []
@@ -68,6 +78,14 @@ def check_keys(config: Mapping[str, Any], path: Path) -> None:
             raise UsageError(
                 f"{path}: unknown aggregation {aggregation!r}{nearest(aggregation, list(aggregation_registry))}"
             )
+
+
+def _check_filter_list(lists: Any, path: Path) -> None:
+    for entry in lists if isinstance(lists, list) else []:
+        steps = entry.get("filter") if isinstance(entry, dict) else None
+        for step in steps if isinstance(steps, list) else []:
+            if not isinstance(step, dict) or "function" not in step:
+                raise UsageError(f"{path}: filter_list: {entry.get('name')}: {step!r} lacks the key `function`")
 
 
 def check_splits(config: TaskConfig, splits: Mapping[str, Any]) -> None:

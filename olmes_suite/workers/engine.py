@@ -42,6 +42,7 @@ class About:
     seeded: bool
     together: bool
     notes: tuple[str, ...]
+    unused_arguments: tuple[str, ...] = ()
 
 
 class Engine:
@@ -67,6 +68,7 @@ class Engine:
             b.seeded,
             b.together,
             tuple(b.notes()),
+            b.unused_arguments,
         )
 
     def tell(self, what: str, *arguments: Any) -> Any:

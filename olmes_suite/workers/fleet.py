@@ -86,6 +86,7 @@ class Fleet(Backend):
         first = self._start()[0]
         self.name, self.chat, self.max_length = first.name, first.chat, first.max_length
         self.at_once, self.seeded, self.together = first.at_once, first.seeded, first.together
+        self.unused_arguments = first.unused_arguments
         self._notes, self._tokenizer_name = first.notes, first.tokenizer_name
 
     def _start(self) -> list[About]:

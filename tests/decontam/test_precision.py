@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from decontam_cases import brute_force, cases
 from decontam_fixture import Decontam, lines
+from hypothesis import given, settings
 
+from decontam.items.items import Item
 from decontam.matching import own_text
+from decontam.matching.rule import Rule
 from decontam.text import hashing, tokens
 
 ORDER = "Complete the rest of the sequence, making sure that the parentheses are closed properly. Input: "
 SORT = "Sort the following words alphabetically, from the first to the last of them: "
-NOUNS = [
-    "walnut",
-    "harbour",
-    "violin",
-    "meadow",
-    "lantern",
-    "copper",
-    "saddle",
-    "orchid",
-    "anvil",
-    "thimble",
-    "glacier",
-    "parsnip",
-]
+_NOUNS = "walnut harbour violin meadow lantern copper saddle orchid anvil thimble glacier parsnip"
+NOUNS = _NOUNS.split()
 
 
 def brackets(seed: int, size: int) -> str:
@@ -128,7 +122,7 @@ def test_the_papers_rule_counts_everything(decontam: Decontam) -> None:
     assert (code, entry["hit"], entry["shared_hit"], decontam.report()["rule"]) == (1, 60, 0, "paper")
     assert {pair["coverage"] for pair in pq.read_table(decontam.out / "pairs.parquet").to_pylist()} == {1.0}
     code, _, errors = decontam("scan", decontam.folder / "train.jsonl", options=["--rule", "papre"])
-    assert code == 2 and "--rule papre: known are own, paper" in errors
+    assert code == 2 and "--rule papre: known are own, strict, paper" in errors
 
 
 def test_symbols_alone_are_found_where_they_are_the_question(decontam: Decontam) -> None:
@@ -162,11 +156,15 @@ def test_a_copy_with_a_word_changed_is_found(decontam: Decontam) -> None:
          "and who paid?", False),
     ],
 )  # fmt: skip
-def test_the_same_words_with_other_numbers_are_another_question(row: str, hit: bool, decontam: Decontam) -> None:
+def test_strictly_the_same_words_with_other_numbers_are_another_question(
+    row: str, hit: bool, decontam: Decontam
+) -> None:
     item = "Max bought 16 red stamps, 3 more blue stamps than red ones and a green album. How many did he buy?"
-    code, entry = found(decontam, [item, story(1), story(2)], [row])
+    code, entry = found(decontam, [item, story(1), story(2)], [row], "--rule", "strict")
     assert (entry["hit"], code) == ((1, 1) if hit else (0, 0))
     assert bool(entry["near_hit"]) is not hit
+    for rule in ("own", "paper"):
+        assert found(decontam, [item, story(1), story(2)], [row], "--rule", rule)[1]["hit"] == 1
 
 
 @pytest.mark.parametrize(
@@ -181,33 +179,94 @@ def test_the_same_words_with_other_numbers_are_another_question(row: str, hit: b
         ('What is the capital of Peru "then"?', False),
     ],
 )
-def test_a_short_item_is_a_whole_sentence(row: str, flagged: bool, decontam: Decontam) -> None:
-    _, entry = found(decontam, ["What is the capital of Peru?"], [row])
+def test_strictly_a_short_item_is_a_whole_sentence(row: str, flagged: bool, decontam: Decontam) -> None:
+    _, entry = found(decontam, ["What is the capital of Peru?"], [row], "--rule", "strict")
     assert entry["short_hit"] == flagged
+    assert found(decontam, ["What is the capital of Peru?"], [row])[1]["short_hit"] == 1
 
 
 def test_a_field_that_items_share_is_context(decontam: Decontam) -> None:
     """The passage of several questions: the question must match too, however short it is."""
-    from decontam.items.items import Item
-    from decontam.matching.decide import Decider
-    from decontam.matching.filter import Filter
-    from decontam.matching.index import build
-    from decontam.matching.rule import Rule
-    from decontam.training_data.batches import Batch
-
     passage = story(1, 50)
     asked = ["Who scored first in it?", "How long was the last kick?", "Which harbour saw the copper anvil?"]
     items = [Item("t", i, (("passage", passage), ("question", text))) for i, text in enumerate(asked)]
-    index = build([({"name": "t", "unseen": False}, items)], Rule())
-    rows = [passage, f"{passage}\n{asked[1]}", f"{passage}\nWhy did they leave the field so early that day?"]
-    batch = Batch.of_texts([row.encode() for row in rows], range(3), 3, ["a", "b", "c"])
-    hits = [
-        (row, pair.item)
-        for matches in Decider(index, Rule())(batch, Filter(index, 0.5)(batch))
-        for row, pair in matches.pairs()
-        if pair.kind == "ngram"
-    ]
+    rows = [[passage], [f"{passage}\n{asked[1]}"], [f"{passage}\nWhy did they leave the field so early that day?"]]
+    hits = [(row, item) for row, item, kind, _ in decided(items, rows, Rule()) if kind == "ngram"]
     assert hits == [(1, 1)]
+
+
+QUESTIONS = [f"{story(i, 12)} has {i + 3} apples and {story(i + 50, 12)} in {i + 90} boxes" for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        pytest.param(lambda words: words, id="whole"),
+        pytest.param(lambda words: words[: len(words) * 6 // 10], id="60 % prefix"),
+        pytest.param(lambda words: [w if i % 25 != 12 else "other" for i, w in enumerate(words)], id="words changed"),
+        pytest.param(lambda words: ["700" if w.isdigit() and len(w) < 3 else w for w in words], id="numbers changed"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", ORDER])
+def test_most_of_an_items_own_text_is_a_hit(
+    copied: Callable[[list[str]], list[str]], before: str, decontam: Decontam
+) -> None:
+    row = " ".join(copied(QUESTIONS[6].split()))
+    found(decontam, [before + text for text in QUESTIONS], [f"Hello! {before}{row} Thank you."])
+    assert pairs(decontam, "ngram") == [(0, 6)]
+
+
+def test_a_question_without_its_choices_is_a_hit() -> None:
+    """Where the paper's rule makes a hit of it, although half of the item's own text is missing."""
+    passage, question = story(1, 40), story(2, 12)
+    items = [
+        Item("t", i, (("question", f"{passage} {question if i == 1 else story(20 + i, 12)}"),
+                      ("choices", story(40 + i, 20))))
+        for i in range(4)
+    ]  # fmt: skip
+    for rule in (Rule(), Rule(variant="paper")):
+        hits = [(row, i) for row, i, kind, _ in decided(items, [[f"{passage} {question}"]], rule) if kind == "ngram"]
+        assert hits == ([(0, 1)] if rule.variant == "own" else [(0, i) for i in range(4)])
+
+
+def decided(items: Sequence[Item], rows: list[list[str]], rule: Rule) -> list[tuple[int, int, str, float]]:
+    """(row, item, kind, coverage) of the pairs of rows, each with its texts."""
+    from decontam.matching.decide import Decider
+    from decontam.matching.filter import Filter
+    from decontam.matching.index import build
+    from decontam.training_data.batches import Batch
+
+    index = build([({"name": "t", "unseen": False}, items)], rule)
+    texts = [(r, text) for r, row in enumerate(rows) for text in row]
+    batch = Batch.of_texts(
+        [text.encode() for _, text in texts], [r for r, _ in texts], len(rows), [f"p{k}" for k in range(len(texts))]
+    )
+    return [
+        (row, pair.item, pair.kind, pair.coverage)
+        for matches in Decider(index, rule)(batch, Filter(index, rule.threshold)(batch))
+        for row, pair in matches.pairs()
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_without_shared_text_the_rule_is_the_papers(case: tuple[list[list[str]], list[list[str]], Rule]) -> None:
+    """Every item is a task of its own here, so that it shares its text with no other of its task."""
+    texts, rows, rule = case
+    items = [Item(f"t{i}", i, tuple((f"f{k}", text) for k, text in enumerate(parts))) for i, parts in enumerate(texts)]
+    expected = brute_force(texts, rows, rule)
+    for variant in ("own", "paper"):
+        found = decided(items, rows, replace(rule, variant=variant))
+        assert {(row, item): (kind, coverage) for row, item, kind, coverage in found} == expected
+
+
+@pytest.mark.parametrize("before", ["", "So "])
+def test_an_expression_inside_a_longer_one_is_no_copy(before: str, decontam: Decontam) -> None:
+    ends = ["True", "False", "not True", "not False"]
+    texts = [f"{a} and ( {b} or {c} ) is" for a in ends for b in ends for c in ends]
+    rows = [f"{before}False or {texts[5]}", f"( {texts[9]}", f"{before}what? {texts[20]}"]
+    found(decontam, texts, rows)
+    assert pairs(decontam, "ngram", "short") == [(2, 20)]
 
 
 def marks(items: list[list[str]]) -> list[str]:

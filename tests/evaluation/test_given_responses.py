@@ -124,6 +124,26 @@ def test_the_command(cli: Cli, tmp_path: Path) -> None:
         assert status == 2 and says in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("said", "reader"),
+    [
+        ("<|channel>thought\n1 or 2\n<channel|>The answer is 18.", "gemma"),
+        ("[THINK]1 or 2[/THINK]The answer is 18.", "magistral"),
+        ("<think>\n<|begin_of_thought|>, then <|end_of_thought|>?\n</think>\n\nThe answer is 18.", None),
+        ("The mark <|end_of_thought|> ends a thought.", None),
+    ],
+)
+def test_thoughts_that_were_scored_are_said(cli: Cli, tmp_path: Path, said: str, reader: str | None) -> None:
+    """By default only `<think>` is read; another model's thoughts are part of what is scored."""
+    file = tmp_path / "responses.jsonl"
+    file.write_text(json.dumps({"doc_id": 0, "responses": [said, said]}), encoding="utf-8")
+    command = ("score", "--task", "gsm8k", "--responses", file, "--data", "sample")
+    status, _, err = cli(*command)
+    note = f"note: 2 responses contain thoughts that were scored; --thinking {reader} leaves them out"
+    assert (status, note in err) == (0, reader is not None)
+    assert "note:" not in cli(*command, "--thinking", reader or "think")[2]
+
+
 def test_long_responses_are_not_held_in_memory(tmp_path: Path) -> None:
     file = tmp_path / "responses.jsonl"
     with file.open("w", encoding="utf-8") as out:

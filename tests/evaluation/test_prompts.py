@@ -158,3 +158,12 @@ def test_wrong_models(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for model, words in ((tmp_path / "gone", "neither a folder"), (tmp_path / "file", "is a file")):
         one_line(lambda model=model: olmes.prompts("popqa", data="sample", model=model), words, ModelError)
+
+
+def test_an_argument_that_the_template_does_not_use_is_refused(cli: Cli, tiny_checkpoint: Path) -> None:
+    """One of a profile, which is for a family of models, is not."""
+    given = ("prompts", "--task", "popqa", "--data", "sample", "--limit", "1", "--model", tiny_checkpoint)
+    status, _, err = cli(*given, "--chat-template-args", "enable_thinking=false,effort=high")
+    assert status == 2 and "--chat-template-args enable_thinking=false: the model's chat template does not use" in err
+    assert len(err.splitlines()) == 1
+    assert cli(*given, "--profile", "qwen3_no_think")[0] == 0

@@ -186,3 +186,22 @@ def test_prompts_show_the_system_prompt_and_the_sampling(tmp_path: Path) -> None
     found = as_json(done)
     assert found["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (found["temperature"], found["top_k"], found["max_tokens"]) == (0.7, 20, "context")
+
+
+@pytest.mark.parametrize(("more", "said"), [((), True), (("--samples", "1"), False)])
+def test_a_greedy_profile_makes_the_samples_of_a_task_equal(tmp_path: Path, more: tuple[str, ...], said: bool) -> None:
+    task = ("--task", "olmo3_aime_2024", "--data", "sample", "--limit", "1")
+    done = olmes_here("eval", "--backend", "mock", "--profile", "greedy", *task, *more, tmp=tmp_path)
+    note = "olmo3_aime_2024: the 32 answers to each request are equal at temperature 0; --samples 1 asks for one"
+    assert (done.returncode, note in done.stderr) == (0, said)
+
+
+def test_an_argument_that_the_template_does_not_use_ends_the_run_before_it_starts(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    task = ("--task", "gsm8k", "--data", "sample", "--limit", "1", "--gen-kwargs", "max_tokens=4")
+    given = ("eval", "--backend", "hf", "--model", tiny_checkpoint, "--device", "cpu", *task)
+    done = olmes_here(*given, "--chat-template-args", "enable_thinking=false", tmp=tmp_path)
+    assert "enable_thinking=false: the model's chat template does not use it" in one_line_error(done)
+    done = olmes_here(*given, "--profile", "qwen3_no_think", tmp=tmp_path)
+    assert done.returncode == 0 and "--chat-template-args enable_thinking=false: the chat template" in done.stderr

@@ -155,3 +155,10 @@ def test_judges_and_scorers_get_the_answer() -> None:
     items = [Item("t", 0, {}, tuple(submitted))]
     assert list(per_response(items, judge, lambda doc, text: Question(text=text)))
     assert judge.seen == ["\n\nThe answer is 3."]
+
+
+@pytest.mark.parametrize("thought", ["", "3", "The answer"])
+def test_a_channels_thought_stays_though_the_answer_contains_it(thought: str) -> None:
+    recorded = Response(text="The answer is 3.", thinking=thought)
+    again = given_thoughts(None, "empty").read_again(recorded, "tulu3_gsm8k", ())
+    assert (again.text, again.thinking, again.unclosed) == ("The answer is 3.", thought, False)

@@ -152,7 +152,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
     "new kind": (lambda f: configure(f, peft_type="LORA9"), "cannot be merged into"),
     "prompts": (lambda f: configure(f, peft_type="PREFIX_TUNING"), "PREFIX_TUNING cannot be merged"),
     "reward model": (lambda f: configure(f, task_type="SEQ_CLS"), "adapter for SEQ_CLS"),
-    "another rank": (lambda f: configure(f, r=8), "check that it is the adapter's base model"),
+    "another rank": (lambda f: configure(f, r=8), "check adapter_config.json, and that this is the adapter"),
     "other modules": (lambda f: configure(f, target_modules=["nowhere"]), "cannot be merged into"),
     "tensor gone": (_drop_a_tensor, "lacks tensors of the adapter"),
 }  # fmt: skip

@@ -174,6 +174,50 @@ class TestBrokenCheckpoints:
         damage(checkpoint_copy)
         one_line(lambda: make_backend("hf", str(checkpoint_copy), device="cpu"), match, ModelError)
 
+    def test_weights_that_do_not_fit_the_configuration(self, checkpoint_copy: Path) -> None:
+        _config(vocab_size=300)(checkpoint_copy)
+        words = r"have the wrong shape for 2 of the model's tensors \(lm_head.weight: \[400, 64\] for \[300, 64\]\)"
+        one_line(lambda: make_backend("hf", str(checkpoint_copy)), f"{words}; .*config.json")
+
+    def test_tensors_that_the_model_does_not_use_are_noted(self, checkpoint_copy: Path) -> None:
+        assert not any("does not use" in line for line in make_backend("hf", str(checkpoint_copy)).notes())
+        _config(num_hidden_layers=1)(checkpoint_copy)
+        notes = make_backend("hf", str(checkpoint_copy)).notes()
+        assert any("9 tensors that the model does not use (model.layers.1." in line for line in notes), notes
+
+    def test_a_context_without_room(self, checkpoint_copy: Path) -> None:
+        _config(max_position_embeddings=0)(checkpoint_copy)
+        one_line(lambda: make_backend("hf", str(checkpoint_copy)), r"config\.json gives a context of 0 tokens")
+
+    def test_a_wrong_length_of_the_tokenizer(self, checkpoint_copy: Path) -> None:
+        file = checkpoint_copy / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": "x"}))
+        one_line(lambda: check_folder(checkpoint_copy), r"tokenizer_config\.json: model_max_length: expected a number")
+
+    def test_an_unknown_model_with_code_of_its_own(self, checkpoint_copy: Path) -> None:
+        _config(model_type="foo", auto_map={"AutoModelForCausalLM": "modeling_foo.Foo"})(checkpoint_copy)
+        one_line(lambda: make_backend("hf", str(checkpoint_copy)), "needs code of its own repository")
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("repetition_penalty", "x"), ("repetition_penalty", 0), ("repetition_penalty", -1.0),
+            ("bad_words_ids", "x"), ("bad_words_ids", [5]), ("eos_token_id", "x"), ("eos_token_id", [1, None]),
+            ("stop_strings", 5), ("stop_strings", ["a", 5]), ("no_repeat_ngram_size", "two"), ("min_length", -1),
+            ("suppress_tokens", 5), ("forced_eos_token_id", "x"), ("exponential_decay_length_penalty", 1.5),
+            ("guidance_scale", "x"), ("sequence_bias", 3),
+        ],
+    )  # fmt: skip
+    def test_a_wrong_field_of_the_generation_config(self, checkpoint_copy: Path, field: str, value: object) -> None:
+        file = checkpoint_copy / "generation_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+        one_line(lambda: check_folder(checkpoint_copy), rf"generation_config\.json: {field}: expected .*correct it")
+
+    def test_a_generation_config_that_transformers_refuses(self, checkpoint_copy: Path) -> None:
+        file = checkpoint_copy / "generation_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"num_return_sequences": 3}))
+        one_line(lambda: make_backend("hf", str(checkpoint_copy)), r"its generation_config\.json is invalid: .*got 3")
+
     def test_shapes_by_the_header(self, checkpoint_copy: Path) -> None:
         file = checkpoint_copy / "model.safetensors"
         found = tensor_shapes(file)

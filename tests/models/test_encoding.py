@@ -19,7 +19,7 @@ NO_SYSTEM = (
 BROKEN = {
     "refuses what is left too": NO_SYSTEM,
     "adds a number": "{% for m in messages %}{{ m.content + 1 if m.role == 'assistant' else m.content }}{% endfor %}",
-    "divides by zero": "{{ messages[0].content ~ (1 // (messages | length - 3)) }}",
+    "divides by zero": "{% for m in messages %}{{ m.content ~ (1 // (messages | length - 3)) }}{% endfor %}",
 }
 TALK = (("system", "s"), ("user", "u"), ("assistant", "a"))
 
@@ -69,12 +69,57 @@ def test_a_template_that_loses_the_question_is_one_line() -> None:
     one_line(lambda: encoder(template), "it leaves out the message's text", ModelError)
 
 
+def test_a_system_message_may_not_take_the_place_of_the_question() -> None:
+    made = encoder("{{ messages[0].content }}|")
+    assert made.render(ask(("system", "s"), ("user", "u"))) == "s\n\nu|"
+
+
+@pytest.mark.parametrize(
+    ("template", "lost"), [("{{ messages[0].content }}", "the last"), ("{{ messages[-1].content }}", "earlier")]
+)
+def test_a_template_that_loses_turns_refuses_few_shot_examples(template: str, lost: str) -> None:
+    made = encoder(template)
+    assert made.render(ask(("user", "u"))) == "u"
+    request = ask(("user", "u"), ("assistant", "a"), ("user", "v"))
+    one_line(
+        lambda: made.render(request), f"the chat template leaves out {lost} turns? .*--chat-template", RequestFailed
+    )
+
+
+OPENS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}"
+PROMPT = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (OPENS, True),
+        (OPENS + PROMPT.replace("if add", "if not add"), True),
+        (OPENS + PROMPT, False),
+        (
+            "{% for m in messages %}{{ '[I]' ~ m.content ~ '[/I]' if m.role == 'user' else m.content }}{% endfor %}",
+            False,
+        ),
+    ],
+    ids=["never", "the other way round", "opens", "instruction"],
+)
+def test_a_template_that_does_not_start_the_answer_is_noted(template: str, said: bool) -> None:
+    notes = encoder(template).notes("m")
+    assert any("does not start the assistant's turn ('<|assistant|>')" in line for line in notes) == said
+
+
 def test_a_template_that_reads_the_clock_sees_one_date() -> None:
     made = encoder("{{ strftime_now('%d %b %Y') }}{% for m in messages %}|{{ m.content }}{% endfor %}")
     assert made.render(ask(("user", "u"))) == "26 Jul 2024|u"
     assert made.settings() == {"date": "2024-07-26"}
     made = encoder("{% set f = '%Y' %}{{ strftime_now(f) }}{% for m in messages %}|{{ m.content }}{% endfor %}")
-    assert made.render(ask(("user", "u"))) == "2024-07-26|u"
+    assert made.render(ask(("user", "u"))) == "2024|u"
+    made = encoder(
+        "{% macro day(f) %}{{ strftime_now(f ~ ' %B %-d') }}{% endmacro %}{{ day('%A, %%') }} "
+        "{{ strftime_now(format='%m') }}"
+        "{% if strftime_now is defined %}!{% endif %}{% for m in messages %}|{{ m.content }}{% endfor %}"
+    )
+    assert made.render(ask(("user", "u"))) == "Friday, % July 26 07!|u"
 
 
 CHATML = "{% for m in messages %}{{ m.role + ':' + m.content + '<|im_end|>\n' }}{% endfor %}"

@@ -12,7 +12,7 @@ from pupil import MODELS, ask, backend, good
 from olmes_suite.endpoints.client import error_reason
 from olmes_suite.errors import RequestFailed
 from olmes_suite.models.openai.backend import LONGEST_TIMEOUT
-from olmes_suite.models.openai.refusals import default_of, refused_field, token_cap
+from olmes_suite.models.openai.refusals import OF_CONTEXT, default_of, refused_field, token_cap
 from olmes_suite.records import CONTEXT
 
 CAPS = [
@@ -26,7 +26,14 @@ CAPS = [
      "`context_window` for this model", 32768),
     ("max_tokens must be between 1 and 65,536", 65536),
     ("Unable to submit request because it has a maxOutputTokens value of 999999 but the supported range is from 1 "
-     "(inclusive) to 8193 (exclusive).", 8193),
+     "(inclusive) to 8193 (exclusive).", 8192),
+    ("max_tokens: Input should be less than 4097", 4096),
+    ("<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 16384]", 16384),
+    ("The requested max tokens 999999 exceeds what is allowed (2048) for tier 1 accounts", 2048),
+    ("max_tokens must be < 4097", 4096),
+    ("'max_tokens' must be a positive integer no larger than 16_384", 16384),
+    ("max_tokens value of 999999 exceeds maximum of 8k tokens", 8000),
+    ("max_tokens cannot be larger than 32768", 32768),
     ("This model's maximum completion tokens is 2048 (gpt-4-0613).", 2048),
     ("max_new_tokens: expected 1-1024", 1024),
     ("The output token limit of model x-2024-08-06 is 512 tokens", 512),
@@ -39,12 +46,42 @@ def test_the_number_is_read_out_of_any_refusal(reason: str, cap: int) -> None:
     assert token_cap(reason, 999_999) == cap
 
 
+def test_a_limit_that_is_refused_again_is_not_read_as_another_number() -> None:
+    words = "maxOutputTokens value of {} but the supported range is from 1 (inclusive) to 8193 (exclusive)."
+    assert token_cap(words.format(8193), 8193) == 8192
+    assert token_cap(words.format(8192), 8192) is None
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 20 `inputs` tokens and "
+        "999999 `max_new_tokens`",
+        "Total tokens (prompt + max_tokens) cannot be larger than 4096",
+    ],
+)
+def test_a_bound_of_prompt_and_answer_together_is_a_context(reason: str) -> None:
+    assert token_cap(reason, 999_999) == 4096 and OF_CONTEXT.search(reason)
+
+
 def test_a_refusal_for_another_reason_names_no_limit() -> None:
     assert token_cap("n must be 1", 24) is None
     assert token_cap("temperature must be at most 2", 24) is None
 
 
 FIELDS = [
+    ("Extra inputs are not permitted: stop", "stop"),
+    ("Invalid field(s): seed", "seed"),
+    ("stop_sequences are not supported", "stop"),
+    ("Stop sequences not supported by reasoning models", "stop"),
+    ("The following parameters are not supported: stop, seed", "stop"),
+    ("The following parameters are not supported: logit_bias, seed", "seed"),
+    ("each stop sequence must contain non-whitespace", "stop"),
+    ("stop: maximum 1 stop sequence", "stop"),
+    ("seed parameter has been disabled", "seed"),
+    ("stop must contain non-whitespace", "stop"),
+    ("`temperature` may only be set to 1 when thinking is enabled.", "temperature"),
+    ("this model has limitations, temperature, top_p and n are fixed at 1", "temperature"),
     ("Unsupported parameter: 'stop' is not supported with this model.", "stop"),
     ("'stop' is not supported with this model", "stop"),
     ("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
@@ -115,6 +152,27 @@ class TestFields:
         assert len(served.seen) == 1 + 2 + 3
         assert list(made.settings()["left_out"]) == ["stop", "seed"]
         assert sum("refuses stop" in line for line in made.notes()) == 1
+
+    @pytest.mark.parametrize("status", [413, 422, 500, 501])
+    def test_servers_refuse_under_several_statuses(self, status: int) -> None:
+        def reply(body, before):
+            if "stop" in body:
+                return Reply({"error": {"message": "stop is not supported"}}, status=status)
+            return good(body, before)
+
+        with judge_server(reply, models=MODELS) as served:
+            made = backend(served, concurrency=1, tries=2)
+            found = answers(made, ask(2, stop=(" answer",)))
+        assert [r.text.endswith("The") for r in found] == [True] * 2
+        assert len(served.seen) == 1 + (2 if status == 500 else 1) + 2
+
+    def test_the_reason_of_a_failing_server_is_said(self) -> None:
+        body = {"error": {"message": "Provider returned error", "metadata": {"raw": "max_tokens: 24 of 3\nis odd"}}}
+        with judge_server(lambda *_: Reply(body, status=500), models=MODELS) as served:
+            with pytest.raises(
+                RequestFailed, match="HTTP 500, 2 times: Provider returned error: max_tokens: 24 of 3 is"
+            ):
+                answers(backend(served, tries=2), ask())
 
     def test_a_needed_field_is_one_line_with_a_way_round(self) -> None:
         reason = "'temperature' does not support 0 with this model. Only the default (1) value is supported."

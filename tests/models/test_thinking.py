@@ -221,15 +221,23 @@ class TestResponses:
 class TestChannels:
     """Messages of servers."""
 
-    def message(self, message: Any, finish: str = "stop", usage: Any = None, **options: Any) -> Response:
+    def message(
+        self,
+        message: Any,
+        finish: str = "stop",
+        usage: Any = None,
+        choice: Any = None,
+        request: Any = None,
+        **options: Any,
+    ) -> Response:
         def reply(body: Any, before: int) -> Reply:
             answer = completion(body, [""], finish=finish)
-            answer["choices"][0]["message"] = {"role": "assistant", **message}
+            answer["choices"][0] |= {"message": {"role": "assistant", **message}, **(choice or {})}
             answer["usage"] |= {"completion_tokens": 100, **(usage or {})}
             return Reply(answer)
 
         with judge_server(reply, models=MODELS) as served:
-            (found,) = answers(backend(served, tries=1, **options), ask(1))
+            (found,) = answers(backend(served, tries=1, **options), ask(1, **(request or {})))
         return found
 
     @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
@@ -242,6 +250,18 @@ class TestChannels:
         assert fields(self.message({"content": "B", name: None})) == ("B", None, False, None)
         assert fields(self.message({"content": "B", name: ""})) == ("B", None, False, None)
         assert fields(self.message({"content": "B", name: "aa"}, thinking="none")) == ("B", None, False, None)
+
+    @pytest.mark.parametrize(
+        ("ended", "stop", "unclosed"),
+        [({}, (), False), ({"stop_reason": None}, ("Q:",), False), ({"matched_stop": 1}, ("Q:",), False),
+         ({"stop_reason": "Q:"}, ("Q:",), True), ({"matched_stop": "Q:"}, ("Q:",), True), ({}, ("Q:",), True)],
+    )  # fmt: skip
+    def test_no_content_after_a_thought(self, ended: dict[str, Any], stop: tuple[str, ...], unclosed: bool) -> None:
+        """A null is an empty answer where the model ended by itself, and no answer where the thought was cut."""
+        for content in (None, [{"type": "thinking", "thinking": "aa"}]):
+            message = {"content": content, "reasoning_content": "aa"}
+            found = self.message(message, choice=ended, request={"stop": stop})
+            assert fields(found)[:3] == ("aa" if unclosed else "", "aa", unclosed)
 
     def test_parts(self) -> None:
         parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}, {"type": "text", "text": "B"}]

@@ -9,6 +9,7 @@ from decontam.matching.filter import Filter
 from decontam.matching.index import Index, build
 from decontam.matching.rule import Rule
 from decontam.matching.verify import Pair, Verifier
+from decontam.text import tokens
 from decontam.training_data.batches import Batch
 
 
@@ -46,6 +47,40 @@ def cases(draw: st.DrawFn) -> tuple[list[list[str]], list[list[str]], Rule]:
 
 
 Found = dict[tuple[int, int], tuple[str, float]]
+
+
+def brute_force(items: list[list[str]], rows: list[list[str]], rule: Rule) -> Found:
+    """The rule word for word: sets of token tuples, one comparison for every pair."""
+    found: Found = {}
+    for r, row in enumerate(rows):
+        texts = [tokens.tokenize(text) for text in row]
+        for i, item in enumerate(items):
+            parts = [tokens.tokenize(text) for text in item]
+            total = sum(map(len, parts))
+            longest = max(map(len, parts), default=0)
+            if not total:
+                continue
+            if longest < rule.n:
+                whole = all(
+                    any(text[k : k + len(part)] == part for text in texts for k in range(len(text) - len(part) + 1))
+                    for part in parts
+                    if part
+                )
+                if whole and rule.short:
+                    found[r, i] = ("short", 1.0)
+                continue
+            grams = {tuple(text[k : k + rule.n]) for text in texts for k in range(len(text) - rule.n + 1)}
+            matched = 0
+            for part in parts:
+                last = len(part) - rule.n
+                marked = set()
+                for k in range(last + 1):
+                    if (k % rule.stride == 0 or k == last) and tuple(part[k : k + rule.n]) in grams:
+                        marked |= set(range(k, k + rule.n))
+                matched += len(marked)
+            if matched / total > rule.threshold:
+                found[r, i] = ("ngram", matched / total)
+    return found
 
 
 @st.composite

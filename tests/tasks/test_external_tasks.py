@@ -156,6 +156,25 @@ def test_a_model_that_knows_the_answers_scores(external_folder: Path) -> None:
     )
 
 
+def test_a_metric_that_is_a_function_of_the_users_is_scored(external_folder: Path) -> None:
+    (external_folder / "tasks/own.py").write_text(
+        "def equal(references, predictions, **_):\n    return float(references[0] == predictions[0])\n"
+    )
+    task(external_folder, "mine", GENERATE + f"metric_list: [{{metric: !function own.equal, {MEAN}}}]\n")
+    found = ours(external_folder, "mine").results.as_json()["tasks"]["mine"]
+    assert found["primary"] == "equal" and found["metrics"]["equal"]["value"] == pytest.approx(2 / 3)
+
+
+def test_a_suite_may_not_ask_for_a_metric_that_a_task_lacks(external_folder: Path, capsys: Any) -> None:
+    from olmes_suite.cli.main import run
+
+    task(external_folder, "mine", CHOICES)
+    suite = external_folder / "suite.yaml"
+    suite.write_text("suite: own\ntasks: [{task: mine, primary: accc}]\n")
+    assert run(["eval", "--backend", "mock", "--suite", str(suite), "--runs", str(external_folder / "runs")]) == 2
+    assert "mine: has no metric 'accc', did you mean 'acc'?; it has acc, acc_norm" in capsys.readouterr().err
+
+
 def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Path) -> None:
     watcher = Quiet()
     task(external_folder, "mine", LOGLIKELIHOOD + f"metric_list: [{{metric: perplexity}}, {{metric: acc, {MEAN}}}]\n")
@@ -169,6 +188,11 @@ def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Pa
     [
         (LOGLIKELIHOOD + "metric_list: [{metric: perplexity}]\n", "perplexity: not a mean over documents"),
         (CHOICES + "metric_list: [{metric: mcc}]\n", "mcc: not a mean over documents"),
+        (CHOICES + "metric_list: [{metric: likelihood}]\n", "likelihood: not a mean over documents"),
+        (
+            GENERATE + f"process_results: !function functions.texts\nmetric_list: [{{metric: mine, {MEAN}}}]\n",
+            "mine is not a number",
+        ),
         (GENERATE + "metric_list: [{metric: bleu}]\n", "bleu: not a mean over documents"),
         (
             GENERATE.replace("max_gen_toks: 8", "max_gen_toks: 8, num_beams: 4"),
@@ -179,6 +203,7 @@ def test_metrics_that_are_not_means_are_left_out_with_a_note(external_folder: Pa
 )
 def test_an_unsuitable_task_is_named_before_the_model_is_asked(external_folder: Path, body: str, reason: str) -> None:
     """The other task of the run is scored all the same."""
+    (external_folder / "tasks/functions.py").write_text("def texts(doc, results): return {'mine': 'good'}\n")
     task(external_folder, "bad", body)
     task(external_folder, "good", CHOICES)
     found = ours(external_folder, "bad", "good")
@@ -230,7 +255,25 @@ WRONG = {
     ),
     "metrics": (HEAD + "metric_list: {metric: acc}\n", r"metric_list is not a list|cannot be built"),
     "output": (HEAD + "output_type: generate\n", r"invalid output_type 'generate'"),
-    "settings": (HEAD + "generation_kwargs: [1]\n", r"cannot be built \(TypeError"),
+    "settings": (HEAD + "generation_kwargs: [1]\n", r"generation_kwargs: expected a mapping"),
+    "limit": (HEAD + "generation_kwargs: {max_gen_toks: 0}\n", r"generation_kwargs: max_gen_toks: expected a number"),
+    "no repeats": (HEAD + "repeats: 0\n", r"repeats: expected a whole number from 1, not 0"),
+    "repeats": (HEAD + "repeats: many\n", r"repeats: expected a whole number from 1, not 'many'"),
+    "shots": (HEAD + "num_fewshot: -2\n", r"num_fewshot: expected a whole number from 0, not -2"),
+    "choices": (HEAD + "output_type: multiple_choice\n", r"lacks doc_to_choice"),
+    "pattern": (
+        HEAD + "filter_list: [{name: f, filter: [{function: regex, regex_pattern: '('}]}]\n",
+        r"filter_list: f: regex: error: missing \)",
+    ),
+    "argument": (
+        HEAD + "filter_list: [{name: f, filter: [{function: regex, pattern: a}]}]\n",
+        r"filter_list: f: regex: TypeError.*unexpected keyword argument 'pattern'",
+    ),
+    "first k": (
+        HEAD + "repeats: 2\nfilter_list: [{name: f, filter: [{function: take_first_k, k: 5}]}]\n",
+        r"take_first_k: takes 5 answers and repeats is 2",
+    ),
+    "no function": (HEAD + "filter_list: [{name: f, filter: [{funktion: regex}]}]\n", r"filter_list: f: .*`function`"),
     "examples": (HEAD + "num_fewshot: 7\n", r"num_fewshot: 7 examples are wanted and there are 3"),
 }  # fmt: skip
 

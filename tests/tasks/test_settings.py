@@ -9,6 +9,7 @@ import pytest
 
 from olmes_suite import yaml_files
 from olmes_suite.errors import UsageError
+from olmes_suite.models.model_args import parse
 from olmes_suite.records import CONTEXT, Request
 from olmes_suite.tasks import profiles
 from olmes_suite.tasks.generation_kwargs import sampling
@@ -172,3 +173,9 @@ class TestSystem:
         assert system_text("a @ b") == "a @ b" and system_text(None) is None
         with pytest.raises(UsageError, match="@FILE"):
             system_text("@/no/such/file")
+
+
+@pytest.mark.parametrize("text", ["Question:", "Question: x", "- a", "? b"])
+def test_a_text_that_yaml_would_read_as_more_is_a_stop_string(text: str) -> None:
+    assert parse(f"stop={text},max_tokens=5", "--gen-kwargs") == {"stop": text, "max_tokens": 5}
+    assert parse('stop=["Q:"],a={b: 1}') == {"stop": ["Q:"], "a": {"b": 1}}

@@ -13,6 +13,9 @@ from train_plugins.checkpoints import lineage
 from train_plugins.distributed import is_sharded
 
 STATE = "trainer_state.json"
+CONFIG = "config.json"
+_CONTENT: Mapping[str, tuple[str, type]] = {STATE: ("global_step", int), CONFIG: ("model_type", str)}
+"""A key that a JSON file must have, with the type of its value."""
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin")
 INDEX = "model.safetensors.index.json"
@@ -36,7 +39,8 @@ def check(checkpoint: Path, processes: int, recipe: Mapping[str, Any]) -> None:
     for file in _expected(checkpoint, processes, recipe):
         why = _damage(file)
         if why is not None:
-            raise UsageError(f"--resume: {file} {why}; {_advice(checkpoint)}")
+            cause = " (trainer.save_only_model leaves it out)" if trainer.get("save_only_model") else ""
+            raise UsageError(f"--resume: {file} {why}{cause}; {_advice(checkpoint, processes, recipe)}")
 
 
 def notes(arguments: Mapping[str, Any]) -> list[str]:
@@ -44,6 +48,8 @@ def notes(arguments: Mapping[str, Any]) -> list[str]:
     strategy = str(getattr(arguments.get("save_strategy"), "value", arguments.get("save_strategy")))
     if strategy == "no":
         why = "trainer.save_strategy: no writes no checkpoint before the last one"
+    elif arguments.get("save_steps") == 0 and strategy != "epoch":
+        why = "trainer.save_steps 0 writes no checkpoint before the last one"
     elif arguments.get("save_only_model"):
         why = "trainer.save_only_model leaves the optimiser's state out of the checkpoints"
     elif arguments.get("sync_ref_model"):
@@ -54,7 +60,7 @@ def notes(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _expected(checkpoint: Path, processes: int, recipe: Mapping[str, Any]) -> Iterator[Path]:
-    yield checkpoint / STATE
+    yield from (checkpoint / name for name in (STATE, CONFIG) if name != CONFIG or (checkpoint / name).exists())
     ranks = range(processes)
     for rank in ranks:
         yield checkpoint / ("rng_state.pth" if processes == 1 else f"rng_state_{rank}.pth")
@@ -95,8 +101,9 @@ def _damage(file: Path) -> str | None:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return "is damaged (not JSON)"
-        needed = "global_step" if file.name == STATE else "weight_map"
-        return None if isinstance(content, dict) and needed in content else f"is damaged (it has no {needed!r})"
+        needed, kind = _CONTENT.get(file.name, ("weight_map", dict))
+        found = content.get(needed) if isinstance(content, dict) else None
+        return None if isinstance(found, kind) else f"is damaged (it has no {needed!r})"
     if file.suffix == ".safetensors":
         from safetensors import SafetensorError, safe_open
 
@@ -108,8 +115,11 @@ def _damage(file: Path) -> str | None:
     return None if zipfile.is_zipfile(file) else "is damaged (truncated?)"
 
 
-def _advice(checkpoint: Path) -> str:
-    """Say how to continue without the checkpoint."""
-    earlier = [one for one in lineage.whole_checkpoints(checkpoint.parent) if one.name != checkpoint.name]
+def _advice(checkpoint: Path, processes: int, recipe: Mapping[str, Any]) -> str:
+    """Say how to continue without the checkpoint: from an earlier one that has all its files, if there is one."""
+    earlier = [
+        one for one in lineage.whole_checkpoints(checkpoint.parent)
+        if one.name != checkpoint.name and not any(map(_damage, _expected(one, processes, recipe)))
+    ]  # fmt: skip
     again = "start again with another --output"
     return f"remove {checkpoint} to resume from {earlier[-1].name}, or {again}" if earlier else again

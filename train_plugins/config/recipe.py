@@ -241,6 +241,8 @@ def _check(recipe: Recipe, where: Place) -> None:
             raise UsageError(f"{where}: batch_size must be at least 1, not {recipe.batch_size}")
         if "gradient_accumulation_steps" in recipe.trainer:
             raise UsageError(f"{where}: give either `batch_size` or trainer.gradient_accumulation_steps")
+    for suite in recipe.decontam.suites if recipe.decontam else ():
+        suites.load(suite)
     if recipe.eval is not None:
         check_evaluation(recipe.eval, recipe.final, str(where))
     if recipe.gate is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,14 @@ def template_text(name: str | None) -> str | None:
         raise UsageError(f"chat_template {name}: neither a shipped template ({shipped}) nor a Jinja file") from None
 
 
+_READ = re.compile(r"""\.get\(\s*["'](\w+)["']|\.(\w+)|\[\s*["'](\w+)["']\s*\]|["'](\w+)["']\s+(?:not\s+)?in\b""")
+
+
+def fields_read(template: str) -> frozenset[str]:
+    """Return the names that a chat template may read of a turn: `turn.name`, `turn["name"]`, `"name" in turn`."""
+    return frozenset(name for groups in _READ.findall(template) for name in groups if name)
+
+
 def prepare_tokenizer(
     tokenizer: PreTrainedTokenizerBase, template: str | None, masked: bool
 ) -> PreTrainedTokenizerBase:
@@ -69,7 +78,7 @@ def prepare_tokenizer(
             "loss cannot be restricted to them; set `chat_template: tulu`, or name a Jinja file that marks them"
         )
     if tokenizer.eos_token is None:
-        raise UsageError("the tokenizer has no end-of-text token; set `eos_token` in its tokenizer_config.json")
+        raise UsageError("the tokenizer has no end-of-text token; set `eos_token` in the recipe")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -110,11 +119,35 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], promp
     return list(encoding["input_ids"])
 
 
+def check_rendered(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, column: str = "messages") -> None:
+    """Raise ValueError if the chat template leaves out a system turn, or the thought of the last turn.
+
+    Some templates ignore system turns, and some remove thoughts; those of earlier turns are removed on purpose.
+    """
+    messages = row[column]
+    system = messages[0]["content"].strip() if messages[0]["role"] == "system" else ""
+    last = messages[-1]["content"].strip() if "</think>" in messages[-1]["content"] else ""
+    if not system and not last:
+        return
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    for said, what in ((system, "system turns"), (_thought(last), "thoughts")):
+        if said not in text:
+            raise ValueError(
+                f"row {row.get('row', '?')}: it leaves out {what}; remove them from the data, or name another template "
+                "in `chat_template`"
+            )
+
+
+def _thought(said: str) -> str:
+    return said.partition("</think>")[0].rpartition("<think>")[2].strip()
+
+
 def sft_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
     """Return {"input_ids", "labels", "full"} of a conversation, cut at `limit` tokens; `full` is the uncut length.
 
     The first `prompt_turns` assistant turns belong to the prompt and are not trained on.
     """
+    check_rendered(row, tokenizer)
     ids, mask = render(tokenizer, row["messages"])
     if row.get("prompt_turns"):
         mask = _without_turns(mask, row["prompt_turns"], sum(turn["role"] == "assistant" for turn in row["messages"]))
@@ -142,6 +175,8 @@ def pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int
     The answers start where the longest common prefix of prompt and conversations ends. Each answer is cut so that it
     has at most `limit` tokens together with the prompt.
     """
+    for side in ("chosen", "rejected"):
+        check_rendered(row, tokenizer, side)
     prompt = token_ids(tokenizer, row["chosen"][:-1], prompt=True)
     chosen, rejected = (token_ids(tokenizer, row[side]) for side in ("chosen", "rejected"))
     start = min(_shared(prompt, chosen), _shared(prompt, rejected))
@@ -159,6 +194,8 @@ def pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int
 
 def whole_pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
     """Return {"chosen_ids", "rejected_ids", "full", "tokens"} of a preference pair for a reward model, never cut."""
+    for side in ("chosen", "rejected"):
+        check_rendered(row, tokenizer, side)
     chosen, rejected = (token_ids(tokenizer, row[side]) for side in ("chosen", "rejected"))
     full = max(len(chosen), len(rejected))
     return {

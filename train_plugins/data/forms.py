@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from olmes_suite.training_rows.names import PROMPT, RESPONSE
+from olmes_suite.training_rows.names import PROMPT, RESPONSE, first
 from train_plugins.config.recipe import Form
-from train_plugins.data.messages import Row, check_columns
+from train_plugins.data.messages import Row, check_answer_columns, check_columns
 from train_plugins.data.turns import Turn, conversation_column, is_sharegpt, listed, text, turns, with_system
 
 Reads = Literal["conversation", "pair", "prompt"]
@@ -21,6 +21,7 @@ PAIRS = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
 CONTEXT = "prompt_turns"
 """Key of a converted row: the number of its assistant turns that belong to the prompt and are not trained on."""
 _SPOKEN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
+_HISTORY = "a 'history' that is not a list of questions and answers"
 _FORMS = "messages, ShareGPT, Alpaca, prompt and completion"
 
 
@@ -46,14 +47,21 @@ def _detected(row: Row) -> Form:
         return "alpaca"
     if _column(row, PROMPT) and _column(row, RESPONSE):
         return "prompt"
-    if any(row.get(chosen) is not None for chosen, _ in PAIRS):
+    if any(_said(row.get(chosen)) for chosen, _ in PAIRS):
         raise ValueError("no 'messages': it is a pair of answers, for dpo or rm")
+    if _column(row, PROMPT) and (empty := first(row, RESPONSE)):
+        raise ValueError(f"nothing in the column {empty!r}")
     columns = ", ".join(map(str, row)) or "none"
     raise ValueError(f"no 'messages', and no other known form (columns: {columns:.200}; forms: {_FORMS})")
 
 
 def _column(row: Row, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if row.get(name) is not None), None)
+    return next((name for name in names if _said(row.get(name))), None)
+
+
+def _said(value: Any) -> bool:
+    """Return whether there is a value; NaN is what pandas writes for none."""
+    return value is not None and value == value
 
 
 def _messages(row: Row) -> dict[str, Any]:
@@ -67,6 +75,7 @@ def _alpaca(row: Row) -> dict[str, Any]:
     answer = _column(row, RESPONSE)
     if answer is None:
         raise ValueError("no 'output'")
+    check_answer_columns(row)
     return {"messages": [*_instruction(row), {"role": "assistant", "content": _text(row, answer) or ""}]}
 
 
@@ -76,13 +85,16 @@ def _instruction(row: Row) -> list[Turn]:
     if asked is None:
         raise ValueError("no 'instruction'")
     around = [said for name in ("input", "context") if (said := _text(row, name)) is not None]
-    history = [turn for pair in row.get("history") or () for turn in _round(pair)]
+    rounds = row.get("history") if _said(row.get("history")) else None
+    if not isinstance(rounds, list | tuple | None):
+        raise ValueError(_HISTORY)
+    history = [turn for pair in rounds or () for turn in _round(pair)]
     return with_system(row, [*history, {"role": "user", "content": "\n\n".join([asked, *around])}])
 
 
 def _round(pair: Any) -> list[Turn]:
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(said, str) for said in pair):
-        raise ValueError("a 'history' that is not a list of questions and answers")
+        raise ValueError(_HISTORY)
     return [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
 
 
@@ -98,6 +110,7 @@ def _prompt(row: Row) -> dict[str, Any]:
     asked, answered = _column(row, PROMPT), _column(row, RESPONSE)
     if asked is None or answered is None:
         raise ValueError("no 'prompt'" if asked is None else "no 'completion'")
+    check_answer_columns(row)
     before = with_system(row, _turns_or_text(row, asked, "user"))
     context = sum(turn["role"] == "assistant" for turn in before)
     whole = {"messages": [*before, *_turns_or_text(row, answered, "assistant")]}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from olmes_suite.records import Message
 
 Row = Mapping[str, Any]
-RENDERED = ("reasoning_content", "reasoning", "thinking", "tool_calls", "tool_call_id", "function_call")
-"""Fields of a turn that chat templates render besides role and content; no stage trains on them."""
-WEIGHTS = ("weight", "loss_weight", "train")
-"""Fields that say whether, or how much, a turn is trained on."""
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "reasoning_details")
+CALLS = ("tool_calls", "tool_call_id", "function_call", "function_calls")
 TOOLS = ("tools", "functions")
-"""Columns of a row with the tools that its prompt offers."""
+"""Columns of a row, or fields of a turn, with the tools that its prompt offers."""
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+"""Columns of a row, or fields of a turn, with what is not text."""
+RENDERED = (*REASONING, *CALLS, *TOOLS, *MEDIA)
+"""Fields of a turn that chat templates render besides role and content; no stage trains on them."""
+WEIGHTS = ("weight", "loss_weight", "train", "trainable", "loss", "loss_mask")
+"""Fields that say whether, or how much, a turn is trained on."""
+EMPTY: tuple[Any, ...] = (None, [], {}, "", "[]", "{}", "null")
 
 
 def conversation(row: Row) -> dict[str, Any]:
@@ -53,9 +58,37 @@ def preference(row: Row) -> dict[str, Any]:
 
 def check_columns(row: Row) -> None:
     """Raise ValueError for columns that a chat template would render but no stage passes to it."""
-    for column in TOOLS:
-        if row.get(column) not in (None, [], {}, "", "[]"):
-            raise ValueError(f"a column {column!r}: tools are not trained on; remove the column to train without them")
+    for columns, what in ((TOOLS, "tools"), (MEDIA, "images, videos and sounds")):
+        for column in columns:
+            if _holds(row.get(column)):
+                raise ValueError(
+                    f"a column {column!r}: {what} are not trained on; remove the column to train without them"
+                )
+
+
+def _holds(value: Any) -> bool:
+    """Return whether a value says anything; a list of nulls, as tables have them, does not."""
+    if isinstance(value, list | tuple):
+        return any(_holds(one) for one in value)
+    return not (value in EMPTY or (isinstance(value, float) and value != value))
+
+
+def check_answer_columns(row: Row) -> None:
+    """Raise ValueError for columns beside an answer's that say how it came about, or how much it weighs."""
+    for column in (*REASONING, *CALLS):
+        if _holds(row.get(column)):
+            raise ValueError(f"a column {column!r}, which is not trained on; remove the column to train without it")
+    for column in WEIGHTS[:2]:
+        if row.get(column) not in (None, 1):
+            raise ValueError(f"a column {column!r} with {row[column]!r:.20}: all rows weigh the same here")
+
+
+def check_turns(found: Any, rendered: Set[str]) -> None:
+    """Raise ValueError for a field of a turn that the chat template reads, but that no stage passes to it."""
+    for turn in found if isinstance(found, list) else ():
+        for name in sorted(rendered & turn.keys()) if isinstance(turn, Mapping) else ():
+            if name not in ("role", "content") and _holds(turn[name]):
+                raise ValueError(f"a turn with {name!r}, which the chat template renders but no stage trains on")
 
 
 def check(turns: list[Message]) -> list[Message]:
@@ -93,7 +126,7 @@ def turns_of(value: Any, column: str) -> list[Message]:
 def _check_fields(turn: Mapping[str, Any], column: str) -> None:
     """Raise ValueError for a field with a meaning beyond role and content, which would be dropped silently."""
     for name in RENDERED:
-        if turn.get(name) not in (None, "", [], {}):
+        if _holds(turn.get(name)):
             raise ValueError(f"a turn in {column!r} with {name!r}, which is not trained on; remove the field")
 
 

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, UsageError, one_line
-from train_plugins.data.encoding import Encoded, token_ids
+from train_plugins.data.encoding import Encoded, check_rendered, token_ids
 from train_plugins.data.messages import Row, check_columns, turns_of
-from train_plugins.verifiers import Verifiers
+from train_plugins.verifiers import Malformed, Verifiers
+from train_plugins.verifiers.truths import COMPARED, read_truth
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 OURS = ("messages", "ground_truth", "verifier", "dataset")
-COMPARED = ("gsm8k", "gsm8k_benchmark", "math", "math_benchmark", "string")
-"""Verifiers that read only the ground truth, not the row's other columns."""
 Names = Mapping[str, str] | tuple[str, ...] | None
 
 
@@ -46,22 +45,32 @@ def prompt_row(row: Row) -> dict[str, Any]:
     return {"messages": turns, "verifier": name, "truth": _json(row.get("ground_truth")), "extra": _json(extra)}
 
 
+def with_truth(row: dict[str, Any], names: Names) -> dict[str, Any]:
+    """Return a row whose ground truth its verifier can read, if it is a built-in one. Raises ValueError."""
+    name = _table(names, [row["verifier"]]).get(row["verifier"], "").strip().lower()
+    truth = json.loads(row["truth"])
+    if truth is None and name in COMPARED:
+        raise ValueError(f"no 'ground_truth', with which the verifier {name} compares")
+    try:
+        read_truth(name, truth, json.loads(row["extra"]))
+    except Malformed as error:
+        raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
+    return row
+
+
 def named(rows: Dataset, names: Names) -> Dataset:
     """Replace the verifiers' names in the data by the registered ones.
 
     `names` maps names in the data to registered ones, or lists all allowed ones. Raises UsageError for a verifier that
-    is unknown, left out or a task of the unseen suite, DataError for a row without the ground truth that its verifier
-    compares with.
+    is unknown, left out or a task of the unseen suite.
     """
     column = list(rows["verifier"])
     table = _table(names, sorted(set(column)))
     registered = dict(zip(table, Verifiers(list(table.values())).names or (), strict=True))
     numbers = rows["row"] if "row" in rows.column_names else range(len(column))
-    for number, name, truth in zip(numbers, column, rows["truth"], strict=True):
+    for number, name in zip(numbers, column, strict=True):
         if name not in registered:
             raise UsageError(f"row {number} names the verifier {name!r}, which rlvr.verifiers leaves out")
-        if truth == "null" and registered[name] in COMPARED:
-            raise DataError(f"row {number} has no 'ground_truth', with which the verifier {registered[name]} compares")
     return rows.map(lambda row: {"verifier": registered[row["verifier"]]})
 
 
@@ -104,6 +113,7 @@ def encode_prompts(
 
 
 def _count(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    check_rendered(row, tokenizer)
     ids = token_ids(tokenizer, row["messages"], prompt=True)
     return {"tokens": len(ids), "largest": max(ids, default=0)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from olmes_suite.training_rows.reading import Unreadable, rows_of
 from train_plugins.config.recipe import DataEntry, Form
 from train_plugins.data import forms as forms_of
 from train_plugins.data.forms import CONTEXT, Reads
-from train_plugins.data.messages import Row
+from train_plugins.data.messages import Row, check_turns
 
 BAD_ROWS = "bad_rows.jsonl"
 """File in a stage's output with the rows that were left out."""
@@ -28,16 +28,46 @@ FORMS: Mapping[Reads | None, tuple[Form, ...]] = {
     "conversation": get_args(Form), "pair": get_args(Form), "prompt": ("messages", "sharegpt", "prompt"), None: (),
 }  # fmt: skip
 
+TURNS = ("messages", "prompt", "chosen", "rejected")
+"""Columns of a converted row that may hold turns."""
 Keys = Callable[[Row], dict[str, Any]]
 """A stage's `form`: the columns that it trains on, from a row. Raises ValueError with what is wrong with the row."""
+Convert = Callable[[Row], tuple[str, dict[str, Any]]]
 
 
-def load(entries: Sequence[DataEntry], keys: Keys, reads: Reads | None = None) -> StageData:
+def load(
+    entries: Sequence[DataEntry], keys: Keys, reads: Reads | None = None, rendered: Set[str] = frozenset()
+) -> StageData:
     """Load all sets of a recipe with their rows in the stage's columns. Raises DataError, MissingData or UsageError.
 
-    `reads` says what the stage trains on; with None, rows are handed to `keys` as they are in the file.
+    `reads` says what the stage trains on; with None, rows are handed to `keys` as they are in the file. `rendered` are
+    the fields of a turn that the chat template reads.
     """
-    return StageData(tuple(_load(entry, keys, reads) for entry in entries))
+    return StageData(tuple(_load(entry, _strict(keys, reads, entry.form, rendered), reads) for entry in entries))
+
+
+def _strict(keys: Keys, reads: Reads | None, form: Form | None, rendered: Set[str]) -> Convert:
+    """Return a function that brings a row of a file to (its form, the stage's columns)."""
+
+    def convert(row: Row) -> tuple[str, dict[str, Any]]:
+        name, converted = ("", dict(row)) if reads is None else forms_of.converted(row, reads, form)
+        for column in TURNS if reads else ():
+            check_turns(converted.get(column), rendered)
+        found = keys(converted)
+        if not _is_unicode(found):
+            raise ValueError("text that is not Unicode (half a surrogate pair)")
+        return name, found
+
+    return convert
+
+
+def _is_unicode(value: Any) -> bool:
+    """Return whether all text in a value can be written as UTF-8; JSON's escapes can name half a character."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, Mapping):
+        return all(_is_unicode(one) for one in (*value, *value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_unicode, value))
 
 
 def rows_hash(rows: Iterable[Any]) -> str:
@@ -70,7 +100,7 @@ def summary(one: TrainingSet) -> list[str]:
     return lines
 
 
-def _load(entry: DataEntry, keys: Keys, reads: Reads | None) -> TrainingSet:
+def _load(entry: DataEntry, convert: Convert, reads: Reads | None) -> TrainingSet:
     from datasets import Dataset
 
     if entry.form is not None and entry.form not in FORMS[reads]:
@@ -80,18 +110,18 @@ def _load(entry: DataEntry, keys: Keys, reads: Reads | None) -> TrainingSet:
         path = Path(entry.path).expanduser()
         files, others = _files(path, entry.split)
         read = islice(_numbered(files), entry.limit)
-        found = _normalised(read, keys, reads, entry, entry.path)
+        found = _normalised(read, convert, entry, entry.path)
         note = f"split {entry.split}, {others} files of other splits are not read" if others else ""
         return replace(found, sha256=_files_hash(files), rows=Dataset.from_list(found.rows), note=note)
     name = str(entry.hub)
     rows = ((row, None) for row in islice(_hub(name, entry.split), entry.limit))
-    found = _normalised(rows, keys, reads, entry, name)
+    found = _normalised(rows, convert, entry, name)
     hub_rows = Dataset.from_list(found.rows)
     return replace(found, sha256=rows_hash(hub_rows), rows=hub_rows)
 
 
 def _normalised(
-    rows: Iterable[tuple[Row | Unreadable, Path | None]], keys: Keys, reads: Reads | None, entry: DataEntry, where: str
+    rows: Iterable[tuple[Row | Unreadable, Path | None]], convert: Convert, entry: DataEntry, where: str
 ) -> TrainingSet:
     """Bring each row to the stage's columns and add its number from 0 as `row`.
 
@@ -104,11 +134,14 @@ def _normalised(
         try:
             if isinstance(row, Unreadable):
                 raise ValueError(row.why)
-            form, converted = ("", row) if reads is None else forms_of.converted(row, reads, entry.form)
-            good.append({**keys(converted), "row": number})
+            form, converted = convert(row)
+            good.append({**converted, "row": number})
             forms[form] += 1
         except ValueError as error:
-            why = str(error) if isinstance(row, Unreadable) else f"row {number} has {error}"
+            if isinstance(row, Unreadable):
+                why = row.why if row.why.startswith("line ") else f"row {number}: {row.why}"
+            else:
+                why = f"row {number} has {error}"
             bad.append(BadRow(number, why, None if file is None else str(file)))
     if bad and (entry.bad_rows == "error" or not good):
         raise DataError(_refusal(bad, len(good), where))

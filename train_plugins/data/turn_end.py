@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from olmes_suite.errors import UsageError
@@ -59,6 +59,7 @@ def check_turn_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int], ma
     if masked:
         ids, mask = render(tokenizer, messages)
         trained = [token for token, inside in zip(ids, mask, strict=True) if inside]
+        _check_marks(tokenizer.decode(trained), messages)
     else:
         trained = token_ids(tokenizer, messages)[len(token_ids(tokenizer, messages[:-1], prompt=True)) :]
     while trained and not tokenizer.decode([trained[-1]]).strip():
@@ -78,10 +79,29 @@ def check_turn_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int], ma
             f"the chat template ends an assistant's turn in {name}, which is not an end-of-text token of this "
             f'checkpoint ({eos} is), so the trained model would not stop; set `eos_token: "{name}"` in the recipe'
         )
+    if end in trained:
+        raise UsageError(
+            f"the chat template writes more text after {tokenizer.convert_ids_to_tokens(end)} in an assistant's turn, "
+            "so the model would learn to continue; end the turn there, or set `chat_template: tulu`"
+        )
     raise UsageError(
         f"the chat template writes {tokenizer.convert_ids_to_tokens(end)} after {{% endgeneration %}}, so the model "
         "would not learn to stop; move it before that mark, or set `chat_template: tulu`"
     )
+
+
+def _check_marks(trained: str, messages: Sequence[Mapping[str, str]]) -> None:
+    """Raise UsageError unless the template's generation marks enclose the assistant's turn and no other."""
+    if messages[0]["content"] in trained:
+        raise UsageError(
+            "the chat template's {% generation %} marks enclose the user's turns too; mark only the assistant's, or "
+            "set `chat_template: tulu`"
+        )
+    if not trained:
+        raise UsageError(
+            "the chat template's {% generation %} marks do not enclose the assistant's turns; mark them, or set "
+            "`chat_template: tulu`"
+        )
 
 
 def _turn_end(tokenizer: PreTrainedTokenizerBase, tail: str) -> int | None:

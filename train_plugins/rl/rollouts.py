@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,12 @@ def verified(*_: Any, **__: Any) -> list[float | None]:
     raise NotImplementedError
 
 
+NOTHING_LEARNT = (
+    "warning: the rewards taught nothing: in each of the {} rollouts no response ended by itself, or all responses to "
+    "a prompt got the same reward"
+)
+
+
 class EpochOrder(RepeatSampler):
     """TRL's sampler with a seed for each epoch, so that a resumed stage draws the same order again.
 
@@ -78,6 +85,8 @@ class Rollouts(Watched):
         self.verifiers: Verifiers
         self.scores = torch.zeros(0)
         self.hopeless = 0
+        """Number of rollouts without a signal, up to the last one."""
+        self.rollouts = 0
         self._total_train_tokens = 0
         super().__init__(*args, reward_funcs=verified, **kwargs)  # type: ignore[call-arg]
         arguments = getattr(self.args, "chat_template_kwargs", None)  # type: ignore[attr-defined]
@@ -93,7 +102,10 @@ class Rollouts(Watched):
         """Train while the verifiers' workers run."""
         with Verifiers(self.names, self.keys.workers, self.keys.timeout) as self.verifiers:
             self._check_truths()
-            return super().train(*args, **kwargs)  # type: ignore[misc]
+            done: TrainOutput = super().train(*args, **kwargs)  # type: ignore[misc]
+        if self.hopeless and self.hopeless == self.rollouts and self.is_world_process_zero():  # type: ignore[attr-defined]
+            print(NOTHING_LEARNT.format(self.rollouts), file=sys.stderr)
+        return done
 
     # Rewards
 
@@ -140,6 +152,7 @@ class Rollouts(Watched):
         group = self.num_generations  # type: ignore[attr-defined]
         endless = self.keys.no_eos_penalty is not None and not bool(facts[:, 3].any())
         flat = group > 1 and float(advantages.without_signal(facts[:, 0], group)) == 1.0
+        self.rollouts += 1
         self.hopeless = self.hopeless + 1 if endless or flat else 0
         if self.hopeless < HOPELESS:
             return

@@ -14,12 +14,19 @@ import torch
 from safetensors import SafetensorError
 from transformers import modeling_utils
 
-from olmes_suite.errors import ModelError, OlmesError, StageRefused, StorageError, one_line
+from olmes_suite.errors import ModelError, OlmesError, StageRefused, StorageError, UsageError, one_line
 from train_plugins.checkpoints import lineage
 
 _DISK = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR}
 )
+RESTORES = frozenset(
+    {
+        "_load_optimizer_and_scheduler", "_load_rng_state", "_load_from_checkpoint", "_load_scaler", "load_from_json",
+        "compare_trainer_and_checkpoint_args",
+    }
+)  # fmt: skip
+"""Functions of transformers that read a checkpoint when training resumes."""
 HEAD = "score."
 """Prefix of the tensors of a sequence classifier's head."""
 
@@ -63,21 +70,45 @@ def _strict(report: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def training(output: Path) -> Iterator[None]:
-    """Convert errors while a stage trains and saves to `output`. Raises StageRefused or StorageError."""
+def training(output: Path, start: Path | None = None) -> Iterator[None]:
+    """Convert errors while a stage, resumed from the checkpoint `start`, trains and saves to `output`.
+
+    Raises StageRefused, StorageError, or UsageError for a checkpoint whose content cannot be restored.
+    """
     try:
         yield
     except OlmesError:
         raise
     except torch.OutOfMemoryError:
         raise _out_of_memory() from None
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = disk_error(error)
-        if reason is None:
+    except Exception as error:
+        if start is not None and _restoring(error):
+            raise UsageError(
+                f"--resume: {start} is damaged ({type(error).__name__}: {one_line(error, 120)}); remove it to resume "
+                "from an earlier checkpoint, or start again with another --output"
+            ) from None
+        if not isinstance(error, OSError | RuntimeError | SafetensorError):
             raise
-        raise StorageError(
-            f"cannot write {output}: {reason}; {lineage.last_good(output)}; free some space and continue with --resume"
-        ) from None
+        _storage(output, error)
+
+
+def _restoring(error: BaseException) -> bool:
+    """Return whether an error was raised while transformers restored a checkpoint's state."""
+    trace, names = error.__traceback__, set()
+    while trace is not None:
+        names.add(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    return bool(names & RESTORES)
+
+
+def _storage(output: Path, error: BaseException) -> None:
+    """Raise StorageError if a file of `output` could not be written, otherwise the error itself."""
+    reason = disk_error(error)
+    if reason is None:
+        raise error
+    raise StorageError(
+        f"cannot write {output}: {reason}; {lineage.last_good(output)}; free some space and continue with --resume"
+    ) from None
 
 
 def disk_error(error: BaseException) -> str | None:

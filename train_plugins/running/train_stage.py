@@ -27,7 +27,7 @@ from train_plugins.data import sets as data
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
 from train_plugins.stages.model_arguments import check_model_arguments, check_template_arguments, set_pad_token
-from train_plugins.stages.model_limits import check_fits
+from train_plugins.stages.model_limits import check_fits, length_keys
 from train_plugins.trainers import lora, offload, trial
 
 if TYPE_CHECKING:
@@ -165,7 +165,10 @@ def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, A
     arguments |= stage.extra_arguments(recipe)
     every = recipe.eval.every if recipe.eval else None
     if every is not None:
-        if every % int(arguments.get("save_steps", every)) or arguments.get("save_strategy", "steps") != "steps":
+        saves = arguments.get("save_steps", every)
+        if saves < 1:
+            raise UsageError(f"trainer.save_steps {saves}: with eval.every it must be a number of steps; remove it")
+        if every % int(saves) or arguments.get("save_strategy", "steps") != "steps":
             raise UsageError(f"eval.every {every} is not a multiple of trainer.save_steps {arguments['save_steps']}")
         arguments = {"save_steps": every, "save_strategy": "steps", **arguments}
     arguments["gradient_accumulation_steps"] = plan.accumulation(recipe.batch_size, arguments, distributed.world_size())
@@ -182,6 +185,7 @@ def _check_effects(stage: Stage, recipe: Recipe, config: type, arguments: Mappin
             raise UsageError(f"{recipe.place.line(('trainer', name))}: trainer.{name} {why}")
     if "ddp_backend" in recipe.trainer and distributed.world_size() == 1:
         raise UsageError("trainer.ddp_backend has an effect only with several processes (--launcher)")
+    memory.check_targets(recipe.model, recipe.lora)
     check_model_arguments(recipe.model, arguments)
     trial.check(configuration(config, arguments, recipe), recipe.trainer)
 
@@ -204,7 +208,8 @@ def prepare(
     if stage.pooled:
         encoding.pad_apart(tokenizer)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
-    sets = data.load(recipe.data, stage.form, stage.reads)
+    rendered = encoding.fields_read(str(tokenizer.chat_template))
+    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered)
     if manager is not None:
         with distributed.first_alone():  # the hooks of all processes write to the same folder
             sets = hooks.before_stage(manager, about, sets)
@@ -215,7 +220,8 @@ def prepare(
     rows = stage.select(recipe, _together(sets))
     limit, length = stage.limit(recipe, arguments)
     encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
-    notes = check_fits(recipe.model, encoded, tokenizer, limit if "." in limit else f"trainer.{limit}")
+    seen = replace(encoded, longest=stage.longest(encoded, arguments))
+    notes = check_fits(recipe.model, seen, tokenizer, length_keys(limit))
     planned = stage.plan(encoded, arguments, distributed.world_size())
     notes += [*plan.notes(arguments, planned.steps), *saved_state.notes(arguments)]
     return Prepared(stage, recipe, arguments, about, sets, tokenizer, encoded, planned, tuple(notes))
@@ -286,7 +292,10 @@ def train(
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
-    with failures.training(output), redirect_stdout(sys.stderr):  # TRL prints completions; stdout is for the path
+    with (
+        failures.training(output, start),
+        redirect_stdout(sys.stderr),
+    ):  # TRL prints completions; stdout is for the path
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         finally:

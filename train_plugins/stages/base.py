@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,6 +67,10 @@ class Stage(ABC):
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Bring a row of the data to the stage's form. Raises ValueError with what is wrong with the row."""
 
+    def row_reader(self, recipe: Recipe) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """Return the function that reads the recipe's rows: `form`, unless the stage's keys have a say in it."""
+        return self.form
+
     def select(self, recipe: Recipe, rows: Dataset) -> Dataset:
         """Adapt the rows to the stage's keys. Raises UsageError or DataError."""
         return rows
@@ -84,6 +88,10 @@ class Stage(ABC):
     def tokens(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
         """Return the number of tokens of the longest row in a forward pass, for the memory estimate."""
         return int(self.limit(recipe, arguments)[1] or TRL_LENGTH)
+
+    def longest(self, encoded: Encoded, arguments: Mapping[str, Any]) -> int:
+        """Return the number of tokens of the longest text that the model may see, to compare with its positions."""
+        return encoded.longest
 
     def beside(self, recipe: Recipe) -> tuple[memory.Beside, ...]:
         """Return the models in memory beside the one that the stage starts from, for the memory estimate."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from olmes_suite.errors import UsageError, nearest
 from olmes_suite.models.local.checkpoint import tensor_shapes
 from train_plugins.config.recipe import Lora
 
@@ -103,6 +104,23 @@ def linear(tensors: Mapping[str, Sequence[int]], targets: str | Sequence[str]) -
         if len(shape) == 2 and fits:
             chosen[name] = shape
     return chosen
+
+
+def check_targets(model: str, lora: Lora | None) -> None:
+    """Raise UsageError for names of `lora.target_modules` that no layer of a checkpoint on this machine has.
+
+    Patterns are left to peft: a model may hold its layers under a longer name than its files.
+    """
+    if lora is None or isinstance(lora.target_modules, str):
+        return
+    tensors = shapes(Path(model).expanduser())
+    for name in lora.target_modules if tensors else ():
+        if not linear(dict.fromkeys(tensors, (1, 1)), [name]):
+            known = sorted(
+                {one.removesuffix(".weight").rpartition(".")[2] for one, of in tensors.items() if len(of) == 2}
+            )
+            raise UsageError(f"lora.target_modules: {model} has no layer {name!r}{nearest(name, known)}; it has "
+                             f"{', '.join(known)}")  # fmt: skip
 
 
 def shapes(folder: Path) -> dict[str, list[int]]:

@@ -43,3 +43,8 @@ def check_fits(model: str, encoded: Encoded, tokenizer: PreTrainedTokenizerBase,
             f"set {length_key} to {positions} at most"
         )
     return [f"note: rows of up to {encoded.longest} tokens exceed the {positions} positions of {model}"]
+
+
+def length_keys(limit: str) -> str:
+    """Return the keys that limit a text by the name of the stage's own; in RLVR a response follows the prompt."""
+    return f"{limit} and trainer.max_completion_length together" if "." in limit else f"trainer.{limit}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,12 @@ class Rlvr(Stage):
 
         return prompt_row(row)
 
+    def row_reader(self, recipe: Recipe) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """Return a function that also reads the ground truth as the row's verifier does."""
+        from train_plugins.data.rlvr_rows import with_truth
+
+        return lambda row: with_truth(self.form(row), recipe.own.verifiers)
+
     def select(self, recipe: Recipe, rows: Dataset) -> Dataset:
         """Replace the verifiers' names in the data by the registered ones."""
         from train_plugins.data.rlvr_rows import named
@@ -129,6 +135,10 @@ class Rlvr(Stage):
     def tokens(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
         """Return the maximum number of tokens of prompt and response together."""
         return int(recipe.own.max_prompt_length) + int(arguments.get("max_completion_length") or NO_LENGTH)
+
+    def longest(self, encoded: Encoded, arguments: Mapping[str, Any]) -> int:
+        """Return the tokens of the longest prompt with the longest response."""
+        return encoded.longest + int(arguments.get("max_completion_length") or NO_LENGTH)
 
     def beside(self, recipe: Recipe) -> tuple[Beside, ...]:
         """Return PPO's value model, and the reference unless the policy without its adapter serves as one."""

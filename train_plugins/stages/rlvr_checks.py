@@ -26,6 +26,8 @@ NOT_SAMPLING = {
     "num_return_sequences": "trainer.num_generations",
     "return_dict_in_generate": "nothing: rollouts are token ids",
     "eos_token_id": "the recipe's `eos_token`",
+    **{name: f"trainer.{name}" for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")},
+    **dict.fromkeys(("do_sample", "num_beams"), "trainer.temperature: rollouts are always sampled"),
 }
 """Settings of `generate` that other keys set, with those keys."""
 

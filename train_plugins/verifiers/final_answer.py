@@ -29,15 +29,14 @@ def gsm8k(response: str, truth: Any, row: Mapping[str, Any]) -> float:
 
     The answer is the last number in the last `\boxed{}` or after the last `####`, otherwise in the response.
     """
-    gold = _gold(truth)
-    return float(last_number(_answer(response)) == gold)
+    gold = number_of(truth)
+    answer = _answer(response)
+    return float((last_number(response) if answer is None else last_number(answer, alone=True)) == gold)
 
 
 def gsm8k_benchmark(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     """Return the task's `exact_match`, by which 5 equals -5, and 8.0 differs from 8."""
-    text = text_of(truth)
-    if not any(character.isdigit() for character in text):
-        raise Malformed("it contains no number")
+    text = text_with_digits(truth)
     return float(task("gsm8k").score.one({"answer": text}, response).scores["exact_match"])
 
 
@@ -47,10 +46,23 @@ def string(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     Case, white space, and punctuation around words are ignored; numbers are compared by value. Punctuation inside a
     word counts, but for hyphens and apostrophes between letters.
     """
+    return float(any(_same_text(response, one) for one in accepted_of(truth)))
+
+
+def accepted_of(truth: Any) -> list[str]:
+    """Return the answers that a truth accepts: one, or a list. Raises Malformed."""
     accepted = list(truth) if isinstance(truth, (list, tuple)) else [truth]
     if not accepted:
         raise Malformed("the list of accepted answers is empty")
-    return float(any(_same_text(response, text_of(one)) for one in accepted))
+    return [text_of(one) for one in accepted]
+
+
+def text_with_digits(truth: Any) -> str:
+    """Return the text of a truth that contains a number. Raises Malformed."""
+    text = text_of(truth)
+    if not any(character.isdigit() for character in text):
+        raise Malformed("it contains no number")
+    return text
 
 
 def text_of(truth: Any) -> str:
@@ -58,23 +70,24 @@ def text_of(truth: Any) -> str:
 
     Parquet turns 72 into 72.0, which no response contains, so whole floats become integers.
     """
-    if isinstance(truth, bool) or not isinstance(truth, (str, int, float)) or not str(truth).strip():
+    if isinstance(truth, bool) or not isinstance(truth, (str, int, float)) or not str(truth).strip() or truth != truth:
         raise Malformed(f"expected text or a number, not {shown(truth)}")
     return str(int(truth) if isinstance(truth, float) and truth.is_integer() else truth)
 
 
-def _gold(truth: Any) -> Fraction:
-    gold = last_number(text_of(truth).split("####")[-1])
+def number_of(truth: Any) -> Fraction:
+    """Return the number of a truth. Raises Malformed."""
+    gold = last_number(text_of(truth).split("####")[-1], alone=True)
     if gold is None:
         raise Malformed("it contains no number")
     return gold
 
 
-def _answer(response: str) -> str:
-    """Return the part of a response that is marked as its answer; the whole response if none is."""
+def _answer(response: str) -> str | None:
+    """Return the part of a response that is marked as its answer; None if none is."""
     marked = [match for pattern in (_BOX, _HASHES) for match in pattern.finditer(response)]
     marked = [match for match in marked if any(character.isdigit() for character in match[1])]
-    return max(marked, key=re.Match.start)[1] if marked else response
+    return max(marked, key=re.Match.start)[1] if marked else None
 
 
 def _same_text(response: str, truth: str) -> bool:

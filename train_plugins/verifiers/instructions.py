@@ -42,15 +42,27 @@ def _verified(response: str, truth: Any, row: Mapping[str, Any], metric: str) ->
     return float(task("ifeval").score.one(_document(fields, row), response).scores[metric])
 
 
+def check_constraints(truth: Any, row: Mapping[str, Any]) -> None:
+    """Raise Malformed for constraints that cannot be read."""
+    fields = _mapping(truth, row)
+    if "func_name" not in fields:
+        _document(fields, row)
+    elif not isinstance(required := conditions(fields), Choice):
+        _required(required, row)
+
+
+def _required(required: Sequence[tuple[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    names, arguments = [name for name, _ in required], [kwargs for _, kwargs in required]
+    return _document({"instruction_id_list": names, "kwargs": arguments}, row)
+
+
 def _constraint(response: str, constraint: Mapping[str, Any], row: Mapping[str, Any], loose: bool) -> float:
     """Check a constraint of the RLVR data; if it stands for two instructions, one variant must follow both."""
     required = conditions(constraint)
     texts = loose_variants(response) if loose else [response]
     if isinstance(required, Choice):
         return float(any(required.followed(text) for text in texts))
-    doc = _document(
-        {"instruction_id_list": [name for name, _ in required], "kwargs": [kwargs for _, kwargs in required]}, row
-    )
+    doc = _required(required, row)
     return float(any(all(task("ifeval").followed(doc, [text])) for text in texts if text.strip()))
 
 

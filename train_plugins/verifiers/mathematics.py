@@ -25,7 +25,7 @@ _REPLACED = (
     (re.compile(r"\\[,;:!]|\^\{?\\circ\}?"), ""),
     (re.compile(r"(?<=\d)\\[dt]?frac\s*\{?(\d)\}?\s*\{?(\d)\}?(?!\d)"), r"+\\frac{\1}{\2}"),
     (re.compile(r"(?<=\d)\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r"+\\frac{\1}{\2}"),
-    (re.compile(r"(?<=[\d}])\s*\\(?:text|mathrm|textrm)\s*\{[^{}]*\}\s*$"), ""),
+    (re.compile(r"(?<=[\d}])\s*\\(?:text|mathrm|textrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?\s*$"), ""),
 )
 """Spellings that the task's normalisation damages or keeps apart; the last is a unit after a number."""
 _LISTED = re.compile(r"\\text\s*\{\s*(?:or|and)\s*\}|(?<![a-zA-Z\\])(?:or|and)(?![a-zA-Z])")
@@ -42,7 +42,7 @@ def math(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     "answer is"; otherwise the last `$…$`, or the whole response. Expressions, numbers, lists and tuples are equal where
     their parts are, by the task's comparison.
     """
-    return float(_same(_stated(response), _gold(truth)))
+    return float(_same(_stated(response), gold_of(truth)))
 
 
 def math_benchmark(response: str, truth: Any, row: Mapping[str, Any]) -> float:
@@ -52,7 +52,7 @@ def math_benchmark(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     among the flexible metric's candidates, so equal strings never reach SymPy.
     """
     scorer = task("math")
-    gold = scorer.normalize(_gold(truth))
+    gold = scorer.normalize(gold_of(truth))
     return float(any(scorer.same(answer, gold) for answer in scorer.candidates(response)))
 
 
@@ -61,7 +61,8 @@ def prepare() -> None:
     task("math").same_by_sympy("1", "2")
 
 
-def _gold(truth: Any) -> str:
+def gold_of(truth: Any) -> str:
+    """Return the answer of a truth as it is written. Raises Malformed."""
     text = text_of(truth)
     return _gold_text(text)
 
@@ -87,6 +88,7 @@ def _stated(response: str) -> str:
     for phrase in _PHRASE.finditer(response):  # noqa: B007 - only the last one is used
         pass
     text = phrase[1] if phrase is not None and phrase[1].strip() else response
+    text = text.replace("**", "")  # bold type in Markdown
     formulas = text.split("$")
     if len(formulas) < 3:
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 
 MINUS = str.maketrans(dict.fromkeys("\u2212\ufe63\uff0d\u2010\u2011\u2012\u2013", "-"))
@@ -19,25 +20,41 @@ _NUMBER = re.compile(
 )
 _CURRENCY = "$€£¥₹"
 _SIGN = re.compile(rf"-(?P<gap> ?)(?:[{_CURRENCY}] ?)?$")
-_LATEX = (
-    (re.compile(r"(?<=\d)\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r" \1/\2"),
-    (re.compile(r"\\[dt]?frac\s*\{(-?\d+)\}\s*\{(\d+)\}"), r"\1/\2"),
+_SPELLINGS = (
+    (re.compile(r"(?<=\d)\\[dt]?frac\s*(?:\{(\d+)\}\s*\{(\d+)\}|(\d)(\d))"), r" \1\3/\2\4"),
+    (re.compile(r"\\[dt]?frac\s*(?:\{(-?\d+)\}\s*\{(\d+)\}|(\d)(\d))"), r"\1\3/\2\4"),
+    (re.compile(r"(?<=\d) / (?=\d)"), "/"),
     (re.compile(r"(?<=\d)(?:\{,\}|\\,|,\\!)(?=\d)"), ","),
+    (re.compile(r"(?<=\d)[\u00a0\u2009\u202f'\u2019_](?=\d{3}(?!\d))"), ","),
     (re.compile(r"\\([$%])"), r"\1"),
+    (re.compile(r"(?<=\d) ?(?:\\times|\\cdot|[\u00d7\u00b7*x]) ?10\^\{?([-+]?\d{1,4})\}?"), r"e\1"),
+    (re.compile(r"(?<![\d.,])10\^\{?([-+]?\d{1,4})\}?"), r"1e\1"),
+    (re.compile(r"(?<=[a-zA-Z}])\^\{?\d\}?|(?<=\d[mM])[23]\b|(?<=[ckdm]m)[23]\b|(?<=\d m)[23]\b"), ""),
+    (re.compile(r"\bnegative (?=[$\u20ac\u00a3]?\d)", re.IGNORECASE), "-"),
+    (re.compile(r"(^|[=:(]|\b(?:is|be|equals|to)) ?minus (?=[$\u20ac\u00a3]?\d)", re.IGNORECASE), r"\1 -"),
 )
+"""LaTeX in numbers, separators, powers of ten, and signs in words. Exponents of units and variables go: in `5 m^2`, the
+2 is no answer."""
+_VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 
 
 def plain(text: str) -> str:
-    """Return the text with one kind of minus sign, and without LaTeX in numbers."""
+    """Return the text with numbers in one spelling."""
+    text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]).replace("\u2044", "/"), text)
     text = text.translate(MINUS)
-    for pattern, replacement in _LATEX:
+    for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     return text
 
 
-def last_number(text: str) -> Fraction | None:
-    """Return the value of a text's last number; None if there is none, or it is too long to compare."""
+def last_number(text: str, alone: bool = False) -> Fraction | None:
+    """Return the value of a text's last number; None if there is none, or it is too long to compare.
+
+    `alone`: the text is an answer and nothing else, so a hyphen at its start is a sign, not a bullet.
+    """
     text = plain(text)
+    if alone:
+        text = "{" + text.lstrip()
     match = None
     for match in _NUMBER.finditer(text):  # noqa: B007 - only the last match is used
         pass

@@ -26,7 +26,7 @@ _HUMANEVAL = ("prompt", "test", "entry_point")
 
 def code(response: str, truth: Any, row: Mapping[str, Any], sandbox: Any) -> float | None:
     """Return 1 if all tests pass, else 0; None if the sandbox itself failed. Raises OutOfTime."""
-    tests = _tests(truth, row)
+    tests = tests_of(truth, row)
     if isinstance(tests, dict):
         _, samples = task("humaneval").score.judge(tests, [program(response)], sandbox)
         return _share([str(samples[0].verdict)])
@@ -38,7 +38,7 @@ def code_fraction(response: str, truth: Any, row: Mapping[str, Any], sandbox: An
 
     None if the sandbox itself failed. Raises OutOfTime if all assertions run out of time.
     """
-    tests = _tests(truth, row)
+    tests = tests_of(truth, row)
     if isinstance(tests, dict):
         return code(response, truth, row, sandbox)
     text = program(response)
@@ -72,7 +72,7 @@ def _share(outcomes: Sequence[str]) -> float | None:
     return kinds.count("pass") / len(kinds)
 
 
-def _tests(truth: Any, row: Mapping[str, Any]) -> dict[str, str] | list[str]:
+def tests_of(truth: Any, row: Mapping[str, Any]) -> dict[str, str] | list[str]:
     """Return HumanEval's fields, or the assertions. Raises Malformed."""
     value = row if truth is None else truth
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):

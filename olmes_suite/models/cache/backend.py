@@ -28,6 +28,7 @@ class CachedBackend(Backend):
         self.inner, self.cache, self.display = inner, cache, display
         self.name, self.chat, self.max_length = inner.name, inner.chat, inner.max_length
         self.at_once, self.seeded, self.together = inner.at_once, inner.seeded, inner.together
+        self.unused_arguments = inner.unused_arguments
         self.found = self.asked = 0
         self._pending: list[Entry] = []
         self._committed = time.monotonic()

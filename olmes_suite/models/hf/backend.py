@@ -14,7 +14,7 @@ import torch
 import transformers
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from olmes_suite.errors import RequestFailed, UsageError
+from olmes_suite.errors import ModelError, RequestFailed, UsageError
 from olmes_suite.models.base import Backend, Sent
 from olmes_suite.models.hf.decoding import Choosing, RowPenalties, RowPenalty, RowSampler, RowStop, RowStopper, RowWatch
 from olmes_suite.models.hf.generation import Decoder, Task
@@ -45,6 +45,7 @@ from olmes_suite.models.local.loading import (
     pick_device,
     pick_dtype,
     read_template,
+    unused_note,
 )
 from olmes_suite.models.local.rendering import each_sent
 from olmes_suite.records import OPTIONAL, Request, Response, sha256
@@ -103,7 +104,10 @@ class HFBackend(Backend):
         self.model = load_model(self.source, revision, self.dtype, self.device)
         self.encoder.check_ids(self.model.get_input_embeddings().num_embeddings, self.source)
         self.chat = self.encoder.chat
+        self.unused_arguments = self.encoder.unused_arguments()
         self.max_length: int = max_length or context_length(self.model.config, self.tokenizer)
+        if self.max_length < 2:
+            raise ModelError(f"{self.source}: its config.json gives a context of {self.max_length} tokens; correct it")
         limit = learned_positions(self.model)
         if limit is not None and self.max_length > limit:
             raise UsageError(
@@ -183,6 +187,7 @@ class HFBackend(Backend):
             *self.encoder.notes(self.source),
             *self.ends.notes(self.tokenizer, self.source),
             *self.own.notes(self.source),
+            *unused_note(self.model, self.source),
         ]
 
     def sent(self, requests: Sequence[Request]) -> list[Sent | None]:

@@ -15,11 +15,14 @@ from olmes_suite.records import canonical_json
 USER = "Hello from the user"
 SYSTEM = "Hello from the system"
 ASSISTANT = "Hello from the assistant"
+EARLIER = "An earlier question"
 DATE = datetime(2024, 7, 26)
 """The date for templates that read the clock, so that prompts do not change by day: Llama 3's default."""
 CLOCK = "strftime_now"
 """The function by which templates of transformers read the time."""
 
+DIRECTIVES = (*(f"-{letter}" for letter in "dmyHIMSj"), *"aAbBcdDeFHhIjmMpRSTuUwVWxXyYZz")
+"""The parts of a format of strftime that have a value."""
 CALL = re.compile(CLOCK + r"""\(\s*(["'])(.*?)\1\s*\)""")
 
 Message = dict[str, Any]
@@ -42,8 +45,11 @@ class ChatTemplate:
         """Whether the template takes contents as lists of parts instead of text."""
         self.takes_system = True
         """Whether the template takes system messages; otherwise they move to the start of the first user turn."""
+        self.lost: str | None = None
+        """The turns of a longer conversation that the template leaves out; None for a template that renders all."""
         self._probe_user()
         self._probe_system()
+        self._probe_turns()
 
     def _probe_user(self) -> None:
         try:
@@ -69,7 +75,18 @@ class ChatTemplate:
         except Exception:  # Gemma's template raises for the role
             self.takes_system = False
         else:
-            self.takes_system = SYSTEM in text
+            self.takes_system = SYSTEM in text and USER in text
+
+    def _probe_turns(self) -> None:
+        turns = [_message("user", EARLIER), _message("assistant", ASSISTANT), _message("user", USER)]
+        try:
+            text = self.apply(turns)
+        except Exception:  # refused again, with its reason, where a task has several turns
+            return
+        if USER not in text:
+            self.lost = "the last turn"
+        elif EARLIER not in text or ASSISTANT not in text:
+            self.lost = "earlier turns"
 
     def apply(
         self, messages: Sequence[Message], prompt: bool = True, arguments: Mapping[str, Any] | None = None
@@ -103,6 +120,22 @@ class ChatTemplate:
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         ids = self.tokenizer([tail], add_special_tokens=False)["input_ids"][0]
         return next((token for token in ids if token in special), None)
+
+    def missing_start(self) -> str | None:
+        """Return what the template writes before an assistant's text and not at the end of a prompt; None for nothing.
+
+        Templates that only mark the end of the user's turn, such as Llama 2's, write nothing there.
+        """
+        user, assistant = _message("user", USER), _message("assistant", ASSISTANT)
+        try:
+            prompt, closed = self.apply([user]), self.apply([user], prompt=False)
+            whole = self.apply([user, assistant], prompt=False)
+        except Exception:  # the template cannot render answers
+            return None
+        before, separator, _ = whole.partition(ASSISTANT)
+        if len(prompt) > len(closed) or not separator or not before.startswith(prompt):
+            return None
+        return before[len(prompt) :].strip() or None
 
     def settings(self) -> dict[str, str]:
         """Return the adaptations for the model's fingerprint; most templates need none."""
@@ -159,6 +192,11 @@ class ChatTemplate:
             lines.append("the chat template takes contents as lists of parts; texts are passed in this form")
         if not self.takes_system:
             lines.append("the chat template takes no system message; its text goes to the start of the first user turn")
+        if start := self.missing_start():
+            lines.append(
+                f"the chat template does not start the assistant's turn ({start!r}) at the end of a prompt: the "
+                "model has to write it; give a corrected template with --chat-template FILE"
+            )
         if self.reads_clock:
             lines.append(f"the chat template reads the clock; it sees the date {DATE.date().isoformat()}")
         return lines
@@ -172,12 +210,14 @@ def value_of(value: object) -> str:
 def without_clock(template: str) -> str:
     """Replace the time in a template by `DATE`, since transformers does not accept another function for the time.
 
-    A call with an argument other than a literal text returns the date in ISO form.
+    Calls with a literal format are replaced; a macro takes the place of the function for all others.
     """
     text = CALL.sub(lambda call: repr(DATE.strftime(call[2])), template)
-    if f"{CLOCK}(" not in text:
+    if CLOCK not in text:
         return text
-    return f"{{%- macro {CLOCK}(format) -%}}{DATE.date().isoformat()}{{%- endmacro -%}}{text}"
+    parts = "".join(f"|replace('%{part}', {DATE.strftime(f'%{part}')!r})" for part in DIRECTIVES)
+    kept = "format|replace('%%', '\\0')"  # a percent sign of its own
+    return f"{{%- macro {CLOCK}(format) -%}}{{{{ {kept}{parts}|replace('\\0', '%') }}}}{{%- endmacro -%}}{text}"
 
 
 def _message(role: str, content: str) -> Message:

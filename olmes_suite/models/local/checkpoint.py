@@ -13,6 +13,7 @@ from olmes_suite.errors import ModelError, first_line
 from olmes_suite.models.local.adapter import adapter_of, merge_command
 from olmes_suite.models.local.forms import (
     GGUF,
+    check_generation,
     check_head,
     check_pickled,
     check_pointer,
@@ -79,7 +80,7 @@ def check_folder(path: str | Path, *, training: bool = False) -> None:
     if not training:
         check_head(path, config)
     if (folder / "generation_config.json").is_file():
-        read_json(folder / "generation_config.json")
+        check_generation(folder / "generation_config.json", read_json(folder / "generation_config.json"))
     check_tokenizer(path)
     _check_weights(folder)
 
@@ -119,8 +120,13 @@ def check_tokenizer(path: str | Path) -> None:
     if not has_tokenizer(folder):
         raise ModelError(f"{path}: has no tokenizer (tokenizer.json or tokenizer.model); save it beside the model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            read_json(folder / name)
+        if not (folder / name).is_file():
+            continue
+        length = read_json(folder / name).get("model_max_length")
+        if length is not None and (isinstance(length, bool) or not isinstance(length, int | float)):
+            raise ModelError(
+                f"{folder / name}: model_max_length: expected a number, not {length!r}; correct it, or remove the field"
+            )
     check_vocabulary(path, folder)
 
 

@@ -65,6 +65,10 @@ class Encoder:
                 f"model has {embeddings} embeddings; use the model's own tokenizer, or resize its embeddings"
             )
 
+    def unused_arguments(self) -> tuple[str, ...]:
+        """Return the names of the chat template's arguments that make no difference to prompts."""
+        return tuple(self.template.unknown_arguments() if self.template else self.template_args)
+
     def notes(self, name: str) -> list[str]:
         """Return lines for the user about the chat template and the BOS token of the model `name`."""
         lines = []
@@ -96,6 +100,11 @@ class Encoder:
             raise RequestFailed(
                 f"{request.task}: its prompts are chat messages and the model has no chat template; "
                 "give --chat-template FILE"
+            )
+        if self.template.lost and sum(role == "user" for role, _ in request.messages) > 1:
+            raise RequestFailed(
+                f"{request.task}: has several turns, and the chat template leaves out {self.template.lost} of a "
+                "conversation; give another one with --chat-template FILE"
             )
         try:
             how = self._rendering(request)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,53 @@ def _installed(package: str) -> bool:
     return installed(module.split(".")[0]) and ("." not in module or installed(module))
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(fits(item) for item in value)
+
+
+_IDS = _list_of(_is_whole)
+_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("repetition_penalty", "encoder_repetition_penalty"),
+        ("a number above 0", lambda value: _is_number(value) and value > 0),
+    ),
+    "guidance_scale": ("a number", _is_number),
+    **dict.fromkeys(
+        ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"),
+        ("a whole number from 0", lambda value: _is_whole(value) and value >= 0),
+    ),
+    **dict.fromkeys(
+        ("eos_token_id", "forced_eos_token_id"),
+        ("a token id or a list of them", lambda value: _is_whole(value) or _IDS(value)),
+    ),
+    "forced_bos_token_id": ("a token id", _is_whole),
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens"), ("a list of token ids", _IDS)),
+    "bad_words_ids": ("a list of lists of token ids", _list_of(_IDS)),
+    "stop_strings": (
+        "a text or a list of texts",
+        lambda value: isinstance(value, str) or _list_of(lambda text: isinstance(text, str))(value),
+    ),
+    "exponential_decay_length_penalty": ("two numbers", lambda value: _list_of(_is_number)(value) and len(value) == 2),
+    "sequence_bias": ("pairs of token ids and a number", lambda value: isinstance(value, dict | list)),
+}
+"""Fields of generation_config that are honoured: what each holds, and the test of it."""
+
+
+def check_generation(file: str | Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError for a field of a generation_config file that is honoured and has a wrong value."""
+    for name, (what, fits) in _TYPES.items():
+        if (value := config.get(name)) is not None and not fits(value):
+            raise ModelError(f"{file}: {name}: expected {what}, not {value!r}; correct it, or remove the field")
+
+
 def check_vocabulary(path: str | Path, folder: Path) -> None:
     """Raise ModelError for a tokenizer that is incomplete, or whose form needs packages that are not installed."""
     if (folder / "tokenizer.json").is_file():
@@ -130,7 +178,8 @@ def explain(model: str, error: BaseException, part: str) -> ModelError:
     Without a part, the model.
     """
     text = " ".join(str(error).split())
-    if "trust_remote_code" in text or "custom code" in text:
+    unknown = "does not recognize this architecture" in text and _has_own_code(model)
+    if unknown or "trust_remote_code" in text or "custom code" in text:
         return ModelError(
             f"{model}: needs code of its own repository, which is not run here; serve it with that code (vllm serve "
             "--trust-remote-code) and use --backend openai"
@@ -153,6 +202,13 @@ def explain(model: str, error: BaseException, part: str) -> ModelError:
         )
     kind = f"{type(error).__name__}: " if isinstance(error, (LookupError, AttributeError, TypeError)) else ""
     return ModelError(f"{model}: {what}: {kind}{_cut(text) or type(error).__name__}")
+
+
+def _has_own_code(model: str) -> bool:
+    try:
+        return "auto_map" in json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # on the Hub, or damaged
+        return False
 
 
 def _cut(text: str, limit: int = 300) -> str:

@@ -12,6 +12,7 @@ import transformers
 
 from olmes_suite.models.local.adapter import adapter_of
 from olmes_suite.models.local.checkpoint import is_hub_id
+from olmes_suite.models.local.forms import check_generation
 
 FILE = "generation_config.json"
 ENDS = ("eos_token_id", "stop_strings")
@@ -101,7 +102,7 @@ class Own:
 def written(model: str, revision: str | None) -> dict[str, Any]:
     """Return the content of the generation_config file of a folder or Hub id, for an adapter of its base model's.
 
-    It is empty where there is none.
+    It is empty where there is none. Raises ModelError for a field with a wrong value.
     """
     if (adapter := adapter_of(model)) is not None:
         model, revision = adapter.base, adapter.revision
@@ -115,7 +116,10 @@ def written(model: str, revision: str | None) -> dict[str, Any]:
         content = json.loads(Path(file).read_text(encoding="utf-8")) if file is not None else {}
     except (OSError, ValueError):  # a file that transformers cannot read either
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    check_generation(f"{model}: {FILE}" if is_hub_id(model) else str(file), content)
+    return content
 
 
 def _with_effect(given: Mapping[str, Any], fields: Mapping[str, tuple[object, ...]]) -> dict[str, Any]:

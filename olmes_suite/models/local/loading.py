@@ -129,7 +129,8 @@ def _tokenizer_place(model: str, revision: str | None, *, weights: bool, trainin
 def load_model(model: str, revision: str | None, dtype: torch.dtype | str, device: torch.device) -> Any:
     """Load the causal language model of a folder or Hub id on a device, in evaluation mode. Raises ModelError.
 
-    An adapter is merged into its base model, in memory.
+    An adapter is merged into its base model, in memory. The model's attribute `unused_tensors` names tensors of the
+    weight files that it does not use.
     """
     adapter = adapter_of(model)
     base, revision = (adapter.base, adapter.revision) if adapter else (model, revision)
@@ -138,31 +139,52 @@ def load_model(model: str, revision: str | None, dtype: torch.dtype | str, devic
     try:
         auto: Any = transformers.AutoModelForCausalLM  # its types lack the loading info
         loaded, info = auto.from_pretrained(
-            _path(base), revision=revision or "main", dtype=dtype, output_loading_info=True, trust_remote_code=False
-        )
+            _path(base), revision=revision or "main", dtype=dtype, output_loading_info=True, trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
     except Exception as error:  # as above, and safetensors' types
         if out_of_memory(error):
             raise ModelError(f"{model}: does not fit in memory; use a larger machine or a smaller dtype") from None
-        raise explain(model, error, "") from None
+        raise _generation_error(base, revision) or explain(model, error, "") from None
     if (lacking := set(info.get("missing_keys", ()))) and lacking <= {"lm_head.weight", "embed_out.weight"}:
         raise ModelError(
             f"{model}: was saved without the head of a language model ({min(lacking)}); give a causal language model"
         )
-    for kind, verb in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
-        # transformers fills such tensors with random numbers and continues
-        if keys := sorted(str(key) for key in info.get(kind, ())):
-            raise ModelError(
-                f"{model}: its weight files {verb} {len(keys)} of the model's tensors ({keys[0]}); copy it again"
-            )
+    if keys := sorted(map(str, info.get("missing_keys", ()))):  # transformers fills such tensors with random numbers
+        raise ModelError(
+            f"{model}: its weight files lack {len(keys)} of the model's tensors ({keys[0]}); copy it again"
+        )
+    if shapes := sorted(info.get("mismatched_keys", ())):
+        name, found, wanted = shapes[0]
+        raise ModelError(
+            f"{model}: its weight files have the wrong shape for {len(shapes)} of the model's tensors ({name}: "
+            f"{list(found)} for {list(wanted)}); copy weights and config.json from one checkpoint"
+        )
+    unused = sorted(map(str, info.get("unexpected_keys", ())))
     if adapter is not None:
         loaded = _merged(loaded, adapter)
     cap_attention(loaded)
     try:
-        return loaded.to(device).eval()
+        ready = loaded.to(device).eval()
+        ready.unused_tensors = unused
+        return ready
     except RuntimeError as error:  # torch.OutOfMemoryError, or the plain type where CUDA's context does not fit
         if not out_of_memory(error):
             raise
         raise ModelError(f"{model}: {does_not_fit(device)}") from None
+
+
+def _generation_error(base: str, revision: str | None) -> ModelError | None:
+    """Return the error for a generation_config that transformers refuses, and with it the model."""
+    try:
+        transformers.GenerationConfig.from_pretrained(_path(base), revision=revision or "main")
+    except OSError:  # there is none
+        return None
+    except Exception as error:  # transformers checks fields against each other
+        return ModelError(
+            f"{base}: its generation_config.json is invalid: {one_line(error)}; correct it, or remove the file"
+        )
+    return None
 
 
 def _merged(model: Any, adapter: Adapter) -> Any:
@@ -184,9 +206,18 @@ def _merged(model: Any, adapter: Adapter) -> Any:
         raise
     except Exception as error:  # PEFT and torch have dozens of types: another base model, an unknown kind, NaN
         raise ModelError(
-            f"{adapter.folder}: cannot be merged into {adapter.base} ({one_line(error)}); check that it is the "
-            f"adapter's base model"
+            f"{adapter.folder}: cannot be merged into {adapter.base} ({one_line(error)}); check adapter_config.json, "
+            f"and that this is the adapter's base model"
         ) from None
+
+
+def unused_note(model: Any, name: str) -> list[str]:
+    """Return a line about tensors of the weight files that a model does not use, as with too few layers."""
+    unused = getattr(model, "unused_tensors", [])
+    if not unused:
+        return []
+    count = "1 tensor" if len(unused) == 1 else f"{len(unused)} tensors"
+    return [f"{name}: its weight files hold {count} that the model does not use ({unused[0]}); check its config.json"]
 
 
 def cap_attention(model: Any) -> None:

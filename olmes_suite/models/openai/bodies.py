@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,8 +167,8 @@ def calls(choice: dict[str, Any]) -> bool:
 def answer_in(choice: dict[str, Any], request: Request) -> tuple[str | None, str | None]:
     """Return the text and the separate thought of a choice.
 
-    The text is "" for the null that SGLang sends where the model generated no text, and None where the choice has only
-    a thought. Raises Malformed for a choice without text.
+    The text is "" for the null that servers send where the model generated no text, also after a thought. It is None
+    where the choice ended inside a thought. Raises Malformed for a choice without text.
     """
     message = choice.get("message") if request.messages is not None else None
     if not isinstance(message, dict):
@@ -178,12 +178,25 @@ def answer_in(choice: dict[str, Any], request: Request) -> tuple[str | None, str
     content = message.get("content", None if thinking else "")
     null = content in (None, []) or (isinstance(content, list) and thinking is not None)
     if text is None and ended and null and not message.get("refusal"):
-        return (None, thinking) if thinking else ("", None)
+        return (None, thinking) if thinking and _was_cut(choice, request) else ("", thinking)
     if text is None:
         raise Malformed("the choice has no text")
     if not text and thinking and choice.get("finish_reason") == "length":
         return None, thinking
     return text, thinking
+
+
+def _was_cut(choice: Mapping[str, Any], request: Request) -> bool:
+    """Return whether a choice ended at the token limit or at a stop string, and not by itself.
+
+    vLLM and SGLang say what ended it. Of other servers, a request with stop strings counts as cut.
+    """
+    if choice.get("finish_reason") == "length":
+        return True
+    for name in ("stop_reason", "matched_stop"):
+        if name in choice:
+            return isinstance(choice[name], str)
+    return bool(request.stop)
 
 
 def responses_of(

@@ -20,12 +20,13 @@ WORDS = ("stop", "seed")
 REFUSES = re.compile(
     r"unsupport|(?:not|n't|no longer) (?:\w+ )?(?:support|permit|allow|accept|available|implement|recogni|use)"
     r"|unrecogni|unknown|unexpected|\bextra|only the default|invalid|deprecat|forbid|disallow|must |should "
-    r"|cannot|can.t|incompatib|at most|too (?:many|long|large|small)|range|less than|greater than|between|exceed",
+    r"|cannot|can.t|incompatib|at most|too (?:many|long|large|small)|range|less than|greater than|between|exceed"
+    r"|may only|fixed (?:at|to)|disabled|maximum",
     re.IGNORECASE,
 )
 ONLY_DEFAULT = re.compile(
     r"only (?:the )?default(?: value)?\s*(?:\(([\d.]+)\)|of ([\d.]+)|is ([\d.]+)|([\d.]+))"
-    r"|only (?:supports? )?([\d.]+) is",
+    r"|only (?:supports? )?([\d.]+) is|(?:only be set|fixed) (?:at|to) ([\d.]+)",
     re.IGNORECASE,
 )
 LIMIT_NAMES = re.compile(
@@ -33,11 +34,14 @@ LIMIT_NAMES = re.compile(
     re.IGNORECASE,
 )
 """What a refusal of the token limit is about."""
-NUMBER = r"(\d{1,3}(?:,\d{3})+|\d+)"
+NUMBER = r"(\d{1,3}(?:[,_]\d{3})+(?!\d)|\d+k?(?![\w]))"
 APART, ALONE = r"(?<![\w.,:-])", r"(?![\w-]|[.,]\d)"
 """What stands around a number that is not part of a name, a version or a date."""
+EXCLUSIVE = (rf"(?:(?<!or )less than|smaller than|below|<)\s*:?\s*{NUMBER}(?!>)", rf"{NUMBER}\s*\(exclusive\)")
+"""Phrases that name the first limit that is too large."""
 BOUNDS = (
-    rf"(?:<=|≤|less than or equal to|no (?:more|larger|greater) than|at most|not exceed|up to)\s*:?\s*{NUMBER}",
+    rf"(?:<=|≤|less than or equal to|not? (?:be )?(?:more|larger|greater) than|at most|not exceed|up to)"
+    rf"\s*:?\s*{NUMBER}",
     rf"[\[(]\s*\d+\s*(?:,|-|–|\.\.\.?|to)\s*{NUMBER}\s*[\])]",
     rf"between\s+\d+\s+and\s+{NUMBER}",
     rf">\s*{NUMBER}",
@@ -46,7 +50,10 @@ BOUNDS = (
 )
 """Phrases that name a bound, the most certain first."""
 PLAIN = re.compile(f"{APART}{NUMBER}{ALONE}")
-OF_CONTEXT = re.compile(r"context (?:length|window|size|limit)|model length", re.IGNORECASE)
+OF_CONTEXT = re.compile(
+    r"context (?:length|window|size|limit)|model length|(?:prompt|input)s?`? (?:tokens )?\+|\+ `?max_\w*tokens",
+    re.IGNORECASE,
+)
 """What a refusal of prompt and answer together is about."""
 REQUIRED = re.compile(r"required|missing|must (?:be )?(?:provided|specified|set|give)|is needed", re.IGNORECASE)
 
@@ -55,11 +62,13 @@ def token_cap(reason: str, sent: int) -> int | None:
     """Return the largest token limit that a refusal of `sent` allows; None for another refusal."""
     if not LIMIT_NAMES.search(reason):
         return None
-    for pattern in BOUNDS:
-        matches = re.finditer(pattern, reason, re.IGNORECASE)
-        found = [number for match in matches if 0 < (number := _int(match[1])) < sent]
-        if found:
+    for pattern in (*EXCLUSIVE, *BOUNDS):
+        above = int(pattern in EXCLUSIVE)
+        numbers = [_int(match[1]) - above for match in re.finditer(pattern, reason, re.IGNORECASE)]
+        if found := [number for number in numbers if 0 < number < sent]:
             return max(found)
+        if above and sent in numbers:  # the bound is kept, and the refusal has another reason
+            return None
     numbers = [number for match in PLAIN.finditer(reason) if 0 < (number := _int(match[1])) < sent]
     return max(numbers, default=None)
 
@@ -81,18 +90,20 @@ def refused_field(reason: str, param: str | None, body: Mapping[str, Any]) -> st
     places: dict[int, str] = {}
     for name in (*FIELDS, *WORDS):
         if name in body and (match := _mention(name).search(reason)):
-            places[match.start()] = name
+            places[match.end()] = name
     return places[min(places)] if places else None
 
 
 def _mention(name: str) -> re.Pattern[str]:
     if name not in WORDS:
         return re.compile(rf"(?<!\w){name}(?!\w)")
-    # 'stop', body.stop, parameter stop, "stop is not supported", stop: extra inputs, supplied: stop
+    also = r"|\bstop[ _](?:sequence|word|string)s?\b" if name == "stop" else ""
+    # 'stop', body.stop, parameter stop, "stop is not supported", stop: extra inputs, not permitted: user, stop
     return re.compile(
         rf"""["'`]{name}["'`]|\bbody\.{name}\b|(?:parameters?|arguments?|fields?|propert(?:y|ies)|options?|keys?|supplied)"""
-        rf"""\s*:?\s+{name}\b|\b{name}\s*(?::|=|(?:parameters?|sequences?|words?|strings?)?\s*(?:is|are)\s+not\b)"""
-        rf"""|supports?\s+(?:the\s+)?{name}\b""",
+        rf"""\s*:?\s+{name}\b|\b{name}\s*(?::|="""
+        r"""|(?:parameters?\s*)?(?:(?:is|are|has been)\s+(?:not|disabled)|must|may)\b)"""
+        rf"""|supports?\s+(?:the\s+)?{name}\b|:\s*(?:\w+,\s*)*{name}\b{also}""",
         re.IGNORECASE,
     )
 
@@ -126,4 +137,5 @@ def advice(field: str, value: Any) -> str:
 
 
 def _int(text: str) -> int:
-    return int(text.replace(",", ""))
+    text = text.lower().replace(",", "").replace("_", "")
+    return int(text.removesuffix("k")) * (1000 if text.endswith("k") else 1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from olmes_suite.endpoints.client import Refused
+from olmes_suite.endpoints.client import NOT_IMPLEMENTED, Refused
 from olmes_suite.models.openai import bodies, refusals
 from olmes_suite.models.openai.context_limit import Room, other_room
 from olmes_suite.models.openai.refusals import MOST_SENT, TO_CONTEXT
@@ -15,6 +15,11 @@ from olmes_suite.records import Request, Response
 
 EFFORT = "reasoning_effort"
 """An argument of gpt-oss's chat template, which hosted servers take as a field of its own."""
+
+
+SERVER_ERROR = 500
+"""The status with which some servers refuse a field that they do not know; numbers in its message mean anything."""
+REFUSALS = frozenset({400, 413, 422, SERVER_ERROR, NOT_IMPLEMENTED})
 
 
 class Terms:
@@ -63,7 +68,7 @@ class Terms:
 
         Raises `error`, or one that says what to do about it.
         """
-        if error.status not in (400, 422):
+        if error.status not in REFUSALS:
             raise error
         other = other_room(error.reason, bodies.limit_of(request), room)
         if other is not None:
@@ -73,7 +78,7 @@ class Terms:
             self.needs_limit = True
             return room
         field = refusals.refused_field(error.reason, error.param, body)
-        if field is None and sent is not None and room.context is None:
+        if field is None and sent is not None and room.context is None and error.status != SERVER_ERROR:
             return self._smaller(error, room, sent)
         if field is None:
             raise error

@@ -110,6 +110,7 @@ class VLLMBackend(Backend):
         )  # fmt: skip
         self.tokenizer = self.encoder.tokenizer
         self.chat = self.encoder.chat
+        self.unused_arguments = self.encoder.unused_arguments()
         config, generation = _configuration(self.place, self.tuned.revision if self.tuned else revision)
         self.max_length: int = max_length or context_length(config, self.tokenizer)
         self.own = Own.of(generation, written(self.source, revision))

@@ -30,6 +30,8 @@ class BaselineGroup(Record):
     """Score and standard error without the contaminated documents."""
     cost: Cost | None = field(default=None, metadata=OPTIONAL)
     """Absent if the run does not tell what its answers took."""
+    planned: bool = field(default=False, metadata=OPTIONAL)
+    """Whether a plan chose the documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class BaselineTask(Record):
     """doc_ids that the training data contains."""
     short: tuple[int | str, ...] | None = field(default=None, metadata=OPTIONAL)
     """doc_ids among `flagged` that match only as items too short for an n-gram."""
+    of: int | None = field(default=None, metadata=OPTIONAL)
+    """Number of documents of the whole task, if a plan chose some of them."""
     tokens: Sequence[float] | None = field(default=None, metadata={**COLUMN, **OPTIONAL})
     """Generated tokens per answer of each document."""
 

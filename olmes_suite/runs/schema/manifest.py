@@ -61,6 +61,16 @@ class PlannedTask(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Planned(Record):
+    """The plan of a run that asked some documents of each task (`olmes eval --plan`)."""
+
+    purpose: str = ""
+    """What the plan is for, as options of `olmes plan`."""
+    documents: Mapping[str, int] = field(default_factory=dict)
+    """Leaf task to its number of documents. Their weight is the task's number of documents divided by this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataUsed(Record):
     """The data of a leaf task."""
 
@@ -142,6 +152,10 @@ class Manifest(Record):
     """Leaf task to its data."""
     limit: int | None = None
     """Number of documents of each leaf task; null for all."""
+    planned: Planned | None = field(default=None, metadata=OPTIONAL)
+    """The plan that chose the documents; absent without one."""
+    projected_from: str | None = field(default=None, metadata=OPTIONAL)
+    """The baseline of projected scores, as the command named it."""
     settings: Mapping[str, Any] | None = field(default=None, metadata=OPTIONAL)
     """What the user put over the tasks' settings: profile, gen_kwargs, samples, system, chat_template_args."""
     sampling: Mapping[str, Mapping[str, Any] | None] | None = field(default=None, metadata=OPTIONAL)
@@ -181,7 +195,7 @@ class Manifest(Record):
             "limit": None, "seed": None, "sample": False, "mirrors": [], "lineage": {},
         })  # fmt: skip
 
-    def scored_again(self, judge: Mapping[str, ScoringModel]) -> Self:
+    def scored_by(self, judge: Mapping[str, ScoringModel]) -> Self:
         """Return the manifest with the models that scored the run again; usage of the same models adds up."""
         before = self.judge or {}
         return self.but(judge={need: used.after(before.get(need)) for need, used in judge.items()})

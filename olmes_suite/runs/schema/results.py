@@ -34,11 +34,35 @@ class Metric(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Projected(Record):
+    """The estimated score on all documents, from those that were asked and a baseline's scores on all of them.
+
+    The error bar is about the score that asking the rest would give, not about other documents of the same kind.
+    """
+
+    value: float | None = None
+    stderr: float | None = None
+    ci95: tuple[float, float] | None = None
+    n: int = 0
+    """Number of documents that were asked."""
+    of: int = 0
+    """Number of documents of the whole task or suite."""
+    baseline: str = ""
+    """Run with the scores on all documents."""
+    method: str = "difference"
+    """difference, regression, or mixed for a suite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteResult(Metric):
     """The unweighted mean of a suite's tasks; null unless every task has its score."""
 
     missing: tuple[str, ...] = ()
     """Tasks without a score."""
+    planned: bool = field(default=False, metadata=OPTIONAL)
+    """Whether a plan chose the documents of some task."""
+    projected: Projected | None = field(default=None, metadata=OPTIONAL)
+    """Absent without a baseline, and where all documents were asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +166,11 @@ class TaskResult(Record):
     fingerprint: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)
     """Hashes of prompt, data, scorer and settings; absent for a group."""
     of: int | None = field(default=None, metadata=OPTIONAL)
-    """Number of documents of the whole task, if the run was limited."""
+    """Number of documents of the whole task, if the run was limited or planned."""
+    planned: bool = field(default=False, metadata=OPTIONAL)
+    """Whether a plan chose the documents."""
+    projected: Projected | None = field(default=None, metadata=OPTIONAL)
+    """Absent without a baseline, and where all documents were asked."""
     left_out: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)
     """Missing scorer to the number of rows left out for it."""
     subtasks: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
@@ -194,6 +222,40 @@ class TaskResult(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookTaken(Record):
+    """What the gate saw after a chunk of documents."""
+
+    documents: int = 0
+    """Number of documents so far."""
+    tokens: int = 0
+    """Generated tokens so far."""
+    verdict: str = ""
+    """pass, fail, inconclusive or continue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Record):
+    """The verdict of a run that asked until it was decided (`olmes eval --until-decided`)."""
+
+    verdict: str
+    """pass, fail or inconclusive; infrastructure if a task failed."""
+    baseline: str = ""
+    """Run that the gate held this one against."""
+    failed: tuple[str, ...] = ()
+    """Tasks that failed; an empty name stands for the average."""
+    looks: tuple[LookTaken, ...] = ()
+    documents: int = 0
+    of: int = 0
+    """Number of documents of the whole suite."""
+    tokens: int = 0
+    of_tokens: int = 0
+    """Expected tokens of the whole suite."""
+    alpha: float = 0.05
+    margin: float = 0.01
+    """Margin of the average, a fraction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results(Record):
     """The content of results.json. It has no time, host or path: the same inputs give the same text."""
 
@@ -205,6 +267,8 @@ class Results(Record):
     tasks: Mapping[str, TaskResult]
     """Tasks, groups and sub-tasks by name."""
     suites: Mapping[str, SuiteResult] = field(default_factory=dict)
+    stopped: Stopped | None = field(default=None, metadata=OPTIONAL)
+    """Present only in a run that asked until it was decided."""
     version: int | None = field(default=None, metadata=OPTIONAL)
     """Number of times that the run was scored; absent until the run is scored again."""
 

@@ -172,6 +172,35 @@ def test_a_damaged_checkpoint_is_refused_by_the_name_of_the_file(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("optimizer.pt", "checkpoint-4 is damaged .KeyError"),
+        ("scheduler.pt", "checkpoint-4 is damaged .KeyError"),
+        ("rng_state.pth", "checkpoint-4 is damaged .KeyError"),
+        ("trainer_state.json", "trainer_state.json is damaged .it has no 'global_step'"),
+        ("config.json", "config.json is damaged .it has no 'model_type'"),
+    ],
+)
+def test_a_file_of_other_content_is_refused(broken: Path, stopped: Path, name: str, said: str) -> None:
+    import torch
+
+    file = broken / "out/checkpoint-4" / name
+    if file.suffix == ".json":
+        file.write_text('{"global_step": "two"}')
+    else:
+        torch.save({"other": 1}, file)
+    refused(lambda: resumed(broken, stopped), f"--resume: .*{said}.*; .*another --output", UsageError)
+
+
+@pytest.mark.long
+def test_a_checkpoint_is_not_advised_that_cannot_be_resumed_either(broken: Path, stopped: Path) -> None:
+    for checkpoint in (broken / "out").glob("checkpoint-*"):
+        (checkpoint / "optimizer.pt").unlink()
+    refused(lambda: resumed(broken, stopped), "optimizer.pt is missing; start again with another --output", UsageError)
+
+
+@pytest.mark.long
 def test_a_stage_that_cannot_be_resumed_says_so(train_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = write_rows(train_folder / "rows.jsonl", sft_rows(8))
     wanted = make_recipe("sft", train_folder, rows, trainer={"save_only_model": True, "save_steps": 1, "max_steps": 2})

@@ -25,6 +25,10 @@ def turns(**fields: Any) -> list[dict[str, Any]]:
         ({"weight": 0}, "'weight' 0"),
         ({"loss_weight": 0.5}, "'loss_weight' 0.5"),
         ({"train": False}, "'train' False"),
+        ({"loss": False}, "'loss' False"),
+        ({"thought": "Hm."}, "'thought'"),
+        ({"function_calls": "f()"}, "'function_calls'"),
+        ({"images": ["a.png"]}, "'images'"),
     ],
 )
 def test_fields_that_would_be_dropped_are_refused(fields: dict[str, Any], named: str) -> None:
@@ -37,7 +41,7 @@ def test_fields_that_would_be_dropped_are_refused(fields: dict[str, Any], named:
 def test_fields_that_say_nothing_are_accepted() -> None:
     said = turns(reasoning_content=None, tool_calls=[], weight=1, train=True, id="x7")
     assert conversation({"messages": said}) == {"messages": chat("Hello?", "Hi.")}
-    assert conversation({"messages": said, "tools": [], "source": "a"})["messages"]
+    assert conversation({"messages": said, "tools": [], "images": [None], "source": "a"})["messages"]
 
 
 def test_tools_are_refused() -> None:

@@ -16,6 +16,7 @@ from train_fixture import chat, refused
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.hooks import TrainingSet
 from train_plugins.config.recipe import DataEntry
+from train_plugins.data.encoding import fields_read
 from train_plugins.data.sets import BAD_ROWS, load, summary, write_bad_rows
 from train_plugins.stages import registry
 
@@ -53,9 +54,10 @@ CSV = b"instruction,input,output\n" + b"".join(f"{r['instruction']},,{r['output'
         ("a.jsonl", lines(ROWS)), ("a.jsonl", lines(ROWS, b"\xef\xbb\xbf")), ("a.ndjson", lines(ROWS)),
         ("a.json", lines(ROWS)), ("a.json", json.dumps(ROWS).encode()), ("a.json", json.dumps(ROWS, indent=1).encode()),
         ("a.json", b"\xef\xbb\xbf" + json.dumps(ROWS).encode()), ("a.JSONL", lines(ROWS)),
-        ("a.jsonl.gz", gzip.compress(lines(ROWS, b"\xef\xbb\xbf"))), ("a.jsonl.zst", zst(lines(ROWS))),
-        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())), ("a.json.zst", zst(json.dumps(ROWS).encode())),
-        ("a.parquet", table(ROWS)), ("a.csv", CSV), ("a.csv.gz", gzip.compress(CSV)),
+        ("a.jsonl.gz", gzip.compress(lines(ROWS, b"\xef\xbb\xbf"), mtime=0)), ("a.jsonl.zst", zst(lines(ROWS))),
+        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
+        ("a.json.zst", zst(json.dumps(ROWS).encode())),
+        ("a.parquet", table(ROWS)), ("a.csv", CSV), ("a.csv.gz", gzip.compress(CSV, mtime=0)),
         ("a.tsv", CSV.replace(b",", b"\t")),
     ],
 )  # fmt: skip
@@ -142,7 +144,7 @@ def test_a_set_without_a_good_row_is_refused_all_the_same(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl.gz", gzip.compress(lines(ROWS * 900))[:300], "a.jsonl.gz: cannot be read"),
+        ("a.jsonl.gz", gzip.compress(lines(ROWS * 900), mtime=0)[:300], "a.jsonl.gz: cannot be read"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz: cannot be read"),
         ("a.jsonl.zst", b"no zst", "a.jsonl.zst: cannot be read"),
         ("a.parquet", b"PAR1", "a.parquet: cannot be read"),
@@ -157,3 +159,28 @@ def test_a_file_that_cannot_be_read_is_one_line(name: str, content: bytes, said:
     refused(lambda: read(tmp_path / name), said, DataError)
     if "line" not in said:
         refused(lambda: read(tmp_path / name, bad_rows="skip"), said, DataError)
+
+
+def test_text_that_is_not_unicode_is_a_bad_row(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines([*ROWS, {"instruction": "a", "output": "half: \ud83d"}]))
+    refused(lambda: read(file), "row 5 has text that is not Unicode", DataError)
+    assert len(read(file, bad_rows="skip").rows) == 5
+
+
+def test_a_bad_row_of_a_json_list_is_named_by_its_number(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([*ROWS, ["a"]]), encoding="utf-8")
+    refused(lambda: read(file), "row 5: not a JSON object", DataError)
+
+
+def test_fields_that_the_template_reads_are_refused(tmp_path: Path) -> None:
+    said = chat("Hello?", "Hi.")
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(lines([{"messages": [{**said[0], "name": "Ann"}, said[1]]}]))
+    stage, entry = registry.find("sft"), DataEntry(path=str(file))
+    assert len(load([entry], stage.form, stage.reads, fields_read("{{ message.content }}")).sets[0].rows) == 1
+    for template in ("{{ message.name }}", "{{ message['name'] }}", '{{ message.get("name") }}'):
+        refused(
+            lambda t=template: load([entry], stage.form, stage.reads, fields_read(t)), "a turn with 'name'", DataError
+        )

@@ -9,6 +9,7 @@ import pytest
 from models_fixture import make_tiny_tokenizer
 
 from olmes_suite.errors import UsageError
+from train_plugins.data.encoding import check_rendered
 from train_plugins.data.turn_end import check_turn_end, end_ids, set_eos
 
 CHATML = (
@@ -81,3 +82,41 @@ def test_a_template_that_leaves_out_the_text_is_one_line(masked: bool) -> None:
 
 def test_a_template_that_raises_is_left_to_the_encoding_of_the_rows() -> None:
     check_turn_end(tokenizer("{{ raise_exception('no') }}"), [1], masked=False)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (CHATML.replace("+ '<|im_end|>' }}{% endgen", "+ '<|im_end|>done' }}{% endgen"), "more text after"),
+        (CHATML.replace("{% if m['role'] == 'assistant' %}", "{% if true %}"), "the user's turns too"),
+        (CHATML.replace("{% if m['role'] == 'assistant' %}", "{% if false %}"), "do not enclose"),
+    ],
+)
+def test_marks_in_the_wrong_place_are_named(template: str, said: str) -> None:
+    made = tokenizer(template)
+    set_eos(made, "<|im_end|>")
+    with pytest.raises(UsageError, match=said):
+        check_turn_end(made, [made.eos_token_id], masked=True)
+
+
+def test_what_the_template_leaves_out_is_refused() -> None:
+    user, answer = (
+        {"role": "user", "content": "Hello?"},
+        {"role": "assistant", "content": "<think>\nHm.</think>\n\nHi."},
+    )
+    system = {"role": "system", "content": "Be brief."}
+    whole = tokenizer(CHATML.replace("m['content'] + '<|im_end|>' }}{% endgen", "m['content'] }}<|im_end|>{% endgen"))
+    check_rendered({"messages": [system, user, answer]}, whole)
+    spaced = tokenizer(CHATML.replace("m['content'] +", "(m['content'] | replace('<think>', '<think> ')) +"))
+    check_rendered({"messages": [user, answer]}, spaced)
+    for template, messages, said in (
+        (
+            CHATML.replace("messages %}", "messages if m['role'] != 'system' %}", 1),
+            [system, user, answer],
+            "system turns",
+        ),
+        (CHATML.replace("m['content'] +", "m['content'].split('</think>')[-1] +"), [user, answer], "thoughts"),
+    ):
+        with pytest.raises(ValueError, match=f"row 3: it leaves out {said}"):
+            check_rendered({"messages": messages, "row": 3}, tokenizer(template))
+        check_rendered({"messages": [user, {**answer, "content": "Hi."}]}, tokenizer(template))

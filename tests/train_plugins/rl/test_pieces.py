@@ -166,3 +166,24 @@ def test_a_draw_from_what_is_no_distribution_has_an_error_of_its_own() -> None:
         with pytest.raises(RuntimeError, match="sample"):  # torch's own complaint stays
             torch.multinomial(torch.tensor([0.5, 0.5]), 3)
     assert torch.multinomial is draw
+
+
+@pytest.mark.parametrize(
+    ("ended", "scores", "said"),
+    [(0.0, (-10.0, -10.0), "no response ended by itself"), (1.0, (0.0, 0.0), "got the same reward"),
+     (1.0, (0.0, 10.0), None)],
+)  # fmt: skip
+def test_rollouts_without_a_signal_stop_the_stage(ended: float, scores: tuple[float, float], said: str | None) -> None:
+    import torch
+
+    from train_plugins.rl.rollouts import HOPELESS, Rollouts
+
+    stage: Any = SimpleNamespace(num_generations=2, keys=SimpleNamespace(no_eos_penalty=-10.0), hopeless=0, rollouts=0)
+    facts = torch.tensor([[score, 0.0, 0.0, ended, 5.0] for score in scores])
+    for _ in range(HOPELESS - 1):
+        Rollouts._stop_without_signal(stage, facts)
+    if said is None:
+        Rollouts._stop_without_signal(stage, facts)
+        assert stage.hopeless == 0 and stage.rollouts == HOPELESS
+    else:
+        refused(lambda: Rollouts._stop_without_signal(stage, facts), said)

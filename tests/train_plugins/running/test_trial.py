@@ -135,3 +135,24 @@ def test_arguments_of_sampling(trainer: dict[str, Any], said: str) -> None:
 def test_a_warmup_that_does_not_end_is_noted(train_folder: Path) -> None:
     lines = dry_run(registry.find("sft"), wanted(train_folder, warmup_steps=100))
     assert "note: the 2 steps end within trainer.warmup_steps 100: the learning rate does not reach its value" in lines
+
+
+@pytest.mark.parametrize("steps", [0, 0.5])
+def test_saves_that_are_no_number_of_steps_do_not_fit_evaluations(train_folder: Path, steps: float) -> None:
+    rows = write_rows(train_folder / "rows.jsonl", sft_rows(8))
+    found = make_recipe("sft", train_folder, rows, trainer={"save_steps": steps}, eval={"tasks": ["gsm8k"], "every": 2})
+    refused(lambda: trainer_arguments(registry.find("sft"), found), f"trainer.save_steps {steps}", UsageError)
+
+
+def test_suites_of_decontamination_are_known_before_a_model_is_loaded(train_folder: Path) -> None:
+    rows = write_rows(train_folder / "rows.jsonl", sft_rows(8))
+    refused(lambda: make_recipe("sft", train_folder, rows, decontam={"suites": ["dve"]}), "'?dve'?", UsageError)
+
+
+def test_layers_that_the_model_lacks_are_known_before_it_is_loaded(train_folder: Path) -> None:
+    pytest.importorskip("peft")
+    rows = write_rows(train_folder / "rows.jsonl", sft_rows(8))
+    found = make_recipe("sft", train_folder, rows, lora={"target_modules": ["q_proj", "v_prj"]})
+    refused(
+        lambda: trainer_arguments(registry.find("sft"), found), "no layer 'v_prj', did you mean 'v_proj'", UsageError
+    )

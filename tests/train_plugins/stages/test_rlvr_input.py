@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import olmes, one_line_error
 from rlvr_fixture import Coin, history, make_rlvr, prompt_rows, train_rlvr, verdict
-from train_fixture import chat, need_trl, refused
+from train_fixture import chat, need_trl, refused, write_rows
 
 from olmes_suite.errors import StageRefused
 from olmes_suite.hooks import hookimpl
@@ -38,6 +38,15 @@ def test_rows_that_cannot_be_trained_on(rlvr_folder: Path) -> None:
     bad("row 8 has no 'prompt'", {"ground_truth": "1", "verifier": "string"})
     bad("row 8 has no verifier", {"prompt": "a", "ground_truth": "1"})
     bad("row 8 has no 'ground_truth', with which the verifier string compares", {"prompt": "a", "verifier": "string"})
+    bad("row 8 has a 'ground_truth' that the verifier gsm8k cannot read: it contains no number",
+        {"prompt": "a", "ground_truth": "many", "verifier": "GSM8K"})  # fmt: skip
+    bad("row 8 has a 'ground_truth' that the verifier string cannot read",
+        {"prompt": "a", "ground_truth": " ", "dataset": "words"},
+        rlvr={"verifiers": {"words": "string", "gsm8k": "gsm8k", "string": "string"}})  # fmt: skip
+    bad("row 8 has a 'ground_truth' that the verifier ifeval cannot read",
+        {"prompt": "a", "ground_truth": "{}", "verifier": "ifeval"})  # fmt: skip
+    bad("row 8 has a 'ground_truth' that the verifier code cannot read",
+        {"prompt": "a", "ground_truth": [], "verifier": "code"})  # fmt: skip
     bad("unknown verifier 'strng', did you mean 'string'", {"prompt": "a", "ground_truth": "1", "verifier": "strng"})
     bad("unseen suite", {"prompt": "a", "ground_truth": "1", "verifier": "gpqa"})
     known = {"verifiers": ["gsm8k", "string"]}
@@ -48,6 +57,24 @@ def test_rows_that_cannot_be_trained_on(rlvr_folder: Path) -> None:
     found = plan(rlvr_folder, rows=[*prompt_rows(4), more], rlvr=mapped, batch_size=4)
     assert found.encoded.rows["verifier"] == ["string"] * 4 + ["gsm8k"]
     assert found.encoded.rows["prompt"][4] == [{"role": "user", "content": "a"}]
+
+
+def test_rows_with_unreadable_truths_can_be_left_out(rlvr_folder: Path) -> None:
+    rows = [*prompt_rows(8), {"prompt": "a", "ground_truth": "", "verifier": "string"}]
+    file = write_rows(rlvr_folder / "with_bad.jsonl", rows)
+    found = plan(rlvr_folder, data=[{"path": str(file), "bad_rows": "skip"}])
+    assert len(found.encoded.rows) == 8 and [bad.row for bad in found.data.sets[0].bad] == [8]
+
+
+def test_responses_that_pass_the_models_positions_are_known_before(rlvr_folder: Path) -> None:
+    assert any("512 positions" in note for note in plan(rlvr_folder, trainer={"max_completion_length": 600}).notes)
+    assert not any("positions" in note for note in plan(rlvr_folder).notes)
+
+
+def test_settings_of_sampling_stand_in_one_place(rlvr_folder: Path) -> None:
+    for name, value in (("temperature", 0.1), ("top_p", 0.5), ("num_beams", 2), ("do_sample", False)):
+        keys = {"trainer": {"generation_kwargs": {name: value}}}
+        refused(lambda k=keys: plan(rlvr_folder, **k), f"{name} is not accepted; use trainer")
 
 
 def test_numbers_that_do_not_fit(rlvr_folder: Path) -> None:
@@ -228,3 +255,11 @@ def test_the_command_line_trains(rlvr_folder: Path) -> None:
         olmes("train", "rlvr", str(rlvr_folder / "rlvr.yaml"), "--set", "rlvr.algoritm=ppo", tmp=rlvr_folder)
     )
     assert "did you mean 'algorithm'" in said
+
+
+def test_a_short_stage_without_a_signal_says_so(
+    rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Coin, "verify", lambda self, calls: [0.0] * len(calls))
+    train_rlvr(rlvr_folder, "grpo", prompt_rows(8), trainer={"max_steps": 2}, rlvr={"no_eos_penalty": None})
+    assert "warning: the rewards taught nothing: in each of the 2 rollouts" in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""Plans and projected scores, by simulation with fixed seeds through the functions that the commands call.
+
+    python benchmarks/deciding.py [--simulations 2000]
+
+Prints the coverage of the 95 % intervals of projected scores, and their standard error as a share of the plain one's.
+Then runs that ask until they are decided, on the sizes of the dev suite with 300 tokens per answer: verdicts of these
+runs and of full ones, the share of tokens that half of them take at most, and how often the verdicts agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from olmes_suite import stats
+from olmes_suite.comparison import paired_tests, plan_facts, planning
+from olmes_suite.comparison.alignment import Aligned
+from olmes_suite.comparison.compare import TaskComparison, compare_average
+from olmes_suite.comparison.deciding import Looks, Target
+from olmes_suite.comparison.gate_rules import Rules
+from olmes_suite.comparison.paired_tests import Pairs
+from olmes_suite.comparison.projection import Projection, Sample, project
+from olmes_suite.tasks import suites
+
+SETTINGS: tuple[tuple[str, int, float, float, float], ...] = (
+    ("binary", 2500, 0.02, 0.5, 0.10),
+    ("binary", 1319, 0.04, 0.8, 0.10),
+    ("binary", 5000, 0.02, 0.5, 0.10),
+    ("binary", 1000, 0.10, 0.5, 0.02),
+    ("binary", 5000, 0.10, 0.5, 0.02),
+    ("binary", 5000, 0.10, 0.5, 0.10),
+    ("binary", 5000, 0.10, 0.5, 0.20),
+    ("binary", 541, 0.50, 0.8, 0.20),
+    ("graded", 2500, 0.02, 0.5, 0.10),
+    ("graded", 817, 0.20, 0.5, 0.10),
+    ("clusters", 9536, 0.02, 0.6, 0.10),
+    ("clusters", 9536, 0.10, 0.6, 0.10),
+    ("macro", 14042, 0.02, 0.6, 0.10),
+    ("macro", 14042, 0.04, 0.6, 0.02),
+    ("macro", 14042, 0.10, 0.6, 0.10),
+    ("micro", 6511, 0.05, 0.6, 0.10),
+)
+"""Kind of task, documents, share asked, the baseline's score, share of documents that flip at a score of 50."""
+
+
+def population(
+    rng: np.random.Generator, kind: str, size: int, score: float, flips: float
+) -> tuple[stats.Floats, stats.Floats]:
+    """Draw both models' scores of all documents; a share 4 f p (1 - p) flips, so that the score is kept."""
+    if kind == "graded":
+        ability = rng.normal(0, 1, size)
+        noise = math.sqrt(1 / (1 - 2 * flips) ** 2 - 1)
+        one, other = (ability + rng.normal(0, noise**0.5 if noise else 0, size) for _ in range(2))
+        return 1 / (1 + np.exp(-one)), 1 / (1 + np.exp(-other))
+    if kind == "clusters":
+        passage = np.repeat(rng.beta(score * 2, (1 - score) * 2, size // 16 + 1), 16)[:size]
+        before = (rng.random(size) < passage).astype(float)
+        flipping = np.repeat(rng.gamma(0.5, 2.0, size // 16 + 1), 16)[:size]  # whole passages change more than others
+    else:
+        before, flipping = (rng.random(size) < score).astype(float), np.ones(size)
+    chance = np.where(before == 1, 2 * flips * (1 - score), 2 * flips * score) * flipping
+    return before, np.where(rng.random(size) < chance, 1 - before, before)
+
+
+def strata(kind: str, size: int, share: float) -> tuple[stats.Floats, np.ndarray, np.ndarray]:
+    """Return the weight, the documents and the number to ask of each stratum."""
+    if kind not in ("macro", "micro"):
+        return np.ones(1), np.array([size]), np.array([max(2, round(share * size))])
+    rng = np.random.default_rng(7)
+    sizes = np.maximum(20, (rng.dirichlet(np.full(57 if kind == "macro" else 27, 2.0)) * size).astype(int))
+    if kind == "macro":
+        weight = np.full(len(sizes), 1 / len(sizes))
+        asked = np.clip(np.full(len(sizes), round(share * size / len(sizes))), 2, sizes)
+    else:
+        weight = sizes / sizes.sum()
+        asked = np.clip(np.round(share * sizes * rng.uniform(0.5, 2, len(sizes))).astype(int), 2, sizes)
+    return weight, sizes, asked
+
+
+def draw(rng: np.random.Generator, setting: tuple[str, int, float, float, float]) -> tuple[Projection, float, float]:
+    """Return a projection, the true score on all documents, and the standard error of the plain score."""
+    kind, size, share, score, flips = setting
+    weight, sizes, asked = strata(kind, size, share)
+    before, after = population(rng, kind, int(sizes.sum()), score, flips)
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    rows = [rng.choice(n, k, replace=False) + at for n, k, at in zip(sizes, asked, start, strict=False)]
+    parts = [slice(*ends) for ends in itertools.pairwise(start)]
+    chosen, number = np.concatenate(rows), np.repeat(np.arange(len(sizes)), asked)
+    sample = Sample(
+        before[chosen], after[chosen], number, sizes, weight, np.array([before[part].mean() for part in parts])
+    )
+    truth = float(sum(w * after[part].mean() for w, part in zip(weight, parts, strict=True)))
+    plain = math.sqrt(sum(w**2 * after[part].var(ddof=1) / k for w, part, k in zip(weight, parts, asked, strict=True)))
+    return project(sample), truth, plain
+
+
+def coverage(setting: tuple[str, int, float, float, float], simulations: int, seed: int = 2024) -> tuple[float, float]:
+    """Return the share of intervals that hold the score on all documents, and the ratio of the standard errors."""
+    rng = np.random.default_rng(seed)
+    hits, projected, plain = 0, 0.0, 0.0
+    for _ in range(simulations):
+        found, truth, error = draw(rng, setting)
+        hits += found.ci95[0] - 1e-12 <= truth <= found.ci95[1] + 1e-12
+        projected, plain = projected + found.stderr**2, plain + error**2
+    return hits / simulations, math.sqrt(projected / plain)
+
+
+GATES: tuple[tuple[float, float, str], ...] = (
+    (0.02, 0.0, ""), (0.10, 0.0, ""), (0.20, 0.0, ""), (0.02, 0.01, ""), (0.10, 0.01, ""), (0.20, 0.01, ""),
+    (0.10, 0.03, ""), (0.10, 0.05, ""), (0.10, 0.10, "tulu3_humaneval"), (0.10, 0.10, "tulu3_ifeval"),
+    (0.10, 0.10, "tulu3_mmlu"),
+)  # fmt: skip
+"""Share of documents that flip, true drop, and the one task that drops; all drop without one."""
+
+
+@lru_cache(maxsize=1)
+def suite() -> tuple[list[planning.Candidate], list[planning.Allocation], Rules]:
+    """Return the tasks of the dev suite as means over documents, its chunks, and the default rules."""
+    facts = plan_facts.gather(suites.load("dev"), None)
+    tasks = [replace(task, whole=None, variance=planning.WORST) for task in facts.tasks]
+    tasks = plan_facts.of_difference(tasks, 0.10)
+    return tasks, planning.chunks(tasks), Rules()
+
+
+def compared(plan: planning.Allocation, drawn: dict[str, stats.Floats]) -> list[TaskComparison]:
+    """Return the comparisons after a chunk; `drawn` are the differences of all documents."""
+    found = []
+    none = np.zeros(0)
+    for part in plan.tasks:
+        counts, sizes = list(part.leaves.values()), list(part.task.leaves.values())
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        stratum = np.repeat(np.arange(len(counts)), counts)
+        rows = np.concatenate([np.arange(at, at + n) for at, n in zip(starts, counts, strict=True)])
+        weight = (part.task.shares / np.array(counts))[stratum]
+        pairs = Pairs(drawn[part.task.name][rows], weight, stratum, np.arange(len(rows)), bool(np.ptp(weight) < 1e-15))
+        aligned = Aligned((), stratum, rows, none, none, pairs, 0, 0, none.astype(bool))
+        found.append(TaskComparison(part.task.name, "other", difference=paired_tests.compare(pairs), aligned=aligned))
+    return found
+
+
+def decide(rng: np.random.Generator, flips: float, drop: float, only: str) -> tuple[str, float, str]:
+    """Return the verdict of a run until it is decided, its share of the tokens, and the verdict of the full run."""
+    tasks, plans, rules = suite()
+    drawn = {}
+    for task in tasks:
+        lost = drop if only in ("", task.name) else 0.0
+        share, chance = max(flips, lost), rng.random(task.size)
+        drawn[task.name] = np.where(chance < (share + lost) / 2, -1.0, np.where(chance < share, 1.0, 0.0))
+    targets = [
+        Target(task.name, rules.margin, False, float((task.shares**2 / list(task.leaves.values())).sum()))
+        for task in tasks
+    ]
+    looks = Looks(rules, targets)
+    for plan in plans:
+        look = looks.look(compared(plan, drawn))
+        if look.verdict != "continue":
+            break
+    whole = compared(plans[-1], drawn)
+    differences = [task.difference for task in whole] + [compare_average(whole)]
+    p = paired_tests.holm([d.p_drop or 0.0 for d in differences if d is not None])
+    passes = [d is not None and d.lower is not None and d.lower > -rules.margin for d in differences]
+    red = any(value <= rules.alpha and not ok for value, ok in zip(p, passes, strict=True))
+    return look.verdict, plan.tokens / plans[-1].tokens, "fail" if red else "pass" if passes[-1] else "inconclusive"
+
+
+def gates(simulations: int, settings: Sequence[tuple[float, float, str]] = GATES) -> Iterator[dict[str, Any]]:
+    """Yield the results of each setting: shares of verdicts, median share of tokens, share of agreement."""
+    for flips, drop, only in settings:
+        rng = np.random.default_rng(2024)
+        runs = [decide(rng, flips, drop, only) for _ in range(simulations)]
+        yield {
+            "flips": flips, "drop": drop, "task": only,
+            **{f"{verdict}": sum(run[0] == verdict for run in runs) / simulations for verdict in ("pass", "fail")},
+            **{f"full {verdict}": sum(run[2] == verdict for run in runs) / simulations for verdict in ("pass", "fail")},
+            "tokens": float(np.median([run[1] for run in runs])),
+            "agree": sum(run[0] == run[2] for run in runs) / simulations,
+        }  # fmt: skip
+
+
+def main() -> None:
+    """Print a line per setting."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--gates", type=int, default=400, help="simulated runs until decided, of each setting")
+    arguments = parser.parse_args()
+    simulations = arguments.simulations
+    print("task      documents  asked  score  flips  coverage  error / plain")
+    for setting in SETTINGS:
+        covered, ratio = coverage(setting, simulations)
+        kind, size, share, score, flips = setting
+        print(
+            f"{kind:<9} {size:>9,} {100 * share:>4.0f} % {100 * score:>6.0f} {100 * flips:>4.0f} % "
+            f"{100 * covered:>7.1f} % {ratio:>14.2f}"
+        )
+    print("\nflips   drop  task              pass  fail  of full runs: pass  fail  tokens  agree")
+    for row in gates(arguments.gates):
+        name = row["task"].removeprefix("tulu3_") or "all"
+        print(
+            f"{100 * row['flips']:>3.0f} % {100 * row['drop']:>6.0f}  {name:<16} "
+            f"{100 * row['pass']:>5.1f} {100 * row['fail']:>5.1f} {100 * row['full pass']:>19.1f} "
+            f"{100 * row['full fail']:>5.1f} {100 * row['tokens']:>5.1f} % {100 * row['agree']:>5.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""`olmes eval --until-decided`: documents are asked in chunks, and the gate looks after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from olmes_suite.comparison import plan_facts, planning
+from olmes_suite.comparison.compare import compare_task
+from olmes_suite.comparison.deciding import Look, Looks, Target
+from olmes_suite.comparison.gate_rules import Rules
+from olmes_suite.errors import UsageError
+from olmes_suite.evaluation.plan import Options, TaskPlan, by_strata
+from olmes_suite.evaluation.record import estimates
+from olmes_suite.records import Instance
+from olmes_suite.runs.schema import LookTaken, Planned, Stopped
+from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores
+from olmes_suite.tasks import suites
+
+
+class Decider:
+    """Chooses what is asked next, and stops when more answers would not change the verdict."""
+
+    def __init__(self, options: Options, rules: Rules, baseline: RunScores) -> None:
+        self.options, self.rules, self.baseline = options, rules, baseline
+        suite = suites.load(options.suite_names[0])
+        if missing := [entry.task for entry in suite.tasks if entry.task not in baseline.tasks]:
+            raise UsageError(f"baseline {baseline.name} has no score of {missing[0]}, which suite {suite.name} has")
+        facts = plan_facts.gather(suite, baseline)
+        self.plans = planning.chunks(plan_facts.of_difference(facts.tasks, 0.10))
+        self.looks = Looks(rules, [self._target(part.task, suite) for part in self.plans[-1].tasks])
+        self.taken: list[LookTaken] = []
+        self.last = Look("continue")
+        self.scored: dict[str, list[Instance]] = {}
+
+    def _target(self, task: planning.Candidate, suite: suites.Suite) -> Target:
+        skill = next(entry.skill for entry in suite.tasks if entry.task == task.name)
+        information = float((task.shares**2 / np.array(list(task.leaves.values()))).sum())
+        required = self.rules.task(task.name).required
+        return Target(task.name, self.rules.margin_of(task.name, skill), required, information, task.whole is None)
+
+    def check(self, plans: Sequence[TaskPlan]) -> None:
+        """Raise UsageError where the baseline does not have all documents, before a model is loaded."""
+        sizes = {name: size for part in self.plans[-1].tasks for name, size in part.task.leaves.items()}
+        for leaf in (leaf for plan in plans for leaf in plan.leaves):
+            if len(leaf.task.task_docs) != sizes.get(leaf.name):
+                raise UsageError(
+                    f"baseline {self.baseline.name} has {sizes.get(leaf.name, 0):,} documents of {leaf.name}, "
+                    f"not {len(leaf.task.task_docs):,}"
+                )
+        for plan in plans:
+            if plan.error is not None:
+                raise UsageError(f"--until-decided needs every task of the suite: {plan.name}: {plan.error}")
+
+    def chunks(self, plans: Sequence[TaskPlan]) -> Iterator[None]:
+        """Set the rows of each chunk and yield; the caller asks them and calls `look`. Ends with all rows asked."""
+        asked: dict[str, list[int]] = {leaf.name: [] for plan in plans for leaf in plan.leaves}
+        self.scored = {plan.name: [] for plan in plans}
+        for allocation in self.plans:
+            counts = {name: n for part in allocation.tasks for name, n in part.leaves.items()}
+            for plan in plans:
+                plan.by_plan = True
+                for leaf in plan.leaves:
+                    rows = by_strata(leaf, counts[leaf.name], self.options.seed)
+                    known = set(asked[leaf.name])
+                    leaf.rows = [row for row in rows if row not in known]
+                    asked[leaf.name] = rows
+            yield
+            self._finish(plans, asked)
+            if self.last.verdict != "continue" or any(plan.error is not None for plan in plans):
+                break
+
+    def _finish(self, plans: Sequence[TaskPlan], asked: Mapping[str, list[int]]) -> None:
+        for plan in plans:
+            for leaf in plan.leaves:
+                leaf.rows = asked[leaf.name]
+
+    def look(
+        self, plans: Sequence[TaskPlan], scored: Mapping[str, list[Instance]], tell: Callable[[str], None]
+    ) -> None:
+        """Add the scored documents of a chunk, judge all so far, and tell the verdict."""
+        for plan in plans:
+            self.scored[plan.name] = plan.in_order([*self.scored[plan.name], *scored.get(plan.name, [])])
+        if any(plan.error is not None for plan in plans):
+            return
+        comparisons = [
+            compare_task(self.baseline.tasks[plan.name], task_scores(plan, self.scored[plan.name])) for plan in plans
+        ]
+        self.last = self.looks.look(comparisons)
+        documents = sum(map(len, self.scored.values()))
+        self.taken.append(LookTaken(documents=documents, tokens=self._tokens(), verdict=self.last.verdict))
+        tell(f"look {len(self.taken)}: {documents:,} of {self.plans[-1].of:,} documents, {self.last.verdict}")
+
+    def _tokens(self) -> int:
+        return sum(
+            g.thinking_tokens + g.answer_tokens
+            for found in self.scored.values()
+            for one in found
+            for g in one.generated
+        )
+
+    def stopped(self) -> Stopped:
+        """Return the record of the looks."""
+        whole = self.plans[-1]
+        return Stopped(
+            verdict=self.last.verdict if self.last.verdict != "continue" else "infrastructure",
+            baseline=self.baseline.name, failed=self.last.failed, looks=tuple(self.taken),
+            documents=sum(map(len, self.scored.values())), of=whole.of, tokens=self._tokens(),
+            of_tokens=round(whole.tokens), alpha=self.rules.alpha, margin=self.looks.average_margin,
+        )  # fmt: skip
+
+    def planned(self, plans: Sequence[TaskPlan]) -> Planned:
+        """Return the documents that were asked, as those of a plan."""
+        purpose = f"--until-decided --baseline {self.baseline.name}"
+        return Planned(purpose=purpose, documents={leaf.name: len(leaf.rows) for plan in plans for leaf in plan.leaves})
+
+
+def task_scores(plan: TaskPlan, instances: Sequence[Instance]) -> TaskScores:
+    """Return the scores of a task as they would be read from the run's record."""
+    leaves = {}
+    for leaf in plan.leaves:
+        found = sorted((one for one in instances if one.task == leaf.name), key=lambda one: one.doc_id)
+        values = [one.scored.scores.get(plan.primary) for one in found]
+        leaves[leaf.name] = LeafScores(
+            np.array([one.doc_id for one in found]),
+            np.array([np.nan if value is None else float(value) for value in values]),
+            _numbers([one.cluster for one in found]), _numbers([one.stratum for one in found]),
+            leaf.fingerprint, of=len(leaf.task.task_docs),
+        )  # fmt: skip
+    scores = TaskScores(plan.name, leaves, plan.primary, plan.aggregate, plan.skill, planned=True)
+    if scores.by_document:
+        return scores
+    estimate = estimates(plan.leaves[0], instances).get(plan.primary)
+    return scores if estimate is None else replace(scores, value=estimate.value, stderr=estimate.stderr)
+
+
+def _numbers(values: Sequence[str]) -> npt.NDArray[np.int64]:
+    return np.unique(np.array(values), return_inverse=True)[1].astype(np.int64)
+
+
+def decider_of(options: Options, baseline: RunScores | None) -> Decider | None:
+    """Return what decides a run; None without `--until-decided`. Raises UsageError for options that exclude it."""
+    if options.until_decided is None:
+        return None
+    if baseline is None:
+        raise UsageError("--until-decided needs --baseline RUN: the run that the candidate is held against")
+    if options.limit is not None or options.planned is not None or options.task_names or len(options.suite_names) != 1:
+        raise UsageError("--until-decided takes one --suite, without --task, --limit and --plan")
+    return Decider(options, options.until_decided, baseline)
