@@ -95,11 +95,14 @@ def ruler(
 
 
 def _names(suite: list[str] | None, task: list[str] | None) -> list[str]:
-    from olmes_suite.tasks import catalog, index, suites
+    from olmes_suite.tasks import catalog, index, ruler, suites
 
     entries = [suites.task_of(entry) for name in suite or () for entry in suites.load(name).tasks]
     named = [entry.name for entry in entries if entry is not None]
-    return [*named, *(catalog.find(name).name for name in task or ())] or [entry.name for entry in index.top_level()]
+    if chosen := [*named, *(catalog.find(name).name for name in task or ())]:
+        return chosen
+    fetched = (entry for entry in index.top_level() if index.index()[entry.leaves[0]].dataset != ruler.PATH)
+    return [entry.name for entry in fetched]
 
 
 def _report(verdicts: Iterable[Verdict], as_json: bool, good: tuple[str, ...]) -> int:

@@ -74,6 +74,8 @@ class DataSpec:
     """Whether the data set is on the Hub; otherwise it is read from local mirrors only."""
     gated: bool = False
     """Whether the Hub requires an account that has agreed to the data set's terms."""
+    made_by: str = ""
+    """Command that makes the data set, for one that is made for a model instead of being fetched."""
     json_files: Sequence[Mapping[str, Sequence[str]]] = ()
     """Files of JSON lines that make up the configuration; see `olmes_suite.tasks.json_files`."""
     sample_file: Path | None = None
@@ -128,6 +130,11 @@ def missing(source: DataSource, spec: DataSpec, split: str, reason: str = "") ->
     """Build the error for a missing split: the split, its path in a mirror, and the command that fetches it."""
     path = f"<data-dir>/{spec.path}/{spec.config}/{spec.names_of(split)[0]}.parquet"
     searched = ", ".join(str(m) for m in source.mirrors) or "no --data-dir given"
+    if spec.made_by:
+        return MissingData(
+            f"data set {spec.path} ({spec.config}, {split}) is made for the model and not found as {path} (looked in: "
+            f"{searched}); on a machine with a network make it with: {spec.made_by}"
+        )
     if not spec.hub:
         name = f"data set {spec.path} ({spec.config}, {split})"
         return MissingData(f"{name} is read from a local mirror only: put it at {path} (looked in: {searched})")

@@ -25,11 +25,12 @@ class TaskKeys:
     revision: str = "main"
     """Revision of the data set on the Hub."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """See `DataSpec` for this key and the next five."""
+    """See `DataSpec` for this key and the next six."""
     split_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     subset: Mapping[str, int] | None = None
     hub: bool = True
     gated: bool = False
+    made_by: str = ""
     json_files: Sequence[Mapping[str, Sequence[str]]] = ()
     where: Mapping[str, Any] | None = None
     """Column to value, or to a list of values: the rows of the split that belong to this task."""
@@ -80,6 +81,7 @@ class TaskKeys:
             subset=self.subset,
             hub=self.hub,
             gated=self.gated,
+            made_by=self.made_by,
             json_files=self.json_files,
             sample_file=sample_file,
         )

@@ -10,6 +10,7 @@ import pytest
 from helpers import olmes_here, one_line_error
 from task_parity import sample_docs, task
 
+from olmes_suite.cli.data import _names
 from olmes_suite.errors import MissingData, UsageError
 from olmes_suite.tasks import index, ruler, suites
 from olmes_suite.tasks.documents import DataSource
@@ -35,7 +36,12 @@ def test_every_length_is_a_row_with_13_tasks() -> None:
 
 def test_without_documents_one_line_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match=r"olmes data ruler --tokenizer MODEL --length 8k --out DATA_DIR"):
-        load_task(FILE, DataSource((tmp_path,)))
+        len(load_task(FILE, DataSource((tmp_path,))).task_docs)
+
+
+def test_a_pull_of_everything_leaves_out_what_is_made() -> None:
+    assert not any(name.startswith("olmo3_ruler") for name in _names(None, None))
+    assert _names(["long"], None)[0] == "olmo3_ruler_4k"
 
 
 @pytest.fixture
