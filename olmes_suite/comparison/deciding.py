@@ -58,7 +58,8 @@ class Spending:
         if self._density is None:
             density = np.exp(-(_GRID**2) / (2 * time)) / math.sqrt(2 * math.pi * time)
         else:
-            kernel = np.exp(-((_GRID - _GRID[len(_GRID) // 2]) ** 2) / (2 * step))
+            reach = min(len(_GRID) // 2, math.ceil(7 * math.sqrt(step) / width))
+            kernel = np.exp(-((np.arange(-reach, reach + 1) * width) ** 2) / (2 * step))
             density = np.convolve(self._density, kernel / kernel.sum(), mode="same")
         above = (np.cumsum(density[::-1])[::-1] - density / 2) * width  # the trapezoid rule
         spend = self.alpha * time**POWER - self._spent
