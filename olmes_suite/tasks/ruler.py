@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from olmes_suite.errors import UsageError, first_line
+from olmes_suite.errors import DataError, UsageError, first_line
 from olmes_suite.files import storage
 from olmes_suite.scoring.scorers import lm_eval_task_file
 from olmes_suite.tasks.mirror import Verdict
@@ -58,6 +58,8 @@ def make(tokenizer: str, lengths: Iterable[str], out: Path, documents: int) -> I
                 continue
             try:
                 rows = _rows(task, LENGTHS[length], tokenizer)[:documents]
+                if not all(row["outputs"] for row in rows):
+                    raise DataError("documents without an answer; texts of this tokenizer are too short at this length")
             except Exception as error:  # the network's, the Hub client's and the generators' own
                 yield Verdict(place, "missing", f"the generator failed: {first_line(error)}")
                 continue

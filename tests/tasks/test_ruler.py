@@ -76,6 +76,14 @@ def test_documents_are_made_once_and_read_from_the_mirror(tmp_path: Path, genera
     assert request.messages == (("user", "vt 2"),) and request.prefix == "Answer:" and request.max_tokens == 30
 
 
+def test_documents_without_an_answer_are_not_kept(
+    tmp_path: Path, generators: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ruler, "_rows", lambda *_: [{"input": "x", "outputs": [], "gen_prefix": ""}])
+    assert {v.state for v in ruler.make("model", ["4k"], tmp_path, 3)} == {"missing"}
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
 @pytest.mark.parametrize(
     ("lengths", "documents", "message"),
     [(["5k"], 3, "unknown length '5k'"), (["4k"], 0, "must be from 1 to 500"), (["4k"], 501, "must be from 1 to 500")],
