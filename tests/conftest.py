@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,15 @@ os.environ.pop("OLMES_DATA", None)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Caches of the tests do not meet the user's."""
     os.environ["OLMES_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def same_catalog() -> Iterator[None]:
+    """Tasks that a test names or includes are unknown to the next one."""
+    from olmes_suite.tasks import catalog
+
+    with catalog.including(()):
+        yield
 
 
 @pytest.fixture(scope="session")

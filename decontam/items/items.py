@@ -268,11 +268,16 @@ def siblings(leaves: Sequence[Leaf]) -> dict[str, list[str]]:
     places = {_place(leaf) for leaf in leaves}
     same: dict[str, list[str]] = {}
     for name, entry in index.index().items():
-        if not entry.members and not Path(entry.file).is_absolute():
+        if not entry.members and not Path(entry.file).is_absolute() and has_texts(entry):
             leaf = _leaf(name, choice.NOTHING)
             if _place(leaf) in places:
                 same.setdefault(_place(leaf), []).append(name)
     return {leaf.task: list(dict.fromkeys([*same.get(_place(leaf), ()), leaf.task])) for leaf in leaves}
+
+
+def has_texts(entry: index.TaskEntry) -> bool:
+    """Tell whether a leaf task declares texts to compare; tasks whose documents are generated declare none."""
+    return bool((definition(index.task_file(entry)).get("metadata") or {}).get("texts"))
 
 
 def _place(leaf: Leaf) -> str:

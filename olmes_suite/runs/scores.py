@@ -212,16 +212,13 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
 
 def _task(path: Path, plan: PlannedTask, results: Results, manifest: Manifest) -> TaskScores:
     file, entry = instances_file(path, plan.task), results.tasks[plan.task]
-    costs = {name: task.cost for name, task in results.tasks.items()}
-    leaves = {
-        name: replace(
-            leaf,
-            settings=(manifest.sampling or {}).get(name),
-            cost=costs.get(name, leaf.cost),
-            of=results.tasks[name].of if name in results.tasks else None,
-        )
-        for name, leaf in _read_leaves(file, manifest.tasks).items()
-    }
+    leaves = {}
+    for name, leaf in _read_leaves(file, manifest.tasks).items():
+        recorded, settings = results.tasks.get(name), (manifest.sampling or {}).get(name)
+        if recorded is None:
+            leaves[name] = replace(leaf, settings=settings, of=None)
+        else:
+            leaves[name] = replace(leaf, settings=settings, cost=recorded.cost, of=recorded.of)
     if not leaves:
         raise DataError(f"{file}: no documents, although {plan.task} has a score")
     metric, clean = entry.score, entry.clean.metrics.get(entry.primary) if entry.clean is not None else None

@@ -46,8 +46,8 @@ PART_OF = {"pydantic_core": "pydantic"}
 ONLY_COMMANDS = {"ruff", "mypy", "import-linter", "pytest-xdist", "build", "types-pyyaml", "pandas-stubs"}
 """Packages of `dev` that are run, or read by mypy, and not imported."""
 
-ELSEWHERE = "tests/support/regenerate_examples.py"
-"""Runs in the environment of the reference implementation."""
+ELSEWHERE = ("tests/support/regenerate_examples.py", "tests/support/compare_bfcl.py")
+"""Run in the environment of the reference implementation, and with bfcl-eval on the path."""
 
 
 def name_of(requirement: str) -> str:
@@ -134,7 +134,7 @@ def test_the_tests_import_what_dev_brings() -> None:
     have = {module for part in (CORE, *parts) for module in declared(part)} | {"_pytest"}
     helpers = {file.stem for folder in ("tests/support", "examples/demo") for file in (ROOT / folder).glob("*.py")}
     asked, skipped = set(), set()
-    for file in sorted(set((ROOT / "tests").rglob("*.py")) - {ROOT / ELSEWHERE}):
+    for file in sorted(set((ROOT / "tests").rglob("*.py")) - {ROOT / file for file in ELSEWHERE}):
         asked |= set(imported(file))
         skipped |= set(re.findall(r"importorskip\(\s*\"(\w+)", file.read_text(encoding="utf-8")))
     assert asked - skipped - helpers - have == set()

@@ -12,7 +12,7 @@ from helpers import olmes, one_line_error
 from rlvr_fixture import Coin, history, make_rlvr, prompt_rows, train_rlvr, verdict
 from train_fixture import chat, need_trl, refused, write_rows
 
-from olmes_suite.errors import StageRefused
+from olmes_suite.errors import DataError, StageRefused
 from olmes_suite.hooks import hookimpl
 from train_plugins.checkpoints import lineage
 from train_plugins.running.train_stage import dry_run, prepare, trainer_arguments
@@ -212,7 +212,7 @@ def test_a_truth_that_cannot_be_read_stops_the_stage_before_the_first_rollout(
     monkeypatch.setattr("train_plugins.rl.rollouts.Verifiers", Verifiers)
     monkeypatch.setattr(Verifiers, "verify", _only_empty(Verifiers.verify))
     rows = [*prompt_rows(8), {"prompt": "a", "ground_truth": '{"func_name": "no_such"}', "verifier": "ifeval"}]
-    refused(lambda: train_rlvr(rlvr_folder, "grpo", rows), "ifeval.*row 8", StageRefused)
+    refused(lambda: train_rlvr(rlvr_folder, "grpo", rows), "row 8.*ifeval", DataError)
 
 
 def _only_empty(verify: Any) -> Any:
