@@ -69,10 +69,11 @@ test: lint
 	$(BIN)/python -m $(PYTEST) -m "not slow and not gpu and not vllm"
 
 slow: $(VENV)/.done
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m $(PYTEST) -m slow
 
 test-vllm: $(VENV_VLLM)/.done
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/models/vllm/test_vllm.py
+	$(VLLM_BIN)/python -m pytest -q -m vllm tests/models/vllm/test_vllm_thoughts.py
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/models/vllm/test_vllm_serve.py
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/train_plugins/rl/test_vllm_rlvr.py
 
