@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from olmes_suite.comparison.results import Compared, Gated
     from olmes_suite.evaluation.evaluate import Finished, Watcher
+    from olmes_suite.evaluation.plan import Options
     from olmes_suite.records import Instance
     from olmes_suite.runs.scores import RunScores
+    from olmes_suite.workers.factory import Crew
 
 __all__ = ["Evaluated", "Run", "Score", "compare", "evaluate", "gate", "load", "prompts", "runs", "score"]
 
@@ -113,13 +115,8 @@ def evaluate(
     """
     options = dict(locals())
     require("eval", "olmes eval")
-    from functools import partial
-
     from olmes_suite.evaluation import arguments, engines
-    from olmes_suite.evaluation.evaluate import evaluate as run_evaluation
-    from olmes_suite.evaluation.floor import measure
     from olmes_suite.evaluation.plan import Options
-    from olmes_suite.models.factory import loads_in_a_thread
     from olmes_suite.models.model_args import parse
     from olmes_suite.thinking import check_choice, check_unclosed
     from olmes_suite.workers.factory import Crew, check
@@ -159,13 +156,24 @@ def evaluate(
     engines.check_cache(maybe(cache), backend)
     if backend == "floor" and (planned is not None or baseline is not None or until_decided):
         raise UsageError("the floor takes no --plan and no --baseline: it is measured on all documents or with --limit")
-    if backend == "floor":
-        finished = measure(run_options, engines.make_backend, watcher)
-    else:
-        run_watcher = watcher()
-        build = partial(engines.make_backend, crew=crew, tell=run_watcher.note, cache=maybe(cache))
-        finished = run_evaluation(run_options, build, run_watcher, early=bool(crew) or loads_in_a_thread(backend))
+    finished = _run(run_options, crew, maybe(cache), watcher)
     return Evaluated(finished.path, finished)
+
+
+def _run(options: Options, crew: Crew, cache: Path | None, watcher: Callable[[], Watcher]) -> Finished:
+    """Run the evaluation, or the measurement of the floor."""
+    from functools import partial
+
+    from olmes_suite.evaluation import engines
+    from olmes_suite.evaluation.evaluate import evaluate as run_evaluation
+    from olmes_suite.evaluation.floor import measure
+    from olmes_suite.models.factory import loads_in_a_thread
+
+    if options.backend == "floor":
+        return measure(options, engines.make_backend, watcher)
+    run_watcher = watcher()
+    build = partial(engines.make_backend, crew=crew, tell=run_watcher.note, cache=cache)
+    return run_evaluation(options, build, run_watcher, early=bool(crew) or loads_in_a_thread(options.backend))
 
 
 def _call(options: Mapping[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ LEAST = 4
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What is an item's own: bool[tokens] each."""
+    """Masks over the tokens of the items: which are an item's own text, and not its task's. bool[tokens] each."""
 
     own: NDArray[np.bool_]
     rare: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""What the rule `strict` demands of a hit beyond `own`: the item's words and numbers, and whole sentences."""
+"""The rule `strict`: a hit by `own` in which the row also has the item's words and numbers, or the whole sentence."""
 
 from __future__ import annotations
 

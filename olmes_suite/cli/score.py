@@ -82,13 +82,9 @@ def score(
         raise UsageError("give either RUN, or --task and --responses")
     if run is not None:
         tools = tool_options(
-            judge=judge,
-            judge_base_url=judge_base_url,
-            classifier=classifier,
-            classifier_base_url=classifier_base_url,
-            encoder=encoder,
-            unsafe_code=unsafe_code,
-        )
+            judge=judge, judge_base_url=judge_base_url, classifier=classifier, classifier_base_url=classifier_base_url,
+            encoder=encoder, unsafe_code=unsafe_code,
+        )  # fmt: skip
         return _again(_located(run, runs), source(data_dir, data), tools, (thinking, unclosed), as_json)
     scored = api.score(
         str(task), Path(str(responses)), data_dir=data_dir, data=data, runs=runs, lineage=lineage, judge=judge,

@@ -87,7 +87,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the gate saw after a chunk."""
+    """The state of the run when the gate looked at it, after a chunk of documents."""
 
     verdict: str
     """pass, fail or inconclusive; "continue" where more answers may change it."""

@@ -1,4 +1,4 @@
-"""What a plan knows of the tasks of a suite: sizes, variances and costs, from a baseline's documents or by default."""
+"""Sizes, variances and costs of a suite's tasks, from which it is planned: a baseline's documents, or defaults."""
 
 from __future__ import annotations
 

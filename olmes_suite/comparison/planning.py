@@ -87,7 +87,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TaskAllocation:
-    """What a plan asks of one task."""
+    """The number of documents that a plan takes from one task."""
 
     task: Candidate
     leaves: Mapping[str, int]

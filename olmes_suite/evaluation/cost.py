@@ -1,4 +1,4 @@
-"""What the answers of a task took and which of them were cut, computed from scored documents. Pure functions."""
+"""Tokens of a task's answers and counts of answers that were cut, computed from scored documents. Pure functions."""
 
 from __future__ import annotations
 

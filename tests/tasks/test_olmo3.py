@@ -127,6 +127,13 @@ def test_suites_name_tasks_that_exist(suite: str) -> None:
         assert entry.primary in (None, index.index()[entry.task].primary)
 
 
+def test_a_task_named_alone_has_the_skill_of_its_suite() -> None:
+    from olmes_suite.evaluation.plan import skill_of
+
+    assert skill_of("olmo3_mmlu") == skill_of("olmo3_mmlu_anatomy") == skill_of("tulu3_mmlu") == "knowledge"
+    assert skill_of("olmo3_zebralogic") == "reasoning" and skill_of("olmo3_cruxeval_input") == "other"
+
+
 def test_the_unseen_suite_is_kept_from_training_and_the_development_suite_is_not() -> None:
     assert all(suites.asks_unseen(entry.task) for entry in suites.load("olmo3_unseen").tasks)
     assert not any(suites.asks_unseen(entry.task) for entry in suites.load("olmo3_dev").tasks)

@@ -53,7 +53,7 @@ NO_EFFECT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What a checkpoint's generation_config says about its answers."""
+    """The settings of a checkpoint's generation_config that are applied to its answers."""
 
     penalty: float = 1.0
     """The repetition penalty of requests without their own."""
