@@ -315,7 +315,8 @@ def test_a_users_own_task_is_checked(tmp_path: Path) -> None:
         "metadata: {version: 1.0, primary: exact_match, shots: 0, texts: [q]}\n"
     )
     for corrupt, code, said in (("gold", 1, "1 corrupted golds score above 0 (doc_id 1"), ("repr", 0, "ok   sums")):
-        (folder / "task.py").write_text(OWN_TASK.replace("CORRUPT", corrupt))
+        size = "#" * (1 + code)  # of another length: within one second Python would take the compiled file for current
+        (folder / "task.py").write_text(f"{OWN_TASK.replace('CORRUPT', corrupt)}\n{size}\n")
         done = olmes_here("tasks", "check", "sums", "--include-path", folder, tmp=tmp_path)
         assert done.returncode == code and said in done.stdout, done.stdout + done.stderr
     assert "name the tasks in that folder" in one_line_error(
