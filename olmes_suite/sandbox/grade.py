@@ -26,17 +26,10 @@ from olmes_suite.sandbox.verdict import Outcome, Ran, Verdict
 from olmes_suite.scoring.tools import ToolOptions
 
 _PROGRAM_MODULES = (
-    "typing",
-    "math",
-    "re",
-    "collections",
-    "itertools",
-    "functools",
-    "heapq",
-    "random",
-    "bisect",
-    "string",
-)
+    "typing", "math", "re", "collections", "itertools", "functools", "heapq", "random", "bisect", "string", "datetime",
+    "copy", "statistics", "operator", "io", "json",
+)  # fmt: skip
+"""Modules of which programs import many: a jail imports them once, before it forks. `PRELUDE` of LiveCodeBench has all."""
 _TESTS_MODULES = (*_PROGRAM_MODULES, "numpy")
 _TRIES = 3
 """Failures in a row on one program, after which a failure on a harmless program too gives the verdict `error`."""

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmes_suite.records import Scored
-from olmes_suite.sandbox.scores import scored
+from olmes_suite.sandbox.scores import scored, verdicts
 from olmes_suite.scoring import fences, sandboxed
 
 _SECONDS = 20.0
+_LOOP = "for i, "
 _ASKED = (
     "\n\nProvide CONCISE reasoning on how to arrive at the answer, and make sure to finish the response with the "
     "following:\n\nHere is the completed function:\n\n```python\n(CODE)\n```\n"
@@ -40,8 +41,17 @@ def doc_to_target(doc: Mapping[str, Any]) -> str:
 
 def _graded(doc: Mapping[str, Any], codes: Sequence[str], sandbox: Any) -> tuple[Scored, list[Scored]]:
     before = f"{head(doc)}\n    '''doc_string'''\n\n"
-    verdicts = [sandbox.check(f"{before}{code}\n", doc["test"], _SECONDS, names=[entry_point(doc)]) for code in codes]
-    return scored(verdicts, ks=(1, 5, 10), extracted=codes)
+    name = entry_point(doc)
+    source = tests(doc, name)
+    programs = [f"{before}{code}\n" for code in codes]
+    found = verdicts(programs, lambda program: sandbox.check(program, source, _SECONDS, names=[name]))
+    return scored(found, ks=(1, 5, 10), extracted=codes)
+
+
+def tests(doc: Mapping[str, Any], name: str) -> str:
+    """Return the code of the tests, which announces all inputs (about a hundred) at once."""
+    head, loop, tail = str(doc["test"]).rpartition(_LOOP)
+    return f"{head}{name}.prefetch(inputs)\n{loop}{tail}" if loop and "\ninputs = " in head else str(doc["test"])
 
 
 def entry_point(doc: Mapping[str, Any]) -> str:
