@@ -70,6 +70,7 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
     from olmes_suite.tasks import index as registry
 
     leaf = registry.index()[entry.leaves[0]]
+    datasets = dict.fromkeys(registry.index()[name].dataset for name in entry.leaves)
     return {
         "task": name,
         "available": True,
@@ -79,7 +80,7 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
         "tasks": list(entry.members),
         "output": leaf.output,
         "shots": leaf.shots,
-        "dataset": leaf.dataset,
+        "dataset": ", ".join(datasets),
         "split": leaf.split,
         **{name: text for name in ("note", "differs") if (text := getattr(entry, name))},
     }

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +21,7 @@ PREFIX = "tulu3_"
 LATER = "olmo3_"
 """Prefix of the tasks of the OLMo 3 suites, which may not be left out."""
 INDEX = "index.json"
+NESTED = "nested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class TaskEntry:
     members: tuple[str, ...] = ()
     """Leaf tasks of a group; empty for a leaf."""
     aggregate: str = "mean"
-    """mean for a leaf, macro (unweighted mean of the sub-tasks) or micro (weighted by their documents) for a group."""
+    """mean for a leaf; for a group macro (unweighted mean of the sub-tasks), micro (weighted by their documents) or
+    nested (macro within each data set, then over the data sets)."""
     output: str = ""
     shots: int = 0
     dataset: str = ""
@@ -93,6 +97,13 @@ def top_level() -> list[TaskEntry]:
     """Return the entries that are not sub-tasks of a group."""
     members = {member for entry in index().values() for member in entry.members}
     return [entry for entry in index().values() if entry.name not in members]
+
+
+def nested_shares(leaves: Sequence[str]) -> list[float]:
+    """Return the weights of leaf tasks in a nested average: data sets weigh alike, and so do the leaf tasks of one."""
+    datasets = [index()[name].dataset if name in index() else name for name in leaves]
+    number = Counter(datasets)
+    return [1 / (len(number) * number[dataset]) for dataset in datasets]
 
 
 def task_file(entry: TaskEntry) -> Path:

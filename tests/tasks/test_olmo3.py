@@ -63,7 +63,8 @@ def test_alpaca_eval_asks_what_the_reference_asks(data_dir: Path, protocol_dir: 
 
 NEEDS_LANGUAGE_DATA = ("olmo3_ifeval", "olmo3_ifbench", "olmo3_ifbench_tulu")
 ONE_OF_A_GROUP = re.compile(
-    r"olmo3_(?:mmlu|bbh)(?:_pro)?(?:_cot)?(?:_repaired)?_(?!anatomy|law|dyck|snarks|word|web|navigate)"
+    r"olmo3_(?:mmlu|bbh|omega)(?:_pro)?(?:_cot)?(?:_repaired)?"
+    r"_(?!anatomy|law|dyck|snarks|word|web|navigate|comp_n_gon|arithmetic_gcd|trans_circles)"
 )
 
 
@@ -97,9 +98,11 @@ def test_every_leaf_is_indexed_and_in_its_group() -> None:
     sizes = {name: len(entries[name].members) for name in LATER_FILES if entries[name].members}
     expected = {
         "olmo3_mmlu": 57, "olmo3_bbh": 27, "olmo3_agieval": 8, "olmo3_math": 7, "olmo3_mmlu_pro": 14,
-        "olmo3_mmlu_pro_cot": 14, "olmo3_safety": 6,
+        "olmo3_mmlu_pro_cot": 14, "olmo3_safety": 6, "olmo3_omega": 96,
     }  # fmt: skip
     repaired = {f"{name}_repaired": n for name, n in expected.items() if name not in ("olmo3_mmlu_pro", "olmo3_safety")}
+    kinds = {"compositional": 7, "explorative": 82, "transformative": 7}
+    repaired |= {f"olmo3_omega_{read}{kind}": n for read in ("", "repaired_") for kind, n in kinds.items()}
     tools = {f"olmo3_bfcl_{think}{part}": n for think in ("", "think_") for part, n in (("non_live", 5), ("live", 6))}
     long = {f"olmo3_ruler_{length}": 13 for length in ("4k", "8k", "16k", "32k", "64k", "128k")}
     assert sizes == expected | repaired | tools | long
@@ -108,12 +111,22 @@ def test_every_leaf_is_indexed_and_in_its_group() -> None:
 def test_repaired_variants_say_what_differs() -> None:
     names = (entry for entry in index.top_level() if entry.name.startswith(index.LATER))
     repaired = [entry for entry in names if entry.name.endswith("_repaired")]
-    assert len(repaired) == 18
+    assert len(repaired) == 19
     assert all(" of the reference" in entry.differs or "gives no examples" in entry.differs for entry in repaired)
     assert index.index()["olmo3_gsm8k_repaired"].differs.endswith("it accepts 11 more and refuses 4")
     for entry in repaired:  # metadata of an included file is replaced, not extended
         original = index.index()[entry.name.removesuffix("_repaired")]
         assert (entry.primary, entry.shots, original.differs) == (original.primary, original.shots, "")
+
+
+def test_omega_averages_its_three_data_sets_alike() -> None:
+    leaves = index.index()["olmo3_omega"].members
+    shares = dict(zip(leaves, index.nested_shares(leaves), strict=True))
+    assert shares["olmo3_omega_comp_n_gon"] == shares["olmo3_omega_trans_circles"] == pytest.approx(1 / 21)
+    assert shares["olmo3_omega_arithmetic_gcd_in"] == pytest.approx(1 / 246)
+    assert sum(shares.values()) == pytest.approx(1)
+    some = ("olmo3_omega_comp_n_gon", "olmo3_omega_comp_matrix_rank", "olmo3_omega_geometry_basic_out")
+    assert index.nested_shares(some) == [0.25, 0.25, 0.5]
 
 
 def test_a_prefix_of_olmo3_is_not_optional() -> None:
