@@ -152,8 +152,6 @@ class TaskPlan:
     """Why the task cannot run, for example missing data; recorded in the results."""
     by_plan: bool = False
     """Whether a plan chooses the documents."""
-    note: str = ""
-    """What the user should know before the run."""
 
     @property
     def planned(self) -> bool:
@@ -223,9 +221,8 @@ def _planned(entry: suites.SuiteEntry) -> TaskPlan:
     if task_entry is None:
         return TaskPlan(entry.task, entry.primary or "", "mean", entry.skill, error=NOT_BUILT)
     return TaskPlan(
-        entry.task, entry.primary or task_entry.primary, entry.aggregate or task_entry.aggregate, entry.skill,
-        note=task_entry.note,
-    )  # fmt: skip
+        entry.task, entry.primary or task_entry.primary, entry.aggregate or task_entry.aggregate, entry.skill
+    )
 
 
 def load_leaves(plan: TaskPlan, options: Options) -> None:

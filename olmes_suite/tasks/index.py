@@ -51,6 +51,8 @@ class TaskEntry:
     """Whether the primary metric is computed from all documents and is no mean over them."""
     note: str = ""
     """What a user of the task should know before a run and beside its score."""
+    judge: str = ""
+    """The judge of the reference, for a task whose scores depend on which model judges."""
     differs: str = ""
     """What a repaired variant reads in another way, and how often that changes a verdict."""
 
@@ -106,6 +108,17 @@ def nested_shares(leaves: Sequence[str]) -> list[float]:
     return [1 / (len(number) * number[dataset]) for dataset in datasets]
 
 
+def remarks(name: str, judge: str | None) -> list[str]:
+    """List what to know before a run of a task and beside its score. `judge` is the model that judges, if one does."""
+    entry = index().get(name)
+    if entry is None:
+        return []
+    lines = [entry.note] if entry.note else []
+    if entry.judge and judge and judge != entry.judge:
+        lines.append(f"a variant: judged by {judge}; scores of the reference are by {entry.judge}")
+    return lines
+
+
 def task_file(entry: TaskEntry) -> Path:
     """Return the YAML file of a task."""
     return tasks_folder() / entry.file
@@ -124,7 +137,7 @@ def build(folder: Path) -> dict[str, Any]:
             "primary": metadata["primary"],
             "version": metadata["version"],
         }
-        entry |= {key: metadata[key] for key in ("note", "differs") if key in metadata}
+        entry |= {key: metadata[key] for key in ("note", "judge", "differs") if key in metadata}
         if "group" in config:
             entry |= {"members": config["task"], "aggregate": metadata["aggregate"]}
         else:
