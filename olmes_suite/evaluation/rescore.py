@@ -20,7 +20,15 @@ from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
 from olmes_suite.evaluation.planned import projected_again
 from olmes_suite.evaluation.pool import ScoringPool
-from olmes_suite.evaluation.record import combine, count_flags, estimates, instance_rows, leaf_weights, left_out, results
+from olmes_suite.evaluation.record import (
+    combine,
+    count_flags,
+    estimates,
+    instance_rows,
+    leaf_weights,
+    left_out,
+    results,
+)
 from olmes_suite.files import RunLock, storage
 from olmes_suite.records import Instance, Response, Scored
 from olmes_suite.runs.contamination import Known, known
