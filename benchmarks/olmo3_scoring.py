@@ -63,7 +63,7 @@ def prose(rng: random.Random, characters: int) -> str:
 
 
 def answers(task: SuiteTask, doc: Mapping[str, Any], number: int, rng: random.Random, distinct: bool) -> list[str]:
-    """Return answers of which every other one is right. No two are equal; nor are the programs in them if `distinct`."""
+    """Return answers of which every other one is right; with `distinct` no two programs in them are equal."""
     found = []
     for at in range(number):
         make: Callable[[Any], Any] | None = task.keys.gold if at % 2 == 0 else task.keys.corrupt
@@ -195,19 +195,16 @@ def main() -> None:
     if options.data_dir is None:
         raise SystemExit("give --data-dir MIRROR, or set OLMES_DATA_DIR")
     totals = {"texts": Measured(), "programs": Measured()}
-    print(
-        f"{'':<30}{'measured':>9}{'wall, s':>9}{'cpu, s':>9}{'all answers':>12}{'wall, s':>9}{'cpu, s':>9}{'naive, s':>9}"
-    )
+    heads = ("wall, s", "cpu, s", "all answers", "wall, s", "cpu, s", "naive, s")
+    widths = (9, 9, 12, 9, 9, 9)
+    print(f"{'measured':>39}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True)))
     for name in [entry.task for entry in suites.load("olmo3_dev").tasks if "alpaca" not in entry.task]:
         if options.task and name not in options.task:
             continue
         source = DataSource(sample=True) if name in DOCUMENTS else DataSource((Path(options.data_dir),))
         source.show_to_nltk()
         code = any(word in name for word in ("humaneval", "mbpp", "livecodebench"))
-        if code:
-            found = programs(name, source, options.naive, options.distinct)
-        else:
-            found = texts(name, source, options.share)
+        found = programs(name, source, options.naive, options.distinct) if code else texts(name, source, options.share)
         totals["programs" if code else "texts"].add(found)
         print(found.line(name), flush=True)
     for label, total in totals.items():

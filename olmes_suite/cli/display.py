@@ -253,6 +253,7 @@ _FLAG_WORDS = {
     "empty": "answers were empty",
     "extraction_failed": "answers contained nothing that the scorer could extract",
     "scorer_timeout": "answers could not be checked in time (scored 0)",
+    "tests_dropped": "documents have private tests that do not decode (their public tests alone were run)",
     "checker_error": "answers raised an error in a checker (that constraint counts as not followed)",
 }
 

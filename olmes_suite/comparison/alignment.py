@@ -91,7 +91,7 @@ def differing_settings(a: TaskScores, b: TaskScores) -> dict[str, tuple[Any, Any
 
 
 def weighting(task: TaskScores) -> str:
-    """Return how leaf tasks weigh in the score: macro, all alike; nested, by data sets; or micro, by their documents."""
+    """Return how leaf tasks weigh in the score: macro, alike; nested, by data sets; micro, by their documents."""
     if len(task.leaves) == 1 or task.aggregate in ("macro", "mean"):
         return "macro"
     return NESTED if task.aggregate == NESTED else "micro"

@@ -29,7 +29,7 @@ _PROGRAM_MODULES = (
     "typing", "math", "re", "collections", "itertools", "functools", "heapq", "random", "bisect", "string", "datetime",
     "copy", "statistics", "operator", "io", "json",
 )  # fmt: skip
-"""Modules of which programs import many: a jail imports them once, before it forks. `PRELUDE` of LiveCodeBench has all."""
+"""Modules that programs import most, all of LiveCodeBench's prelude: a jail imports them once, before it forks."""
 _TESTS_MODULES = (*_PROGRAM_MODULES, "numpy")
 _TRIES = 3
 """Failures in a row on one program, after which a failure on a harmless program too gives the verdict `error`."""

@@ -1,8 +1,9 @@
 """Calls in a response of the Berkeley Function-Calling Leaderboard, in the code format of OLMo 3.
 
 Each line holds one call: `name(key=value, …)` or `module.name(key=value, …)`. The reference parses lines with libcst,
-which refuses indented ones, counts blank lines as calls that lack, and evaluates the values as Python. Here values are read without running anything: literals, and
-arithmetic of numbers. A response with another value, such as a variable or a comprehension, does not decode.
+which refuses indented ones, counts blank lines as calls that lack, and evaluates the values as Python. Here values are
+read without running anything: literals, and arithmetic of numbers. A response with another value, such as a variable or
+a comprehension, does not decode.
 """
 
 from __future__ import annotations

@@ -39,7 +39,9 @@ def test_a_thinking_model_answers_the_whole_suite(cli: Cli, tmp_path: Path, nltk
     columns = re.search(r"^task +tokens thought +limit unclosed", out, re.M)
     assert columns, out
     for name in TASKS:  # the table abbreviates long names
-        assert re.search(rf"^  {re.escape(name[:19])}\S* +[\d.,]+ +[\d.,]+ +[\d.]+ %", out[columns.start() :], re.M), name
+        assert re.search(rf"^  {re.escape(name[:19])}\S* +[\d.,]+ +[\d.,]+ +[\d.]+ %", out[columns.start() :], re.M), (
+            name
+        )
     counted = [results["tasks"][name]["answers"] for name in TASKS]
     assert sum(one["n"] for one in counted) > 400
     assert sum(one["unclosed"] for one in counted) > 0

@@ -48,7 +48,9 @@ def test_another_judge_than_the_references_is_a_variant() -> None:
     assert remarks("olmo3_alpaca_eval", None) == remarks("olmo3_alpaca_eval", "gpt-4.1-2025-04-14")
     assert len(remarks("olmo3_alpaca_eval", None)) == 1
     for name in ("olmo3_alpaca_eval", "tulu3_alpaca_eval", "olmo3_simpleqa"):
-        assert remarks(name, "gpt-4o")[-1].startswith("a variant: judged by gpt-4o; scores of the reference are by gpt-4")
+        assert remarks(name, "gpt-4o")[-1].startswith(
+            "a variant: judged by gpt-4o; scores of the reference are by gpt-4"
+        )
     assert remarks("olmo3_gsm8k", "gpt-4o") == remarks("mine", "gpt-4o") == []
 
 

@@ -15,7 +15,7 @@ from olmes_suite.errors import MissingData
 from olmes_suite.evaluation.canonical_solutions import rehearse
 from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.sandbox import Verdict
-from olmes_suite.sandbox.scores import scored
+from olmes_suite.sandbox.scores import scored, verdicts
 from olmes_suite.scoring.scorers import pass_at
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks import index
@@ -46,6 +46,18 @@ def test_pass_at_k_is_the_unbiased_estimator():
         product = 1.0 if n - c < k else 1 - math.prod(1 - k / i for i in range(n - c + 1, n + 1))
         assert pass_at(k, n, c) == pytest.approx(product, abs=1e-12)
     assert pass_at(10, 9, 9) is None
+
+
+def test_equal_programs_are_run_once_unless_the_sandbox_failed():
+    run = []
+
+    def check(program: str) -> Verdict:
+        run.append(program)
+        return Verdict("error" if program == "b" and run.count("b") == 1 else "pass", program)
+
+    found = verdicts(["a", "b", "a", "b", "b", "c"], check)
+    assert run == ["a", "b", "b", "c"]
+    assert [verdict.outcome for verdict in found] == ["pass", "error", "pass", "pass", "pass", "pass"]
 
 
 def test_errors_of_the_sandbox_are_no_failures():

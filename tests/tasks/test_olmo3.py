@@ -304,6 +304,19 @@ def test_repaired_programs_do_not_depend_on_the_name_of_the_language() -> None:
     assert task("olmo3_mbpp_plus_repaired").scorer.document(doc, [answer])[0].scores["pass_at_1"] == 1.0
 
 
+def test_inputs_of_mbpp_plus_are_announced_and_its_head_is_cut_as_in_the_reference() -> None:
+    made = module_beside(str(TASKS / "mbpp" / "task.py"), "task.py")
+    doc = {"code": "\nimport re\ndef f(a: int, b):\n    return a\n", "prompt": "",
+           "test": "import math\n\ninputs = [[1, 2]]\nresults = [1]\n"
+                   "for i, (inp, exp) in enumerate(zip(inputs, results)):\n"
+                   "    assert f(*inp) == exp\n"}  # fmt: skip
+    assert "\nf.prefetch(inputs)\nfor i, " in made.tests(doc, "f")
+    assert made.tests({"test": "assert f(1) == 1\n"}, "f") == "assert f(1) == 1\n"
+    names = ("olmo3_mbpp_plus", "olmo3_mbpp_plus_repaired")
+    scores = [task(name).scorer.document(doc, [made.gold(doc)])[0].scores["pass_at_1"] for name in names]
+    assert scores == [0.0, 1.0]
+
+
 def test_several_samples_are_one_document() -> None:
     made = task("olmo3_aime_2024")
     doc = sample_docs("olmo3_aime_2024")[0]

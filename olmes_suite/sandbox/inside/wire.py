@@ -61,7 +61,7 @@ def encode(value: Any, depth: int = 0) -> Any:
 def _ready(items: list[Any] | tuple[Any, ...]) -> bool:
     """Return whether the items are their own JSON forms: long lists of numbers and texts are frequent in tests."""
     kinds = set(map(type, items))
-    return kinds <= _SAME_IN_JSON or (kinds == {int} and -_WORD < min(items) and max(items) < _WORD)
+    return kinds <= _SAME_IN_JSON or (kinds == {int} and min(items) > -_WORD and max(items) < _WORD)
 
 
 def _encode_rare(value: Any, depth: int) -> Any:
