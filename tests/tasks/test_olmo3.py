@@ -6,8 +6,10 @@ import random
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from task_parity import (
     LATER_FILES,
@@ -127,6 +129,31 @@ def test_omega_averages_its_three_data_sets_alike() -> None:
     assert sum(shares.values()) == pytest.approx(1)
     some = ("olmo3_omega_comp_n_gon", "olmo3_omega_comp_matrix_rank", "olmo3_omega_geometry_basic_out")
     assert index.nested_shares(some) == [0.25, 0.25, 0.5]
+
+
+def test_a_nested_average_weighs_data_sets_in_scores_and_in_comparisons() -> None:
+    from olmes_suite import stats
+    from olmes_suite.comparison.alignment import align, weighting
+    from olmes_suite.evaluation.record import combine, leaf_weights
+    from olmes_suite.runs.scores import LeafScores, TaskScores
+
+    some = ("olmo3_omega_comp_n_gon", "olmo3_omega_comp_matrix_rank", "olmo3_omega_geometry_basic_out")
+    leaves = [SimpleNamespace(name=name, weight=lambda number, planned: number) for name in some]
+    values = (1.0, 0.0, 1.0)
+    parts = [({"m": stats.Estimate(value)}, weight) for value, weight in
+             zip(values, leaf_weights("nested", leaves, [10, 20, 30]), strict=True)]  # fmt: skip
+    assert combine("nested", parts)["m"].value == 0.75
+    assert leaf_weights("micro", leaves, [10, 20, 30]) == [10, 20, 30]
+
+    def run(values: tuple[float, ...]) -> TaskScores:
+        ids, zeros = np.arange(4), np.zeros(4, dtype=np.int64)
+        found = {name: LeafScores(ids, np.full(4, value), ids, zeros) for name, value in zip(some, values, strict=True)}
+        return TaskScores("olmo3_omega", found, "m", "nested")
+
+    assert weighting(run(values)) == "nested"
+    aligned = align(run((0.0, 0.0, 0.0)), run(values))
+    assert aligned is not None
+    assert float((aligned.pairs.difference * aligned.pairs.weight).sum()) == pytest.approx(0.75)
 
 
 def test_a_prefix_of_olmo3_is_not_optional() -> None:
