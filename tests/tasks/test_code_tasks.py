@@ -13,6 +13,7 @@ from helpers import as_json, olmes_here
 
 from olmes_suite.errors import MissingData
 from olmes_suite.evaluation.canonical_solutions import rehearse
+from olmes_suite.evaluation.gold_check import Checked
 from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.sandbox import Verdict
 from olmes_suite.sandbox.scores import scored, verdicts
@@ -58,6 +59,13 @@ def test_equal_programs_are_run_once_unless_the_sandbox_failed():
     found = verdicts(["a", "b", "a", "b", "b", "c"], check)
     assert run == ["a", "b", "b", "c"]
     assert [verdict.outcome for verdict in found] == ["pass", "error", "pass", "pass", "pass", "pass"]
+
+
+def test_slow_golds_may_pass_or_fail():
+    expected = {"pass_at_1": {"count": 1, "slow": 1, "reason": "it is slow"}}
+    for rejected, lines in (([], 1), ([2], 0), ([2, 5], 0), ([2, 5, 7], 1)):
+        checked = Checked("x", "pass_at_1", 9, True, {"pass_at_1": rejected} if rejected else {}, expected=expected)
+        assert len(checked.problems) == lines
 
 
 def test_errors_of_the_sandbox_are_no_failures():
