@@ -100,7 +100,7 @@ def _problem(
     """Check one call. Answers that the rules do not foresee, on which the leaderboard stops, are wrong."""
     try:
         return _call_problem(call, function or {}, next(iter(answer.values())), language)
-    except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
+    except (TypeError, LookupError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         return f"not comparable: {type(error).__name__}"
 
 

@@ -131,7 +131,15 @@ def _decoded(response: str) -> tuple[list[dict[str, dict[str, Any]]] | None, str
         calls = _calls.decode(response)
     except _calls.NoCalls as error:
         return None, str(error)
-    return calls, json.dumps(calls, ensure_ascii=False, default=str)
+    return calls, _shown(calls, response)
+
+
+def _shown(calls: list[dict[str, dict[str, Any]]], response: str) -> str:
+    """Return the calls as JSON, or the response where JSON cannot hold them: keys such as tuples, very long numbers."""
+    try:
+        return json.dumps(calls, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        return response
 
 
 @scorer()

@@ -325,3 +325,14 @@ def test_verdicts_equal_those_of_bfcl_eval(capsys: pytest.CaptureFixture[str]) -
     number, read_otherwise = compare_bfcl.compare_literals(package)
     assert len(read_otherwise) < number / 10_000
     sys.modules.pop("bfcl_eval.constants.model_config", None)
+
+
+@pytest.mark.parametrize(
+    "value", ["{(1, 2): 3}", "{b'x': 3}", "0x" + "f" * 20_000, "1e999", '"\\ud800"', "{1, 2}", "...", "1j"]
+)
+@pytest.mark.parametrize("parameter", ["level", "days", "route", "boats", "harbour"])
+def test_values_that_json_cannot_hold_are_wrong_answers(parameter: str, value: str) -> None:
+    response = f"tides.next({parameter}={value})"
+    answers = [{"tides.next": {"harbour": ["Whitby", ""], "level": [1.5, ""], parameter: [1.5, ""]}}]
+    assert judged(response, answers) == 0.0
+    assert accuracy("relevance", response, id="live_relevance_0-0-0") == 1.0
