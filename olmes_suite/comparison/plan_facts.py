@@ -13,7 +13,7 @@ from olmes_suite.comparison.planning import FLOOR, WORST, Candidate
 from olmes_suite.errors import UsageError
 from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores
 from olmes_suite.tasks import suites
-from olmes_suite.tasks.index import PREFIX, TaskEntry, index
+from olmes_suite.tasks.index import NESTED, PREFIX, TaskEntry, index
 from olmes_suite.tasks.sizes import leaf_sizes
 
 TOKENS = 300
@@ -76,6 +76,7 @@ def _candidate(entry: suites.SuiteEntry, scores: TaskScores | None) -> Candidate
     ranked = bool(parts) and all(part.output in RANKED for part in parts)
     start = Candidate(
         entry.task, leaves, len(leaves) == 1 or aggregate not in ("micro", "stratified"), samples=samples,
+        nested=aggregate == NESTED,
         variance=(score := PUBLISHED.get(entry.task, 0.5)) * (1 - score),
         cost=1.0 if ranked else float(TOKENS * samples),
     )  # fmt: skip

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from olmes_suite.errors import UsageError
 from olmes_suite.stats import Floats, normal_quantile
+from olmes_suite.tasks.index import nested_shares
 
 FLOOR = 50
 """Smallest number of documents of a task: with fewer, its own interval says little, and projections are not checked."""
@@ -49,6 +50,8 @@ class Candidate:
     """Why all documents are asked, if they are."""
     least: int = FLOOR
     """Smallest number of documents."""
+    nested: bool = False
+    """Whether data sets have equal weights, and the sub-tasks of a data set too. Precedes `macro`."""
 
     @property
     def size(self) -> int:
@@ -59,6 +62,8 @@ class Candidate:
     def shares(self) -> Floats:
         """The weight of each sub-task in the task's score; they sum to 1."""
         sizes = np.array(list(self.leaves.values()), dtype=float)
+        if self.nested:
+            return np.array(nested_shares(list(self.leaves)))
         return np.full(len(sizes), 1 / len(sizes)) if self.macro else sizes / sizes.sum()
 
     @property

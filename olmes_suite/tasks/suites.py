@@ -24,7 +24,7 @@ UNSEEN_TOO = ("bigcodebench", "ifbench", "gpqa", "mmlu_pro", "deepmind_math")
 UNSEEN_SUITES = ("unseen", "olmo3_unseen")
 LATER_UNSEEN_TOO = ("ifbench", "mmlu_pro")
 """The same of OLMo 3's unseen suite. Its development suite holds sets that are unseen in the Tülu 3 paper."""
-Aggregate = Literal["mean", "macro", "micro", "stratified"]
+Aggregate = Literal["mean", "macro", "micro", "stratified", "nested"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class SuiteEntry:
     skill: str = "other"
     primary: str | None = None
     aggregate: Aggregate | None = None
-    """macro (unweighted mean of sub-tasks); micro and stratified (sub-tasks weighted by their documents)."""
+    """macro (unweighted mean of sub-tasks); micro and stratified (sub-tasks weighted by their documents); nested (macro
+    within each data set, then over the data sets)."""
     cluster: str | None = None
     """Column whose value is equal for the documents of a cluster."""
 
