@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def measure(options: Options, make_backend: MakeBackend, make_watcher: Callable[
         watcher = make_watcher() if not runs_by_answer else _WithoutNotes(make_watcher())
         runs_by_answer[answer] = evaluate(answer_options, make_backend, watcher)
     name = _name(runs_by_answer)
-    outcome = combined(name, {answer: finished.results for answer, finished in runs_by_answer.items()})
+    outcomes = {answer: finished.results for answer, finished in runs_by_answer.items()}
+    outcome = combined(name, outcomes, [suites.load(suite) for suite in options.suite_names])
     with RunLock(options.runs / UNFINISHED / f"{name}.lock"):
         old = is_finished(options.runs / name) and not options.again
         record = _write(options.runs, name, outcome, runs_by_answer)
@@ -62,7 +63,7 @@ def _name(runs_by_answer: Mapping[str, Finished]) -> str:
     return f"{re.sub(r'-[0-9a-f]{8}(-[0-9]+)?$', '', names[0])}-{sha256(canonical_json(names))[:8]}"
 
 
-def combined(name: str, outcomes: Mapping[str, Results]) -> Results:
+def combined(name: str, outcomes: Mapping[str, Results], chosen: Sequence[suites.Suite] = ()) -> Results:
     """Combine the results of the answers: a task has the entry of its best answer, a sub-task that of its group's."""
     first = next(iter(outcomes.values()))
     groups = {part: group for group, entry in first.tasks.items() for part in entry.subtasks or ()}
@@ -73,9 +74,7 @@ def combined(name: str, outcomes: Mapping[str, Results]) -> Results:
         entry = outcomes[best].tasks.get(task, first.tasks[task])
         task_scores = {answer: _value(outcome.tasks.get(task)) for answer, outcome in outcomes.items()}
         tasks[task] = entry.but(floor=FloorScore(answer=best, value=task_scores[best], scores=task_scores))
-    averages = {
-        suite: suite_result([entry.task for entry in suites.load(suite).tasks], tasks) for suite in first.suites
-    }
+    averages = {suite.name: suite_result([entry.task for entry in suite.tasks], tasks) for suite in chosen}
     return Results(run=name, model="floor", tasks=tasks, suites=averages)
 
 

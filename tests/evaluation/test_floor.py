@@ -14,6 +14,7 @@ from olmes_suite.evaluation.floor import ANSWERS, beside, combined, keep
 from olmes_suite.evaluation.plan import Options
 from olmes_suite.runs.floors import floors
 from olmes_suite.runs.schema import FloorScore, Manifest, Results
+from olmes_suite.tasks.suites import Suite, SuiteEntry
 
 
 def outcome(**tasks: float | None) -> Results:
@@ -45,6 +46,13 @@ def test_a_group_decides_for_its_sub_tasks() -> None:
     assert {name: found[name].floor.answer for name in found} == dict.fromkeys(found, "empty")
     assert found["part_b"].score.value == 0.0
     assert found["part_b"].floor.scores == {"empty": 0.0, "word": 0.4}
+
+
+def test_the_average_of_a_users_suite() -> None:
+    """A suite of a file is not known by its name."""
+    chosen = Suite("mine", (SuiteEntry("one"), SuiteEntry("two")))
+    found = combined("r", {"empty": outcome(one=0.0, two=0.5), "word": outcome(one=0.4, two=0.1)}, [chosen])
+    assert found.suites["mine"].value == pytest.approx(0.45)
 
 
 def taken(limit: int | None, seed: int) -> Manifest:
