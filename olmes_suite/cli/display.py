@@ -246,7 +246,7 @@ def _clean(task: TaskResult) -> str:
     return f"{points(clean.metrics.get(task.primary))[0]} ({clean.flagged})" if clean is not None else ""
 
 
-_FLAG_WORDS = {
+FLAG_WORDS = {
     "truncated": "prompts did not fit the context and were cut",
     "length": "answers ended at the token limit",
     "unclosed": "answers ended inside a thought",
@@ -254,8 +254,11 @@ _FLAG_WORDS = {
     "extraction_failed": "answers contained nothing that the scorer could extract",
     "scorer_timeout": "answers could not be checked in time (scored 0)",
     "tests_dropped": "documents have private tests that do not decode (their public tests alone were run)",
+    "sandbox_error": "documents have programs on which the sandbox failed (those samples have no score)",
+    "judge_unparsed": "documents have a judge's answer that could not be read",
     "checker_error": "answers raised an error in a checker (that constraint counts as not followed)",
 }
+"""Flag of a document to what is counted, as it stands behind `3 of 100`."""
 
 
 def warnings(outcome: Results, record: Manifest) -> list[str]:
@@ -311,7 +314,7 @@ def _task_warnings(name: str, task: TaskResult) -> list[str]:
         lines.append(f"{name}: {task.flagged} of {task.n} documents {verb} in the training data")
     for reason, rows in (task.left_out or {}).items():
         lines.append(f"{name}: rows left out because no scorer is available for {reason}: {rows}")
-    for flag, words in _FLAG_WORDS.items():
+    for flag, words in FLAG_WORDS.items():
         if task.flags.get(flag):
             number, of = task.flags[flag], task.n
             if task.answers is not None and task.answers.n > task.n and flag in ENDINGS:  # each sample is an answer

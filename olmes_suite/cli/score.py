@@ -137,14 +137,18 @@ def _print(scored: Score, instances: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
         return
-    from olmes_suite.cli.display import points
+    from olmes_suite.cli.display import FLAG_WORDS, points
     from olmes_suite.runs.schema import Metric
 
     print(f"{summary['task']}: {summary['n']} documents, {summary['without_response']} without a response")
     for reason, count in summary.get("left_out_names", {}).items():
         print(f"  rows left out because no scorer is available for {reason}: {count}")
-    if summary["errors"]:
-        print(f"  {summary['errors']} documents raised an error in a checker (that constraint counts as not followed)")
+    for flag, words in FLAG_WORDS.items():
+        if number := summary["flags"].get(flag):
+            print(f"  {number} of {summary['n']} {words}")
+    if missing := summary.get("missing_tasks"):
+        of = len(missing) + len(summary["tasks"])
+        print(f"  {len(missing)} of {of} sub-tasks have no responses, and do not count in the score: {missing[0]}, …")
     for metric, value in summary["metrics"].items():
         score, bounds = points(Metric.from_json(value) if value else None)
         print(f"  {metric + (' (primary)' if metric == summary['primary'] else ''):<36} {score:>6}  {bounds}")

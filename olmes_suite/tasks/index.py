@@ -91,7 +91,12 @@ def full_name(name: str) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return `, did you mean 'x'?` for the nearest name, ignoring the task prefix, or an empty string."""
+    """Return `, did you mean 'x'?` for the nearest name, ignoring the task prefix, or an empty string.
+
+    That of a task of OLMo 3, whose prefix is part of it, is nearest to the name without the prefix.
+    """
+    if LATER + name in known:
+        return f", did you mean {LATER + name!r}?"
     return errors.nearest(name.removeprefix(PREFIX), known)
 
 

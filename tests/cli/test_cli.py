@@ -72,6 +72,7 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
     [
         (["eval", "--backend", "mock"], "--suite NAME or --task NAME"),
         (["eval", "--backend", "mock", "--task", "gsm8"], "did you mean 'gsm8k'"),
+        (["eval", "--backend", "mock", "--task", "zebralogic"], "did you mean 'olmo3_zebralogic'"),
         (["eval", "--backend", "mock", "--suite", "unsen"], "did you mean 'unseen'"),
         (["eval", "--backend", "moc", "--task", "gsm8k", "--data", "sample"], "did you mean 'mock'"),
         (["eval", "--backend", "mock", "--task", "gsm8k", "--limit", "0"], "--limit must be at least 1"),

@@ -38,6 +38,14 @@ def test_a_score_without_an_interval_says_why() -> None:
 
 
 @pytest.mark.parametrize(
+    ("flag", "words"), [("judge_unparsed", "a judge's answer"), ("sandbox_error", "the sandbox failed")]
+)
+def test_documents_that_could_not_be_judged_are_counted(flag: str, words: str) -> None:
+    (line,) = lines({"a": scored(flags={flag: 2})})
+    assert line.startswith("a: 2 of 9 documents have ") and words in line
+
+
+@pytest.mark.parametrize(
     ("limit", "n", "words"),
     [(1, 1, "limited to 1 document of every"), (2, 14000, "from about 2 points;"), (2, 39200, "from about 1 point;")],
 )

@@ -42,7 +42,7 @@ def test_the_allocation_is_the_cheapest() -> None:
 
 
 def test_a_nested_average_weighs_data_sets_alike() -> None:
-    """Two of three sub-tasks share a data set, so that the third one weighs as much as both, and needs more documents."""
+    """Two of three sub-tasks share a data set, and the third one weighs as much as both."""
     leaves = ("olmo3_omega_trans_circles", "olmo3_omega_trans_matrix_rank", "olmo3_omega_comp_n_gon")
     task = Candidate("olmo3_omega", dict.fromkeys(leaves, 400), nested=True, cost=100)
     assert task.shares.tolist() == [0.25, 0.25, 0.5]

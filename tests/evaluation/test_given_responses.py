@@ -192,3 +192,13 @@ def test_the_reference_scores_the_same_answers(protocol_dir: Path) -> None:
             assert thoughts.read(text).answer == answer
             count += "</think>" in text
     assert count > 600
+
+
+def test_a_part_of_a_group_says_what_lacks(tmp_path: Path, cli: Cli) -> None:
+    file = tmp_path / "answers.jsonl"
+    names = ("olmo3_omega_trans_circles", "olmo3_omega_trans_matrix_rank", "olmo3_omega_comp_n_gon")
+    file.write_text("".join(json.dumps({"task": name, "doc_id": 0, "responses": ["?"]}) + "\n" for name in names))
+    code, out, _ = cli("score", "--task", "olmo3_omega", "--responses", str(file), "--data", "sample")
+    assert code == 0
+    assert "3 of 3 answers contained nothing that the scorer could extract" in out
+    assert "93 of 96 sub-tasks have no responses" in out
