@@ -253,8 +253,8 @@ FLAG_WORDS = {
     "empty": "answers were empty",
     "extraction_failed": "answers contained nothing that the scorer could extract",
     "scorer_timeout": "answers could not be checked in time (scored 0)",
-    "tests_dropped": "documents have private tests that do not decode (their public tests alone were run)",
-    "sandbox_error": "documents have programs on which the sandbox failed (those samples have no score)",
+    "tests_dropped": "documents have tests that do not decode (only the others were run)",
+    "sandbox_error": "documents have programs that could not be run (those samples have no score)",
     "judge_unparsed": "documents have a judge's answer that could not be read",
     "checker_error": "answers raised an error in a checker (that constraint counts as not followed)",
 }

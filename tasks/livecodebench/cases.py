@@ -33,7 +33,7 @@ class Tests:
     function: str | None
     """The function or method to call; None for a program that reads stdin."""
     dropped: bool
-    """Whether private tests exist that could not be decoded."""
+    """Whether there are tests that could not be decoded."""
 
 
 def of(doc: Mapping[str, Any]) -> Tests:
@@ -42,22 +42,32 @@ def of(doc: Mapping[str, Any]) -> Tests:
 
 
 @functools.lru_cache(maxsize=32)
-def _of(public: str, private: str, metadata: str) -> Tests:
-    hidden = decoded(private)
-    cases = [Case(str(case["input"]), str(case["output"])) for case in [*json.loads(public), *(hidden or ())]]
-    function = json.loads(metadata or "{}").get("func_name")
-    return Tests(tuple(cases), function, hidden is None)
+def _of(public: str | None, private: str | None, metadata: str | None) -> Tests:
+    shown, hidden, about = _listed(_json(public)), decoded(private), _json(metadata or "{}")
+    if not isinstance(about, dict):  # whether a function is called is not known
+        return Tests((), None, True)
+    cases = [Case(case["input"], case["output"]) for case in [*(shown or ()), *(hidden or ())]]
+    return Tests(tuple(cases), about.get("func_name"), shown is None or hidden is None)
 
 
-def decoded(private: str) -> list[dict[str, str]] | None:
+def decoded(private: str | None) -> list[dict[str, str]] | None:
     """Decode private tests; None where they cannot be decoded, which the reference takes for no tests.
 
     The pickle may hold a text and nothing else: no object of any class is made.
     """
+    found = _json(private)
+    return _listed(_unpacked(private) if found is None and private else found)
+
+
+def _json(text: str | None) -> Any:
+    """Return the value of a JSON text; None for what is no JSON, or nested too deeply."""
     try:
-        found = json.loads(private)
-    except ValueError:
-        found = _unpacked(private)
+        return json.loads(text or "")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _listed(found: Any) -> list[dict[str, str]] | None:
     valid = isinstance(found, list) and all(
         isinstance(case, dict) and isinstance(case.get("input"), str) and isinstance(case.get("output"), str)
         for case in found

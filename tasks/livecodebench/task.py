@@ -16,7 +16,7 @@ from olmes_suite.sandbox.scores import scored, verdicts
 from olmes_suite.scoring import fences, module_beside, sandboxed
 
 DROPPED = "tests_dropped"
-"""Flag of a document with private tests that could not be decoded; its public tests alone are run."""
+"""Flag of a document with tests that could not be decoded; only the others are run."""
 SYSTEM = (
     "You are an expert Python programmer. You will be given a question (problem specification) and will generate a "
     "correct Python program that matches the specification and passes all tests."

@@ -38,7 +38,7 @@ def test_a_score_without_an_interval_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "words"), [("judge_unparsed", "a judge's answer"), ("sandbox_error", "the sandbox failed")]
+    ("flag", "words"), [("judge_unparsed", "a judge's answer"), ("sandbox_error", "could not be run")]
 )
 def test_documents_that_could_not_be_judged_are_counted(flag: str, words: str) -> None:
     (line,) = lines({"a": scored(flags={flag: 2})})

@@ -290,7 +290,7 @@ def test_private_tests_that_do_not_decode_are_counted_and_never_unpickled_freely
 
     cases = module_beside(str(TASKS / "livecodebench" / "cases.py"), "cases.py")
     packed = [base64.b64encode(zlib.compress(pickle.dumps(value))).decode() for value in (Trap(), 7, "no JSON")]
-    for private in [*packed, "not base64!", "", "[1]"]:
+    for private in [*packed, "not base64!", "", "[1]", "[" * 100_000, '{"input": "1"}', None]:
         assert cases.decoded(private) is None
     assert not Path("olmo3-trap").exists()
     doc = {**sample_docs("olmo3_livecodebench")[0], "private_test_cases": packed[0]}
@@ -299,6 +299,19 @@ def test_private_tests_that_do_not_decode_are_counted_and_never_unpickled_freely
         doc, ["```python\nn = int(input())\nprint(sum(int(x)**2 for x in input().split()))\n```"]
     )
     assert found[0].flags == ("tests_dropped",) and found[0].scores["pass_at_1"] == 1.0
+
+
+@pytest.mark.parametrize("part", ["public_test_cases", "metadata"])
+@pytest.mark.parametrize("damaged", ["[{", "[1]", "[" * 100_000, "7"])
+def test_a_damaged_document_is_counted_and_does_not_end_the_scoring(part: str, damaged: str) -> None:
+    cases = module_beside(str(TASKS / "livecodebench" / "cases.py"), "cases.py")
+    programs = module_beside(str(TASKS / "livecodebench" / "programs.py"), "programs.py")
+    doc = sample_docs("olmo3_livecodebench")[0]
+    tests = cases.of({**doc, part: damaged})
+    assert tests.dropped
+    assert 0 < len(tests.cases) < len(cases.of(doc).cases) if part == "public_test_cases" else tests.cases == ()
+    if not tests.cases:
+        assert programs.verdict("print(5)", tests, sandbox=None).outcome == "error"
 
 
 @pytest.mark.parametrize(
