@@ -51,7 +51,7 @@ def up_to_max_length(response: str, truth: Any, row: Mapping[str, Any]) -> float
 
 
 def length_of(truth: Any) -> tuple[float, float]:
-    """Return the wanted length and the scale of a truth: a number, or {"length", "scale"} or its JSON. Raises Malformed."""
+    """Return the wanted length and the scale: of a number, or of {"length", "scale"} or its JSON. Raises Malformed."""
     if isinstance(truth, str) and truth.lstrip().startswith("{"):
         try:
             truth = json.loads(truth)

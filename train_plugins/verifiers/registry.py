@@ -34,6 +34,8 @@ BUILT_IN = {
 SANDBOXED = {
     "code": "train_plugins.verifiers.programs:code",
     "code_fraction": "train_plugins.verifiers.programs:code_fraction",
+    "code_stdio": "train_plugins.verifiers.stdin_programs:code_stdio",
+    "code_stdio_fraction": "train_plugins.verifiers.stdin_programs:code_stdio_fraction",
 }
 """Verifiers that run in threads of the trainer's process; the sandbox has its own processes and time limits."""
 OF_FORM = ("think_format", "re_search", "max_length", "up_to_max_length")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from train_plugins.verifiers import final_answer, form, instructions, mathematics, programs
+from train_plugins.verifiers import final_answer, form, instructions, mathematics, program_tests, programs
 
 COMPARED: Mapping[str, Callable[[Any], Any]] = {
     "gsm8k": final_answer.number_of,
@@ -22,6 +22,7 @@ COMPARED: Mapping[str, Callable[[Any], Any]] = {
 WITH_ROW: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     **dict.fromkeys(("ifeval", "ifeval_fraction", "ifeval_strict"), instructions.check_constraints),
     **dict.fromkeys(("code", "code_fraction"), programs.tests_of),
+    **dict.fromkeys(("code_stdio", "code_stdio_fraction"), program_tests.stdin_tests),
 }
 
 
