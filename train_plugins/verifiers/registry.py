@@ -24,6 +24,7 @@ BUILT_IN = {
     "ifeval": "train_plugins.verifiers.instructions:ifeval",
     "ifeval_fraction": "train_plugins.verifiers.instructions:ifeval_fraction",
     "ifeval_strict": "train_plugins.verifiers.instructions:ifeval_strict",
+    "ifeval_strict_fraction": "train_plugins.verifiers.instructions:ifeval_strict_fraction",
     "string_f1": "train_plugins.verifiers.text_overlap:string_f1",
     "re_search": "train_plugins.verifiers.form:re_search",
     "think_format": "train_plugins.verifiers.form:think_format",

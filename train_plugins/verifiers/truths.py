@@ -20,7 +20,9 @@ COMPARED: Mapping[str, Callable[[Any], Any]] = {
 }
 """Verifiers that read only the ground truth, not the row's other columns."""
 WITH_ROW: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
-    **dict.fromkeys(("ifeval", "ifeval_fraction", "ifeval_strict"), instructions.check_constraints),
+    **dict.fromkeys(
+        ("ifeval", "ifeval_fraction", "ifeval_strict", "ifeval_strict_fraction"), instructions.check_constraints
+    ),
     **dict.fromkeys(("code", "code_fraction"), programs.tests_of),
     **dict.fromkeys(("code_stdio", "code_stdio_fraction"), program_tests.stdin_tests),
 }
