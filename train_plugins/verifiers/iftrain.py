@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -199,7 +200,7 @@ def _initials_apart(text: str) -> bool:
     initials = [word[0].lower() for word in text.split()]
     if any(len(one) != 1 for one in initials) and len(initials) > 1:
         return False
-    return all(ord(after) - ord(before) != 1 for before, after in zip(initials, initials[1:], strict=False))
+    return all(ord(after) - ord(before) != 1 for before, after in itertools.pairwise(initials))
 
 
 @_trained("keywords:palindrome")
