@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from train_plugins.config.recipe import UNSET
+from train_plugins.verifiers.judge_keys import JudgeKeys
 
 NO_LENGTH = 512
 """TRL's default of max_completion_length."""
@@ -56,6 +57,8 @@ class RlvrKeys:
     rewards: Mapping[str, float | RewardKeys] | None = field(default=None, metadata=UNSET)
     """Named rewards whose weighted sum is scored, and which are logged by name; a number is the weight of the verifier
     of that name. None: the row's verifiers alone."""
+    judge: JudgeKeys | None = field(default=None, metadata=UNSET)
+    """The served model that the verifiers `judge` and `rubric` ask."""
     reward: float = 10.0
     """Factor of a response's verified fraction, or of the weighted sum of its rewards."""
     no_eos_penalty: float | None = -10.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,10 @@ class Rollouts(Watched):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train while the verifiers' workers run."""
-        with Verifiers(self.names, self.keys.workers, self.keys.timeout) as self.verifiers:
+        processes = self.args.world_size  # type: ignore[attr-defined]
+        with Verifiers(
+            self.names, self.keys.workers, self.keys.timeout, judge=self.keys.judge, processes=processes
+        ) as self.verifiers:
             self._check_truths()
             done: TrainOutput = super().train(*args, **kwargs)  # type: ignore[misc]
         if self.hopeless and self.hopeless == self.rollouts and self.is_world_process_zero():  # type: ignore[attr-defined]
@@ -130,6 +134,7 @@ class Rollouts(Watched):
         texts = [response_text(answer) for answer in completions]
         scored = self.rewards.score(self.verifiers, inputs, texts, completion_ids_list, self.answers)
         self._note_lost(self.verifiers.timeouts - timeouts, self.verifiers.crashes - crashes)
+        self._note_judge()
         facts = []
         for one, ids in zip(scored, completion_ids_list, strict=True):
             ended = bool(ids) and ids[-1] in self.eos_token_ids  # type: ignore[attr-defined]
@@ -189,6 +194,17 @@ class Rollouts(Watched):
         lost = torch.tensor([float(timeouts), float(crashes)], device=self.accelerator.device)  # type: ignore[attr-defined]
         for name, value in zip(("timeouts", "crashes"), self.accelerator.reduce(lost, "sum"), strict=True):  # type: ignore[attr-defined]
             self._note(f"rlvr/{name}", value)
+
+    def _note_judge(self) -> None:
+        """Log what the judge has cost in this rollout: sums over all processes, but the longest time."""
+        if self.verifiers.judges is None:
+            return
+        spent = asdict(self.verifiers.judges.take())
+        seconds = torch.tensor(spent.pop("seconds"), device=self.accelerator.device)  # type: ignore[attr-defined]
+        sums = torch.tensor(list(spent.values()), device=self.accelerator.device)  # type: ignore[attr-defined]
+        for name, value in zip(spent, self.accelerator.reduce(sums, "sum"), strict=True):  # type: ignore[attr-defined]
+            self._note(f"rlvr/judge/{name}", value)
+        self._note("rlvr/judge/seconds", self.accelerator.gather(seconds).max())  # type: ignore[attr-defined]
 
     def _note(self, name: str, value: float | torch.Tensor) -> None:
         mode = "train" if self.model.training else "eval"  # type: ignore[attr-defined]

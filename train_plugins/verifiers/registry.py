@@ -39,9 +39,14 @@ SANDBOXED = {
     "code_stdio_fraction": "train_plugins.verifiers.stdin_programs:code_stdio_fraction",
 }
 """Verifiers that run in threads of the trainer's process; the sandbox has its own processes and time limits."""
+JUDGED = {
+    "judge": "train_plugins.verifiers.judged:question",
+    "rubric": "train_plugins.verifiers.judged:question",
+}
+"""Verifiers that ask a served model (`judges`)."""
 OF_FORM = ("think_format", "re_search", "max_length", "up_to_max_length")
 """Verifiers that read the whole response with its thought, and are told its number of tokens."""
-VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED)
+VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED | JUDGED)
 
 
 def names() -> list[str]:
