@@ -39,6 +39,8 @@ class Scored:
     """Value by reward, without its weight; a reward with weight 0 for this row is absent."""
     verifiers: Mapping[str, float | None]
     """Fraction by verifier of the row."""
+    answer: str | None = None
+    """The response without its thought; None where the thought did not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,11 @@ class Rewards:
         """Return the verdicts on responses, in order."""
         calls = [self.calls(row, text, tokens, answers) for row, text, tokens in zip(rows, texts, ids, strict=True)]
         fractions = iter(verify(verifiers, [call for several in calls for call in several]))
-        return [self.combine(row, [next(fractions) for _ in several]) for row, several in zip(rows, calls, strict=True)]
+        scored = []
+        for row, text, tokens, several in zip(rows, texts, ids, calls, strict=True):
+            one = self.combine(row, [next(fractions) for _ in several])
+            scored.append(replace(one, answer=text if answers is None else answers.answer(text, tokens)))
+        return scored
 
 
 def own_weights(extra: Mapping[str, Any]) -> dict[str, float]:
