@@ -272,7 +272,7 @@ def places(value, path=()):
 def test_no_field_of_one_run_loses_the_page(tmp_path, file, wrong):
     runs = tmp_path / "runs"
     own = (("own_task", "math"),)
-    about = {
+    about = {"parent": "good", "stage": "sft", "step": 3, "data": [], "flags": {"own_task": [1]}, "watch": ["no_end"]}
         "parent": "good",
         "stage": "sft",
         "step": 3,
