@@ -273,13 +273,6 @@ def test_no_field_of_one_run_loses_the_page(tmp_path, file, wrong):
     runs = tmp_path / "runs"
     own = (("own_task", "math"),)
     about = {"parent": "good", "stage": "sft", "step": 3, "data": [], "flags": {"own_task": [1]}, "watch": ["no_end"]}
-        "parent": "good",
-        "stage": "sft",
-        "step": 3,
-        "data": [],
-        "flags": {"own_task": [1]},
-        "watch": ["no_end: x"],
-    }
     make(runs, Made("good", "good", own, n=5, started=2.0))
     make(runs, Made("bad", "bad", own, n=5, started=1.0, lineage=about, dirty=0.5, suites={"dev": ["own_task"]}))
     whole = (runs / "bad" / file).read_text()
