@@ -67,6 +67,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     ]
     if comparison.imported:
         notes.append("! imported scores: nothing shows that both runs were made in the same way")
+    notes += [f"! {text}" for text in comparison.partial]
     for task in comparison.tasks:
         name = short(task.task)
         if not task.comparable:

@@ -231,6 +231,8 @@ class LookTaken(Record):
     """Generated tokens so far."""
     verdict: str = ""
     """pass, fail, inconclusive or continue."""
+    settled: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """Tasks that have documents left and were asked no further after this look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +255,10 @@ class Stopped(Record):
     alpha: float = 0.05
     margin: float = 0.01
     """Margin of the average, a fraction."""
+    margins: Mapping[str, float] = field(default_factory=dict, metadata=OPTIONAL)
+    """Margin of each task."""
+    required: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """Tasks that must pass on their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
