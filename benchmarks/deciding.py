@@ -117,8 +117,8 @@ MIXED = -1.0
 """In place of a share of flips: 2 % in every other task, and 20 % in the others."""
 GATES: tuple[tuple[float, float, str], ...] = (
     (0.02, 0.0, ""), (0.10, 0.0, ""), (0.20, 0.0, ""), (0.02, 0.01, ""), (0.10, 0.01, ""), (0.20, 0.01, ""),
-    (MIXED, 0.0, ""), (MIXED, 0.01, ""), (0.10, 0.03, ""), (0.10, 0.05, ""), (0.10, 0.10, "tulu3_humaneval"),
-    (0.10, 0.10, "tulu3_ifeval"), (0.10, 0.10, "tulu3_mmlu"),
+    (MIXED, 0.0, ""), (MIXED, 0.01, ""), (0.10, 0.03, ""), (0.10, 0.05, ""),
+    *((0.10, 0.10, f"tulu3_{name}") for name in ("humaneval", "ifeval", "truthfulqa", "gsm8k", "safety", "mmlu")),
 )  # fmt: skip
 """Share of documents that flip, true drop, and the one task that drops; all drop without one."""
 

@@ -246,6 +246,8 @@ class Stopped(Record):
     failed: tuple[str, ...] = ()
     """Tasks that failed; an empty name stands for the average."""
     looks: tuple[LookTaken, ...] = ()
+    of_looks: int = field(default=0, metadata=OPTIONAL)
+    """Number of looks at most; 0 if it is not recorded."""
     documents: int = 0
     of: int = 0
     """Number of documents of the whole suite."""
