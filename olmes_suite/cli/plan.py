@@ -80,6 +80,8 @@ def plan(
     run = load(baseline, runs) if baseline is not None else None
     if run is not None:
         plan_facts.documents_of(run)
+    if run is not None and given[0] in ("--detect", "--gate"):
+        plan_facts.whole(run, [entry.task for entry in suites.load(suite).tasks])
     facts = plan_facts.gather(suites.load(suite), run)
     allocation = _allocate(facts, options, model_cost, run, power=power, flips=flips)
     purpose = f"{given[0]} {options[given[0]]}" + (f" --baseline {run.name}" if run is not None else "")

@@ -174,6 +174,26 @@ def documents_of(baseline: RunScores) -> None:
         raise UsageError(f"{baseline.name} has no scores of documents, which a plan needs")
 
 
+def whole(baseline: RunScores, tasks: Sequence[str]) -> None:
+    """Raise UsageError for a baseline that lacks documents of a task, where a difference is planned."""
+    for name in tasks:
+        task = baseline.tasks.get(name)
+        if task is None:
+            raise UsageError(f"baseline {baseline.name} has no score of {short(name)}: a difference needs one")
+        if baseline.limit is not None or task.planned or not task.complete:
+            raise UsageError(
+                f"baseline {baseline.name} does not have all documents of {short(name)}; {complete(baseline)}"
+            )
+
+
+def complete(baseline: RunScores) -> str:
+    """Say how a run of some documents gets the others."""
+    option = "--limit" if baseline.limit is not None else "--plan"
+    return (
+        f"repeat its command without {option if baseline.stopped is None else '--until-decided'}, which asks the rest"
+    )
+
+
 def short(name: str) -> str:
     """Return a task's name without the suites' prefix."""
     return name.removeprefix(PREFIX)

@@ -12,6 +12,7 @@ from olmes_suite.comparison import deciding, plan_facts, planning
 from olmes_suite.comparison.compare import compare_task
 from olmes_suite.comparison.deciding import Look, Looks, Target
 from olmes_suite.comparison.gate_rules import Rules
+from olmes_suite.comparison.plan_purpose import check_tasks
 from olmes_suite.errors import UsageError
 from olmes_suite.evaluation.plan import Options, TaskPlan, by_strata
 from olmes_suite.evaluation.record import estimates
@@ -31,6 +32,12 @@ class Decider:
         if missing := [entry.task for entry in suite.tasks if entry.task not in baseline.tasks]:
             raise UsageError(f"baseline {baseline.name} has no score of {missing[0]}, which suite {suite.name} has")
         facts = plan_facts.gather(suite, baseline)
+        check_tasks(facts.tasks, rules)
+        self.notes = [
+            f"{plan_facts.short(task.name)} is asked in full before the first look: {task.whole}"
+            for task in facts.tasks
+            if task.whole is not None
+        ]
         self.plans = planning.chunks(plan_facts.of_difference(facts.tasks, 0.10))
         self.looks = Looks(rules, [self._target(part.task, suite) for part in self.plans[-1].tasks])
         self.taken: list[LookTaken] = []
