@@ -138,6 +138,33 @@ class TestRecords:
         run(tmp_path / "runs", gsm8k_mirror, suite=str(suite), gen_kwargs="temperature=0.5")
         assert sum(asked.values()) == 80  # other settings: nothing is used
 
+    def test_a_plan_chooses_samples(self, tmp_path: Path, gsm8k_mirror: Path, suite: Path) -> None:
+        sampled = {"backend": "mock", "data_dir": gsm8k_mirror, "gen_kwargs": "temperature=1"}
+        found = api.evaluate(**sampled, runs=tmp_path, plan=plan_of(tmp_path / "p.yaml", suite, 9, samples=3))
+        task = found.results.tasks["tulu3_gsm8k"]
+        assert (task.n, task.samples) == (9, 3)
+        same = api.evaluate(**sampled, runs=tmp_path / "b", task="gsm8k", samples=3, limit=9)
+        assert same.finished.manifest.tasks == found.finished.manifest.tasks
+        with pytest.raises(UsageError, match="leave --samples out"):
+            run(tmp_path, gsm8k_mirror, plan=tmp_path / "p.yaml")
+        with pytest.raises(UsageError, match="samples must be at least 1"):
+            run(tmp_path, gsm8k_mirror, plan=plan_of(tmp_path / "n.yaml", suite, 9, samples=0))
+
+    def test_olmes_plan_writes_the_samples(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        del mirror
+        command = ["plan", "--suite", str(suite), "--baseline", str(full)]
+        assert olmes([*command, "--tokens", "10k", "--choose-samples", "--out", str(tmp_path / "p.yaml")]) == 0
+        assert "gsm8k: 2 of 5 samples; the score does not compare with one of 5" in capsys.readouterr().out
+        assert yaml.safe_load((tmp_path / "p.yaml").read_text())["tasks"]["tulu3_gsm8k"]["samples"] == 2
+        for options, words in (
+            (["--detect", "5", "--baseline", str(full)], "leave --choose-samples out"),
+            (["--tokens", "9k"], "--choose-samples needs --baseline"),
+        ):
+            assert olmes(["plan", "--suite", str(suite), *options, "--choose-samples"]) == 2
+            assert words in capsys.readouterr().err
+
     def test_names_of_other_runs_do_not_move(self, tmp_path: Path, gsm8k_mirror: Path) -> None:
         found = api.evaluate(backend="mock", task="gsm8k", data_dir=gsm8k_mirror, runs=tmp_path, limit=10)
         content = json.loads((found.path / "results.json").read_text())
