@@ -79,10 +79,12 @@ def encode_conversations(
 
     Raises DataError where the template cannot render a row, or leaves out a part of it.
     """
-    return encode(
-        rows, conversation_rows, _teaches, tokenizer, limit=limit, processes=processes, more={"found": found},
-        notes=found.notes,
+    done = encode(rows, conversation_rows, _teaches, tokenizer, limit=limit, processes=processes, more={"found": found})
+    proved = () if found.facts.marked else (
+        f"masks: derived from the chat template, which has no generation markers; {done.turns} turns in "
+        f"{len(done.rows)} rows passed the prefix test and the text test",
     )  # fmt: skip
+    return replace(done, notes=(*found.notes, *proved))
 
 
 def _teaches(row: dict[str, Any], limit: int | None) -> bool:
@@ -101,7 +103,7 @@ def conversation_rows(
     try:
         parts = masks.parts(tokenizer, conversation, found.reasoning, found.ends)
     except Exception as error:  # a template may raise anything
-        raise ValueError(f"row {row.get('row', '?')}: {one_line(error)}") from None
+        raise ValueError(f"row {row.get('row', '?')}: {one_line(error, 300)}") from None
     return [{**_encoded(part, tokenizer, limit), "row": row.get("row", 0)} for part in parts]
 
 

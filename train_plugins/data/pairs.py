@@ -61,7 +61,8 @@ def _sides(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> tuple[
         render = Renderer(tokenizer, given.tools, given.kwargs)
         prompt_text, text = render.text(given.messages[:-1], prompt=True), render.text(given.messages)
         said = text[len(prompt_text) :] if text.startswith(prompt_text) else text
-        missing = left_out(given, text, len(given.messages) - 1) or unsaid(given.messages[-1], said)
+        missing = left_out(given, text, len(given.messages) - 1) or render.ignored(given.messages, text)
+        missing = missing or unsaid(given.messages[-1], said)
         if missing:
             raise ValueError(f"row {row.get('row', '?')}: it leaves out {missing} of {side!r}; {CURE}")
         texts.append((prompt_text, text))

@@ -402,6 +402,17 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
+def shown(stage: Stage, recipe: Recipe, count: int, colour: bool) -> tuple[list[str], list[str]]:
+    """Return lines about the data, and the first `count` rows with their trained tokens marked. Loads no model."""
+    from train_plugins.data import show
+
+    _set_up(recipe)
+    recipe, arguments = trainer_arguments(stage, recipe)
+    ready = prepare(stage, recipe, arguments)
+    ends = turn_end.end_ids(ready.tokenizer, recipe.model)
+    return report(ready), show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour)
+
+
 def dry_run(stage: Stage, recipe: Recipe) -> list[str]:
     """Return the plan as lines: the resolved recipe, then rows, steps, tokens and memory. Writes nothing."""
     import yaml
