@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from models_fixture import make_tiny_tokenizer
@@ -34,7 +36,8 @@ THINKING = (
     + "{%- elif m.role == 'tool' %}" + _RESULT
     + "{%- elif m.role == 'assistant' %}{{- '<|im_start|>assistant\n' }}"
     + "{%- set thought = m.reasoning_content or '' %}{%- set said = m.content %}"
-    + "{%- if '</think>' in said %}{%- set thought = said.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
+    + "{%- if not m.reasoning_content and '</think>' in said %}"
+    + "{%- set thought = said.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
     + "{%- set said = said.split('</think>')[-1].lstrip('\n') %}{%- endif %}"
     + "{%- if KEPT %}{{- '<think>\n' + thought.strip('\n') + '\n</think>\n\n' }}{%- endif %}"
     + "{{- said }}" + _CALLS + "{{- '<|im_end|>\n' }}{%- endif %}{%- endfor %}" + _PROMPT
@@ -68,11 +71,17 @@ MARKED = DROPS.replace(_BEGIN + "{%- set", _BEGIN + "{% generation %}{%- set").r
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
 
-def chat_tokenizer(template: str) -> Any:
-    """The tiny tokenizer with a template's control tokens, of which it ends turns in the template's own."""
+@lru_cache(maxsize=1)
+def _base() -> Any:
     made = make_tiny_tokenizer()
     made.add_special_tokens({"additional_special_tokens": SPECIAL})
     made.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>"])
+    return made
+
+
+def chat_tokenizer(template: str) -> Any:
+    """The tiny tokenizer with a template's control tokens, of which it ends turns in the template's own."""
+    made = copy.deepcopy(_base())
     made.chat_template = template
     made.eos_token = "<|eot_id|>" if "<|eot_id|>" in template else "<|im_end|>"
     return made
@@ -81,7 +90,7 @@ def chat_tokenizer(template: str) -> Any:
 def said(turn: Mapping[str, Any], template: str) -> str:
     """What a model with the template writes as its last turn, up to the token that ends it."""
     content, thought = turn["content"], turn.get("reasoning_content") or ""
-    if "</think>" in content and template not in (HEADERS, HERMES):
+    if not thought and "</think>" in content and template not in (HEADERS, HERMES):
         thought, content = content.split("</think>")[0].split("<think>")[-1].strip("\n"), content.split("</think>")[-1]
         content = content.lstrip("\n")
     calls = "".join(

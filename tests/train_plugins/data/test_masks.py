@@ -68,7 +68,7 @@ def test_every_trained_turn_stands_behind_the_prompt_of_inference(template: str,
     if template == template_text("tulu"):
         tokenizer.eos_token = "</s>"
     calls, thinks = (any(turn.get(key) for turn in turns) for key in ("tool_calls", "reasoning_content"))
-    if thinks and template == HERMES or (thinks or calls) and template in (HEADERS, template_text("tulu")):
+    if (thinks and template == HERMES) or ((thinks or calls) and template in (HEADERS, template_text("tulu"))):
         with pytest.raises(ValueError, match="row 3: it leaves out"):
             rows_of(tokenizer, row(turns), reasoning)
         return
