@@ -91,20 +91,32 @@ def _teaches(row: dict[str, Any], limit: int | None) -> bool:
     return any(label != IGNORED for label in row["labels"])
 
 
+def check(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, found: Way) -> None:
+    """Render a conversation as it will be encoded. Raises ValueError where that fails or leaves something out."""
+    if _plain(row, found):
+        check_rendered(row, tokenizer)
+    else:
+        _parts(row, tokenizer, found)
+
+
 def conversation_rows(
     row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None, found: Way
 ) -> list[dict[str, Any]]:
     """Return the rows {"input_ids", "labels", "full", …} that a conversation becomes, cut at `limit` tokens."""
     if _plain(row, found):
         return [{**sft_row(row, tokenizer, limit), "row": row.get("row", 0)}]
-    conversation = read(row)
-    if found.kwargs:
-        conversation = replace(conversation, kwargs={**dict(found.kwargs), **(conversation.kwargs or {})})
     try:
-        parts = masks.parts(tokenizer, conversation, found.reasoning, found.ends)
+        parts = _parts(row, tokenizer, found)
     except Exception as error:  # a template may raise anything
         raise ValueError(f"row {row.get('row', '?')}: {one_line(error, 300)}") from None
     return [{**_encoded(part, tokenizer, limit), "row": row.get("row", 0)} for part in parts]
+
+
+def _parts(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, found: Way) -> list[masks.Part]:
+    conversation = read(row)
+    if found.kwargs:
+        conversation = replace(conversation, kwargs={**dict(found.kwargs), **(conversation.kwargs or {})})
+    return masks.parts(tokenizer, conversation, found.reasoning, found.ends)
 
 
 def _plain(row: dict[str, Any], found: Way) -> bool:

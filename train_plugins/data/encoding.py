@@ -164,7 +164,10 @@ def encode(
             **several,
         )
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
-        raise DataError(f"the chat template cannot render the data: {one_line(error, 300)}") from None
+        raise DataError(
+            f"the chat template cannot render the data: {one_line(error, 300)}"
+            "; `bad_rows: skip` in the data entry leaves such rows out"
+        ) from None
     fits = encoded.filter(teaches, fn_kwargs={"limit": limit}, num_proc=processes)
     if len(fits) == 0:
         raise DataError(f"all {len(rows)} rows are longer than max_length {limit}; raise trainer.max_length")

@@ -48,6 +48,11 @@ def whole_pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limi
     }
 
 
+def check(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Render a pair as it will be encoded. Raises ValueError where that fails or leaves something out."""
+    _sides(row, tokenizer)
+
+
 def _sides(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[int]]:
     """Return the token ids of the prompt and of both conversations. Raises ValueError for what is not rendered."""
     if not row.get(EXTRA):

@@ -217,7 +217,8 @@ def prepare(
     rendered = encoding.fields_read(str(tokenizer.chat_template))
     check_entries(str(tokenizer.chat_template), recipe.data)
     control = control_tokens.control_tokens(tokenizer)
-    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered, control)
+    check = stage.checker(recipe, tokenizer)
+    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered, control, check)
     if manager is not None:
         with distributed.first_alone():  # the hooks of all processes write to the same folder
             sets = hooks.before_stage(manager, about, sets)

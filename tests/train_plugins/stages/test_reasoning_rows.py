@@ -131,9 +131,11 @@ def test_rows_are_shown_as_they_are_trained(folder: Path) -> None:
     assert "row 0, chosen" in text and "\\x1b[2Jred<|im_end|>" in text and "\x1b" not in text
 
 
-def test_what_cannot_be_trained_is_refused_before_the_model_is_loaded(folder: Path) -> None:
+def test_what_cannot_be_trained_is_refused_before_the_model_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = conversations(2)
-    (folder / "tiny/model.safetensors").write_bytes(b"broken")  # so that loading it would be another error
+    monkeypatch.setattr("train_plugins.running.train_stage._trainer", lambda *_: pytest.fail("the model is loaded"))
     call = {
         "role": "assistant",
         "content": "",
@@ -161,6 +163,25 @@ def make_headers(folder: Path) -> Path:
     tokenizer = chat_tokenizer(HEADERS)
     tokenizer.save_pretrained(other)
     return other
+
+
+def test_rows_that_the_template_cannot_render_are_left_out_and_counted(folder: Path) -> None:
+    headers = str(make_headers(folder))
+    rows = [*conversations(2), *({"messages": chat("Say red.", "Red.")} for _ in range(4))]
+    data = write_rows(folder / "rows.jsonl", rows)
+    entry = {"path": str(data), "bad_rows": "skip"}
+    wanted = recipe(folder, rows, model=headers, files=[entry])
+    notes, _ = shown(registry.find("sft"), wanted, 1, colour=False)
+    assert "4 rows (messages)" in notes[0] and "2 bad rows are left out" in notes[1]
+    assert "row 0 has a conversation that the chat template cannot render: it leaves out thoughts" in notes[1]
+    pairs = [{"prompt": "Say red.", "chosen": [{"role": "assistant", "content": "Red.", "thinking": thought}],
+              "rejected": "No."} for thought in ("Hm.", None, None, None, None)]  # fmt: skip
+    entry["path"] = str(write_rows(folder / "pairs.jsonl", pairs))
+    for kind in ("dpo", "rm"):
+        more = {"rm": {"fresh_head": True}} if kind == "rm" else {}
+        wanted = make_recipe(kind, folder, data, chat_template=None, model=headers, files=[entry], **more)
+        notes, _ = shown(registry.find(kind), wanted, 1, colour=False)
+        assert "row 0 has a conversation that the chat template cannot render: it leaves out thoughts" in notes[1]
 
 
 def test_packed_rows_of_one_conversation_do_not_see_each_other(folder: Path) -> None:
