@@ -18,7 +18,12 @@ from olmes_suite.evaluation.arguments import include, source
 if TYPE_CHECKING:
     from olmes_suite.tasks.mirror import Verdict
 
-CURATION: dict[str, tuple[str, str]] = {}
+CURATION: dict[str, tuple[str, str]] = {
+    "prompts": ("train_plugins.data_cli.prompts", "Have a model write prompts for personas, by skill."),
+    "responses": ("train_plugins.data_cli.responses", "Answer prompts by models and keep what is usable."),
+    "passrate": ("train_plugins.data_cli.passrate", "Measure how often a model solves each prompt; filter by it."),
+    "preferences": ("train_plugins.data_cli.preferences", "Make preference pairs by a judge or a verifier."),
+}
 """Commands that make training data: module and help line. A module is imported when its command is called."""
 
 
