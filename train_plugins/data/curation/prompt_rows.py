@@ -92,6 +92,9 @@ def inputs(sets: Sequence[PromptSet], place: Place) -> list[Input]:
     if not sets:
         raise UsageError(f"{place}: prompts: name at least one set, by `path` or `hub`")
     found = []
+    names = [one.called for one in sets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{place}: prompts: two sets are called {twice!r}; give one of them another `name`")
     for number, one in enumerate(sets):
         here = place.inside("prompts", number)
         if (one.path is None) == (one.hub is None):
@@ -128,6 +131,14 @@ def read(sets: Sequence[PromptSet]) -> tuple[list[Prompt], list[BadPrompt]]:
         if len(prompts) == before:
             raise DataError(f"{one.called}: holds no usable rows")
     return prompts, bad
+
+
+def in_order(
+    sets: Sequence[PromptSet], prompts: Sequence[Prompt], bad: Sequence[BadPrompt]
+) -> list[Prompt | BadPrompt]:
+    """Return prompts and bad rows as they stand in the sets."""
+    places = {one.called: number for number, one in enumerate(sets)}
+    return sorted([*prompts, *bad], key=lambda row: (places[row.source], row.row))
 
 
 def prompt_of(row: Mapping[str, Any], source: str, number: int) -> Prompt:
