@@ -274,9 +274,7 @@ def _by_relaxing(prompts: Sequence[Prompt], work: _Work) -> list[Made]:
         if one.pair is not None and chosen != 1.0:
             one = Made(prompt, reason="not_verified", detail="the answer to the whole prompt breaks a constraint")
         elif one.pair is not None and rejected == 1.0:
-            one = Made(
-                prompt, reason="rejected_follows", detail="the answer to the relaxed prompt keeps all constraints"
-            )
+            one = Made(prompt, reason="rejected_follows", detail="the other answer keeps all constraints too")
         made.append(one)
     return made
 

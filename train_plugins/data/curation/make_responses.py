@@ -101,11 +101,12 @@ def make(recipe: Loaded[ResponseKeys], output: Output) -> dict[str, Any]:
         for row in prompt_rows.in_order(keys.prompts, prompts, bad):
             if isinstance(row, BadPrompt):
                 rejected.add(Rejected(row.source, row.row, "bad_row", row.why))
-            elif id(row) not in kept:
-                rejected.add(Rejected(row.source, row.row, "no_verifier", ""))
+                continue
+            if id(row) not in kept:
+                rejected.add(Rejected(row.source, row.row, "no_verifier"))
             elif not kept[id(row)]:
                 rejected.add(Rejected(row.source, row.row, *why(found_by[id(row)])))
-            for candidate in kept.get(id(row), ()) if isinstance(row, Prompt) else ():
+            for candidate in kept.get(id(row), ()):
                 file.add(_row(row, candidate, found_by[id(row)], keys))
                 written += 1
     answered = sum(map(bool, kept.values()))

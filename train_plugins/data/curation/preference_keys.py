@@ -135,12 +135,8 @@ def _check_models(keys: PreferenceKeys, place: Place) -> None:
 
 def _check_numbers(keys: PreferenceKeys, place: Place) -> None:
     repeat = keys.judge.repeat if keys.judge is not None else 0.0
-    shares = {
-        "on_policy": keys.on_policy,
-        "add_constraints: share": keys.add_constraints.share,
-        "judge: repeat": repeat,
-    }
-    for name, share in shares.items():
+    added = keys.add_constraints.share
+    for name, share in {"on_policy": keys.on_policy, "add_constraints: share": added, "judge: repeat": repeat}.items():
         if not 0 <= share <= 1:
             raise UsageError(f"{place}: {name}: expected a fraction from 0 to 1, not {share:g}")
     if keys.completions < 2:

@@ -158,8 +158,8 @@ def rate(
             if retry is not None:
                 again.append(retry)
         still_open = again
-    for one in found:
-        one.read.sort(key=lambda rated: (names.index(rated.aspect), rated.repeat))
+    for ratings in found:
+        ratings.read.sort(key=lambda rated: (names.index(rated.aspect), rated.repeat))
     return found
 
 
@@ -167,9 +167,10 @@ def _asked(
     number: int, prompt: Prompt, answers: Sequence[Candidate], aspect: Aspect, *, repeat: int, seed: int
 ) -> _Open:
     texts = [one.text for one in answers]
-    place = sha256(canonical_json([seed, prompt.messages, texts, aspect.name, repeat]))
     order = list(range(len(texts)))
-    random.Random(place).shuffle(order)
+    random.Random(sha256(canonical_json([seed, prompt.messages, texts, aspect.name]))).shuffle(order)
+    if repeat:
+        order.reverse()  # surely another order, so that the same request does not come twice
     conversation = prompt.text if len(prompt.messages) == 1 else _transcript(prompt.messages)
     asked = question(conversation, [texts[place] for place in order], aspect)
     return _Open(number, aspect, repeat, tuple(order), (("system", SYSTEM), ("user", asked)))
