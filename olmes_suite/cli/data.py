@@ -18,7 +18,9 @@ from olmes_suite.evaluation.arguments import include, source
 if TYPE_CHECKING:
     from olmes_suite.tasks.mirror import Verdict
 
-CURATION: dict[str, tuple[str, str]] = {}
+CURATION: dict[str, tuple[str, str]] = {
+    "mix": ("train_plugins.data_cli.mix", "Mix sources into one training set, with a data card."),
+}
 """Commands that make training data: module and help line. A module is imported when its command is called."""
 
 
