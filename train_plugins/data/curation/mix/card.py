@@ -22,7 +22,8 @@ def _lines(about: str | None, facts: Mapping[str, Any], warnings: Sequence[str])
     if about:
         yield from (about.strip(), "")
     held_out = f", of which {facts['held_out']:,} held out" if facts["held_out"] else ""
-    yield f"{facts['rows']:,} rows of kind {facts['kind']}{held_out}; {facts['tokens']:,} tokens ({facts['tokens_by']})."
+    yield f"{facts['rows']:,} rows of kind {facts['kind']}{held_out}."
+    yield f"{facts['tokens']:,} tokens ({facts['tokens_by']})."
     yield f"Rows with thoughts: {_percent(facts['thoughts'])}; with tools: {_percent(facts['tools'])}."
     yield ""
     for warning in warnings:
@@ -85,7 +86,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def page(name: str, about: str | None, facts: Mapping[str, Any], warnings: Sequence[str]) -> str:
+def page(about: str | None, facts: Mapping[str, Any], warnings: Sequence[str]) -> str:
     """Return the card as one HTML page."""
     import jinja2
 
@@ -93,11 +94,12 @@ def page(name: str, about: str | None, facts: Mapping[str, Any], warnings: Seque
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["percent"] = _percent
+    turns = [(f"{one['turns']}{'+' if one['turns'] == 20 else ''}", one["rows"]) for one in facts["turn_histogram"]]
     template = environment.from_string((Path(__file__).parent / "card.html").read_text(encoding="utf-8"))
     return template.render(
-        name=name, about=about, facts=facts, warnings=warnings, unknown=UNKNOWN, fates=_fates(facts["sources"]),
+        about=about, facts=facts, warnings=warnings, unknown=UNKNOWN, fates=_fates(facts["sources"]),
         lengths=_bars([(f"≤ {_short(one['up_to'])}", one["rows"]) for one in facts["token_histogram"]]),
-        turns=_bars([(f"{one['turns']}{'+' if one['turns'] == 20 else ''}", one["rows"]) for one in facts["turn_histogram"]]),
+        turns=_bars(turns),
         skills=_bars([(skill, one["rows"]) for skill, one in facts["skills"].items()]),
         licences=_bars([(licence, one["rows"]) for licence, one in facts["licences"].items()]),
     )  # fmt: skip

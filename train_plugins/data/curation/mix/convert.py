@@ -9,7 +9,7 @@ from typing import Any
 
 from olmes_suite.errors import UsageError
 from train_plugins.config.recipe import Form
-from train_plugins.data import forms, messages
+from train_plugins.data import fields, forms, messages
 from train_plugins.data.curation import reward_forms
 from train_plugins.data.curation.mix.keys import Kind
 from train_plugins.verifiers import Malformed, registry
@@ -42,17 +42,21 @@ class Converter:
         _, found = forms.converted(row, "conversation", self.form)
         made = messages.conversation(found)
         _check_spoken(made["messages"])
-        return made
+        turns, around = _whole(made, "messages")
+        return {"messages": turns, **around}
 
     def _pair(self, row: Mapping[str, Any]) -> dict[str, Any]:
         _, found = forms.converted(row, "pair", self.form)
         made = messages.preference(found)
         _check_spoken(made["chosen"])
-        if made["chosen"][-1] == made["rejected"][-1]:
+        (chosen, around), (rejected, _) = _whole(made, "chosen"), _whole(made, "rejected")
+        if chosen[-1] == rejected[-1]:
             raise ValueError("equal answers as chosen and rejected")
-        return made
+        return {"chosen": chosen, "rejected": rejected, **around}
 
     def _prompt(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        if "tools" not in self.keep:
+            messages.check_no_tools(row)
         found = reward_forms.normalised(row)
         turns = messages.turns_of(found["messages"], "messages")
         _check_prompt(turns)
@@ -66,6 +70,19 @@ class Converter:
             raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
         text = truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False)
         return {"messages": turns, "ground_truth": text, "dataset": name}
+
+
+def _whole(made: Mapping[str, Any], column: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the turns of a read row with all of their fields, and the row's columns `tools` and the like.
+
+    Turns that are not trained on have `weight` 0. Tools are JSON text, as tables need them.
+    """
+    found = fields.read(made, column)
+    turns = [
+        {**turn, "weight": 0} if place in found.untrained else turn for place, turn in enumerate(found.messages)
+    ]  # fmt: skip
+    around = {"tools": found.tools, fields.KWARGS: found.kwargs}
+    return turns, {name: json.dumps(value, ensure_ascii=False) for name, value in around.items() if value}
 
 
 def turns_in(row: Mapping[str, Any]) -> list[dict[str, Any]]:

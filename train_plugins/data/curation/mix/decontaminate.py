@@ -80,9 +80,9 @@ def mark(
     read, report = scanned(
         sets, scan.Settings(), prepared, out, run, parts=cache_folder() / "decontam" / "parts"
     )  # fmt: skip
-    for number, one in zip(numbers, read, strict=True):
+    for number, scanned_set in zip(numbers, read, strict=True):
         name, first = pool.names[number], pool.of_source(number).start
-        rows = matched_rows(one, prepared.index)
+        rows = matched_rows(scanned_set, prepared.index)
         found.rows[name] = len(rows)
         found.tasks_of[name] = dict(sorted(Counter(t for m in rows.values() for t in {p["task"] for p in m}).items()))
         for row, matches in rows.items():

@@ -99,5 +99,5 @@ def _histogram(values: NDArray[np.int32]) -> list[dict[str, int]]:
 
 def _counts(values: NDArray[np.int32]) -> list[dict[str, int]]:
     """Count rows by their number of turns; those of 20 and more together."""
-    counts = np.bincount(np.minimum(values, 20)) if len(values) else []
+    counts: list[int] = np.bincount(np.minimum(values, 20)).tolist() if len(values) else []
     return [{"turns": turns, "rows": int(count)} for turns, count in enumerate(counts) if count]

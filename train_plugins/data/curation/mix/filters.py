@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from train_plugins.data.curation import text_filters
 from train_plugins.data.curation.mix.convert import turns_in
 from train_plugins.data.curation.mix.keys import Filters
 
 Verdict = tuple[str, str]
 """Name of the filter, and what it found."""
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]")
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
-_SENTENCES, _PHRASES, _PHRASE = 10, 50, 5
-"""Repetitions of a sentence or paragraph, and of a phrase of so many words (OLMo 3, arXiv 2512.13961, A.7.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,11 @@ class Sieve:
         self._filters = filters
         self._match = [re.compile(one.match) for one in filters if one.match is not None]
         self._exclude = [re.compile(pattern) for one in filters for pattern in one.exclude]
-        self._text = any(one.repetition or one.max_chinese is not None or one.closed_thoughts for one in filters)
+        self._text = any(
+            one.repetition or one.refusal or one.meta or one.closed_thoughts or one.max_chinese is not None
+            or one.language is not None
+            for one in filters
+        )  # fmt: skip
 
     def of_columns(self, row: Mapping[str, Any]) -> Verdict | None:
         """Return why the source's row is left out, by the values of its columns."""
@@ -97,24 +98,13 @@ def _of_text(one: Filters, said: list[tuple[str, str]]) -> Verdict | None:
         share = len(_CHINESE.findall(text)) / max(len(text), 1)
         if share > one.max_chinese:
             return "max_chinese", f"{share:.3f}"
-    if one.repetition:
-        for text in answers:
-            if found := repeated(text):
-                return "repetition", found
+    for name in ("refusal", "meta"):
+        if getattr(one, name) and any(text_filters.has_phrase(text, name) for text in answers):
+            return name, ""
+    if one.repetition and any(map(text_filters.repeats, answers)):
+        return "repetition", ""
+    if one.language is not None:
+        found = text_filters.language_of("\n".join(text for _, text in said))
+        if found not in (one.language, None):
+            return "language", str(found)
     return None
-
-
-def repeated(text: str) -> str:
-    """Return what a text repeats too often, with its count; an empty string for nothing."""
-    units = [unit for part in text.split("\n\n") if len(unit := part.strip()) > 20]
-    sentences = [unit for found in _SENTENCE.findall(text) if len(unit := found.strip()) > 20]
-    for unit, count in Counter(units).most_common(1) + Counter(sentences).most_common(1):
-        if count >= _SENTENCES:
-            return f"{count} × {unit[:40]!r}"
-    words = text.split()
-    if len(words) >= _PHRASES * _PHRASE:
-        phrases = Counter(zip(*(words[start:] for start in range(_PHRASE)), strict=False))
-        phrase, count = phrases.most_common(1)[0]
-        if count >= _PHRASES:
-            return f"{count} × {' '.join(phrase)[:40]!r}"
-    return ""

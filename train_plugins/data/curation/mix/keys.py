@@ -12,6 +12,7 @@ from olmes_suite.errors import UsageError
 from olmes_suite.tasks import suites
 from olmes_suite.yaml_files import Place
 from train_plugins.config.recipe import Form
+from train_plugins.data.curation import text_filters
 from train_plugins.data.curation.recipe import Curation
 
 Kind = Literal["sft", "preference", "rlvr"]
@@ -50,6 +51,12 @@ class Filters:
     """Leave out rows with a `<think>` that is never closed."""
     repetition: bool = False
     """Leave out rows in which an answer repeats a sentence or paragraph 10 times, or a phrase 50 times."""
+    refusal: bool = False
+    """Leave out rows in which an answer refuses."""
+    meta: bool = False
+    """Leave out rows in which an answer is about the answer, or about the model itself."""
+    language: str | None = None
+    """ISO 639-1 code of the language that rows must be in, such as en; takes milliseconds a row."""
     max_chinese: float | None = None
     """Largest share of Chinese characters in the text, from 0 to 1."""
 
@@ -163,9 +170,9 @@ def check(mix: Mix, place: Place) -> tuple[str, ...]:
     names = _names(mix.sources, place)
     for number, (source, name) in enumerate(zip(mix.sources, names, strict=True)):
         _check_source(source, mix, place.inside("sources", number, named=f"source {name!r}"))
-    if mix.rows is not None and (shares := [one.share for one in mix.sources if one.share is not None]):
-        if sum(shares) > 1 + 1e-9:
-            raise UsageError(f"{place}: the shares of the sources add up to {sum(shares):g}, which is more than 1")
+    shares = sum(one.share or 0 for one in mix.sources)
+    if shares > 1 + 1e-9:
+        raise UsageError(f"{place}: the shares of the sources add up to {shares:g}, which is more than 1")
     if mix.decontam is not None:
         _check_decontam(mix.decontam, place.inside("decontam"))
     return names
@@ -239,11 +246,15 @@ def _check_filters(filters: Filters, kind: Kind, place: Place) -> None:
         least, most = getattr(filters, low), getattr(filters, high)
         if least is not None and most is not None and least > most:
             raise UsageError(f"{place.line((low,))}: {low} {least} is more than {high} {most}: no row could stay")
+    if filters.language is not None:
+        text_filters.check(text_filters.TextFilters(language=filters.language), place)
     if filters.max_length_difference is not None and kind != "preference":
         raise UsageError(f"{place.line(('max_length_difference',))}: only pairs have two lengths; this mix is {kind}")
 
 
 def _check_decontam(decontam: Decontam, place: Place) -> None:
+    if decontam.file is not None and not Path(decontam.file).expanduser().is_file():
+        raise UsageError(f"{place.line(('file',))}: file {decontam.file}: no such file")
     if decontam.file is not None and (decontam.suites or decontam.tasks):
         raise UsageError(f"{place.line(('file',))}: a file is compared alone: leave out suites and tasks")
     for suite in decontam.suites:

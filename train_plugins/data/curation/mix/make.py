@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from olmes_suite.files import cache_folder, storage, write_text
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import Block
 from olmes_suite.yaml_files import Place
+from train_plugins.data.curation.inputs import file_digest
 from train_plugins.data.curation.mix import card, deduplicate, facts, keys, parts, select, sources, write
 from train_plugins.data.curation.mix import decontaminate as decontamination
 from train_plugins.data.curation.mix.keys import Mix
@@ -54,10 +54,7 @@ def inputs(recipe: Loaded[Mix]) -> list[Input]:
     found = [one.as_input for one in located(recipe)]
     if recipe.keys.decontam and recipe.keys.decontam.file:
         file = Path(recipe.keys.decontam.file).expanduser()
-        if file.is_file():
-            from train_plugins.data.curation.inputs import file_digest
-
-            found.append(Input(recipe.keys.decontam.file, file_digest(file)))
+        found.append(Input(recipe.keys.decontam.file, file_digest(file)))
     return found
 
 
@@ -127,7 +124,7 @@ def make(recipe: Loaded[Mix], output: Output, machines: Machines, watch: Watch) 
 def _finish(recipe: Loaded[Mix], output: Output, content: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     mix = recipe.keys
     notes = warnings(mix, names)
-    write_text(output.work / card.PAGE, card.page(output.path.name, mix.about, content, notes))
+    write_text(output.work / card.PAGE, card.page(mix.about, content, notes))
     counts = {
         "read": sum(one["read"] for one in content["sources"]),
         "added": sum(one["repeated"] for one in content["sources"]),
@@ -175,8 +172,6 @@ def _jobs(mix: Mix, one: Located, folder: Path) -> list[Job]:
 
 
 def _named(block: Block, digest: str) -> Block:
-    from dataclasses import replace
-
     return replace(block, content=sha256(canonical_json([digest, block.packing, block.kind])))
 
 
@@ -194,8 +189,3 @@ def _refuse_malformed(mix: Mix, names: Sequence[str], made: Sequence[Sequence[Pa
                 f"{where.line(())}: {source.place}, row {row} {why} ({len(bad):,} of {total:,} rows cannot be used; "
                 "`bad_rows: skip` leaves them out)"
             )
-
-
-def forget(folder: Path) -> None:
-    """Remove a folder of parts."""
-    shutil.rmtree(folder, ignore_errors=True)

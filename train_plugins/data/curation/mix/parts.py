@@ -34,7 +34,7 @@ from train_plugins.data.curation.mix.convert import Converter, prompt_of, turns_
 from train_plugins.data.curation.mix.filters import Facts, Sieve
 from train_plugins.data.curation.mix.keys import Filters, Kind
 from train_plugins.data.curation.recipe import plain
-from train_plugins.data.messages import REASONING
+from train_plugins.data.fields import REASONING
 
 VERSION = 1
 AT_ONCE = 512
@@ -212,7 +212,7 @@ class _Maker:
 
     def _finish(self, total: int) -> None:
         number, turns, tokens, thoughts, tools, asked = zip(*self._facts, strict=True) if self._facts else ((),) * 6
-        arrays = {
+        arrays: dict[str, Any] = {
             "offsets": np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)]).astype(np.int64),
             "number": np.array(number, np.int64), "turns": np.array(turns, np.int32),
             "tokens": np.array(tokens, np.int32), "thoughts": np.array(thoughts, np.bool_),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import DataError, UsageError
 from olmes_suite.records import sha256
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation.mix.keys import Mix, Source
@@ -51,6 +51,8 @@ def choose(pool: Pool, mix: Mix, place: Place) -> Chosen:
         positions.append(ordered[place_of][order])
         copies.append(repeated[order].astype(np.int32))
     position, copy = np.concatenate(positions), np.concatenate(copies)
+    if not len(position):
+        raise DataError(f"{place}: no row is left; every row is malformed, filtered, a duplicate or contaminated")
     if mix.shuffle:
         ranks = _mixed(pool.digest[position, 0] ^ _number(f"order {mix.seed}"), position, copy)
         order = np.argsort(ranks, kind="stable")
