@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from olmes_suite.tasks.mirror import Verdict
 
 CURATION: dict[str, tuple[str, str]] = {
+    "mix": ("train_plugins.data_cli.mix", "Mix sources into one training set, with a data card."),
     "prompts": ("train_plugins.data_cli.prompts", "Have a model write prompts for personas, by skill."),
     "responses": ("train_plugins.data_cli.responses", "Answer prompts by models and keep what is usable."),
     "passrate": ("train_plugins.data_cli.passrate", "Measure how often a model solves each prompt; filter by it."),

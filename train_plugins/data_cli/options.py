@@ -15,7 +15,7 @@ from train_plugins.data.curation import recipe as recipes
 from train_plugins.data.curation.output import Input, Output, finished
 from train_plugins.data.curation.recipe import Curation, Loaded
 
-__all__ = ["Changes", "Command", "DryRun", "Json", "Options", "Out", "RecipeFile", "Resume", "make"]
+__all__ = ["Changes", "Command", "DryRun", "Json", "Options", "Out", "RecipeFile", "Resume", "make", "table"]
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to make; replaces the recipe's `output`.")]
@@ -83,3 +83,17 @@ def _lines(planned: Mapping[str, Any]) -> list[str]:
         else:
             lines.append(f"{name}: {value}")
     return lines
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return the lines of a table; its first column is text of at most 24 characters, the others are numbers."""
+    cells = [[_cut(str(row[0])), *(f"{value:,}" for value in row[1:])] for row in rows]
+    widths = [max(len(row[column]) for row in [list(heads), *cells]) for column in range(len(heads))]
+    return [
+        "  ".join(text.ljust(widths[0]) if n == 0 else text.rjust(widths[n]) for n, text in enumerate(row)).rstrip()
+        for row in [list(heads), *cells]
+    ]
+
+
+def _cut(text: str, width: int = 24) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

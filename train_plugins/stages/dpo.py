@@ -56,7 +56,8 @@ class Dpo(Stage):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
     ) -> Encoded:
         """Encode pairs as {"prompt_ids", "chosen_ids", "rejected_ids"}, without those whose prompt fills the limit."""
-        from train_plugins.data.encoding import encode, pair_row
+        from train_plugins.data.encoding import encode
+        from train_plugins.data.pairs import pair_row
 
         return encode(rows, pair_row, _teaches, tokenizer, limit=limit, processes=processes)
 

@@ -67,7 +67,8 @@ class RewardModel(Stage):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
     ) -> Encoded:
         """Encode pairs as {"chosen_ids", "rejected_ids"}; pairs over the limit are dropped, not cut."""
-        from train_plugins.data.encoding import encode, whole_pair_row
+        from train_plugins.data.encoding import encode
+        from train_plugins.data.pairs import whole_pair_row
 
         return encode(rows, whole_pair_row, _fits, tokenizer, limit=limit, processes=processes)
 

@@ -105,7 +105,7 @@ def test_packed_documents_do_not_see_each_other(train_folder: Path) -> None:
 
 
 def test_the_template_marks_answers_and_ends_of_turns() -> None:
-    tokenizer = encoding.prepare_tokenizer(make_tiny_tokenizer(), encoding.template_text("tulu"), masked=True)
+    tokenizer = encoding.prepare_tokenizer(make_tiny_tokenizer(), encoding.template_text("tulu"))
     turns = chat("hi\n", " yes", "b", "c", system="S")
     assert tokenizer.apply_chat_template(turns, tokenize=False) == (
         "<|system|>\nS\n<|user|>\nhi\n\n<|assistant|>\n yes</s>\n<|user|>\nb\n<|assistant|>\nc</s>"

@@ -104,6 +104,15 @@ class NearDuplicates:
             rows = self._sketch(sets, num_perm=PERMUTATIONS, seed=self.seed).to_rows()
             self._parts.append(np.asarray(rows, dtype=np.uint32).reshape(len(sets), PERMUTATIONS))
 
+    @property
+    def sketches(self) -> Any:
+        """The sketches of the texts so far, uint32[texts, PERMUTATIONS]; they depend on `shingle` and `seed` only."""
+        return np.concatenate(self._parts) if self._parts else np.zeros((0, PERMUTATIONS), np.uint32)
+
+    def add_sketches(self, sketches: Any) -> None:
+        """Add texts of which another object with the same `shingle` and `seed` has made the sketches."""
+        self._parts.append(sketches)
+
     def find(self, text_of: Callable[[int], str]) -> dict[int, Duplicate]:
         """Return the duplicates by position. `text_of` returns the text at a position again."""
         if not self._parts:

@@ -35,11 +35,16 @@ def content_hash(files: Sequence[Path]) -> str:
 
     A file that has not changed since it was hashed is not read again.
     """
-    hashes = [_hash(file) for file in files]
+    return joined([file_digest(file) for file in files])
+
+
+def joined(hashes: Sequence[str]) -> str:
+    """Return the hash of several files from the hash of each."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _hash(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file; one that has not changed since it was hashed is not read again."""
     memo = cache_folder() / "data" / "hashes" / file_signature(file)
     if memo.is_file():
         return memo.read_text(encoding="utf-8")

@@ -139,6 +139,11 @@ class Output:
         shutil.rmtree(self.work, ignore_errors=True)
         write_json(file, started)
 
+    def _files(self) -> list[tuple[str, Path]]:
+        """List the finished files by their path in the folder."""
+        files = {str(path.relative_to(self.work)): path for path in self.work.rglob("*") if path.is_file()}
+        return sorted((name, path) for name, path in files.items() if not path.is_relative_to(self.state))
+
     @contextmanager
     def rejected(self) -> Iterator[RejectedFile]:
         """Open rejected.jsonl for writing, from its start."""
@@ -161,7 +166,7 @@ class Output:
         manifest = {
             "schema": 1, "olmes": __version__, "command": self.recipe.command, "recipe": self.recipe.as_data(),
             "inputs": [_named(one) for one in self.inputs], "counts": numbers, **(more or {}),
-            "files": {file.name: file_hash(file) for file in sorted(self.work.iterdir()) if file.is_file()},
+            "files": {name: file_hash(file) for name, file in self._files()},
         }  # fmt: skip
         write_json(self.work / MANIFEST, manifest)
         shutil.rmtree(self.state)
