@@ -89,12 +89,11 @@ def described(checks: dict[str, Any]) -> list[str]:
     if places := checks["position"]:
         each = ", ".join(f"{one['place']}: {one['mean']:+.2f} ± {1.96 * one['stderr']:.2f}" for one in places)
         lines.append(f"position bias (rating above the prompt's mean, by place): {each}")
-    length = checks["length"]
-    if length["correlation"] is not None:
-        lines.append(
-            f"length bias (correlation of score and length): {length['correlation']:+.2f} "
-            f"± {1.96 * length['stderr']:.2f}"
-        )
+        length = checks["length"]
+        shown = "not measurable, the answers to a prompt hardly differ in length or score"
+        if length["correlation"] is not None:
+            shown = f"{length['correlation']:+.2f} ± {1.96 * length['stderr']:.2f}"
+        lines.append(f"length bias (correlation of score and length): {shown}")
     if again := checks["agreement"]:
         order = "" if again["same_order"] is None else f", {100 * again['same_order']:.0f} % of pairs in the same order"
         lines.append(
