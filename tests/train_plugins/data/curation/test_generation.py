@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def test_a_backend_of_this_machine_answers_too(tmp_path: Path) -> None:
     assert len({*texts(found)}) > 6
 
 
+@pytest.mark.long
 def test_what_was_paid_for_survives_a_failure(run: Run, tmp_path: Path) -> None:
     broken = threading.Event()
     broken.set()
@@ -206,7 +208,7 @@ def test_thirty_kills_pay_for_no_answer_twice(tmp_path: Path) -> None:
         if text in failed:
             continue  # a failure is tried again by the next command
         repeated += len(storm) - 1
-        for earlier, later in zip(storm, storm[1:], strict=False):
+        for earlier, later in pairwise(storm):
             between = [kill for kill in kills if earlier < kill < later]
             assert between and between[0] - earlier < SAFE, "an answer that had arrived was asked for again"
     print(f"{len(kills)} kills, {repeated} of {400 - len(failed)} requests were under way and asked for again")
