@@ -108,7 +108,7 @@ def main() -> None:
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
         size = sum(path.stat().st_size for path in folder.glob("source*.jsonl")) / 1e6
         print(f"exit {code}: {args.rows:,} rows, {size:.0f} MB, {args.workers} processes: {seconds:.1f} s,")
-        print(f"{cpu:.1f} s of processor; memory {peaks['largest']:.0f} MB in one process, {peaks['sum']:.0f} MB in all")
+        print(f"{cpu:.1f} s of processor; {peaks['largest']:.0f} MB in one process, {peaks['sum']:.0f} MB in all")
 
 
 if __name__ == "__main__":
