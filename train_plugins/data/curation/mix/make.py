@@ -186,6 +186,6 @@ def _refuse_malformed(mix: Mix, names: Sequence[str], made: Sequence[Sequence[Pa
         if bad:
             row, why = bad[0]
             raise DataError(
-                f"{where.line(())}: {source.place}, row {row} {why} ({len(bad):,} of {total:,} rows cannot be used; "
-                "`bad_rows: skip` leaves them out)"
+                f"{where.line(())}: {source.place}, row {row} {why}; {len(bad):,} of {total:,} rows cannot be used"
+                + ("; `bad_rows: skip` leaves them out" if len(bad) < total else "")
             )

@@ -25,6 +25,8 @@ _COLUMNS: Mapping[Kind, tuple[str, ...]] = {
     "sft": ("messages",), "preference": ("chosen", "rejected"), "rlvr": ("messages", "ground_truth", "dataset"),
 }  # fmt: skip
 _TURN_KEYS = ("role", "content")
+_NUMBERS = ("weight",)
+"""Fields of a turn that are numbers; the others are text, or JSON text in a table."""
 Types = Mapping[str, str]
 """Kept columns and their types: bool, int, float, str or json."""
 
@@ -101,7 +103,7 @@ def _row(
 
 def _flat(turn: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        key: value if key in _NUMBERS or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in turn.items()
     }
 
@@ -109,7 +111,7 @@ def _flat(turn: Mapping[str, Any]) -> dict[str, Any]:
 def _schema(mix: Mix, turn_keys: Sequence[str], types: Types) -> pa.Schema:
     import pyarrow as pa
 
-    turns = pa.list_(pa.struct([(key, pa.string()) for key in turn_keys]))
+    turns = pa.list_(pa.struct([(key, pa.int64() if key in _NUMBERS else pa.string()) for key in turn_keys]))
     kinds = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "str": pa.string(), "json": pa.string()}
     columns = [
         (name, turns if name in ("messages", "chosen", "rejected") else pa.string()) for name in _COLUMNS[mix.kind]
