@@ -16,6 +16,7 @@ from olmes_suite.errors import UsageError
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation import constraint_draws, personas, templates
 from train_plugins.data.curation.personas import Personas
+from train_plugins.verifiers.iftrain import TABLE
 from train_plugins.verifiers.instructions import check_constraints
 
 pytest.importorskip("rensa")
@@ -150,13 +151,30 @@ def test_every_constraint_is_the_reward_verifiers_and_none_is_unseen() -> None:
     found = constraint_draws.load()
     unseen = {name for profile in PROFILES for name in everything(profile)}
     ids = [one.id for one in found.constraints]
-    assert len(ids) >= 20 and len(set(ids)) == len(ids)
+    assert len(set(ids)) == len(ids) >= 50 and set(TABLE) - {"copy:copying_simple"} <= set(ids)
     assert not unseen & set(ids)
     for seed in range(200):
         drawn = constraint_draws.draw(found, 3, random.Random(seed), "Tell a story.")
         assert 1 <= len(drawn) <= 3
         assert all("{" not in one.text for one in drawn)
         check_constraints(constraint_draws.truth(drawn), {})
+
+
+def test_constraints_of_one_prompt_do_not_contradict_each_other() -> None:
+    found = constraint_draws.load()
+    groups = {one.id: one.group for one in found.constraints}
+    alone = 0
+    for seed in range(300):
+        drawn = constraint_draws.draw(found, 3, random.Random(seed), "Tell a story.")
+        named = {groups[one.id] for one in drawn}
+        assert len(named) == len(drawn) == 3 and "whole" not in named
+        values = [value for one in drawn for value in one.kwargs.values()]
+        words = [word for value in values for word in (value if isinstance(value, list) else [value])]
+        words = [word for word in words if word in found.words]
+        assert len(set(words)) == len(words)
+        (single,) = constraint_draws.draw(found, 1, random.Random(seed), "Tell a story.")
+        alone += groups[single.id] == "whole"
+    assert 30 < alone < 200
 
 
 def test_draws_of_one_seed_are_equal() -> None:
