@@ -180,7 +180,7 @@ def _row(prompt: Prompt) -> dict[str, Any]:
     return {
         "id": prompt.id, "source": prompt.source, "row": prompt.row,
         "messages": [{"role": role, "content": content} for role, content in prompt.messages],
-        "dataset": prompt.verifier, "ground_truth": as_json(prompt.truth),
+        "dataset": prompt.dataset, "ground_truth": as_json(prompt.truth),
         "columns": json.dumps(rest, ensure_ascii=False, sort_keys=True, default=str) if rest else None,
     }  # fmt: skip
 

@@ -312,7 +312,7 @@ def _row(one: Made, pair: Pair, keys: PreferenceKeys) -> dict[str, Any]:
         "chosen_model": chosen.model, "rejected_model": rejected.model,
         "chosen_score": one.scores[pair.chosen], "rejected_score": one.scores[pair.rejected],
         "on_policy": one.on_policy, "by": keys.by, "answers": json.dumps(answers, ensure_ascii=False),
-        "dataset": one.prompt.verifier, "ground_truth": as_json(one.prompt.truth),
+        "dataset": one.prompt.dataset, "ground_truth": as_json(one.prompt.truth),
     }  # fmt: skip
 
 

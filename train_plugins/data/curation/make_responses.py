@@ -220,7 +220,7 @@ def _row(prompt: Prompt, one: Candidate, found: Sequence[Candidate], keys: Respo
         "id": prompt.id, "source": prompt.source, "row": prompt.row, "messages": [*turns, answer],
         "thinking": one.thinking, "model": one.model, "sample": one.sample, "verified": one.verified,
         "candidates": len(found), "passed": sum(other.fault is None for other in found), "tokens": one.tokens,
-        "dataset": prompt.verifier, "ground_truth": as_json(prompt.truth),
+        "dataset": prompt.dataset, "ground_truth": as_json(prompt.truth),
     }  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from curation_server import SUM, Run, adds_up, rejected_of, rows_of, sums
 from judge_server import Body, Reply, Served, asked, chat, judge_server
 
 from olmes_suite.stats import wilson
+from olmes_suite.training_rows.files import in_folder
+from train_plugins.data.curation.prompt_rows import prompt_of
 
 pytest.importorskip("rensa")
 
@@ -205,6 +207,27 @@ def test_bad_rows_may_be_skipped_and_are_listed(run: Run, tmp_path: Path) -> Non
     assert manifest["counts"]["rejected"] == {"bad_row": len(BAD_ROWS)}
 
 
+PUBLIC = {
+    "Tülu 3": {"messages": [{"role": "user", "content": "1 and 2?"}], "ground_truth": "3", "dataset": "GSM8K"},
+    "Dolci-Think-RL": {"prompt": "user: 1 and 2?", "ground_truth": ["3"], "dataset": ["gsm8k"]},
+    "verl": {
+        "prompt": [{"role": "user", "content": "1 and 2?"}], "data_source": "openai/gsm8k",
+        "reward_model": {"style": "rule", "ground_truth": "3"},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_rows_of_public_sets_are_read(name: str) -> None:
+    prompt = prompt_of(PUBLIC[name], "s", 0, {"openai/gsm8k": "gsm8k"})
+    assert (prompt.messages, prompt.verifier, prompt.truth) == ((("user", "1 and 2?"),), "gsm8k", "3")
+
+
+def test_a_verifier_that_asks_a_model_counts_as_none() -> None:
+    prompt = prompt_of({"prompt": "Write.", "dataset": "judge", "ground_truth": "a reference"}, "s", 0)
+    assert prompt.verifier is None and prompt.dataset == "judge"
+
+
 def test_rows_without_a_verifier_where_one_is_required(run: Run, server: Served, tmp_path: Path) -> None:
     file = sums(tmp_path / "p.jsonl", 3)
     file.write_text(file.read_text() + '{"prompt": "What is the sum of 1 and 2?"}\n')
@@ -239,6 +262,22 @@ def test_the_cost_is_computed_from_the_recipes_price(run: Run, server: Served, t
     assert run("responses", asked_for).returncode == 0
     (spent,) = adds_up(tmp_path / "out")["models"]
     assert spent["cost_usd"] == pytest.approx((70 * 1 + 10 * 10) / 1e6)
+
+
+def test_a_folder_that_a_command_has_made_is_read_without_its_rejected_rows(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "lamp 0"}\n{"prompt": "lamp 1"}\n')
+
+    def reply(body: Body, before: int) -> Reply:
+        return Reply({"error": "no"}, status=400) if asked(body) == "lamp 1" else Reply(chat("It shines."))
+
+    with judge_server(reply) as served:
+        for number, form in enumerate(("parquet", "jsonl")):
+            source = tmp_path / f"out{number - 1}" if number else file
+            assert run("responses", recipe(served.url, source, format=form), out=f"out{number}").returncode == 0
+    assert in_folder(tmp_path / "out0") == [tmp_path / "out0" / "data.parquet"]
+    (row,) = map(json.loads, (tmp_path / "out1" / "data.jsonl").read_text().splitlines())
+    assert row["messages"][0]["content"] == "lamp 0"
 
 
 # Pass rates
