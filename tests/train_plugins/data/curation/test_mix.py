@@ -349,3 +349,23 @@ def test_a_damaged_part_is_made_again(tmp_path: Path) -> None:
     assert read(job) is None
     run_job(job)
     assert read(job) is not None
+
+
+def test_built_prompts_differ_by_their_question_and_not_by_the_exemplars(tmp_path: Path) -> None:
+    made = [
+        {
+            "question": f"How many apples are in {n} boxes of {n * 3 + 5} each, if {n + 1} fall out?",
+            "answer": f"#### {n}",
+        }
+        for n in range(2, 30)
+    ]
+    path = write(tmp_path / "a.jsonl", [*made, made[0]])
+    source = {"path": path, "build": "gsm8k", "shots": 8}
+    done = mix(tmp_path, {"kind": "rlvr", "sources": [source]})
+    assert done.returncode == 0, done.stderr
+    assert len(read_lines(tmp_path / "out" / "data.jsonl")) == 28
+    for changes, message in (({"shots": 9}, "shots must be from 0 to 8"), ({"constraints": [3, 1]}, "such as [1, 3]")):
+        done = mix(tmp_path, {"kind": "rlvr", "sources": [{**source, **changes}]}, out="other")
+        assert done.returncode == 2 and message in done.stderr
+    done = mix(tmp_path, {"sources": [source]}, out="other")
+    assert done.returncode == 2 and "this mix is sft" in done.stderr

@@ -14,6 +14,7 @@ from olmes_suite.yaml_files import Place
 from train_plugins.config.recipe import Form
 from train_plugins.data.curation import text_filters
 from train_plugins.data.curation.recipe import Curation
+from train_plugins.data.curation.reward_prompts import SHOTS, Builder
 
 Kind = Literal["sft", "preference", "rlvr"]
 Wanted = Literal["any", "only", "none"]
@@ -92,6 +93,12 @@ class Source:
     filters: Filters = field(default_factory=Filters)
     keep: tuple[str, ...] = ()
     """Columns of the source that stay in the output, besides the recipe's `keep`."""
+    build: Builder | None = None
+    """Build prompts with a ground truth from rows without one (rlvr): gsm8k, math, constraints."""
+    shots: int = 0
+    """Exemplars before a built question, as in Tülu 3's data: 8 for gsm8k, 4 for math."""
+    constraints: tuple[int, ...] = (1, 3)
+    """The least and the largest number of constraints that are added to a prompt."""
 
     @property
     def place(self) -> str:
@@ -222,6 +229,20 @@ def _check_source(source: Source, mix: Mix, place: Place) -> None:
     if mix.licences == "required" and not source.licence:
         raise UsageError(f"{place.line(())}: no licence, and the recipe says `licences: required`; set `licence`")
     _check_filters(source.filters, mix.kind, place.inside("filters"))
+    if source.build is not None:
+        _check_build(source, mix.kind, place)
+
+
+def _check_build(source: Source, kind: Kind, place: Place) -> None:
+    assert source.build is not None
+    if kind != "rlvr":
+        raise UsageError(f"{place.line(('build',))}: build makes prompts with a ground truth, and this mix is {kind}")
+    if not 0 <= source.shots <= (most := SHOTS[source.build]):
+        raise UsageError(f"{place.line(('shots',))}: shots must be from 0 to {most} for {source.build}")
+    if len(source.constraints) != 2 or not 1 <= source.constraints[0] <= source.constraints[1]:
+        raise UsageError(
+            f"{place.line(('constraints',))}: constraints must be the least and the largest number, such as [1, 3]"
+        )
 
 
 def _check_filters(filters: Filters, kind: Kind, place: Place) -> None:

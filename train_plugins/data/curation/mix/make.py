@@ -24,6 +24,7 @@ from train_plugins.data.curation.mix.pool import Lines, Pool
 from train_plugins.data.curation.mix.sources import Located
 from train_plugins.data.curation.output import Input, Output
 from train_plugins.data.curation.recipe import Loaded
+from train_plugins.data.curation.reward_prompts import Build
 
 Watch = Callable[[str, int, int], None]
 """Gets the step, and how much of it is done."""
@@ -159,6 +160,7 @@ def _jobs(mix: Mix, one: Located, folder: Path) -> list[Job]:
     settings = Settings(
         mix.kind, one.keys.form, tuple(dict.fromkeys((*mix.keep, *one.keys.keep))), dict(mix.verifiers),
         (mix.filters, one.keys.filters), mix.tokenizer, mix.duplicates.shingle if near else None, mix.duplicates.by,
+        Build(one.keys.build, one.keys.shots, one.keys.constraints, mix.seed) if one.keys.build else None,
     )  # fmt: skip
     jobs = []
     for file, digest in zip(one.files, one.hashes, strict=True):
