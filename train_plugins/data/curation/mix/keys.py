@@ -18,6 +18,8 @@ from train_plugins.data.curation.reward_prompts import SHOTS, Builder
 
 Kind = Literal["sft", "preference", "rlvr"]
 Wanted = Literal["any", "only", "none"]
+UNKNOWN = "unknown"
+"""Licence of a source whose licence is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,11 @@ class Source:
         """The path or id, as in the recipe."""
         return str(self.path if self.path is not None else self.hub)
 
+    @property
+    def known_licence(self) -> str | None:
+        """The licence, unless it is said to be unknown."""
+        return None if (self.licence or UNKNOWN).strip().lower() in ("", UNKNOWN) else self.licence
+
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
@@ -134,6 +141,17 @@ class Decontam:
     """Leave the rows out; stop if a source is contaminated; or keep the rows and count them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A part of a published set that is not a source of its own."""
+
+    name: str
+    amount: int
+    """Number of rows in the published set."""
+    licence: str = "unknown"
+    hub: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix(Curation):
     """The keys of a mix."""
@@ -142,6 +160,10 @@ class Mix(Curation):
     kind: Kind = "sft"
     """Conversations, pairs of answers, or prompts with a ground truth."""
     about: str | None = None
+    released: str | None = None
+    """Hub id of the mix as its authors published it."""
+    composition: tuple[Component, ...] = ()
+    """What a published set is made of; facts for the reader, which nothing is read from."""
     rows: int | None = None
     """Size of the mix, of which the sources take their `share`."""
     filters: Filters = field(default_factory=Filters)
@@ -226,7 +248,7 @@ def _check_source(source: Source, mix: Mix, place: Place) -> None:
         )
     if source.path is not None and (source.config or source.revision):
         raise UsageError(f"{place.line(())}: config and revision belong to `hub`, not to `path`")
-    if mix.licences == "required" and not source.licence:
+    if mix.licences == "required" and source.known_licence is None:
         raise UsageError(f"{place.line(())}: no licence, and the recipe says `licences: required`; set `licence`")
     _check_filters(source.filters, mix.kind, place.inside("filters"))
     if source.build is not None:

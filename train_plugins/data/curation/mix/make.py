@@ -71,7 +71,7 @@ def plan(recipe: Loaded[Mix], given: Sequence[Input]) -> dict[str, Any]:
         size = sum(file.stat().st_size for file in one.files)
         entries.append(
             f"{one.name}: {wanted}, {len(one.files)} file{'s' if len(one.files) != 1 else ''} ({size / 1e6:.1f} MB), "
-            f"licence {one.keys.licence or facts.UNKNOWN}, skill {one.keys.skill or facts.UNKNOWN}"
+            f"licence {one.keys.licence or keys.UNKNOWN}, skill {one.keys.skill or keys.UNKNOWN}"
         )
     near = mix.duplicates.near
     return {
@@ -92,7 +92,7 @@ def _compared(mix: Mix) -> str:
 
 def warnings(mix: Mix, names: Sequence[str]) -> list[str]:
     """Return one line for each thing about a recipe that a user should know."""
-    missing = [name for name, source in zip(names, mix.sources, strict=True) if not source.licence]
+    missing = [name for name, source in zip(names, mix.sources, strict=True) if source.known_licence is None]
     return [f"no licence is given for {', '.join(missing)}"] if missing else []
 
 
