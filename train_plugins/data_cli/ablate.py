@@ -59,8 +59,11 @@ def _checked(loaded: Loaded[Ablation], output: Output) -> Mapping[str, Any]:
 
 
 def _summary(manifest: Mapping[str, Any]) -> list[str]:
+    import textwrap
+
     names = manifest["mixes"]
-    return [f"{len(names)} mixes: {', '.join(names)}", "card.md says how to train on them and compare"]
+    listed = textwrap.wrap(f"{len(names)} mixes: {', '.join(names)}", 80, break_on_hyphens=False)
+    return [*listed, "card.md says how to train on them and compare"]
 
 
 def _compare(folder: Path, as_json: bool) -> int:

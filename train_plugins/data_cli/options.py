@@ -78,6 +78,8 @@ def make(command: Command[K], file: Path, options: Options) -> int:
 def _lines(planned: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, value in planned.items():
+        if value == []:
+            continue
         if isinstance(value, list | tuple):
             lines += [f"{name}:", *(f"  {one}" for one in value)]
         else:
