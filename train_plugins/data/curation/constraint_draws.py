@@ -18,8 +18,8 @@ from train_plugins.verifiers import Malformed
 from train_plugins.verifiers.instructions import check_constraints
 
 SHIPPED = Path(__file__).parent / "constraints.yaml"
-EXCLUDED_BY_WHOLE = ("format", "length", "title", "ending", "quotation", "highlight", "content", "beginning")
-"""Groups that a constraint of the group `whole` excludes."""
+ALONE = "whole"
+"""The group of constraints that stand alone in a prompt."""
 _COMMON_LETTERS = "abcdefghiklmnoprstuw"
 
 
@@ -80,16 +80,21 @@ def load(path: Path = SHIPPED) -> Constraints:
 
 
 def draw(found: Constraints, count: int, rng: random.Random, task: str) -> list[Drawn]:
-    """Draw up to `count` constraints that can stand in one prompt."""
-    entries = list(found.constraints)
+    """Draw `count` constraints that can stand in one prompt, or as many as the file has; no word is in two of them.
+
+    Constraints that stand alone are drawn where `count` is 1.
+    """
+    entries = [entry for entry in found.constraints if count == 1 or entry.group != ALONE]
     rng.shuffle(entries)
-    chosen: list[Entry] = []
+    groups: set[str] = set()
+    words = list(found.words)
+    drawn: list[Drawn] = []
     for entry in entries:
-        if len(chosen) == count:
-            break
-        if not any(_clash(entry.group, other.group) for other in chosen):
-            chosen.append(entry)
-    return [_drawn(entry, rng, found.words, task) for entry in chosen]
+        if len(drawn) < count and entry.group not in groups:
+            groups.add(entry.group)
+            drawn.append(_drawn(entry, rng, words, task))
+            words = [word for word in words if word not in str(list(drawn[-1].kwargs.values()))]
+    return drawn
 
 
 def truth(drawn: Sequence[Drawn]) -> dict[str, Any]:
@@ -100,10 +105,6 @@ def truth(drawn: Sequence[Drawn]) -> dict[str, Any]:
 def prompt(task: str, drawn: Sequence[Drawn]) -> str:
     """Return the task with the sentences of its constraints."""
     return "\n\n".join([task, " ".join(one.text for one in drawn)]) if drawn else task
-
-
-def _clash(one: str, other: str) -> bool:
-    return one == other or any(a == "whole" and b in EXCLUDED_BY_WHOLE for a, b in ((one, other), (other, one)))
 
 
 def _drawn(entry: Entry, rng: random.Random, words: Sequence[str], task: str) -> Drawn:
@@ -131,7 +132,7 @@ def _value(how: Any, rng: random.Random, words: Sequence[str], task: str, before
         value = sorted(rng.sample(list(words), rng.randint(low, high)))
         return value, ", ".join(value)
     if "word" in how:
-        value = rng.choice(list(words))
+        value = rng.choice([word for word in words if word not in before.values()])
         return value, value
     if "letter" in how:
         value = rng.choice(_COMMON_LETTERS if how["letter"] is True else string.ascii_lowercase)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,7 +139,7 @@ def make(recipe: Loaded[PromptKeys], output: Output) -> dict[str, Any]:
     people = personas.read(keys.personas)
     planned = _planned(keys, len(people), recipe.place)
     with Session(output, keys.seed) as session:
-        asks = [Ask((("user", _request(one, people)),)) for one in planned]
+        asks = _asks([_request(one, people) for one in planned])
         answers = session.model(keys.generator).complete(asks)
         models = session.spent()
     with output.rejected() as rejected:
@@ -194,6 +195,16 @@ def _planned(keys: PromptKeys, people: int, place: Place) -> list[Planned]:
             name = f"{template.skill}-{position}" if position else template.skill
             planned.append(Planned(f"{name}-{number:06d}", template, text, order.pop(), examples, template.skill))
     return planned
+
+
+def _asks(requests: Sequence[str]) -> list[Ask]:
+    """Return a completion to ask for each request; equal requests get samples with seeds of their own."""
+    seen: Counter[str] = Counter()
+    asks = []
+    for request in requests:
+        asks.append(Ask((("user", request),), seen[request]))
+        seen[request] += 1
+    return asks
 
 
 def _request(planned: Planned, people: Sequence[str]) -> str:

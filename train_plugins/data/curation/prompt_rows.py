@@ -19,12 +19,15 @@ from train_plugins.data.curation.generation.completions import Messages
 from train_plugins.data.curation.hub import load as load_hub
 from train_plugins.data.curation.inputs import content_hash, files_of
 from train_plugins.data.curation.output import Input
+from train_plugins.data.curation.reward_forms import normalised
 from train_plugins.data.sets import rows_hash
 from train_plugins.data.turns import Turn, conversation_column, turns, with_system
 from train_plugins.verifiers import Malformed, registry
 from train_plugins.verifiers.truths import read_truth
 
 ROLES = ("system", "user", "assistant")
+TRUTHS, VERIFIER = ("ground_truth", "reward_model"), ("verifier", "dataset", "data_source")
+"""Columns with a row's truth, and with its verifier's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class PromptSet:
     """Number of rows to read from the start."""
     name: str | None = None
     """The source's name in rows; by default its path or id."""
+    verifiers: Mapping[str, str] = field(default_factory=dict)
+    """Verifiers by the names that the rows use, where these are no verifiers' names: {openai/gsm8k: gsm8k}."""
     bad_rows: Literal["error", "skip"] = "error"
     """Whether a row that cannot be read ends the command, or is left out and listed in rejected.jsonl."""
 
@@ -73,6 +78,12 @@ class Prompt:
         return str(own) if isinstance(own, str | int) and str(own) else sha256(canonical_json(self.messages))[:16]
 
     @property
+    def dataset(self) -> str | None:
+        """The verifier's name; where answers cannot be verified here, the name that the row has."""
+        own = self.columns.get("dataset")
+        return self.verifier or (own if isinstance(own, str) else None)
+
+    @property
     def text(self) -> str:
         """The last user turn."""
         return self.messages[-1][1]
@@ -92,12 +103,19 @@ def inputs(sets: Sequence[PromptSet], place: Place) -> list[Input]:
     if not sets:
         raise UsageError(f"{place}: prompts: name at least one set, by `path` or `hub`")
     found = []
+    names = [one.called for one in sets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{place}: prompts: two sets are called {twice!r}; give one of them another `name`")
     for number, one in enumerate(sets):
         here = place.inside("prompts", number)
         if (one.path is None) == (one.hub is None):
             raise UsageError(f"{here}: give either `path` or `hub`")
         if one.limit is not None and one.limit < 1:
             raise UsageError(f"{here}: limit: expected a whole number of at least 1, not {one.limit}")
+        try:
+            registry.check(list(one.verifiers.values()))
+        except UsageError as error:
+            raise UsageError(f"{here}: verifiers: {error}") from None
         if one.path is not None:
             found.append(Input(one.path, content_hash(files_of(Path(one.path).expanduser(), one.split, here))))
         else:
@@ -118,7 +136,7 @@ def read(sets: Sequence[PromptSet]) -> tuple[list[Prompt], list[BadPrompt]]:
             try:
                 if isinstance(row, Unreadable):
                     raise ValueError(row.why)
-                prompts.append(prompt_of(row, one.called, number))
+                prompts.append(prompt_of(row, one.called, number, one.verifiers))
             except ValueError as error:
                 if one.bad_rows == "error":
                     raise DataError(
@@ -130,8 +148,18 @@ def read(sets: Sequence[PromptSet]) -> tuple[list[Prompt], list[BadPrompt]]:
     return prompts, bad
 
 
-def prompt_of(row: Mapping[str, Any], source: str, number: int) -> Prompt:
-    """Return the prompt of a row. Raises ValueError with what is wrong with the row."""
+def in_order(
+    sets: Sequence[PromptSet], prompts: Sequence[Prompt], bad: Sequence[BadPrompt]
+) -> list[Prompt | BadPrompt]:
+    """Return prompts and bad rows as they stand in the sets."""
+    places = {one.called: number for number, one in enumerate(sets)}
+    return sorted([*prompts, *bad], key=lambda row: (places[row.source], row.row))
+
+
+def prompt_of(row: Mapping[str, Any], source: str, number: int, names: Mapping[str, str] | None = None) -> Prompt:
+    """Return the prompt of a row; `names` maps the row's names of verifiers. Raises ValueError with what is wrong."""
+    if any(row.get(key) is not None for key in TRUTHS) and any(row.get(key) for key in VERIFIER):
+        row = normalised(row)
     said = _turns(row)
     if not said:
         raise ValueError("no turns")
@@ -153,7 +181,7 @@ def prompt_of(row: Mapping[str, Any], source: str, number: int) -> Prompt:
     if not in_order or len(spoken) % 2 == 0 or any(role == "system" for role, _ in messages[1:]):
         short = " ".join([role for role, _ in messages][:6]) or "no turns"
         raise ValueError(f"wrong turn order ({short}; expected user, assistant, …, ending in user)")
-    verifier, truth = _verifier(row)
+    verifier, truth = _verifier(row, names or {})
     return Prompt(source, number, messages, answer, verifier, truth, {**row, "row": number})
 
 
@@ -173,17 +201,17 @@ def _turns(row: Mapping[str, Any]) -> list[Turn]:
     return with_system(row, [{"role": "user", "content": text}])
 
 
-def _verifier(row: Mapping[str, Any]) -> tuple[str | None, Any]:
-    """Return the verifier that a row names, and its truth. Raises ValueError for an unknown name or a wrong truth."""
-    named, truth = row.get("verifier") or row.get("dataset"), row.get("ground_truth")
-    if isinstance(named, list | tuple) and len(named) == 1:
-        named = named[0]
-        truth = truth[0] if isinstance(truth, list | tuple) and len(truth) == 1 else truth
-    if truth is None or named is None:
-        return None, None
-    if not isinstance(named, str):
-        raise ValueError("a 'dataset' that names several verifiers; one is read here")
-    name = _registered(named)
+def _verifier(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str | None, Any]:
+    """Return the verifier that a row names, and its truth. Raises ValueError for an unknown name or a wrong truth.
+
+    Verifiers that ask a model, or judge form alone, count as none: such answers cannot be verified here.
+    """
+    named, truth = row.get("dataset"), row.get("ground_truth")
+    if not isinstance(named, str) or truth is None:
+        return None, truth
+    name = _registered(names.get(named, named))
+    if name in (*registry.JUDGED, *registry.OF_FORM):
+        return None, truth
     try:
         read_truth(name, truth, row)
     except Malformed as error:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import ModelError, UsageError
 from olmes_suite.models.base import Backend
 from olmes_suite.models.factory import BACKENDS, CHECKPOINT, WITHOUT_MODEL, make_backend
-from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.thinking import check_choice
 from olmes_suite.yaml_files import Place
@@ -102,10 +101,10 @@ def check(model: Model, place: Place) -> None:
         check_choice(model.thinking)
     except UsageError as error:
         raise wrong("thinking", str(error)) from None
-    if not model.served and model.engine in (*CHECKPOINT, "auto") and not is_hub_id(model.model):
+    if not model.served:
         try:
-            check_folder(model.model)
-        except Exception as error:
+            identity(model)
+        except ModelError as error:
             raise wrong("model", f"{error}; for a served model, give `base_url`") from None
 
 
