@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CURATION: dict[str, tuple[str, str]] = {
     "mix": ("train_plugins.data_cli.mix", "Mix sources into one training set, with a data card."),
+    "mixes": ("train_plugins.data_cli.mixes", "List the shipped mixes: data sets, amounts, licences."),
+    "ablate": ("train_plugins.data_cli.ablate", "Write mixes without one source and with one more, and train on each."),
     "prompts": ("train_plugins.data_cli.prompts", "Have a model write prompts for personas, by skill."),
     "responses": ("train_plugins.data_cli.responses", "Answer prompts by models and keep what is usable."),
     "passrate": ("train_plugins.data_cli.passrate", "Measure how often a model solves each prompt; filter by it."),

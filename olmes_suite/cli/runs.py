@@ -156,7 +156,7 @@ def _print(found: list[Listed], task: str | None) -> None:
         entries = run.results.top_tasks.values()
         n = run.results.tasks[task].n if task is not None else sum(entry.n for entry in entries)
         what = name.removeprefix(PREFIX) if name else f"{len(entries)} tasks"
-        date = datetime.fromtimestamp(started).strftime("%m-%d %H:%M") if started else "–"
+        date = _date(started) if started else "–"
         table.add_row(
             run.path.name,
             date,
@@ -173,3 +173,9 @@ def _points(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.0f}" if value > 2 else f"{100 * value:.1f}"
+
+
+def _date(seconds: float) -> str:
+    """Format a time: with the hour in this year, with the year in others."""
+    moment = datetime.fromtimestamp(seconds)
+    return moment.strftime("%m-%d %H:%M" if moment.year == datetime.now().year else "%Y-%m-%d")

@@ -6,12 +6,14 @@ the hash of a leaf task's first recorded document differs, a note says so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from olmes_suite import extras
 from olmes_suite.errors import OlmesError, one_line
+from olmes_suite.runs.importers.write import PROMPTS
 from olmes_suite.runs.schema import Engine, Manifest, instances_file, read_prompts
 from olmes_suite.runs.store import readable_lines
 from olmes_suite.tasks import catalog, index
@@ -29,13 +31,26 @@ def render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) ->
     Also returns a note on why there are none, or that they differ; "" where they are the same.
     """
     if manifest.imported:
-        return {}, "imported scores come without prompts"
+        return _imported(run, task, set(places))
     if not extras.installed("lm_eval"):
         return {}, f"prompts are rendered where the extra `eval` is installed: {extras.install('eval')}"
     try:
         return _render(run, manifest, task, places)
     except (OlmesError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"prompts cannot be rendered here: {one_line(error, 300)}"
+
+
+def _imported(run: Path, task: str, places: set[Place]) -> tuple[dict[Place, Prompt], str]:
+    """Read the questions that an imported log brought along."""
+    file = run / PROMPTS / f"{instances_file(run, task).stem}.jsonl"
+    if not file.is_file():
+        return {}, "imported scores come without prompts"
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+        found = {(line["task"], line["doc_id"]): {"t": str(line["text"])} for line in lines}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {}, f"{file} is damaged: {one_line(error, 200)}"
+    return {place: prompt for place, prompt in found.items() if place in places}, ""
 
 
 def _render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:

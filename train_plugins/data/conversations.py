@@ -79,14 +79,24 @@ def encode_conversations(
 
     Raises DataError where the template cannot render a row, or leaves out a part of it.
     """
-    return encode(
-        rows, conversation_rows, _teaches, tokenizer, limit=limit, processes=processes, more={"found": found},
-        notes=found.notes,
+    done = encode(rows, conversation_rows, _teaches, tokenizer, limit=limit, processes=processes, more={"found": found})
+    proved = () if found.facts.marked else (
+        f"masks: derived from the chat template, which has no generation markers; {done.turns} turns in "
+        f"{len(done.rows)} rows passed the prefix test and the text test",
     )  # fmt: skip
+    return replace(done, notes=(*found.notes, *proved))
 
 
 def _teaches(row: dict[str, Any], limit: int | None) -> bool:
     return any(label != IGNORED for label in row["labels"])
+
+
+def check(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, found: Way) -> None:
+    """Render a conversation as it will be encoded. Raises ValueError where that fails or leaves something out."""
+    if _plain(row, found):
+        check_rendered(row, tokenizer)
+    else:
+        _parts(row, tokenizer, found)
 
 
 def conversation_rows(
@@ -95,14 +105,18 @@ def conversation_rows(
     """Return the rows {"input_ids", "labels", "full", …} that a conversation becomes, cut at `limit` tokens."""
     if _plain(row, found):
         return [{**sft_row(row, tokenizer, limit), "row": row.get("row", 0)}]
+    try:
+        parts = _parts(row, tokenizer, found)
+    except Exception as error:  # a template may raise anything
+        raise ValueError(f"row {row.get('row', '?')}: {one_line(error, 300)}") from None
+    return [{**_encoded(part, tokenizer, limit), "row": row.get("row", 0)} for part in parts]
+
+
+def _parts(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, found: Way) -> list[masks.Part]:
     conversation = read(row)
     if found.kwargs:
         conversation = replace(conversation, kwargs={**dict(found.kwargs), **(conversation.kwargs or {})})
-    try:
-        parts = masks.parts(tokenizer, conversation, found.reasoning, found.ends)
-    except Exception as error:  # a template may raise anything
-        raise ValueError(f"row {row.get('row', '?')}: {one_line(error)}") from None
-    return [{**_encoded(part, tokenizer, limit), "row": row.get("row", 0)} for part in parts]
+    return masks.parts(tokenizer, conversation, found.reasoning, found.ends)
 
 
 def _plain(row: dict[str, Any], found: Way) -> bool:

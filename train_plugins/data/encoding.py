@@ -74,7 +74,7 @@ def fields_read(template: str) -> frozenset[str]:
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None) -> PreTrainedTokenizerBase:
-    """Set the tokenizer's chat template and a padding token. Raises UsageError if it lacks a template or end-of-text."""
+    """Set the tokenizer's chat template and a padding token. Raises UsageError without a template or end-of-text."""
     if template is not None:
         tokenizer.chat_template = template
     if not isinstance(tokenizer.chat_template, str):
@@ -147,7 +147,7 @@ def _thought(said: str) -> str:
 def encode(
     rows: Dataset, row_to_ids: Callable[..., Any], teaches: Callable[[dict[str, Any], int | None], bool],
     tokenizer: PreTrainedTokenizerBase, *, limit: int | None, processes: int | None = None,
-    more: Mapping[str, Any] | None = None, notes: tuple[str, ...] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> Encoded:  # fmt: skip
     """Encode all rows and drop those that teach nothing. Raises DataError if none is left, or the template fails.
 
@@ -164,7 +164,10 @@ def encode(
             **several,
         )
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
-        raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
+        raise DataError(
+            f"the chat template cannot render the data: {one_line(error, 300)}"
+            "; `bad_rows: skip` in the data entry leaves such rows out"
+        ) from None
     fits = encoded.filter(teaches, fn_kwargs={"limit": limit}, num_proc=processes)
     if len(fits) == 0:
         raise DataError(f"all {len(rows)} rows are longer than max_length {limit}; raise trainer.max_length")
@@ -190,7 +193,6 @@ def encode(
         turns=int(sum(facts["turns"])) if "turns" in facts.column_names else 0,
         empty_thoughts=int(sum(facts["empty"])) if "empty" in facts.column_names else 0,
         origin=list(trainable["row"]) if "row" in trainable.column_names else (),
-        notes=notes,
     )
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from olmes_suite.training_rows.names import PROMPT, RESPONSE, first
+from olmes_suite.training_rows.names import PAIRS, PROMPT, RESPONSE, first
 from train_plugins.config.recipe import Form
 from train_plugins.data.fields import REASONING, TOOL_COLUMNS, Row, holds
 from train_plugins.data.messages import check_answer_columns, check_columns, check_no_tools
@@ -28,7 +28,6 @@ from train_plugins.data.turns import (
 
 Reads = Literal["conversation", "pair", "prompt"]
 """What a stage trains on: a conversation, two answers, or a prompt alone."""
-PAIRS = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
 CONTEXT = "prompt_turns"
 """Key of a converted row: the number of its assistant turns that belong to the prompt and are not trained on."""
 _SPOKEN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")

@@ -96,7 +96,8 @@ def _whole(render: Renderer, given: Conversation, trained: Sequence[int], ends: 
         text, marks = render.marks(turns)
     else:
         text, marks = render.text(turns), []
-    if missing := left_out(given, text, len(turns) - 1):
+    missing = left_out(given, text, len(turns) - 1) or render.ignored(turns, text)
+    if missing:
         raise (ValueError if missing != "assistant turns" or strict else Unproved)(f"it leaves out {missing}; {CURE}")
     spans: list[Span] = []
     empty = 0
@@ -122,9 +123,9 @@ def _turn(
     if not alone.startswith(prompt):
         shared = _common(alone, prompt)
         raise Unproved(
-            f"the prompt of turn {place + 1} is not how its text begins: the generation prompt continues with "
-            f"{prompt[shared : shared + 30]!r}, the turn with {alone[shared : shared + 30]!r}"
-            + ("; set chat_template_kwargs: {enable_thinking: false}" if "enable_thinking" in render.template else "")
+            f"turn {place + 1} does not begin with the generation prompt: there is {alone[shared : shared + 20]!r} "
+            f"where the prompt has {prompt[shared : shared + 20]!r}; "
+            + ("set enable_thinking in `chat_template_kwargs`" if "enable_thinking" in render.template else CURE)
         )
     end = _end(alone, len(prompt), ends)
     if not (text.startswith(prompt) and text.startswith(alone[len(prompt) : end], len(prompt))):

@@ -48,6 +48,11 @@ def whole_pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limi
     }
 
 
+def check(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Render a pair as it will be encoded. Raises ValueError where that fails or leaves something out."""
+    _sides(row, tokenizer)
+
+
 def _sides(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[int]]:
     """Return the token ids of the prompt and of both conversations. Raises ValueError for what is not rendered."""
     if not row.get(EXTRA):
@@ -61,7 +66,8 @@ def _sides(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> tuple[
         render = Renderer(tokenizer, given.tools, given.kwargs)
         prompt_text, text = render.text(given.messages[:-1], prompt=True), render.text(given.messages)
         said = text[len(prompt_text) :] if text.startswith(prompt_text) else text
-        missing = left_out(given, text, len(given.messages) - 1) or unsaid(given.messages[-1], said)
+        missing = left_out(given, text, len(given.messages) - 1) or render.ignored(given.messages, text)
+        missing = missing or unsaid(given.messages[-1], said)
         if missing:
             raise ValueError(f"row {row.get('row', '?')}: it leaves out {missing} of {side!r}; {CURE}")
         texts.append((prompt_text, text))

@@ -61,6 +61,12 @@ class Renderer:
         )  # fmt: skip
         return str(texts[0]), [(int(start), int(end)) for start, end in marks[0] if end > start]
 
+    def ignored(self, turns: Turns, text: str) -> str | None:
+        """Return "the tools" if the text of the turns is the same without them."""
+        if self.tools is None or Renderer(self.tokenizer, None, self.kwargs, self.template).text(turns) != text:
+            return None
+        return "the tools"
+
     def _named(self, turns: Turns) -> list[dict[str, Any]]:
         """Return the turns with the name of the role tool that the template knows (OLMo's is `environment`)."""
         other = {"role": "environment"} if self._environment else {}
@@ -84,7 +90,7 @@ def left_out(conversation: Conversation, text: str, last: int) -> str | None:
     names = {"system": "system turns", "tool": "tool results", "assistant": "assistant turns"}
     for turn in conversation.messages[:last]:
         said = answer_of(turn["content"]) if turn["role"] == "assistant" else turn["content"].strip()
-        if not shown(said, text):
+        if not shown(said, text) and not (turn["role"] == "tool" and _written(said, text)):
             return names.get(turn["role"], f"{turn['role']} turns")
         if any(call["function"]["name"] not in text for call in turn.get("tool_calls") or ()):
             return "tool calls"

@@ -44,19 +44,41 @@ TURNS = ("messages", "prompt", "chosen", "rejected")
 """Columns of a converted row that may hold turns."""
 Keys = Callable[[Row], dict[str, Any]]
 """A stage's `form`: the columns that it trains on, from a row. Raises ValueError with what is wrong with the row."""
+Check = Callable[[dict[str, Any]], None]
 Convert = Callable[[Row], tuple[str, dict[str, Any]]]
 
 
 def load(
     entries: Sequence[DataEntry], keys: Keys, reads: Reads | None = None, rendered: Set[str] = frozenset(),
-    control: re.Pattern[str] | None = None,
+    control: re.Pattern[str] | None = None, check: Check | None = None,
 ) -> StageData:  # fmt: skip
     """Load all sets of a recipe with their rows in the stage's columns. Raises DataError, MissingData or UsageError.
 
     `reads` says what the stage trains on; with None, rows are handed to `keys` as they are in the file. `rendered` are
-    the fields of a turn that the chat template reads; `control` matches the tokenizer's control tokens.
+    the fields of a turn that the chat template reads; `control` matches the tokenizer's control tokens. `check` raises
+    an error for a row that the chat template cannot render; it is called for entries whose bad rows are left out.
     """
-    return StageData(tuple(_load(entry, _strict(keys, reads, entry, rendered, control), reads) for entry in entries))
+    return StageData(
+        tuple(_load(entry, _checked(_strict(keys, reads, entry, rendered, control), entry, check), reads)
+              for entry in entries)
+    )  # fmt: skip
+
+
+def _checked(convert: Convert, entry: DataEntry, check: Check | None) -> Convert:
+    """Return the conversion, followed by the check where rows that fail are left out."""
+    if check is None or entry.bad_rows != "skip":
+        return convert
+
+    def convert_and_check(row: Row) -> tuple[str, dict[str, Any]]:
+        name, found = convert(row)
+        try:
+            check(found)
+        except Exception as error:  # a template may raise anything
+            why = one_line(error, 300).removeprefix("row ?: ")
+            raise ValueError(f"a conversation that the chat template cannot render: {why}") from None
+        return name, found
+
+    return convert_and_check
 
 
 def _strict(

@@ -78,6 +78,8 @@ def make(command: Command[K], file: Path, options: Options) -> int:
 def _lines(planned: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, value in planned.items():
+        if value == []:
+            continue
         if isinstance(value, list | tuple):
             lines += [f"{name}:", *(f"  {one}" for one in value)]
         else:
@@ -85,15 +87,20 @@ def _lines(planned: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Return the lines of a table; its first column is text of at most 24 characters, the others are numbers."""
-    cells = [[_cut(str(row[0])), *(f"{value:,}" for value in row[1:])] for row in rows]
-    widths = [max(len(row[column]) for row in [list(heads), *cells]) for column in range(len(heads))]
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 24) -> list[str]:
+    """Return the lines of a table whose first column has at most `width` characters; None is shown as nothing."""
+    cells = [[_cut(str(row[0]), width), *map(_shown, row[1:])] for row in rows]
+    left = [all(isinstance(row[n], str) for row in rows) for n in range(len(heads))]
+    widths = [max(len(row[n]) for row in [list(heads), *cells]) for n in range(len(heads))]
     return [
-        "  ".join(text.ljust(widths[0]) if n == 0 else text.rjust(widths[n]) for n, text in enumerate(row)).rstrip()
+        "  ".join(text.ljust(widths[n]) if left[n] else text.rjust(widths[n]) for n, text in enumerate(row)).rstrip()
         for row in [list(heads), *cells]
     ]
 
 
-def _cut(text: str, width: int = 24) -> str:
+def _shown(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"

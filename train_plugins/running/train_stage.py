@@ -217,7 +217,8 @@ def prepare(
     rendered = encoding.fields_read(str(tokenizer.chat_template))
     check_entries(str(tokenizer.chat_template), recipe.data)
     control = control_tokens.control_tokens(tokenizer)
-    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered, control)
+    check = stage.checker(recipe, tokenizer)
+    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered, control, check)
     if manager is not None:
         with distributed.first_alone():  # the hooks of all processes write to the same folder
             sets = hooks.before_stage(manager, about, sets)
@@ -400,6 +401,17 @@ def quiet() -> None:
     logging: Any = transformers.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def shown(stage: Stage, recipe: Recipe, count: int, colour: bool) -> tuple[list[str], list[str]]:
+    """Return lines about the data, and the first `count` rows with their trained tokens marked. Loads no model."""
+    from train_plugins.data import show
+
+    _set_up(recipe)
+    recipe, arguments = trainer_arguments(stage, recipe)
+    ready = prepare(stage, recipe, arguments)
+    ends = turn_end.end_ids(ready.tokenizer, recipe.model)
+    return report(ready), show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour)
 
 
 def dry_run(stage: Stage, recipe: Recipe) -> list[str]:

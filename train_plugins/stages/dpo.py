@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError
@@ -60,6 +61,12 @@ class Dpo(Stage):
         from train_plugins.data.pairs import pair_row
 
         return encode(rows, pair_row, _teaches, tokenizer, limit=limit, processes=processes)
+
+    def checker(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[dict[str, Any]], None]:
+        """Return a function that renders a pair as `encode` will."""
+        from train_plugins.data.pairs import check
+
+        return partial(check, tokenizer=tokenizer)
 
     def trainer(
         self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase

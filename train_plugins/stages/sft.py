@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from train_plugins.config.recipe import Recipe
     from train_plugins.config.trainer_fields import Table
+    from train_plugins.data.conversations import Way
     from train_plugins.data.encoding import Encoded
 
 
@@ -46,6 +47,9 @@ class Sft(Stage):
     own = SftKeys
     reads = "conversation"
     masked = True
+
+    def __init__(self) -> None:
+        self._found: tuple[PreTrainedTokenizerBase, Way] | None = None
 
     def fields(self, recipe: Recipe) -> Table:
         """Return what TRL's arguments do to the stage."""
@@ -80,16 +84,31 @@ class Sft(Stage):
         recipe: Recipe | None = None,
     ) -> Encoded:  # fmt: skip
         """Encode rows as {"input_ids", "labels"}; rows without a trained token within the limit are dropped."""
-        from train_plugins.data import conversations, turn_end
+        from train_plugins.data import conversations
 
-        ends = turn_end.end_ids(tokenizer, recipe.model) if recipe else [tokenizer.eos_token_id]
-        named = [str(token) for token in tokenizer.convert_ids_to_tokens(ends)]
-        found = conversations.way(tokenizer, recipe.own.reasoning if recipe else None, named)
+        found = self._way(tokenizer, recipe)
         return conversations.encode_conversations(rows, tokenizer, found, limit=limit, processes=processes)
 
     def encoder(self, recipe: Recipe) -> Callable[..., Encoded]:
         """Return `encode` with what the recipe says about reasoning."""
         return partial(self.encode, recipe=recipe)
+
+    def checker(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[dict[str, Any]], None]:
+        """Return a function that renders a conversation as `encode` will."""
+        from train_plugins.data import conversations
+
+        return partial(conversations.check, tokenizer=tokenizer, found=self._way(tokenizer, recipe))
+
+    def _way(self, tokenizer: PreTrainedTokenizerBase, recipe: Recipe | None) -> Way:
+        """Decide once how conversations are rendered and masked. Raises UsageError."""
+        from train_plugins.data import conversations, turn_end
+
+        if self._found is None or self._found[0] is not tokenizer:
+            ends = turn_end.end_ids(tokenizer, recipe.model) if recipe else [tokenizer.eos_token_id]
+            named = [str(token) for token in tokenizer.convert_ids_to_tokens(ends)]
+            reasoning = recipe.own.reasoning if recipe else None
+            self._found = tokenizer, conversations.way(tokenizer, reasoning, named)
+        return self._found[1]
 
     def trainer(
         self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase

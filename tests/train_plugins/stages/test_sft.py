@@ -349,7 +349,6 @@ def test_bad_input_is_one_line_and_nothing_is_written(train_folder: Path) -> Non
     bad("row 0 has an empty assistant turn", [{"messages": chat("a", " \n")}])
     bad("row 0 has no 'messages'", [{"text": "a"}])
     bad("3 rows to train on are fewer than one batch of 4", sft_rows(3))
-    bad("does not mark the assistant's turns", chat_template=None)
     bad("neither a shipped template", chat_template="tuluu")
     bad("trainer.per_device_train_batch_size must be at least 1", trainer={"per_device_train_batch_size": 0})
     bad("trainer.learning_rate must be at least 0", trainer={"learning_rate": -1.0})

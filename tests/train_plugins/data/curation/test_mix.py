@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from helpers import olmes_here
+from helpers import environment, olmes_here
 
 from train_plugins.data.curation.mix.parts import Job, Settings, read, run_job
 from train_plugins.data.curation.mix.pool import Pool
@@ -349,3 +353,50 @@ def test_a_damaged_part_is_made_again(tmp_path: Path) -> None:
     assert read(job) is None
     run_job(job)
     assert read(job) is not None
+
+
+def test_built_prompts_differ_by_their_question_and_not_by_the_exemplars(tmp_path: Path) -> None:
+    made = [
+        {
+            "question": f"How many apples are in {n} boxes of {n * 3 + 5} each, if {n + 1} fall out?",
+            "answer": f"#### {n}",
+        }
+        for n in range(2, 30)
+    ]
+    path = write(tmp_path / "a.jsonl", [*made, made[0]])
+    source = {"path": path, "build": "gsm8k", "shots": 8}
+    done = mix(tmp_path, {"kind": "rlvr", "sources": [source]})
+    assert done.returncode == 0, done.stderr
+    assert len(read_lines(tmp_path / "out" / "data.jsonl")) == 28
+    for changes, message in (({"shots": 9}, "shots must be from 0 to 8"), ({"constraints": [3, 1]}, "such as [1, 3]")):
+        done = mix(tmp_path, {"kind": "rlvr", "sources": [{**source, **changes}]}, out="other")
+        assert done.returncode == 2 and message in done.stderr
+    done = mix(tmp_path, {"sources": [source]}, out="other")
+    assert done.returncode == 2 and "this mix is sft" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_mix_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """Kills come after a growing time, so that they meet every step; each attempt continues with what is there."""
+    sources = [{"path": write(tmp_path / f"{name}.jsonl", rows(400, seed=n))} for n, name in enumerate("abcd")]
+    made = {"sources": sources, "held_out": 0.1, "format": "jsonl"}
+    assert mix(tmp_path, made, out="whole").returncode == 0
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump(made))
+    command = [sys.executable, "-m", "olmes_suite.cli.main", "data", "mix", "mix.yaml", "--out", "out", "--resume"]
+    tmp_path.joinpath("fresh").mkdir()
+    kills = 0
+    for attempt in range(40):
+        process = subprocess.Popen(
+            [*command, "--workers", "1"], cwd=tmp_path, env=environment(tmp_path / "fresh"), stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        try:
+            _, error = process.communicate(timeout=1.5 + 0.4 * attempt)
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    assert kills > 2 and process.returncode == 0, error  # a finished mix is found again by --resume
+    for file in sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file()):
+        assert file.read_bytes() == (tmp_path / "out" / file.relative_to(tmp_path / "whole")).read_bytes()

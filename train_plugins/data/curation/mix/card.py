@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from train_plugins.data.curation.mix.facts import UNKNOWN
+from train_plugins.data.curation.mix.keys import UNKNOWN
 
 PAGE = "card.html"
 _COLOURS = ("#2a7f62", "#8a8f98", "#c0503f", "#d08a2e", "#7a5aa8", "#3f74b5", "#b04f86", "#5f7a1f")

@@ -12,6 +12,7 @@ from train_plugins.config.recipe import Form
 from train_plugins.data import fields, forms, messages
 from train_plugins.data.curation import reward_forms
 from train_plugins.data.curation.mix.keys import Kind
+from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.verifiers import Malformed, registry
 from train_plugins.verifiers.truths import COMPARED, read_truth
 
@@ -29,6 +30,7 @@ class Converter:
     form: Form | None = None
     keep: tuple[str, ...] = ()
     verifiers: Mapping[str, str] = field(default_factory=dict)
+    build: Build | None = None
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row's columns in the output. Raises ValueError with what is wrong with the row."""
@@ -57,7 +59,7 @@ class Converter:
     def _prompt(self, row: Mapping[str, Any]) -> dict[str, Any]:
         if "tools" not in self.keep:
             messages.check_no_tools(row)
-        found = reward_forms.normalised(row)
+        found = reward_forms.normalised(row) if self.build is None else self.build(row)
         turns = messages.turns_of(found["messages"], "messages")
         _check_prompt(turns)
         name = _verifier(self.verifiers.get(found["dataset"], found["dataset"]))

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train_plugins.data.curation.duplicates import NearDuplicates
-from train_plugins.data.curation.mix.convert import prompt_of, turns_in
 from train_plugins.data.curation.mix.keys import Duplicates
-from train_plugins.data.curation.mix.parts import text_of
+from train_plugins.data.curation.mix.parts import compared_text
 from train_plugins.data.curation.mix.pool import EXACT, KEPT, NEAR, Lines, Pool
 
 
@@ -29,8 +28,7 @@ def mark(pool: Pool, keys: Duplicates, lines: Lines) -> None:
     _add_sketches(near, pool, pool.state == KEPT)
 
     def text(place: int) -> str:
-        row = lines.row(int(positions[place]))
-        return text_of(prompt_of(row) if keys.by == "prompt" else turns_in(row))
+        return compared_text(lines.row(int(positions[place])), keys.by)
 
     for place, duplicate in near.find(text).items():
         pool.state[positions[place]] = NEAR

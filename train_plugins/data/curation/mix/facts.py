@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train_plugins.data.curation.mix.decontaminate import Found
-from train_plugins.data.curation.mix.keys import Mix
+from train_plugins.data.curation.mix.keys import UNKNOWN, Mix
 from train_plugins.data.curation.mix.parts import Part
 from train_plugins.data.curation.mix.pool import REASONS, Pool, rejected_rows
 from train_plugins.data.curation.mix.select import Chosen
 
-UNKNOWN = "unknown"
 _QUANTILES = (0, 10, 25, 50, 75, 90, 99, 100)
 
 
@@ -45,7 +44,7 @@ def _source(number: int, mix: Mix, pool: Pool, parts: Sequence[Part], chosen: Ch
     states = np.bincount(pool.state[rows], minlength=len(REASONS)).tolist()
     rejected.update({name: count for name, count in zip(REASONS, states, strict=True) if name and count})
     return {
-        "source": pool.names[number], "from": keys.place, "licence": keys.licence or UNKNOWN,
+        "source": pool.names[number], "from": keys.place, "licence": keys.known_licence or UNKNOWN,
         "skill": keys.skill or UNKNOWN, **({"about": keys.about} if keys.about else {}),
         "read": sum(part.rows for part in parts), "rejected": dict(sorted(rejected.items())), "rows": len(positions),
         "repeated": int((chosen.copy[mine] > 0).sum()), "held_out": int(chosen.held_out[mine].sum()),

@@ -14,9 +14,12 @@ from olmes_suite.yaml_files import Place
 from train_plugins.config.recipe import Form
 from train_plugins.data.curation import text_filters
 from train_plugins.data.curation.recipe import Curation
+from train_plugins.data.curation.reward_prompts import SHOTS, Builder
 
 Kind = Literal["sft", "preference", "rlvr"]
 Wanted = Literal["any", "only", "none"]
+UNKNOWN = "unknown"
+"""Licence of a source whose licence is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,22 @@ class Source:
     filters: Filters = field(default_factory=Filters)
     keep: tuple[str, ...] = ()
     """Columns of the source that stay in the output, besides the recipe's `keep`."""
+    build: Builder | None = None
+    """Build prompts with a ground truth from rows without one (rlvr): gsm8k, math, constraints."""
+    shots: int = 0
+    """Exemplars before a built question, as in Tülu 3's data: 8 for gsm8k, 4 for math."""
+    constraints: tuple[int, ...] = (1, 3)
+    """The least and the largest number of constraints that are added to a prompt."""
 
     @property
     def place(self) -> str:
         """The path or id, as in the recipe."""
         return str(self.path if self.path is not None else self.hub)
+
+    @property
+    def known_licence(self) -> str | None:
+        """The licence, unless it is said to be unknown."""
+        return None if (self.licence or UNKNOWN).strip().lower() in ("", UNKNOWN) else self.licence
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +141,17 @@ class Decontam:
     """Leave the rows out; stop if a source is contaminated; or keep the rows and count them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A part of a published set that is not a source of its own."""
+
+    name: str
+    amount: int
+    """Number of rows in the published set."""
+    licence: str = "unknown"
+    hub: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix(Curation):
     """The keys of a mix."""
@@ -135,6 +160,10 @@ class Mix(Curation):
     kind: Kind = "sft"
     """Conversations, pairs of answers, or prompts with a ground truth."""
     about: str | None = None
+    released: str | None = None
+    """Hub id of the mix as its authors published it."""
+    composition: tuple[Component, ...] = ()
+    """What a published set is made of; facts for the reader, which nothing is read from."""
     rows: int | None = None
     """Size of the mix, of which the sources take their `share`."""
     filters: Filters = field(default_factory=Filters)
@@ -219,9 +248,23 @@ def _check_source(source: Source, mix: Mix, place: Place) -> None:
         )
     if source.path is not None and (source.config or source.revision):
         raise UsageError(f"{place.line(())}: config and revision belong to `hub`, not to `path`")
-    if mix.licences == "required" and not source.licence:
+    if mix.licences == "required" and source.known_licence is None:
         raise UsageError(f"{place.line(())}: no licence, and the recipe says `licences: required`; set `licence`")
     _check_filters(source.filters, mix.kind, place.inside("filters"))
+    if source.build is not None:
+        _check_build(source, mix.kind, place)
+
+
+def _check_build(source: Source, kind: Kind, place: Place) -> None:
+    assert source.build is not None
+    if kind != "rlvr":
+        raise UsageError(f"{place.line(('build',))}: build makes prompts with a ground truth, and this mix is {kind}")
+    if not 0 <= source.shots <= (most := SHOTS[source.build]):
+        raise UsageError(f"{place.line(('shots',))}: shots must be from 0 to {most} for {source.build}")
+    if len(source.constraints) != 2 or not 1 <= source.constraints[0] <= source.constraints[1]:
+        raise UsageError(
+            f"{place.line(('constraints',))}: constraints must be the least and the largest number, such as [1, 3]"
+        )
 
 
 def _check_filters(filters: Filters, kind: Kind, place: Place) -> None:

@@ -24,6 +24,7 @@ from train_plugins.data.curation.mix.pool import Lines, Pool
 from train_plugins.data.curation.mix.sources import Located
 from train_plugins.data.curation.output import Input, Output
 from train_plugins.data.curation.recipe import Loaded
+from train_plugins.data.curation.reward_prompts import Build
 
 Watch = Callable[[str, int, int], None]
 """Gets the step, and how much of it is done."""
@@ -70,7 +71,7 @@ def plan(recipe: Loaded[Mix], given: Sequence[Input]) -> dict[str, Any]:
         size = sum(file.stat().st_size for file in one.files)
         entries.append(
             f"{one.name}: {wanted}, {len(one.files)} file{'s' if len(one.files) != 1 else ''} ({size / 1e6:.1f} MB), "
-            f"licence {one.keys.licence or facts.UNKNOWN}, skill {one.keys.skill or facts.UNKNOWN}"
+            f"licence {one.keys.licence or keys.UNKNOWN}, skill {one.keys.skill or keys.UNKNOWN}"
         )
     near = mix.duplicates.near
     return {
@@ -91,7 +92,7 @@ def _compared(mix: Mix) -> str:
 
 def warnings(mix: Mix, names: Sequence[str]) -> list[str]:
     """Return one line for each thing about a recipe that a user should know."""
-    missing = [name for name, source in zip(names, mix.sources, strict=True) if not source.licence]
+    missing = [name for name, source in zip(names, mix.sources, strict=True) if source.known_licence is None]
     return [f"no licence is given for {', '.join(missing)}"] if missing else []
 
 
@@ -159,6 +160,7 @@ def _jobs(mix: Mix, one: Located, folder: Path) -> list[Job]:
     settings = Settings(
         mix.kind, one.keys.form, tuple(dict.fromkeys((*mix.keep, *one.keys.keep))), dict(mix.verifiers),
         (mix.filters, one.keys.filters), mix.tokenizer, mix.duplicates.shingle if near else None, mix.duplicates.by,
+        Build(one.keys.build, one.keys.shots, one.keys.constraints, mix.seed) if one.keys.build else None,
     )  # fmt: skip
     jobs = []
     for file, digest in zip(one.files, one.hashes, strict=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from train_plugins.data.curation.mix.convert import Converter, prompt_of, turns_
 from train_plugins.data.curation.mix.filters import Facts, Sieve
 from train_plugins.data.curation.mix.keys import Filters, Kind
 from train_plugins.data.curation.recipe import plain
+from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.data.fields import REASONING
 
 VERSION = 1
@@ -44,6 +46,7 @@ ROWS, INDEX, REJECTED, ABOUT = "rows.jsonl", "index.npz", "rejected.jsonl", "abo
 STANDARD = frozenset({"messages", "chosen", "rejected", "ground_truth", "dataset"})
 """Columns that every row of a kind has."""
 _LINE = "line "
+_EXEMPLARS = re.compile(r"\A(?:Question|Problem):.*\n\n(?=(?:Question|Problem):)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Settings:
     shingle: int | None = None
     """Words of an n-gram for sketches; None: no sketches."""
     by: Literal["conversation", "prompt"] = "conversation"
+    build: Build | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ class _Maker:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings, self._folder = settings, folder
-        self._convert = Converter(settings.kind, settings.form, settings.keep, settings.verifiers)
+        self._convert = Converter(settings.kind, settings.form, settings.keep, settings.verifiers, settings.build)
         self._sieve = Sieve(*settings.filters)
         self._near = NearDuplicates(shingle=settings.shingle) if settings.shingle else None
         self._count = _counter(settings.tokenizer)
@@ -200,7 +204,7 @@ class _Maker:
         """Note the facts of a row and return the text that duplicates are judged by."""
         prompt = prompt_of(row)
         compared = prompt if self._settings.by == "prompt" else turns_in(row)
-        text = text_of(compared)
+        text = compared_text(row, self._settings.by)
         self._digests.append(bytes.fromhex(duplicates.digest(_marked(compared)))[:16])
         asked = int.from_bytes(bytes.fromhex(duplicates.digest(text_of(prompt)))[:8], "little")
         self._facts.append((number, facts.turns, facts.tokens, facts.thoughts, facts.tools, asked))
@@ -226,8 +230,19 @@ class _Maker:
         (self._folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
 
+def compared_text(row: Mapping[str, Any], by: Literal["conversation", "prompt"]) -> str:
+    """Return the text of a converted row that near duplicates have in common.
+
+    Exemplars before a prompt's question are left out, because they are the same in all rows.
+    """
+    if "ground_truth" in row:
+        *before, last = row["messages"]
+        return "\n".join([text_of(before), _EXEMPLARS.sub("", str(last["content"]))])
+    return text_of(prompt_of(row) if by == "prompt" else turns_in(row))
+
+
 def text_of(turns: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of turns, for near duplicates."""
+    """Return the text of turns."""
     return "\n".join(str(turn.get("content") or "") for turn in turns)
 
 
