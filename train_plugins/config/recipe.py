@@ -59,6 +59,14 @@ class Decontamination:
 
 
 @dataclass(frozen=True, slots=True)
+class UntilDecided:
+    """Keys under `eval.until_decided`: checkpoints are asked until the gate is decided, by the rules of `gate`."""
+
+    baseline: str = "parent"
+    """`parent`, the checkpoint that the stage starts from, which is evaluated on all documents first; or a run."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Keys under `eval`: the evaluation of the stage's checkpoints by `olmes eval`."""
 
@@ -90,6 +98,7 @@ class Evaluation:
     samples: int | None = None
     system: str | None = None
     chat_template_args: Mapping[str, Any] = field(default_factory=dict)
+    until_decided: UntilDecided | None = field(default=None, metadata=UNSET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +287,8 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
         )  # fmt: skip
     except UsageError as error:
         raise UsageError(f"{where}: eval: {error}") from None
+    if evaluation.until_decided is not None:
+        _check_until_decided(evaluation, where)
     if (evaluation.device == "endpoint") != (evaluation.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
     unseen = unseen_in(evaluation)
@@ -289,6 +300,17 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
     if unseen and evaluation.every is not None:
         raise UsageError(
             f"{where}: eval.every would show the unseen suite to every checkpoint; only the last may see it, remove it"
+        )
+
+
+def _check_until_decided(evaluation: Evaluation, where: str) -> None:
+    """Raise UsageError for keys that exclude `until_decided`."""
+    if evaluation.suite is None or evaluation.tasks or evaluation.limit is not None:
+        raise UsageError(f"{where}: eval.until_decided takes a `suite`, without `tasks` and `limit`")
+    if unseen := unseen_in(evaluation):
+        raise UsageError(
+            f"{where}: eval.until_decided also evaluates the checkpoint that the stage starts from, but eval names "
+            f"{unseen[0]} of the unseen suite; final numbers come from all documents, remove the key"
         )
 
 

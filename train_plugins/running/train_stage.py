@@ -19,7 +19,7 @@ from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 from olmes_suite.tasks import catalog
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_state
-from train_plugins.checkpoints.evaluator import Evaluator
+from train_plugins.checkpoints.evaluator import Evaluator, of_recipe
 from train_plugins.config import trainer_fields, trainer_values
 from train_plugins.config.recipe import Recipe, check_trainer
 from train_plugins.data import control_tokens, encoding, turn_end
@@ -93,7 +93,7 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
     with ExitStack() as resources:
         if begun := output.is_dir():
             _lock(resources, output)
-        evaluator = Evaluator(recipe.eval, output) if recipe.eval and distributed.is_main() else None
+        evaluator = of_recipe(recipe, output) if distributed.is_main() else None
         if evaluator:
             resources.callback(evaluator.close)
         watchers = stage.watchers(recipe, output) if distributed.is_main() else ()
