@@ -148,6 +148,13 @@ def unknown(words: list[str]) -> str | None:
     return None
 
 
+def below(command: Any) -> dict[str, Any]:
+    """The commands of a group, those that are imported when they are called among them."""
+    if not hasattr(command, "commands"):
+        return {}
+    return {name: command.get_command(None, name) for name in command.list_commands(None)}
+
+
 def flags(command: Any) -> Iterator[str]:
     """The options of a command."""
     yield from ("--help", "--version")

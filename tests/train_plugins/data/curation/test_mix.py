@@ -400,3 +400,27 @@ def test_a_mix_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: P
     assert kills > 2 and process.returncode == 0, error  # a finished mix is found again by --resume
     for file in sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file()):
         assert file.read_bytes() == (tmp_path / "out" / file.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_a_tokenizer_counts_tokens(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(5))
+    done = mix(tmp_path, {"sources": [{"path": path}], "tokenizer": str(tiny_checkpoint)}, "--json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)["mix"]
+    assert content["tokens"] > 0 and content["tokens_by"] == str(tiny_checkpoint)
+    done = mix(tmp_path, {"sources": [{"path": path}], "tokenizer": str(tmp_path / "none")}, out="other")
+    assert done.returncode == 2 and "tokenizer" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "a.arrow"])
+def test_a_damaged_file_is_named_with_its_source(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08 nothing of that kind")
+    done = mix(tmp_path, {"sources": [{"path": str(tmp_path / name)}]})
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "source 'a'" in done.stderr, done.stderr
+    assert str(tmp_path / name) in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_json_is_alone_on_stdout_and_notes_are_on_stderr(tmp_path: Path) -> None:
+    done = mix(tmp_path, {"sources": [{"path": write(tmp_path / "a.jsonl", rows(3))}]}, "--json")
+    json.loads(done.stdout)
+    assert done.stderr == "note: no licence is given for a\n"

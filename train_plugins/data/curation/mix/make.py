@@ -43,6 +43,13 @@ class Machines:
         count = workers or len(os.sched_getaffinity(0))
         return cls(parts.in_processes(count), scan.in_processes(count))
 
+    @classmethod
+    def on_ray(cls, address: str) -> Machines:
+        """Use the machines of a Ray cluster, which must see the sources and `$OLMES_CACHE` under the same paths."""
+        from decontam.scan_on_ray import on_ray
+
+        return cls(on_ray(address, parts.run_job, lambda job: parts.read(job) is not None), on_ray(address))
+
 
 def located(recipe: Loaded[Mix]) -> tuple[Located, ...]:
     """Check the recipe and find its sources. Raises UsageError."""
@@ -144,8 +151,11 @@ def _parts(mix: Mix, found: Sequence[Located], run: parts.Runner, watch: Watch) 
     watch("rows", len(every) - len(missing), len(every))
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for done, _ in enumerate(run(missing), len(every) - len(missing) + 1):
-            watch("rows", done, len(every))
+        try:
+            for done, _ in enumerate(run(missing), len(every) - len(missing) + 1):
+                watch("rows", done, len(every))
+        except DataError as error:
+            raise DataError(_named_source(found, str(error))) from None
     made = []
     for one in jobs:
         read = [parts.read(job) for job in one]
@@ -153,6 +163,12 @@ def _parts(mix: Mix, found: Sequence[Located], run: parts.Runner, watch: Watch) 
             raise DataError(f"{folder}: a part cannot be read again; repeat the command")
         made.append([part for part in read if part is not None])
     return made
+
+
+def _named_source(found: Sequence[Located], message: str) -> str:
+    """Put the source before a message that names one of its files."""
+    name = next((one.name for one in found if any(str(file) in message for file in one.files)), None)
+    return message if name is None else f"source {name!r}: {message}"
 
 
 def _jobs(mix: Mix, one: Located, folder: Path) -> list[Job]:

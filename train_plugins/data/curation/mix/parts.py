@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from olmes_suite.errors import DataError
+from olmes_suite.errors import DataError, one_line
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import Block
 from olmes_suite.training_rows.reading import Unreadable, rows_of_block
@@ -281,7 +281,7 @@ def _counter(tokenizer: str | None) -> Counter:
     def count(rows: Sequence[Mapping[str, Any]]) -> list[Facts]:
         texts = [texts_in(row) for row in rows]
         flat = [text for one in texts for text in one]
-        lengths = iter([len(one) for one in loaded.encode_batch(flat, add_special_tokens=False)])
+        lengths = iter([len(one) for one in loaded(flat, add_special_tokens=False)["input_ids"]] if flat else [])
         return [_facts(row, [next(lengths) for _ in one]) for row, one in zip(rows, texts, strict=True)]
 
     return count
@@ -289,13 +289,13 @@ def _counter(tokenizer: str | None) -> Counter:
 
 def load_tokenizer(name: str) -> Any:
     """Load the tokenizer of a folder or a Hub id. Raises DataError."""
-    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
 
-    file = Path(name).expanduser() / "tokenizer.json"
+    folder = Path(name).expanduser()
     try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(name)
-    except Exception as error:  # the package raises plain Exception
-        raise DataError(f"tokenizer {name}: cannot be loaded ({error}); give a folder with tokenizer.json") from None
+        return AutoTokenizer.from_pretrained(folder if folder.is_dir() else name)
+    except Exception as error:  # of many types
+        raise DataError(f"tokenizer {name}: cannot be loaded ({one_line(error)}); give the folder of a model") from None
 
 
 def texts_in(row: Mapping[str, Any]) -> list[str]:
