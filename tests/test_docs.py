@@ -118,12 +118,6 @@ def expanded(words: list[str]) -> list[list[str]]:
     return out
 
 
-def below(command: Any) -> dict[str, Any]:
-    """The sub-commands of a group, also those that it loads when they are called."""
-    names = command.list_commands(None) if hasattr(command, "list_commands") else ()
-    return {name: command.get_command(None, name) for name in names}
-
-
 def unknown(words: list[str]) -> str | None:
     """The first word of a call that is no command, sub-command or option; None where all exist."""
     if not words or words[0].startswith("-") or not WORD.fullmatch(words[0]):
