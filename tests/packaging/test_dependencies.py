@@ -36,6 +36,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "decontam": ("eval", "decontam"),
     "decontam/scan_on_ray.py": ("eval", "decontam", "ray"),
     "train_plugins": ("eval", "decontam", "train"),
+    "train_plugins/data/curation": ("eval", "decontam", "train", "curate"),
     "train_plugins/rl/vllm_rollouts.py": ("eval", "train", "vllm"),
 }
 """Folder or file to the extras whose modules it may import beside the core's; the longest path counts."""
