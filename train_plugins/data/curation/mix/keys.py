@@ -301,7 +301,10 @@ def _check_decontam(decontam: Decontam, place: Place) -> None:
     if decontam.file is not None and (decontam.suites or decontam.tasks):
         raise UsageError(f"{place.line(('file',))}: a file is compared alone: leave out suites and tasks")
     for suite in decontam.suites:
-        suites.load(suite)
+        try:
+            suites.load(suite)
+        except UsageError as error:
+            raise UsageError(f"{place.line(('suites',))}: {error}") from None
     for folder in decontam.data_dir:
         if not Path(folder).expanduser().is_dir():
             raise UsageError(f"{place.line(('data_dir',))}: data_dir {folder}: no such folder")

@@ -59,7 +59,7 @@ def _of_hub(source: Source, mirrors: Sequence[Path], place: Place) -> list[Path]
     except Exception as error:  # the Hub's client raises many types of errors
         raise UsageError(
             f"{place}: {source.hub} ({source.split}) is in no mirror and cannot be loaded from the Hub "
-            f"({one_line(error)}); give a local `path`, or --data-dir with a mirror"
+            f"({one_line(error)}); give a local `path`, or set $OLMES_DATA_DIR to a mirror"
         ) from None
     return files
 
