@@ -16,6 +16,7 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from olmes_suite.errors import StageRefused
 from train_plugins.rl import advantages, answers, vllm_rollouts
+from train_plugins.rl.tool_rollouts import ToolRollouts
 from train_plugins.trainers import dropout, lora
 from train_plugins.trainers.callbacks import Watched
 from train_plugins.verifiers import Call, Verifiers
@@ -130,9 +131,11 @@ class Rollouts(Watched):
         fractions = answers.verify(self.verifiers, calls)
         self._note_lost(self.verifiers.timeouts - timeouts, self.verifiers.crashes - crashes)
         facts = []
-        for row, fraction, ids in zip(inputs, fractions, completion_ids_list, strict=True):
+        given = self._environment_rewards() or [None] * len(calls)
+        for row, fraction, ids, more in zip(inputs, fractions, completion_ids_list, given, strict=True):
             ended = bool(ids) and ids[-1] in self.eos_token_ids  # type: ignore[attr-defined]
             score = advantages.score(fraction, ended, self.keys.reward, self.keys.no_eos_penalty)
+            score = more if score is None else score + (more or 0.0)
             numbers = (score, fraction, self.names.index(row["verifier"]), ended, len(ids))
             facts.append([float("nan") if number is None else float(number) for number in numbers])
         here = torch.tensor(facts, device=self.accelerator.device)  # type: ignore[attr-defined]
@@ -146,6 +149,10 @@ class Rollouts(Watched):
         self._note_rewards(everywhere)
         self._stop_without_signal(everywhere)
         return everywhere[:, :1]
+
+    def _environment_rewards(self) -> list[float | None]:
+        """Return the rewards that environments add to the scores; empty without environments."""
+        return []
 
     def _stop_without_signal(self, facts: torch.Tensor) -> None:
         """Raise StageRefused after `HOPELESS` consecutive rollouts whose rewards give no gradient."""
@@ -245,8 +252,8 @@ class Rollouts(Watched):
         return Path(folder) / f"rollouts_{self.args.process_index}.pt"  # type: ignore[attr-defined]
 
 
-class Grpo(Rollouts, GRPOTrainer):
-    """GRPO on verified rewards."""
+class Grpo(ToolRollouts, Rollouts, GRPOTrainer):
+    """GRPO on verified rewards, with tools and environments."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)

@@ -207,6 +207,7 @@ def prepare(
         turn_end.check_turn_end(tokenizer, ends, stage.masked)
     if stage.pooled:
         encoding.pad_apart(tokenizer)
+    stage.prepare_tokenizer(recipe, tokenizer, arguments)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
     rendered = encoding.fields_read(str(tokenizer.chat_template))
     sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered)
@@ -219,7 +220,7 @@ def prepare(
             )
     rows = stage.select(recipe, _together(sets))
     limit, length = stage.limit(recipe, arguments)
-    encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
+    encoded = stage.encoder(recipe)(rows, tokenizer, length, arguments.get("dataset_num_proc"))
     seen = replace(encoded, longest=stage.longest(encoded, arguments))
     notes = check_fits(recipe.model, seen, tokenizer, length_keys(limit))
     planned = stage.plan(encoded, arguments, distributed.world_size())

@@ -89,6 +89,20 @@ def check_sampling(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
             raise UsageError(f"trainer.reward_clip_range must be two numbers, low and high, not {list(bounds)}")
 
 
+def check_tools(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for tools or environments with an algorithm that has none, or without a limit of turns."""
+    if not keys.calls_tools:
+        return
+    name = "tools" if keys.tools else "environment"
+    if keys.algorithm != "grpo":
+        raise UsageError(f"rlvr.{name}: {keys.algorithm} has no calls of tools; use `algorithm: grpo`")
+    if keys.asynchronous and keys.environment is not None:
+        raise UsageError("rlvr.environment: not with rlvr.asynchronous, whose rollouts are in another process")
+    turns = arguments.get("max_tool_calling_iterations")
+    if turns is not None and turns < 1:
+        raise UsageError(f"trainer.max_tool_calling_iterations must be at least 1, not {turns}")
+
+
 def check_value_model(recipe: Recipe) -> None:
     """Raise UsageError unless PPO has one usable value model: a reward model, or a fresh head."""
     keys = recipe.own

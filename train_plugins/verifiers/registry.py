@@ -24,6 +24,7 @@ BUILT_IN = {
     "ifeval": "train_plugins.verifiers.instructions:ifeval",
     "ifeval_fraction": "train_plugins.verifiers.instructions:ifeval_fraction",
     "ifeval_strict": "train_plugins.verifiers.instructions:ifeval_strict",
+    "environment": "train_plugins.verifiers.no_verdict:environment",
 }
 """Verifiers that run in worker processes."""
 SANDBOXED = {
