@@ -71,6 +71,9 @@ class Evaluation:
     device: Literal["same", "endpoint"] | int | None = None
     """Where checkpoints are evaluated: `same`, on the trainer's GPU, while its model and optimiser wait in CPU memory;
     a GPU's number; `endpoint`, an OpenAI-compatible server. None: beside the training, on the same devices."""
+    engine: Literal["live"] | None = field(default=None, metadata=UNSET)
+    """What answers: `live`, the vLLM engine that samples rollouts, between two steps (rlvr with vllm_colocate); tasks
+    that exceed its context are answered from the checkpoint's folder. None: an engine that loads the folder."""
     base_url: str | None = None
     """URL of the endpoint, which must serve a checkpoint under its folder's path."""
     judge: str | None = None
@@ -275,6 +278,8 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
         raise UsageError(f"{where}: eval: {error}") from None
     if (evaluation.device == "endpoint") != (evaluation.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
+    if evaluation.engine == "live" and evaluation.device is not None:
+        raise UsageError(f"{where}: eval: `engine: live` answers in the training's own engine; remove `device`")
     unseen = unseen_in(evaluation)
     if unseen and not final:
         raise UsageError(

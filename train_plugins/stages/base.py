@@ -87,6 +87,10 @@ class Stage(ABC):
         """Check the chat template against the stage's keys, before rows are read. Raises UsageError."""
         return None
 
+    def has_engine(self, recipe: Recipe) -> bool:
+        """Return whether the trainer holds a vLLM engine that can also answer an evaluation."""
+        return False
+
     def encoder(self, recipe: Recipe) -> Callable[..., Encoded]:
         """Return the function that encodes the recipe's rows: `encode`, unless the stage's keys have a say in it."""
         return self.encode

@@ -176,6 +176,10 @@ class Rlvr(Stage):
         """Make the tokenizer read calls of tools. Raises UsageError for a chat template without them."""
         tool_setup.prepare(recipe, tokenizer, arguments)
 
+    def has_engine(self, recipe: Recipe) -> bool:
+        """Return whether rollouts are sampled by vLLM in the training processes."""
+        return bool(recipe.own.rollouts == "vllm_colocate" and not recipe.own.asynchronous)
+
     def encoder(self, recipe: Recipe) -> Callable[..., Encoded]:
         """Return a function that renders prompts with the descriptions of the tools."""
         if not recipe.own.calls_tools:

@@ -25,6 +25,7 @@ BUILT_IN = {
     "ifeval_fraction": "train_plugins.verifiers.instructions:ifeval_fraction",
     "ifeval_strict": "train_plugins.verifiers.instructions:ifeval_strict",
     "environment": "train_plugins.verifiers.no_verdict:environment",
+    "taskset": "train_plugins.verifiers.tasksets:taskset",
 }
 """Verifiers that run in worker processes."""
 SANDBOXED = {

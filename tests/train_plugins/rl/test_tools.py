@@ -10,11 +10,12 @@ import pytest
 from tool_fixture import TEMPLATE, make_tool_model, write_tools
 from train_fixture import need_trl, refused
 
-need_trl()
 from train_plugins.rl import environments, tool_rollouts, tool_template, tools
 from train_plugins.rl.environments import EnvironmentFailed
 from train_plugins.rl.python_tool import SHOWN, python, shortened
 from train_plugins.rl.tools import Calls
+
+need_trl()
 
 NAME = "tools_of_a_test"
 
