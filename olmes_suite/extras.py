@@ -25,7 +25,12 @@ MODULES: dict[str, tuple[str, ...]] = {
     "verifiers": ("verifiers",),
 }  # fmt: skip
 """Extra to its modules, without those of the extras that it includes."""
-INCLUDES: dict[str, tuple[str, ...]] = {"vllm": ("eval",), "decontam": ("eval",), "train": ("eval", "decontam")}
+INCLUDES: dict[str, tuple[str, ...]] = {
+    "vllm": ("eval",),
+    "decontam": ("eval",),
+    "train": ("eval", "decontam"),
+    "verifiers": ("eval",),
+}
 """Extra to the extras that it includes."""
 
 

@@ -122,7 +122,7 @@ def test_the_written_folder_is_a_task_and_training_rows(module: Path, tmp_path: 
     assert read["verifier"] == "taskset"
     row = {"messages": rows[1]["messages"]}
     assert [taskset(answer, json.loads(read["truth"]), row) for answer in ("2", "3")] == [1.0, 0.25]
-    with pytest.raises(Malformed, match="expected {taskset, data}"):
+    with pytest.raises(Malformed, match=r"expected \{taskset, data\}"):
         taskset("2", {"data": {}}, row)
     document = json.loads((out / "sample.jsonl").read_text().splitlines()[2])
     assert tasksets.score(document, "4").scores == {"reward": 1.0}

@@ -117,7 +117,7 @@ class Rlvr(Stage):
         if recipe.lora is not None:
             check_adapter(recipe.lora, recipe.own, arguments)
         check_tools(recipe.own, arguments)
-        check_rollouts(recipe.own)
+        check_rollouts(recipe.own, arguments)
         tool_setup.load(recipe)
         choice_of(recipe.own.thinking, "rlvr.thinking:")
 

@@ -96,8 +96,8 @@ def check_tools(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
     name = "tools" if keys.tools else "environment"
     if keys.algorithm != "grpo":
         raise UsageError(f"rlvr.{name}: {keys.algorithm} has no calls of tools; use `algorithm: grpo`")
-    if keys.asynchronous and keys.environment is not None:
-        raise UsageError("rlvr.environment: not with rlvr.asynchronous, whose rollouts are in another process")
+    if keys.asynchronous:
+        raise UsageError(f"rlvr.{name}: not with rlvr.asynchronous, whose rollouts are sampled in another process")
     turns = arguments.get("max_tool_calling_iterations")
     if turns is not None and turns < 1:
         raise UsageError(f"trainer.max_tool_calling_iterations must be at least 1, not {turns}")
@@ -175,19 +175,22 @@ def check_adapter(adapter: Lora, keys: RlvrKeys, arguments: Mapping[str, Any]) -
         )
 
 
-def _check_asynchronous(keys: RlvrKeys) -> None:
+def _check_asynchronous(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
     if keys.algorithm != "grpo" or keys.rollouts != "vllm_server":
         raise UsageError("rlvr.asynchronous is for `algorithm: grpo` with `rollouts: vllm_server`")
     if keys.beta:
         raise UsageError(f"rlvr.asynchronous has no reference model, so no KL term: set `beta: 0`, not {keys.beta}")
+    for name, least in (("max_staleness", 0), ("weight_sync_steps", 1)):
+        if (value := arguments.get(name)) is not None and value < least:
+            raise UsageError(f"trainer.{name} must be {least} or above, not {value}")
 
 
-def check_rollouts(keys: RlvrKeys) -> None:
+def check_rollouts(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
     """Raise UsageError for a rollout engine that is not available, or keys that contradict it."""
     if keys.server is not None and keys.rollouts != "vllm_server":
         raise UsageError("rlvr.server is for `rollouts: vllm_server`; remove it or set rollouts")
     if keys.asynchronous:
-        _check_asynchronous(keys)
+        _check_asynchronous(keys, arguments)
     if keys.rollouts == "transformers":
         return
     if keys.asynchronous and not has_gpu():

@@ -24,8 +24,6 @@ BUILT_IN = {
     "ifeval": "train_plugins.verifiers.instructions:ifeval",
     "ifeval_fraction": "train_plugins.verifiers.instructions:ifeval_fraction",
     "ifeval_strict": "train_plugins.verifiers.instructions:ifeval_strict",
-    "environment": "train_plugins.verifiers.no_verdict:environment",
-    "taskset": "train_plugins.verifiers.tasksets:taskset",
 }
 """Verifiers that run in worker processes."""
 SANDBOXED = {
@@ -33,7 +31,12 @@ SANDBOXED = {
     "code_fraction": "train_plugins.verifiers.programs:code_fraction",
 }
 """Verifiers that run in threads of the trainer's process; the sandbox has its own processes and time limits."""
-VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED)
+OF_OTHERS = {
+    "environment": "train_plugins.verifiers.no_verdict:environment",
+    "taskset": "train_plugins.verifiers.tasksets:taskset",
+}
+"""Verifiers whose verdict is that of an environment, or of a taskset of the package `verifiers`."""
+VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED | OF_OTHERS)
 
 
 def names() -> list[str]:

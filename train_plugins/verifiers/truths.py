@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from train_plugins.verifiers import final_answer, instructions, mathematics, programs
+from train_plugins.verifiers import final_answer, instructions, mathematics, programs, tasksets
 
 COMPARED: Mapping[str, Callable[[Any], Any]] = {
     "gsm8k": final_answer.number_of,
@@ -18,6 +18,7 @@ COMPARED: Mapping[str, Callable[[Any], Any]] = {
 WITH_ROW: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     **dict.fromkeys(("ifeval", "ifeval_fraction", "ifeval_strict"), instructions.check_constraints),
     **dict.fromkeys(("code", "code_fraction"), programs.tests_of),
+    "taskset": tasksets.check_truth,
 }
 
 

@@ -1,4 +1,4 @@
-"""Evaluation in the training's engine, with a stand-in for trainer and engine: the protocol, the weights, the shares."""
+"""Evaluation in the training's engine, with stand-ins for trainer and engine: protocol, weights, shares."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ def test_the_training_engine_answers_with_the_weights_of_the_step(tmp_path: Path
         "trainer": {"learning_rate": 5e-3, "lr_scheduler_type": "constant", "vllm_gpu_memory_utilization": 0.1,
                     "max_steps": 4, "save_steps": 2},
     }  # fmt: skip
-    evaluation = {"tasks": ["sums", "greedy", "gsm8k"], "limit": 4, "every": 2, "engine": "live", "data_dir": [str(mirror)],
-                  "include_path": [str(own)], "runs": str(tmp_path / "runs")}  # fmt: skip
+    evaluation = {"tasks": ["sums", "greedy", "gsm8k"], "limit": 4, "every": 2, "engine": "live",
+                  "data_dir": [str(mirror)], "include_path": [str(own)], "runs": str(tmp_path / "runs")}  # fmt: skip
     make_rlvr(tmp_path, "grpo", prompt_rows(24), **common)
     plain = olmes("train", "rlvr", tmp_path / "rlvr.yaml", "--output", tmp_path / "plain", tmp=tmp_path)
     assert plain.returncode == 0, plain.stderr
