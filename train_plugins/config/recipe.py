@@ -167,6 +167,9 @@ def parse(data: Mapping[str, Any], where: Place, kind: str, keys: type, stages: 
     for other in stages:
         if other in rest:
             raise UsageError(f"{where.line((other,))}: the key {other!r} belongs to the stage {other}, this is {kind}")
+    inside = {one.name for one in fields(keys)} - {one.name for one in fields(Recipe)}
+    for key in inside & set(rest):
+        raise UsageError(f"{where.line((key,))}: the key {key!r} stands under {kind!r}, not beside it")
     settings: Any = yaml_files.typed(keys, data.get(kind) or {}, where.inside(kind))
     recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings, place=where)
     _check(recipe, where)

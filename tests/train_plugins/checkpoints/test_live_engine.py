@@ -214,3 +214,11 @@ def test_a_recipe_without_such_an_engine_is_refused(train_folder: Path) -> None:
     refused(lambda: trainer_arguments(registry.find("sft"), wanted), "needs rlvr with `rollouts: vllm_colocate`")
     both = Evaluation(tasks=("gsm8k",), engine="live", device="same")
     refused(lambda: check_evaluation(both, False, "r.yaml"), "remove `device`")
+
+
+@pytest.mark.long
+def test_three_processes_answer_in_step(tmp_path: Path) -> None:
+    from processes import work
+
+    found = work("live_worker.py", tmp_path, 3)["found"]
+    assert found == [*((n, n % 3) for n in range(5)), (10, 0)]

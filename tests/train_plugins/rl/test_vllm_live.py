@@ -25,6 +25,15 @@ def score(doc, response):
     return Scored({"exact_match": float(doc["a"] in response)})
 
 
+@scorer()
+def rank(doc, values):
+    return Scored({"exact_match": float(max(values) == values[0])})
+
+
+def best(doc):
+    return [0.0, -1.0, -1.0, -1.0]
+
+
 def gold(doc):
     return doc["a"]
 
@@ -52,21 +61,30 @@ metadata: {version: 1.0, primary: exact_match, shots: 0, texts: [q]}
 
 
 def write_task(folder: Path) -> Path:
-    """Two tasks with short requests, one of them sampled."""
+    """Two tasks with short requests: sampled texts, and log-likelihoods."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder.mkdir()
     (folder / "task.py").write_text(TASK)
     (folder / "sums.yaml").write_text(YAML)
-    greedy = YAML.replace("task: sums", "task: greedy").replace("0.8, do_sample: true", "0.0, do_sample: false")
-    (folder / "greedy.yaml").write_text(greedy)
+    ranked = YAML.replace("task: sums", "task: ranked").replace("generate_until", "multiple_choice")
+    ranked = ranked.replace("doc_to_target: ''", "doc_to_target: 0\ndoc_to_choice: [hen, eggs, colour, the old clock]")
+    kept = [line for line in ranked.splitlines() if not line.startswith("generation_kwargs")]
+    (folder / "ranked.yaml").write_text(
+        "\n".join(kept).replace("task.score", "task.rank").replace("task.gold", "task.best")
+    )
     rows = [{"q": f"{n}+{n}", "a": str(2 * n)} for n in range(6)]
     (folder / "sample.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     file = folder.parent / "mirror/mine/sums/default/test.parquet"
     file.parent.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), file)
     return folder
+
+
+def likelihoods(run: Path) -> dict[tuple[int, int], float]:
+    """The log-likelihood of each choice of each document."""
+    return {(one["doc_id"], one["index"]): one["loglikelihood"] for one in responses(run, "ranked")}
 
 
 def responses(run: Path, task: str) -> list[dict[str, Any]]:
@@ -83,7 +101,7 @@ def test_the_training_engine_answers_with_the_weights_of_the_step(tmp_path: Path
         "trainer": {"learning_rate": 5e-3, "lr_scheduler_type": "constant", "vllm_gpu_memory_utilization": 0.1,
                     "max_steps": 4, "save_steps": 2},
     }  # fmt: skip
-    evaluation = {"tasks": ["sums", "greedy", "gsm8k"], "limit": 4, "every": 2, "engine": "live",
+    evaluation = {"tasks": ["sums", "ranked", "gsm8k"], "limit": 4, "every": 2, "engine": "live",
                   "data_dir": [str(mirror)], "include_path": [str(own)], "runs": str(tmp_path / "runs")}  # fmt: skip
     make_rlvr(tmp_path, "grpo", prompt_rows(24), **common)
     plain = olmes("train", "rlvr", tmp_path / "rlvr.yaml", "--output", tmp_path / "plain", tmp=tmp_path)
@@ -108,17 +126,16 @@ def test_the_training_engine_answers_with_the_weights_of_the_step(tmp_path: Path
         assert engine["from_folder"]["backend"] == "hf"
 
     alone = olmes(
-        "eval", "--model", out / "checkpoint-2", "--backend", "vllm", "--max-length", "111", "--task", "greedy",
-        "--limit", "4", "--data-dir", mirror, "--include-path", own, "--runs", tmp_path / "alone", "--json",
-        tmp=tmp_path,
+        "eval", "--model", out / "checkpoint-2", "--backend", "hf", "--task", "ranked", "--limit", "4", "--data-dir",
+        mirror, "--include-path", own, "--runs", tmp_path / "alone", "--json", tmp=tmp_path,
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
-    wanted = responses(Path(json.loads(alone.stdout)["path"]), "greedy")
-    found = responses(Path(results[0]["run"]), "greedy")
-    assert len(found) == len(responses(Path(results[0]["run"]), "sums")) == 4
-    assert [one["text"] for one in found] == [one["text"] for one in wanted], "as from the saved checkpoint"
-    last = responses(Path(results[1]["run"]), "greedy")
-    assert [one["text"] for one in last] != [one["text"] for one in found], "of other weights"
+    first, last = (likelihoods(Path(result["run"])) for result in results)
+    assert len(first) == 16
+    wanted = likelihoods(Path(json.loads(alone.stdout)["path"]))
+    assert first == pytest.approx(wanted, abs=1e-3), "as from the saved checkpoint"
+    assert max(abs(last[key] - first[key]) for key in first) > 1e-2, "of other weights"
+    assert any(line["text"] for line in responses(Path(results[0]["run"]), "sums"))
 
 
 def test_weights_are_copied_once_a_step(tmp_path: Path) -> None:
