@@ -71,6 +71,7 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
     from olmes_suite.tasks import index as registry
 
     leaf = registry.index()[entry.leaves[0]]
+    datasets = dict.fromkeys(registry.index()[name].dataset for name in entry.leaves)
     return {
         "task": name,
         "available": True,
@@ -80,7 +81,7 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
         "tasks": list(entry.members),
         "output": leaf.output,
         "shots": leaf.shots,
-        "dataset": leaf.dataset,
+        "dataset": ", ".join(datasets),
         "split": leaf.split,
         **{name: text for name in ("note", "differs") if (text := getattr(entry, name))},
     }
@@ -177,7 +178,7 @@ def check(
     """Check that gold answers score 1 and corrupted ones 0, without a model.
 
     Uses the mirror if one is given, otherwise the sample documents. The number of golds that the reference's scorer
-    rejects must match the recorded number.
+    rejects must match the recorded number. Tasks whose file names no `gold` and `corrupt` are listed as not checked.
     """
     from olmes_suite.extras import require
 
@@ -225,7 +226,9 @@ def _print_checked(checked: Any) -> None:
     ]
     if checked.judged:
         notes.append("scored by another model: requests only")
-    state = "FAIL" if checked.problems else "ok"
+    if checked.no_gold:
+        notes.append("not checked: its file names no `gold` and `corrupt`")
+    state = "FAIL" if checked.problems else "–" if checked.no_gold else "ok"
     print(f"{state:<5}{checked.task:<52}{checked.documents:>6}  {'; '.join(notes)}".rstrip())
     for problem in checked.problems:
         print(f"     {problem}")
@@ -237,6 +240,7 @@ def _as_json(checked: Any) -> dict[str, Any]:
         "primary": checked.primary,
         "documents": checked.documents,
         "problems": checked.problems,
+        "no_gold": checked.no_gold,
         "rejected_golds": {metric: len(ids) for metric, ids in checked.rejected.items()},
     }
 

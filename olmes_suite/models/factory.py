@@ -39,7 +39,7 @@ def make_backend(name: str, model: str | None, **options: object) -> Backend:
     or an option that the backend does not have, ModelError for a checkpoint that cannot be loaded.
     """
     if name == "auto":
-        name = _automatic()
+        name = automatic()
     BACKENDS.check(name)
     if name not in WITHOUT_MODEL and not model:
         raise UsageError(f"--backend {name} needs --model: a checkpoint's folder, a Hub id or a served name")
@@ -75,7 +75,8 @@ def loads_in_a_thread(name: str) -> bool:
     return name == "hf" or (name == "auto" and ("vllm" not in BUILT_IN or find_spec("vllm") is None))
 
 
-def _automatic() -> str:
+def automatic() -> str:
+    """Return the backend that `auto` stands for on this machine."""
     return "vllm" if find_spec("vllm") is not None and has_gpu() else "hf"
 
 

@@ -23,7 +23,7 @@ UNSET = {"unset": True}
 SHIPPED = Path(__file__).parent.parent / "recipes"
 
 
-Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript"]
+Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript", "llamafactory", "hermes", "xlam"]
 """Forms of training rows; `data.forms` reads them."""
 
 
@@ -42,6 +42,11 @@ class DataEntry:
     """Form of the rows; None: detected row by row."""
     bad_rows: Literal["error", "skip"] = field(default="error", metadata=UNSET)
     """Whether rows that cannot be trained on stop the stage or are left out."""
+    control_tokens: Literal["refuse", "neutralise", "keep"] = field(default="refuse", metadata=UNSET)
+    """What happens to a row whose text contains a control token of the tokenizer: it is a bad row, the token is encoded
+    as plain text, or it stays a control token."""
+    chat_template_kwargs: Mapping[str, Any] | None = field(default=None, metadata=UNSET)
+    """Arguments of the chat template for rows without their own, such as `enable_thinking: false`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,14 @@ class Decontamination:
     suites: tuple[str, ...] = ("dev", "unseen")
     data_dir: tuple[str, ...] = ()
     on_contamination: Literal["stop", "filter", "warn"] = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class UntilDecided:
+    """Keys under `eval.until_decided`: checkpoints are asked until the gate is decided, by the rules of `gate`."""
+
+    baseline: str = "parent"
+    """`parent`, the checkpoint that the stage starts from, which is evaluated on all documents first; or a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,7 @@ class Evaluation:
     samples: int | None = None
     system: str | None = None
     chat_template_args: Mapping[str, Any] = field(default_factory=dict)
+    until_decided: UntilDecided | None = field(default=None, metadata=UNSET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +293,8 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
         )  # fmt: skip
     except UsageError as error:
         raise UsageError(f"{where}: eval: {error}") from None
+    if evaluation.until_decided is not None:
+        _check_until_decided(evaluation, where)
     if (evaluation.device == "endpoint") != (evaluation.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
     if evaluation.engine == "live" and evaluation.device is not None:
@@ -292,6 +308,17 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
     if unseen and evaluation.every is not None:
         raise UsageError(
             f"{where}: eval.every would show the unseen suite to every checkpoint; only the last may see it, remove it"
+        )
+
+
+def _check_until_decided(evaluation: Evaluation, where: str) -> None:
+    """Raise UsageError for keys that exclude `until_decided`."""
+    if evaluation.suite is None or evaluation.tasks or evaluation.limit is not None:
+        raise UsageError(f"{where}: eval.until_decided takes a `suite`, without `tasks` and `limit`")
+    if unseen := unseen_in(evaluation):
+        raise UsageError(
+            f"{where}: eval.until_decided also evaluates the checkpoint that the stage starts from, but eval names "
+            f"{unseen[0]} of the unseen suite; final numbers come from all documents, remove the key"
         )
 
 

@@ -19,14 +19,20 @@ from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 from olmes_suite.tasks import catalog
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_state
-from train_plugins.checkpoints.evaluator import Evaluator
+from train_plugins.checkpoints.evaluator import Evaluator, of_recipe
 from train_plugins.config import trainer_fields, trainer_values
 from train_plugins.config.recipe import Recipe, check_trainer
-from train_plugins.data import encoding, turn_end
+from train_plugins.data import control_tokens, encoding, turn_end
 from train_plugins.data import sets as data
+from train_plugins.data.rendering import has_markers
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
-from train_plugins.stages.model_arguments import check_model_arguments, check_template_arguments, set_pad_token
+from train_plugins.stages.model_arguments import (
+    check_entries,
+    check_model_arguments,
+    check_template_arguments,
+    set_pad_token,
+)
 from train_plugins.stages.model_limits import check_fits, length_keys
 from train_plugins.trainers import lora, offload, trial
 
@@ -87,7 +93,7 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
     with ExitStack() as resources:
         if begun := output.is_dir():
             _lock(resources, output)
-        evaluator = Evaluator(recipe.eval, output) if recipe.eval and distributed.is_main() else None
+        evaluator = of_recipe(recipe, output) if distributed.is_main() else None
         if evaluator:
             resources.callback(evaluator.close)
         watchers = stage.watchers(recipe, output) if distributed.is_main() else ()
@@ -203,18 +209,21 @@ def prepare(
     template = encoding.template_text(recipe.chat_template)
     tokenizer = load_tokenizer(recipe.model, None, training=True)
     turn_end.set_eos(tokenizer, recipe.eos_token)
-    tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
+    tokenizer = encoding.prepare_tokenizer(tokenizer, template)
     set_pad_token(tokenizer, arguments.get("pad_token"), stage.pooled)
     check_template_arguments(str(tokenizer.chat_template), arguments.get("chat_template_kwargs"))
     ends = turn_end.end_ids(tokenizer, recipe.model)
     if stage.generates:
-        turn_end.check_turn_end(tokenizer, ends, stage.masked)
+        turn_end.check_turn_end(tokenizer, ends, stage.masked and has_markers(str(tokenizer.chat_template)))
     if stage.pooled:
         encoding.pad_apart(tokenizer)
     stage.prepare_tokenizer(recipe, tokenizer, arguments)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
     rendered = encoding.fields_read(str(tokenizer.chat_template))
-    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered)
+    check_entries(str(tokenizer.chat_template), recipe.data)
+    control = control_tokens.control_tokens(tokenizer)
+    check = stage.checker(recipe, tokenizer)
+    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered, control, check)
     if manager is not None:
         with distributed.first_alone():  # the hooks of all processes write to the same folder
             sets = hooks.before_stage(manager, about, sets)
@@ -237,9 +246,10 @@ def report(ready: Prepared) -> list[str]:
     encoded, planned = ready.encoded, ready.plan
     limit, length = ready.stage.limit(ready.recipe, ready.arguments)
     lines = [line for one in ready.data.sets for line in data.summary(one)]
-    too_long = encoded.dropped - encoded.equal
+    lines += encoding.about(encoded)
+    too_long, rows = encoded.dropped - encoded.equal, encoded.read + encoded.added
     if encoded.cut or too_long:
-        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {too_long} of {encoded.read} are left out")
+        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {too_long} of {rows} are left out")
     lines += ready.notes
     if encoded.equal:
         lines.append(f"{encoded.equal} of {encoded.read} pairs are left out: chosen and rejected are equal in tokens")
@@ -267,7 +277,8 @@ def train(
 
     output, recipe = ready.output, ready.recipe
     counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
-              "dropped": ready.encoded.dropped}  # fmt: skip
+              "dropped": ready.encoded.dropped,
+              **({"added": ready.encoded.added} if ready.encoded.added else {})}  # fmt: skip
     before = lineage.read(start) if start else NO_LINEAGE
     described = lineage.describe(
         ready.about, ready.data, rows=counts, seed=recipe.seed, processes=ready.plan.processes, before=before
@@ -292,7 +303,14 @@ def train(
     tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
     held = evaluator.held if evaluator else tuple
     checkpoints = Checkpoints(
-        described, tokens=tokens, saved=saved, before=before, together=together, limit=limit, held=held
+        described,
+        tokens=tokens,
+        saved=saved,
+        before=before,
+        together=together,
+        limit=limit,
+        held=held,
+        named=lambda: [alarm.note for alarm in trainer.watch.alarms] if hasattr(trainer, "watch") else (),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
@@ -399,6 +417,17 @@ def quiet() -> None:
     logging: Any = transformers.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def shown(stage: Stage, recipe: Recipe, count: int, colour: bool) -> tuple[list[str], list[str]]:
+    """Return lines about the data, and the first `count` rows with their trained tokens marked. Loads no model."""
+    from train_plugins.data import show
+
+    _set_up(recipe)
+    recipe, arguments = trainer_arguments(stage, recipe)
+    ready = prepare(stage, recipe, arguments)
+    ends = turn_end.end_ids(ready.tokenizer, recipe.model)
+    return report(ready), show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour)
 
 
 def dry_run(stage: Stage, recipe: Recipe) -> list[str]:

@@ -108,6 +108,8 @@ class Rlvr(Stage):
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
         """Check that the keys fit together, and that value model and rollout engine are usable. Raises UsageError."""
+        from train_plugins.rl.rewards import check_rewards
+
         check_numbers(recipe.own, arguments)
         check_sampling(recipe.own, arguments)
         if recipe.own.algorithm == "ppo":
@@ -118,6 +120,7 @@ class Rlvr(Stage):
             check_adapter(recipe.lora, recipe.own, arguments)
         check_tools(recipe.own, arguments)
         check_rollouts(recipe.own, arguments)
+        check_rewards(recipe.own)
         tool_setup.load(recipe)
         choice_of(recipe.own.thinking, "rlvr.thinking:")
 
@@ -129,17 +132,22 @@ class Rlvr(Stage):
 
     def row_reader(self, recipe: Recipe) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         """Return a function that also reads the ground truth as the row's verifier does."""
-        from train_plugins.data.rlvr_rows import in_environment, with_truth
+        from train_plugins.data.rlvr_rows import in_environment
+        from train_plugins.rl.rewards import row_reader
 
         names = tool_setup.environment_names(recipe.own)
         own = {"verifier": "environment"} if recipe.own.environment is not None else {}
-        return lambda row: with_truth(in_environment(self.form(_named(row, own)), names), recipe.own.verifiers)
+        read = row_reader(recipe.own)
+        return lambda row: in_environment(read(_named(row, own)), names)
 
     def select(self, recipe: Recipe, rows: Dataset) -> Dataset:
-        """Replace the verifiers' names in the data by the registered ones."""
+        """Replace the verifiers' names in the data by the registered ones, and check the judge that they need."""
         from train_plugins.data.rlvr_rows import named
+        from train_plugins.rl.rewards import Rewards, check_judge_of
 
-        return named(rows, recipe.own.verifiers)
+        rows = named(rows, recipe.own.verifiers)
+        check_judge_of(recipe.own, Rewards.of(recipe.own).verifiers(set(rows["verifier"])))
+        return rows
 
     def limit(self, recipe: Recipe, arguments: Mapping[str, Any]) -> tuple[str, int | None]:
         """Return the length limit of prompts."""
