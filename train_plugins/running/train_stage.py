@@ -171,7 +171,8 @@ def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, A
         if every % int(saves) or arguments.get("save_strategy", "steps") != "steps":
             raise UsageError(f"eval.every {every} is not a multiple of trainer.save_steps {arguments['save_steps']}")
         arguments = {"save_steps": every, "save_strategy": "steps", **arguments}
-    arguments["gradient_accumulation_steps"] = plan.accumulation(recipe.batch_size, arguments, distributed.world_size())
+    rows = stage.batch_size(recipe, arguments)
+    arguments["gradient_accumulation_steps"] = plan.accumulation(rows, arguments, distributed.world_size())
     stage.check(recipe, arguments)
     _check_effects(stage, recipe, config, arguments)
     return recipe, arguments

@@ -63,6 +63,10 @@ class Stage(ABC):
         """Check what the keys' types cannot express, before any data is read. Raises UsageError."""
         return None
 
+    def batch_size(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int | None:
+        """Return the rows in one optimiser step over all processes; None: as the trainer's arguments say."""
+        return recipe.batch_size
+
     @abstractmethod
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Bring a row of the data to the stage's form. Raises ValueError with what is wrong with the row."""

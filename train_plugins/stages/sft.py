@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from olmes_suite.errors import UsageError
 from train_plugins.config import trainer_fields
+from train_plugins.config.recipe import UNSET
 from train_plugins.data.messages import conversation
+from train_plugins.distributed import is_deepspeed
 from train_plugins.stages.base import Stage, from_trl
+from train_plugins.trainers import spikes
 from train_plugins.trainers.lora import keywords
 
 if TYPE_CHECKING:
@@ -30,6 +33,11 @@ class SftKeys:
     loss: Literal["sum", "mean"] = "sum"
     """sum: over the tokens of the whole batch, without a divisor (the paper's fix of equation 2). mean: that sum
     divided by the number of tokens. A learning rate for one does not suit the other."""
+    batch_tokens: int | None = field(default=None, metadata=UNSET)
+    """Tokens in one optimiser step over all processes, padding of packed sequences included; a multiple of
+    `trainer.max_length`. Needs `trainer.packing`; replaces `batch_size`."""
+    skip_spikes: spikes.SpikeKeys | None = field(default=None, metadata=UNSET)
+    """Skip the steps whose loss or gradient norm is an outlier; None: no step is skipped."""
 
 
 class Sft(Stage):
@@ -56,6 +64,11 @@ class Sft(Stage):
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
         """Raise UsageError for packing that has no length to fill, and rows without padding that TRL cannot limit."""
+        spikes.check(recipe.own.skip_spikes)
+        if recipe.own.skip_spikes and is_deepspeed():
+            raise UsageError(
+                "sft.skip_spikes: DeepSpeed steps on its own gradients; use FSDP or DDP, or remove the key"
+            )
         if arguments.get("packing") and arguments.get("max_length", 0) is None:
             raise UsageError("trainer.packing fills sequences of trainer.max_length tokens; set max_length to a number")
         if (
@@ -64,6 +77,23 @@ class Sft(Stage):
             and arguments.get("max_length", 0) is not None
         ):
             raise UsageError("trainer.padding_free needs packing: true or max_length: null")
+
+    def batch_size(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int | None:
+        """Return the rows of a step; of `batch_tokens`, the packed sequences. Raises UsageError if it is no multiple."""
+        tokens = recipe.own.batch_tokens
+        if tokens is None:
+            return recipe.batch_size
+        length = arguments.get("max_length")
+        if recipe.batch_size is not None or "gradient_accumulation_steps" in recipe.trainer:
+            raise UsageError("give one of `batch_size`, sft.batch_tokens and trainer.gradient_accumulation_steps")
+        if not arguments.get("packing") or not length:
+            raise UsageError(
+                "sft.batch_tokens counts sequences packed to trainer.max_length; set trainer.packing: true, or use "
+                "`batch_size`, which counts rows"
+            )
+        if tokens < length or tokens % length:
+            raise UsageError(f"sft.batch_tokens {tokens} is not a multiple of trainer.max_length {length}")
+        return int(tokens // length)
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return {"messages"} of a row."""
@@ -87,6 +117,7 @@ class Sft(Stage):
             train_dataset=rows,
             processing_class=tokenizer,
             summed=recipe.own.loss == "sum",
+            skip_spikes=recipe.own.skip_spikes,
             **keywords(recipe.lora, self.name),
         )
 
@@ -99,11 +130,11 @@ def _teaches(row: Mapping[str, Any], limit: int | None) -> bool:
 def _trainer_class() -> type:
     from train_plugins.trainers.callbacks import Watched
 
-    class SumLossTrainer(Watched, from_trl("SFTTrainer")):  # type: ignore[misc]
-        """SFTTrainer whose loss may be the sum over tokens."""
+    class SumLossTrainer(spikes.SkipsSpikes, Watched, from_trl("SFTTrainer")):  # type: ignore[misc]
+        """SFTTrainer whose loss may be the sum over tokens, and which may skip outlying steps."""
 
-        def __init__(self, *args: Any, summed: bool, **kwargs: Any) -> None:
-            self.summed = summed
+        def __init__(self, *args: Any, summed: bool, skip_spikes: spikes.SpikeKeys | None, **kwargs: Any) -> None:
+            self.summed, self.spikes, self.window = summed, skip_spikes, spikes.Window()
             super().__init__(*args, **kwargs)
 
         def compute_loss(
