@@ -74,7 +74,7 @@ def _stage(stage: str, file: Path, *, changes: list[str], output: Path | None, r
     kind = registry.find(stage)
     recipe = recipes.load(file, kind.name, kind.own, registry.names(), changes=changes, output=output)
     if dry_run:
-        from train_plugins.running.train_stage import dry_run as plan_lines
+        from train_plugins.running.dry_run import dry_run as plan_lines
 
         print("\n".join(plan_lines(kind, recipe)))
         return 0

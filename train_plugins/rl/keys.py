@@ -52,6 +52,11 @@ class RlvrKeys:
     """λ of GAE."""
     value_coef: float = 0.1
     value_clip: float = 0.2
+    active_sampling: bool = field(default=False, metadata=UNSET)
+    """Leave out prompts whose responses all have the same reward, and draw further ones until the rollout is full
+    (grpo); OLMo 3, §4.4."""
+    active_sampling_limit: float = field(default=10.0, metadata=UNSET)
+    """Prompts drawn for one rollout at most, as a multiple of the prompts in it; above it the stage stops."""
     max_prompt_length: int = 2048
     """Length limit in tokens; rows with longer prompts are left out."""
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"

@@ -168,12 +168,27 @@ def _check_asynchronous(keys: RlvrKeys) -> None:
         raise UsageError(f"rlvr.asynchronous has no reference model, so no KL term: set `beta: 0`, not {keys.beta}")
 
 
-def check_rollouts(keys: RlvrKeys) -> None:
-    """Raise UsageError for a rollout engine that is not available, or keys that contradict it."""
+def check_engine_keys(keys: RlvrKeys) -> None:
+    """Raise UsageError for keys that contradict the rollout engine."""
     if keys.server is not None and keys.rollouts != "vllm_server":
         raise UsageError("rlvr.server is for `rollouts: vllm_server`; remove it or set rollouts")
     if keys.asynchronous:
         _check_asynchronous(keys)
+    if keys.active_sampling:
+        _check_active_sampling(keys)
+
+
+def _check_active_sampling(keys: RlvrKeys) -> None:
+    if keys.algorithm != "grpo" or keys.asynchronous:
+        raise UsageError(
+            "rlvr.active_sampling is for `algorithm: grpo`, not asynchronous: it drops groups of responses"
+        )
+    if keys.active_sampling_limit < 1:
+        raise UsageError(f"rlvr.active_sampling_limit must be at least 1, not {keys.active_sampling_limit}")
+
+
+def check_rollouts(keys: RlvrKeys) -> None:
+    """Raise UsageError for a rollout engine that is not available on this machine."""
     if keys.rollouts == "transformers":
         return
     if keys.asynchronous and not has_gpu():

@@ -79,7 +79,7 @@ class Sft(Stage):
             raise UsageError("trainer.padding_free needs packing: true or max_length: null")
 
     def batch_size(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int | None:
-        """Return the rows of a step; of `batch_tokens`, the packed sequences. Raises UsageError if it is no multiple."""
+        """Return the rows of a step; with `batch_tokens` the number of packed sequences. Raises UsageError."""
         tokens = recipe.own.batch_tokens
         if tokens is None:
             return recipe.batch_size

@@ -1,4 +1,4 @@
-"""Skipping of steps whose loss or gradient norm is an outlier, as OLMo 3's SFT does (OLMo-core, `SkipStepOptimizer`)."""
+"""Skipping of steps whose loss or gradient norm is an outlier, as in OLMo 3's SFT (OLMo-core, `SkipStepOptimizer`)."""
 
 from __future__ import annotations
 
