@@ -6,18 +6,18 @@ The trainer needs a GPU, so only the reward and the configuration have tests tha
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from train_plugins.rl import advantages
-from train_plugins.rl.answers import Answers, verify
-from train_plugins.rl.rollouts import response_text, row_of
+from train_plugins.rl.answers import Answers
+from train_plugins.rl.rewards import Rewards
+from train_plugins.rl.rollouts import response_text
 from train_plugins.trainers import dropout
 from train_plugins.trainers.callbacks import Watched
-from train_plugins.verifiers import Call, Verifiers
+from train_plugins.verifiers import Verifiers
 
 if TYPE_CHECKING:
     from train_plugins.rl.keys import RlvrKeys
@@ -51,32 +51,25 @@ class Reward:
     ) -> list[float | None]:  # fmt: skip
         """Return the scores of a group's responses, None for a skipped row. Called from several threads."""
         lock = self.state.setdefault("lock", threading.Lock())
-        columns = zip(prompts, extra, row, strict=True)
-        rows = [row_of({"prompt": turns, "extra": more, "row": number}) for turns, more, number in columns]
-        calls = [
-            self._read(Call(name, response_text(answer), json.loads(expected), fields), ids)
-            for name, answer, expected, fields, ids in zip(
-                verifier, completions, truth, rows, completion_ids, strict=True
-            )
-        ]
+        columns = zip(prompts, verifier, truth, extra, row, strict=True)
+        rows = [dict(zip(("prompt", "verifier", "truth", "extra", "row"), one, strict=True)) for one in columns]
+        texts = [response_text(answer) for answer in completions]
         with lock:
             if "verifiers" not in self.state:
                 self.state["verifiers"] = Verifiers(self.names, self.keys.workers, self.keys.timeout).__enter__()
-            fractions = verify(self.state["verifiers"], calls)
+            rewards = Rewards.of(self.keys)
+            scored = rewards.score(self.state["verifiers"], rows, texts, completion_ids, self.answers)
         return [
-            advantages.score(fraction, bool(ids) and ids[-1] in self.ends, self.keys.reward, self.keys.no_eos_penalty)
-            for fraction, ids in zip(fractions, completion_ids, strict=True)
+            advantages.score(one.total, bool(ids) and ids[-1] in self.ends, self.keys.reward, self.keys.no_eos_penalty)
+            for one, ids in zip(scored, completion_ids, strict=True)
         ]
-
-    def _read(self, call: Call, ids: Sequence[int]) -> Call | None:
-        return call if self.answers is None else self.answers.of(call, ids)
 
 
 class AsyncGrpo(Watched, AsyncGRPOTrainer):
     """Asynchronous GRPO on verified rewards."""
 
     def __init__(self, *args: Any, keys: RlvrKeys, **kwargs: Any) -> None:
-        names = tuple(sorted(set(kwargs["train_dataset"]["verifier"])))
+        names = Rewards.of(keys).verifiers(set(kwargs["train_dataset"]["verifier"]))
         ends = (int(kwargs["processing_class"].eos_token_id),)
         answers = Answers(kwargs["processing_class"], keys, getattr(kwargs["args"], "chat_template_kwargs", None))
         super().__init__(*args, reward_funcs=Reward(names, keys, ends, answers), **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from train_plugins.config.recipe import UNSET
 
@@ -22,6 +22,25 @@ class VerifierKeys:
 
 
 READS_ANSWER = VerifierKeys()
+ROW = "row"
+"""The verifier of a reward that stands for the verifiers which the row itself names."""
+DEFAULT_REWARD = "verified"
+
+
+@dataclass(frozen=True, slots=True)
+class RewardKeys:
+    """Keys of one reward under `rlvr.rewards`."""
+
+    verifier: str = ROW
+    """A verifier's name; `row`: the verifiers that the row names, with its ground truth."""
+    weight: float = 1.0
+    """Factor of its value, which is 0 to 1, in the score; below 0 for a penalty."""
+    truth: Any = None
+    """The ground truth of all rows, for a verifier other than the row's."""
+    column: str | None = None
+    """The row's column that holds the ground truth, instead of `truth`."""
+    reads: Literal["answer", "all"] | None = None
+    """As `rlvr.verifier.reads`, which is the default; verifiers of form and length read all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +53,11 @@ class RlvrKeys:
     verifier: VerifierKeys = field(default=READS_ANSWER, metadata=UNSET)
     thinking: str = field(default="auto", metadata=UNSET)
     """The reader of thoughts: auto (found from tokenizer and chat template), none, a reader's name or its YAML file."""
+    rewards: Mapping[str, float | RewardKeys] | None = field(default=None, metadata=UNSET)
+    """Named rewards whose weighted sum is scored, and which are logged by name; a number is the weight of the verifier
+    of that name. None: the row's verifiers alone."""
     reward: float = 10.0
-    """Factor of a response's verified fraction."""
+    """Factor of a response's verified fraction, or of the weighted sum of its rewards."""
     no_eos_penalty: float | None = -10.0
     """The score of a response without end-of-text, instead of its reward; null: no penalty. The default, for every
     algorithm, is that of the paper's PPO; Tülu 3.1's GRPO uses 0."""
@@ -69,3 +91,13 @@ class RlvrKeys:
     """Verifying processes per training process."""
     timeout: float = 10.0
     """Time limit of a verdict, in processor seconds."""
+
+
+def rewards_of(keys: RlvrKeys) -> dict[str, RewardKeys]:
+    """Return the recipe's rewards by name."""
+    if keys.rewards is None:
+        return {DEFAULT_REWARD: RewardKeys()}
+    return {
+        name: one if isinstance(one, RewardKeys) else RewardKeys(verifier=name, weight=one)
+        for name, one in keys.rewards.items()
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from olmes_suite.errors import StageRefused
 from train_plugins.rl import advantages, answers, vllm_rollouts
+from train_plugins.rl.rewards import Rewards
 from train_plugins.trainers import dropout, lora
 from train_plugins.trainers.callbacks import Watched
-from train_plugins.verifiers import Call, Verifiers
+from train_plugins.verifiers import Verifiers
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,7 +81,8 @@ class Rollouts(Watched):
 
     def __init__(self, *args: Any, keys: RlvrKeys, **kwargs: Any) -> None:
         self.keys = keys
-        self.names: tuple[str, ...] = tuple(sorted(set(kwargs["train_dataset"]["verifier"])))
+        self.rewards = Rewards.of(keys)
+        self.names = self.rewards.verifiers(set(kwargs["train_dataset"]["verifier"]))
         self.verifiers: Verifiers
         self.scores = torch.zeros(0)
         self.hopeless = 0
@@ -114,7 +115,8 @@ class Rollouts(Watched):
         args = self.args  # type: ignore[attr-defined]
         rows = self.train_dataset.select_columns(["verifier", "truth", "extra", "row", "prompt"])  # type: ignore[attr-defined]
         share = rows.select(range(args.process_index, len(rows), args.world_size))
-        self.verifiers.check_truths([call_of(row, "") for row in share])
+        calls = [call for row in share for call in self.rewards.calls(row, "", (), None)]
+        self.verifiers.check_truths([call for call in calls if call is not None])
 
     def _calculate_rewards(
         self, inputs: Sequence[Mapping[str, Any]], prompts: Any, completions: Sequence[Any],
@@ -125,15 +127,16 @@ class Rollouts(Watched):
         Raises StageRefused if all rows are skipped.
         """
         timeouts, crashes = self.verifiers.timeouts, self.verifiers.crashes
-        rows = zip(inputs, completions, completion_ids_list, strict=True)
-        calls = [self.answers.of(call_of(row, response_text(answer)), ids) for row, answer, ids in rows]
-        fractions = answers.verify(self.verifiers, calls)
+        texts = [response_text(answer) for answer in completions]
+        scored = self.rewards.score(self.verifiers, inputs, texts, completion_ids_list, self.answers)
         self._note_lost(self.verifiers.timeouts - timeouts, self.verifiers.crashes - crashes)
         facts = []
-        for row, fraction, ids in zip(inputs, fractions, completion_ids_list, strict=True):
+        for one, ids in zip(scored, completion_ids_list, strict=True):
             ended = bool(ids) and ids[-1] in self.eos_token_ids  # type: ignore[attr-defined]
-            score = advantages.score(fraction, ended, self.keys.reward, self.keys.no_eos_penalty)
-            numbers = (score, fraction, self.names.index(row["verifier"]), ended, len(ids))
+            score = advantages.score(one.total, ended, self.keys.reward, self.keys.no_eos_penalty)
+            values = [one.rewards.get(name) for name in self.rewards.named]
+            values += [one.verifiers.get(name) for name in self.names]
+            numbers = (score, one.verified, ended, len(ids), *values)
             facts.append([float("nan") if number is None else float(number) for number in numbers])
         here = torch.tensor(facts, device=self.accelerator.device)  # type: ignore[attr-defined]
         everywhere = self.accelerator.gather(here)  # type: ignore[attr-defined]
@@ -150,7 +153,7 @@ class Rollouts(Watched):
     def _stop_without_signal(self, facts: torch.Tensor) -> None:
         """Raise StageRefused after `HOPELESS` consecutive rollouts whose rewards give no gradient."""
         group = self.num_generations  # type: ignore[attr-defined]
-        endless = self.keys.no_eos_penalty is not None and not bool(facts[:, 3].any())
+        endless = self.keys.no_eos_penalty is not None and not bool(facts[:, 2].any())
         flat = group > 1 and float(advantages.without_signal(facts[:, 0], group)) == 1.0
         self.rollouts += 1
         self.hopeless = self.hopeless + 1 if endless or flat else 0
@@ -167,13 +170,17 @@ class Rollouts(Watched):
         )
 
     def _note_rewards(self, facts: torch.Tensor) -> None:
-        """Log the rewards; the columns of `facts` (responses, 5): score, fraction, verifier, ended, length."""
+        """Log the rewards; the columns of `facts` (responses, 4 + rewards + verifiers) are score, verified fraction,
+        ended, length, then the value of each reward and of each verifier.
+        """
         self._note("rlvr/verified", facts[:, 1].nanmean())
-        for number, name in enumerate(self.names):
-            if bool((chosen := facts[:, 2] == number).any()):
-                self._note(f"rlvr/verified/{name}", facts[chosen, 1].nanmean())
-        self._note("rlvr/eos_rate", facts[:, 3].mean())
-        self._note("rlvr/length", facts[:, 4].mean())
+        columns = [*(f"rlvr/rewards/{name}" for name in self.rewards.named)]
+        columns += [f"rlvr/verified/{name}" for name in self.names]
+        for column, name in zip(facts[:, 4:].T, columns, strict=True):
+            if not bool(column.isnan().all()) and (self.keys.rewards is not None or "/verified/" in name):
+                self._note(name, column.nanmean())
+        self._note("rlvr/eos_rate", facts[:, 2].mean())
+        self._note("rlvr/length", facts[:, 3].mean())
         if self.num_generations > 1:  # type: ignore[attr-defined]
             self._note("rlvr/no_signal", advantages.without_signal(facts[:, 0], self.num_generations))  # type: ignore[attr-defined]
 
@@ -295,13 +302,3 @@ def regrouped(passes: Sequence[Mapping[str, Any]], count: int) -> list[dict[str,
 def response_text(answer: Any) -> str:
     """Return the text of a response, which TRL decodes as a list of one turn or as text."""
     return str(answer[0].get("content") or "") if isinstance(answer, list) else str(answer)
-
-
-def row_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the original row of the data, for the verifier."""
-    return {**json.loads(row["extra"]), "messages": row["prompt"], "row": row["row"]}
-
-
-def call_of(row: Mapping[str, Any], response: str) -> Call:
-    """Return the call to the row's verifier."""
-    return Call(row["verifier"], response, json.loads(row["truth"]), row_of(row))

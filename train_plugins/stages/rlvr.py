@@ -102,6 +102,8 @@ class Rlvr(Stage):
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
         """Check that the keys fit together, and that value model and rollout engine are usable. Raises UsageError."""
+        from train_plugins.rl.rewards import check_rewards
+
         check_numbers(recipe.own, arguments)
         check_sampling(recipe.own, arguments)
         if recipe.own.algorithm == "ppo":
@@ -111,6 +113,7 @@ class Rlvr(Stage):
         if recipe.lora is not None:
             check_adapter(recipe.lora, recipe.own, arguments)
         check_engine_keys(recipe.own)
+        check_rewards(recipe.own)
         choice_of(recipe.own.thinking, "rlvr.thinking:")
 
     def check_machine(self, recipe: Recipe) -> None:
@@ -125,9 +128,9 @@ class Rlvr(Stage):
 
     def row_reader(self, recipe: Recipe) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         """Return a function that also reads the ground truth as the row's verifier does."""
-        from train_plugins.data.rlvr_rows import with_truth
+        from train_plugins.rl.rewards import row_reader
 
-        return lambda row: with_truth(self.form(row), recipe.own.verifiers)
+        return row_reader(recipe.own)
 
     def select(self, recipe: Recipe, rows: Dataset) -> Dataset:
         """Replace the verifiers' names in the data by the registered ones."""

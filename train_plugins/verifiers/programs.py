@@ -51,15 +51,18 @@ def program(response: str) -> str:
     It is the last block that defines a function or a class, otherwise the last, among those marked as Python if any
     are: output and examples of use often follow the program. The last block may lack its closing fence.
     """
+    chosen = fenced(response)
+    return next((inner for inner in reversed(chosen) if _DEFINES.search(inner)), chosen[-1]) if chosen else response
+
+
+def fenced(response: str) -> list[str]:
+    """Return the fenced blocks of a response, only those marked as Python if any are; the last may lack its fence."""
     fences = list(_FENCE.finditer(response))
-    if not fences:
-        return response
     blocks = []
     for opening, closing in zip(fences[::2], [*fences[1::2], None], strict=False):
         inner = response[opening.end() + 1 : closing.start() if closing else len(response)]
         blocks.append((opening[0].strip(" \t`").casefold(), inner))
-    chosen = [inner for mark, inner in blocks if mark in _PYTHON] or [inner for _, inner in blocks]
-    return next((inner for inner in reversed(chosen) if _DEFINES.search(inner)), chosen[-1])
+    return [inner for mark, inner in blocks if mark in _PYTHON] or [inner for _, inner in blocks]
 
 
 def _share(outcomes: Sequence[str]) -> float | None:
