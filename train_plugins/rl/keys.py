@@ -79,6 +79,9 @@ class RlvrKeys:
     (grpo); OLMo 3, §4.4."""
     active_sampling_limit: float = field(default=10.0, metadata=UNSET)
     """Prompts drawn for one rollout at most, as a multiple of the prompts in it; above it the stage stops."""
+    retire_above: float | None = field(default=None, metadata=UNSET)
+    """Draw a prompt no more once its responses were verified above this fraction in the mean (with active_sampling);
+    0.875 in OLMo 3's scripts."""
     max_prompt_length: int = 2048
     """Length limit in tokens; rows with longer prompts are left out."""
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"

@@ -15,6 +15,7 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from olmes_suite.errors import StageRefused
 from train_plugins.rl import advantages, answers, vllm_rollouts
+from train_plugins.rl.active_sampling import EPOCH_STRIDE, ActiveSampling
 from train_plugins.rl.rewards import Rewards
 from train_plugins.trainers import dropout, lora
 from train_plugins.trainers.callbacks import Watched
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 HOPELESS = 8
 """Number of consecutive rollouts without a signal after which a stage stops."""
-EPOCH_STRIDE = 1_000_003
-"""Difference between the seeds of two epochs' orders."""
 
 
 @contextmanager
@@ -84,7 +83,7 @@ class Rollouts(Watched):
         self.rewards = Rewards.of(keys)
         self.names = self.rewards.verifiers(set(kwargs["train_dataset"]["verifier"]))
         self.verifiers: Verifiers
-        self.scores = torch.zeros(0)
+        self.scores = self.facts = torch.zeros(0)
         self.hopeless = 0
         """Number of rollouts without a signal, up to the last one."""
         self.rollouts = 0
@@ -140,18 +139,18 @@ class Rollouts(Watched):
             facts.append([float("nan") if number is None else float(number) for number in numbers])
         here = torch.tensor(facts, device=self.accelerator.device)  # type: ignore[attr-defined]
         everywhere = self.accelerator.gather(here)  # type: ignore[attr-defined]
-        self.scores = here[:, 0]
-        if everywhere[:, 0].isnan().all():
-            raise StageRefused(
-                f"the verifiers ({', '.join(self.names)}) gave no verdict on any of {len(everywhere)} responses; "
-                "check the rows' ground_truth"
-            )
+        self.scores, self.facts = here[:, 0], everywhere
+        self._check_signal(everywhere)
         self._note_rewards(everywhere)
-        self._stop_without_signal(everywhere)
         return everywhere[:, :1]
 
-    def _stop_without_signal(self, facts: torch.Tensor) -> None:
-        """Raise StageRefused after `HOPELESS` consecutive rollouts whose rewards give no gradient."""
+    def _check_signal(self, facts: torch.Tensor) -> None:
+        """Raise StageRefused without any verdict, or after `HOPELESS` consecutive rollouts that give no gradient."""
+        if facts[:, 0].isnan().all():
+            raise StageRefused(
+                f"the verifiers ({', '.join(self.names)}) gave no verdict on any of {len(facts)} responses; "
+                "check the rows' ground_truth"
+            )
         group = self.num_generations  # type: ignore[attr-defined]
         endless = self.keys.no_eos_penalty is not None and not bool(facts[:, 2].any())
         flat = group > 1 and float(advantages.without_signal(facts[:, 0], group)) == 1.0
@@ -232,28 +231,32 @@ class Rollouts(Watched):
         transformers calls this method on every process after the model was written.
         """
         super()._save_rng_state(output_dir)  # type: ignore[misc]
+        torch.save(self._rollout_state(), self._rollouts_file(output_dir))
+
+    def _rollout_state(self) -> dict[str, Any]:
         rows = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
-        state = {"step": self._step, "buffer": self._buffered_inputs, "rows": rows}
-        torch.save(state, self._rollouts_file(output_dir))
+        return {"step": self._step, "buffer": self._buffered_inputs, "rows": rows}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
         if checkpoint and self._rollouts_file(checkpoint).is_file():
             # not to the accelerator's device: torch cannot load to gloo's "cpu:0"
-            state = torch.load(self._rollouts_file(checkpoint), map_location="cpu", weights_only=True)
-            now = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
-            self._step = state["step"] * state.get("rows", now) // now
-            buffer = state["buffer"]
-            if buffer is not None and state.get("rows", now) != now:
-                buffer = regrouped(buffer, self.args.steps_per_generation)  # type: ignore[attr-defined]
-            self._buffered_inputs = send_to_device(buffer, self.accelerator.device)  # type: ignore[attr-defined]
+            self._take_rollout_state(torch.load(self._rollouts_file(checkpoint), map_location="cpu", weights_only=True))
+
+    def _take_rollout_state(self, state: Mapping[str, Any]) -> None:
+        now = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
+        self._step = state["step"] * state.get("rows", now) // now
+        buffer = state["buffer"]
+        if buffer is not None and state.get("rows", now) != now:
+            buffer = regrouped(buffer, self.args.steps_per_generation)  # type: ignore[attr-defined]
+        self._buffered_inputs = send_to_device(buffer, self.accelerator.device)  # type: ignore[attr-defined]
 
     def _rollouts_file(self, folder: str) -> Path:
         return Path(folder) / f"rollouts_{self.args.process_index}.pt"  # type: ignore[attr-defined]
 
 
-class Grpo(Rollouts, GRPOTrainer):
-    """GRPO on verified rewards."""
+class Grpo(ActiveSampling, Rollouts, GRPOTrainer):
+    """GRPO on verified rewards, with active sampling if the keys ask for it."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)

@@ -176,6 +176,8 @@ def check_engine_keys(keys: RlvrKeys) -> None:
         _check_asynchronous(keys)
     if keys.active_sampling:
         _check_active_sampling(keys)
+    elif keys.retire_above is not None:
+        raise UsageError("rlvr.retire_above needs `active_sampling: true`")
 
 
 def _check_active_sampling(keys: RlvrKeys) -> None:
@@ -185,6 +187,8 @@ def _check_active_sampling(keys: RlvrKeys) -> None:
         )
     if keys.active_sampling_limit < 1:
         raise UsageError(f"rlvr.active_sampling_limit must be at least 1, not {keys.active_sampling_limit}")
+    if keys.retire_above is not None and not 0 < keys.retire_above < 1:
+        raise UsageError(f"rlvr.retire_above must be above 0 and below 1, not {keys.retire_above}")
 
 
 def check_rollouts(keys: RlvrKeys) -> None:
