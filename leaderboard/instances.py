@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from leaderboard import prompts
 from leaderboard.page_data import Board, Problem, Run
-from leaderboard.prompts import Place, responses_file
 from leaderboard.reading import reason
 from olmes_suite.errors import OlmesError
+from olmes_suite.evaluation import run_prompts
+from olmes_suite.evaluation.run_prompts import Place, responses_file
 from olmes_suite.records import Generated, Response
 from olmes_suite.runs.schema import instances_file, read_rows
 from olmes_suite.runs.store import readable_lines
@@ -131,7 +131,8 @@ def _prompts(task: str, members: Sequence[tuple[int, Run, list[Document]]]) -> d
     for _, _, cell in members:
         for document in cell:
             references.setdefault(document.place, document.reference)
-    rendered, note = prompts.render(members[0][1], task, references) if references else ({}, "")
+    run = members[0][1]
+    rendered, note = run_prompts.render(run.path, run.manifest, task, references) if references else ({}, "")
     leaves = list(dict.fromkeys(leaf for leaf, _ in references))
     at = {leaf: position for position, leaf in enumerate(leaves)}
     docs = [
@@ -157,7 +158,7 @@ def _cell(run: Run, task: str, cell_documents: Sequence[Document], prompt_set: s
         ]
         for d in cell_documents
     ]  # fmt: skip
-    first = {leaf: [doc_id, _cut(text), n] for leaf, (doc_id, text, n) in prompts.first_sent(run.path).items()}
+    first = {leaf: [doc_id, _cut(text), n] for leaf, (doc_id, text, n) in run_prompts.first_sent(run.path).items()}
     sent = {leaf: first[leaf] for leaf in leaves if leaf in first}
     return {"prompts": prompt_set, "only": choice, "leaves": leaves, "docs": docs, "sent": sent}
 

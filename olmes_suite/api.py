@@ -63,17 +63,16 @@ def runs(folder: AnyPath = "runs") -> pd.DataFrame:
     import pandas as pd
 
     from olmes_suite.runs import frames
+    from olmes_suite.runs.store import finished
 
-    tables = [pd.DataFrame(columns=["run", "model", *frames.SCORES])]
-    for path in frames.folders(Path(folder)):
+    rows: list[dict[str, Any]] = []
+    for path in finished(Path(folder)):
         try:
             results = Run(path).results
-            table = frames.scores(results)
+            rows += ({"run": path.name, "model": results.model, **row} for row in frames.score_rows(results))
         except (DataError, UsageError) as error:
             warnings.warn(f"{path} is left out: {error}", stacklevel=2)
-            continue
-        tables.append(table.assign(run=path.name, model=results.model)[["run", "model", *frames.SCORES]])
-    return pd.concat(tables if len(tables) == 1 else tables[1:], ignore_index=True)
+    return pd.DataFrame(rows, columns=["run", "model", *frames.SCORES])
 
 
 class _LogWatcher:

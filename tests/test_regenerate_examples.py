@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.long
 SCRIPT = Path(__file__).parent / "support/regenerate_examples.py"
 
 CONFIGS = """

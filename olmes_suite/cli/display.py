@@ -135,7 +135,7 @@ def print_results(finished: Finished, command: Sequence[str]) -> None:
     for line in warnings(outcome, record):
         console.print(f"! {line}", markup=False)
     print(f"run     {finished.path}")
-    if not floors and record.engine.backend not in NO_LOOK:
+    if not floors and not record.imported and record.engine.backend not in NO_LOOK:
         print("floor   not measured for these tasks: the same command with --backend floor gives it")
     print(f"repeat  {shlex.join(command)}")
 

@@ -44,7 +44,10 @@ Model = Annotated[
 SuiteNames = Annotated[
     list[str] | None, typer.Option("--suite", help="dev, unseen, safety, smoke or a file; repeatable.")
 ]
-TaskNames = Annotated[list[str] | None, typer.Option("--task", help="A task or group, prefix optional; repeatable.")]
+TaskNames = Annotated[
+    list[str] | None,
+    typer.Option("--task", "--tasks", help="Tasks or groups, prefix optional; repeatable, or several with commas."),
+]
 BackendName = Annotated[
     str, typer.Option("--backend", help="auto, hf, vllm, openai, mock, oracle, floor or an installed plugin.")
 ]
@@ -77,7 +80,10 @@ Cache = Annotated[
     Path | None, typer.Option("--cache", help="Folder that caches responses across runs; only new requests are sent.")
 ]
 ModelArgs = Annotated[
-    str | None, typer.Option("--model-args", metavar="NAME=VALUE,…", help="Further arguments for the engine (vllm).")
+    str | None,
+    typer.Option(
+        "--model-args", "--model_args", metavar="NAME=VALUE,…", help="Further arguments for the engine (vllm)."
+    ),
 ]
 Plan = Annotated[
     Path | None, typer.Option("--plan", help="Ask only the documents of a plan that `olmes plan --out` wrote.")
@@ -94,6 +100,13 @@ Config = Annotated[Path | None, typer.Option("--config", help="gate.yaml of --un
 Concurrency = Annotated[
     int | None, typer.Option("--concurrency", min=1, help="Maximum number of concurrent requests [256].")
 ]
+
+
+_LM_EVAL_MODELS = {
+    "hf": "hf", "hf-auto": "hf", "huggingface": "hf", "vllm": "vllm", "local-completions": "openai",
+    "local-chat-completions": "openai", "openai-completions": "openai", "openai-chat-completions": "openai",
+}  # fmt: skip
+"""Kinds of models of lm-eval's command line, and our backends."""
 
 
 @app.command(cls=BareRay)
@@ -119,8 +132,10 @@ def evaluate(
     from olmes_suite import api
     from olmes_suite.runs.store import command_line
 
+    _lm_eval_call(model, model_args)
+    tasks = [name.strip() for names in task or () for name in names.split(",") if name.strip()] or task
     finished = api.evaluate(
-        model, suite=suite, task=task, backend=backend, limit=limit, data_dir=data_dir, data=data,
+        model, suite=suite, task=tasks, backend=backend, limit=limit, data_dir=data_dir, data=data,
         include_path=include_path, runs=runs, seed=seed, lineage=lineage, again=again, device=device, dtype=dtype,
         batch_size=batch_size, max_length=max_length, chat_template=chat_template, revision=revision,
         base_url=base_url, prefill=prefill, concurrency=concurrency, workers=workers, ray=ray, cache=cache,
@@ -135,6 +150,22 @@ def evaluate(
     if until_decided:
         return api.gate(str(baseline), finished.path, runs=runs, config=config).exit
     return 1 if finished.failed else 0
+
+
+def _lm_eval_call(model: str, model_args: str | None) -> None:
+    """Raise UsageError with this command's form of `lm_eval --model hf --model_args pretrained=…`."""
+    from olmes_suite.errors import UsageError
+
+    backend = _LM_EVAL_MODELS.get(model)
+    if backend is None or Path(model).exists():
+        return
+    values = dict(pair.partition("=")[::2] for pair in (model_args or "").split(","))
+    checkpoint = values.get("pretrained") or values.get("model") or "CHECKPOINT"
+    url = f" --base-url {values['base_url']}" if "base_url" in values else ""
+    raise UsageError(
+        f"--model is the checkpoint here, where lm-eval takes the kind of model: "
+        f"olmes eval --model {checkpoint} --backend {backend}{url}"
+    )
 
 
 def _watcher() -> Watcher:

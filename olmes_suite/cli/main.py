@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "prompts": ("olmes_suite.cli.prompts", "Print the requests of a task as JSON lines."),
     "score": ("olmes_suite.cli.score", "Score responses from a file, or score a recorded run again."),
+    "runs": ("olmes_suite.cli.runs", "List the recorded runs: date, tasks, score, and what they leave out."),
+    "show": ("olmes_suite.cli.show", "Show a run's scores again, or documents of a task with question and answer."),
     "compare": ("olmes_suite.cli.compare", "Compare runs document by document, with intervals and p-values."),
     "gate": ("olmes_suite.cli.gate", "Pass or fail a candidate against a baseline, for CI."),
     "baseline": ("olmes_suite.cli.baseline", "Name a run as a baseline (`set`), or write it to a small file (`save`)."),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from olmes_suite.errors import DataError, UsageError, nearest
-from olmes_suite.runs.schema import Metric, Results, instances_file, is_finished
+from olmes_suite.runs.schema import Metric, Results, instances_file
 from olmes_suite.runs.store import read_lines
 from olmes_suite.tasks.index import full_name, index
 
@@ -24,7 +25,12 @@ def scores(results: Results) -> pd.DataFrame:
 
     `tokens` and `thinking_tokens` are means per answer, `completed` the score over answers that ended by themselves.
     """
-    rows = (
+    return pd.DataFrame(score_rows(results), columns=list(SCORES))
+
+
+def score_rows(results: Results) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `scores` as mappings."""
+    return (
         {
             "task": name,
             "metric": task.primary,
@@ -38,7 +44,6 @@ def scores(results: Results) -> pd.DataFrame:
         }
         for name, task in results.tasks.items()
     )
-    return pd.DataFrame(rows, columns=list(SCORES))
 
 
 def suites(results: Results) -> pd.DataFrame:
@@ -95,10 +100,3 @@ def find(run: Path, tasks: Iterable[str], name: str) -> tuple[str, str | None]:
             if top_task in index() and candidate in index()[top_task].members:
                 return top_task, candidate
     raise UsageError(f"run {run.name} has no task {name!r}{nearest(name, top_tasks)}")
-
-
-def folders(runs: Path) -> Iterator[Path]:
-    """Yield the finished runs in a folder, sorted by name. Raises UsageError if the folder does not exist."""
-    if not runs.is_dir():
-        raise UsageError(f"{runs}: no such folder of runs")
-    yield from (path for path in sorted(runs.iterdir()) if is_finished(path))

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from olmes_suite.errors import DataError
+from olmes_suite.errors import DataError, UsageError
 from olmes_suite.files import storage
 from olmes_suite.records import Response
+from olmes_suite.runs.schema import is_finished
 
 UNFINISHED = ".unfinished"
 _SYNC_SECONDS = 5.0
@@ -63,6 +64,13 @@ class Line:
     def place(self) -> Place:
         """(task, doc_id, index, sample) of the response."""
         return (self.task, self.doc_id, self.index, self.sample)
+
+
+def finished(runs: Path) -> list[Path]:
+    """List the finished runs in a folder, sorted by name. Raises UsageError if the folder does not exist."""
+    if not runs.is_dir():
+        raise UsageError(f"{runs}: no such folder of runs")
+    return [path for path in sorted(runs.iterdir()) if is_finished(path)]
 
 
 class ResponseFile:

@@ -87,7 +87,19 @@ def test_options_have_the_names_of_the_command(name: str) -> None:
 
     command = get_command(importlib.import_module(COMMANDS[name][0]).app)
     options = {flag.removeprefix("--").replace("-", "_") for p in command.params for flag in p.opts if flag[:2] == "--"}
-    shown = {"json", "text", "help", "markdown", "flips", "junit", "summary", "report", "instances", "responses"}
+    shown = {
+        "json",
+        "text",
+        "help",
+        "markdown",
+        "flips",
+        "junit",
+        "summary",
+        "report",
+        "instances",
+        "responses",
+        "tasks",
+    }
     function = {"eval": "evaluate"}.get(name, name)
     parameters = set(inspect.signature(getattr(api, function)).parameters)
     assert options - shown <= parameters

@@ -178,6 +178,7 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path, gsm8k_mirror: Path) -> None
     assert olmes_here(*command, tmp=tmp_path).returncode == 0
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, gsm8k_mirror: Path) -> None:
     command = [
         sys.executable,

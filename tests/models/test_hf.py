@@ -186,6 +186,7 @@ class TestRows:
         with pytest.raises(RuntimeError, match="shapes"):
             answers(backend, [generation(0)])
 
+    @pytest.mark.long
     def test_single_request_out_of_memory_is_an_error(self, tiny_checkpoint: Path) -> None:
         import torch
 

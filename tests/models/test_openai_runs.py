@@ -57,6 +57,7 @@ class TestConcurrency:
             limit.pushed_back(now, now)
         assert limit.value == 1
 
+    @pytest.mark.long
     def test_a_server_with_little_room_is_not_overrun(self):
         lock, under_way = threading.Lock(), [0]
 

@@ -75,6 +75,7 @@ class TestAnswers:
         assert found == answers(plain, requests)
         assert "length" in {r.finish_reason for r in found} <= {"stop", "length"}
 
+    @pytest.mark.long
     def test_samples_share_their_prompt(self, pair: Any) -> None:
         _, ours, plain, _ = pair
         requests = [generation(i, text, temperature=0.8, top_p=0.95, samples=5) for i, text in enumerate(TEXTS[:4])]
@@ -166,6 +167,7 @@ class TestWork:
         seeds = [[i] for i in range(len(TEXTS))]
         assert answers(whole, requests, seeds) == answers(some, requests, seeds)
 
+    @pytest.mark.long
     @pytest.mark.parametrize("most", [1, 3])
     def test_memory_running_out_halves_and_loses_nothing(self, llama_checkpoint: Any, most: int) -> None:
         import torch

@@ -94,6 +94,7 @@ def by_transformers(model: Any, prompt: str, **settings: Any) -> list[int]:
     return [int(token) for token in found[0, ids.shape[1] :]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reuse", [True, False])
 @pytest.mark.parametrize("own", [True, False])
 def test_greedy_answers_with_a_repetition_penalty_are_those_of_generate(
@@ -113,6 +114,7 @@ def test_greedy_answers_with_a_repetition_penalty_are_those_of_generate(
     assert [r.text for r in plain] != [r.text for r in found]  # the request's penalty wins over the checkpoint's
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reuse", [True, False])
 def test_samples_do_not_depend_on_the_batch(tiny_checkpoint: Path, reuse: bool) -> None:
     fields = [

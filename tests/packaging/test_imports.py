@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from helpers import ROOT, environment
 
 PROGRAM = """
@@ -21,6 +22,7 @@ for name in ("olmes_suite", "train_plugins", "decontam", "leaderboard"):
 """
 
 
+@pytest.mark.long
 def test_every_module_can_be_imported(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment(tmp_path), cwd=ROOT

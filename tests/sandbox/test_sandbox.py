@@ -298,7 +298,9 @@ def test_unittests(sandbox):
     assert sandbox.unittests(GOOD, "x = 1", 1).outcome == "error"
 
 
-@pytest.mark.parametrize("cheat", UNIT_CHEATS)
+@pytest.mark.parametrize(
+    "cheat", [pytest.param(name, marks=pytest.mark.long) if name == "fork bomb" else name for name in UNIT_CHEATS]
+)
 def test_no_cheat_passes_unittests(sandbox, cheat):
     assert sandbox.unittests(UNIT_CHEATS[cheat], UNITS, 1, SMALL).outcome in ("fail", "timeout")
     assert sandbox.unittests(GOOD, UNITS, 2).passed

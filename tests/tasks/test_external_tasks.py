@@ -319,6 +319,7 @@ def test_a_later_document_that_cannot_be_rendered_is_named(external_folder: Path
         ours(external_folder, "own")
 
 
+@pytest.mark.long
 def test_unknown_names_and_tags(external_folder: Path) -> None:
     task(external_folder, "own_sums", GENERATE)
     for name, words in (

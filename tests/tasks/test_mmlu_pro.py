@@ -32,6 +32,7 @@ def test_prompts_equal_the_reference(name: str, data_dir: Path, protocol_dir: Pa
     assert_prompts_equal(pattern, least, data_dir, protocol_dir)
 
 
+@pytest.mark.long
 @pytest.mark.data
 @pytest.mark.parametrize("name", PATTERNS)
 def test_scores_equal_the_reference(name: str, data_dir: Path, protocol_dir: Path) -> None:
@@ -39,6 +40,7 @@ def test_scores_equal_the_reference(name: str, data_dir: Path, protocol_dir: Pat
     assert_scores_equal(pattern, least, data_dir, protocol_dir)
 
 
+@pytest.mark.long
 @pytest.mark.data
 def test_golds_over_all_documents(data_dir: Path, protocol_dir: Path) -> None:
     assert_golds_accepted("mmlu_pro", data_dir, protocol_dir)

@@ -99,6 +99,7 @@ class TestProcesses:
         with pytest.raises(WorkersDead):
             list(crew.run(requests, seeds_for(requests)))
 
+    @pytest.mark.long
     def test_a_request_that_kills_every_worker_fails_and_the_next_task_goes_on(self, fleet):
         crew = fleet("die=Question 3")
         with pytest.raises(RequestFailed, match="died over document 3"):
@@ -152,6 +153,7 @@ class TestProcesses:
         with pytest.raises(ModelError, match="no more of these"):
             fleet(f"none={tmp_path / 'gate'}")
 
+    @pytest.mark.long
     @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, None])
     def test_nobody_waits_for_a_model_that_is_still_loaded(self, tmp_path, how):
         """Ctrl-C, a kill, or an error elsewhere while workers load: the run ends at once, and they with it."""

@@ -64,6 +64,7 @@ def run(folder: Path, backend: MockBackend, watcher: Quiet | None = None) -> Fin
     return evaluate(options, lambda *_: backend, watcher or Quiet())
 
 
+@pytest.mark.long
 def test_all_tasks_are_asked_in_one_call_and_score_the_same(tmp_path: Path) -> None:
     backend, watcher = Together(), Quiet()
     together = run(tmp_path / "a", backend, watcher)

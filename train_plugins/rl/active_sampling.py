@@ -124,6 +124,8 @@ class ActiveSampling:
     keys: RlvrKeys
     facts: torch.Tensor
     prompts: Prompts | None = None
+    refilling: bool = False
+    """Whether this is a further round of a rollout."""
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Fill a rollout with groups that have a signal; `inputs`, the trainer's own prompts, only say how many.
@@ -140,6 +142,7 @@ class ActiveSampling:
             size = round_size(needed, kept, drawn, group, processes)
             if drawn and drawn + size > self.keys.active_sampling_limit * needed:
                 raise self._starved(kept, drawn, needed)
+            self.refilling = drawn > 0
             rows = self._order().draw(size)
             part, useful = self._useful(rows, group)
             drawn, kept = drawn + size, kept + useful
@@ -217,10 +220,19 @@ class ActiveSampling:
             "passrate`), or raise rlvr.active_sampling_limit"
         )
 
-    def _check_signal(self, facts: torch.Tensor) -> None:
-        """Leave the check of a single round to the limit on all rounds."""
+    def _watch(self, *args: Any) -> None:
+        """Watch only the first round of a rollout: those that fill it up are too small for its statistics."""
+        if not self.refilling:
+            super()._watch(*args)  # type: ignore[misc]
+
+    def _check_verdicts(self, facts: torch.Tensor) -> None:
+        """Leave the check of a single round to the limit on all rounds, like `_stop_without_signal`."""
         if not self.keys.active_sampling:
-            super()._check_signal(facts)  # type: ignore[misc]
+            super()._check_verdicts(facts)  # type: ignore[misc]
+
+    def _stop_without_signal(self, facts: torch.Tensor) -> None:
+        if not self.keys.active_sampling:
+            super()._stop_without_signal(facts)  # type: ignore[misc]
 
     # Resuming
 

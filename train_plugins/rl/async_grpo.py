@@ -56,7 +56,8 @@ class Reward:
         texts = [response_text(answer) for answer in completions]
         with lock:
             if "verifiers" not in self.state:
-                self.state["verifiers"] = Verifiers(self.names, self.keys.workers, self.keys.timeout).__enter__()
+                made = Verifiers(self.names, self.keys.workers, self.keys.timeout, judge=self.keys.judge)
+                self.state["verifiers"] = made.__enter__()
             rewards = Rewards.of(self.keys)
             scored = rewards.score(self.state["verifiers"], rows, texts, completion_ids, self.answers)
         return [

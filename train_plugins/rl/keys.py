@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from train_plugins.config.recipe import UNSET
+from train_plugins.verifiers.judge_keys import JudgeKeys
 
 NO_LENGTH = 512
 """TRL's default of max_completion_length."""
@@ -21,7 +22,20 @@ class VerifierKeys:
     that ends inside a thought is not verified, which counts as wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class WatchKeys:
+    """Keys under `rlvr.watch`."""
+
+    stop: tuple[Literal["all", "no_end", "no_spread", "unclosed", "repeated"], ...] = ()
+    """Alarms of the watch that stop the stage, after a checkpoint; `all`: each of them."""
+
+    def stops(self, kind: str) -> bool:
+        """Return whether an alarm stops the stage."""
+        return kind in self.stop or "all" in self.stop
+
+
 READS_ANSWER = VerifierKeys()
+ONLY_NAMED = WatchKeys()
 ROW = "row"
 """The verifier of a reward that stands for the verifiers which the row itself names."""
 DEFAULT_REWARD = "verified"
@@ -56,6 +70,10 @@ class RlvrKeys:
     rewards: Mapping[str, float | RewardKeys] | None = field(default=None, metadata=UNSET)
     """Named rewards whose weighted sum is scored, and which are logged by name; a number is the weight of the verifier
     of that name. None: the row's verifiers alone."""
+    judge: JudgeKeys | None = field(default=None, metadata=UNSET)
+    """The served model that the verifiers `judge` and `rubric` ask."""
+    watch: WatchKeys = field(default=ONLY_NAMED, metadata=UNSET)
+    """What becomes of a stage whose rollouts go wrong; it is always named."""
     reward: float = 10.0
     """Factor of a response's verified fraction, or of the weighted sum of its rewards."""
     no_eos_penalty: float | None = -10.0

@@ -17,6 +17,7 @@ from train_plugins.data.rlvr_rows import check_truth, names_in, prompt_row, tabl
 from train_plugins.rl.answers import Answers, verify
 from train_plugins.rl.keys import ROW, RewardKeys, RlvrKeys, rewards_of
 from train_plugins.verifiers import Call, Malformed, Verifiers, registry
+from train_plugins.verifiers.judge_keys import check_judge
 from train_plugins.verifiers.truths import read_truth
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Scored:
     """Value by reward, without its weight; a reward with weight 0 for this row is absent."""
     verifiers: Mapping[str, float | None]
     """Fraction by verifier of the row."""
+    answer: str | None = None
+    """The response without its thought; None where the thought did not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,11 @@ class Rewards:
         """Return the verdicts on responses, in order."""
         calls = [self.calls(row, text, tokens, answers) for row, text, tokens in zip(rows, texts, ids, strict=True)]
         fractions = iter(verify(verifiers, [call for several in calls for call in several]))
-        return [self.combine(row, [next(fractions) for _ in several]) for row, several in zip(rows, calls, strict=True)]
+        scored = []
+        for row, text, tokens, several in zip(rows, texts, ids, calls, strict=True):
+            one = self.combine(row, [next(fractions) for _ in several])
+            scored.append(replace(one, answer=text if answers is None else answers.answer(text, tokens)))
+        return scored
 
 
 def own_weights(extra: Mapping[str, Any]) -> dict[str, float]:
@@ -178,7 +185,9 @@ def check_row(row: Mapping[str, Any], keys: RlvrKeys, names: Mapping[str, str]) 
 
 
 def check_rewards(keys: RlvrKeys) -> None:
-    """Check names, weights and truths of `rlvr.rewards`. Raises UsageError."""
+    """Check names, weights and truths of `rlvr.rewards`, and the judge that they ask. Raises UsageError."""
+    if keys.judge is not None:
+        check_judge(keys.judge)
     if keys.rewards is None:
         return
     if not keys.rewards:
@@ -205,6 +214,22 @@ def check_rewards(keys: RlvrKeys) -> None:
             raise UsageError(f"{where}: the verifier {one.verifier} cannot read its truth: {error}") from None
     if all(one.weight == 0 for one in rewards_of(keys).values()):
         raise UsageError("rlvr.rewards: all weights are 0, so there is nothing to learn from")
+
+
+def check_judge_of(keys: RlvrKeys, verifiers: Iterable[str]) -> None:
+    """Check that a judge is named if one of the verifiers needs it, and that its server answers. Raises UsageError."""
+    needed = sorted(set(verifiers) & set(registry.JUDGED))
+    if not needed:
+        return
+    if keys.judge is None:
+        raise UsageError(f"the verifier {needed[0]} needs a judge: set rlvr.judge: {{model: NAME, base_url: URL}}")
+    from train_plugins.verifiers.judges import Judges
+
+    judges = Judges(keys.judge)
+    try:
+        judges.check()
+    finally:
+        judges.close()
 
 
 def row_reader(keys: RlvrKeys) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

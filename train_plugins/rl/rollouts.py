@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from trl import GRPOTrainer, RLOOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from olmes_suite.errors import StageRefused
-from train_plugins.rl import advantages, answers, vllm_rollouts
+from train_plugins.rl import advantages, answers, vllm_rollouts, watching
 from train_plugins.rl.active_sampling import EPOCH_STRIDE, ActiveSampling
-from train_plugins.rl.rewards import Rewards
+from train_plugins.rl.rewards import Rewards, Scored
 from train_plugins.trainers import dropout, lora
 from train_plugins.trainers.callbacks import Watched
 from train_plugins.verifiers import Verifiers
@@ -87,6 +88,7 @@ class Rollouts(Watched):
         self.hopeless = 0
         """Number of rollouts without a signal, up to the last one."""
         self.rollouts = 0
+        self.watch = watching.Watch()
         self._total_train_tokens = 0
         super().__init__(*args, reward_funcs=verified, **kwargs)  # type: ignore[call-arg]
         arguments = getattr(self.args, "chat_template_kwargs", None)  # type: ignore[attr-defined]
@@ -94,13 +96,17 @@ class Rollouts(Watched):
         for model in (self.model, getattr(self, "ref_model", None)):  # type: ignore[attr-defined]
             if model is not None and self.args.disable_dropout:  # type: ignore[attr-defined]
                 dropout.switch_off(model)
+        self.add_callback(watching.Stop(lambda: self.watch, keys.watch))  # type: ignore[attr-defined]
         self.adapted: bool = is_peft_model(self.model)  # type: ignore[attr-defined]
         if self.adapted and self.use_vllm:  # type: ignore[attr-defined]
             self.vllm_generation._iter_named_params = lambda: lora.merged(self.model)  # type: ignore[attr-defined]
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train while the verifiers' workers run."""
-        with Verifiers(self.names, self.keys.workers, self.keys.timeout) as self.verifiers:
+        processes = self.args.world_size  # type: ignore[attr-defined]
+        with Verifiers(
+            self.names, self.keys.workers, self.keys.timeout, judge=self.keys.judge, processes=processes
+        ) as self.verifiers:
             self._check_truths()
             done: TrainOutput = super().train(*args, **kwargs)  # type: ignore[misc]
         if self.hopeless and self.hopeless == self.rollouts and self.is_world_process_zero():  # type: ignore[attr-defined]
@@ -129,6 +135,7 @@ class Rollouts(Watched):
         texts = [response_text(answer) for answer in completions]
         scored = self.rewards.score(self.verifiers, inputs, texts, completion_ids_list, self.answers)
         self._note_lost(self.verifiers.timeouts - timeouts, self.verifiers.crashes - crashes)
+        self._note_judge()
         facts = []
         for one, ids in zip(scored, completion_ids_list, strict=True):
             ended = bool(ids) and ids[-1] in self.eos_token_ids  # type: ignore[attr-defined]
@@ -140,17 +147,40 @@ class Rollouts(Watched):
         here = torch.tensor(facts, device=self.accelerator.device)  # type: ignore[attr-defined]
         everywhere = self.accelerator.gather(here)  # type: ignore[attr-defined]
         self.scores, self.facts = here[:, 0], everywhere
-        self._check_signal(everywhere)
+        self._check_verdicts(everywhere)
         self._note_rewards(everywhere)
+        self._watch(everywhere, inputs, scored)
+        self._stop_without_signal(everywhere)
         return everywhere[:, :1]
 
-    def _check_signal(self, facts: torch.Tensor) -> None:
-        """Raise StageRefused without any verdict, or after `HOPELESS` consecutive rollouts that give no gradient."""
+    def _watch(self, facts: torch.Tensor, inputs: Sequence[Mapping[str, Any]], scored: Sequence[Scored]) -> None:
+        """Add the rollout of all processes to the watch, and show what it names."""
+        mine = [[int(row["row"]), watching.answer_hash(one.answer)] for row, one in zip(inputs, scored, strict=True)]
+        device = self.accelerator.device  # type: ignore[attr-defined]
+        given = self.accelerator.gather(torch.tensor(mine, dtype=torch.int64, device=device)).tolist()  # type: ignore[attr-defined]
+        group = self.num_generations  # type: ignore[attr-defined]
+        rollout = watching.statistics(
+            self.state.global_step + 1, given, facts[:, :3].tolist(),  # type: ignore[attr-defined]
+            flat=advantages.without_signal(facts[:, 0], group) if group > 1 else None,
+            thinks=self.answers.thoughts is not None,
+        )  # fmt: skip
+        for name in ("unclosed", "repeated"):
+            if (share := getattr(rollout, name)) is not None:
+                self._note(f"rlvr/{name}", share)
+        for alarm in self.watch.add(rollout):
+            if self.is_world_process_zero():  # type: ignore[attr-defined]
+                print(alarm.line, file=sys.stderr)
+
+    def _check_verdicts(self, facts: torch.Tensor) -> None:
+        """Raise StageRefused if no response has a verdict."""
         if facts[:, 0].isnan().all():
             raise StageRefused(
                 f"the verifiers ({', '.join(self.names)}) gave no verdict on any of {len(facts)} responses; "
                 "check the rows' ground_truth"
             )
+
+    def _stop_without_signal(self, facts: torch.Tensor) -> None:
+        """Raise StageRefused after `HOPELESS` consecutive rollouts whose rewards give no gradient."""
         group = self.num_generations  # type: ignore[attr-defined]
         endless = self.keys.no_eos_penalty is not None and not bool(facts[:, 2].any())
         flat = group > 1 and float(advantages.without_signal(facts[:, 0], group)) == 1.0
@@ -188,6 +218,17 @@ class Rollouts(Watched):
         lost = torch.tensor([float(timeouts), float(crashes)], device=self.accelerator.device)  # type: ignore[attr-defined]
         for name, value in zip(("timeouts", "crashes"), self.accelerator.reduce(lost, "sum"), strict=True):  # type: ignore[attr-defined]
             self._note(f"rlvr/{name}", value)
+
+    def _note_judge(self) -> None:
+        """Log what the judge has cost in this rollout: sums over all processes, but the longest time."""
+        if self.verifiers.judges is None:
+            return
+        spent = asdict(self.verifiers.judges.take())
+        seconds = torch.tensor(spent.pop("seconds"), device=self.accelerator.device)  # type: ignore[attr-defined]
+        sums = torch.tensor(list(spent.values()), device=self.accelerator.device)  # type: ignore[attr-defined]
+        for name, value in zip(spent, self.accelerator.reduce(sums, "sum"), strict=True):  # type: ignore[attr-defined]
+            self._note(f"rlvr/judge/{name}", value)
+        self._note("rlvr/judge/seconds", self.accelerator.gather(seconds).max())  # type: ignore[attr-defined]
 
     def _note(self, name: str, value: float | torch.Tensor) -> None:
         mode = "train" if self.model.training else "eval"  # type: ignore[attr-defined]
@@ -235,7 +276,7 @@ class Rollouts(Watched):
 
     def _rollout_state(self) -> dict[str, Any]:
         rows = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
-        return {"step": self._step, "buffer": self._buffered_inputs, "rows": rows}
+        return {"step": self._step, "buffer": self._buffered_inputs, "rows": rows, "watch": self.watch.as_data()}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
@@ -246,6 +287,7 @@ class Rollouts(Watched):
     def _take_rollout_state(self, state: Mapping[str, Any]) -> None:
         now = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
         self._step = state["step"] * state.get("rows", now) // now
+        self.watch = watching.Watch.from_data(state.get("watch", {}))
         buffer = state["buffer"]
         if buffer is not None and state.get("rows", now) != now:
             buffer = regrouped(buffer, self.args.steps_per_generation)  # type: ignore[attr-defined]

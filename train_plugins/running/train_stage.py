@@ -289,7 +289,14 @@ def train(
     tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
     held = evaluator.held if evaluator else tuple
     checkpoints = Checkpoints(
-        described, tokens=tokens, saved=saved, before=before, together=together, limit=limit, held=held
+        described,
+        tokens=tokens,
+        saved=saved,
+        before=before,
+        together=together,
+        limit=limit,
+        held=held,
+        named=lambda: [alarm.note for alarm in trainer.watch.alarms] if hasattr(trainer, "watch") else (),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)

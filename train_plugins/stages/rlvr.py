@@ -133,10 +133,13 @@ class Rlvr(Stage):
         return row_reader(recipe.own)
 
     def select(self, recipe: Recipe, rows: Dataset) -> Dataset:
-        """Replace the verifiers' names in the data by the registered ones."""
+        """Replace the verifiers' names in the data by the registered ones, and check the judge that they need."""
         from train_plugins.data.rlvr_rows import named
+        from train_plugins.rl.rewards import Rewards, check_judge_of
 
-        return named(rows, recipe.own.verifiers)
+        rows = named(rows, recipe.own.verifiers)
+        check_judge_of(recipe.own, Rewards.of(recipe.own).verifiers(set(rows["verifier"])))
+        return rows
 
     def limit(self, recipe: Recipe, arguments: Mapping[str, Any]) -> tuple[str, int | None]:
         """Return the length limit of prompts."""

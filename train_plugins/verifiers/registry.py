@@ -24,6 +24,7 @@ BUILT_IN = {
     "ifeval": "train_plugins.verifiers.instructions:ifeval",
     "ifeval_fraction": "train_plugins.verifiers.instructions:ifeval_fraction",
     "ifeval_strict": "train_plugins.verifiers.instructions:ifeval_strict",
+    "ifeval_strict_fraction": "train_plugins.verifiers.instructions:ifeval_strict_fraction",
     "string_f1": "train_plugins.verifiers.text_overlap:string_f1",
     "re_search": "train_plugins.verifiers.form:re_search",
     "think_format": "train_plugins.verifiers.form:think_format",
@@ -38,9 +39,14 @@ SANDBOXED = {
     "code_stdio_fraction": "train_plugins.verifiers.stdin_programs:code_stdio_fraction",
 }
 """Verifiers that run in threads of the trainer's process; the sandbox has its own processes and time limits."""
+JUDGED = {
+    "judge": "train_plugins.verifiers.judged:question",
+    "rubric": "train_plugins.verifiers.judged:question",
+}
+"""Verifiers that ask a served model (`judges`)."""
 OF_FORM = ("think_format", "re_search", "max_length", "up_to_max_length")
 """Verifiers that read the whole response with its thought, and are told its number of tokens."""
-VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED)
+VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED | JUDGED)
 
 
 def names() -> list[str]:

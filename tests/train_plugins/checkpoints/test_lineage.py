@@ -64,6 +64,7 @@ def begun(folder: Path, policy: str, go_on: bool = False, *plugins: Any, **decon
     return run(registry.find("sft"), wanted, go_on, plugins)
 
 
+@pytest.mark.long
 def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(train_folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         begun(train_folder, "warn", False, Policy(), Kill())
@@ -82,6 +83,7 @@ def test_a_resumed_stage_cannot_shed_what_it_was_trained_on(train_folder: Path) 
     assert "| tulu3_gsm8k | 2 | 0, 1 |" in (out / "README.md").read_text()
 
 
+@pytest.mark.long
 def test_a_resumed_stage_has_the_rows_that_it_began_with(train_folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         begun(train_folder, "filter", False, Policy(), Kill())

@@ -13,7 +13,7 @@ from rlvr_fixture import history, make_rlvr, prompt_rows, train_rlvr
 from thinking_model import OPENING, thinking_tokenizer
 from train_fixture import need_trl
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import StageRefused, UsageError
 from train_plugins.data.rlvr_rows import prompt_row, with_truth
 from train_plugins.rl.answers import Answers
 from train_plugins.rl.keys import RewardKeys, RlvrKeys
@@ -172,3 +172,56 @@ def test_each_reward_is_logged_by_its_name(rlvr_folder: Path) -> None:
     made = make_rlvr(rlvr_folder, "grpo", rows, rlvr={"rewards": {"answer": {}, "think_format": 0.1}}).own.rewards
     assert made == {"answer": RewardKeys(), "think_format": 0.1}
     assert "rewards" not in make_rlvr(rlvr_folder, "grpo", rows).as_data()["rlvr"]
+
+
+JUDGE = {"model": "m", "base_url": "", "tries": 1, "replies": 1}
+
+
+def judged_recipe(url: str, folder: Path) -> dict[str, Any]:
+    """Keys under `rlvr` for a judge beside the row's verifier."""
+    rewards = {"answer": {"weight": 1}, "judge": 0.5}
+    return {"rewards": rewards, "judge": {**JUDGE, "base_url": url, "cache": str(folder / "judged")}}
+
+
+@pytest.mark.long
+def test_a_judge_that_goes_down_stops_the_stage_which_resumes(
+    rlvr_checkpoints: Path, tmp_path: Path, no_plugins: None
+) -> None:
+    """The second half of the rollouts meets a server that fails; a later one answers, and the stage goes on."""
+    need_trl()
+    import shutil
+
+    from judge_server import Reply, chat, judge_server
+
+    shutil.copytree(rlvr_checkpoints, tmp_path, dirs_exist_ok=True)
+    answers = [20]
+
+    def reply(body: Any, before: int) -> Reply:
+        up = len(server.seen) < answers[0]
+        return Reply(chat(f'{{"score": {1 + len(server.seen) % 9}}}')) if up else Reply(None, status=500)
+
+    with judge_server(reply) as server:
+        keys = judged_recipe(server.url, tmp_path)
+        settings: dict[str, Any] = {"trainer": {"max_steps": 6, "save_steps": 1}, "rlvr": keys}
+        with pytest.raises(StageRefused, match=r"the judge m at .*: HTTP 500.*continue with --resume") as stopped:
+            train_rlvr(tmp_path, "grpo", prompt_rows(24), **settings)
+        assert "\n" not in str(stopped.value) and (tmp_path / "out/checkpoint-1").is_dir()
+        answers[0] = 1000
+        first = train_rlvr(tmp_path, "grpo", prompt_rows(24), go_on=True, trainer=settings["trainer"], rlvr=keys)
+    assert {"rlvr/judge/requests", "rlvr/judge/prompt_tokens", "rlvr/rewards/judge"} <= set(history(first)[0])
+
+
+def test_a_judge_is_checked_before_the_model_is_loaded(rlvr_folder: Path) -> None:
+    need_trl()
+    from train_plugins.running.train_stage import prepare, trainer_arguments
+    from train_plugins.stages import registry
+
+    stage = registry.find("rlvr")
+    for rlvr, why in (
+        ({"rewards": {"judge": 1.0}}, r"the verifier judge needs a judge: set rlvr\.judge"),
+        ({"verifiers": {"gsm8k": "judge", "string": "string"}}, "needs a judge"),
+        (judged_recipe("http://127.0.0.1:9/v1", rlvr_folder), r"rlvr\.judge: m at .*: no connection"),
+    ):
+        wanted, arguments = trainer_arguments(stage, make_rlvr(rlvr_folder, "grpo", prompt_rows(8), rlvr=rlvr))
+        with pytest.raises(UsageError, match=why):
+            prepare(stage, wanted, arguments)

@@ -66,6 +66,7 @@ def call_of(task: str, doc: dict, response: str) -> tuple[str, Call]:
     return "exact_match_flex", Call("math_benchmark", response, doc["solution"], {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["gsm8k", "math_prealgebra", "ifeval"])
 def test_golds_and_their_corruptions_have_the_evaluators_verdicts(verifiers, task):
     made = loaded(task)
@@ -80,6 +81,7 @@ def test_golds_and_their_corruptions_have_the_evaluators_verdicts(verifiers, tas
     assert {0.0, 1.0} <= set(expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "least"),
     [("gsm8k", 20), ("math", 170), ("ifeval", 60), pytest.param("humaneval", 20, marks=pytest.mark.long)],

@@ -6,14 +6,15 @@ the hash of a leaf task's first recorded document differs, a note says so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from leaderboard.page_data import Run
 from olmes_suite import extras
 from olmes_suite.errors import OlmesError, one_line
-from olmes_suite.runs.schema import Engine, instances_file, read_prompts
+from olmes_suite.runs.importers.write import PROMPTS
+from olmes_suite.runs.schema import Engine, Manifest, instances_file, read_prompts
 from olmes_suite.runs.store import readable_lines
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
@@ -24,33 +25,46 @@ Prompt = dict[str, Any]
 """{"m": [[role, text], …]} or {"t": text}, with "p" (assistant prefix) and "c" (continuations) where there are some."""
 
 
-def render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
-    """Render the prompts of a task's documents as `run` sent them.
+def render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
+    """Render the prompts of a task's documents as the run in the folder `run` sent them.
 
     Also returns a note on why there are none, or that they differ; "" where they are the same.
     """
-    if run.kind == "imported":
-        return {}, "imported scores come without prompts"
+    if manifest.imported:
+        return _imported(run, task, set(places))
     if not extras.installed("lm_eval"):
         return {}, f"prompts are rendered where the extra `eval` is installed: {extras.install('eval')}"
     try:
-        return _render(run, task, places)
+        return _render(run, manifest, task, places)
     except (OlmesError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"prompts cannot be rendered here: {one_line(error, 300)}"
 
 
-def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
-    mirrors = tuple(map(Path, run.manifest.mirrors))
-    source = DataSource(tuple(m for m in mirrors if m.is_dir()), run.manifest.sample)
+def _imported(run: Path, task: str, places: set[Place]) -> tuple[dict[Place, Prompt], str]:
+    """Read the questions that an imported log brought along."""
+    file = run / PROMPTS / f"{instances_file(run, task).stem}.jsonl"
+    if not file.is_file():
+        return {}, "imported scores come without prompts"
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+        found = {(line["task"], line["doc_id"]): {"t": str(line["text"])} for line in lines}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {}, f"{file} is damaged: {one_line(error, 200)}"
+    return {place: prompt for place, prompt in found.items() if place in places}, ""
+
+
+def _render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
+    mirrors = tuple(map(Path, manifest.mirrors))
+    source = DataSource(tuple(m for m in mirrors if m.is_dir()), manifest.sample)
     doc_ids_of: dict[str, list[Any]] = {}
     for leaf, doc_id in places:
         doc_ids_of.setdefault(leaf, []).append(doc_id)
     keys = _first_keys(run, task, doc_ids_of)
-    engine = run.manifest.engine
+    engine = manifest.engine
     rendered: dict[Place, Prompt] = {}
     note = ""
     for leaf, doc_ids in doc_ids_of.items():
-        if leaf not in index.index() and _from(run, leaf) != "lm-eval":
+        if leaf not in index.index() and _from(manifest, leaf) != "lm-eval":
             return rendered, f"{leaf} is not a task of this installation: its prompts cannot be rendered"
         leaf_prompts, same = _leaf(leaf, doc_ids, source, engine, keys.get(leaf))
         rendered.update(leaf_prompts)
@@ -59,9 +73,9 @@ def _render(run: Run, task: str, places: Iterable[Place]) -> tuple[dict[Place, P
     return rendered, note
 
 
-def _from(run: Run, leaf: str) -> str | None:
+def _from(manifest: Manifest, leaf: str) -> str | None:
     """Return the origin of the run's data: mirror, hub, sample or lm-eval."""
-    used = run.manifest.data.get(leaf)
+    used = manifest.data.get(leaf)
     return used.origin if used is not None else None
 
 
@@ -110,11 +124,11 @@ def _prompt(requests: list[Any]) -> Prompt:
     return out
 
 
-def _first_keys(run: Run, task: str, doc_ids_of: Mapping[str, list[Any]]) -> dict[str, tuple[Any, int, str]]:
+def _first_keys(run: Path, task: str, doc_ids_of: Mapping[str, list[Any]]) -> dict[str, tuple[Any, int, str]]:
     """Map each leaf task to (doc_id, index, key) of one recorded response of its documents."""
     chosen = {leaf: set(doc_ids) for leaf, doc_ids in doc_ids_of.items()}
     keys: dict[str, tuple[Any, int, str]] = {}
-    for line in readable_lines(responses_file(run.path, task)):
+    for line in readable_lines(responses_file(run, task)):
         if len(keys) == len(chosen):
             break
         if line.task not in keys and line.doc_id in chosen.get(line.task, ()):
