@@ -86,9 +86,8 @@ def main() -> None:
         theirs = json.loads(done.stdout)
         same = sum(mine == other for mine, other in zip(ours, theirs, strict=True))
         print(f"\n{task}: {same} of {len(asked)} verdicts agree ({100 * same / len(asked):.1f} %)\n")
-        print(
-            "| answer | n | both right | both wrong | only ours right | only math-verify right |\n|---|---|---|---|---|---|"
-        )
+        print("| answer | n | both right | both wrong | only ours right | only math-verify right |")
+        print("|---|---|---|---|---|---|")
         for way in dict.fromkeys(way for way, *_ in asked):
             rows = [(one, mine, other) for one, mine, other in zip(asked, ours, theirs, strict=True) if one[0] == way]
             counts = [

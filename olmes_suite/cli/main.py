@@ -36,7 +36,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "power": ("olmes_suite.cli.power", "Plan how many documents a difference needs, or how often a gate passes."),
     "plan": ("olmes_suite.cli.plan", "Plan which documents of a suite a decision needs, at least cost."),
     "leaderboard": ("leaderboard.cli", "Write an HTML page of all runs: scores, marks, lineage, documents."),
-    "import": ("olmes_suite.cli.imports", "Record scores of another evaluation as a run (`scores`)."),
+    "import": ("olmes_suite.cli.imports", "Import logs of lm-eval, OLMES, Inspect and others, or bare `scores`."),
+    "export": ("olmes_suite.cli.export", "Write a run for other tools: lm-eval, Inspect, the Hub, tables."),
     "train": (
         "train_plugins.cli",
         "Train a stage (sft, rm, dpo, rlvr) from a recipe; each checkpoint records its lineage.",

@@ -18,7 +18,7 @@ from train_plugins.rl.answers import Answers, verify
 from train_plugins.rl.keys import ROW, RewardKeys, RlvrKeys, rewards_of
 from train_plugins.verifiers import Call, Malformed, Verifiers, registry
 from train_plugins.verifiers.judge_keys import check_judge
-from train_plugins.verifiers.truths import read_truth
+from train_plugins.verifiers.truths import COMPARED, read_truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -182,6 +182,8 @@ def check_row(row: Mapping[str, Any], keys: RlvrKeys, names: Mapping[str, str]) 
             if extra.get(one.column) is None:
                 raise ValueError(f"no column {one.column!r}, with which the verifier {one.verifier} compares")
             check_truth(one.verifier.lower(), extra[one.column], extra, one.column)
+        elif one.verifier != ROW and one.truth is None:  # it reads the row's other columns, if any
+            check_truth(one.verifier.lower(), None, extra)
 
 
 def check_rewards(keys: RlvrKeys) -> None:
@@ -206,8 +208,10 @@ def check_rewards(keys: RlvrKeys) -> None:
             continue
         try:
             (registered,) = registry.check([one.verifier])
-            if one.column is None:
+            if one.truth is not None:
                 read_truth(registered, one.truth, {})
+            elif one.column is None and registered in COMPARED:
+                raise UsageError(f"the verifier {registered} compares with a ground truth: set truth or column")
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
         except Malformed as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,15 @@ def _results(file: Path) -> Log:
                 task.reported[_metric(metric, filtered or None)] = figure
         counted = mapping(mapping(content.get("n-samples")).get(name)).get("effective")
         task.counted = counted if isinstance(counted, int) else None
-        task.metrics = [*task.reported]
+        task.metrics = _in_order(task.reported, mapping(configs.get(name)).get("metric_list"))
     return log
+
+
+def _in_order(metrics: Iterable[str], listed: Any) -> list[str]:
+    """Sort metrics as the task lists them; of equal ones the first filter comes first."""
+    names = [mapping(one).get("metric") for one in listed] if isinstance(listed, list) else []
+    places = {name: place for place, name in enumerate(names) if isinstance(name, str)}
+    return sorted(metrics, key=lambda metric: places.get(metric.partition(",")[0], len(places)))
 
 
 def _pairs(value: Any) -> Mapping[str, Any]:
