@@ -23,12 +23,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "code": ("tree_sitter", "tree_sitter_python"),
     "ood": ("emoji", "syllapy", "spellchecker", "spacy"),
     "ray": ("ray",),
+    "verifiers": ("verifiers",),
 }  # fmt: skip
 """Extra to its modules, without those of the extras that it includes."""
 INCLUDES: dict[str, tuple[str, ...]] = {
-    "vllm": ("eval",), "decontam": ("eval",), "train": ("eval", "decontam"),
+    "vllm": ("eval",),
+    "decontam": ("eval",),
+    "train": ("eval", "decontam"),
     "curate": ("eval", "decontam"),
-}  # fmt: skip
+    "verifiers": ("eval",),
+}
 """Extra to the extras that it includes."""
 
 

@@ -16,6 +16,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from olmes_suite.errors import OlmesError
 from olmes_suite.models.factory import make_backend
 from olmes_suite.records import Request, Response
 
@@ -106,7 +107,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--name", default="small")
     chosen = parser.parse_args()
-    batches = Batches(chosen.model)
+    try:
+        batches = Batches(chosen.model)
+    except OlmesError as error:
+        raise SystemExit(f"serve: {error}") from None
     with Server(("127.0.0.1", chosen.port), handler(batches, chosen.name)) as server:
         print(f"serving {chosen.model} as {chosen.name} at http://127.0.0.1:{server.server_port}/v1", flush=True)
         server.serve_forever()

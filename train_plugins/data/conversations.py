@@ -30,6 +30,8 @@ class Way:
     """What becomes of the reasoning of earlier turns; None: as the template has it, see `masks.parts`."""
     ends: tuple[str, ...]
     """The tokens that end generation."""
+    pieces: bool
+    """Whether the tokens of a text's pieces are those of the text."""
     kwargs: tuple[tuple[str, Any], ...] = ()
     """Arguments of the chat template for all rows."""
     notes: tuple[str, ...] = ()
@@ -40,21 +42,21 @@ def way(tokenizer: PreTrainedTokenizerBase, reasoning: masks.Reasoning | None, e
 
     Raises UsageError if reasoning is to be kept and the template always drops it.
     """
-    found = masks.facts(tokenizer, ends)
+    found, pieces = masks.facts(tokenizer, ends), whole_from_pieces(tokenizer)
     if reasoning != "keep" or not found.drops:
-        return Way(found, reasoning, tuple(ends))
+        return Way(found, reasoning, tuple(ends), pieces)
     for name, value in SWITCHES.items():
         if name in str(tokenizer.chat_template) and not masks.history(Renderer(tokenizer, None, {name: value}))[0]:
             said = f"{name}: {str(value).lower()}"
             note = f"reasoning: keep: rows are rendered with {said}; give it to the chat template at inference too"
-            return Way(found, reasoning, tuple(ends), ((name, value),), (note,))
+            return Way(found, reasoning, tuple(ends), pieces, ((name, value),), (note,))
     if (template := training_template(tokenizer)) and not masks.history(Renderer(tokenizer, template=template))[0]:
         tokenizer.chat_template = template
         note = (
             "reasoning: keep: the chat template drops the reasoning of earlier turns, so TRL's training template "
             "replaces it, in the checkpoint too"
         )
-        return Way(masks.facts(tokenizer, ends), reasoning, tuple(ends), (), (note,))
+        return Way(masks.facts(tokenizer, ends), reasoning, tuple(ends), pieces, (), (note,))
     raise UsageError(
         "sft.reasoning keep: the chat template drops the reasoning of earlier turns and has no argument to keep it; "
         "use per_turn, or name a template that keeps it in `chat_template`"
@@ -109,7 +111,8 @@ def conversation_rows(
         parts = _parts(row, tokenizer, found)
     except Exception as error:  # a template may raise anything
         raise ValueError(f"row {row.get('row', '?')}: {one_line(error, 300)}") from None
-    return [{**_encoded(part, tokenizer, limit), "row": row.get("row", 0)} for part in parts]
+    encode_part = _encoded if found.pieces else _by_offsets
+    return [{**encode_part(part, tokenizer, limit), "row": row.get("row", 0)} for part in parts]
 
 
 def _parts(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, found: Way) -> list[masks.Part]:
@@ -143,9 +146,32 @@ def _encoded(part: masks.Part, tokenizer: PreTrainedTokenizerBase, limit: int | 
         at = end
     rest = encoded(tokenizer, part.text[at:])
     ids, labels = ids + rest, labels + [IGNORED] * len(rest)
-    whole = encoded(tokenizer, part.text)
-    if ids != whole and tokenizer.decode(ids) != tokenizer.decode(whole) and BREAK not in part.text:
-        raise ValueError("the tokenizer encodes parts of a text differently from the whole, so turns cannot be masked")
+    return _row(ids, labels, limit, turns=part.turns, empty=part.empty_thoughts)
+
+
+def whole_from_pieces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokens of a text's pieces are those of a text; SentencePiece puts a space before each piece."""
+    pieces = ("Say seven.\n", "seven", " or eight", "\n")
+    together = [token for piece in pieces for token in encoded(tokenizer, piece)]
+    return bool(tokenizer.decode(together) == tokenizer.decode(encoded(tokenizer, "".join(pieces))))
+
+
+def _by_offsets(part: masks.Part, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
+    """Return the token ids of the whole text; a token is trained if it lies within a trained part.
+
+    Raises ValueError for a tokenizer that does not say where its tokens lie.
+    """
+    if BREAK in part.text:  # control tokens can only be encoded as plain text in pieces
+        return _encoded(part, tokenizer, limit)
+    if not tokenizer.is_fast:
+        raise ValueError("the tokenizer does not say where its tokens lie in a text; use its fast version")
+    whole = tokenizer(part.text, add_special_tokens=False, return_offsets_mapping=True)
+    ids = [int(token) for token in whole["input_ids"]]
+    spans = [(span.start, span.end) for span in part.spans]
+    labels = [
+        token if any(start <= first < last <= end for start, end in spans) else IGNORED
+        for token, (first, last) in zip(ids, whole["offset_mapping"], strict=True)
+    ]
     return _row(ids, labels, limit, turns=part.turns, empty=part.empty_thoughts)
 
 

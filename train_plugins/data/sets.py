@@ -110,8 +110,9 @@ def _without_control(row: dict[str, Any], entry: DataEntry, control: re.Pattern[
         return row
     if entry.control_tokens == "refuse":
         raise ValueError(
-            f"the control token {token} in its text, which would be encoded as the token that it names; set "
-            "`control_tokens: neutralise` in the data entry to encode it as plain text, or keep"
+            f"the control token {token} in its text, which would be encoded as the token that it names; "
+            "`control_tokens` in the data entry: keep allows it"
+            + ("" if "verifier" in row else ", neutralise encodes it as plain text")
         )
     if any(BREAK in one for column in TURNS for one in texts(row.get(column))):
         raise ValueError("the code point U+FDD0, which is no character, beside a control token")

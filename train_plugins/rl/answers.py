@@ -47,9 +47,12 @@ class Answers:
         _, said = self.thoughts.texts(list(ids), self.tokenizer)
         return (self.thoughts.reader.open if self.thoughts.opened else "") + said
 
-    def unclosed(self, ids: Sequence[int]) -> bool:
-        """Return whether a response ends inside a thought."""
-        return self.thoughts is not None and self._parts(ids).unclosed
+    def answer(self, text: str, ids: Sequence[int]) -> str | None:
+        """Return a response without its thought; None where the thought did not end."""
+        if self.thoughts is None:
+            return text
+        parts = self._parts(ids)
+        return None if parts.unclosed else parts.answer
 
     def _parts(self, ids: Sequence[int]) -> Parts:
         assert self.thoughts is not None

@@ -22,7 +22,20 @@ class VerifierKeys:
     that ends inside a thought is not verified, which counts as wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class WatchKeys:
+    """Keys under `rlvr.watch`."""
+
+    stop: tuple[Literal["all", "no_end", "no_spread", "unclosed", "repeated"], ...] = ()
+    """Alarms of the watch that stop the stage, after a checkpoint; `all`: each of them."""
+
+    def stops(self, kind: str) -> bool:
+        """Return whether an alarm stops the stage."""
+        return kind in self.stop or "all" in self.stop
+
+
 READS_ANSWER = VerifierKeys()
+ONLY_NAMED = WatchKeys()
 ROW = "row"
 """The verifier of a reward that stands for the verifiers which the row itself names."""
 DEFAULT_REWARD = "verified"
@@ -59,6 +72,8 @@ class RlvrKeys:
     of that name. None: the row's verifiers alone."""
     judge: JudgeKeys | None = field(default=None, metadata=UNSET)
     """The served model that the verifiers `judge` and `rubric` ask."""
+    watch: WatchKeys = field(default=ONLY_NAMED, metadata=UNSET)
+    """What becomes of a stage whose rollouts go wrong; it is always named."""
     reward: float = 10.0
     """Factor of a response's verified fraction, or of the weighted sum of its rewards."""
     no_eos_penalty: float | None = -10.0
@@ -77,6 +92,11 @@ class RlvrKeys:
     """λ of GAE."""
     value_coef: float = 0.1
     value_clip: float = 0.2
+    tools: tuple[str, ...] = field(default=(), metadata=UNSET)
+    """Functions that the model may call in its rollouts (grpo): `module:function`, or a shipped tool (python)."""
+    environment: str | Mapping[str, str] | None = field(default=None, metadata=UNSET)
+    """The environment of the rollouts (grpo), `module:Class`, or several by the name in the rows' column
+    `environment`."""
     max_prompt_length: int = 2048
     """Length limit in tokens; rows with longer prompts are left out."""
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
@@ -89,6 +109,11 @@ class RlvrKeys:
     """Verifying processes per training process."""
     timeout: float = 10.0
     """Time limit of a verdict, in processor seconds."""
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether rollouts may hold calls of tools."""
+        return bool(self.tools) or self.environment is not None
 
 
 def rewards_of(keys: RlvrKeys) -> dict[str, RewardKeys]:

@@ -18,7 +18,7 @@ from train_plugins.rl.answers import Answers, verify
 from train_plugins.rl.keys import ROW, RewardKeys, RlvrKeys, rewards_of
 from train_plugins.verifiers import Call, Malformed, Verifiers, registry
 from train_plugins.verifiers.judge_keys import check_judge
-from train_plugins.verifiers.truths import read_truth
+from train_plugins.verifiers.truths import COMPARED, read_truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,8 @@ class Scored:
     """Value by reward, without its weight; a reward with weight 0 for this row is absent."""
     verifiers: Mapping[str, float | None]
     """Fraction by verifier of the row."""
+    answer: str | None = None
+    """The response without its thought; None where the thought did not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,11 @@ class Rewards:
         """Return the verdicts on responses, in order."""
         calls = [self.calls(row, text, tokens, answers) for row, text, tokens in zip(rows, texts, ids, strict=True)]
         fractions = iter(verify(verifiers, [call for several in calls for call in several]))
-        return [self.combine(row, [next(fractions) for _ in several]) for row, several in zip(rows, calls, strict=True)]
+        scored = []
+        for row, text, tokens, several in zip(rows, texts, ids, calls, strict=True):
+            one = self.combine(row, [next(fractions) for _ in several])
+            scored.append(replace(one, answer=text if answers is None else answers.answer(text, tokens)))
+        return scored
 
 
 def own_weights(extra: Mapping[str, Any]) -> dict[str, float]:
@@ -176,6 +182,8 @@ def check_row(row: Mapping[str, Any], keys: RlvrKeys, names: Mapping[str, str]) 
             if extra.get(one.column) is None:
                 raise ValueError(f"no column {one.column!r}, with which the verifier {one.verifier} compares")
             check_truth(one.verifier.lower(), extra[one.column], extra, one.column)
+        elif one.verifier != ROW and one.truth is None:  # it reads the row's other columns, if any
+            check_truth(one.verifier.lower(), None, extra)
 
 
 def check_rewards(keys: RlvrKeys) -> None:
@@ -200,8 +208,10 @@ def check_rewards(keys: RlvrKeys) -> None:
             continue
         try:
             (registered,) = registry.check([one.verifier])
-            if one.column is None:
+            if one.truth is not None:
                 read_truth(registered, one.truth, {})
+            elif one.column is None and registered in COMPARED:
+                raise UsageError(f"the verifier {registered} compares with a ground truth: set truth or column")
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
         except Malformed as error:

@@ -15,8 +15,9 @@ from trl import GRPOTrainer, RLOOTrainer
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from olmes_suite.errors import StageRefused
-from train_plugins.rl import advantages, answers, vllm_rollouts
-from train_plugins.rl.rewards import Rewards
+from train_plugins.rl import advantages, answers, vllm_rollouts, watching
+from train_plugins.rl.rewards import Rewards, Scored
+from train_plugins.rl.tool_rollouts import ToolRollouts
 from train_plugins.trainers import dropout, lora
 from train_plugins.trainers.callbacks import Watched
 from train_plugins.verifiers import Verifiers
@@ -89,6 +90,7 @@ class Rollouts(Watched):
         self.hopeless = 0
         """Number of rollouts without a signal, up to the last one."""
         self.rollouts = 0
+        self.watch = watching.Watch()
         self._total_train_tokens = 0
         super().__init__(*args, reward_funcs=verified, **kwargs)  # type: ignore[call-arg]
         arguments = getattr(self.args, "chat_template_kwargs", None)  # type: ignore[attr-defined]
@@ -96,6 +98,7 @@ class Rollouts(Watched):
         for model in (self.model, getattr(self, "ref_model", None)):  # type: ignore[attr-defined]
             if model is not None and self.args.disable_dropout:  # type: ignore[attr-defined]
                 dropout.switch_off(model)
+        self.add_callback(watching.Stop(lambda: self.watch, keys.watch))  # type: ignore[attr-defined]
         self.adapted: bool = is_peft_model(self.model)  # type: ignore[attr-defined]
         if self.adapted and self.use_vllm:  # type: ignore[attr-defined]
             self.vllm_generation._iter_named_params = lambda: lora.merged(self.model)  # type: ignore[attr-defined]
@@ -136,9 +139,11 @@ class Rollouts(Watched):
         self._note_lost(self.verifiers.timeouts - timeouts, self.verifiers.crashes - crashes)
         self._note_judge()
         facts = []
-        for one, ids in zip(scored, completion_ids_list, strict=True):
+        given = self._environment_rewards() or [None] * len(scored)
+        for one, ids, more in zip(scored, completion_ids_list, given, strict=True):
             ended = bool(ids) and ids[-1] in self.eos_token_ids  # type: ignore[attr-defined]
             score = advantages.score(one.total, ended, self.keys.reward, self.keys.no_eos_penalty)
+            score = more if score is None else score + (more or 0.0)
             values = [one.rewards.get(name) for name in self.rewards.named]
             values += [one.verifiers.get(name) for name in self.names]
             numbers = (score, one.verified, ended, len(ids), *values)
@@ -152,8 +157,31 @@ class Rollouts(Watched):
                 "check the rows' ground_truth"
             )
         self._note_rewards(everywhere)
+        self._watch(everywhere, inputs, scored)
         self._stop_without_signal(everywhere)
         return everywhere[:, :1]
+
+    def _environment_rewards(self) -> list[float | None]:
+        """Return the rewards that environments add to the scores; empty without environments."""
+        return []
+
+    def _watch(self, facts: torch.Tensor, inputs: Sequence[Mapping[str, Any]], scored: Sequence[Scored]) -> None:
+        """Add the rollout of all processes to the watch, and show what it names."""
+        mine = [[int(row["row"]), watching.answer_hash(one.answer)] for row, one in zip(inputs, scored, strict=True)]
+        device = self.accelerator.device  # type: ignore[attr-defined]
+        given = self.accelerator.gather(torch.tensor(mine, dtype=torch.int64, device=device)).tolist()  # type: ignore[attr-defined]
+        group = self.num_generations  # type: ignore[attr-defined]
+        rollout = watching.statistics(
+            self.state.global_step + 1, given, facts[:, :3].tolist(),  # type: ignore[attr-defined]
+            flat=advantages.without_signal(facts[:, 0], group) if group > 1 else None,
+            thinks=self.answers.thoughts is not None,
+        )  # fmt: skip
+        for name in ("unclosed", "repeated"):
+            if (share := getattr(rollout, name)) is not None:
+                self._note(f"rlvr/{name}", share)
+        for alarm in self.watch.add(rollout):
+            if self.is_world_process_zero():  # type: ignore[attr-defined]
+                print(alarm.line, file=sys.stderr)
 
     def _stop_without_signal(self, facts: torch.Tensor) -> None:
         """Raise StageRefused after `HOPELESS` consecutive rollouts whose rewards give no gradient."""
@@ -249,7 +277,7 @@ class Rollouts(Watched):
         """
         super()._save_rng_state(output_dir)  # type: ignore[misc]
         rows = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
-        state = {"step": self._step, "buffer": self._buffered_inputs, "rows": rows}
+        state = {"step": self._step, "buffer": self._buffered_inputs, "rows": rows, "watch": self.watch.as_data()}
         torch.save(state, self._rollouts_file(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -259,6 +287,7 @@ class Rollouts(Watched):
             state = torch.load(self._rollouts_file(checkpoint), map_location="cpu", weights_only=True)
             now = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
             self._step = state["step"] * state.get("rows", now) // now
+            self.watch = watching.Watch.from_data(state.get("watch", {}))
             buffer = state["buffer"]
             if buffer is not None and state.get("rows", now) != now:
                 buffer = regrouped(buffer, self.args.steps_per_generation)  # type: ignore[attr-defined]
@@ -268,8 +297,8 @@ class Rollouts(Watched):
         return Path(folder) / f"rollouts_{self.args.process_index}.pt"  # type: ignore[attr-defined]
 
 
-class Grpo(Rollouts, GRPOTrainer):
-    """GRPO on verified rewards."""
+class Grpo(ToolRollouts, Rollouts, GRPOTrainer):
+    """GRPO on verified rewards, with tools and environments."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)

@@ -27,8 +27,8 @@ class JudgeKeys:
     """Replies to ask for until one can be read; then the response has no verdict."""
     tries: int = 7
     """Tries of a request that the server does not answer; then the training stops."""
-    timeout: float | None = None
-    """Seconds without data in a request; None: 60 plus a quarter of a second for each of `max_tokens`."""
+    timeout: float = 120.0
+    """Seconds without data in a request."""
     prompt: str | None = None
     """A file with the judge's prompt, with {prompt}, {response}, {reference} or {criteria}; None: our own."""
     cache: str | None = None

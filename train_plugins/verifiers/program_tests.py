@@ -19,6 +19,8 @@ from typing import Any
 
 from train_plugins.verifiers.base import Malformed, shown
 
+PACKED = "eJ"
+"""The start of base64 text of zlib's default compression."""
 LONGEST = 256 * 2**20
 """Bytes of a row's tests after decompression."""
 _INPUTS = (("input", "inputs", "stdin"), ("output", "outputs", "expected_output", "stdout"))

@@ -2,7 +2,7 @@
 
 A ground truth has one of two forms: HumanEval's `{"prompt", "test", "entry_point"}` (a mapping, its JSON, or columns of
 the row), judged by the evaluator's task `humaneval`; or assertions about the functions that the program defines (a
-list, its JSON, or one text).
+list, its JSON, also compressed, or one text).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train_plugins.verifiers.base import Malformed, OutOfTime, shown
+from train_plugins.verifiers.program_tests import PACKED, decoded
 from train_plugins.verifiers.task_modules import task
 
 SECONDS = 3.0
@@ -83,6 +84,8 @@ def tests_of(truth: Any, row: Mapping[str, Any]) -> dict[str, str] | list[str]:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise Malformed("it is not JSON") from None
+    elif isinstance(value, str) and value.startswith(PACKED):
+        value = decoded(value)
     if isinstance(value, Mapping):
         fields = {name: value.get(name, row.get(name)) for name in _HUMANEVAL}
         for name, field in fields.items():

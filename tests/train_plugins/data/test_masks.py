@@ -234,6 +234,28 @@ def test_pieces_are_encoded_as_inference_encodes_them() -> None:
     assert trained(tokenizer, [only]) == [["\n\n  Three.<|im_end|>", "Three.<|im_end|>"]]
 
 
+def test_a_tokenizer_that_puts_a_space_before_each_piece() -> None:
+    """SentencePiece's: pieces encoded apart would read " Three." for "Three."."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE(unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    inner.decoder = decoders.Metaspace(prepend_scheme="always")
+    text = "[INST] Add them. Be brief. And then? Say seven. or eight [/INST] Three. Four.\n"
+    inner.train_from_iterator([text] * 4, trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+        "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+    )
+    assert not conversations.whole_from_pieces(tokenizer)
+    (only,) = rows_of(tokenizer, row(ROWS["two"]))
+    assert trained(tokenizer, [only]) == [["Three.</s>", "Three.</s>"]]
+    whole = tokenizer.apply_chat_template(ROWS["two"], return_dict=True)["input_ids"]
+    assert only["input_ids"] == list(whole)
+
+
 def test_calls_reach_the_template_without_nulls(tmp_path: Any) -> None:
     """Arrow gives both calls the arguments of both, with nulls."""
     import pyarrow as pa

@@ -153,9 +153,7 @@ def test_control_tokens_in_texts_are_found(tmp_path: Path) -> None:
     fine = {"messages": chat("Use <think> and </tool_call>, im_end", "<think>Hm.</think>No.")}
     for bad in (user, answer, thought, argument):
         file = write_rows(tmp_path / "rows.jsonl", [fine, bad])
-        refused(
-            lambda file=file: load(file, tokenizer), r"row 1 has the control token <\|im_.*control_tokens", DataError
-        )
+        refused(lambda file=file: load(file, tokenizer), r"row 1 has the control token <\|im_.*neutralise", DataError)
     file = write_rows(tmp_path / "rows.jsonl", [fine, user, answer])
     (one,) = load(file, tokenizer, bad_rows="skip").sets
     assert len(one.rows) == 1 and len(one.bad) == 2

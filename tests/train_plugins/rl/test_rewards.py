@@ -139,11 +139,21 @@ def test_a_column_may_hold_a_rewards_truth() -> None:
         ({"a": RewardKeys("string", truth="8", column="b")}, "either truth or column"),
         ({"short": RewardKeys("max_length", truth="long")}, "the verifier max_length cannot read its truth: length"),
         ({"re": RewardKeys("re_search", truth="(")}, "it is no regular expression"),
+        ({"max_length": 1.0}, r"rlvr\.rewards\.max_length: .* compares with a ground truth: set truth or column"),
     ],
 )
 def test_wrong_rewards_are_one_line(rewards: Any, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         check_rewards(RlvrKeys(rewards=rewards))
+
+
+def test_a_reward_without_a_truth_reads_the_rows_columns() -> None:
+    keys = RlvrKeys(rewards={"follows": RewardKeys("ifeval_fraction")})
+    check_rewards(keys)
+    row = {"messages": [{"role": "user", "content": "Hi"}], "kwargs": [{}]}
+    row_reader(keys)({**row, "instruction_id_list": ["punctuation:no_comma"]})
+    with pytest.raises(ValueError, match=r"ifeval_fraction cannot read: .*did you mean 'punctuation:no_comma'"):
+        row_reader(keys)({**row, "instruction_id_list": ["punctuation:no_coma"]})
 
 
 def test_form_is_read_of_all_and_answers_after_the_thought() -> None:

@@ -14,6 +14,7 @@ import pytest
 from olmes_suite.errors import MissingData
 from train_plugins.verifiers import Call, Malformed, Verifiers
 from train_plugins.verifiers.program_tests import stdin_tests
+from train_plugins.verifiers.programs import tests_of
 from train_plugins.verifiers.stdin_programs import script
 
 PAIRS = [{"input": "1 2\n", "output": "3\n"}, {"input": "5 6\n", "output": "11\n"}]
@@ -76,6 +77,13 @@ def test_functions_are_called(sandboxed: Verifiers, truth: Any) -> None:
         "class Solution:\n    def add(self, a, b):\n        return a + b",
     )
     assert [one(sandboxed, code, truth) for code in (plain, method, plain.replace("+", "-"), "x = 1")] == [1, 1, 0, 0]
+
+
+def test_packed_assertions_are_read_for_the_verifier_code() -> None:
+    tests = ["assert f(1) == 2", "assert f(2) == 3"]
+    assert tests_of(packed(tests), {}) == tests_of(packed(json.dumps(tests)), {}) == tests
+    with pytest.raises(Malformed, match=r"its pickle asks for builtins\.print"):
+        tests_of(packed(Calls()), {})
 
 
 def test_a_rows_columns_are_read_without_a_truth() -> None:

@@ -125,6 +125,8 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
 
 def _about(facts: Mapping[str, Any]) -> list[str]:
     pairs = facts["pairs"]
+    if not pairs["pairs"]:
+        return rating_checks.described(facts["judge"]) if facts.get("judge") else []
     lines = [
         f"pairs: {pairs['on_policy']} with an answer of the policy; chosen is longer in {pairs['chosen_longer']} of "
         f"{pairs['pairs']}, {pairs['chosen_words']:.0f} words against {pairs['rejected_words']:.0f}"
