@@ -45,6 +45,10 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Resume from the last whole checkpoint of the output; a pipeline always does.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print the resolved plan, steps, tokens and memory.")]
+Show = Annotated[
+    int | None,
+    typer.Option("--show", min=1, help="Only print the first N rows as they are trained, with trained text marked."),
+]
 
 Launcher = Annotated[str | None, typer.Option("--launcher", help="accelerate: train in several processes.")]
 Processes = Annotated[int | None, typer.Option("--num-processes", help="Processes, one for each GPU.")]
@@ -56,7 +60,8 @@ Config = Annotated[
 @app.command(cls=StageCommand)
 def train(
     stage: Kind, recipe: RecipeFile, change: Changes = None, output: Output = None, resume: Resume = False,
-    dry_run: DryRun = False, launcher: Launcher = None, num_processes: Processes = None, launch_config: Config = None,
+    dry_run: DryRun = False, show: Show = None, launcher: Launcher = None, num_processes: Processes = None,
+    launch_config: Config = None,
 ) -> int:  # fmt: skip
     """Train one stage, whose last checkpoint is the output folder, or all stages of a pipeline.
 
@@ -68,6 +73,8 @@ def train(
     from train_plugins.running import launch
 
     require("train", "olmes train")
+    if show is not None:
+        return _show(stage, recipe, changes=change or [], output=output, count=show)
     started = launch.read(launcher, num_processes, launch_config)
     if stage == PIPELINE:
         return _pipeline(recipe, [*(change or ()), *([f"output={output}"] if output else [])], dry_run, started)
@@ -81,6 +88,24 @@ def train(
             lambda: _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run)
         )
     return _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run)
+
+
+def _show(stage: str, file: Path, *, changes: list[str], output: Path | None, count: int) -> int:
+    import sys
+
+    from olmes_suite.errors import UsageError
+    from train_plugins.config import recipe as recipes
+    from train_plugins.running.dry_run import shown
+    from train_plugins.stages import registry
+
+    if stage == PIPELINE:
+        raise UsageError("--show: a pipeline has several stages; show the rows of one: olmes train sft RECIPE --show N")
+    kind = registry.find(stage)
+    recipe = recipes.load(file, kind.name, kind.own, registry.names(), changes=changes, output=output)
+    notes, lines = shown(kind, recipe, count, colour=sys.stdout.isatty())
+    print("\n".join(notes), file=sys.stderr)
+    print("\n".join(lines))
+    return 0
 
 
 def _stage(stage: str, file: Path, *, changes: list[str], output: Path | None, resume: bool, dry_run: bool) -> int:

@@ -23,7 +23,7 @@ UNSET = {"unset": True}
 SHIPPED = Path(__file__).parent.parent / "recipes"
 
 
-Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript"]
+Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript", "llamafactory", "hermes", "xlam"]
 """Forms of training rows; `data.forms` reads them."""
 
 
@@ -42,6 +42,11 @@ class DataEntry:
     """Form of the rows; None: detected row by row."""
     bad_rows: Literal["error", "skip"] = field(default="error", metadata=UNSET)
     """Whether rows that cannot be trained on stop the stage or are left out."""
+    control_tokens: Literal["refuse", "neutralise", "keep"] = field(default="refuse", metadata=UNSET)
+    """What happens to a row whose text contains a control token of the tokenizer: it is a bad row, the token is encoded
+    as plain text, or it stays a control token."""
+    chat_template_kwargs: Mapping[str, Any] | None = field(default=None, metadata=UNSET)
+    """Arguments of the chat template for rows without their own, such as `enable_thinking: false`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, UsageError, one_line
 from train_plugins.data.encoding import Encoded, check_rendered, token_ids
-from train_plugins.data.messages import Row, check_columns, turns_of
+from train_plugins.data.messages import Row, check_columns, check_no_tools, turns_of
 from train_plugins.verifiers import Malformed, Verifiers
 from train_plugins.verifiers.truths import COMPARED, read_truth
 
@@ -32,6 +32,7 @@ def prompt_row(row: Row, verified: bool = True) -> dict[str, Any]:
     must name a verifier. Raises ValueError with what is wrong with the row.
     """
     check_columns(row)
+    check_no_tools(row)
     prompt = row.get("prompt")
     if isinstance(prompt, str) and not row.get("messages"):
         prompt = [{"role": "user", "content": prompt}]

@@ -11,6 +11,7 @@ from typing import Any, cast
 from olmes_suite.errors import UsageError
 from train_plugins import distributed
 from train_plugins.config.recipe import Recipe
+from train_plugins.data import turn_end
 from train_plugins.data.encoding import Encoded
 from train_plugins.running.train_stage import configuration, prepare, report, set_up, step_line, trainer_arguments
 from train_plugins.stages import memory, price
@@ -47,6 +48,17 @@ def dry_run(stage: Stage, recipe: Recipe) -> list[str]:
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).rstrip()
     held = memory.estimate(recipe.model, arguments, length, recipe.lora, stage.beside(recipe), recipe.sizes)
     return [text, "", *notes, *lines, *_time(stage, recipe, arguments, tokens), held]
+
+
+def shown(stage: Stage, recipe: Recipe, count: int, colour: bool) -> tuple[list[str], list[str]]:
+    """Return lines about the data, and the first `count` rows with their trained tokens marked. Loads no model."""
+    from train_plugins.data import show
+
+    set_up(recipe)
+    recipe, arguments = trainer_arguments(stage, recipe, here=False)
+    ready = prepare(stage, recipe, arguments)
+    ends = turn_end.end_ids(ready.tokenizer, recipe.model)
+    return report(ready), show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour)
 
 
 def _machine(stage: Stage, recipe: Recipe) -> list[str]:

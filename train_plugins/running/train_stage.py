@@ -21,11 +21,17 @@ from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_sta
 from train_plugins.checkpoints.evaluator import Evaluator
 from train_plugins.config import trainer_fields, trainer_values
 from train_plugins.config.recipe import Recipe, check_trainer
-from train_plugins.data import encoding, turn_end
+from train_plugins.data import control_tokens, encoding, turn_end
 from train_plugins.data import sets as data
+from train_plugins.data.rendering import has_markers
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
-from train_plugins.stages.model_arguments import check_model_arguments, check_template_arguments, set_pad_token
+from train_plugins.stages.model_arguments import (
+    check_entries,
+    check_model_arguments,
+    check_template_arguments,
+    set_pad_token,
+)
 from train_plugins.stages.model_limits import check_fits, length_keys
 from train_plugins.trainers import lora, offload, trial
 
@@ -197,17 +203,20 @@ def prepare(
     template = encoding.template_text(recipe.chat_template)
     tokenizer = load_tokenizer(recipe.model, None, training=True)
     turn_end.set_eos(tokenizer, recipe.eos_token)
-    tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
+    tokenizer = encoding.prepare_tokenizer(tokenizer, template)
     set_pad_token(tokenizer, arguments.get("pad_token"), stage.pooled)
     check_template_arguments(str(tokenizer.chat_template), arguments.get("chat_template_kwargs"))
     ends = turn_end.end_ids(tokenizer, recipe.model)
     if stage.generates:
-        turn_end.check_turn_end(tokenizer, ends, stage.masked)
+        turn_end.check_turn_end(tokenizer, ends, stage.masked and has_markers(str(tokenizer.chat_template)))
     if stage.pooled:
         encoding.pad_apart(tokenizer)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
     rendered = encoding.fields_read(str(tokenizer.chat_template))
-    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered)
+    check_entries(str(tokenizer.chat_template), recipe.data)
+    control = control_tokens.control_tokens(tokenizer)
+    check = stage.checker(recipe, tokenizer)
+    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered, control, check)
     if manager is not None:
         with distributed.first_alone():  # the hooks of all processes write to the same folder
             sets = hooks.before_stage(manager, about, sets)
@@ -217,7 +226,7 @@ def prepare(
             )
     rows = stage.select(recipe, _together(sets))
     limit, length = stage.limit(recipe, arguments)
-    encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
+    encoded = stage.encoder(recipe)(rows, tokenizer, length, arguments.get("dataset_num_proc"))
     seen = replace(encoded, longest=stage.longest(encoded, arguments))
     notes = check_fits(recipe.model, seen, tokenizer, length_keys(limit))
     planned = stage.plan(encoded, arguments, distributed.world_size())
@@ -230,9 +239,10 @@ def report(ready: Prepared) -> list[str]:
     encoded, planned = ready.encoded, ready.plan
     limit, length = ready.stage.limit(ready.recipe, ready.arguments)
     lines = [line for one in ready.data.sets for line in data.summary(one)]
-    too_long = encoded.dropped - encoded.equal
+    lines += encoding.about(encoded)
+    too_long, rows = encoded.dropped - encoded.equal, encoded.read + encoded.added
     if encoded.cut or too_long:
-        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {too_long} of {encoded.read} are left out")
+        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {too_long} of {rows} are left out")
     lines += ready.notes
     if encoded.equal:
         lines.append(f"{encoded.equal} of {encoded.read} pairs are left out: chosen and rejected are equal in tokens")
@@ -264,7 +274,8 @@ def train(
 
     output, recipe = ready.output, ready.recipe
     counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
-              "dropped": ready.encoded.dropped}  # fmt: skip
+              "dropped": ready.encoded.dropped,
+              **({"added": ready.encoded.added} if ready.encoded.added else {})}  # fmt: skip
     before = lineage.read(start) if start else NO_LINEAGE
     described = lineage.describe(
         ready.about, ready.data, rows=counts, seed=recipe.seed, processes=ready.plan.processes, before=before

@@ -85,6 +85,17 @@ class Stage(ABC):
     ) -> Encoded:
         """Encode the rows as token ids; rows over `limit` tokens are cut or dropped."""
 
+    def encoder(self, recipe: Recipe) -> Callable[..., Encoded]:
+        """Return the function that encodes the recipe's rows: `encode`, unless the stage's keys have a say in it."""
+        return self.encode
+
+    def checker(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[dict[str, Any]], None] | None:
+        """Return a function that raises an error for a row that the chat template cannot render; None: not checked.
+
+        It is called for data whose bad rows are left out. Elsewhere `encode` names the first such row.
+        """
+        return None
+
     def limit(self, recipe: Recipe, arguments: Mapping[str, Any]) -> tuple[str, int | None]:
         """Return the length limit of `encode` as (name of the key, tokens)."""
         return "max_length", arguments.get("max_length", TRL_LENGTH)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError
@@ -66,9 +67,16 @@ class Dpo(Stage):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
     ) -> Encoded:
         """Encode pairs as {"prompt_ids", "chosen_ids", "rejected_ids"}, without those whose prompt fills the limit."""
-        from train_plugins.data.encoding import encode, pair_row
+        from train_plugins.data.encoding import encode
+        from train_plugins.data.pairs import pair_row
 
         return encode(rows, pair_row, _teaches, tokenizer, limit=limit, processes=processes)
+
+    def checker(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[dict[str, Any]], None]:
+        """Return a function that renders a pair as `encode` will."""
+        from train_plugins.data.pairs import check
+
+        return partial(check, tokenizer=tokenizer)
 
     def trainer(
         self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from olmes_suite.errors import UsageError
 from train_plugins.config import trainer_fields
 from train_plugins.config.recipe import UNSET
+from train_plugins.data import masks
 from train_plugins.data.messages import conversation
 from train_plugins.distributed import is_deepspeed
 from train_plugins.stages.base import Stage, from_trl
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from train_plugins.config.recipe import Recipe
     from train_plugins.config.trainer_fields import Table
+    from train_plugins.data.conversations import Way
     from train_plugins.data.encoding import Encoded
 
 
@@ -38,6 +40,10 @@ class SftKeys:
     `trainer.max_length`. Needs `trainer.packing`; replaces `batch_size`."""
     skip_spikes: spikes.SpikeKeys | None = field(default=None, metadata=UNSET)
     """Skip the steps whose loss or gradient norm is an outlier; None: no step is skipped."""
+    reasoning: masks.Reasoning | None = field(default=None, metadata=UNSET)
+    """What becomes of the reasoning of earlier turns. per_turn: one row per assistant turn, each behind the prompt that
+    inference gives. keep: one row per conversation, with all reasoning. last: only the last turn is trained. None:
+    per_turn for conversations of which the chat template drops a part, otherwise one row."""
 
 
 class Sft(Stage):
@@ -48,6 +54,9 @@ class Sft(Stage):
     own = SftKeys
     reads = "conversation"
     masked = True
+
+    def __init__(self) -> None:
+        self._found: tuple[PreTrainedTokenizerBase, Way] | None = None
 
     def fields(self, recipe: Recipe) -> Table:
         """Return what TRL's arguments do to the stage."""
@@ -100,12 +109,35 @@ class Sft(Stage):
         return conversation(row)
 
     def encode(
-        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
-    ) -> Encoded:
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None,
+        recipe: Recipe | None = None,
+    ) -> Encoded:  # fmt: skip
         """Encode rows as {"input_ids", "labels"}; rows without a trained token within the limit are dropped."""
-        from train_plugins.data.encoding import encode, sft_row
+        from train_plugins.data import conversations
 
-        return encode(rows, sft_row, _teaches, tokenizer, limit=limit, processes=processes)
+        found = self._way(tokenizer, recipe)
+        return conversations.encode_conversations(rows, tokenizer, found, limit=limit, processes=processes)
+
+    def encoder(self, recipe: Recipe) -> Callable[..., Encoded]:
+        """Return `encode` with what the recipe says about reasoning."""
+        return partial(self.encode, recipe=recipe)
+
+    def checker(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[dict[str, Any]], None]:
+        """Return a function that renders a conversation as `encode` will."""
+        from train_plugins.data import conversations
+
+        return partial(conversations.check, tokenizer=tokenizer, found=self._way(tokenizer, recipe))
+
+    def _way(self, tokenizer: PreTrainedTokenizerBase, recipe: Recipe | None) -> Way:
+        """Decide once how conversations are rendered and masked. Raises UsageError."""
+        from train_plugins.data import conversations, turn_end
+
+        if self._found is None or self._found[0] is not tokenizer:
+            ends = turn_end.end_ids(tokenizer, recipe.model) if recipe else [tokenizer.eos_token_id]
+            named = [str(token) for token in tokenizer.convert_ids_to_tokens(ends)]
+            reasoning = recipe.own.reasoning if recipe else None
+            self._found = tokenizer, conversations.way(tokenizer, reasoning, named)
+        return self._found[1]
 
     def trainer(
         self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase
@@ -120,10 +152,6 @@ class Sft(Stage):
             skip_spikes=recipe.own.skip_spikes,
             **keywords(recipe.lora, self.name),
         )
-
-
-def _teaches(row: Mapping[str, Any], limit: int | None) -> bool:
-    return any(label != -100 for label in row["labels"])
 
 
 @lru_cache(maxsize=1)

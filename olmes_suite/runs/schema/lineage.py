@@ -52,7 +52,7 @@ class Lineage(Record):
     recipe: Any = None
     data: tuple[TrainingFile, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of rows read, trained, cut and dropped."""
+    """Numbers of rows read, trained, cut and dropped; added: by splitting conversations."""
     decontam: Any = None
     """Result of the comparison with the suites; null if there was none."""
     flags: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
