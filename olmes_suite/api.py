@@ -199,7 +199,7 @@ class Score:
 
 def score(
     task: str, responses: AnyPath | Iterable[Mapping[str, Any]], *, data_dir: Paths = None, data: str | None = None,
-    runs: AnyPath | None = None, lineage: AnyPath | None = None, judge: str | None = None,
+    include_path: Paths = None, runs: AnyPath | None = None, lineage: AnyPath | None = None, judge: str | None = None,
     judge_base_url: str | None = None, classifier: str | None = None, classifier_base_url: str | None = None,
     encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
     command: Sequence[str] | None = None,
@@ -224,6 +224,7 @@ def score(
         encoder=encoder,
         unsafe_code=unsafe_code,
     )
+    arguments.include(paths(include_path))
     source = arguments.source(paths(data_dir), data)
     lineage_record = ledger.lineage_of("", maybe(lineage))
     lines = Path(responses) if isinstance(responses, (str, Path)) else list(responses)

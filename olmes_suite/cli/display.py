@@ -253,6 +253,7 @@ _FLAG_WORDS = {
     "empty": "answers were empty",
     "extraction_failed": "answers contained nothing that the scorer could extract",
     "scorer_timeout": "answers could not be checked in time (scored 0)",
+    "tests_dropped": "documents have private tests that do not decode (their public tests alone were run)",
     "checker_error": "answers raised an error in a checker (that constraint counts as not followed)",
 }
 
@@ -268,8 +269,9 @@ def warnings(outcome: Results, record: Manifest) -> list[str]:
         if task.error == NOT_BUILT:
             unavailable.append(name)
         lines += _task_warnings(name, task)
-        if (entry := index.index().get(plan.task)) is not None and entry.note and task.error is None:
-            lines.append(f"{name}: {entry.note}")
+        if task.error is None:
+            judge = (record.judge or {}).get("judge")
+            lines += [f"{name}: {line}" for line in index.remarks(plan.task, judge.model if judge else None)]
     if unavailable:
         lines.append(f"{NOT_BUILT}: {', '.join(unavailable)}")
     for name, suite in outcome.suites.items():

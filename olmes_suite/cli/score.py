@@ -15,6 +15,7 @@ from olmes_suite.cli.options import (
     Data,
     DataDirs,
     EncoderName,
+    IncludePath,
     Json,
     Judge,
     JudgeUrl,
@@ -23,7 +24,7 @@ from olmes_suite.cli.options import (
     Unclosed,
     UnsafeCode,
 )  # fmt: skip
-from olmes_suite.evaluation.arguments import source, tool_options
+from olmes_suite.evaluation.arguments import include, source, tool_options
 
 if TYPE_CHECKING:
     from olmes_suite.api import Score
@@ -51,6 +52,7 @@ def score(
     ] = None,
     data_dir: DataDirs = None,
     data: Data = None,
+    include_path: IncludePath = None,
     instances: Annotated[
         Path | None, typer.Option("--instances", help="File for each document's scores, as JSON lines.")
     ] = None,
@@ -80,6 +82,7 @@ def score(
     require("eval", "olmes score")
     if (run is None) == (task is None) or (task is not None and responses is None):
         raise UsageError("give either RUN, or --task and --responses")
+    include(include_path)
     if run is not None:
         tools = tool_options(
             judge=judge, judge_base_url=judge_base_url, classifier=classifier, classifier_base_url=classifier_base_url,

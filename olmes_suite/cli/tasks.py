@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -70,6 +71,7 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
     from olmes_suite.tasks import index as registry
 
     leaf = registry.index()[entry.leaves[0]]
+    datasets = dict.fromkeys(registry.index()[name].dataset for name in entry.leaves)
     return {
         "task": name,
         "available": True,
@@ -79,7 +81,7 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
         "tasks": list(entry.members),
         "output": leaf.output,
         "shots": leaf.shots,
-        "dataset": leaf.dataset,
+        "dataset": ", ".join(datasets),
         "split": leaf.split,
         **{name: text for name in ("note", "differs") if (text := getattr(entry, name))},
     }
@@ -176,7 +178,7 @@ def check(
     """Check that gold answers score 1 and corrupted ones 0, without a model.
 
     Uses the mirror if one is given, otherwise the sample documents. The number of golds that the reference's scorer
-    rejects must match the recorded number.
+    rejects must match the recorded number. Tasks whose file names no `gold` and `corrupt` are listed as not checked.
     """
     from olmes_suite.extras import require
 
@@ -224,7 +226,9 @@ def _print_checked(checked: Any) -> None:
     ]
     if checked.judged:
         notes.append("scored by another model: requests only")
-    state = "FAIL" if checked.problems else "ok"
+    if checked.no_gold:
+        notes.append("not checked: its file names no `gold` and `corrupt`")
+    state = "FAIL" if checked.problems else "–" if checked.no_gold else "ok"
     print(f"{state:<5}{checked.task:<52}{checked.documents:>6}  {'; '.join(notes)}".rstrip())
     for problem in checked.problems:
         print(f"     {problem}")
@@ -236,5 +240,27 @@ def _as_json(checked: Any) -> dict[str, Any]:
         "primary": checked.primary,
         "documents": checked.documents,
         "problems": checked.problems,
+        "no_gold": checked.no_gold,
         "rejected_golds": {metric: len(ids) for metric, ids in checked.rejected.items()},
     }
+
+
+@app.command()
+def taskset(
+    name: Annotated[str, typer.Argument(help="Module of a taskset of the package verifiers (v1).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many tasks.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Token limit of an answer.")] = 1024,
+) -> None:
+    """Write a taskset of Prime Intellect's verifiers as training rows and as a task.
+
+    Only rewards that read the conversation alone can be computed.
+    """
+    from olmes_suite.extras import require
+    from olmes_suite.tasks.taskset_task import write
+
+    require("eval", "olmes tasks taskset")
+    task, count = write(name, out, limit=limit, tokens=max_tokens)
+    print(f"{count} tasks of {name}")
+    print(f"train:    data: [{{path: {out / 'rows.jsonl'}}}]")
+    print(f"evaluate: olmes eval --task {task} --include-path {out} --data-dir {out / 'data'} --model MODEL")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from olmes_suite.comparison.paired_tests import Pairs
 from olmes_suite.runs.scores import PARTS, LeafScores, TaskScores
 from olmes_suite.stats import Floats
+from olmes_suite.tasks.index import NESTED, nested_shares
 
 UNNAMED = {"unclosed": "reference"}
 """Settings that are recorded only where they differ from these values."""
@@ -90,10 +91,10 @@ def differing_settings(a: TaskScores, b: TaskScores) -> dict[str, tuple[Any, Any
 
 
 def weighting(task: TaskScores) -> str:
-    """Return how leaf tasks weigh in the score: macro, all alike, or micro, by their documents."""
+    """Return how leaf tasks weigh in the score: macro, alike; nested, by data sets; micro, by their documents."""
     if len(task.leaves) == 1 or task.aggregate in ("macro", "mean"):
         return "macro"
-    return "micro"
+    return NESTED if task.aggregate == NESTED else "micro"
 
 
 def align(a: TaskScores, b: TaskScores) -> Aligned | None:
@@ -161,6 +162,8 @@ def _shares(a: TaskScores, b: TaskScores, names: Sequence[str], sizes: npt.NDArr
     """
     if weighting(a) == "macro":
         return np.full(len(names), 1 / len(names))
+    if weighting(a) == NESTED:
+        return np.array(nested_shares(names))
     if a.planned or b.planned:
         sizes = np.array([max(a.leaves[name].population, b.leaves[name].population) for name in names])
     return np.asarray(sizes / sizes.sum(), dtype=float)

@@ -26,6 +26,7 @@ from olmes_suite.comparison.alignment import differing_parts, shared_rows, weigh
 from olmes_suite.comparison.paired_tests import FEW, MANY, ClusterSums, Pairs
 from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.stats import Floats, normal_quantile, t_quantile
+from olmes_suite.tasks.index import nested_shares
 
 GAIN = 0.9
 """The regression estimator is used where its variance is below this share of the difference estimator's."""
@@ -102,7 +103,10 @@ def sample_of(baseline: TaskScores, candidate: TaskScores) -> Sample | None:
         parts.append((whole.scores[rows], leaf.scores[asked], whole.strata[rows] + start, size, mean))
         start += len(size)
     sizes = np.array([part[3].sum() for part in parts], dtype=float)
-    shares = np.full(len(parts), 1 / len(parts)) if weighting(baseline) == "macro" else sizes / sizes.sum()
+    shares = sizes / sizes.sum()
+    if weighting(baseline) != "micro":
+        alike = weighting(baseline) == "macro"
+        shares = np.full(len(parts), 1 / len(parts)) if alike else np.array(nested_shares(list(baseline.leaves)))
     weight = np.concatenate(
         [np.full(len(part[3]), share / len(part[3])) for part, share in zip(parts, shares, strict=True)]
     )

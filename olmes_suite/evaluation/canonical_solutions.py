@@ -89,12 +89,13 @@ def verdicts(leaf: Leaf, docs: Mapping[str, dict[str, Any]], tools: Tools) -> di
 
 
 def expected_failures(leaf: Leaf) -> set[int]:
-    """Return the documents whose canonical solution is known to fail its tests; none for sample documents."""
+    """Return the documents whose canonical solution is known to fail, or to be slow; none for sample documents."""
     path = leaf.task.folder / REJECTED
     if not path.is_file() or (leaf.task.source and leaf.task.source.sample):
         return set()
     recorded = json.loads(path.read_text(encoding="utf-8"))
-    return {row for entry in recorded.values() for row in entry.get("doc_ids", {}).get(leaf.name, ())}
+    rows = (entry.get(key, {}).get(leaf.name, ()) for entry in recorded.values() for key in ("doc_ids", "slow"))
+    return {row for found in rows for row in found}
 
 
 def _identity(leaf: Leaf, sandbox: Sandbox) -> str:

@@ -75,7 +75,7 @@ from olmes_suite.runs.scores import RunScores
 from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks import suites
-from olmes_suite.tasks.index import PREFIX
+from olmes_suite.tasks.index import PREFIX, remarks
 
 
 class Watcher(Protocol):
@@ -179,8 +179,8 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     options, plans, tools, watcher = session.options, session.plans, session.tools, session.watcher
     loading = Ahead(lambda: make_backend(options, _gold_answers(plans)), early)
     for plan in plans:
-        if plan.note:
-            watcher.note(f"{plan.name.removeprefix(PREFIX)}: {plan.note}")
+        for remark in remarks(plan.name, options.tools.judge):
+            watcher.note(f"{plan.name.removeprefix(PREFIX)}: {remark}")
         if plan.error is None:
             load_leaves(plan, options)
             preflight(plan, tools)
@@ -192,6 +192,8 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     check_data(plans, options, session.baseline)
     if session.decider is not None:
         session.decider.check(plans)
+        for line in session.decider.notes:
+            watcher.note(line)
     check_settings(plans, options, watcher.note)
     if "sandbox" in tools.made:
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")

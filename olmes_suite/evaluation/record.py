@@ -16,6 +16,7 @@ from olmes_suite.records import Instance
 from olmes_suite.runs.contamination import Known
 from olmes_suite.runs.schema import Clean, Completed, InstanceRow, Metric, Results, SuiteResult, TaskResult
 from olmes_suite.scoring.samples import metric_of_samples, sample_score
+from olmes_suite.tasks.index import NESTED, nested_shares
 from olmes_suite.tasks.suites import Suite
 
 FLAGS = (
@@ -57,7 +58,7 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
         parts[leaf.name] = estimates(leaf, leaf_instances)
         entries[leaf.name] = _entry(leaf, leaf_instances, plan, parts[leaf.name], _clean(leaf, leaf_instances, known))
     if plan.is_group:
-        weights = [_weight(plan, leaf, by_leaf[leaf.name]) for leaf in plan.leaves]
+        weights = _weights(plan, plan.leaves, by_leaf)
         group = combine(plan.aggregate, list(zip(parts.values(), weights, strict=True)))
         if _shares_documents(plan.leaves):
             group = {metric: stats.Estimate(estimate.value) for metric, estimate in group.items()}
@@ -79,8 +80,17 @@ def task_results(plan: TaskPlan, instances: list[Instance], known: Known) -> dic
     return entries
 
 
-def _weight(plan: TaskPlan, leaf: Leaf, instances: Sequence[Instance]) -> float:
-    return leaf.weight(len(instances), True) if plan.planned else float(len(instances))
+def _weights(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, Sequence[Instance]]) -> list[float]:
+    return leaf_weights(plan.aggregate, leaves, [len(by_leaf[leaf.name]) for leaf in leaves], plan.planned)
+
+
+def leaf_weights(
+    aggregate: str, leaves: Sequence[Leaf], documents: Sequence[int], planned: bool = False
+) -> list[float]:
+    """Return the weights of leaf tasks with so many documents in a group's average that is not macro."""
+    if aggregate == NESTED:
+        return nested_shares([leaf.name for leaf in leaves])
+    return [leaf.weight(number, planned) for leaf, number in zip(leaves, documents, strict=True)]
 
 
 def _shares_documents(leaves: Sequence[Leaf]) -> bool:
@@ -130,7 +140,7 @@ def _mean(metric: str, instances: Sequence[Instance], weighted: bool, sampled: b
 
 
 def combine(aggregate: str, parts: Sequence[tuple[dict[str, stats.Estimate], float]]) -> dict[str, stats.Estimate]:
-    """Combine a group's metrics: macro with equal weights, micro and stratified by documents (`Leaf.weight`)."""
+    """Combine a group's metrics: macro with equal weights, others with the weights given (`leaf_weights`)."""
     shared = [metric for metric in parts[0][0] if all(metric in estimates for estimates, _ in parts)] if parts else []
     weights = None if aggregate in ("macro", "mean") else [float(n) for _, n in parts]
     return {metric: stats.combine([estimates[metric] for estimates, _ in parts], weights) for metric in shared}
@@ -178,15 +188,19 @@ def _cost(
 
 def _completed(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]]) -> Completed:
     """Score the answers that ended by themselves, over the sub-tasks that have any."""
-    parts, total = [], 0
+    found: dict[str, tuple[Leaf, stats.Estimate, int]] = {}
+    total = 0
     for leaf in leaves:
         score = functools.partial(_primary, leaf, plan.primary)
-        found, n = completed(by_leaf[leaf.name], plan.primary, leaf.task.averages_samples, score)
+        estimate, n = completed(by_leaf[leaf.name], plan.primary, leaf.task.averages_samples, score)
         total += n
-        if found is not None:
-            parts.append(({plan.primary: found}, leaf.weight(n, plan.planned)))
-    if not parts:
+        if estimate is not None:
+            found[leaf.name] = leaf, estimate, n
+    if not found:
         return _completed_as(None, total)
+    scored, values, numbers = zip(*found.values(), strict=True)
+    weights = leaf_weights(plan.aggregate, scored, numbers, plan.planned)
+    parts = [({plan.primary: value}, weight) for value, weight in zip(values, weights, strict=True)]
     whole = parts[0][0] if len(leaves) == 1 else combine(plan.aggregate, parts)
     value = whole[plan.primary]
     if len(leaves) > 1 and _shares_documents(leaves):
@@ -201,7 +215,7 @@ def _completed_as(value: stats.Estimate | None, n: int) -> Completed:
 def _samples_sd(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]]) -> float | None:
     """Return the standard deviation of the task's score from one sample to the next."""
     columns = [by_sample(by_leaf[leaf.name], functools.partial(_primary, leaf, plan.primary)) for leaf in leaves]
-    sizes = [_weight(plan, leaf, by_leaf[leaf.name]) for leaf in leaves]
+    sizes = _weights(plan, leaves, by_leaf)
     scores = []
     for values in zip(*columns, strict=False):
         parts = [({plan.primary: stats.Estimate(value)}, n) for value, n in zip(values, sizes, strict=True)]
@@ -248,7 +262,7 @@ def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: K
     }
     total, n = sum(map(len, by_leaf.values())), sum(map(len, clean.values()))
     remaining = [leaf for leaf in plan.leaves if clean[leaf.name] or not by_leaf[leaf.name]]
-    weights = [_weight(plan, leaf, clean[leaf.name]) for leaf in remaining]
+    weights = _weights(plan, remaining, clean)
     parts = [estimates(leaf, clean[leaf.name]) for leaf in remaining]
     group = combine(plan.aggregate, list(zip(parts, weights, strict=True)))
     return Clean(

@@ -20,7 +20,15 @@ from olmes_suite.evaluation.manifest import scorers
 from olmes_suite.evaluation.plan import Leaf, Options, TaskPlan, choose, load_leaves, preflight
 from olmes_suite.evaluation.planned import projected_again
 from olmes_suite.evaluation.pool import ScoringPool
-from olmes_suite.evaluation.record import combine, count_flags, estimates, instance_rows, left_out, results
+from olmes_suite.evaluation.record import (
+    combine,
+    count_flags,
+    estimates,
+    instance_rows,
+    leaf_weights,
+    left_out,
+    results,
+)
 from olmes_suite.files import RunLock, storage
 from olmes_suite.records import Instance, Response, Scored
 from olmes_suite.runs.contamination import Known, known
@@ -176,7 +184,8 @@ def _summary(entry: index.TaskEntry, plan: TaskPlan, instances: list[Instance]) 
         summary["left_out_names"] = names
     if not entry.members:
         return {**summary, **_metrics(metric_names(plan.leaves[0].task), parts[entry.name], entry.primary)}
-    group = combine(entry.aggregate, [(parts[name], len(by_leaf[name])) for name in parts])
+    weights = leaf_weights(entry.aggregate, plan.leaves, [len(by_leaf[leaf.name]) for leaf in plan.leaves])
+    group = combine(entry.aggregate, list(zip(parts.values(), weights, strict=True)))
     summary["metrics"] = {metric: estimate.as_json() for metric, estimate in group.items()}
     summary["missing_tasks"] = [name for name in entry.leaves if name not in parts]
     summary["tasks"] = {

@@ -26,17 +26,10 @@ from olmes_suite.sandbox.verdict import Outcome, Ran, Verdict
 from olmes_suite.scoring.tools import ToolOptions
 
 _PROGRAM_MODULES = (
-    "typing",
-    "math",
-    "re",
-    "collections",
-    "itertools",
-    "functools",
-    "heapq",
-    "random",
-    "bisect",
-    "string",
-)
+    "typing", "math", "re", "collections", "itertools", "functools", "heapq", "random", "bisect", "string", "datetime",
+    "copy", "statistics", "operator", "io", "json",
+)  # fmt: skip
+"""Modules that programs import most, all of LiveCodeBench's prelude: a jail imports them once, before it forks."""
 _TESTS_MODULES = (*_PROGRAM_MODULES, "numpy")
 _BATCH = 2**21
 """Characters of the inputs that are sent at once; a frame of six bytes a character still fits."""

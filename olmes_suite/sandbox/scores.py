@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from olmes_suite.records import Scored
 from olmes_suite.sandbox.verdict import Verdict
@@ -29,3 +29,18 @@ def scored(
         for verdict, text in zip(verdicts, texts, strict=True)
     ]
     return Scored(scores, texts[0]), samples
+
+
+def verdicts(programs: Sequence[str], check: Callable[[str], Verdict]) -> list[Verdict]:
+    """Return the verdict on each program. Equal programs are run once: hash seed and random state are fixed.
+
+    A verdict `error` says nothing about the program, so that its next copy is run again.
+    """
+    known: dict[str, Verdict] = {}
+    found = []
+    for program in programs:
+        verdict = known[program] if program in known else check(program)
+        if verdict.outcome != "error":
+            known[program] = verdict
+        found.append(verdict)
+    return found

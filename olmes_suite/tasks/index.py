@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +21,7 @@ PREFIX = "tulu3_"
 LATER = "olmo3_"
 """Prefix of the tasks of the OLMo 3 suites, which may not be left out."""
 INDEX = "index.json"
+NESTED = "nested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class TaskEntry:
     members: tuple[str, ...] = ()
     """Leaf tasks of a group; empty for a leaf."""
     aggregate: str = "mean"
-    """mean for a leaf, macro (unweighted mean of the sub-tasks) or micro (weighted by their documents) for a group."""
+    """mean for a leaf; for a group macro (unweighted mean of the sub-tasks), micro (weighted by their documents) or
+    nested (macro within each data set, then over the data sets)."""
     output: str = ""
     shots: int = 0
     dataset: str = ""
@@ -47,6 +51,8 @@ class TaskEntry:
     """Whether the primary metric is computed from all documents and is no mean over them."""
     note: str = ""
     """What a user of the task should know before a run and beside its score."""
+    judge: str = ""
+    """The judge of the reference, for a task whose scores depend on which model judges."""
     differs: str = ""
     """What a repaired variant reads in another way, and how often that changes a verdict."""
 
@@ -95,6 +101,24 @@ def top_level() -> list[TaskEntry]:
     return [entry for entry in index().values() if entry.name not in members]
 
 
+def nested_shares(leaves: Sequence[str]) -> list[float]:
+    """Return the weights of leaf tasks in a nested average: data sets weigh alike, and so do the leaf tasks of one."""
+    datasets = [index()[name].dataset if name in index() else name for name in leaves]
+    number = Counter(datasets)
+    return [1 / (len(number) * number[dataset]) for dataset in datasets]
+
+
+def remarks(name: str, judge: str | None) -> list[str]:
+    """List what to know before a run of a task and beside its score. `judge` is the model that judges, if one does."""
+    entry = index().get(name)
+    if entry is None:
+        return []
+    lines = [entry.note] if entry.note else []
+    if entry.judge and judge and judge != entry.judge:
+        lines.append(f"a variant: judged by {judge}; scores of the reference are by {entry.judge}")
+    return lines
+
+
 def task_file(entry: TaskEntry) -> Path:
     """Return the YAML file of a task."""
     return tasks_folder() / entry.file
@@ -113,7 +137,7 @@ def build(folder: Path) -> dict[str, Any]:
             "primary": metadata["primary"],
             "version": metadata["version"],
         }
-        entry |= {key: metadata[key] for key in ("note", "differs") if key in metadata}
+        entry |= {key: metadata[key] for key in ("note", "judge", "differs") if key in metadata}
         if "group" in config:
             entry |= {"members": config["task"], "aggregate": metadata["aggregate"]}
         else:

@@ -1,8 +1,9 @@
 """Calls in a response of the Berkeley Function-Calling Leaderboard, in the code format of OLMo 3.
 
-Each line that is not empty holds one call: `name(key=value, …)` or `module.name(key=value, …)`. The reference parses
-lines with libcst and evaluates the values as Python. Here values are read without running anything: literals, and
-arithmetic of numbers. A response with another value, such as a variable or a comprehension, does not decode.
+Each line holds one call: `name(key=value, …)` or `module.name(key=value, …)`. The reference parses lines with libcst,
+which refuses indented ones, counts blank lines as calls that lack, and evaluates the values as Python. Here values are
+read without running anything: literals, and arithmetic of numbers. A response with another value, such as a variable or
+a comprehension, does not decode.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ class NoCalls(ValueError):
 def decode(response: str) -> list[Call]:
     """Return the calls of a response, one of each line; none for an empty one.
 
-    Raises NoCalls where a line is not Python, has no call, or has a value that is not a literal.
+    Raises NoCalls where a line is not Python, is indented, has no call, or has a value that is not a literal.
     """
-    lines = [line for line in TAGS.sub("", without_thoughts(response)).split("\n") if line.strip()]
+    lines = TAGS.sub("", without_thoughts(response)).strip().splitlines()
     if len(lines) > _MOST_LINES:
         raise NoCalls(f"{len(lines)} lines")
-    return [_first_call(line.strip()) for line in lines]
+    return [_first_call(line) for line in lines]
 
 
 def without_thoughts(text: str) -> str:

@@ -71,18 +71,18 @@ def _as_text(parameter: dict[str, Any], spoken: str) -> None:
 
 
 def system_prompt(doc: Mapping[str, Any], *, think: bool = False) -> str:
-    """Return the system prompt with the document's functions."""
+    """Return the leaderboard's system prompt with the document's functions, up to the last of them."""
     tools = [{"type": "function", "function": function} for function in functions(doc)]
     return _PROMPTS["think" if think else "plain"].replace("{functions}", str(tools))
 
 
 def messages(doc: Mapping[str, Any], *, think: bool = False) -> tuple[tuple[str, str], ...]:
-    """Return the turns. A system prompt of the document follows the leaderboard's, after a blank line."""
+    """Return the turns. A system prompt of the document follows the leaderboard's, before the tag that closes both."""
     turns = [(turn["role"], turn["content"]) for turn in json.loads(doc["question"])[0]]
     system = system_prompt(doc, think=think)
     if turns[0][0] == "system":
-        return (("system", f"{system}\n\n{turns[0][1]}"), *turns[1:])
-    return (("system", system), *turns)
+        system, turns = f"{system}\n\n\n\n{turns[0][1]}", turns[1:]
+    return (("system", f"{system.rstrip()}\n</functions>\n"), *turns)
 
 
 class ToolsTask(SuiteTask):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmes_suite.records import Scored
-from olmes_suite.sandbox.scores import scored
+from olmes_suite.sandbox.scores import scored, verdicts
 from olmes_suite.scoring import fences, module_beside, sandboxed
 
 _SECONDS = 20.0
@@ -32,10 +32,9 @@ def _graded(
     doc: Mapping[str, Any], codes: Sequence[str], programs: Sequence[str], sandbox: Any
 ) -> tuple[Scored, list[Scored]]:
     tests = module_beside(__file__, "task.py").tests_plus(doc)
-    verdicts = [
-        sandbox.check(program, tests, _SECONDS, names=[doc["entry_point"]], call="check") for program in programs
-    ]
-    return scored(verdicts, ks=(1, 10), extracted=codes)
+    names = [doc["entry_point"]]
+    found = verdicts(programs, lambda program: sandbox.check(program, tests, _SECONDS, names=names, call="check"))
+    return scored(found, ks=(1, 10), extracted=codes)
 
 
 @sandboxed()

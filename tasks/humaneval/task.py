@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmes_suite.records import Scored
-from olmes_suite.sandbox.scores import scored
+from olmes_suite.sandbox.scores import scored, verdicts
 from olmes_suite.scoring import sandboxed
 
 _SECONDS, _SECONDS_PLUS = 3.0, 20.0
@@ -44,11 +44,9 @@ def _graded(
     doc: Mapping[str, Any], responses: Sequence[str], sandbox: Any, source: str, seconds: float
 ) -> tuple[Scored, list[Scored]]:
     names = [doc["entry_point"]]
-    verdicts = [
-        sandbox.check(f"{doc['prompt']}{response}\n", source, seconds, names=names, call="check")
-        for response in responses
-    ]
-    return scored(verdicts, ks=(1, 10))
+    programs = [f"{doc['prompt']}{response}\n" for response in responses]
+    found = verdicts(programs, lambda program: sandbox.check(program, source, seconds, names=names, call="check"))
+    return scored(found, ks=(1, 10))
 
 
 @sandboxed()

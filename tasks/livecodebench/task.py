@@ -12,8 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from olmes_suite.records import Scored
-from olmes_suite.sandbox.scores import scored
-from olmes_suite.sandbox.verdict import Verdict
+from olmes_suite.sandbox.scores import scored, verdicts
 from olmes_suite.scoring import fences, module_beside, sandboxed
 
 DROPPED = "tests_dropped"
@@ -70,8 +69,8 @@ def score(doc: Mapping[str, Any], responses: Sequence[str], sandbox: Any) -> tup
     """Compute pass@1, 5 and 10 over the responses, with 6 processor seconds for each test."""
     tests = _cases().of(doc)
     codes = [fences.between_last_fences(response) for response in responses]
-    verdict_of: dict[str, Verdict] = {code: _programs().verdict(code, tests, sandbox) for code in dict.fromkeys(codes)}
-    document, samples = scored([verdict_of[code] for code in codes], ks=(1, 5, 10), extracted=codes)
+    found = verdicts(codes, lambda code: _programs().verdict(code, tests, sandbox))
+    document, samples = scored(found, ks=(1, 5, 10), extracted=codes)
     return _flagged(document, tests.dropped), samples
 
 
@@ -80,10 +79,8 @@ def score_repaired(doc: Mapping[str, Any], responses: Sequence[str], sandbox: An
     """Compute pass@1, 5 and 10 of the code that a careful reader would run, without the harness' prelude tricks."""
     tests = _cases().of(doc)
     codes = [fences.careful_code(response, tests.function or "") for response in responses]
-    verdict_of: dict[str, Verdict] = {
-        code: _programs().verdict(code, tests, sandbox, careful=True) for code in dict.fromkeys(codes)
-    }
-    document, samples = scored([verdict_of[code] for code in codes], ks=(1, 5, 10), extracted=codes)
+    found = verdicts(codes, lambda code: _programs().verdict(code, tests, sandbox, careful=True))
+    document, samples = scored(found, ks=(1, 5, 10), extracted=codes)
     return _flagged(document, tests.dropped), samples
 
 

@@ -325,6 +325,25 @@ def test_a_users_own_task_is_checked(tmp_path: Path) -> None:
     assert "no such folder" in one_line_error(olmes_here("tasks", "check", "a", "--include-path", "gone", tmp=tmp_path))
 
 
+def test_a_users_own_task_without_a_gold_is_scored_and_said_not_to_be_checked(cli, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "d.jsonl").write_text('{"q": "1+1", "a": "2"}\n{"q": "2+2", "a": "4"}\n')
+    (folder / "plain.yaml").write_text(
+        f"task: plain\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder}/d.jsonl}}}}\n"
+        "test_split: test\noutput_type: generate_until\ndoc_to_text: '{{q}}'\ndoc_to_target: '{{a}}'\n"
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+    status, out, _ = cli("tasks", "check", "plain", "--include-path", folder)
+    assert status == 0 and "not checked: its file names no `gold`" in out and "FAIL" not in out
+    (tmp_path / "r.jsonl").write_text('{"doc_id": 0, "responses": ["2"]}\n{"doc_id": 1, "responses": ["5"]}\n')
+    given = ("--task", "plain", "--responses", tmp_path / "r.jsonl")
+    status, out, err = cli("score", *given, "--include-path", folder, "--json")
+    assert status == 0, err
+    assert json.loads(out)["metrics"]["exact_match"]["value"] == 0.5
+    assert "no such folder" in cli("score", *given, "--include-path", tmp_path / "gone")[2]
+
+
 def test_ctrl_c_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def pressed(self: object) -> None:
         raise KeyboardInterrupt

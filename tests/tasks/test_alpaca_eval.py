@@ -42,6 +42,18 @@ def instruction(task, first):
     return next(text for n in range(50) if task.switched(text := f"Instruction {n}") is first)
 
 
+def test_another_judge_than_the_references_is_a_variant() -> None:
+    from olmes_suite.tasks.index import remarks
+
+    assert remarks("olmo3_alpaca_eval", None) == remarks("olmo3_alpaca_eval", "gpt-4.1-2025-04-14")
+    assert len(remarks("olmo3_alpaca_eval", None)) == 1
+    for name in ("olmo3_alpaca_eval", "tulu3_alpaca_eval", "olmo3_simpleqa"):
+        assert remarks(name, "gpt-4o")[-1].startswith(
+            "a variant: judged by gpt-4o; scores of the reference are by gpt-4"
+        )
+    assert remarks("olmo3_gsm8k", "gpt-4o") == remarks("mine", "gpt-4o") == []
+
+
 def test_the_order_is_that_of_the_package(task):
     # alpaca_eval's RandomSwitchTwoColumnsProcessor: seed is the column's name, the instruction and the seed 0
     for text in ("a", "Say hello.", "Ünïcödé"):

@@ -65,7 +65,7 @@ def test_sample_golds_score_one_and_wrong_answers_nothing(name: str) -> None:
     [
         ("f(a=1)", [{"f": {"a": 1}}]),
         (
-            "<think>f(a=2)</think>\n<function_calls>\nm.f(a=1)\n\n  g(b='x')\n</function_calls>",
+            "<think>f(a=2)</think>\n<function_calls>\nm.f(a=1)\ng(b='x')  # why\n</function_calls>",
             [{"m.f": {"a": 1}}, {"g": {"b": "x"}}],
         ),
         (
@@ -100,6 +100,8 @@ def test_one_call_of_each_line(response: str, calls: list[Any]) -> None:
         "f(a=1/0)",
         "f(from='x')",
         "<think>f(a=1)",
+        "f(a=1)\n\ng(b=2)",
+        "f(a=1)\n  g(b=2)",
         "f(a=-'x')",
         "f(a=\x00)",
         "f(a={**b})",
@@ -243,12 +245,13 @@ def test_the_prompt_is_a_system_turn_before_that_of_the_document() -> None:
     assert request.messages is not None
     (role, system), (_, user) = request.messages
     assert role == "system" and user == "tide for anstruther tmrw?"
-    assert system.endswith("</functions>\n\nYou help sailors. Be brief.")
+    assert system.endswith("}}]\n\n\n\nYou help sailors. Be brief.\n</functions>\n")
+    assert "that you can invoke.\n<functions>\n[{'type'" in system
     assert "[{'type': 'function', 'function': {'name': 'tides.next_high'" in system
     assert "Python 3 syntax." in system and "<function_calls>\nfunc_name1(" in system
     [thinking] = task("olmo3_bfcl_think_live_simple", DataSource(sample=True)).requests(doc, 0, chat=True)
     assert thinking.messages is not None
-    assert "<think>\nyour reasoning here\n</think>" in thinking.messages[0][1]
+    assert "<think>\nyour reasoning here\n</think>[func_name1(" in thinking.messages[0][1]
     assert "You should only return the function calls" not in thinking.messages[0][1]
     assert (request.temperature, request.max_tokens) == (0.001, 131072)
 

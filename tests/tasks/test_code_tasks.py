@@ -13,9 +13,10 @@ from helpers import as_json, olmes_here
 
 from olmes_suite.errors import MissingData
 from olmes_suite.evaluation.canonical_solutions import rehearse
+from olmes_suite.evaluation.gold_check import Checked
 from olmes_suite.evaluation.plan import Leaf, TaskPlan
 from olmes_suite.sandbox import Verdict
-from olmes_suite.sandbox.scores import scored
+from olmes_suite.sandbox.scores import scored, verdicts
 from olmes_suite.scoring.scorers import pass_at
 from olmes_suite.scoring.tools import Tools
 from olmes_suite.tasks import index
@@ -46,6 +47,25 @@ def test_pass_at_k_is_the_unbiased_estimator():
         product = 1.0 if n - c < k else 1 - math.prod(1 - k / i for i in range(n - c + 1, n + 1))
         assert pass_at(k, n, c) == pytest.approx(product, abs=1e-12)
     assert pass_at(10, 9, 9) is None
+
+
+def test_equal_programs_are_run_once_unless_the_sandbox_failed():
+    run = []
+
+    def check(program: str) -> Verdict:
+        run.append(program)
+        return Verdict("error" if program == "b" and run.count("b") == 1 else "pass", program)
+
+    found = verdicts(["a", "b", "a", "b", "b", "c"], check)
+    assert run == ["a", "b", "b", "c"]
+    assert [verdict.outcome for verdict in found] == ["pass", "error", "pass", "pass", "pass", "pass"]
+
+
+def test_slow_golds_may_pass_or_fail():
+    expected = {"pass_at_1": {"count": 1, "slow": 1, "reason": "it is slow"}}
+    for rejected, lines in (([], 1), ([2], 0), ([2, 5], 0), ([2, 5, 7], 1)):
+        checked = Checked("x", "pass_at_1", 9, True, {"pass_at_1": rejected} if rejected else {}, expected=expected)
+        assert len(checked.problems) == lines
 
 
 def test_errors_of_the_sandbox_are_no_failures():

@@ -6,8 +6,10 @@ import random
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from task_parity import (
     LATER_FILES,
@@ -63,7 +65,8 @@ def test_alpaca_eval_asks_what_the_reference_asks(data_dir: Path, protocol_dir: 
 
 NEEDS_LANGUAGE_DATA = ("olmo3_ifeval", "olmo3_ifbench", "olmo3_ifbench_tulu")
 ONE_OF_A_GROUP = re.compile(
-    r"olmo3_(?:mmlu|bbh)(?:_pro)?(?:_cot)?(?:_repaired)?_(?!anatomy|law|dyck|snarks|word|web|navigate)"
+    r"olmo3_(?:mmlu|bbh|omega)(?:_pro)?(?:_cot)?(?:_repaired)?"
+    r"_(?!anatomy|law|dyck|snarks|word|web|navigate|comp_n_gon|arithmetic_gcd|trans_circles)"
 )
 
 
@@ -97,9 +100,11 @@ def test_every_leaf_is_indexed_and_in_its_group() -> None:
     sizes = {name: len(entries[name].members) for name in LATER_FILES if entries[name].members}
     expected = {
         "olmo3_mmlu": 57, "olmo3_bbh": 27, "olmo3_agieval": 8, "olmo3_math": 7, "olmo3_mmlu_pro": 14,
-        "olmo3_mmlu_pro_cot": 14, "olmo3_safety": 6,
+        "olmo3_mmlu_pro_cot": 14, "olmo3_safety": 6, "olmo3_omega": 96,
     }  # fmt: skip
     repaired = {f"{name}_repaired": n for name, n in expected.items() if name not in ("olmo3_mmlu_pro", "olmo3_safety")}
+    kinds = {"compositional": 7, "explorative": 82, "transformative": 7}
+    repaired |= {f"olmo3_omega_{read}{kind}": n for read in ("", "repaired_") for kind, n in kinds.items()}
     tools = {f"olmo3_bfcl_{think}{part}": n for think in ("", "think_") for part, n in (("non_live", 5), ("live", 6))}
     long = {f"olmo3_ruler_{length}": 13 for length in ("4k", "8k", "16k", "32k", "64k", "128k")}
     assert sizes == expected | repaired | tools | long
@@ -108,12 +113,47 @@ def test_every_leaf_is_indexed_and_in_its_group() -> None:
 def test_repaired_variants_say_what_differs() -> None:
     names = (entry for entry in index.top_level() if entry.name.startswith(index.LATER))
     repaired = [entry for entry in names if entry.name.endswith("_repaired")]
-    assert len(repaired) == 18
+    assert len(repaired) == 19
     assert all(" of the reference" in entry.differs or "gives no examples" in entry.differs for entry in repaired)
     assert index.index()["olmo3_gsm8k_repaired"].differs.endswith("it accepts 11 more and refuses 4")
     for entry in repaired:  # metadata of an included file is replaced, not extended
         original = index.index()[entry.name.removesuffix("_repaired")]
         assert (entry.primary, entry.shots, original.differs) == (original.primary, original.shots, "")
+
+
+def test_omega_averages_its_three_data_sets_alike() -> None:
+    leaves = index.index()["olmo3_omega"].members
+    shares = dict(zip(leaves, index.nested_shares(leaves), strict=True))
+    assert shares["olmo3_omega_comp_n_gon"] == shares["olmo3_omega_trans_circles"] == pytest.approx(1 / 21)
+    assert shares["olmo3_omega_arithmetic_gcd_in"] == pytest.approx(1 / 246)
+    assert sum(shares.values()) == pytest.approx(1)
+    some = ("olmo3_omega_comp_n_gon", "olmo3_omega_comp_matrix_rank", "olmo3_omega_geometry_basic_out")
+    assert index.nested_shares(some) == [0.25, 0.25, 0.5]
+
+
+def test_a_nested_average_weighs_data_sets_in_scores_and_in_comparisons() -> None:
+    from olmes_suite import stats
+    from olmes_suite.comparison.alignment import align, weighting
+    from olmes_suite.evaluation.record import combine, leaf_weights
+    from olmes_suite.runs.scores import LeafScores, TaskScores
+
+    some = ("olmo3_omega_comp_n_gon", "olmo3_omega_comp_matrix_rank", "olmo3_omega_geometry_basic_out")
+    leaves = [SimpleNamespace(name=name, weight=lambda number, planned: number) for name in some]
+    values = (1.0, 0.0, 1.0)
+    parts = [({"m": stats.Estimate(value)}, weight) for value, weight in
+             zip(values, leaf_weights("nested", leaves, [10, 20, 30]), strict=True)]  # fmt: skip
+    assert combine("nested", parts)["m"].value == 0.75
+    assert leaf_weights("micro", leaves, [10, 20, 30]) == [10, 20, 30]
+
+    def run(values: tuple[float, ...]) -> TaskScores:
+        ids, zeros = np.arange(4), np.zeros(4, dtype=np.int64)
+        found = {name: LeafScores(ids, np.full(4, value), ids, zeros) for name, value in zip(some, values, strict=True)}
+        return TaskScores("olmo3_omega", found, "m", "nested")
+
+    assert weighting(run(values)) == "nested"
+    aligned = align(run((0.0, 0.0, 0.0)), run(values))
+    assert aligned is not None
+    assert float((aligned.pairs.difference * aligned.pairs.weight).sum()) == pytest.approx(0.75)
 
 
 def test_a_prefix_of_olmo3_is_not_optional() -> None:
@@ -289,6 +329,19 @@ def test_repaired_programs_do_not_depend_on_the_name_of_the_language() -> None:
     answer = f"```py\n{doc['code'].strip()}\n```"
     assert task("olmo3_mbpp_plus").scorer.document(doc, [answer])[0].scores["pass_at_1"] == 0.0
     assert task("olmo3_mbpp_plus_repaired").scorer.document(doc, [answer])[0].scores["pass_at_1"] == 1.0
+
+
+def test_inputs_of_mbpp_plus_are_announced_and_its_head_is_cut_as_in_the_reference() -> None:
+    made = module_beside(str(TASKS / "mbpp" / "task.py"), "task.py")
+    doc = {"code": "\nimport re\ndef f(a: int, b):\n    return a\n", "prompt": "",
+           "test": "import math\n\ninputs = [[1, 2]]\nresults = [1]\n"
+                   "for i, (inp, exp) in enumerate(zip(inputs, results)):\n"
+                   "    assert f(*inp) == exp\n"}  # fmt: skip
+    assert "\nf.prefetch(inputs)\nfor i, " in made.tests(doc, "f")
+    assert made.tests({"test": "assert f(1) == 1\n"}, "f") == "assert f(1) == 1\n"
+    names = ("olmo3_mbpp_plus", "olmo3_mbpp_plus_repaired")
+    scores = [task(name).scorer.document(doc, [made.gold(doc)])[0].scores["pass_at_1"] for name in names]
+    assert scores == [0.0, 1.0]
 
 
 def test_several_samples_are_one_document() -> None:

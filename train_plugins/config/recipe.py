@@ -59,6 +59,14 @@ class Decontamination:
 
 
 @dataclass(frozen=True, slots=True)
+class UntilDecided:
+    """Keys under `eval.until_decided`: checkpoints are asked until the gate is decided, by the rules of `gate`."""
+
+    baseline: str = "parent"
+    """`parent`, the checkpoint that the stage starts from, which is evaluated on all documents first; or a run."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Keys under `eval`: the evaluation of the stage's checkpoints by `olmes eval`."""
 
@@ -76,6 +84,9 @@ class Evaluation:
     device: Literal["same", "endpoint"] | int | None = None
     """Where checkpoints are evaluated: `same`, on the trainer's GPU, while its model and optimiser wait in CPU memory;
     a GPU's number; `endpoint`, an OpenAI-compatible server. None: beside the training, on the same devices."""
+    engine: Literal["live"] | None = field(default=None, metadata=UNSET)
+    """What answers: `live`, the vLLM engine that samples rollouts, between two steps (rlvr with vllm_colocate); tasks
+    that exceed its context are answered from the checkpoint's folder. None: an engine that loads the folder."""
     base_url: str | None = None
     """URL of the endpoint, which must serve a checkpoint under its folder's path."""
     judge: str | None = None
@@ -90,6 +101,7 @@ class Evaluation:
     samples: int | None = None
     system: str | None = None
     chat_template_args: Mapping[str, Any] = field(default_factory=dict)
+    until_decided: UntilDecided | None = field(default=None, metadata=UNSET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +197,9 @@ def parse(data: Mapping[str, Any], where: Place, kind: str, keys: type, stages: 
     for other in stages:
         if other in rest:
             raise UsageError(f"{where.line((other,))}: the key {other!r} belongs to the stage {other}, this is {kind}")
+    inside = {one.name for one in fields(keys)} - {one.name for one in fields(Recipe)}
+    for key in inside & set(rest):
+        raise UsageError(f"{where.line((key,))}: the key {key!r} stands under {kind!r}, not beside it")
     settings: Any = yaml_files.typed(keys, data.get(kind) or {}, where.inside(kind))
     recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings, place=where)
     _check(recipe, where)
@@ -294,8 +309,12 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
         )  # fmt: skip
     except UsageError as error:
         raise UsageError(f"{where}: eval: {error}") from None
+    if evaluation.until_decided is not None:
+        _check_until_decided(evaluation, where)
     if (evaluation.device == "endpoint") != (evaluation.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
+    if evaluation.engine == "live" and evaluation.device is not None:
+        raise UsageError(f"{where}: eval: `engine: live` answers in the training's own engine; remove `device`")
     unseen = unseen_in(evaluation)
     if unseen and not final:
         raise UsageError(
@@ -305,6 +324,17 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
     if unseen and evaluation.every is not None:
         raise UsageError(
             f"{where}: eval.every would show the unseen suite to every checkpoint; only the last may see it, remove it"
+        )
+
+
+def _check_until_decided(evaluation: Evaluation, where: str) -> None:
+    """Raise UsageError for keys that exclude `until_decided`."""
+    if evaluation.suite is None or evaluation.tasks or evaluation.limit is not None:
+        raise UsageError(f"{where}: eval.until_decided takes a `suite`, without `tasks` and `limit`")
+    if unseen := unseen_in(evaluation):
+        raise UsageError(
+            f"{where}: eval.until_decided also evaluates the checkpoint that the stage starts from, but eval names "
+            f"{unseen[0]} of the unseen suite; final numbers come from all documents, remove the key"
         )
 
 

@@ -18,6 +18,7 @@ from olmes_suite.errors import StageRefused
 from train_plugins.rl import advantages, answers, vllm_rollouts, watching
 from train_plugins.rl.active_sampling import EPOCH_STRIDE, ActiveSampling
 from train_plugins.rl.rewards import Rewards, Scored
+from train_plugins.rl.tool_rollouts import ToolRollouts
 from train_plugins.trainers import dropout, lora
 from train_plugins.trainers.callbacks import Watched
 from train_plugins.verifiers import Verifiers
@@ -137,9 +138,11 @@ class Rollouts(Watched):
         self._note_lost(self.verifiers.timeouts - timeouts, self.verifiers.crashes - crashes)
         self._note_judge()
         facts = []
-        for one, ids in zip(scored, completion_ids_list, strict=True):
+        given = self._environment_rewards() or [None] * len(scored)
+        for one, ids, more in zip(scored, completion_ids_list, given, strict=True):
             ended = bool(ids) and ids[-1] in self.eos_token_ids  # type: ignore[attr-defined]
             score = advantages.score(one.total, ended, self.keys.reward, self.keys.no_eos_penalty)
+            score = more if score is None else score + (more or 0.0)
             values = [one.rewards.get(name) for name in self.rewards.named]
             values += [one.verifiers.get(name) for name in self.names]
             numbers = (score, one.verified, ended, len(ids), *values)
@@ -152,6 +155,10 @@ class Rollouts(Watched):
         self._watch(everywhere, inputs, scored)
         self._stop_without_signal(everywhere)
         return everywhere[:, :1]
+
+    def _environment_rewards(self) -> list[float | None]:
+        """Return the rewards that environments add to the scores; empty without environments."""
+        return []
 
     def _watch(self, facts: torch.Tensor, inputs: Sequence[Mapping[str, Any]], scored: Sequence[Scored]) -> None:
         """Add the rollout of all processes to the watch, and show what it names."""
@@ -297,8 +304,8 @@ class Rollouts(Watched):
         return Path(folder) / f"rollouts_{self.args.process_index}.pt"  # type: ignore[attr-defined]
 
 
-class Grpo(ActiveSampling, Rollouts, GRPOTrainer):
-    """GRPO on verified rewards, with active sampling if the keys ask for it."""
+class Grpo(ActiveSampling, ToolRollouts, Rollouts, GRPOTrainer):
+    """GRPO on verified rewards, with tools and environments, and with active sampling if the keys ask for it."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)

@@ -18,7 +18,7 @@ from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 from olmes_suite.tasks import catalog
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_state
-from train_plugins.checkpoints.evaluator import Evaluator
+from train_plugins.checkpoints.evaluator import Evaluator, of_recipe
 from train_plugins.config import trainer_fields, trainer_values
 from train_plugins.config.recipe import Recipe, check_trainer
 from train_plugins.data import control_tokens, encoding, turn_end
@@ -85,7 +85,7 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
     with ExitStack() as resources:
         if begun := output.is_dir():
             _lock(resources, output)
-        evaluator = Evaluator(recipe.eval, output) if recipe.eval and distributed.is_main() else None
+        evaluator = of_recipe(recipe, output) if distributed.is_main() else None
         if evaluator:
             resources.callback(evaluator.close)
         watchers = stage.watchers(recipe, output) if distributed.is_main() else ()
@@ -159,6 +159,10 @@ def trainer_arguments(stage: Stage, recipe: Recipe, here: bool = True) -> tuple[
     trainer_values.check_numbers(arguments, recipe.seed)
     if recipe.lora is not None:
         lora.check(recipe.lora, stage.name)
+    if recipe.eval and recipe.eval.engine == "live" and not stage.has_engine(recipe):
+        raise UsageError(
+            "eval.engine: live answers in the engine of the rollouts: it needs rlvr with `rollouts: vllm_colocate`"
+        )
     if recipe.eval and recipe.eval.device == "same" and distributed.world_size() > 1:
         raise UsageError("eval.device: same moves the model of only one process aside; name another GPU or an endpoint")
     if not gpu and distributed.world_size() > 1:  # accelerate joins CPU processes only if it is told to
@@ -211,6 +215,7 @@ def prepare(
         turn_end.check_turn_end(tokenizer, ends, stage.masked and has_markers(str(tokenizer.chat_template)))
     if stage.pooled:
         encoding.pad_apart(tokenizer)
+    stage.prepare_tokenizer(recipe, tokenizer, arguments)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
     rendered = encoding.fields_read(str(tokenizer.chat_template))
     check_entries(str(tokenizer.chat_template), recipe.data)
@@ -269,6 +274,7 @@ def train(
     """
     from transformers import PrinterCallback
 
+    from train_plugins.checkpoints import live_engine
     from train_plugins.running import failures
     from train_plugins.trainers.callbacks import Checkpoints, Progress
 
@@ -313,6 +319,7 @@ def train(
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
+    live = live_engine.Live(trainer, evaluator) if recipe.eval and recipe.eval.engine == "live" else None
     with (
         failures.training(output, start),
         redirect_stdout(sys.stderr),
@@ -322,6 +329,8 @@ def train(
         finally:
             progress.stop()
         written = _save(trainer, output, checkpoints, recipe.lora is not None)
+        if live is not None:
+            live.finish(output)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # the other processes do not wait for the evaluation
     return written

@@ -20,6 +20,8 @@ MAX_DEPTH = 150
 MAX_ITERATOR = 100_000
 """Elements read from an iterator; an iterator with more becomes opaque."""
 _WORD = 2**62
+_SAME_IN_JSON = {str, float, bool, type(None)}
+_WITHOUT_PARTS = {*_SAME_IN_JSON, int}
 _DIGITS = 5_000
 _HEAD = struct.Struct("!I")
 
@@ -50,10 +52,16 @@ def encode(value: Any, depth: int = 0) -> Any:
     if depth >= MAX_DEPTH:
         raise Malformed("nested too deeply")
     if kind is list:
-        return [encode(item, depth + 1) for item in value]
+        return value if _ready(value) else [encode(item, depth + 1) for item in value]
     if kind is tuple:
-        return {"t": [encode(item, depth + 1) for item in value]}
+        return {"t": value if _ready(value) else [encode(item, depth + 1) for item in value]}
     return _encode_rare(value, depth + 1)
+
+
+def _ready(items: list[Any] | tuple[Any, ...]) -> bool:
+    """Return whether the items are their own JSON forms: long lists of numbers and texts are frequent in tests."""
+    kinds = set(map(type, items))
+    return kinds <= _SAME_IN_JSON or (kinds == {int} and min(items) > -_WORD and max(items) < _WORD)
 
 
 def _encode_rare(value: Any, depth: int) -> Any:
@@ -116,19 +124,23 @@ def _decode(node: object, depth: int) -> Any:
     if type(node) is list:
         if depth > MAX_DEPTH:
             raise Malformed("nested too deeply")
-        return [_decode(item, depth + 1) for item in node]
+        return _items(node, depth + 1)
     if type(node) is not dict:
         return node
     if depth > MAX_DEPTH or len(node) != 1:
         raise Malformed("not a valid value")
     ((tag, body),) = node.items()
     if tag in _SEQUENCES:
-        return _SEQUENCES[tag](_decode(item, depth + 1) for item in body)
+        return _SEQUENCES[tag](_items(body, depth + 1))
     if tag == "d":
         return {_decode(key, depth + 1): _decode(item, depth + 1) for key, item in body}
     if tag in ("r", "F"):
         return (range if tag == "r" else Fraction)(*(_decode(item, depth + 1) for item in body))
     return _SCALARS[tag](body)
+
+
+def _items(nodes: list[Any], depth: int) -> list[Any]:
+    return nodes if set(map(type, nodes)) <= _WITHOUT_PARTS else [_decode(node, depth) for node in nodes]
 
 
 def _decimal(text: str) -> Decimal:
