@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leaderboard.page_data import PARTS, Cell, Row
+from olmes_suite.runs.schema import Projected
 
 TROUBLES = {
     "truncated": "prompts cut to the context length",
@@ -22,7 +23,8 @@ TROUBLES = {
 SIGNS = {
     "contaminated": "☣", "differs": "≠", "truncated": "✂", "length": "…", "unclosed": "[", "request_errors": "!",
     "empty": "∅", "extraction_failed": "?", "scorer_timeout": "⏱", "judge_unparsed": "?", "checker_error": "!",
-    "judge": "J", "partial": "◔", "floor": "▁", "looks": "◉", "imported": "i", "published": "P",
+    "judge": "J", "partial": "◔", "planned": "◑", "stopped": "◧",
+    "projected": "→", "floor": "▁", "looks": "◉", "imported": "i", "published": "P",
 }  # fmt: skip
 
 
@@ -55,6 +57,12 @@ def marks(cell: Cell, row: Row, suite: str) -> list[Mark]:
         cell_marks.append(Mark("judge", "scored by a judge or classifier model"))
     if cell.of is not None:
         cell_marks.append(Mark("partial", f"{cell.n} of {cell.of} documents", cell.n))
+        if cell.part == "planned":
+            cell_marks.append(Mark("planned", "the documents of a plan"))
+        if cell.part == "stopped":
+            cell_marks.append(Mark("stopped", f"stopped early: {cell.stopped}"))
+    if (found := cell.projected) is not None:
+        cell_marks.append(Mark("projected", projected(found)))
     if cell.floor is not None and cell.value is not None and cell.value <= cell.floor and row.kind != "floor":
         cell_marks.append(Mark("floor", f"not above what a constant answer scores ({100 * cell.floor:.1f})"))
     if suite == "unseen" and row.looks:
@@ -65,6 +73,14 @@ def marks(cell: Cell, row: Row, suite: str) -> list[Mark]:
     if row.kind == "published":
         cell_marks.append(Mark("published", cell.note or "as published"))
     return cell_marks
+
+
+def projected(found: Projected) -> str:
+    """Say a projected score in words, in points."""
+    low, high = found.ci95 or (None, None)
+    ends = "" if low is None or high is None else f" ({100 * low:.1f} – {100 * high:.1f})"
+    value = "–" if found.value is None else f"{100 * found.value:.1f}"
+    return f"projected from {found.baseline} on all {found.of} documents: {value}{ends}"
 
 
 def differs(cell: Cell, above: Cell | None) -> list[str]:

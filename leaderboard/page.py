@@ -20,7 +20,7 @@ from leaderboard.marks import Mark
 from leaderboard.page_data import PARTS, Average, Board, Cell, Column, Row
 from olmes_suite.comparison.reports import short
 from olmes_suite.comparison.reports import tokens as shown_tokens
-from olmes_suite.runs.schema import ENDINGS, Manifest
+from olmes_suite.runs.schema import ENDINGS, Manifest, Projected
 
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = (
@@ -56,7 +56,9 @@ def render(board: Board, pairs: Sequence[Pair], documents: Iterable[Chunk], inst
         rows=[_row(board, at, row) for at, row in enumerate(board.rows)],
         problems=[(_visible(p.run), _visible(p.reason, 600)) for p in board.problems],
         data=_Raw(_embedded(data(board, instances, title))),
+        parts=any(cell.part for row in board.rows for cell in row.cells.values()),
         short=short,
+        watched=any(row.watch for row in board.rows),
     )
     parts = [_UNFIT.sub("\ufffd", head)]
     details = [
@@ -129,6 +131,8 @@ def _row(board: Board, at: int, row: Row) -> dict[str, Any]:
         "id": _visible(row.id, 400),
         "name": _visible(row.name),
         "about": _visible(" · ".join(part for part in (row.stage, _step(row), row.recipe, day(row.started)) if part)),
+        "watch": [_visible(line, 600) for line in row.watch],
+        "watched": _visible(", ".join(line.partition(":")[0].replace("_", " ") for line in row.watch)),
         "averages": [_average(name, row.suites.get(name)) for name in board.suites],
         "costs": _costs(row) if board.costs else [],
         "cells": [_shown(board, at, row, number) for number in range(len(board.columns))],
@@ -167,7 +171,8 @@ def _shown(board: Board, at: int, row: Row, number: int) -> dict[str, Any] | Non
     cell_marks = marks.marks(cell, row, column.suite)
     parts = marks.differs(cell, marks.nearest_above(board.rows, at, column.task)) if cell.value is not None else []
     tokens = [*(["differs:" + "+".join(parts)] if parts else []), *(mark.token for mark in cell_marks)]
-    signs = dict.fromkeys(_sign(mark) for mark in cell_marks if mark.code not in _OF_THE_ROW)
+    hidden = {*_OF_THE_ROW, *(("partial",) if cell.part else ())}  # the sign of a plan says it
+    signs = dict.fromkeys(_sign(mark) for mark in cell_marks if mark.code not in hidden)
     return {
         "task": column.task,
         "value": _number(cell.value),
@@ -207,8 +212,19 @@ def _average(name: str, average: Average | None) -> dict[str, Any]:
         }
     return {
         "suite": name, "value": _number(average.value), "lo": _number(average.lo), "hi": _number(average.hi),
-        "text": f"{100 * average.value:.1f}", "half": _half(average), "missing": "",
+        "text": f"{100 * average.value:.1f}", "half": _half(average), "missing": "", "part": average.part,
+        "signs": marks.SIGNS.get(average.part, "") + (marks.SIGNS["projected"] if average.projected else ""),
+        "title": _average_title(average),
     }  # fmt: skip
+
+
+def _average_title(average: Average) -> str:
+    """Say in words over which documents an average is."""
+    words = {"planned": "over the documents of a plan", "stopped": "over the documents of a run that stopped early"}
+    parts = [words[average.part]] if average.part else []
+    if average.projected is not None:
+        parts.append(marks.projected(average.projected))
+    return "; ".join(parts)
 
 
 def data(board: Board, instances: str, title: str) -> dict[str, Any]:
@@ -267,6 +283,8 @@ def _row_data(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
         out["cost"] = {"tokens": _six(row.tokens[0]), "limit": _six(row.at_limit)}
     if row.source:
         out["source"] = row.source
+    if row.watch:
+        out["watch"] = list(row.watch)
     if row.recipe:
         out["recipe"] = row.recipe
     for column in columns:
@@ -274,12 +292,14 @@ def _row_data(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
         if cell is not None:
             out["tasks"][column.column.task] = _cell_data(cell, column)
     for name, average in row.suites.items():
-        entry = {
+        entry: dict[str, Any] = {
             "value": _six(average.value),
             "lo": _six(average.lo),
             "hi": _six(average.hi),
             "se": _four(average.stderr),
         }
+        entry |= {"part": average.part} if average.part else {}
+        entry |= {"projected": _projected(average.projected)} if average.projected else {}
         out["suites"][name] = entry | ({"missing": list(average.missing)} if average.missing else {})
     return out
 
@@ -291,6 +311,9 @@ def _cell_data(cell: Cell, column: _Column) -> dict[str, Any]:
         "se": _four(cell.stderr),
         "n": None if cell.n == column.n else cell.n,
         "of": cell.of,
+        "part": cell.part or None,
+        "stopped": cell.stopped or None,
+        "projected": None if cell.projected is None else _projected(cell.projected),
         "floor": cell.floor,
         "error": cell.error,
     }
@@ -307,6 +330,11 @@ def _cell_data(cell: Cell, column: _Column) -> dict[str, Any]:
     elif number := column.prints.setdefault(cell.fingerprint, len(column.prints)):
         known["fp"] = number
     return known
+
+
+def _projected(found: Projected) -> dict[str, Any]:
+    low, high = found.ci95 or (None, None)
+    return {"value": _six(found.value), "lo": _six(low), "hi": _six(high), "of": found.of, "from": found.baseline}
 
 
 def _cost_data(cell: Cell) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from olmes_suite.runs.schema import Cost, Lineage, Manifest
+from olmes_suite.runs.schema import Cost, Lineage, Manifest, Projected
 
 Kind = Literal["measured", "imported", "floor", "published"]
 SKILLS = ("knowledge", "reasoning", "math", "code", "instruction following", "safety")
@@ -37,6 +37,12 @@ class Cell:
     n: int = 0
     of: int | None = None
     """Number of documents of the whole split, where fewer were scored."""
+    part: str = ""
+    """How the documents were chosen where a plan did (`planned`) or the looks of a gate (`stopped`)."""
+    stopped: str = ""
+    """The verdict at which the run stopped asking, in words."""
+    projected: Projected | None = None
+    """The score on all documents, estimated from a baseline; never a cell's own value."""
     metric: str = ""
     flags: Mapping[str, int] = field(default_factory=dict)
     """Number of documents by flag, as in results.json."""
@@ -69,6 +75,9 @@ class Average:
     hi: float | None = None
     stderr: float | None = None
     missing: tuple[str, ...] = ()
+    part: str = ""
+    """`planned` or `stopped` where it is over some of the documents."""
+    projected: Projected | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,8 @@ class Row:
     suites: Mapping[str, Average] = field(default_factory=dict)
     source: str = ""
     """The source of published numbers."""
+    watch: tuple[str, ...] = ()
+    """What the watch over the checkpoint's training named."""
     recipe: str = ""
     """The keys in which the checkpoint's recipe differs from those of rows of the same stage and parent."""
 

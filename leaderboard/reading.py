@@ -19,7 +19,9 @@ from olmes_suite.runs.schema import (
     Cost,
     Manifest,
     Metric,
+    Projected,
     Results,
+    Stopped,
     SuiteResult,
     TaskResult,
     is_finished,
@@ -86,7 +88,7 @@ def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
         kind=_kind(manifest),
         started=_number(started or (path / RESULTS).stat().st_mtime) or 0.0,
         cells=cells,
-        suites={name: _average(suite) for name, suite in results.suites.items()},
+        suites={name: _average(suite, _part(suite.planned, results)) for name, suite in results.suites.items()},
         skills=skills,
         checkpoint=_checkpoint(path, manifest),
         manifest=manifest,
@@ -133,8 +135,27 @@ def _estimate(metric: Metric | None) -> tuple[float | None, float | None, float 
     return _number(metric.value), _number(lo), _number(hi), _number(metric.stderr)
 
 
-def _average(suite: SuiteResult) -> Average:
-    return Average(*_estimate(suite), suite.missing)
+def _average(suite: SuiteResult, part: str) -> Average:
+    return Average(*_estimate(suite), suite.missing, part, _projection(suite.projected))
+
+
+def _part(planned: bool, results: Results) -> str:
+    return "" if not planned else "planned" if results.stopped is None else "stopped"
+
+
+def _projection(found: Projected | None) -> Projected | None:
+    """Check that the numbers are finite. Raises DataError."""
+    if found is not None:
+        for value in (found.value, found.stderr, *(found.ci95 or ())):
+            _number(value)
+    return found
+
+
+def _stopped(stopped: Stopped | None) -> str:
+    if stopped is None:
+        return ""
+    looks = f"{len(stopped.looks)} look{'s' if len(stopped.looks) != 1 else ''}"
+    return f"{stopped.verdict} against {stopped.baseline} after {looks}"
 
 
 def _cell(
@@ -162,6 +183,9 @@ def _cell(
         *_estimate(entry.score),
         n=entry.n,
         of=of if of > entry.n else None,
+        part=_part(entry.planned, results),
+        stopped=_stopped(results.stopped) if entry.planned else "",
+        projected=_projection(entry.projected),
         metric=entry.primary,
         flags=flags,
         clean=cleaned,

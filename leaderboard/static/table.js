@@ -124,7 +124,9 @@ function marksOf(at, task) {
   if (result.clean) out.push(`${result.clean.flagged} of ${result.n} documents are in the training data; without them ${points(result.clean.value)} (${span(result.clean.lo, result.clean.hi)})`);
   for (const [flag, count] of Object.entries(result.flags ?? {})) out.push(`${count}${result.n ? " of " + result.n : ""}: ${data.troubles[flag] ?? flag}`);
   if (result.judge) out.push("scored by a judge or classifier model");
-  if (result.of) out.push(`${result.n} of ${result.of} documents`);
+  if (result.of) out.push(`${result.n} of ${result.of} documents${result.part === "planned" ? ", those of a plan" : ""}`);
+  if (result.stopped) out.push(`stopped early: ${result.stopped}`);
+  if (result.projected) out.push(`projected from ${result.projected.from} on all ${result.projected.of} documents: ${points(result.projected.value)} (${span(result.projected.lo, result.projected.hi)})`);
   if (result.floor !== undefined) out.push(result.value <= result.floor ? `not above the floor: a constant answer scores ${points(result.floor)}` : `floor ${points(result.floor)}`);
   if (tasks[taskAt.get(task)].suite === "unseen" && run.looks) out.push(`the lineage has looked at the unseen suite ${run.looks} time${run.looks > 1 ? "s" : ""}`);
   if (run.kind === "imported") out.push("imported: scored elsewhere");

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,10 @@ Power = Annotated[float, typer.Option("--power", help="Power of --detect and --g
 Flips = Annotated[
     float, typer.Option("--flips", help="Share of documents whose score changes, at a score of 50 (0 to 1).")
 ]
+ChooseSamples = Annotated[
+    bool,
+    typer.Option("--choose-samples", help="Also choose how many of a task's samples are asked; needs --baseline."),
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the plan for `olmes eval --plan`.")]
 
 
@@ -52,7 +57,7 @@ def plan(
     suite: Suite = "dev", precision: Precision = None, detect: Detect = None, gate: Gate = None, tokens: Tokens = None,
     hours: Hours = None, dollars: Dollars = None, model_cost: ModelCost = None, baseline: Baseline = None,
     power: Power = 0.8, flips: Flips = 0.10, runs: Runs = Path("runs"), include_path: IncludePath = None,
-    out: Out = None, as_json: Json = False,
+    choose_samples: ChooseSamples = False, out: Out = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Plan how many documents of each task a decision needs, at least cost.
 
@@ -80,7 +85,11 @@ def plan(
     run = load(baseline, runs) if baseline is not None else None
     if run is not None:
         plan_facts.documents_of(run)
+    if run is not None and given[0] in ("--detect", "--gate"):
+        plan_facts.whole(run, [entry.task for entry in suites.load(suite).tasks])
     facts = plan_facts.gather(suites.load(suite), run)
+    if choose_samples:
+        facts = _choosing(facts, given[0], run)
     allocation = _allocate(facts, options, model_cost, run, power=power, flips=flips)
     purpose = f"{given[0]} {options[given[0]]}" + (f" --baseline {run.name}" if run is not None else "")
     if out is not None:
@@ -94,6 +103,21 @@ def plan(
         print(f"! {line}")
     if out is not None:
         print(f"written to {out}: olmes eval --plan {out}", file=sys.stderr)
+
+
+def _choosing(facts: Facts, purpose: str, run: RunScores | None) -> Facts:
+    """Let the plan choose the number of samples. Raises UsageError for a purpose that needs those of the baseline."""
+    from olmes_suite.comparison import plan_facts
+    from olmes_suite.errors import UsageError
+
+    if purpose in ("--detect", "--gate"):
+        raise UsageError(f"{purpose}: a difference needs the baseline's number of samples; leave --choose-samples out")
+    if run is None:
+        raise UsageError("--choose-samples needs --baseline RUN: how much the answers to a document differ")
+    tasks = plan_facts.choosing_samples(facts.tasks, run)
+    if not any(task.within for task in tasks):
+        raise UsageError(f"--choose-samples: no task of {run.name} has a score that is a mean over several samples")
+    return replace(facts, tasks=tasks)
 
 
 def _allocate(
@@ -198,6 +222,11 @@ def _notes(facts: Facts, allocation: Allocation, run: RunScores | None, flips: f
     from olmes_suite.comparison.plan_facts import TOKENS, short
 
     lines = list(allocation.notes)
+    fewer = [part.task for part in allocation.tasks if part.task.most > part.task.samples]
+    lines += [
+        f"{short(task.name)}: {task.samples} of {task.most} samples; the score does not compare with one of {task.most}"
+        for task in fewer
+    ]
     lines += [f"{short(task.name)} is asked in full: {task.whole}" for task in facts.tasks if task.whole]
     if facts.assumed:
         names = "all tasks" if len(facts.assumed) == len(facts.tasks) else ", ".join(map(short, facts.assumed))

@@ -67,6 +67,9 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     ]
     if comparison.imported:
         notes.append("! imported scores: nothing shows that both runs were made in the same way")
+    notes += [f"! {text}" for text in comparison.partial]
+    if any("stopped early" in text for text in comparison.partial):
+        notes.append("! looks chose the number of documents: p and intervals do not count them, `olmes gate` does")
     for task in comparison.tasks:
         name = short(task.task)
         if not task.comparable:

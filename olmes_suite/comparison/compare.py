@@ -74,6 +74,8 @@ class Comparison:
     only_candidate: tuple[str, ...] = ()
     imported: bool = False
     """Whether the scores of either run were imported, without fingerprints."""
+    partial: tuple[str, ...] = ()
+    """What to know about the documents of a run that was planned or stopped early, a sentence for each."""
 
     @property
     def incomparable(self) -> tuple[TaskComparison, ...]:
@@ -172,7 +174,21 @@ def compare_runs(
         tuple(name for name in {**a.tasks, **a.failed} if name not in b.tasks),
         tuple(name for name in {**b.tasks, **b.failed} if name not in a.tasks),
         a.imported or b.imported,
+        tuple(text for run in (a, b) if (text := some_documents(run)) is not None),
     )
+
+
+def some_documents(run: RunScores) -> str | None:
+    """Say that a run asked the documents of a plan, or stopped when it was decided; None for another run."""
+    if run.stopped is None and not any(task.planned for task in run.tasks.values()):
+        return None
+    asked = sum(task.n for task in run.tasks.values())
+    of = sum(leaf.population for task in run.tasks.values() for leaf in task.leaves.values())
+    what = f"{run.name} asked the documents of a plan"
+    if run.stopped is not None:
+        looks = f"{len(run.stopped.looks)} look{'s' if len(run.stopped.looks) != 1 else ''}"
+        what = f"{run.name} stopped early after {looks} ({run.stopped.verdict} against {run.stopped.baseline})"
+    return f"{what}: {asked:,} of {of:,}" + (" documents" if run.stopped is not None else "")
 
 
 def adjusted(tasks: Sequence[TaskComparison]) -> list[TaskComparison]:
@@ -252,6 +268,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "only_baseline": list(comparison.only_baseline),
         "only_candidate": list(comparison.only_candidate),
         "imported": comparison.imported,
+        **({"partial": list(comparison.partial)} if comparison.partial else {}),
     }
 
 

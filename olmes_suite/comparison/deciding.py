@@ -1,75 +1,40 @@
 """When a gate may stop asking: group-sequential tests of a candidate against a baseline, look by look. Pure functions.
 
-After each chunk of documents the gate looks. Error rates hold for the true difference over all looks together. Each
-hypothesis spends its error rate over the looks as α t^1.5, where t is the share of the information that all documents
-give (Kim & DeMets 1987, Biometrika 74, 149; Lan & DeMets 1983, Biometrika 70, 659). The looks need not be fixed in
-advance.
+After each chunk of documents the gate looks. Error rates hold for the true difference over all looks together: each
+hypothesis spends its error rate over the looks (`spending`).
 
 A task, or the average, *fails* where its drop is significant at α divided by their number (Bonferroni; the first step
 of Holm's procedure). The average, and every required task, *passes* where its lower bound lies above -margin. The gate
 passes when these pass, nothing fails, and a large drop (`LARGE`) is excluded in every task.
+
+A task is asked no further where more answers would not change what one should decide: a pass that it needs is reached
+or has next to no predictive probability, and so has a fail; and it adds next to nothing to the average, or the average
+is settled in the same way (stochastic curtailment for futility). Giving up is not binding: no bound takes it into
+account, so that error rates hold whatever is asked after it. Significant results need no curtailment: with this
+spending, they pass a look's bound long before the rest of the documents could not turn them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.special import ndtr
-
-from olmes_suite.comparison import paired_tests
-from olmes_suite.comparison.compare import TaskComparison, compare_average, with_normal_error
+from olmes_suite.comparison import evidence
+from olmes_suite.comparison.compare import TaskComparison
+from olmes_suite.comparison.evidence import Evidence
 from olmes_suite.comparison.gate_rules import Rules
-from olmes_suite.comparison.paired_tests import Difference
-from olmes_suite.stats import Floats
+from olmes_suite.comparison.planning import Allocation
+from olmes_suite.comparison.spending import Spending
 
 LARGE = 0.10
 """The drop that a green gate excludes in every task, a fraction."""
 LARGE_ALPHA = 0.05
-POWER = 1.5
-"""Exponent of the spending: 1 spends evenly, 3 almost all at the end."""
 PRIOR = 20
 """Documents with the average variance that are added to a task's, for its share of information."""
-_GRID: Floats = np.linspace(-8.0, 8.0, 1601)
-
-
-class Spending:
-    """The one-sided bounds of one hypothesis, look by look, by recursive integration.
-
-    Armitage, McPherson & Rowe 1969 (J. R. Stat. Soc. A 132, 235): the density of the score process among the runs that
-    have not crossed a bound is carried from look to look.
-    """
-
-    def __init__(self, alpha: float) -> None:
-        self.alpha = alpha
-        self._time = 0.0
-        self._spent = 0.0
-        self._density: Floats | None = None
-
-    def at(self, time: float) -> float:
-        """Return the nominal one-sided level of a look at the information share `time`, from 0 to 1."""
-        time = min(max(time, 1e-6), 1.0)
-        step = time - self._time
-        if step < 1e-4:
-            return 0.0
-        width = float(_GRID[1] - _GRID[0])
-        if self._density is None:
-            density = np.exp(-(_GRID**2) / (2 * time)) / math.sqrt(2 * math.pi * time)
-        else:
-            reach = min(len(_GRID) // 2, math.ceil(7 * math.sqrt(step) / width))
-            kernel = np.exp(-((np.arange(-reach, reach + 1) * width) ** 2) / (2 * step))
-            density = np.convolve(self._density, kernel / kernel.sum(), mode="same")
-        above = (np.cumsum(density[::-1])[::-1] - density / 2) * width  # the trapezoid rule
-        spend = self.alpha * time**POWER - self._spent
-        place = int(np.searchsorted(-above, -spend))  # `above` falls: the first point with at most so much above it
-        place = min(max(place, 1), len(_GRID) - 1)
-        near = slice(place - 1, place + 1)
-        bound = float(np.interp(-math.log(spend), -np.log(above[near] + 1e-300), _GRID[near]))
-        self._density = density * np.clip((bound - _GRID) / width + 0.5, 0.0, 1.0)
-        self._time, self._spent = time, self._spent + spend
-        return float(ndtr(-bound / math.sqrt(time)))
+FUTILE = 0.05
+"""A verdict with a smaller predictive probability is given up."""
+LITTLE = 0.01
+"""A task is not asked for the average where its other documents take off a smaller share of the average's variance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +58,19 @@ class Look:
     """pass, fail or inconclusive; "continue" where more answers may change it."""
     failed: tuple[str, ...] = ()
     """Tasks that failed; "" stands for the average."""
+    open: frozenset[str] = frozenset()
+    """Tasks that are asked further."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The evidence of a look: "" stands for the average."""
+
+    found: Mapping[str, Evidence | None]
+    time: Mapping[str, float]
+    """Shares of the information of all documents."""
+    gain: Mapping[str, float]
+    """The share of the average's variance that the rest of a task's documents would take off."""
 
 
 class Looks:
@@ -102,75 +80,119 @@ class Looks:
         self.rules = rules
         self.targets = {target.name: target for target in targets}
         names = [*self.targets, ""]
+        self._required = {"", *(name for name, target in self.targets.items() if target.required)}
         self._fail = {name: Spending(rules.alpha / len(names)) for name in names}
         self._pass = {name: Spending(rules.alpha) for name in names}
         self._large = {name: Spending(LARGE_ALPHA) for name in self.targets}
+        self.last = Look("continue")
         self._passed: set[str] = set()
         self._excluded: set[str] = set()
 
     def look(self, tasks: Sequence[TaskComparison]) -> Look:
         """Judge the documents so far; `tasks` are all targets, each with some documents."""
-        shares, share = self._information(tasks)
-        done = all(value > 1 - 1e-9 for value in shares.values())
-        failed = []
-        for task in (*tasks, None):
-            name = "" if task is None else task.task
-            time = 1.0 if done else share if task is None else shares[name]
-            target = self.targets.get(name)
-            margin = self.average_margin if target is None else target.margin
-            at_pass = _difference(task, tasks, self._pass[name].at(time))
-            if at_pass is None:
-                continue
-            if at_pass.lower is not None and at_pass.lower > -margin:
-                self._passed.add(name)
-            if at_pass.p_drop is not None and at_pass.p_drop <= self._fail[name].at(time) and name not in self._passed:
-                failed.append(name)
-            if target is not None and name not in self._excluded:
-                found = _difference(task, tasks, self._large[name].at(time))
-                if found is not None and found.lower is not None and found.lower > -max(LARGE, margin):
-                    self._excluded.add(name)
+        self.last = self._verdict(self._see(tasks))
+        return self.last
+
+    def _verdict(self, seen: _Seen) -> Look:
+        failed = [name for name in seen.found if self._judge(name, seen)]
         if failed:
             return Look("fail", tuple(failed))
-        needed = {"", *(name for name, target in self.targets.items() if target.required)}
-        if needed <= self._passed and (done or self._excluded >= self.targets.keys()):
+        asked = {name for name in self.targets if seen.time[name] > 1 - 1e-9}
+        if self._required <= self._passed and self._excluded | asked >= self.targets.keys():
             return Look("pass")
-        return Look("inconclusive" if done else "continue")
+        wanted = frozenset(self._wanted(seen)) - asked
+        if wanted:
+            return Look("continue", open=wanted)
+        return Look("inconclusive")
 
     @property
     def average_margin(self) -> float:
         """The margin of the average, a fraction."""
         return self.rules.suite_margin if self.rules.suite_margin is not None else self.rules.margin
 
-    def _information(self, tasks: Sequence[TaskComparison]) -> tuple[dict[str, float], float]:
-        """Return each task's share of the information of all documents, and that of the average."""
-        raw, size, shares = {}, {}, {}
+    def margin(self, name: str) -> float:
+        """The margin of a task, or of the average for an empty name; a fraction."""
+        return self.targets[name].margin if name else self.average_margin
+
+    def _judge(self, name: str, seen: _Seen) -> bool:
+        """Note what has passed and return whether the drop of a task, or of the average, is significant."""
+        found, time, margin = seen.found[name], seen.time[name], self.margin(name)
+        fail, passing = self._fail[name].at(time), self._pass[name].at(time)
+        if found is None:
+            return False
+        if name and name not in self._excluded:
+            level = self._large[name].at(time)
+            if level > 0 and found.lower(level) > -max(LARGE, margin):
+                self._excluded.add(name)
+        drops = fail > 0 and found.p_drop <= fail
+        passes = passing > 0 and (drops or name in self._required) and found.lower(passing) > -margin
+        if passes and name in self._required:
+            self._passed.add(name)
+        return drops and not passes and name not in self._passed
+
+    def _wanted(self, seen: _Seen) -> Iterator[str]:
+        """Yield the tasks whose answers may change what one should decide."""
+        average = self._unsettled("", seen)
+        for name in self.targets:
+            own = name not in self._excluded or self._unsettled(name, seen)
+            if own or (average and seen.gain[name] >= LITTLE):
+                yield name
+
+    def _unsettled(self, name: str, seen: _Seen) -> bool:
+        """Return whether a pass, where one is needed, or a fail is still within reach."""
+        found, time = seen.found[name], seen.time[name]
+        if found is None:
+            return True
+        passing = 0.0
+        if name in self._required and name not in self._passed:
+            passing = evidence.pass_at_the_end(found, self.margin(name), time, self.rules.alpha)
+        return max(passing, evidence.drop_at_the_end(found, time, self._fail[name].alpha)) >= FUTILE
+
+    def _see(self, tasks: Sequence[TaskComparison]) -> _Seen:
+        """Collect the evidence, and each task's and the average's share of the information of all documents."""
+        found: dict[str, Evidence | None] = {}
+        shares, raw, size = {}, {}, {}
         fixed = 0.0
         for task in tasks:
             if task.aligned is None:
-                shares[task.task] = 1.0
+                found[task.task], shares[task.task] = evidence.of_scores(task.difference), 1.0
                 stderr = task.difference.stderr if task.difference is not None else None
                 fixed += (stderr or 0.0) ** 2
                 continue
             pairs = task.aligned.pairs
-            square = float((pairs.weight**2).sum())
+            square = float(pairs.weight @ pairs.weight)
+            found[task.task] = evidence.of_pairs(pairs)
             shares[task.task] = min(1.0, self.targets[task.task].information / square)
-            raw[task.task], size[task.task] = float((pairs.weight * pairs.difference**2).sum()), 1 / square
+            raw[task.task], size[task.task] = float(pairs.weight @ pairs.difference**2), 1 / square
         pooled = max(sum(raw[name] * size[name] for name in raw) / max(sum(size.values()), 1), 1e-4)
-        whole = now = fixed
-        for name, squares in raw.items():
-            variance = (squares * size[name] + PRIOR * pooled) / (size[name] + PRIOR)
-            whole += variance * self.targets[name].information
-            now += variance * self.targets[name].information / shares[name]
-        return shares, whole / now if now else 1.0
+        variance = {name: (raw[name] * size[name] + PRIOR * pooled) / (size[name] + PRIOR) for name in raw}
+        all_of = {name: variance[name] * self.targets[name].information for name in raw}
+        now = fixed + sum(all_of[name] / shares[name] for name in raw)
+        found[""] = evidence.of_average([found[task.task] for task in tasks])
+        whole = all(share > 1 - 1e-9 for share in shares.values())
+        shares[""] = 1.0 if whole or not now else (fixed + sum(all_of.values())) / now
+        gain = {
+            name: (all_of[name] / shares[name] - all_of[name]) / now if name in raw and now else 0.0 for name in shares
+        }
+        return _Seen(found, shares, gain)
 
 
-def _difference(task: TaskComparison | None, tasks: Sequence[TaskComparison], level: float) -> Difference | None:
-    """Return the difference of a task, or of the average, with its bound at a level; None where nothing is spent."""
-    if level <= 0:
-        return None
-    if task is None:
-        return compare_average(tasks, level)
-    if task.aligned is not None:
-        return paired_tests.compare(task.aligned.pairs, level)
-    start = task.difference
-    return None if start is None or start.stderr is None else with_normal_error(start, start.stderr, level)
+def chunks(plans: Sequence[Allocation], looks: Looks) -> Iterator[dict[str, int]]:
+    """Yield the documents of each sub-task after each chunk, until the last of the looks is not to go on.
+
+    `plans` contain each other, and the last has all documents. A task that is not open stays at what was asked.
+    """
+    counts: dict[str, int] = {}
+    for number, plan in enumerate(plans):
+        more = {
+            leaf: n
+            for part in plan.tasks
+            if not number or part.task.name in looks.last.open
+            for leaf, n in part.leaves.items()
+        }
+        if all(counts.get(leaf) == n for leaf, n in more.items()):
+            continue
+        counts |= more
+        yield dict(counts)
+        if looks.last.verdict != "continue":
+            return

@@ -112,13 +112,7 @@ def gate(
     floor_of = _noise(baseline, noise, rules, [task.task for task in averaged])
     verdicts = _judge(tasks, average, averaged, rules, floor_of)
     health = findings(baseline, candidate, tasks, names, rules)
-    partial = [
-        f"{run.name} asked the documents of a plan: {sum(task.n for task in run.tasks.values()):,} of "
-        f"{sum(leaf.population for task in run.tasks.values() for leaf in task.leaves.values()):,}"
-        for run in (baseline, candidate)
-        if any(task.planned for task in run.tasks.values())
-    ]
-    report = _whole(comparison, verdicts, health, rules, partial)
+    report = _whole(comparison, verdicts, health, rules, comparison.partial)
     return report if candidate.stopped is None else _stopped(report, candidate.stopped, rules)
 
 
@@ -314,27 +308,31 @@ def _stopped(report: GateReport, stopped: Stopped, rules: Rules) -> GateReport:
     another baseline or other rules the report is left as it is, with a note.
     """
     looks = f"{len(stopped.looks)} look{'s' if len(stopped.looks) != 1 else ''}"
-    if (stopped.baseline, stopped.alpha, stopped.margin) != (report.baseline, rules.alpha, report.suite.margin):
+    rows = {row.task: row for row in report.tasks}
+    margins = {name: rows[name].margin for name in stopped.margins if name in rows}
+    required = {name for name, row in rows.items() if row.required}
+    same = (stopped.baseline, stopped.alpha, stopped.margin) == (report.baseline, rules.alpha, report.suite.margin)
+    if not same or margins != dict(stopped.margins) or (stopped.margins and required != {*stopped.required}):
         note = f"{report.candidate} stopped after {looks} with another baseline or other rules: error rates do not hold"
         return replace(report, notes=(*report.notes, note))
     if report.verdict in ("not comparable", "infrastructure") or any(one.kind == "fail" for one in report.health):
         return report
-    rows = []
+    judged = []
     for row in report.rows:
         failed = ("" if row.task == AVERAGE else row.task) in stopped.failed
         drop = row.verdict == "fail" and not any("below its floor" in note for note in row.notes)
         verdict: Verdict = "fail" if failed else "inconclusive" if drop else row.verdict
         passes = stopped.verdict == "pass" and (row.required or row.task == AVERAGE)
-        rows.append(replace(row, verdict="pass" if passes else verdict, more=None))
-    floored = any(row.verdict == "fail" for row in rows)
+        judged.append(replace(row, verdict="pass" if passes else verdict, more=None))
+    floored = any(row.verdict == "fail" for row in judged)
     verdict_of_all = "fail" if floored else stopped.verdict
     status = EXITS[verdict_of_all]
     if verdict_of_all == "inconclusive":
         status = {"pass": 0, "fail": 1, "exit3": 3}[rules.inconclusive]
     note = f"decided after {looks}: {stopped.documents:,} of {stopped.of:,} documents were asked"
     return replace(
-        report, verdict=verdict_of_all, exit=status, suite=rows[-1], tasks=tuple(rows[:-1]),
-        notes=(note, *(one for one in report.notes if "documents of a plan" not in one)),
+        report, verdict=verdict_of_all, exit=status, suite=judged[-1], tasks=tuple(judged[:-1]),
+        notes=(note, *(one for one in report.notes if not one.startswith(f"{report.candidate} stopped early"))),
     )  # fmt: skip
 
 

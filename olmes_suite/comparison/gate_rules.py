@@ -77,6 +77,10 @@ class Rules:
         own = self.task(name).margin
         return own if own is not None else self.skills.get(skill, self.margin)
 
+    def noise_of(self, name: str) -> float:
+        """Published noise of a task, named in full, which no margin is below; 0 without `noise: published`."""
+        return PUBLISHED_NOISE.get(name, 0.0) if self.noise == "published" else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class _SkillKeys:

@@ -222,11 +222,14 @@ class ClusterSums:
     @classmethod
     def of(cls, pairs: Pairs) -> ClusterSums:
         """Sum over clusters. Strata of a single cluster are joined into one (collapsed strata, Cochran § 5A.12)."""
-        groups, first = np.unique(pairs.cluster, return_index=True)[:2]
-        number = np.searchsorted(groups, pairs.cluster)
-        total: Floats = np.bincount(number, weights=pairs.weight * pairs.difference).astype(float)
-        mass: Floats = np.bincount(number, weights=pairs.weight).astype(float)
-        stratum = pairs.stratum[first]
+        if (pairs.cluster[1:] > pairs.cluster[:-1]).all():  # each document is its own cluster, in order
+            total, mass, stratum = pairs.weight * pairs.difference, pairs.weight, pairs.stratum
+        else:
+            groups, first = np.unique(pairs.cluster, return_index=True)[:2]
+            number = np.searchsorted(groups, pairs.cluster)
+            total = np.bincount(number, weights=pairs.weight * pairs.difference).astype(float)
+            mass = np.bincount(number, weights=pairs.weight).astype(float)
+            stratum = pairs.stratum[first]
         size = np.bincount(stratum)
         if (alone := np.flatnonzero(size == 1)).size:
             home = alone[0] if alone.size > 1 else (np.flatnonzero(size > 1)[:1].tolist() or [alone[0]])[0]
@@ -266,11 +269,11 @@ def _graded(start: dict[str, Any], sums: ClusterSums, alpha: float, resamples: i
     else:
         p_drop = float(stdtr(df, delta / stderr)) if stderr else (0.5 if delta == 0 else float(delta > 0))
         p, method = min(1.0, 2 * min(p_drop, 1 - p_drop)), "t"
-    ends = [_t_bounds(delta, stderr, df, sums, q) for q in (0.975, 1 - alpha)]
+    ends = [t_bounds(delta, stderr, df, sums, q) for q in (0.975, 1 - alpha)]
     if sums.count < FEW or resamples:
         draws = bootstrap_t(sums, resamples or RESAMPLES)
         ends = [
-            _wider(end, _bootstrap_bounds(delta, stderr, draws, q))
+            _wider(end, bootstrap_bounds(delta, stderr, draws, q))
             for end, q in zip(ends, (0.975, 1 - alpha), strict=True)
         ]
         method += "+bootstrap"
@@ -287,7 +290,8 @@ def _graded(start: dict[str, Any], sums: ClusterSums, alpha: float, resamples: i
     )
 
 
-def _t_bounds(delta: float, stderr: float, df: float, sums: ClusterSums, q: float) -> tuple[float, float]:
+def t_bounds(delta: float, stderr: float, df: float, sums: ClusterSums, q: float) -> tuple[float, float]:
+    """Return the ends of Student's interval with the guarded error, each at the one-sided level 1 − q."""
     wide = t_quantile(q, df) * _guarded(stderr, sums, q)
     return max(-1.0, delta - wide), min(1.0, delta + wide)
 
@@ -355,7 +359,8 @@ def bootstrap_t(sums: ClusterSums, resamples: int) -> Floats:
     return np.asarray(shift[varied] / np.sqrt(variance[varied]))
 
 
-def _bootstrap_bounds(delta: float, stderr: float, draws: Floats, q: float) -> tuple[float, float]:
+def bootstrap_bounds(delta: float, stderr: float, draws: Floats, q: float) -> tuple[float, float]:
+    """Return the ends of the bootstrap-t interval, each at the one-sided level 1 − q."""
     if draws.size < 100:
         return delta, delta
     low, high = np.quantile(draws, [1 - q, q])

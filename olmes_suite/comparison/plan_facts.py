@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,8 @@ PUBLISHED: Mapping[str, float] = {
     "tulu3_ifeval": 0.824, "tulu3_alpaca_eval": 0.345, "tulu3_safety": 0.855,
 }  # fmt: skip
 """Scores of Tülu 3 8B (arXiv 2411.15124, table 6), for tasks without a baseline. Variances are at most p (1 - p)."""
+_OF_SEVERAL = re.compile(r"^(pass|maj)_at_(?!1$)")
+"""Scores over several samples of a document, which fewer samples do not estimate."""
 RANKED = ("multiple_choice", "loglikelihood")
 """Outputs without generated tokens; a document counts as one token."""
 
@@ -164,6 +167,24 @@ def of_difference(tasks: Sequence[Candidate], flips: float) -> list[Candidate]:
     ]
 
 
+def choosing_samples(tasks: Sequence[Candidate], baseline: RunScores) -> list[Candidate]:
+    """Return the tasks so that a plan chooses how many samples of a document it asks, where the score is their mean.
+
+    The variance of one answer follows from the mean p of a document's answers: p (1 - p), for right and wrong ones; for
+    others it is at most so large.
+    """
+    found = []
+    for task in tasks:
+        scores = baseline.tasks.get(task.name)
+        if scores is None or task.samples < 2 or task.whole is not None or _OF_SEVERAL.search(scores.primary):
+            found.append(task)
+            continue
+        means = np.clip(np.concatenate([leaf.scores for leaf in scores.leaves.values()]), 0, 1)
+        total = float((means * (1 - means)).sum()) * task.samples / (task.samples - 1)
+        found.append(replace(task, within=(total + PRIOR * WORST) / (len(means) + PRIOR)))
+    return found
+
+
 def with_floors(tasks: Sequence[Candidate], least: Mapping[str, int]) -> list[Candidate]:
     """Return the tasks with larger floors, by name."""
     return [replace(task, least=max(FLOOR, least.get(task.name, 0))) for task in tasks]
@@ -173,6 +194,26 @@ def documents_of(baseline: RunScores) -> None:
     """Raise UsageError for a baseline that has no documents."""
     if not any(task.by_document for task in baseline.tasks.values()):
         raise UsageError(f"{baseline.name} has no scores of documents, which a plan needs")
+
+
+def whole(baseline: RunScores, tasks: Sequence[str]) -> None:
+    """Raise UsageError for a baseline that lacks documents of a task, where a difference is planned."""
+    for name in tasks:
+        task = baseline.tasks.get(name)
+        if task is None:
+            raise UsageError(f"baseline {baseline.name} has no score of {short(name)}: a difference needs one")
+        if baseline.limit is not None or task.planned or not task.complete:
+            raise UsageError(
+                f"baseline {baseline.name} does not have all documents of {short(name)}; {complete(baseline)}"
+            )
+
+
+def complete(baseline: RunScores) -> str:
+    """Say how a run of some documents gets the others."""
+    option = "--limit" if baseline.limit is not None else "--plan"
+    return (
+        f"repeat its command without {option if baseline.stopped is None else '--until-decided'}, which asks the rest"
+    )
 
 
 def short(name: str) -> str:

@@ -30,6 +30,8 @@ class PlannedDocuments:
     """Version of the task."""
     data: str | None = None
     """Hash of the documents, from the fingerprint of the baseline; None without one."""
+    samples: int | None = None
+    """Answers to each document, where the plan chooses their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,12 @@ def content(suite: str, purpose: str, allocation: Allocation, baseline: RunScore
         for name, documents in part.leaves.items():
             entry = index()[name]
             tasks[name] = PlannedDocuments(
-                documents, part.task.leaves[name], entry.revision, entry.version, prints.get(name, {}).get("data")
+                documents,
+                part.task.leaves[name],
+                entry.revision,
+                entry.version,
+                prints.get(name, {}).get("data"),
+                part.task.samples if part.task.within else None,
             )
     return PlanFile(
         VERSION, suite, tasks, purpose, allocation.documents, round(allocation.tokens), round(allocation.stderr, 6),
@@ -113,6 +120,8 @@ def read(path: Path) -> PlanFile:
                 f"{file.place.line(('tasks', name, 'documents'))}: {name}: documents must be from 1 to {task.of}, "
                 f"not {task.documents}"
             )
+        if task.samples is not None and task.samples < 1:
+            raise UsageError(f"{file.place.line(('tasks', name, 'samples'))}: {name}: samples must be at least 1")
     return plan
 
 

@@ -57,7 +57,7 @@ def gate(tasks: Sequence[Candidate], rules: Rules, power: float, flips: float) -
     (z_(1 - alpha) + z_power). A required task that has too few documents for it is asked in full, with a note. Raises
     UsageError where the average has too few.
     """
-    _known(tasks, rules)
+    check_tasks(tasks, rules)
     paired = of_difference(tasks, flips)
     distance = normal_quantile(1 - rules.alpha) + normal_quantile(_checked(power))
     notes, planned = [], []
@@ -86,7 +86,8 @@ def gate(tasks: Sequence[Candidate], rules: Rules, power: float, flips: float) -
     return replace(plan, notes=tuple(notes))
 
 
-def _known(tasks: Sequence[Candidate], rules: Rules) -> None:
+def check_tasks(tasks: Sequence[Candidate], rules: Rules) -> None:
+    """Raise UsageError for rules of a task that is not planned."""
     names = {task.name for task in tasks} | {short(task.name) for task in tasks}
     if unknown := [name for name in rules.tasks if name not in names]:
         raise UsageError(f"the gate names the task {unknown[0]}, which is not in the suite")

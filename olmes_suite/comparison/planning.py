@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,10 @@ class Candidate:
     cost: float = 1.0
     """Generated tokens of a document, over all of its samples."""
     samples: int = 1
+    within: float = 0.0
+    """Variance of one answer's score about its document's mean, where a plan chooses `samples`; else 0."""
+    most: int = 0
+    """Largest number of samples where a plan has chosen a smaller one; else 0."""
     whole: str | None = None
     """Why all documents are asked, if they are."""
     least: int = FLOOR
@@ -78,6 +82,30 @@ class Candidate:
             if floor.sum() >= self.least:
                 return floor, sizes
             least *= 1.02
+
+    def sampled(self, scale: float) -> Candidate:
+        """Return the task with the number of samples that is best where the multiplier is `scale`.
+
+        With n documents of m samples the variance is (between + within / m) / n at a cost of n m. Another document
+        takes off more than another sample, so that there is one sample until all documents are asked.
+        """
+        if not self.within or self.whole is not None or math.isinf(scale):
+            return self
+        one = self._with_samples(1)
+        if (one.counts(scale) < one.bounds[1]).any():
+            return one
+        return self._with_samples(min(max(1, math.floor(scale / self._per_sample)), self.samples))
+
+    @property
+    def _per_sample(self) -> float:
+        """The multiplier for each sample where all documents are asked."""
+        spread = float((self.shares**2 / self.bounds[1]).sum())
+        return math.sqrt(self.cost / self.samples * self.size / (self.within * spread))
+
+    def _with_samples(self, number: int) -> Candidate:
+        variance = self.variance + self.within * (1 / number - 1 / self.samples)
+        cost = max(1.0, self.cost / self.samples * number)
+        return replace(self, variance=variance, cost=cost, samples=number, most=self.samples)
 
     def variance_of(self, counts: Counts) -> float:
         """Return the variance of the task's value from so many documents of each sub-task."""
@@ -142,7 +170,10 @@ class Allocation:
     @property
     def tokens_of_all(self) -> float:
         """Expected generated tokens of the whole suite."""
-        return sum(task.task.cost * task.task.size for task in self.tasks)
+        return sum(
+            task.task.cost / task.task.samples * (task.task.most or task.task.samples) * task.task.size
+            for task in self.tasks
+        )
 
 
 def half_width(stderr: float) -> float:
@@ -219,20 +250,22 @@ def _range(tasks: Sequence[Candidate]) -> tuple[float, float]:
         task.bounds[1].max() / (float(task.shares.min()) * math.sqrt(max(task.variance, 1e-12) / task.cost))
         for task in tasks
     ]
+    needed += [task._per_sample * task.samples for task in tasks if task.within]
     return 1e-6, 2 * len(tasks) * max(needed)
 
 
 def _allocation(tasks: Sequence[Candidate], scale: float) -> Allocation:
     weight = 1 / len(tasks)
     parts = []
-    for task in tasks:
+    for full in tasks:
+        task = full.sampled(scale * weight)
         counts = task.bounds[1] if math.isinf(scale) else task.counts(scale * weight)
         parts.append(
             TaskAllocation(
                 task,
                 dict(zip(task.leaves, counts.tolist(), strict=True)),
                 math.sqrt(task.variance_of(counts)),
-                math.sqrt(task.variance_of(task.bounds[1])),
+                math.sqrt(full.variance_of(full.bounds[1])),
             )
         )
     errors = (math.hypot(*(part.stderr for part in parts)), math.hypot(*(part.stderr_of_all for part in parts)))

@@ -104,6 +104,7 @@ def compare_markdown(comparison: Comparison) -> str:
         for text in (score_for_tokens(task), projected_score(task))
         if text
     ]
+    lines += [f"* {_cell(text)}\n" for text in comparison.partial]
     return title + markdown_table(header, rows) + "\n" + ("\n" + "".join(lines) if lines else "")
 
 

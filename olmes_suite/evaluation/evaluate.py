@@ -192,6 +192,8 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
     check_data(plans, options, session.baseline)
     if session.decider is not None:
         session.decider.check(plans)
+        for line in session.decider.notes:
+            watcher.note(line)
     check_settings(plans, options, watcher.note)
     if "sandbox" in tools.made:
         watcher.note(f"sandbox: {tools.made['sandbox'].rung}")

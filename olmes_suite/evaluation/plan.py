@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,6 +190,9 @@ def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
     if options.planned is not None and (options.limit is not None or options.task_names):
         other = "--task" if options.task_names else "--limit"
         raise UsageError(f"--plan chooses tasks and documents; leave {other} out")
+    chosen_samples = options.plan is not None and any(one.samples for one in options.plan.tasks.values())
+    if chosen_samples and options.settings.samples is not None:
+        raise UsageError("--samples: the plan chooses the number of samples; leave --samples out")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit must be at least 1, not {options.limit}")
     chosen = [suites.load(name) for name in options.suite_names]
@@ -243,7 +246,8 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
             return
         if isinstance(task, LmEvalTask):
             task.check_primary(plan.primary)
-        options.settings.apply(task)
+        samples = options.plan.tasks[name].samples if options.plan is not None else None
+        (options.settings if samples is None else replace(options.settings, samples=samples)).apply(task)
         leaf = Leaf(name, task, range(len(task.task_docs)), cluster if cluster in task.task_docs.column_names else None)
         leaf.primary = plan.primary
         if options.planned is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from olmes_suite.comparison import plan_file, projection
 from olmes_suite.comparison.alignment import differing_parts
+from olmes_suite.comparison.plan_facts import complete
 from olmes_suite.errors import NotComparable, OlmesError, UsageError
 from olmes_suite.evaluation.plan import Options, TaskPlan
 from olmes_suite.files import storage
@@ -62,8 +63,8 @@ def _check_baseline(baseline: RunScores) -> None:
     if partial or baseline.limit is not None:
         name = (partial or list(baseline.tasks))[0].removeprefix(PREFIX)
         raise UsageError(
-            f"baseline {baseline.name} does not have all documents ({name}): scores are projected from a run without "
-            "--limit and --plan"
+            f"baseline {baseline.name} does not have all documents ({name}), from which scores are projected; "
+            f"{complete(baseline)}"
         )
 
 

@@ -8,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from olmes_suite.comparison import plan_facts, planning
+from olmes_suite.comparison import deciding, plan_facts, planning
 from olmes_suite.comparison.compare import compare_task
 from olmes_suite.comparison.deciding import Look, Looks, Target
 from olmes_suite.comparison.gate_rules import Rules
+from olmes_suite.comparison.plan_purpose import check_tasks
 from olmes_suite.errors import UsageError
 from olmes_suite.evaluation.plan import Options, TaskPlan, by_strata
 from olmes_suite.evaluation.record import estimates
+from olmes_suite.models.factory import automatic
 from olmes_suite.records import Instance
 from olmes_suite.runs.schema import LookTaken, Planned, Stopped
 from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores
@@ -30,17 +32,28 @@ class Decider:
         if missing := [entry.task for entry in suite.tasks if entry.task not in baseline.tasks]:
             raise UsageError(f"baseline {baseline.name} has no score of {missing[0]}, which suite {suite.name} has")
         facts = plan_facts.gather(suite, baseline)
+        check_tasks(facts.tasks, rules)
+        self.notes = [
+            f"{plan_facts.short(task.name)} is asked in full before the first look: {task.whole}"
+            for task in facts.tasks
+            if task.whole is not None
+        ]
         self.plans = planning.chunks(plan_facts.of_difference(facts.tasks, 0.10))
         self.looks = Looks(rules, [self._target(part.task, suite) for part in self.plans[-1].tasks])
         self.taken: list[LookTaken] = []
-        self.last = Look("continue")
         self.scored: dict[str, list[Instance]] = {}
 
     def _target(self, task: planning.Candidate, suite: suites.Suite) -> Target:
         skill = next(entry.skill for entry in suite.tasks if entry.task == task.name)
         information = float((task.shares**2 / np.array(list(task.leaves.values()))).sum())
         required = self.rules.task(task.name).required
-        return Target(task.name, self.rules.margin_of(task.name, skill), required, information, task.whole is None)
+        margin = max(self.rules.margin_of(task.name, skill), self.rules.noise_of(task.name))
+        return Target(task.name, margin, required, information, task.whole is None)
+
+    @property
+    def last(self) -> Look:
+        """The last look."""
+        return self.looks.last
 
     def check(self, plans: Sequence[TaskPlan]) -> None:
         """Raise UsageError where the baseline does not have all documents, before a model is loaded."""
@@ -59,8 +72,7 @@ class Decider:
         """Set the rows of each chunk and yield; the caller asks them and calls `look`. Ends with all rows asked."""
         asked: dict[str, list[int]] = {leaf.name: [] for plan in plans for leaf in plan.leaves}
         self.scored = {plan.name: [] for plan in plans}
-        for allocation in self.plans:
-            counts = {name: n for part in allocation.tasks for name, n in part.leaves.items()}
+        for counts in deciding.chunks(self.plans, self.looks):
             for plan in plans:
                 plan.by_plan = True
                 for leaf in plan.leaves:
@@ -70,7 +82,7 @@ class Decider:
                     asked[leaf.name] = rows
             yield
             self._finish(plans, asked)
-            if self.last.verdict != "continue" or any(plan.error is not None for plan in plans):
+            if any(plan.error is not None for plan in plans):
                 break
 
     def _finish(self, plans: Sequence[TaskPlan], asked: Mapping[str, list[int]]) -> None:
@@ -89,10 +101,23 @@ class Decider:
         comparisons = [
             compare_task(self.baseline.tasks[plan.name], task_scores(plan, self.scored[plan.name])) for plan in plans
         ]
-        self.last = self.looks.look(comparisons)
+        self.looks.look(comparisons)
         documents = sum(map(len, self.scored.values()))
-        self.taken.append(LookTaken(documents=documents, tokens=self._tokens(), verdict=self.last.verdict))
-        tell(f"look {len(self.taken)}: {documents:,} of {self.plans[-1].of:,} documents, {self.last.verdict}")
+        whole = {part.task.name for part in self.plans[-1].tasks if self._asked(part) == part.documents}
+        settled = {plan.name for plan in plans} - self.last.open - whole if self.last.verdict == "continue" else set()
+        self.taken.append(
+            LookTaken(
+                documents=documents, tokens=self._tokens(), verdict=self.last.verdict, settled=tuple(sorted(settled))
+            )
+        )
+        names = ", ".join(map(plan_facts.short, sorted(settled)))
+        tell(
+            f"look {len(self.taken)}: {documents:,} of {self.plans[-1].of:,} documents, {self.last.verdict}"
+            + (f"; asked no further: {names}" if names else "")
+        )
+
+    def _asked(self, part: planning.TaskAllocation) -> int:
+        return len(self.scored.get(part.task.name, ()))
 
     def _tokens(self) -> int:
         return sum(
@@ -108,8 +133,11 @@ class Decider:
         return Stopped(
             verdict=self.last.verdict if self.last.verdict != "continue" else "infrastructure",
             baseline=self.baseline.name, failed=self.last.failed, looks=tuple(self.taken),
+            of_looks=len(self.plans),
             documents=sum(map(len, self.scored.values())), of=whole.of, tokens=self._tokens(),
             of_tokens=round(whole.tokens), alpha=self.rules.alpha, margin=self.looks.average_margin,
+            margins={target.name: target.margin for target in self.looks.targets.values()},
+            required=tuple(target.name for target in self.looks.targets.values() if target.required),
         )  # fmt: skip
 
     def planned(self, plans: Sequence[TaskPlan]) -> Planned:
@@ -149,4 +177,18 @@ def decider_of(options: Options, baseline: RunScores | None) -> Decider | None:
         raise UsageError("--until-decided needs --baseline RUN: the run that the candidate is held against")
     if options.limit is not None or options.planned is not None or options.task_names or len(options.suite_names) != 1:
         raise UsageError("--until-decided takes one --suite, without --task, --limit and --plan")
+    _check_scorers(options)
     return Decider(options, options.until_decided, baseline)
+
+
+def _check_scorers(options: Options) -> None:
+    """Raise UsageError for a local checkpoint that scores beside vLLM, which takes the GPU's memory for itself."""
+    if "vllm" not in (options.backend, automatic()):
+        return
+    for need in ("judge", "classifier"):
+        name, url = getattr(options.tools, need), getattr(options.tools, f"{need}_base_url")
+        if name and url is None and ":" not in name:
+            raise UsageError(
+                f"--{need} {name}: a local {need} scores after each chunk, while vLLM holds the GPU's memory; serve it "
+                f"and give --{need}-base-url, or evaluate with --backend hf"
+            )

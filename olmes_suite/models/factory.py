@@ -17,6 +17,7 @@ BUILT_IN = {
     "hf": "olmes_suite.models.hf.backend:HFBackend",
     "vllm": "olmes_suite.models.vllm.backend:VLLMBackend",
     "openai": "olmes_suite.models.openai.backend:OpenAIBackend",
+    "live": "olmes_suite.models.vllm.live:LiveBackend",
     "mock": "olmes_suite.models.without_model.mock:MockBackend",
     "oracle": "olmes_suite.models.without_model.oracle:OracleBackend",
     "floor": "olmes_suite.models.without_model.floor:FloorBackend",
@@ -26,7 +27,7 @@ WITHOUT_MODEL = ("mock", "oracle", "floor")
 """Backends without weights, which ignore the options of an engine."""
 UNSET = "unset"
 """The field of requests that names those that are left to a server."""
-CHECKPOINT = ("hf", "vllm")
+CHECKPOINT = ("hf", "vllm", "live")
 """Backends that load a folder or a Hub id."""
 BACKENDS = Plugins("backend", "olmes.backends", BUILT_IN, reserved=("auto",))
 
@@ -38,7 +39,7 @@ def make_backend(name: str, model: str | None, **options: object) -> Backend:
     or an option that the backend does not have, ModelError for a checkpoint that cannot be loaded.
     """
     if name == "auto":
-        name = _automatic()
+        name = automatic()
     BACKENDS.check(name)
     if name not in WITHOUT_MODEL and not model:
         raise UsageError(f"--backend {name} needs --model: a checkpoint's folder, a Hub id or a served name")
@@ -74,7 +75,8 @@ def loads_in_a_thread(name: str) -> bool:
     return name == "hf" or (name == "auto" and ("vllm" not in BUILT_IN or find_spec("vllm") is None))
 
 
-def _automatic() -> str:
+def automatic() -> str:
+    """Return the backend that `auto` stands for on this machine."""
     return "vllm" if find_spec("vllm") is not None and has_gpu() else "hf"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,3 +167,45 @@ def test_the_variance_of_clusters_does_not_shrink() -> None:
     for n in (100, 500, 2000):
         means = [rng.choice(draw(), n, replace=False).mean() for _ in range(3000)]
         assert math.sqrt(planned.variance_of(np.array([n]))) == pytest.approx(np.std(means), rel=0.12)
+
+
+SAMPLED = Candidate("sampled", {"sampled": 300}, variance=0.15, cost=8000.0, samples=8, within=0.08)
+"""300 documents of 8 samples: between documents 0.14, within 0.08."""
+
+
+@pytest.mark.parametrize("tokens", [60_000, 200_000, 400_000, 900_000, 2_000_000])
+def test_samples_are_chosen_for_the_smallest_error(tokens: float) -> None:
+    """No other number of documents and samples of the same cost has less variance."""
+    (found,) = planning.for_tokens([SAMPLED], tokens).tasks
+    between = SAMPLED.variance - SAMPLED.within / 8
+    best = min(
+        between / n + SAMPLED.within / (n * m)
+        for m in range(1, 9)
+        for n in (min(300, int(tokens / (1000 * m))),)
+        if n >= planning.FLOOR
+    )
+    assert found.tokens <= tokens and found.stderr**2 <= 1.12 * best  # a whole number of samples
+    assert found.task.samples == max(1, min(8, int(tokens // 300_000)))
+
+
+def test_all_documents_have_all_samples() -> None:
+    plan = planning.for_tokens([SAMPLED, TASKS[0]], 1e9)
+    assert plan.tasks[0].task.samples == 8 and plan.tokens == plan.tokens_of_all == 300 * 8000 + 14_000 * 200
+    small = planning.for_tokens([SAMPLED, TASKS[0]], 500_000)
+    assert small.tasks[0].task.samples == 1 and small.tokens_of_all == plan.tokens_of_all
+
+
+def test_variance_within_documents_comes_from_their_means() -> None:
+    rng = np.random.default_rng(3)
+    chance = rng.beta(2, 2, 4000)
+    means = rng.binomial(8, chance) / 8
+    ids, none = np.arange(4000), np.zeros(4000, dtype=np.int64)
+    leaf = LeafScores(ids, means, ids, none)
+    run = RunScores("r", "m", {"t": TaskScores("t", {"t": leaf}, "pass_at_1")})
+    task = Candidate("t", {"t": 4000}, samples=8, cost=800)
+    (found,) = plan_facts.choosing_samples([task], run)
+    assert found.within == pytest.approx((chance * (1 - chance)).mean(), rel=0.03)
+    for name, primary, samples in (("t", "pass_at_10", 8), ("t", "maj_at_8", 8), ("t", "pass_at_1", 1), ("u", "m", 8)):
+        other = RunScores("r", "m", {name: TaskScores(name, {name: leaf}, primary)})
+        (left,) = plan_facts.choosing_samples([replace(task, samples=samples)], other)
+        assert left.within == 0

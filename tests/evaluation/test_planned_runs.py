@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,9 +15,12 @@ import yaml
 from helpers import as_json, olmes_here, one_line_error, write_gsm8k
 
 from olmes_suite import api, stats
+from olmes_suite.cli.main import run as olmes
+from olmes_suite.comparison import gate_rules
 from olmes_suite.errors import UsageError
 from olmes_suite.evaluation.plan import Leaf, by_strata, limited
 from olmes_suite.evaluation.record import combine
+from olmes_suite.evaluation.until_decided import Decider
 from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.runs.scores import read_run
 
@@ -132,6 +137,33 @@ class TestRecords:
             assert (full.path / name).read_bytes() == (alone.path / name).read_bytes()
         run(tmp_path / "runs", gsm8k_mirror, suite=str(suite), gen_kwargs="temperature=0.5")
         assert sum(asked.values()) == 80  # other settings: nothing is used
+
+    def test_a_plan_chooses_samples(self, tmp_path: Path, gsm8k_mirror: Path, suite: Path) -> None:
+        sampled = {"backend": "mock", "data_dir": gsm8k_mirror, "gen_kwargs": "temperature=1"}
+        found = api.evaluate(**sampled, runs=tmp_path, plan=plan_of(tmp_path / "p.yaml", suite, 9, samples=3))
+        task = found.results.tasks["tulu3_gsm8k"]
+        assert (task.n, task.samples) == (9, 3)
+        same = api.evaluate(**sampled, runs=tmp_path / "b", task="gsm8k", samples=3, limit=9)
+        assert same.finished.manifest.tasks == found.finished.manifest.tasks
+        with pytest.raises(UsageError, match="leave --samples out"):
+            run(tmp_path, gsm8k_mirror, plan=tmp_path / "p.yaml")
+        with pytest.raises(UsageError, match="samples must be at least 1"):
+            run(tmp_path, gsm8k_mirror, plan=plan_of(tmp_path / "n.yaml", suite, 9, samples=0))
+
+    def test_olmes_plan_writes_the_samples(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        del mirror
+        command = ["plan", "--suite", str(suite), "--baseline", str(full)]
+        assert olmes([*command, "--tokens", "10k", "--choose-samples", "--out", str(tmp_path / "p.yaml")]) == 0
+        assert "gsm8k: 2 of 5 samples; the score does not compare with one of 5" in capsys.readouterr().out
+        assert yaml.safe_load((tmp_path / "p.yaml").read_text())["tasks"]["tulu3_gsm8k"]["samples"] == 2
+        for options, words in (
+            (["--detect", "5", "--baseline", str(full)], "leave --choose-samples out"),
+            (["--tokens", "9k"], "--choose-samples needs --baseline"),
+        ):
+            assert olmes(["plan", "--suite", str(suite), *options, "--choose-samples"]) == 2
+            assert words in capsys.readouterr().err
 
     def test_names_of_other_runs_do_not_move(self, tmp_path: Path, gsm8k_mirror: Path) -> None:
         found = api.evaluate(backend="mock", task="gsm8k", data_dir=gsm8k_mirror, runs=tmp_path, limit=10)
@@ -280,6 +312,87 @@ class TestUntilDecided:
             "--until-decided", "--baseline", best.path, tmp=tmp_path,
         )  # fmt: skip
         assert done.returncode == 1 and "stopped early after 1 look: fail" in done.stdout
+
+    def test_a_stopped_run_is_completed_later(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: Counter[int] = Counter()
+        plain = MockBackend.run
+
+        def counted(self: MockBackend, requests: Any, seeds: Any) -> Any:
+            asked.update(request.doc_id for request in requests)
+            return plain(self, requests, seeds)
+
+        monkeypatch.setattr(MockBackend, "run", counted)
+        part = run(tmp_path, mirror, suite=str(suite), until_decided=True, baseline=full, config=WIDE)
+        first = set(asked)
+        assert first == asked_of(part) and len(first) < 400
+        whole = run(tmp_path, mirror, suite=str(suite))
+        assert set(asked) == set(range(400)) and set(asked.values()) == {1}
+        assert whole.results.stopped is None and not whole.results.tasks["tulu3_gsm8k"].planned
+        assert (whole.path / "results.json").read_bytes() == (full / "results.json").read_bytes()
+
+    def test_what_is_refused_is_one_line(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        part = run(tmp_path, mirror, suite=str(suite), until_decided=True, baseline=full, config=WIDE).path
+        other = run(tmp_path, mirror, suite=str(suite), gen_kwargs="temperature=0.5").path
+        rules = {
+            "other.yaml": "tasks: {mmlu: {required: true}}", "noise.yaml": "noise: measured", "list.yaml": "- 1",
+        }  # fmt: skip
+        for name, text in rules.items():
+            (tmp_path / name).write_text(text)
+        bare = tmp_path / "bare"
+        shutil.copytree(full, bare)
+        shutil.rmtree(bare / "instances")
+        command = ["eval", "--backend", "mock", "--suite", str(suite), "--data-dir", str(mirror), "--runs",
+                   str(tmp_path), "--gen-kwargs", "temperature=1", "--samples", "5", "--until-decided"]  # fmt: skip
+        for options, words, status in (
+            (["--baseline", str(part)], "repeat its command without --until-decided", 2),
+            (["--baseline", str(other)], "settings differ", 4),
+            (["--baseline", str(bare)], "bare", 2),
+            (["--baseline", str(full), "--config", str(tmp_path / "other.yaml")], "mmlu, which is not in the suite", 2),
+            (["--baseline", str(full), "--config", str(tmp_path / "noise.yaml")], "'measured'", 2),
+            (["--baseline", str(full), "--config", str(tmp_path / "list.yaml")], "list.yaml", 2),
+            (["--baseline", str(full), "--config", str(tmp_path / "none.yaml")], "cannot be read", 2),
+            (["--baseline", str(full), "--task", "gsm8k"], "takes one --suite", 2),
+        ):
+            before = sorted(tmp_path.iterdir())
+            assert olmes([*command, *options]) == status, words
+            out, err = capsys.readouterr()
+            lines = [line for line in err.splitlines() if line.startswith("olmes: ")]
+            assert len(lines) == 1 and words in lines[0] and "Traceback" not in err and not out, err
+            assert sorted(tmp_path.iterdir()) == before
+        for purpose in (["--detect", "3"], ["--gate", str(tmp_path / "noise.yaml")]):
+            assert olmes(["plan", "--suite", str(suite), *purpose, "--baseline", str(part)]) == 2
+            assert "does not have all documents of gsm8k" in capsys.readouterr().err
+
+    def test_a_local_judge_beside_vllm_is_refused(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("olmes_suite.evaluation.until_decided.automatic", lambda: "vllm")
+        options = {"suite": str(suite), "until_decided": True, "baseline": full, "config": WIDE}
+        with pytest.raises(UsageError, match="give --judge-base-url"):
+            run(tmp_path, mirror, **options, judge="org/judge")
+        assert run(tmp_path, mirror, **options, judge="judge", judge_base_url="http://localhost:1/v1").results.stopped
+
+    def test_published_noise_widens_the_margins_of_the_looks(self, full: Path, suite: Path) -> None:
+        rules = gate_rules.parse_rules({"noise": "published", "margin": 0.1}, "gate.yaml")
+        assert rules.noise_of("olmo3_gpqa") == pytest.approx(0.0148) and rules.noise_of("tulu3_gsm8k") == 0
+        options = SimpleNamespace(suite_names=(str(suite),), seed=1)
+        decider = Decider(cast(Any, options), replace(rules, margin=0.001), read_run(full))
+        task = replace(decider.plans[-1].tasks[0].task, name="olmo3_gpqa")
+        entry = SimpleNamespace(task="olmo3_gpqa", skill="knowledge")
+        assert decider._target(task, cast(Any, SimpleNamespace(tasks=[entry]))).margin == pytest.approx(0.0148)
+
+    def test_the_gate_says_where_other_margins_of_a_task_decide(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path
+    ) -> None:
+        found = run(tmp_path, mirror, suite=str(suite), until_decided=True, baseline=full, config=WIDE)
+        for rules, other in (({**WIDE, "tasks": {"gsm8k": {"margin": 4}}}, True), (WIDE, False),
+                             ({**WIDE, "tasks": {"gsm8k": {"required": True}}}, True)):  # fmt: skip
+            notes = api.gate(full, found.path, config=rules).report.notes
+            assert any("other rules" in note for note in notes) is other
 
     def test_what_does_not_go_together(self, tmp_path: Path, mirror: Path, suite: Path, full: Path) -> None:
         for options, words in (

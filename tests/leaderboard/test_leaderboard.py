@@ -131,6 +131,31 @@ def test_marks_of_a_cell(tmp_path):
     assert own["clean"]["value"] == pytest.approx(entry["clean"]["metrics"]["exact_match"]["value"], abs=1e-5)
 
 
+def test_planned_projected_and_stopped_runs_are_marked(tmp_path):
+    runs = tmp_path / "runs"
+    projected = {"value": 0.6125, "stderr": 0.01, "ci95": [0.59, 0.63], "n": 60, "of": 1319, "baseline": "<b>base"}
+    stopped = {"verdict": "fail", "baseline": "base", "looks": [{"documents": 50}, {"documents": 60}]}
+    for number, (name, more) in enumerate((("plain", {}), ("plan", {}), ("stop", {"stopped": stopped}))):
+        made = Made(name, name, ONE, started=float(number), of=None if name == "plain" else 1319)
+        make(runs, replace(made, suites={"dev": ["tulu3_gsm8k"]}))
+        file = runs / name / "results.json"
+        found = json.loads(file.read_text()) | more
+        if name != "plain":
+            found["tasks"]["tulu3_gsm8k"] |= {"planned": True, "projected": projected}
+            found["suites"]["dev"] |= {"planned": True, "projected": projected}
+        file.write_text(json.dumps(found))
+    shown = built(runs)
+    assert flags(shown, "plain") == [] and "<b>base" not in shown.text
+    assert [flag.split(":")[0] for flag in flags(shown, "plan")] == ["partial", "planned", "projected"]
+    assert [flag.split(":")[0] for flag in flags(shown, "stop")] == ["partial", "stopped", "projected"]
+    rows = {run["run"]: run for run in shown.data["runs"]}
+    details = {name: row["tasks"]["tulu3_gsm8k"] for name, row in rows.items()}
+    assert details["stop"]["stopped"] == "fail against base after 2 looks" and "stopped" not in details["plan"]
+    assert details["plan"]["projected"]["value"] == 0.6125 != details["plan"]["value"]
+    assert (rows["plan"]["suites"]["dev"]["part"], rows["stop"]["suites"]["dev"]["part"]) == ("planned", "stopped")
+    assert "part" not in rows["plain"]["suites"]["dev"]
+
+
 def test_looks_are_counted_for_the_whole_lineage(family_page):
     found = flags(family_page, "llama-base-dev-00000000", "tulu3_agieval")
     assert "looks:5" in found
@@ -272,7 +297,7 @@ def places(value, path=()):
 def test_no_field_of_one_run_loses_the_page(tmp_path, file, wrong):
     runs = tmp_path / "runs"
     own = (("own_task", "math"),)
-    about = {"parent": "good", "stage": "sft", "step": 3, "data": [], "flags": {"own_task": [1]}}
+    about = {"parent": "good", "stage": "sft", "step": 3, "data": [], "flags": {"own_task": [1]}, "watch": ["no_end"]}
     make(runs, Made("good", "good", own, n=5, started=2.0))
     make(runs, Made("bad", "bad", own, n=5, started=1.0, lineage=about, dirty=0.5, suites={"dev": ["own_task"]}))
     whole = (runs / "bad" / file).read_text()
@@ -284,6 +309,18 @@ def test_no_field_of_one_run_loses_the_page(tmp_path, file, wrong):
         shutil.copytree(runs / "bad", runs / f"bad-{number}")
         (runs / f"bad-{number}" / file).write_text(json.dumps(changed))
     assert "good" in built(runs).rows
+
+
+def test_what_the_watch_over_a_training_named_stands_in_its_row(tmp_path):
+    runs = tmp_path / "runs"
+    watch = ["no_end: in 3 rollouts in a row <b>", "repeated: 90 % of the responses"]
+    make(runs, Made("good", "a", ONE, started=2.0))
+    make(runs, Made("bad", "b", ONE, started=1.0, lineage={"parent": "a", "stage": "rlvr", "step": 9, "watch": watch}))
+    shown = built(runs)
+    ((_, found),) = [tag for tag in shown.tags if tag[1].get("class") == "tag watch"]
+    assert found["title"] == "\n".join(watch) and "no end, repeated</span>" in shown.text
+    assert [run.get("watch") for run in shown.data["runs"]] == [None, watch]
+    assert "the watch over the training named" in shown.text
 
 
 def test_a_run_without_documents_keeps_its_row(tmp_path):

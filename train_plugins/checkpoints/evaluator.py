@@ -7,6 +7,7 @@ the trainer rotates the checkpoint away. One evaluation runs at a time; `evaluat
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -24,7 +25,8 @@ from olmes_suite.processes import end_with_parent
 from olmes_suite.runs.schema import Lineage, Results
 from train_plugins.checkpoints import lineage
 from train_plugins.checkpoints.adapters import is_adapter
-from train_plugins.config.recipe import Evaluation
+from train_plugins.checkpoints.rivals import Rivals, rivals
+from train_plugins.config.recipe import Evaluation, Recipe
 
 FILE = "evaluations.jsonl"
 LINKS = "evaluating"
@@ -48,18 +50,30 @@ class Result:
     error: str | None = None
     asked: str | None = None
     """Description of the evaluation (see `asked`); only averages with the same description are compared."""
+    projected: bool = False
+    """Whether scores are projected to all documents, as the run stopped when its gate was decided."""
+    stderr: float | None = None
+    """Standard error of a projected average."""
 
 
 class Evaluator:
     """Evaluates the checkpoints of one stage."""
 
-    def __init__(self, settings: Evaluation, output: Path) -> None:
+    def __init__(self, settings: Evaluation, output: Path, rivals: Rivals | None = None) -> None:
+        """Evaluate by these settings; `rivals` is what `until_decided` holds checkpoints against."""
         self.settings = settings
         self.output = output
+        self.rivals = rivals
+        self.asked = asked(settings) if rivals is None else f"{asked(settings)} {rivals.described}"
+        self.baseline = None if rivals is None else rivals.run
         self.done = read_results(output / FILE)
         self.pool = ThreadPoolExecutor(max_workers=1)
         self.waiting: list[Future[None]] = []
         self.process: subprocess.Popen[str] | None = None
+        self.live: str | None = None
+        """Address of the training's engine while it can answer (see `live_engine`)."""
+        self.pending: Future[None] | None = None
+        """The evaluation that waits for the training's engine."""
         self.started: set[int] = set()
         self.closed = False
         self.finished = False
@@ -109,8 +123,7 @@ class Evaluator:
 
     def results(self) -> list[Result]:
         """Return the results of the current evaluation, by step; `eval` may have changed since an earlier start."""
-        current = asked(self.settings)
-        return sorted((result for result in self.done if result.asked == current), key=lambda result: result.step)
+        return sorted((result for result in self.done if result.asked == self.asked), key=lambda result: result.step)
 
     def best(self) -> Result | None:
         """Return the evaluated checkpoint with the highest average, the earliest of equals."""
@@ -138,7 +151,18 @@ class Evaluator:
         self.started.add(step)
         last = checkpoint == self.output
         folder = checkpoint if last else link(checkpoint, self.output / LINKS / f"{self.output.name}-step{step}")
-        self.waiting.append(self.pool.submit(self._evaluate, folder, checkpoint, step))
+        future = self.pool.submit(self._evaluate, folder, checkpoint, step, self.live)
+        self.waiting.append(future)
+        self.pending = future if self.live else None
+
+    def begin_last(self, checkpoint: Path) -> None:
+        """Start the evaluation of the last checkpoint while the training's engine still runs."""
+        self._start(checkpoint, lineage.step(checkpoint))
+
+    def take_pending(self) -> Future[None] | None:
+        """Return the evaluation that waits for the training's engine, once."""
+        pending, self.pending = self.pending, None
+        return pending
 
     def _evaluate_link(self, folder: Path) -> None:
         """Evaluate the linked checkpoint of an earlier start, unless it is evaluated or its own folder is queued."""
@@ -161,21 +185,35 @@ class Evaluator:
         done = any(result.step == step and result.error is None for result in self.results())
         return step in self.started or done
 
-    def _evaluate(self, folder: Path, checkpoint: Path, step: int) -> None:
+    def _evaluate(self, folder: Path, checkpoint: Path, step: int, live: str | None = None) -> None:
         stdout, stderr, status = "", "", 0
         if folder != checkpoint and is_adapter(folder):
             stdout, stderr, status = self._call(merging(folder))
         if status == 0:
-            stdout, stderr, status = self._call(command(self.settings, folder, checkpoint))
+            stdout, stderr, status = self._ask(folder, checkpoint, live)
         if self.closed:
             return
-        result = replace(judged(stdout, stderr, status, str(checkpoint), step), asked=asked(self.settings))
+        result = replace(judged(stdout, stderr, status, str(checkpoint), step), asked=self.asked)
         self.done = [one for one in self.done if one.step != step] + [result]
         write_text(self.output / FILE, "".join(json.dumps(asdict(one)) + "\n" for one in self.done))
         shown = "failed: " + result.error if result.error else "average " + _percent(result.average)
+        shown += " (projected to all documents)" if result.projected else ""
         print(f"evaluation of step {step}: {shown}", file=sys.stderr)
         if folder != checkpoint:
             self._put_away(folder, result)
+
+    def _ask(self, folder: Path, checkpoint: Path, live: str | None) -> tuple[str, str, int]:
+        """Evaluate a checkpoint; with `until_decided`, evaluate the parent on all documents before the first one."""
+        line = command(self.settings, folder, checkpoint, live)
+        if self.rivals is None:
+            return self._call(line)
+        if self.baseline is None:
+            model = str(self.rivals.model)
+            parent = judged(*self._call(command(self.settings, model)), model, 0)
+            if parent.run is None:
+                return "", f"the parent {model} has no scores: {parent.error}", 1
+            self.baseline = parent.run
+        return self._call([*line, *self.rivals.options(self.baseline)])
 
     def _call(self, line: list[str]) -> tuple[str, str, int]:
         """Return (stdout, stderr, exit status) of a command that `close` can end."""
@@ -211,6 +249,11 @@ class Evaluator:
         """Return the folder with the best checkpoint's whole model; its own may be gone or hold only an adapter."""
         linked = self.output / BEST
         return linked if step_of(linked) == best.step else Path(best.checkpoint)
+
+
+def of_recipe(recipe: Recipe, output: Path) -> Evaluator | None:
+    """Return the evaluator of a stage; None without `eval`."""
+    return None if recipe.eval is None else Evaluator(recipe.eval, output, rivals(recipe, output))
 
 
 def asked(settings: Evaluation) -> str:
@@ -250,10 +293,13 @@ def _start_evaluator(line: list[str], env: dict[str, str]) -> subprocess.Popen[s
     )
 
 
-def command(settings: Evaluation, folder: Path | str, checkpoint: Path | str | None = None) -> list[str]:
+def command(
+    settings: Evaluation, folder: Path | str, checkpoint: Path | str | None = None, live: str | None = None
+) -> list[str]:
     """Return the command line that evaluates a checkpoint's folder.
 
-    If `folder` holds links, an endpoint is asked for the model by the original path, `checkpoint`.
+    If `folder` holds links, an endpoint is asked for the model by the original path, `checkpoint`. `live` is the
+    address of the training's engine.
     """
     at_endpoint = settings.device == "endpoint"
     line = [
@@ -271,6 +317,8 @@ def command(settings: Evaluation, folder: Path | str, checkpoint: Path | str | N
         line += ["--backend", "openai", "--base-url", str(settings.base_url)]
         lineage_file = Path(folder) / lineage.FILE
         line += ["--lineage", str(lineage_file)] if lineage_file.is_file() else []
+    if live is not None:
+        line += ["--backend", "live", "--base-url", live]
     line += ["--suite", settings.suite] if settings.suite else []
     for task in settings.tasks:
         line += ["--task", task]
@@ -314,10 +362,16 @@ def judged(stdout: str, stderr: str, status: int, checkpoint: str, step: int) ->
     except (ValueError, KeyError, TypeError):
         lines = [line for line in stderr.splitlines() if line.strip()]
         return Result(step, checkpoint, None, {}, None, lines[-1] if lines else f"olmes eval ended with {status}")
-    tasks = {name: task.score.value if task.score else None for name, task in results.top_tasks.items()}
+    scores = {name: task.projected or task.score for name, task in results.top_tasks.items()}
+    tasks = {name: score.value if score else None for name, score in scores.items()}
+    projected = any(task.projected is not None for task in results.top_tasks.values())
     values = [value for value in tasks.values() if value is not None]
     average = sum(values) / len(values) if values and len(values) == len(tasks) else None
-    return Result(step, checkpoint, printed.get("path"), tasks, average)
+    result = Result(step, checkpoint, printed.get("path"), tasks, average, projected=projected)
+    errors = [score.stderr for score in scores.values() if score is not None and score.stderr is not None]
+    if not projected or len(errors) < len(scores):
+        return result
+    return replace(result, stderr=math.hypot(*errors) / len(errors))
 
 
 def read_results(file: Path) -> list[Result]:

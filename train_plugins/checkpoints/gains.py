@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ class Gain:
     """Name of the run."""
     after: str
     task: TaskComparison
+    stopped: bool = False
+    """Whether a run stopped early, so that its looks chose the documents."""
 
 
 def gains(steps: Sequence[Step]) -> list[Gain]:
@@ -46,10 +48,12 @@ def gains(steps: Sequence[Step]) -> list[Gain]:
     """
     unadjusted = []
     for step in steps:
-        comparison = compare_runs(read_run(step.before), read_run(step.after))
-        unadjusted += [Gain(step.stage, step.before.name, step.after.name, task) for task in comparison.tasks]
+        runs = read_run(step.before), read_run(step.after)
+        comparison = compare_runs(*runs)
+        stopped = any(run.stopped is not None for run in runs)
+        unadjusted += [Gain(step.stage, runs[0].name, runs[1].name, task, stopped) for task in comparison.tasks]
     tasks = adjusted([gain.task for gain in unadjusted])
-    return [Gain(gain.stage, gain.before, gain.after, task) for gain, task in zip(unadjusted, tasks, strict=True)]
+    return [replace(gain, task=task) for gain, task in zip(unadjusted, tasks, strict=True)]
 
 
 def as_json(gains: Sequence[Gain], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def _row(gain: Gain) -> dict[str, Any]:
         "ci95": list(d.ci95) if d and d.ci95 else None, "p": d.p if d else None, "p_holm": task.p_holm,
         "wins": d.wins if d else None, "losses": d.losses if d else None,
     }  # fmt: skip
+    out |= {"stopped": True} if gain.stopped else {}
     return out if d else out | {"reason": _reason(task)}
 
 

@@ -61,7 +61,7 @@ def describe(
         scanned=tuple(sorted(known.scanned)),
         ancestors=(*parent.ancestors, Ancestor(checkpoint=stage.parent, stage=parent.stage, step=parent.step)),
         seed=seed,
-        versions=_versions(),
+        versions=versions(),
         hardware={**_hardware(), "training_processes": processes},
     )
 
@@ -189,7 +189,8 @@ def _score_lines(scores: Sequence[Mapping[str, Any]]) -> list[str]:
     if not scores:
         return []
     rows = [
-        f"| {score['step']} | {task} | {'–' if value is None else f'{100 * value:.1f}'} |"
+        f"| {score['step']} | {task} | {'–' if value is None else f'{100 * value:.1f}'}"
+        f"{' (projected to all documents)' if score.get('projected') else ''} |"
         for score in scores
         for task, value in [*score["tasks"].items(), ("average", score["average"])]
     ]
@@ -202,7 +203,8 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of those that train."""
     versions = {"olmes-suite": __version__}
     for name in _PACKAGES:
         try:

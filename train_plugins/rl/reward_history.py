@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +78,13 @@ class Watching(TrainerCallback):
         """Examine the last evaluation, show the table, and add it to the last checkpoint's card."""
         self.examine()
         rows = joined(self.history, self.evaluated())
-        for line in table(rows):
+        projected = any(result.projected for result in self._results())
+        note = ["dev: projected to all documents"] if rows and projected else []
+        for line in (*table(rows), *note):
             self.say(line)
         card = checkpoint / "README.md"
         if rows and card.is_file():
-            section = ["## Reward, KL and dev", "", *table(rows, markdown=True), ""]
+            section = ["## Reward, KL and dev", "", *table(rows, markdown=True), "", *note, *([""] if note else [])]
             section += [warning(self.warned), ""] if self.warned else []
             write_text(card, card.read_text(encoding="utf-8").rstrip("\n") + "\n\n" + "\n".join(section))
 
@@ -119,21 +122,34 @@ class Watching(TrainerCallback):
         return result.step in self.runs
 
     def _falls(self, step: int) -> dict[int, Difference]:
-        """Return dev at `step` minus dev at each earlier step, over the documents that both have."""
+        """Return dev at `step` minus dev at each earlier step, over the documents that both have.
+
+        Which documents those are depends on the scores where a run stopped early. The p-value then counts for all looks
+        at which it may have stopped (Bonferroni).
+        """
         falls = {}
         for earlier, scores in self.runs.items():
             if earlier < step:
                 difference = compare_average(compare_runs(scores, self.runs[step]).tasks)
                 if difference is not None:
-                    falls[earlier] = difference
+                    looks = max(map(_looks, (scores, self.runs[step])))
+                    p = None if difference.p_drop is None else min(1.0, looks * difference.p_drop)
+                    falls[earlier] = replace(difference, p_drop=p)
         return falls
 
     def _error(self, result: evaluator.Result) -> float | None:
         """Return the standard error of the average, from the tasks' standard errors; None if one is unknown."""
+        if result.projected:
+            return result.stderr
         if not self._read(result):
             return None
         errors = [task.stderr for task in self.runs[result.step].tasks.values()]
         return math.hypot(*(e for e in errors if e is not None)) / len(errors) if None not in errors else None
+
+
+def _looks(run: RunScores) -> int:
+    """Return the number of looks at which a run may have stopped; 1 for a run of fixed documents."""
+    return 1 if run.stopped is None else max(run.stopped.of_looks, len(run.stopped.looks), 1)
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:

@@ -119,7 +119,7 @@ def _note(runs: dict[str, Path], checkpoint: str, result: Result) -> None:
     if result.run is not None:
         runs[checkpoint] = Path(result.run)
     scores = ", ".join(f"{name.removeprefix('tulu3_')} {_points(value)}" for name, value in result.tasks.items())
-    _show(f"{checkpoint}: {result.error or scores}")
+    _show(f"{checkpoint}: {result.error or scores}{' (projected to all documents)' if result.projected else ''}")
 
 
 def _points(value: float | None) -> str:
@@ -242,6 +242,9 @@ def _report(pipeline: Pipeline, stages: Sequence[Planned], runs: dict[str, Path]
         write_json(pipeline.runs / gains.FILE, gains.as_json(all_gains, about))
         console.print(gains.table(all_gains))
         console.print("points; p: two-sided, Holm over all rows", markup=False)
+        if stopped := dict.fromkeys(gain.stage for gain in all_gains if gain.stopped):
+            names = ", ".join(stopped)
+            console.print(f"! {names}: over the documents up to the gate's verdict, whose looks p does not count")
     if look is not None:
         scores = ", ".join(f"{name.removeprefix('tulu3_')} {_points(value)}" for name, value in look.tasks.items())
         console.print(f"final look: {look.error or scores}", markup=False, soft_wrap=True)

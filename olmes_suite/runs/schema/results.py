@@ -231,6 +231,8 @@ class LookTaken(Record):
     """Generated tokens so far."""
     verdict: str = ""
     """pass, fail, inconclusive or continue."""
+    settled: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """Tasks that have documents left and were asked no further after this look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +246,8 @@ class Stopped(Record):
     failed: tuple[str, ...] = ()
     """Tasks that failed; an empty name stands for the average."""
     looks: tuple[LookTaken, ...] = ()
+    of_looks: int = field(default=0, metadata=OPTIONAL)
+    """Number of looks at most; 0 if it is not recorded."""
     documents: int = 0
     of: int = 0
     """Number of documents of the whole suite."""
@@ -253,6 +257,10 @@ class Stopped(Record):
     alpha: float = 0.05
     margin: float = 0.01
     """Margin of the average, a fraction."""
+    margins: Mapping[str, float] = field(default_factory=dict, metadata=OPTIONAL)
+    """Margin of each task."""
+    required: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """Tasks that must pass on their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

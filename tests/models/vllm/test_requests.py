@@ -378,7 +378,7 @@ def test_vllm_is_not_chosen_without_a_gpu(wide_heads: Path, monkeypatch: pytest.
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert make_backend("auto", str(wide_heads)).name == "hf"
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert factory._automatic() == "vllm"
+    assert factory.automatic() == "vllm"
 
 
 def test_what_is_no_log_probability_is_an_error() -> None:

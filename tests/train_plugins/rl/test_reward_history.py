@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from olmes_suite.comparison.paired_tests import Difference, Pairs, compare, drop_p
+from olmes_suite.runs.schema import Stopped
 from train_plugins.checkpoints.evaluator import Result
 from train_plugins.rl import reward_table
 from train_plugins.rl.overoptimisation import ALPHA, allowed, judge, rose
@@ -177,6 +178,31 @@ def test_a_training_is_recorded_and_warned_of_once(tmp_path, monkeypatch):
     assert text.startswith("# A model\n\n## Reward, KL and dev") and "| 20 | 30.0 |" in text and "warning" in text
     rows = [line.split()[:2] for line in said if line.lstrip().startswith(("10 ", "20 "))]
     assert rows == [["10", "60.0"], ["20", "30.0"]]
+
+
+def test_falls_of_runs_that_stopped_early_count_all_of_their_looks(tmp_path):
+    right = np.arange(200) < 120
+    before, after = scores_of(right), scores_of(right & (np.arange(200) >= 9))
+    watching = Watching(tmp_path, every=10, say=lambda line: None)
+    watching.runs = {10: before, 20: after}
+    plain = watching._falls(20)[10]
+    watching.runs[20] = replace(after, stopped=Stopped(verdict="fail", of_looks=12))
+    assert watching._falls(20)[10].p_drop == pytest.approx(12 * plain.p_drop)
+    watching.runs[10] = replace(before, stopped=Stopped(verdict="pass", of_looks=9000))
+    assert watching._falls(20)[10].p_drop == 1
+
+
+def test_projected_averages_are_said(tmp_path):
+    said: list[str] = []
+    (tmp_path / "evaluations.jsonl").write_text(
+        json.dumps(asdict(Result(1, "c", "r", {"a": 0.5}, 0.5, projected=True, stderr=0.01))) + "\n"
+    )
+    watching = Watching(tmp_path, every=1, say=said.append)
+    watching.on_train_begin(None, state(0), None)
+    log(watching, 1, kl=0.5)
+    watching.olmes_after_stage(SimpleNamespace(), tmp_path, {})
+    assert said[-1] == "dev: projected to all documents"
+    assert any(line.split()[:3] == ["1", "50.0", "2.0"] for line in said)
 
 
 def test_a_resumed_training_goes_on_with_its_history(tmp_path):
