@@ -112,7 +112,7 @@ def test_the_template_marks_answers_and_ends_every_turn() -> None:
     tokenizer = make_tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     turn_end.set_eos(tokenizer, "<|im_end|>")
-    tokenizer = encoding.prepare_tokenizer(tokenizer, encoding.template_text("olmo3"), masked=True)
+    tokenizer = encoding.prepare_tokenizer(tokenizer, encoding.template_text("olmo3"))
     turns = [
         {"role": "system", "content": "S"},
         {"role": "user", "content": "a"},
