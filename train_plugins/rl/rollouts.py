@@ -305,7 +305,7 @@ class Rollouts(Watched):
 
 
 class Grpo(ActiveSampling, ToolRollouts, Rollouts, GRPOTrainer):
-    """GRPO on verified rewards, with tools and environments, and with active sampling if the keys ask for it."""
+    """GRPO on verified rewards, with tools, environments, and active sampling if the keys ask for them."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)

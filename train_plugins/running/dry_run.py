@@ -11,7 +11,7 @@ from typing import Any, cast
 from olmes_suite.errors import UsageError
 from train_plugins import distributed
 from train_plugins.config.recipe import Recipe
-from train_plugins.data import turn_end
+from train_plugins.data import show, turn_end
 from train_plugins.data.encoding import Encoded
 from train_plugins.running.train_stage import configuration, prepare, report, set_up, step_line, trainer_arguments
 from train_plugins.stages import memory, price
@@ -52,8 +52,6 @@ def dry_run(stage: Stage, recipe: Recipe) -> list[str]:
 
 def shown(stage: Stage, recipe: Recipe, count: int, colour: bool) -> tuple[list[str], list[str]]:
     """Return lines about the data, and the first `count` rows with their trained tokens marked. Loads no model."""
-    from train_plugins.data import show
-
     set_up(recipe)
     recipe, arguments = trainer_arguments(stage, recipe, here=False)
     ready = prepare(stage, recipe, arguments)

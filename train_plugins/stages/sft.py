@@ -35,15 +35,15 @@ class SftKeys:
     loss: Literal["sum", "mean"] = "sum"
     """sum: over the tokens of the whole batch, without a divisor (the paper's fix of equation 2). mean: that sum
     divided by the number of tokens. A learning rate for one does not suit the other."""
+    reasoning: masks.Reasoning | None = field(default=None, metadata=UNSET)
+    """What becomes of the reasoning of earlier turns. per_turn: one row per assistant turn, each behind the prompt that
+    inference gives. keep: one row per conversation, with all reasoning. last: only the last turn is trained. None:
+    per_turn for conversations of which the chat template drops a part, otherwise one row."""
     batch_tokens: int | None = field(default=None, metadata=UNSET)
     """Tokens in one optimiser step over all processes, padding of packed sequences included; a multiple of
     `trainer.max_length`. Needs `trainer.packing`; replaces `batch_size`."""
     skip_spikes: spikes.SpikeKeys | None = field(default=None, metadata=UNSET)
     """Skip the steps whose loss or gradient norm is an outlier; None: no step is skipped."""
-    reasoning: masks.Reasoning | None = field(default=None, metadata=UNSET)
-    """What becomes of the reasoning of earlier turns. per_turn: one row per assistant turn, each behind the prompt that
-    inference gives. keep: one row per conversation, with all reasoning. last: only the last turn is trained. None:
-    per_turn for conversations of which the chat template drops a part, otherwise one row."""
 
 
 class Sft(Stage):
