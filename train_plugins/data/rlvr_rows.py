@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, UsageError, one_line
@@ -83,6 +83,17 @@ def verifiers_of(name: str, truth: Any) -> list[tuple[str, Any]]:
     return [(name, truth)] if len(names) == 1 else list(zip(names, truth or (), strict=True))
 
 
+def in_environment(row: dict[str, Any], names: Collection[str] | None) -> dict[str, Any]:
+    """Return the row with its environment, one of `names`; None: rows name none. Raises ValueError."""
+    if names is None:
+        return row
+    name = json.loads(row["extra"]).get("environment")
+    if name not in names:
+        known = ", ".join(sorted(names))
+        raise ValueError(f"the column 'environment' is {str(name)[:40]!r}, not one of rlvr.environment ({known})")
+    return {**row, "environment": name}
+
+
 def with_truth(row: dict[str, Any], names: Names) -> dict[str, Any]:
     """Return a row whose ground truth its verifiers can read, if they are built-in ones. Raises ValueError."""
     extra = json.loads(row["extra"])
@@ -131,14 +142,16 @@ def table(names: Names, in_data: list[str]) -> dict[str, str]:
 
 
 def encode_prompts(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
-) -> Encoded:
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None,
+    tools: Mapping[str | None, Sequence[Mapping[str, Any]]] | None = None,
+) -> Encoded:  # fmt: skip
     """Return the rows with `prompt` (turns, which TRL renders), without those over `limit` tokens.
 
-    A prompt is never cut, because its end is the question. Raises DataError if no row is left.
+    A prompt is never cut, because its end is the question. `tools` are the schemas that prompts show, by the row's
+    environment. Raises DataError if no row is left.
     """
     try:
-        with_counts = rows.map(_count, fn_kwargs={"tokenizer": tokenizer}, num_proc=processes)
+        with_counts = rows.map(_count, fn_kwargs={"tokenizer": tokenizer, "tools": tools}, num_proc=processes)
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
         raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
     fitting = with_counts.filter(_fits, fn_kwargs={"limit": limit}, num_proc=processes)
@@ -158,9 +171,10 @@ def encode_prompts(
     )
 
 
-def _count(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+def _count(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, tools: Any = None) -> dict[str, int]:
     check_rendered(row, tokenizer)
-    ids = token_ids(tokenizer, row["messages"], prompt=True)
+    shown = tools.get(row.get("environment")) if tools else None
+    ids = token_ids(tokenizer, row["messages"], prompt=True, tools=shown)
     return {"tokens": len(ids), "largest": max(ids, default=0)}
 
 

@@ -39,6 +39,11 @@ SANDBOXED = {
     "code_stdio_fraction": "train_plugins.verifiers.stdin_programs:code_stdio_fraction",
 }
 """Verifiers that run in threads of the trainer's process; the sandbox has its own processes and time limits."""
+OF_OTHERS = {
+    "environment": "train_plugins.verifiers.no_verdict:environment",
+    "taskset": "train_plugins.verifiers.tasksets:taskset",
+}
+"""Verifiers whose verdict is that of an environment, or of a taskset of the package `verifiers`."""
 JUDGED = {
     "judge": "train_plugins.verifiers.judged:question",
     "rubric": "train_plugins.verifiers.judged:question",
@@ -46,7 +51,7 @@ JUDGED = {
 """Verifiers that ask a served model (`judges`)."""
 OF_FORM = ("think_format", "re_search", "max_length", "up_to_max_length")
 """Verifiers that read the whole response with its thought, and are told its number of tokens."""
-VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED | JUDGED)
+VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED | JUDGED | OF_OTHERS)
 
 
 def names() -> list[str]:

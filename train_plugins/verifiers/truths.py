@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from train_plugins.verifiers import final_answer, form, instructions, judged, mathematics, program_tests, programs
+from train_plugins.verifiers import (
+    final_answer,
+    form,
+    instructions,
+    judged,
+    mathematics,
+    program_tests,
+    programs,
+    tasksets,
+)
 
 COMPARED: Mapping[str, Callable[[Any], Any]] = {
     "gsm8k": final_answer.number_of,
@@ -26,6 +35,7 @@ WITH_ROW: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     ),
     **dict.fromkeys(("code", "code_fraction"), programs.tests_of),
     **dict.fromkeys(("code_stdio", "code_stdio_fraction"), program_tests.stdin_tests),
+    "taskset": tasksets.check_truth,
 }
 
 
