@@ -1,6 +1,6 @@
 """Time that a judge adds to a rollout, against the judge's own time.
 
-    python benchmarks/judges.py [--responses 256] [--concurrency 32] [--milliseconds 50]
+    python benchmarks/judges.py [--responses 256] [--rollouts 3] [--concurrency 32] [--milliseconds 50]
 
 A server in another process answers each request after the given time. The judge's own time is that of its rounds:
 responses / concurrency, rounded up, times the time of one answer.
@@ -49,9 +49,10 @@ def serve(seconds: float, ready: Connection) -> None:
 
 
 def main() -> None:
-    """Print the time of a rollout's verdicts, first without cached answers, then with them."""
+    """Print the time of each rollout's verdicts, and that of the last with cached answers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--responses", type=int, default=256)
+    parser.add_argument("--rollouts", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--milliseconds", type=float, default=50)
     given = parser.parse_args()
@@ -59,17 +60,26 @@ def main() -> None:
     process = multiprocessing.Process(target=serve, args=(given.milliseconds / 1000, there), daemon=True)
     process.start()
     row = {"messages": [{"role": "user", "content": "Describe the sea. " * 40}], "row": 0}
-    calls = [Call("judge", f"A sea, {number}. " + "It is wide. " * 100, None, row) for number in range(given.responses)]
+    rollouts = [
+        [
+            Call("judge", f"A sea, {number}, {start}. " + "It is wide. " * 100, None, row)
+            for start in range(given.responses)
+        ]
+        for number in range(given.rollouts)
+    ]
     own = math.ceil(given.responses / given.concurrency) * given.milliseconds / 1000
     with tempfile.TemporaryDirectory() as cache:
         keys = JudgeKeys("m", f"http://127.0.0.1:{here.recv()}/v1", given.concurrency, cache=cache)
         with Verifiers(["judge"], 1, 10.0, judge=keys) as verifiers:
-            for what in ("asked", "cached"):
-                started = time.monotonic()
+            for what, calls in [*(("asked", calls) for calls in rollouts), ("cached", rollouts[-1])]:
+                started, used = time.monotonic(), time.process_time()
                 found = verifiers.verify(calls)
-                seconds = time.monotonic() - started
+                seconds, used = time.monotonic() - started, time.process_time() - used
                 assert set(found) == {0.8}
-                print(f"{len(calls)} responses {what}: {seconds:.2f} s; the judge's own time {own:.2f} s")
+                print(
+                    f"{len(calls)} responses {what}: {seconds:.2f} s, of which the client computes {used:.2f} s; "
+                    f"the judge's own time {own:.2f} s"
+                )
     process.terminate()
 
 

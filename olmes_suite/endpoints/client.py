@@ -175,6 +175,7 @@ class Endpoint:
         read: Callable[[bytes], Result],
         timeout: float,
     ) -> Result:
+        self._settle(session)
         try:
             response = session.post(
                 f"{self.base_url}{path}", json=body, auth=self._auth, timeout=(30.0, timeout), allow_redirects=False
@@ -199,6 +200,13 @@ class Endpoint:
             return read(response.content)
         except Malformed as error:
             raise _Later(str(error)) from None
+
+    def _settle(self, session: requests.Session) -> None:
+        """Read proxies and certificates from the environment once in a session, not with every request."""
+        if session.trust_env:
+            found = session.merge_environment_settings(self.base_url, {}, None, None, None)
+            session.proxies, session.verify, session.cert = found["proxies"], found["verify"], found["cert"]
+            session.trust_env = False
 
     def refused(self, line: str, status: int = 0, reason: str = "", param: str | None = None) -> Refused:
         """Return the error for a request that the server refuses."""

@@ -10,10 +10,12 @@ import time
 from importlib.metadata import EntryPoint
 
 import pytest
+import requests
 from judge_server import BAD_REPLIES, Reply, asked, chat, judge_server
 
 from olmes_suite.endpoints.bodies import Malformed
-from olmes_suite.endpoints.client import retry_after
+from olmes_suite.endpoints.client import Endpoint, retry_after
+from olmes_suite.endpoints.concurrency import Limit
 from olmes_suite.endpoints.usage import Usage, cost
 from olmes_suite.errors import MissingData, RequestFailed
 from olmes_suite.judges import factory
@@ -295,3 +297,34 @@ def test_judgements_are_listed_and_pruned_like_responses(tmp_path, cli):
     assert (listed["name"], listed["backend"], listed["responses"]) == ("referee", "judge", 1)
     assert cli("cache", "prune", tmp_path / "judgements", "--model", "referee")[:2] == (0, "1 responses deleted\n")
     assert AnswerCache(tmp_path, "judge").get(cache.key(questions(1)[0])) is None
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Answers every request and keeps what it was sent with."""
+
+    def __init__(self):
+        super().__init__()
+        self.settings = []
+
+    def send(self, request, **settings):
+        self.settings.append((settings["proxies"].get("http"), settings["verify"]))
+        answer = requests.Response()
+        answer.status_code, answer.url, answer._content = 200, request.url, b"{}"
+        return answer
+
+
+@pytest.mark.parametrize(("host", "proxy"), [("judge.test", "http://proxy:3128"), ("own.test", None)])
+def test_proxies_and_certificates_of_the_environment_hold_for_a_session(host, proxy, monkeypatch):
+    for name, value in (
+        ("http_proxy", "http://proxy:3128"),
+        ("no_proxy", "own.test"),
+        ("REQUESTS_CA_BUNDLE", "/a.pem"),
+    ):
+        monkeypatch.setenv(name, value)
+    adapter = _Adapter()
+    endpoint = Endpoint("m", f"http://{host}/v1", Usage(), Limit(1, 1), tries=1)
+    with requests.Session() as session:
+        session.mount("http://", adapter)
+        for _ in range(2):
+            endpoint.post(session, "/completions", {}, lambda raw: raw, timeout=1, stop=threading.Event())
+    assert adapter.settings == [(proxy, "/a.pem")] * 2

@@ -51,6 +51,9 @@ def prompt_row(row: Row, verified: bool = True) -> dict[str, Any]:
 def _verifiers(row: Row) -> tuple[str, Any]:
     """Return the columns `verifier` and `truth` of a row; lists hold one truth for each verifier."""
     names, truth = row.get("verifier") or row.get("dataset"), row.get("ground_truth")
+    for name in [names] if isinstance(names, str) else names if isinstance(names, list | tuple) else ():
+        if SEPARATOR in str(name):
+            raise ValueError(f"{name!r} is no verifier's name; give a list of names and as many truths")
     if isinstance(names, str):
         return names, truth
     names = names if isinstance(names, list | tuple) else ()

@@ -40,7 +40,10 @@ class OutOfTime(Exception):
 
 def shown(value: Any, limit: int = 60) -> str:
     """Format a value for an error message as one short line."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except (RecursionError, ValueError):  # lists in lists, or an integer too long to be shown
+        text = f"a {type(value).__name__} that is too large to be shown"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -75,7 +75,8 @@ def _argument(name: str, key: str, kind: str, value: Any) -> Any:
     if value is None or value == "":
         raise Malformed(f"{name} lacks its argument {key!r}")
     if kind in ("count", "number"):
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        whole = whole or (isinstance(value, float) and value.is_integer())  # a table's column of numbers and nulls
         if not whole or value < (kind == "number"):
             raise Malformed(f"{name}: {key} must be a whole number of at least {int(kind == 'number')}, "
                             f"not {shown(value)}")  # fmt: skip

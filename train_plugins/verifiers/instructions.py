@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 from olmes_suite.constraints.loose import loose_variants
 from olmes_suite.constraints.registry import PROFILES, everything
+from olmes_suite.errors import OlmesError
 from olmes_suite.tasks.index import nearest
 from train_plugins.verifiers import iftrain
 from train_plugins.verifiers.base import Malformed, shown
@@ -66,9 +68,9 @@ def check_constraints(truth: Any, row: Mapping[str, Any]) -> None:
     """Raise Malformed for constraints that cannot be read."""
     fields = _mapping(truth, row)
     if "func_name" not in fields:
-        _document(fields, row)
+        _check_values(_document(fields, row))
     elif not isinstance(required := conditions(fields), Choice):
-        _required(required, row)
+        _check_values(_required(required, row))
 
 
 def _required(required: Sequence[tuple[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +127,22 @@ def _check_arguments(name: str, kwargs: Mapping[str, Any]) -> None:
         raise Malformed(f"{name} lacks its argument {missing[0]!r}")
 
 
+def _check_values(doc: Mapping[str, Any]) -> None:
+    """Raise Malformed for arguments from which the task's checkers cannot be built, such as texts for numbers."""
+    for name, kwargs in zip(doc["instruction_id_list"], doc["kwargs"], strict=True):
+        if name in iftrain.TABLE:
+            continue
+        for key, value in (kwargs or {}).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise Malformed(f"{name}: {key} must be a number, not {shown(value)}")
+        try:
+            task("ifeval").followed({**doc, "instruction_id_list": [name], "kwargs": [kwargs]}, [])
+        except OlmesError:
+            raise
+        except Exception as error:  # lm-eval's checkers raise many types
+            raise Malformed(f"{name} cannot use its arguments {shown(kwargs)}: {shown(str(error))}") from None
+
+
 def _mapping(truth: Any, row: Mapping[str, Any]) -> Mapping[str, Any]:
     value: Any = row if truth is None else truth
     if isinstance(value, str):
@@ -150,11 +168,12 @@ def _parsed(text: str) -> Any:
 
 def _prompt(row: Mapping[str, Any]) -> str:
     """Return the last user turn of the row, for the instruction to repeat the prompt."""
-    prompt = row.get("prompt", row.get("messages", ""))
+    prompt = row.get("messages") or row.get("prompt")
     if isinstance(prompt, str):
         return prompt
-    turns = [turn["content"] for turn in prompt if isinstance(turn, Mapping) and turn.get("role") == "user"]
-    return str(turns[-1]) if turns else ""
+    given = prompt if _is_list(prompt) else ()
+    turns = [turn.get("content") for turn in given if isinstance(turn, Mapping) and turn.get("role") == "user"]
+    return str(turns[-1] or "") if turns else ""
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[Any]]:

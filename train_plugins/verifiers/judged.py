@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +60,14 @@ one JSON object and nothing else, with a rating for each criterion by its number
 """
 AGAIN = "\n\nYour earlier reply could not be read. Reply with the JSON object alone. (Attempt {number})"
 _REFERENCE = "\n<reference>\n{text}\n</reference>\nThe reference is a good answer; others may be as good.\n"
-_OBJECT = re.compile(r"\{[^{}]*\}")
-_SCORE = re.compile(
-    r"\b(?:score|rating)\b[\"'*]*\s*[:=]\s*[\"'*]*\s*(\d+(?:\.\d+)?)(?:\s*/\s*10)?(?![\d.]*\d|\s*/)", re.IGNORECASE
+_KEYS = ("score", "rating")
+_SCORE = re.compile(r"\b(?:score|rating)\b[\"'*_`]*\s*[:=]\s*[\"'*_`]*\s*(\d+(?:\.\d+)?)", re.IGNORECASE)
+_AFTER = re.compile(
+    r"[\"'*_`]*\s*(?:(?:/|out\s+of\b|of\b)[\"'*_`\s]*(?P<scale>\d*)|%|[.,]?\d|e[+-]?\d|,?\s*or\b|(?:[-–—]|to\b)\s*\d)",
+    re.IGNORECASE,
 )
+"""What makes the number before it unclear, unless it is "of 10": another scale, a second number, a decimal comma."""
+_PLAIN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*10)?\s*\.?\s*")
 _DESCRIPTION = ("description", "criterion", "title", "rubric", "text")
 _WEIGHT = ("weight", "points", "score")
 
@@ -79,10 +83,10 @@ class Criterion:
 
 def reference_of(truth: Any) -> str | None:
     """Return the reference answer of a truth; None without one. Raises Malformed."""
-    if truth is None or truth == "":
-        return None
     if isinstance(truth, list | tuple) and len(truth) == 1:
         truth = truth[0]
+    if truth is None or (isinstance(truth, str) and not truth.strip()):
+        return None
     if not isinstance(truth, str | int | float) or isinstance(truth, bool):
         raise Malformed(f"a reference answer must be text, not {shown(truth)}")
     return str(truth)
@@ -157,39 +161,81 @@ def value_of(name: str, reply: str, truth: Any) -> float | None:
 
 def _rating(reply: str) -> float | None:
     """Return a tenth of the rating, where the reply states exactly one that is possible."""
-    found = {float(match[1]) for match in _SCORE.finditer(reply)}
-    if not found and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*10)?\s*\.?\s*", reply)):
+    text, objects = _objects(reply)
+    found = {_number(one[key]) for one in objects for key in one if key.strip().lower() in _KEYS}
+    found |= {_stated(text, match) for match in _SCORE.finditer(text)}
+    if not found and (match := _PLAIN.fullmatch(reply)):
         found = {float(match[1])}
-    rating = found.pop() if len(found) == 1 else 0.0
-    return rating / BEST if 1 <= rating <= BEST else None
+    rating = found.pop() if len(found) == 1 else None
+    return rating / BEST if rating is not None and 1 <= rating <= BEST else None
+
+
+def _stated(text: str, match: re.Match[str]) -> float | None:
+    """Return the number of a match of `_SCORE`; None if what follows makes it unclear."""
+    after = _AFTER.match(text, match.end())
+    return float(match[1]) if after is None or after["scale"] == str(BEST) else None
 
 
 def _rubric(reply: str, criteria: Sequence[Criterion]) -> float | None:
-    """Return the weighted mean, where the reply rates each criterion once and nothing else."""
-    objects = []
-    for match in _OBJECT.finditer(reply):
-        try:
-            objects.append(dict(json.loads(match[0])))
-        except (ValueError, TypeError, RecursionError):
-            continue
+    """Return the weighted mean, where the reply rates each criterion once; other keys than numbers are ignored."""
     wanted = [str(number) for number in range(1, len(criteria) + 1)]
-    ratings = [one for one in objects if set(one) == set(wanted)]
-    if len(ratings) != 1 or not all(_possible(value) for value in ratings[0].values()):
+    given = [{key: _number(value) for key, value in one.items() if key.isdecimal()} for one in _objects(reply)[1]]
+    ratings = [one for number, one in enumerate(given) if set(one) == set(wanted) and one not in given[:number]]
+    if len(ratings) != 1:
         return None
-    shares = [ratings[0][number] / MET for number in wanted]
-    kept = [abs(one.weight) * (share if one.weight > 0 else 1 - share)
-            for one, share in zip(criteria, shares, strict=True)]  # fmt: skip
-    return sum(kept) / sum(abs(one.weight) for one in criteria)
+    kept = 0.0
+    for number, one in zip(wanted, criteria, strict=True):
+        rating = ratings[0][number]
+        if rating is None or not 0 <= rating <= MET:
+            return None
+        kept += abs(one.weight) * (rating / MET if one.weight > 0 else 1 - rating / MET)
+    return kept / sum(abs(one.weight) for one in criteria)
 
 
-def _possible(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MET
+def _objects(reply: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return the text around the JSON objects of a reply, and these objects with those inside them."""
+    decoder = json.JSONDecoder(object_pairs_hook=_without_doubles, parse_constant=_no_number)
+    around, objects, place = "", list[dict[str, Any]](), 0
+    while (begin := reply.find("{", place)) >= 0:
+        try:
+            value, end = decoder.raw_decode(reply, begin)
+        except (ValueError, RecursionError):
+            around, place = around + reply[place : begin + 1], begin + 1
+            continue
+        objects += _nested(value)
+        around, place = f"{around}{reply[place:begin]} ", end
+    return around + reply[place:], objects
+
+
+def _nested(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nested(part)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(made := dict(pairs)) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return made
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, also one in a text such as "8" or "8/10"; None for anything else."""
+    if isinstance(value, str):
+        match = _PLAIN.fullmatch(value)
+        return float(match[1]) if match else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _conversation(row: Mapping[str, Any]) -> str:
     """Return the turns of a row as text; a single turn without its role."""
-    turns = row.get("messages", row.get("prompt", ""))
-    if isinstance(turns, str):
-        return turns
+    turns = row.get("messages") or row.get("prompt") or ""
+    if not isinstance(turns, list | tuple):
+        return str(turns)
     texts = [(str(turn.get("role")), str(turn.get("content") or "")) for turn in turns if isinstance(turn, Mapping)]
     return texts[0][1] if len(texts) == 1 else "\n\n".join(f"{role}: {text}" for role, text in texts)

@@ -1,28 +1,31 @@
 """Tests of programs that read stdin, or of one function, in the forms in which public training sets hold them.
 
-The content of a form may be JSON text, or that text compressed (base64 of zlib), which some sets pickle first. A pickle
-is a program: it is read by an unpickler that makes plain values and nothing else.
+The content of a form may be JSON text, or that text compressed (base64 of zlib), which some sets pickle first
+(`plain_pickle`).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
-import io
 import json
-import pickle
+import keyword
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from train_plugins.verifiers.base import Malformed, shown
+from train_plugins.verifiers.plain_pickle import plain_value
 
 PACKED = "eJ"
 """The start of base64 text of zlib's default compression."""
 LONGEST = 256 * 2**20
 """Bytes of a row's tests after decompression."""
+INPUT, OUTPUT = 14 * 2**20, 2**20
+"""Most bytes of a test's input, as JSON, and of its output, that the sandbox takes from a program."""
 _INPUTS = (("input", "inputs", "stdin"), ("output", "outputs", "expected_output", "stdout"))
 _FUNCTION = ("fn_name", "func_name", "entry_point")
 _HOLDERS = ("test_cases", "tests", "official_tests", "input_output", "verification_info")
@@ -60,7 +63,7 @@ def stdin_tests(truth: Any, row: Mapping[str, Any]) -> Tests:
     return _of(truth)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=16)  # the responses to a prompt come together, and tests may be large
 def _of_text(text: str) -> Tests:
     return _of(decoded(text))
 
@@ -79,7 +82,7 @@ def decoded(text: str) -> Any:
     if packed.unconsumed_tail or not packed.eof:
         raise Malformed(f"its compressed tests are cut off, or larger than {LONGEST >> 20} MiB")
     try:
-        value = json.loads(data) if data[:1] in (b"[", b"{", b'"') else _PlainValues(io.BytesIO(data)).load()
+        value = json.loads(data) if data[:1] in (b"[", b"{", b'"') else plain_value(data)
         return json.loads(value) if isinstance(value, str | bytes) else value
     except Malformed:
         raise
@@ -87,24 +90,15 @@ def decoded(text: str) -> Any:
         raise Malformed(f"its compressed tests cannot be read: {shown(str(error))}") from None
 
 
-class _PlainValues(pickle.Unpickler):
-    """Unpickles builtin values alone."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise Malformed(f"its pickle asks for {module}.{name}; only lists, mappings, texts and numbers are read")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise Malformed("its pickle refers to something outside; only lists, mappings, texts and numbers are read")
-
-
 def _of(value: Any) -> Tests:
     """Return the tests of any form: a list of tests, columns of inputs and outputs, or a mapping that holds them."""
     function = None
     if isinstance(value, Mapping):
         function = _function(value)
-        held = [name for name in (*_HOLDERS, *_LIVECODEBENCH) if value.get(name)]
-        if held:
-            lists = [_of(decoded(value[name]) if isinstance(value[name], str) else value[name]) for name in held]
+        named = [value[name] for name in (*_HOLDERS, *_LIVECODEBENCH) if value.get(name)]
+        held = [decoded(one) if isinstance(one, str) else one for one in named]
+        if named:
+            lists = [_of(one) for one in held if one] or [_of(held[0])]  # LiveCodeBench has empty lists of public tests
             found = Tests(tuple(case for one in lists for case in one.cases), function or lists[0].function)
             return _typed(found)
         value = _rows_of_columns(value)
@@ -116,8 +110,9 @@ def _of(value: Any) -> Tests:
 
 def _function(value: Mapping[str, Any]) -> str | None:
     metadata = value.get("metadata")
-    if isinstance(metadata, str) and metadata.strip():
-        metadata = decoded(metadata)
+    if isinstance(metadata, str):
+        with contextlib.suppress(Malformed):  # text about the row
+            metadata = decoded(metadata)
     for source in (value, metadata if isinstance(metadata, Mapping) else {}):
         for name in _FUNCTION:
             if isinstance(source.get(name), str) and source[name].strip():
@@ -154,8 +149,11 @@ def _case(value: Any) -> Case:
 def _typed(tests: Tests) -> Tests:
     """Check that programs are given texts and functions lists of values, which some sets hold as lines of JSON."""
     if tests.function is None:
-        return Tests(tuple(Case(_text(case.given), _text(case.wanted)) for case in tests.cases), None)
-    if not all(part.isidentifier() for part in tests.function.split(".")):
+        cases = tuple(Case(_text(case.given), _text(case.wanted)) for case in tests.cases)
+        for case in cases:
+            _check_size(case)
+        return Tests(cases, None)
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in tests.function.split(".")):
         raise Malformed(f"the function's name is none: {shown(tests.function)}")
     return Tests(tuple(Case(_arguments(case.given), _value(case.wanted)) for case in tests.cases), tests.function)
 
@@ -167,6 +165,15 @@ def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Malformed(f"a test's input or output is no text: {shown(value)}")
     return str(value)
+
+
+def _check_size(case: Case) -> None:
+    """Raise Malformed for a test with which no program could pass, because it is too large for the sandbox."""
+    if len(case.given) > INPUT // 6 and len(json.dumps(case.given)) > INPUT:
+        raise Malformed(f"a test's input of {len(case.given):,} characters is larger than the sandbox takes")
+    if len(case.wanted) > OUTPUT // 4 and len(case.wanted.strip().encode("utf-8", "replace")) > OUTPUT:
+        length = f"{len(case.wanted):,} characters"
+        raise Malformed(f"a test's output of {length} is longer than the {OUTPUT >> 20} MiB that a program may write")
 
 
 def _arguments(value: Any) -> list[Any]:

@@ -100,6 +100,7 @@ def _of_function(response: str, tests: Tests, sandbox: Any, each: bool) -> float
 
 
 _CHECK = (
+    "inf, nan = float('inf'), float('nan')\n"  # as JSON's Infinity is shown
     "def _plain(value):\n    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value\n"
 )
 

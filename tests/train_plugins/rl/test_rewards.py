@@ -99,6 +99,7 @@ def test_lists_of_verifiers_and_truths(row: dict[str, Any], truths: Any) -> None
     ("row", "why"),
     [
         ({"dataset": ["gsm8k", "string"], "ground_truth": ["8"]}, "2 verifiers needs as many truths; .* is 1 truths"),
+        ({"dataset": "gsm8k + string", "ground_truth": "42"}, "'gsm8k . string' is no verifier's name; give a list"),
         ({"dataset": ["gsm8k", "string"], "ground_truth": "8"}, "2 verifiers needs as many truths; .* is no list"),
         ({"dataset": ["gsm8k", 3], "ground_truth": ["8", "9"]}, "is a text or a list of texts"),
         ({"dataset": [], "ground_truth": []}, "no verifier"),

@@ -138,6 +138,28 @@ def test_arguments_that_cannot_be_read(name: str, arguments: Any, why: str) -> N
         check_constraints(mixed(name, **arguments), {})
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("length_constraints:number_words", {"num_words": "about ten", "relation": "at least"}),
+        ("length_constraints:number_words", {"num_words": float("nan"), "relation": "at least"}),
+        ("length_constraints:number_words", {"num_words": 10, "relation": "at most"}),
+        ("keywords:existence", {"keywords": 7}),
+        ("language:response_language", {"language": "klingon"}),
+    ],
+)
+def test_an_argument_that_a_checker_of_ifeval_cannot_use_is_refused_beforehand(name: str, arguments: Any) -> None:
+    with pytest.raises(Malformed, match=name) as found:
+        check_constraints({"instruction_id_list": [name], "kwargs": [arguments]}, {})
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("row", [{"prompt": None}, {"prompt": 3}, {"messages": [{"role": "user"}]}])
+def test_a_row_without_a_readable_prompt(row: Any) -> None:
+    check_constraints(mixed("punctuation:punctuation_dot"), row)
+    assert ifeval_strict("A sea", mixed("punctuation:punctuation_dot"), row) == 1
+
+
 def test_an_unknown_constraint_is_named_with_the_nearest() -> None:
     with pytest.raises(Malformed, match="did you mean 'keywords:palindrome'"):
         check_constraints(mixed("keywords:palindrom"), {})

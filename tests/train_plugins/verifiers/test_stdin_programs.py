@@ -13,8 +13,9 @@ import pytest
 
 from olmes_suite.errors import MissingData
 from train_plugins.verifiers import Call, Malformed, Verifiers
+from train_plugins.verifiers.plain_pickle import plain_value
 from train_plugins.verifiers.program_tests import stdin_tests
-from train_plugins.verifiers.programs import tests_of
+from train_plugins.verifiers.programs import tests_of as assertions_of  # pytest takes `tests_of` for a test
 from train_plugins.verifiers.stdin_programs import script
 
 PAIRS = [{"input": "1 2\n", "output": "3\n"}, {"input": "5 6\n", "output": "11\n"}]
@@ -81,9 +82,9 @@ def test_functions_are_called(sandboxed: Verifiers, truth: Any) -> None:
 
 def test_packed_assertions_are_read_for_the_verifier_code() -> None:
     tests = ["assert f(1) == 2", "assert f(2) == 3"]
-    assert tests_of(packed(tests), {}) == tests_of(packed(json.dumps(tests)), {}) == tests
+    assert assertions_of(packed(tests), {}) == assertions_of(packed(json.dumps(tests)), {}) == tests
     with pytest.raises(Malformed, match=r"its pickle asks for builtins\.print"):
-        tests_of(packed(Calls()), {})
+        assertions_of(packed(Calls()), {})
 
 
 def test_a_rows_columns_are_read_without_a_truth() -> None:
@@ -114,13 +115,105 @@ class Calls:
         (["assert f(1) == 2"], "assertions are for the verifier code"),
         ({"inputs": ["1"], "outputs": []}, "as many `inputs` as `outputs`"),
         ({"fn_name": "a b", "inputs": [[1]], "outputs": [1]}, "the function's name is none"),
+        ({"fn_name": "class", "inputs": [[1]], "outputs": [1]}, "the function's name is none"),
         ({"fn_name": "f", "inputs": ["x"], "outputs": [1]}, "no lines of JSON"),
+        ([{"input": "é" * 3_000_000, "output": "1"}], "input of 3,000,000 characters is larger"),
+        ([{"input": "1", "output": "1" * 1_100_000}], "output of 1,100,000 characters is longer than the 1 MiB"),
     ],
 )
 def test_tests_that_cannot_be_read(truth: Any, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Malformed, match=why):
         stdin_tests(truth, {})
     assert not capsys.readouterr().out
+
+
+def raw(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\x80\x04cos\nsystem\n(S'echo'\ntR.", "asks for os.system"),
+        (b"(S'echo'\nios\nsystem\n.", "asks for os.system"),
+        (b"\x80\x02\x82\x01.", "uses EXT1"),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "more memory than it has values"),  # a memo of 32 GiB
+        (b"]q\x00h\x00a.", "unfolds to"),  # a list that contains itself
+        (b"".join([b"]", *(b"q%c](h%ch%ch%ch%ce" % (n, n, n, n, n) for n in range(40)), b"."]), "unfolds to"),
+        (b"]" * 5000 + b"a" * 4999 + b".", "unfolds to"),  # too deep to be shown
+    ],
+)  # fmt: skip
+def test_a_hostile_pickle_is_refused_before_it_runs(data: bytes, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train_plugins.verifiers.plain_pickle.LARGEST", 10_000)
+    with pytest.raises(Malformed, match=why):
+        stdin_tests(raw(data), {})
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickles_of_plain_values_are_read(protocol: int) -> None:
+    text = "shared"
+    value = {"a": [1, -(2**70), 0.5, None, True, "é\n", text, text, (1,), (1, 2), (1, 2, 3, 4), {}, []]}
+    assert plain_value(pickle.dumps(value, protocol)) == value
+
+
+def test_deep_values_are_named_in_one_line() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(Malformed, match="a list that is too large to be shown"):
+        stdin_tests(deep, {})
+
+
+def test_columns_that_are_no_tests() -> None:
+    """Text about a row is no metadata of tests, and LiveCodeBench has rows without public tests."""
+    assert len(stdin_tests(None, {"input_output": json.dumps(PAIRS), "metadata": "from a book"}).cases) == 2
+    tests = stdin_tests({"public_test_cases": "[]", "private_test_cases": json.dumps(PAIRS), "metadata": "{}"}, {})
+    assert len(tests.cases) == 2
+    with pytest.raises(Malformed, match="expected tests"):
+        stdin_tests({"public_test_cases": "[]"}, {})
+
+
+HOSTILE = {
+    "a process left behind": "import os\nif os.fork() == 0:\n    os.setsid()\n    while 1: pass\n",
+    "kills all it can": "import os\ntry: os.kill(-1, 9)\nexcept OSError: pass\n",
+    "kills its parent": "import os\ntry: os.kill(os.getppid(), 9)\nexcept OSError: pass\n",
+    "a late line": "import os, time\nif os.fork() == 0:\n    time.sleep(0.5)\n    print('late')\n    os._exit(0)\n",
+}
+"""Beginnings of programs that are right otherwise."""
+WRONG = (
+    "while True: print('x' * 100_000)",
+    "import os\nfor fd in range(1, 64):\n    try: os.write(fd, b'3')\n    except OSError: pass",
+    f"{ADD}\nimport os\nos.kill(os.getpid(), 9)",
+)
+SEEK = """
+import gc, sys
+secret = "47" + "11"
+found = [one for one in gc.get_objects() if isinstance(one, dict) and secret in map(str, one.values())]
+frame = sys._getframe()
+while frame := frame.f_back:
+    found += [value for value in frame.f_locals.values() if secret in str(value)[:999]]
+print(secret if [one for one in found if one is not globals()] else "no")
+"""
+
+
+def test_hostile_programs_change_no_other_verdict(sandboxed: Verifiers) -> None:
+    """A program that is right as well as hostile is right; what it leaves behind reaches no later test."""
+    for what, program in HOSTILE.items():
+        assert one(sandboxed, program + ADD, PAIRS) == 1, what
+        assert one(sandboxed, "print(3)", PAIRS, "code_stdio_fraction") == 0.5, what
+    assert [one(sandboxed, program, PAIRS) for program in WRONG] == [0] * len(WRONG)
+    assert one(sandboxed, ADD, PAIRS) == 1
+
+
+def test_a_program_cannot_see_what_is_expected(sandboxed: Verifiers) -> None:
+    assert one(sandboxed, SEEK, [{"input": "", "output": "4711"}] * 3, "code_stdio_fraction") == 0
+    assert one(sandboxed, SEEK, [{"input": "", "output": "no"}] * 3) == 1
+
+
+def test_infinity_is_a_value(sandboxed: Verifiers) -> None:
+    truth = '{"fn_name": "f", "inputs": [[1]], "outputs": [Infinity]}'
+    assert one(sandboxed, "def f(x): return float('inf')", truth) == 1
+    assert one(sandboxed, "def f(x): return 1.0", truth) == 0
 
 
 def test_programs_are_judged_by_their_output(sandboxed: Verifiers) -> None:
