@@ -277,3 +277,12 @@ def test_calls_reach_the_template_without_nulls(tmp_path: Any) -> None:
         '<tool_call>{"name": "look", "arguments": {"where": {"city": "Rome"}}}</tool_call><|im_end|>'
     )
     assert "null" not in tokenizer.decode(only["input_ids"])
+
+
+def test_arguments_between_single_quotes_are_written() -> None:
+    from train_plugins.data.rendering import unsaid
+
+    call = {"type": "function", "function": {"name": "add", "arguments": {"y": "zw\"ei\n\tl'ö"}}}
+    said = "[add(y='zw\"ei\\n\tl\\'ö')]"
+    assert unsaid({**CALLING, "tool_calls": [call]}, said) is None
+    assert unsaid({**CALLING, "tool_calls": [call]}, said.replace("ö", "o")) == "arguments of tool calls"
