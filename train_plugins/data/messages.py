@@ -100,7 +100,9 @@ def check_turns(found: Any, rendered: Set[str]) -> None:
         for name in sorted(rendered & turn.keys()) if isinstance(turn, Mapping) else ():
             passed = name in KEPT and (name != "name" or turn.get("role") == "tool")
             if name not in ("role", "content") and not passed and holds(turn[name]):
-                raise ValueError(f"a turn with {name!r}, which the chat template renders but no stage trains on")
+                raise ValueError(
+                    f"a turn with {name!r}, which the chat template renders but no stage trains on; remove the field"
+                )
 
 
 def check(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -214,7 +214,7 @@ def prepare(
     if stage.pooled:
         encoding.pad_apart(tokenizer)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
-    rendered = encoding.fields_read(str(tokenizer.chat_template))
+    rendered = encoding.turn_fields(tokenizer)
     check_entries(str(tokenizer.chat_template), recipe.data)
     control = control_tokens.control_tokens(tokenizer)
     check = stage.checker(recipe, tokenizer)
