@@ -36,14 +36,16 @@ def settings(out: Path, seed: int, short: bool) -> list[str]:
     """What differs from the pipeline's file, as arguments of `olmes train run`."""
     found = [f"seed={seed}", f"runs={out}/runs", f"output={out}/checkpoints"]
     found += [f"stages.0.recipe.model={out}/base", f"stages.0.recipe.data.0.path={out}/data/sft.jsonl"]
-    pairs, prompts = f"{out}/data/pairs.jsonl", f"{out}/data/prompts.jsonl"
-    found += [f"stages.1.recipe.data.0.path={pairs}", f"stages.1.prepare.makes.0={pairs}"]
-    found += [f"stages.1.prepare.command.3={prompts}", f"stages.1.prepare.command.4={pairs}"]
+    pairs, prompts = f"{out}/data/pairs", f"{out}/data/prompts.jsonl"
+    made = ("prepare.makes.0", "recipe.data.0.path")
+    found += [f"stages.1.{key}={pairs}/data.parquet" for key in made]
+    found += [f"stages.1.prepare.command.8={pairs}", f"stages.1.prepare.command.14=prompts.0.path={prompts}"]
     found += [f"stages.2.recipe.data.0.path={prompts}"]
     found += [f"stages.{number}.recipe.eval.data_dir.0={out}/data" for number in range(3)]
     if short:
-        written = [sys.executable, "examples/demo/pairs.py", f"{out}/checkpoints/sft", prompts, pairs, "--written"]
+        written = [sys.executable, "examples/demo/pairs.py", prompts, f"{pairs}.jsonl"]  # this model cannot add yet
         found += [*SHORT, f"stages.1.prepare.command={json.dumps(written)}"]
+        found += [f"stages.1.{key}={pairs}.jsonl" for key in made]
         found += [f"stages.{number}.recipe.eval.limit=4" for number in range(3)]
     return [part for change in found for part in ("--set", change)]
 

@@ -84,6 +84,9 @@ class Evaluation:
     device: Literal["same", "endpoint"] | int | None = None
     """Where checkpoints are evaluated: `same`, on the trainer's GPU, while its model and optimiser wait in CPU memory;
     a GPU's number; `endpoint`, an OpenAI-compatible server. None: beside the training, on the same devices."""
+    engine: Literal["live"] | None = field(default=None, metadata=UNSET)
+    """What answers: `live`, the vLLM engine that samples rollouts, between two steps (rlvr with vllm_colocate); tasks
+    that exceed its context are answered from the checkpoint's folder. None: an engine that loads the folder."""
     base_url: str | None = None
     """URL of the endpoint, which must serve a checkpoint under its folder's path."""
     judge: str | None = None
@@ -178,6 +181,9 @@ def parse(data: Mapping[str, Any], where: Place, kind: str, keys: type, stages: 
     for other in stages:
         if other in rest:
             raise UsageError(f"{where.line((other,))}: the key {other!r} belongs to the stage {other}, this is {kind}")
+    inside = {one.name for one in fields(keys)} - {one.name for one in fields(Recipe)}
+    for key in inside & set(rest):
+        raise UsageError(f"{where.line((key,))}: the key {key!r} stands under {kind!r}, not beside it")
     settings: Any = yaml_files.typed(keys, data.get(kind) or {}, where.inside(kind))
     recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings, place=where)
     _check(recipe, where)
@@ -291,6 +297,8 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
         _check_until_decided(evaluation, where)
     if (evaluation.device == "endpoint") != (evaluation.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
+    if evaluation.engine == "live" and evaluation.device is not None:
+        raise UsageError(f"{where}: eval: `engine: live` answers in the training's own engine; remove `device`")
     unseen = unseen_in(evaluation)
     if unseen and not final:
         raise UsageError(

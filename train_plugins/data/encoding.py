@@ -141,9 +141,12 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> tuple
     return list(encoding["input_ids"]), list(encoding["assistant_masks"])
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool = False) -> list[int]:
-    """Return the token ids of a conversation; with `prompt`, up to where the assistant's answer starts."""
-    encoding = tokenizer.apply_chat_template(messages, return_dict=True, add_generation_prompt=prompt)
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool = False, tools: Any = None
+) -> list[int]:
+    """Return the token ids of a conversation, which may show tools; with `prompt`, up to where the answer starts."""
+    shown = {"tools": tools} if tools else {}
+    encoding = tokenizer.apply_chat_template(messages, return_dict=True, add_generation_prompt=prompt, **shown)
     return list(encoding["input_ids"])
 
 

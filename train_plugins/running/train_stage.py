@@ -164,6 +164,10 @@ def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, A
     trainer_values.check_numbers(arguments, recipe.seed)
     if recipe.lora is not None:
         lora.check(recipe.lora, stage.name)
+    if recipe.eval and recipe.eval.engine == "live" and not stage.has_engine(recipe):
+        raise UsageError(
+            "eval.engine: live answers in the engine of the rollouts: it needs rlvr with `rollouts: vllm_colocate`"
+        )
     if recipe.eval and recipe.eval.device == "same" and distributed.world_size() > 1:
         raise UsageError("eval.device: same moves the model of only one process aside; name another GPU or an endpoint")
     if not gpu and distributed.world_size() > 1:  # accelerate joins CPU processes only if it is told to
@@ -213,6 +217,7 @@ def prepare(
         turn_end.check_turn_end(tokenizer, ends, stage.masked and has_markers(str(tokenizer.chat_template)))
     if stage.pooled:
         encoding.pad_apart(tokenizer)
+    stage.prepare_tokenizer(recipe, tokenizer, arguments)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
     rendered = encoding.turn_fields(tokenizer)
     check_entries(str(tokenizer.chat_template), recipe.data)
@@ -266,6 +271,7 @@ def train(
     """
     from transformers import PrinterCallback
 
+    from train_plugins.checkpoints import live_engine
     from train_plugins.running import failures
     from train_plugins.trainers.callbacks import Checkpoints, Progress
 
@@ -297,12 +303,20 @@ def train(
     tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
     held = evaluator.held if evaluator else tuple
     checkpoints = Checkpoints(
-        described, tokens=tokens, saved=saved, before=before, together=together, limit=limit, held=held
+        described,
+        tokens=tokens,
+        saved=saved,
+        before=before,
+        together=together,
+        limit=limit,
+        held=held,
+        named=lambda: [alarm.note for alarm in trainer.watch.alarms] if hasattr(trainer, "watch") else (),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
+    live = live_engine.Live(trainer, evaluator) if recipe.eval and recipe.eval.engine == "live" else None
     with (
         failures.training(output, start),
         redirect_stdout(sys.stderr),
@@ -312,6 +326,8 @@ def train(
         finally:
             progress.stop()
         written = _save(trainer, output, checkpoints, recipe.lora is not None)
+        if live is not None:
+            live.finish(output)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # the other processes do not wait for the evaluation
     return written

@@ -81,6 +81,16 @@ class Stage(ABC):
     ) -> Encoded:
         """Encode the rows as token ids; rows over `limit` tokens are cut or dropped."""
 
+    def prepare_tokenizer(
+        self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]
+    ) -> None:
+        """Check the chat template against the stage's keys, before rows are read. Raises UsageError."""
+        return None
+
+    def has_engine(self, recipe: Recipe) -> bool:
+        """Return whether the trainer holds a vLLM engine that can also answer an evaluation."""
+        return False
+
     def encoder(self, recipe: Recipe) -> Callable[..., Encoded]:
         """Return the function that encodes the recipe's rows: `encode`, unless the stage's keys have a say in it."""
         return self.encode

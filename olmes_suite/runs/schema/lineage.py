@@ -69,6 +69,8 @@ class Lineage(Record):
     """Step of the optimiser; like `tokens` and `seconds`, absent until the checkpoint is written."""
     tokens: int | None = field(default=None, metadata=OPTIONAL)
     seconds: float | None = field(default=None, metadata=OPTIONAL)
+    watch: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
+    """What the watch over an RLVR training named before this checkpoint; absent where it named nothing."""
     lineage: str | None = field(default=None, metadata=OPTIONAL)
     """Name that replaces `root` in the ledger."""
 

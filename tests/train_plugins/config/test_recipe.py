@@ -170,6 +170,7 @@ def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
         ({"final": "maybe"}, "final: expected true or false"),
         ({"sft": {"loss": "median"}}, "sft: loss: 'median' is none of sum, mean"),
         ({"dpo": {"beta": 5}}, "the key 'dpo' belongs to the stage dpo, this is sft"),
+        ({"loss": "sum"}, "line [0-9]+: the key 'loss' stands under 'sft', not beside it"),
         ({"data": []}, "at least one entry"),
         ({"data": [{"path": "a", "hub": "b"}]}, r"data\[0\]: give either `path` or `hub`"),
         ({"data": [{"file": "a"}]}, r"data\[0\]: unknown key 'file'"),
