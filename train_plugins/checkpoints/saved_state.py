@@ -18,12 +18,14 @@ ASYNC_STATE = "rollout_state.json"
 """Where TRL's asynchronous trainer writes the first prompt that was not trained on."""
 _CONTENT: Mapping[str, tuple[str, type]] = {
     STATE: ("global_step", int), CONFIG: ("model_type", str), ASYNC_STATE: ("prompt_index", int),
+    "spikes.json": ("losses", list),
 }  # fmt: skip
 """A key that a JSON file must have, with the type of its value."""
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin")
 INDEX = "model.safetensors.index.json"
 VALUE_MODEL = "value_model"
+SPIKES = "spikes.json"
 SHARDED = ("pytorch_model_fsdp*", "optimizer_*", "optimizer.bin", "global_step*")
 """Names that FSDP and DeepSpeed give to weights and optimiser."""
 
@@ -68,6 +70,8 @@ def _expected(checkpoint: Path, processes: int, recipe: Mapping[str, Any]) -> It
     ranks = range(processes)
     for rank in ranks:
         yield checkpoint / ("rng_state.pth" if processes == 1 else f"rng_state_{rank}.pth")
+    if (recipe.get("sft") or {}).get("skip_spikes"):
+        yield checkpoint / SPIKES
     own = recipe.get("rlvr")
     if own and not own.get("asynchronous"):
         for rank in ranks:

@@ -120,6 +120,20 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """Keys under `sizes`: published sizes, from which `--dry-run` estimates what is not on this machine."""
+
+    rows: int
+    """Rows, pairs or prompts that are trained on."""
+    tokens: int | None = None
+    """Tokens in one epoch; None: unknown, so all rows count with their full length."""
+    parameters: int | None = None
+    layers: int | None = None
+    hidden: int | None = None
+    """Width of the hidden states."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """The complete recipe of a stage."""
 
@@ -143,6 +157,8 @@ class Recipe:
     gate: str | Mapping[str, Any] | None = None
     """A gate.yaml, or its content: the last checkpoint must pass `olmes gate` against the one that the stage starts
     from, on the tasks of `eval`."""
+    sizes: Sizes | None = field(default=None, metadata=UNSET)
+    """Sizes of the model and the data, for `--dry-run` on a machine that has neither."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of TRL's and transformers' trainer, under their original names."""
     kind: str = field(default="", metadata={INNER: True})

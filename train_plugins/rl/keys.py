@@ -97,6 +97,14 @@ class RlvrKeys:
     environment: str | Mapping[str, str] | None = field(default=None, metadata=UNSET)
     """The environment of the rollouts (grpo), `module:Class`, or several by the name in the rows' column
     `environment`."""
+    active_sampling: bool = field(default=False, metadata=UNSET)
+    """Leave out prompts whose responses all have the same reward, and draw further ones until the rollout is full
+    (grpo); OLMo 3, §4.4."""
+    active_sampling_limit: float = field(default=10.0, metadata=UNSET)
+    """Prompts drawn for one rollout at most, as a multiple of the prompts in it; above it the stage stops."""
+    retire_above: float | None = field(default=None, metadata=UNSET)
+    """Draw a prompt no more once its responses were verified above this fraction in the mean (with active_sampling);
+    0.875 in OLMo 3's scripts."""
     max_prompt_length: int = 2048
     """Length limit in tokens; rows with longer prompts are left out."""
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"

@@ -16,6 +16,7 @@ from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from olmes_suite.errors import StageRefused
 from train_plugins.rl import advantages, answers, vllm_rollouts, watching
+from train_plugins.rl.active_sampling import EPOCH_STRIDE, ActiveSampling
 from train_plugins.rl.rewards import Rewards, Scored
 from train_plugins.rl.tool_rollouts import ToolRollouts
 from train_plugins.trainers import dropout, lora
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 HOPELESS = 8
 """Number of consecutive rollouts without a signal after which a stage stops."""
-EPOCH_STRIDE = 1_000_003
-"""Difference between the seeds of two epochs' orders."""
 
 
 @contextmanager
@@ -86,7 +85,7 @@ class Rollouts(Watched):
         self.rewards = Rewards.of(keys)
         self.names = self.rewards.verifiers(set(kwargs["train_dataset"]["verifier"]))
         self.verifiers: Verifiers
-        self.scores = torch.zeros(0)
+        self.scores = self.facts = torch.zeros(0)
         self.hopeless = 0
         """Number of rollouts without a signal, up to the last one."""
         self.rollouts = 0
@@ -150,12 +149,8 @@ class Rollouts(Watched):
             facts.append([float("nan") if number is None else float(number) for number in numbers])
         here = torch.tensor(facts, device=self.accelerator.device)  # type: ignore[attr-defined]
         everywhere = self.accelerator.gather(here)  # type: ignore[attr-defined]
-        self.scores = here[:, 0]
-        if everywhere[:, 0].isnan().all():
-            raise StageRefused(
-                f"the verifiers ({', '.join(self.names)}) gave no verdict on any of {len(everywhere)} responses; "
-                "check the rows' ground_truth"
-            )
+        self.scores, self.facts = here[:, 0], everywhere
+        self._check_verdicts(everywhere)
         self._note_rewards(everywhere)
         self._watch(everywhere, inputs, scored)
         self._stop_without_signal(everywhere)
@@ -182,6 +177,14 @@ class Rollouts(Watched):
         for alarm in self.watch.add(rollout):
             if self.is_world_process_zero():  # type: ignore[attr-defined]
                 print(alarm.line, file=sys.stderr)
+
+    def _check_verdicts(self, facts: torch.Tensor) -> None:
+        """Raise StageRefused if no response has a verdict."""
+        if facts[:, 0].isnan().all():
+            raise StageRefused(
+                f"the verifiers ({', '.join(self.names)}) gave no verdict on any of {len(facts)} responses; "
+                "check the rows' ground_truth"
+            )
 
     def _stop_without_signal(self, facts: torch.Tensor) -> None:
         """Raise StageRefused after `HOPELESS` consecutive rollouts whose rewards give no gradient."""
@@ -276,29 +279,33 @@ class Rollouts(Watched):
         transformers calls this method on every process after the model was written.
         """
         super()._save_rng_state(output_dir)  # type: ignore[misc]
+        torch.save(self._rollout_state(), self._rollouts_file(output_dir))
+
+    def _rollout_state(self) -> dict[str, Any]:
         rows = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
-        state = {"step": self._step, "buffer": self._buffered_inputs, "rows": rows, "watch": self.watch.as_data()}
-        torch.save(state, self._rollouts_file(output_dir))
+        return {"step": self._step, "buffer": self._buffered_inputs, "rows": rows, "watch": self.watch.as_data()}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
         if checkpoint and self._rollouts_file(checkpoint).is_file():
             # not to the accelerator's device: torch cannot load to gloo's "cpu:0"
-            state = torch.load(self._rollouts_file(checkpoint), map_location="cpu", weights_only=True)
-            now = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
-            self._step = state["step"] * state.get("rows", now) // now
-            self.watch = watching.Watch.from_data(state.get("watch", {}))
-            buffer = state["buffer"]
-            if buffer is not None and state.get("rows", now) != now:
-                buffer = regrouped(buffer, self.args.steps_per_generation)  # type: ignore[attr-defined]
-            self._buffered_inputs = send_to_device(buffer, self.accelerator.device)  # type: ignore[attr-defined]
+            self._take_rollout_state(torch.load(self._rollouts_file(checkpoint), map_location="cpu", weights_only=True))
+
+    def _take_rollout_state(self, state: Mapping[str, Any]) -> None:
+        now = self.args.per_device_train_batch_size  # type: ignore[attr-defined]
+        self._step = state["step"] * state.get("rows", now) // now
+        self.watch = watching.Watch.from_data(state.get("watch", {}))
+        buffer = state["buffer"]
+        if buffer is not None and state.get("rows", now) != now:
+            buffer = regrouped(buffer, self.args.steps_per_generation)  # type: ignore[attr-defined]
+        self._buffered_inputs = send_to_device(buffer, self.accelerator.device)  # type: ignore[attr-defined]
 
     def _rollouts_file(self, folder: str) -> Path:
         return Path(folder) / f"rollouts_{self.args.process_index}.pt"  # type: ignore[attr-defined]
 
 
-class Grpo(ToolRollouts, Rollouts, GRPOTrainer):
-    """GRPO on verified rewards, with tools and environments."""
+class Grpo(ActiveSampling, ToolRollouts, Rollouts, GRPOTrainer):
+    """GRPO on verified rewards, with tools, environments, and active sampling if the keys ask for them."""
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         outputs = super()._get_per_token_logps_and_entropies(*args, **kwargs)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +42,6 @@ if TYPE_CHECKING:
 
     from train_plugins.trainers.callbacks import Checkpoints
 
-DECISIVE = (
-    "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
-    "per_device_train_batch_size", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
-    "max_grad_norm", "max_length",
-)  # fmt: skip
-"""Arguments of the trainer that `--dry-run` always shows, even if the recipe does not name them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -79,7 +71,7 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
     `plugins` are registered beside the installed ones. Raises OlmesError: StageRefused for data or a loss that stops
     the stage; UsageError, DataError and ModelError for errors that the user can correct.
     """
-    _set_up(recipe)
+    set_up(recipe)
     output = Path(str(recipe.output)).expanduser()
     start = resume.start(output, go_on)
     recipe, arguments = trainer_arguments(stage, recipe)
@@ -150,8 +142,11 @@ def _gate(recipe: Recipe, output: Path, evaluator: Evaluator | None) -> None:
         print(gate.judge(recipe.gate, recipe.eval, recipe.model, output, last), file=sys.stderr)
 
 
-def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
-    """Return the recipe with typed trainer arguments, and all arguments of the trainer. Raises UsageError."""
+def trainer_arguments(stage: Stage, recipe: Recipe, here: bool = True) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe with typed trainer arguments, and all arguments of the trainer. Raises UsageError.
+
+    `here`: whether this machine must have what the recipe runs on.
+    """
     config = stage.config(recipe)
     typed = check_trainer(recipe.trainer, config, recipe.place, stage.fields(recipe))
     if recipe.eval and not stage.generates:
@@ -181,8 +176,11 @@ def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, A
         if every % int(saves) or arguments.get("save_strategy", "steps") != "steps":
             raise UsageError(f"eval.every {every} is not a multiple of trainer.save_steps {arguments['save_steps']}")
         arguments = {"save_steps": every, "save_strategy": "steps", **arguments}
-    arguments["gradient_accumulation_steps"] = plan.accumulation(recipe.batch_size, arguments, distributed.world_size())
+    rows = stage.batch_size(recipe, arguments)
+    arguments["gradient_accumulation_steps"] = plan.accumulation(rows, arguments, distributed.world_size())
     stage.check(recipe, arguments)
+    if here:
+        stage.check_machine(recipe)
     _check_effects(stage, recipe, config, arguments)
     return recipe, arguments
 
@@ -253,12 +251,17 @@ def report(ready: Prepared) -> list[str]:
     lines += ready.notes
     if encoded.equal:
         lines.append(f"{encoded.equal} of {encoded.read} pairs are left out: chosen and rejected are equal in tokens")
-    lines.append(
+    lines.append(step_line(planned))
+    return lines
+
+
+def step_line(planned: plan.Plan) -> str:
+    """Describe rows, batch, steps and tokens."""
+    return (
         f"{planned.rows} rows, batch {planned.batch} ({planned.processes} processes × "
         f"{planned.batch // planned.processes // planned.accumulation} rows × {planned.accumulation} passes), "
         f"{planned.steps} steps, about {planned.tokens} tokens"
     )
-    return lines
 
 
 def train(
@@ -393,7 +396,7 @@ def _together(sets: StageData) -> Dataset:
     return concatenate_datasets([one.rows for one in sets.sets])
 
 
-def _set_up(recipe: Recipe) -> None:
+def set_up(recipe: Recipe) -> None:
     """Prepare this process for a stage: silence the libraries, and register the user's task files for the hooks."""
     quiet()
     if recipe.eval:
@@ -417,32 +420,3 @@ def quiet() -> None:
     logging: Any = transformers.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def shown(stage: Stage, recipe: Recipe, count: int, colour: bool) -> tuple[list[str], list[str]]:
-    """Return lines about the data, and the first `count` rows with their trained tokens marked. Loads no model."""
-    from train_plugins.data import show
-
-    _set_up(recipe)
-    recipe, arguments = trainer_arguments(stage, recipe)
-    ready = prepare(stage, recipe, arguments)
-    ends = turn_end.end_ids(ready.tokenizer, recipe.model)
-    kwargs = arguments.get("chat_template_kwargs")
-    return report(ready), show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour, kwargs=kwargs)
-
-
-def dry_run(stage: Stage, recipe: Recipe) -> list[str]:
-    """Return the plan as lines: the resolved recipe, then rows, steps, tokens and memory. Writes nothing."""
-    import yaml
-
-    _set_up(recipe)
-    recipe, arguments = trainer_arguments(stage, recipe)
-    ready = prepare(stage, recipe, arguments)
-    args = configuration(stage.config(recipe), arguments, recipe)
-    filled = {name: getattr(args, name) for name in DECISIVE if hasattr(args, name)}
-    filled = {name: value.value if isinstance(value, Enum) else value for name, value in filled.items()}
-    resolved = replace(recipe, trainer={**filled, **arguments}).as_data()
-    length = stage.tokens(recipe, arguments)
-    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).rstrip()
-    memory_line = memory.estimate(recipe.model, arguments, length, recipe.lora, stage.beside(recipe))
-    return [text, "", *report(ready), memory_line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from olmes_suite.errors import UsageError
 from train_plugins.config import trainer_fields
 from train_plugins.data.messages import preference
 from train_plugins.stages.base import Stage
+from train_plugins.stages.price import Passes
 from train_plugins.trainers.lora import keywords
 from train_plugins.trainers.losses import DpoKeys
 
@@ -44,6 +46,14 @@ class Dpo(Stage):
             raise UsageError(f"dpo.beta must be above 0, not {recipe.own.beta}")
         if recipe.own.gamma and recipe.own.loss != "simpo":
             raise UsageError("dpo.gamma is SimPO's margin; remove it or set dpo.loss: simpo")
+
+    def longest_row(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
+        """Return the tokens of a pair with two answers of full length."""
+        return 2 * super().longest_row(recipe, arguments)
+
+    def price(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Passes:
+        """Add the reference's pass, which SimPO does not have."""
+        return replace(super().price(recipe, arguments), forward=0.0 if recipe.own.loss == "simpo" else 1.0)
 
     def extra_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
         """Keep TRL from loading a reference model; see `reference_logprobs`."""

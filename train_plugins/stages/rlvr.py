@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from train_plugins.rl.keys import NO_LENGTH, RlvrKeys
 from train_plugins.stages.base import Stage, from_trl
 from train_plugins.stages.memory import Beside
 from train_plugins.stages.plan import Plan
+from train_plugins.stages.price import Passes
 from train_plugins.stages.rlvr_checks import (
     check_adapter,
+    check_engine_keys,
     check_numbers,
     check_rollouts,
     check_sampling,
@@ -119,10 +122,14 @@ class Rlvr(Stage):
         if recipe.lora is not None:
             check_adapter(recipe.lora, recipe.own, arguments)
         check_tools(recipe.own, arguments)
-        check_rollouts(recipe.own, arguments)
+        check_engine_keys(recipe.own, arguments)
         check_rewards(recipe.own)
         tool_setup.load(recipe)
         choice_of(recipe.own.thinking, "rlvr.thinking:")
+
+    def check_machine(self, recipe: Recipe) -> None:
+        """Check that the engine of the rollouts is there. Raises UsageError."""
+        check_rollouts(recipe.own)
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return {"messages", "verifier", "truth", "extra"} of a row."""
@@ -201,6 +208,17 @@ class Rlvr(Stage):
     def plan(self, encoded: Encoded, arguments: Mapping[str, Any], processes: int) -> Plan:
         """Count the steps as TRL does: prompts that do not fill a rollout are skipped in each epoch."""
         return plan_rollouts(len(encoded.rows), encoded.tokens, arguments, processes)
+
+    def price(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Passes:
+        """Count the passes of a sampled token: sampling, old and reference log-probabilities, learning, values."""
+        keys, models = recipe.own, 2 if recipe.own.algorithm == "ppo" else 1
+        corrected = keys.rollouts != "transformers" and arguments.get("vllm_importance_sampling_correction", True)
+        forward = 1.0 + bool(keys.beta) + bool(corrected) + (models - 1)
+        learnt = float(models * int(arguments.get("num_iterations", 1)))
+        assumed = "for prompts and responses of full length"
+        if keys.active_sampling:
+            assumed += "; the groups that active sampling drops are not counted"
+        return replace(super().price(recipe, arguments), learnt=learnt, forward=forward, assumed=assumed)
 
     def watchers(self, recipe: Recipe, output: Path) -> tuple[Any, ...]:
         """Return the callback for the history of rewards and the warning of over-optimisation."""

@@ -185,12 +185,33 @@ def _check_asynchronous(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
             raise UsageError(f"trainer.{name} must be {least} or above, not {value}")
 
 
-def check_rollouts(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
-    """Raise UsageError for a rollout engine that is not available, or keys that contradict it."""
+def check_engine_keys(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for keys that contradict the rollout engine."""
     if keys.server is not None and keys.rollouts != "vllm_server":
         raise UsageError("rlvr.server is for `rollouts: vllm_server`; remove it or set rollouts")
     if keys.asynchronous:
         _check_asynchronous(keys, arguments)
+    if keys.active_sampling:
+        _check_active_sampling(keys)
+    elif keys.retire_above is not None:
+        raise UsageError("rlvr.retire_above needs `active_sampling: true`")
+
+
+def _check_active_sampling(keys: RlvrKeys) -> None:
+    if keys.algorithm != "grpo" or keys.asynchronous:
+        raise UsageError(
+            "rlvr.active_sampling is for `algorithm: grpo`, not asynchronous: it drops groups of responses"
+        )
+    if keys.environment is not None:
+        raise UsageError("rlvr.active_sampling has no environment for the prompts it draws; remove rlvr.environment")
+    if keys.active_sampling_limit < 1:
+        raise UsageError(f"rlvr.active_sampling_limit must be at least 1, not {keys.active_sampling_limit}")
+    if keys.retire_above is not None and not 0 < keys.retire_above < 1:
+        raise UsageError(f"rlvr.retire_above must be above 0 and below 1, not {keys.retire_above}")
+
+
+def check_rollouts(keys: RlvrKeys) -> None:
+    """Raise UsageError for a rollout engine that is not available on this machine."""
     if keys.rollouts == "transformers":
         return
     if keys.asynchronous and not has_gpu():

@@ -12,7 +12,9 @@ from train_plugins.config import trainer_fields
 from train_plugins.config.recipe import UNSET
 from train_plugins.data import masks
 from train_plugins.data.messages import conversation
+from train_plugins.distributed import is_deepspeed
 from train_plugins.stages.base import Stage, from_trl
+from train_plugins.trainers import spikes
 from train_plugins.trainers.lora import keywords
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ class SftKeys:
     """What becomes of the reasoning of earlier turns. per_turn: one row per assistant turn, each behind the prompt that
     inference gives. keep: one row per conversation, with all reasoning. last: only the last turn is trained. None:
     per_turn for conversations of which the chat template drops a part, otherwise one row."""
+    batch_tokens: int | None = field(default=None, metadata=UNSET)
+    """Tokens in one optimiser step over all processes, padding of packed sequences included; a multiple of
+    `trainer.max_length`. Needs `trainer.packing`; replaces `batch_size`."""
+    skip_spikes: spikes.SpikeKeys | None = field(default=None, metadata=UNSET)
+    """Skip the steps whose loss or gradient norm is an outlier; None: no step is skipped."""
 
 
 class Sft(Stage):
@@ -66,6 +73,11 @@ class Sft(Stage):
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
         """Raise UsageError for packing that has no length to fill, and rows without padding that TRL cannot limit."""
+        spikes.check(recipe.own.skip_spikes)
+        if recipe.own.skip_spikes and is_deepspeed():
+            raise UsageError(
+                "sft.skip_spikes: DeepSpeed steps on its own gradients; use FSDP or DDP, or remove the key"
+            )
         if arguments.get("packing") and arguments.get("max_length", 0) is None:
             raise UsageError("trainer.packing fills sequences of trainer.max_length tokens; set max_length to a number")
         if (
@@ -74,6 +86,23 @@ class Sft(Stage):
             and arguments.get("max_length", 0) is not None
         ):
             raise UsageError("trainer.padding_free needs packing: true or max_length: null")
+
+    def batch_size(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int | None:
+        """Return the rows of a step; with `batch_tokens` the number of packed sequences. Raises UsageError."""
+        tokens = recipe.own.batch_tokens
+        if tokens is None:
+            return recipe.batch_size
+        length = arguments.get("max_length")
+        if recipe.batch_size is not None or "gradient_accumulation_steps" in recipe.trainer:
+            raise UsageError("give one of `batch_size`, sft.batch_tokens and trainer.gradient_accumulation_steps")
+        if not arguments.get("packing") or not length:
+            raise UsageError(
+                "sft.batch_tokens counts sequences packed to trainer.max_length; set trainer.packing: true, or use "
+                "`batch_size`, which counts rows"
+            )
+        if tokens < length or tokens % length:
+            raise UsageError(f"sft.batch_tokens {tokens} is not a multiple of trainer.max_length {length}")
+        return int(tokens // length)
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return {"messages"} of a row."""
@@ -120,6 +149,7 @@ class Sft(Stage):
             train_dataset=rows,
             processing_class=tokenizer,
             summed=recipe.own.loss == "sum",
+            skip_spikes=recipe.own.skip_spikes,
             **keywords(recipe.lora, self.name),
         )
 
@@ -128,11 +158,11 @@ class Sft(Stage):
 def _trainer_class() -> type:
     from train_plugins.trainers.callbacks import Watched
 
-    class SumLossTrainer(Watched, from_trl("SFTTrainer")):  # type: ignore[misc]
-        """SFTTrainer whose loss may be the sum over tokens."""
+    class SumLossTrainer(spikes.SkipsSpikes, Watched, from_trl("SFTTrainer")):  # type: ignore[misc]
+        """SFTTrainer whose loss may be the sum over tokens, and which may skip outlying steps."""
 
-        def __init__(self, *args: Any, summed: bool, **kwargs: Any) -> None:
-            self.summed = summed
+        def __init__(self, *args: Any, summed: bool, skip_spikes: spikes.SpikeKeys | None, **kwargs: Any) -> None:
+            self.summed, self.spikes, self.window = summed, skip_spikes, spikes.Window()
             super().__init__(*args, **kwargs)
 
         def compute_loss(

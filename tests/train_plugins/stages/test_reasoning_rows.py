@@ -15,7 +15,8 @@ from train_fixture import chat, losses, make_recipe, need_trl, refused, weights,
 
 from olmes_suite.errors import DataError, UsageError
 from train_plugins.checkpoints import lineage
-from train_plugins.running.train_stage import run, shown
+from train_plugins.running.dry_run import shown
+from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 
 need_trl()
