@@ -68,6 +68,12 @@ MARKED = DROPS.replace(_BEGIN + "{%- set", _BEGIN + "{% generation %}{%- set").r
     _END, "{{- '<|im_end|>' }}{% endgeneration %}{{- '\n' }}{%- endif %}{%- endfor %}"
 )
 """As DROPS, with generation markers."""
+LATER = THINKING.replace(
+    "KEPT",
+    "thought and loop.index0 > ns.last and not (m.tool_calls and (messages[loop.index0:] "
+    "| selectattr('role', 'equalto', 'assistant') | rejectattr('tool_calls') | list))",
+)
+"""As GPT-OSS: the reasoning before a tool call is left out once an answer follows."""
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
 
@@ -99,7 +105,7 @@ def said(turn: Mapping[str, Any], template: str) -> str:
     )
     if template == HEADERS:
         return f"{content.strip()}<|eot_id|>"
-    if template == HERMES or (template == SWITCHED and not thought):
+    if template == HERMES or (template in (SWITCHED, LATER) and not thought):
         return f"{content}{calls}<|im_end|>"
     stripped = thought.strip("\n")
     return f"<think>\n{stripped}\n</think>\n\n{content}{calls}<|im_end|>"

@@ -73,6 +73,32 @@ def fields_read(template: str) -> frozenset[str]:
     return frozenset(name for groups in _READ.findall(template) for name in groups if name)
 
 
+_OF_TOOLS = frozenset(("name", "id", "type", "arguments", "description", "parameters", "function"))
+"""Fields of tools and calls; a template that reads them there need not read them of a turn."""
+
+
+def turn_fields(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    """Return the names that the chat template may read of a turn, without those that it only reads of tools and calls.
+
+    A field of tools and calls counts if it changes, or fails, the rendering of a probe.
+    """
+    found = fields_read(str(tokenizer.chat_template))
+    turns = [{"role": role, "content": role.upper()} for role in ("user", "assistant", "user", "assistant")]
+    try:
+        plain = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception:  # a template may raise anything; encoding the rows names the reason
+        return found
+
+    def changes(name: str, place: int) -> bool:
+        probe = [{**turn, name: "probe"} if number == place else turn for number, turn in enumerate(turns)]
+        try:
+            return bool(tokenizer.apply_chat_template(probe, tokenize=False) != plain)
+        except Exception:
+            return True
+
+    return found - {name for name in found & _OF_TOOLS if not any(changes(name, place) for place in range(len(turns)))}
+
+
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None) -> PreTrainedTokenizerBase:
     """Set the tokenizer's chat template and a padding token. Raises UsageError without a template or end-of-text."""
     if template is not None:

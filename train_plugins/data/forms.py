@@ -6,6 +6,7 @@ the order of its turns, is checked there.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from olmes_suite.training_rows.names import PAIRS, PROMPT, RESPONSE, first
 from train_plugins.config.recipe import Form
 from train_plugins.data.fields import REASONING, TOOL_COLUMNS, Row, holds
 from train_plugins.data.messages import check_answer_columns, check_columns, check_no_tools
-from train_plugins.data.tool_calls import calls_of, from_hermes, is_hermes, tools_of, with_schema
+from train_plugins.data.tool_calls import calls_of, from_hermes, is_hermes, tools_of, with_schema, written
 from train_plugins.data.turns import (
     Turn,
     conversation_column,
@@ -108,7 +109,7 @@ def _hermes(row: Row) -> dict[str, Any]:
     """Return the conversation with the calls, results and tools that its texts hold as fields."""
     found, tools = from_hermes(_messages(row)["messages"])
     given = any(holds(row.get(name)) for name in TOOL_COLUMNS)
-    return {"messages": found, **({"tools": tools} if tools and not given else {})}
+    return {"messages": found, **({"tools": json.dumps(tools)} if tools and not given else {})}
 
 
 def _xlam(row: Row) -> dict[str, Any]:
@@ -116,12 +117,15 @@ def _xlam(row: Row) -> dict[str, Any]:
     asked = _text(row, "query")
     if asked is None:
         raise ValueError("no 'query'")
-    calls = calls_of(row.get("answers"), "'answers'")
+    calls = written(calls_of(row.get("answers"), "'answers'"))
     if not calls:
         raise ValueError("no call in 'answers'")
     before = with_system(row, [{"role": "user", "content": asked}])
     tools = [with_schema(tool) for tool in tools_of(row.get("tools"), "'tools'")]
-    return {"messages": [*before, {"role": "assistant", "content": "", "tool_calls": calls}], "tools": tools}
+    return {
+        "messages": [*before, {"role": "assistant", "content": "", "tool_calls": calls}],
+        "tools": json.dumps(tools),
+    }
 
 
 def _alpaca(row: Row) -> dict[str, Any]:

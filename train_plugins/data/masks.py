@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Reasoning = Literal["per_turn", "keep", "last"]
 """What becomes of the reasoning of earlier turns: see `sft.reasoning`."""
+REFIT = "leave such turns out of the data, or name another template in `chat_template`"
 _EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>")
 
 
@@ -83,7 +84,38 @@ def parts(
 def _single(render: Renderer, given: Conversation, place: int, ends: Sequence[str]) -> Part:
     """Return the row that trains one turn behind its prompt."""
     cut = replace(given, messages=given.messages[: place + 1])
-    return _whole(render, cut, [place], ends, strict=True)
+    try:
+        return _whole(render, cut, [place], ends, strict=True)
+    except Unproved:
+        if (found := rejoined(render, cut)) is None:
+            raise
+    prompt, said = found
+    if (
+        missing := left_out(cut, prompt, place)
+        or render.ignored(cut.messages[:-1], render.text(cut.messages[:-1]))
+        or unsaid(given.messages[place], said)
+    ):
+        raise ValueError(f"it leaves out {missing}; {CURE}")
+    return Part(prompt + said, (Span(place, len(prompt), _end(prompt + said, len(prompt), ends)),), place)
+
+
+def rejoined(render: Renderer, given: Conversation) -> tuple[str, str] | None:
+    """Return the prompt of the last turn and what the template writes for the turn, where the two cannot be rendered
+    together because the turn makes the template leave out a part of its own prompt; None if they cannot be told.
+
+    GPT-OSS renders the reasoning before a tool call until an answer follows. What it writes for the turn is the same
+    directly after the question, and must be the end of the whole.
+    """
+    *before, turn = given.messages
+    asked = max((place for place, one in enumerate(before) if one["role"] == "user"), default=-1) + 1
+    if asked in (0, len(before)):
+        return None
+    prompt, opening = render.text(before, prompt=True), render.text(before[:asked], prompt=True)
+    short, whole = render.text([*before[:asked], turn]), render.text(given.messages)
+    said, header = short.removeprefix(opening), prompt.removeprefix(render.text(before))
+    if not (short.startswith(opening) and said and header != prompt and whole.endswith(header + said)):
+        return None
+    return prompt, said
 
 
 def _whole(render: Renderer, given: Conversation, trained: Sequence[int], ends: Sequence[str], *, strict: bool) -> Part:
@@ -125,7 +157,7 @@ def _turn(
         raise Unproved(
             f"turn {place + 1} does not begin with the generation prompt: there is {alone[shared : shared + 20]!r} "
             f"where the prompt has {prompt[shared : shared + 20]!r}; "
-            + ("set enable_thinking in `chat_template_kwargs`" if "enable_thinking" in render.template else CURE)
+            + ("set enable_thinking in `chat_template_kwargs`" if "enable_thinking" in render.template else REFIT)
         )
     end = _end(alone, len(prompt), ends)
     if not (text.startswith(prompt) and text.startswith(alone[len(prompt) : end], len(prompt))):

@@ -27,6 +27,8 @@ def conversation(row: Row) -> dict[str, Any]:
     answers = [turn for turn in turns if turn["role"] == "assistant"][context:]
     if answers and not any(turn.get(fields.TRAINED, True) for turn in answers):
         raise ValueError("no assistant turn that is trained on: all their weights are 0")
+    for turn in answers:
+        _check_thought(turn)
     extra = fields.extra({"messages": turns}, fields.tools_of_row(row, tools), fields.kwargs_of_row(row))
     return {
         "messages": fields.plain(turns),
@@ -98,7 +100,9 @@ def check_turns(found: Any, rendered: Set[str]) -> None:
         for name in sorted(rendered & turn.keys()) if isinstance(turn, Mapping) else ():
             passed = name in KEPT and (name != "name" or turn.get("role") == "tool")
             if name not in ("role", "content") and not passed and holds(turn[name]):
-                raise ValueError(f"a turn with {name!r}, which the chat template renders but no stage trains on")
+                raise ValueError(
+                    f"a turn with {name!r}, which the chat template renders but no stage trains on; remove the field"
+                )
 
 
 def check(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -119,6 +123,17 @@ def check(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
             also = " with reasoning, but neither an answer nor a tool call" if turn.get("reasoning_content") else ""
             raise ValueError(f"an empty assistant turn{also}")
     return turns
+
+
+def _check_thought(turn: Mapping[str, Any]) -> None:
+    """Raise ValueError for a trained turn whose thought in its text has no end, or nothing behind it."""
+    said = turn["content"].strip()
+    if not turn.get(fields.TRAINED, True) or any(turn.get(name) for name in ("reasoning_content", *fields.CALLS)):
+        return  # with the reasoning in a field, the text is the answer
+    if said.startswith("<think>") and "</think>" not in said:
+        raise ValueError("an assistant turn with a '<think>' that is not closed")
+    if said.endswith("</think>"):
+        raise ValueError("an assistant turn with reasoning, but neither an answer nor a tool call")
 
 
 def _may_follow(role: str, before: str) -> bool:

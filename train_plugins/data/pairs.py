@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from train_plugins.data.control_tokens import encoded
 from train_plugins.data.encoding import check_rendered, token_ids
 from train_plugins.data.fields import EXTRA, read
+from train_plugins.data.masks import rejoined
 from train_plugins.data.rendering import CURE, Renderer, left_out, neutral, unsaid
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def _sides(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> tuple[
         given = neutral(read(row, side), tokenizer)
         render = Renderer(tokenizer, given.tools, given.kwargs)
         prompt_text, text = render.text(given.messages[:-1], prompt=True), render.text(given.messages)
+        if not text.startswith(prompt_text) and (apart := rejoined(render, given)) is not None:
+            text = "".join(apart)
         said = text[len(prompt_text) :] if text.startswith(prompt_text) else text
         missing = left_out(given, text, len(given.messages) - 1) or render.ignored(given.messages, text)
         missing = missing or unsaid(given.messages[-1], said)

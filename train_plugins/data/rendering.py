@@ -145,4 +145,6 @@ def _written(leaf: Any, text: str) -> bool:
         return True
     if not isinstance(leaf, str):
         return str(leaf) in text
-    return leaf.strip() in text or any(json.dumps(leaf, ensure_ascii=flag)[1:-1] in text for flag in (False, True))
+    forms = [json.dumps(leaf, ensure_ascii=flag)[1:-1] for flag in (False, True)]
+    unquoted = forms[0].replace('\\"', '"').replace("\\t", "\t")  # between single quotes, as in calls of a program
+    return leaf.strip() in text or any(one in text for one in (*forms, unquoted, unquoted.replace("'", "\\'")))

@@ -34,6 +34,8 @@ def prompt_row(row: Row, verified: bool = True) -> dict[str, Any]:
     check_columns(row)
     check_no_tools(row)
     prompt = row.get("prompt")
+    if not row.get("messages") and prompt is None:
+        raise ValueError(f"no 'prompt' and no 'messages' (columns: {', '.join(map(str, row)) or 'none':.200})")
     if isinstance(prompt, str) and not row.get("messages"):
         prompt = [{"role": "user", "content": prompt}]
     turns = turns_of(row.get("messages") or prompt, "messages" if row.get("messages") else "prompt")

@@ -19,18 +19,20 @@ OPEN, CLOSE = "[[", "]]"
 
 
 def lines(
-    encoded: Encoded, tokenizer: PreTrainedTokenizerBase, ends: Collection[int], *, count: int, colour: bool
-) -> list[str]:
+    encoded: Encoded, tokenizer: PreTrainedTokenizerBase, ends: Collection[int], *, count: int, colour: bool,
+    kwargs: Mapping[str, Any] | None = None,
+) -> list[str]:  # fmt: skip
     """Return the first `count` rows as lines: a heading, the text with what is trained marked, and how it ends.
 
-    `ends` are the ids of the tokens that end generation.
+    `ends` are the ids of the tokens that end generation, `kwargs` the trainer's arguments of the chat template, with
+    which it renders prompts.
     """
     marks = (GREEN, PLAIN) if colour else (OPEN, CLOSE)
     legend = f"{marks[0]}trained{marks[1]} text is marked; {len(encoded.rows)} rows"
     shown = [legend]
     for number, row in enumerate(encoded.rows.select(range(min(count, len(encoded.rows))))):
         place = f" (row {encoded.origin[number]} of the data)" if len(encoded.origin) else ""
-        for name, ids, trained in _texts(row, tokenizer):
+        for name, ids, trained in _texts(row, tokenizer, kwargs or {}):
             heading = f"--- row {number}{place}{name}: {len(ids)} tokens, {sum(trained)} trained"
             shown += ["", heading, marked(tokenizer, ids, trained, marks)]
             if any(trained):
@@ -39,7 +41,7 @@ def lines(
 
 
 def _texts(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any]
 ) -> Iterable[tuple[str, Sequence[int], Sequence[bool]]]:
     """Yield the texts of an encoded row: what each is called, its token ids, and which of them are trained."""
     if "labels" in row:
@@ -52,7 +54,7 @@ def _texts(
             yield f", {side}", prompt + answer, [False] * len(prompt) + [True] * len(answer)
         return
     if isinstance(row.get("prompt"), list):
-        given = tokenizer.apply_chat_template(row["prompt"], return_dict=True, add_generation_prompt=True)
+        given = tokenizer.apply_chat_template(row["prompt"], return_dict=True, add_generation_prompt=True, **kwargs)
         yield ", prompt", list(given["input_ids"]), [False] * len(given["input_ids"])
 
 

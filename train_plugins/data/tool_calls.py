@@ -45,8 +45,13 @@ def parsed(value: Any, what: str) -> Any:
 
     Raises ValueError for a text that is not JSON.
     """
+    return _read(value, what) if isinstance(value, str) else without_nulls(value)
+
+
+def _read(value: Any, what: str) -> Any:
+    """Return a value as it is, or what a text says as JSON. Raises ValueError."""
     if not isinstance(value, str):
-        return without_nulls(value)
+        return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
@@ -61,8 +66,10 @@ def tools_of(value: Any, what: str) -> list[Tool]:
     if empty(value):
         return []
     found = parsed(value, what)
-    tools = [parsed(one, what) for one in (found if isinstance(found, list) else [found]) if not empty(one)]
-    return [_tool(one, what) for one in tools]
+    listed = [one for one in (found if isinstance(found, list) else [found]) if not empty(one)]
+    if name := next((one for one in listed if isinstance(one, str) and one.lstrip()[:1] not in ("{", "[")), None):
+        raise ValueError(f"{what} with the name {name:.40} instead of a tool's description")
+    return [_tool(_read(one, what), what) for one in listed]
 
 
 def _tool(value: Any, what: str) -> Tool:
@@ -102,7 +109,7 @@ def calls_of(value: Any, what: str, python: bool = False) -> list[Call]:
         return []
     found = _literal(value, what) if python and isinstance(value, str) else parsed(value, what)
     calls = found if isinstance(found, list | tuple) else [found]
-    return [_call(parsed(one, what), what) for one in calls]
+    return [_call(_read(one, what), what) for one in calls]
 
 
 def _call(value: Any, what: str) -> Call:
@@ -111,11 +118,18 @@ def _call(value: Any, what: str) -> Call:
         raise ValueError(f"{what} with {json.dumps(value, default=str):.40}, which is no call with a name")
     name = inner["name"]
     given = inner.get("arguments", inner.get("parameters"))
-    arguments = {} if empty(given) else parsed(given, f"{what} with arguments of {name!r}")
+    arguments = {} if empty(given) else _read(given, f"{what} with arguments of {name!r}")
     if not isinstance(arguments, Mapping):
         raise ValueError(f"{what} with arguments of {name!r} that are not a JSON object")
     number = {"id": value["id"]} if isinstance(value.get("id"), str) and value["id"] else {}
     return {**number, "type": "function", "function": {"name": name, "arguments": dict(arguments)}}
+
+
+def written(calls: list[Call]) -> list[Call]:
+    """Return calls with their arguments as JSON text, whose nulls are meant and stay when the calls are read again."""
+    return [
+        {**one, "function": {**one["function"], "arguments": json.dumps(one["function"]["arguments"])}} for one in calls
+    ]
 
 
 def _literal(text: str, what: str) -> Any:
@@ -124,7 +138,9 @@ def _literal(text: str, what: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         try:
-            return ast.literal_eval(text.strip())
+            found = ast.literal_eval(text.strip())
+            json.dumps(found)  # sets and bytes are literals too
+            return found
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             raise ValueError(f"{what} that is not JSON ({error})") from None
 
@@ -142,7 +158,8 @@ def is_hermes(turns: list[dict[str, Any]], tools: Any) -> bool:
 def from_hermes(turns: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Tool]]:
     """Return the turns with their calls and results as fields, and the tools that the system turn lists.
 
-    A system turn that explains the form of a call is left out: the chat template writes its own. Raises ValueError.
+    A system turn that explains the form of a call is left out: the chat template writes its own. What a thought says
+    about calls is no call. Raises ValueError.
     """
     found: list[dict[str, Any]] = []
     tools: list[Tool] = []
@@ -152,13 +169,30 @@ def from_hermes(turns: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list
             tools = tools_of(_literal(block[1], "'<tools>'"), "'<tools>'")
             rest = (said[: block.start()] + said[block.end() :]).strip()
             found += [{**turn, "content": rest}] if rest and "<tool_call>" not in rest else []
-        elif turn["role"] == "assistant" and _CALL.search(said):
-            calls = [call for one in _CALL.findall(said) for call in calls_of(one, "a '<tool_call>'", python=True)]
-            if said.count("<tool_call>") != len(_CALL.findall(said)):
-                raise ValueError("a '<tool_call>' that is not closed")
-            found.append({**turn, "content": _CALL.sub("", said).strip(), "tool_calls": calls})
-        elif turn["role"] == "tool" and (results := _RESULT.findall(said)):
-            found += [{**turn, "content": one} for one in results]
+        elif turn["role"] == "assistant" and "<tool_call>" in said.rpartition("</think>")[2]:
+            found.append(_calling(turn))
+        elif turn["role"] == "tool" and _RESULT.search(said) and not _RESULT.sub("", said).strip():
+            found += [{**turn, "content": one} for one in _RESULT.findall(said)]
         else:
             found.append(turn)
     return found, tools
+
+
+def _calling(turn: dict[str, Any]) -> dict[str, Any]:
+    """Return an assistant turn with the calls in its text as a field. Raises ValueError."""
+    if not empty(turn.get("tool_calls")):
+        raise ValueError("a turn with 'tool_calls' and with a '<tool_call>' in its text")
+    thought, closed, answer = turn["content"].rpartition("</think>")
+    first, *blocks = answer.split("<tool_call>")
+    calls: list[Call] = []
+    for block in blocks:
+        call, ended, after = block.partition("</tool_call>")
+        if not ended:
+            raise ValueError("a '<tool_call>' that is not closed")
+        if after.strip():
+            raise ValueError(
+                "text after a '<tool_call>', which chat templates write before the calls; `form: sharegpt` (or "
+                "messages) in the data entry trains the text as it is"
+            )
+        calls += calls_of(call.strip(), "a '<tool_call>'", python=True)
+    return {**turn, "content": (thought + closed + first).strip(), "tool_calls": written(calls)}

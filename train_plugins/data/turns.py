@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from olmes_suite.training_rows.names import CONVERSATION, SPEAKERS, TOOL_TURNS, turn_keys
-from train_plugins.data.tool_calls import calls_of, empty
+from train_plugins.data.tool_calls import calls_of, empty, written
 
 Turn = dict[str, Any]
 SYSTEM = ("system", "system_prompt")
@@ -15,6 +15,8 @@ SYSTEM = ("system", "system_prompt")
 THOUGHT_PARTS = ("reasoning", "thinking", "thought", "reasoning_content")
 CALL_PARTS = ("tool_calls", "tool_call", "function_call")
 """Types of the parts of a content that hold reasoning and tool calls."""
+CALL_FIELDS = ("tool_calls", "function_call", "function_calls")
+"""Fields of a turn that hold tool calls."""
 CALLERS = frozenset(name for name, role in TOOL_TURNS.items() if role == "assistant")
 """Roles of turns whose content is a tool call."""
 
@@ -57,11 +59,16 @@ def turns(value: Any, column: str) -> list[Turn]:
     together: list[Turn] = []
     for one in found:
         turn, calls = _turn(one, column)
-        if calls and together and together[-1]["role"] == "assistant":
+        if calls and together and together[-1]["role"] == "assistant" and _adds_nothing(turn, together[-1]):
             together[-1] = {**together[-1], "tool_calls": [*(together[-1].get("tool_calls") or ()), *calls]}
         else:
             together.append({**turn, "tool_calls": calls} if calls else turn)
     return together
+
+
+def _adds_nothing(turn: Turn, before: Turn) -> bool:
+    """Whether a turn says no more than its calls, beside what the turn before it says."""
+    return all(empty(value) or value == before.get(name) for name, value in turn.items() if name != "role")
 
 
 def is_sharegpt(value: Any) -> bool:
@@ -101,7 +108,7 @@ def with_system(row: Mapping[str, Any], found: list[Turn]) -> list[Turn]:
 
 def _turn(turn: Any, column: str) -> tuple[Turn, list[Any]]:
     """Return a turn, and the calls that its whole content is if its role says so."""
-    if isinstance(turn, Mapping) and "role" in turn and "content" not in turn and not empty(turn.get("tool_calls")):
+    if isinstance(turn, Mapping) and "role" in turn and "content" not in turn and _calls(turn):
         turn = {**turn, "content": None}
     keys = turn_keys(turn)
     if keys is None:
@@ -110,7 +117,7 @@ def _turn(turn: Any, column: str) -> tuple[Turn, list[Any]]:
     folded = said.casefold()
     rest = {key: value for key, value in turn.items() if key not in keys}
     if folded in CALLERS:
-        calls = calls_of(turn[keys[1]], f"a turn of {said!r} in {column!r}", python=True)
+        calls = written(calls_of(turn[keys[1]], f"a turn of {said!r} in {column!r}", python=True))
         if not calls:
             raise ValueError(f"a turn of {said!r} in {column!r} without a call")
         return {**rest, "role": "assistant", "content": ""}, calls
@@ -119,9 +126,14 @@ def _turn(turn: Any, column: str) -> tuple[Turn, list[Any]]:
     if known == "tool":
         return {**rest, "role": known, "content": _result(turn[keys[1]], column)}, []
     content, more = _content(turn[keys[1]], column)
-    if content is None and not empty(rest.get("tool_calls")):
+    if content is None and _calls(rest):
         content = ""
     return {**rest, **more, "role": known, "content": content}, []
+
+
+def _calls(turn: Mapping[str, Any]) -> bool:
+    """Whether a turn calls tools, so that it need not have a text."""
+    return any(not empty(turn.get(name)) for name in CALL_FIELDS)
 
 
 def _result(value: Any, column: str) -> Any:
@@ -145,7 +157,8 @@ def _content(value: Any, column: str) -> tuple[Any, dict[str, Any]]:
         piece = part if isinstance(part, str) else _piece(part, kind) if isinstance(part, Mapping) else None
         if kind in CALL_PARTS:
             fields["tool_calls"] = [
-                *fields.get("tool_calls", ()), *calls_of(piece, f"a part {kind!r} in {column!r}", python=True)
+                *fields.get("tool_calls", ()),
+                *written(calls_of(piece, f"a part {kind!r} in {column!r}", python=True)),
             ]  # fmt: skip
         elif kind == "tools":
             fields["tools"] = piece

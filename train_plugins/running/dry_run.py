@@ -56,7 +56,8 @@ def shown(stage: Stage, recipe: Recipe, count: int, colour: bool) -> tuple[list[
     recipe, arguments = trainer_arguments(stage, recipe, here=False)
     ready = prepare(stage, recipe, arguments)
     ends = turn_end.end_ids(ready.tokenizer, recipe.model)
-    return report(ready), show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour)
+    kwargs = arguments.get("chat_template_kwargs")
+    return report(ready), show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour, kwargs=kwargs)
 
 
 def _machine(stage: Stage, recipe: Recipe) -> list[str]:

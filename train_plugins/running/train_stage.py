@@ -217,7 +217,7 @@ def prepare(
         encoding.pad_apart(tokenizer)
     stage.prepare_tokenizer(recipe, tokenizer, arguments)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
-    rendered = encoding.fields_read(str(tokenizer.chat_template))
+    rendered = encoding.turn_fields(tokenizer)
     check_entries(str(tokenizer.chat_template), recipe.data)
     control = control_tokens.control_tokens(tokenizer)
     check = stage.checker(recipe, tokenizer)

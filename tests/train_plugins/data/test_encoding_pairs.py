@@ -18,6 +18,8 @@ from train_plugins.data.encoding import (
     prepare_tokenizer,
     template_text,
 )
+from train_plugins.data.fields import read
+from train_plugins.data.messages import preference
 from train_plugins.data.pairs import pair_row, whole_pair_row
 from train_plugins.stages.model_limits import check_fits
 
@@ -31,6 +33,26 @@ def pairs(*answers: tuple[str, str]) -> Any:
 
 def everything(row: Any, limit: int | None) -> bool:
     return True
+
+
+def test_a_pair_after_a_call_stands_behind_the_prompt_of_inference() -> None:
+    from chat_templates import LATER, chat_tokenizer
+
+    tokenizer = chat_tokenizer(LATER)
+    call = {"type": "function", "function": {"name": "add", "arguments": {"x": 1}}}
+    prompt = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "I need the tool."},
+        {"role": "tool", "content": "2"},
+    ]
+    answers = {"chosen": "Two.", "rejected": "Three."}
+    row = preference({"prompt": prompt, **answers, "tools": [{"name": "add"}]})
+    found, ids = pair_row(row, tokenizer, None), read(row, "chosen").messages[:-1]
+    tools = read(row, "chosen").tools
+    given = tokenizer.apply_chat_template(ids, tools=tools, add_generation_prompt=True, return_dict=True)
+    assert found["prompt_ids"] == given["input_ids"] and "I need the tool." in tokenizer.decode(found["prompt_ids"])
+    for side, answer in answers.items():
+        assert tokenizer.decode(found[f"{side}_ids"]).strip() == answer + "<|im_end|>"
 
 
 @pytest.mark.parametrize("form", [pair_row, whole_pair_row])

@@ -127,7 +127,7 @@ def test_a_named_form_overrides_the_detected_one() -> None:
         ({"query": "a", "tools": [{"name": "f"}], "answers": "[]"}, "no other known form|no call in 'answers'"),
         ({"messages": SAID, "tools": "no"}, "'tools' that is not JSON"),
         ({"messages": SAID, "tools": [{"about": "no name"}]}, "which is no tool with a name"),
-        ({"messages": SAID, "tools": ["search"]}, "'tools' that is not JSON"),
+        ({"messages": SAID, "tools": ["search"]}, "instead of a tool's description"),
         ({"messages": SAID, "chat_template_kwargs": "{"}, "'chat_template_kwargs' that is not JSON"),
         ({"messages": SAID, "chat_template_kwargs": [1]}, "not a JSON object"),
         ({"messages": SAID, "chat_template_kwargs": {"tools": []}}, "not the chat template's"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from chat_templates import DROPS, HEADERS, HERMES, MARKED, OPENED, SWITCHED, chat_tokenizer, said, trained
+from chat_templates import DROPS, HEADERS, HERMES, LATER, MARKED, OPENED, SWITCHED, chat_tokenizer, said, trained
 from train_fixture import need_trl, refused
 
 from olmes_suite.errors import DataError, UsageError
@@ -60,7 +60,7 @@ def prompt_of(tokenizer: Any, given: dict[str, Any], place: int) -> list[int]:
     return list(ids["input_ids"])
 
 
-@pytest.mark.parametrize("template", [DROPS, MARKED, SWITCHED, HEADERS, HERMES, template_text("tulu")])
+@pytest.mark.parametrize("template", [DROPS, MARKED, SWITCHED, LATER, HEADERS, HERMES, template_text("tulu")])
 @pytest.mark.parametrize("name", list(ROWS))
 @pytest.mark.parametrize("reasoning", [None, "per_turn", "last"])
 def test_every_trained_turn_stands_behind_the_prompt_of_inference(template: str, name: str, reasoning: Any) -> None:
@@ -277,3 +277,12 @@ def test_calls_reach_the_template_without_nulls(tmp_path: Any) -> None:
         '<tool_call>{"name": "look", "arguments": {"where": {"city": "Rome"}}}</tool_call><|im_end|>'
     )
     assert "null" not in tokenizer.decode(only["input_ids"])
+
+
+def test_arguments_between_single_quotes_are_written() -> None:
+    from train_plugins.data.rendering import unsaid
+
+    call = {"type": "function", "function": {"name": "add", "arguments": {"y": "zw\"ei\n\tl'ö"}}}
+    said = "[add(y='zw\"ei\\n\tl\\'ö')]"
+    assert unsaid({**CALLING, "tool_calls": [call]}, said) is None
+    assert unsaid({**CALLING, "tool_calls": [call]}, said.replace("ö", "o")) == "arguments of tool calls"

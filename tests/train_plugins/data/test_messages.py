@@ -120,3 +120,16 @@ def test_results_follow_calls() -> None:
             conversation({"messages": wrong})
     with pytest.raises(ValueError, match="an empty assistant turn with reasoning"):
         conversation({"messages": turns(content="", reasoning_content="Hm.")})
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [("<think>Hm, and then", "'<think>' that is not closed"), ("<think>Hm.</think> ", "neither an answer")],
+)
+def test_a_thought_in_the_text_needs_an_end_and_an_answer(said: str, why: str) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": said}]
+    with pytest.raises(ValueError, match=why):
+        conversation({"messages": turns})
+    more = [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]
+    assert conversation({"messages": [turns[0], {**turns[1], "weight": 0}, *more]})
+    assert preference({"prompt": "a", "chosen": "b", "rejected": said})

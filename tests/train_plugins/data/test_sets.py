@@ -16,7 +16,7 @@ from train_fixture import chat, refused
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.hooks import TrainingSet
 from train_plugins.config.recipe import DataEntry
-from train_plugins.data.encoding import fields_read
+from train_plugins.data.encoding import fields_read, turn_fields
 from train_plugins.data.sets import BAD_ROWS, load, summary, write_bad_rows
 from train_plugins.stages import registry
 
@@ -184,3 +184,13 @@ def test_fields_that_the_template_reads_are_refused(tmp_path: Path) -> None:
         refused(
             lambda t=template: load([entry], stage.form, stage.reads, fields_read(t)), "a turn with 'name'", DataError
         )
+
+
+def test_a_name_that_the_template_reads_of_tools_alone_is_no_field_of_a_turn() -> None:
+    from chat_templates import DROPS, chat_tokenizer
+
+    assert "name" in fields_read(DROPS) and not {"name", "arguments"} & turn_fields(chat_tokenizer(DROPS))
+    named = DROPS.replace("'<|im_start|>user\n'", "'<|im_start|>user' + (m.name or '') + '\n'")
+    assert named != DROPS and {"name", "reasoning_content"} <= turn_fields(chat_tokenizer(named))
+    strict = "{% for m in messages %}{% if m.name %}{{ raise_exception('no names') }}{% endif %}{% endfor %}"
+    assert "name" in turn_fields(chat_tokenizer(strict))

@@ -127,11 +127,61 @@ def test_xlam_becomes_a_call_with_a_json_schema() -> None:
         ("<tool_call>{no}</tool_call>", "a '<tool_call>' that is not JSON"),
         (f"<tool_call>{FLAT}</tool_call><tool_call>{FLAT}", "a '<tool_call>' that is not closed"),
         ('<tool_call>{"arguments": {}}</tool_call>', "no call with a name"),
+        ("<tool_call>{'name': 'add', 'arguments': {'x': {1}}}</tool_call>", "a '<tool_call>' that is not JSON"),
+        (f"<tool_call>{FLAT}</tool_call> Wait.", "text after a '<tool_call>'.*form: sharegpt"),
     ],
 )
 def test_calls_in_text_that_are_none_are_one_line(said: str, why: str) -> None:
     row = {"conversations": shared(("system", GUIDE), ("human", "Add."), ("gpt", said))}
     with pytest.raises(ValueError, match=why):
+        conversation(converted(row, "conversation", None)[1])
+
+
+def test_what_a_thought_says_about_calls_is_no_call() -> None:
+    thought = '<think>Not <tool_call>{"name": "sub"}</tool_call>, nor <tool_call>.</think>'
+    row = {
+        "conversations": shared(
+            ("system", GUIDE), ("human", "Add."), ("gpt", f"{thought}<tool_call>{FLAT}</tool_call>")
+        )
+    }
+    form, columns = converted(row, "conversation", None)
+    answer = read(conversation(columns)).messages[1]
+    assert (form, answer["content"], answer["tool_calls"]) == ("hermes", thought, [CALL])
+
+
+def test_text_around_a_result_stays() -> None:
+    said = "Note: <tool_response>2</tool_response> and more"
+    row = {"conversations": shared(("system", GUIDE), ("human", "Add."), ("gpt", f"<tool_call>{FLAT}</tool_call>"),
+                                   ("tool", said), ("gpt", "Two."))}  # fmt: skip
+    assert read(conversation(converted(row, "conversation", None)[1])).messages[2]["content"] == said
+    both = {"messages": [ASKED, {**CALLED, "content": f"<tool_call>{FLAT}</tool_call>"}], "tools": [TOOL]}
+    with pytest.raises(ValueError, match="'tool_calls' and with a '<tool_call>'"):
+        converted(both, "conversation", None)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": "[NULLS]"}]},
+        {"messages": [ASKED, {"role": "assistant", "content": None, "function_call": "NULLS"}]},
+        {"messages": [ASKED, {"role": "assistant", "function_call": "NULLS"}]},
+        {"messages": [ASKED, {"role": "function_call", "content": "NULLS"}]},
+        {"messages": [ASKED, parts("assistant", 1, ("tool_calls", "[NULLS]"))]},
+        {"conversations": shared(("system", GUIDE), ("human", "Add."), ("gpt", "<tool_call>NULLS</tool_call>"))},
+        {"query": "Add.", "tools": [TOOL], "answers": "[NULLS]"},
+    ],
+)  # fmt: skip
+def test_nulls_in_the_text_of_a_call_stay(row: dict[str, Any]) -> None:
+    nulls = {"name": "add", "arguments": {"x": None, "y": {"z": None}}}
+    given = json.loads(json.dumps(row).replace("NULLS", json.dumps(json.dumps(nulls))[1:-1]))
+    answer = read(conversation(converted(given, "conversation", None)[1])).messages[1]
+    assert answer["content"] == "" and answer["tool_calls"] == [{"type": "function", "function": nulls}]
+
+
+@pytest.mark.parametrize("more", [{"weight": 0}, {"reasoning_content": "Then."}])
+def test_a_call_that_is_a_turn_with_fields_of_its_own_is_not_merged(more: dict[str, Any]) -> None:
+    row = {"messages": [ASKED, {"role": "tool_call", "content": FLAT}, {"role": "tool_call", "content": FLAT, **more}]}
+    with pytest.raises(ValueError, match="wrong turn order"):
         conversation(converted(row, "conversation", None)[1])
 
 

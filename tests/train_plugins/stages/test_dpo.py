@@ -276,7 +276,7 @@ def test_checkpoints_are_evaluated_beside_the_training(
 
     asked: list[int] = []
     monkeypatch.setattr(
-        evaluator.Evaluator, "_evaluate", lambda self, train_folder, checkpoint, step: asked.append(step)
+        evaluator.Evaluator, "_evaluate", lambda self, folder, checkpoint, step, live=None: asked.append(step)
     )
     train(train_folder, pair_rows(8), go_on=True, eval=wanted, trainer={"save_total_limit": 1, "save_steps": 1})
     assert asked == []  # done already

@@ -36,7 +36,7 @@ def test_rows_that_cannot_be_trained_on(rlvr_folder: Path) -> None:
 
     bad("row 8 has wrong turn order", {"messages": chat("a", "b"), "ground_truth": "1", "verifier": "string"})
     bad("row 8 has wrong turn order", {"messages": [], "prompt": chat("a")[::-1] * 2, "verifier": "string"})
-    bad("row 8 has no 'prompt'", {"ground_truth": "1", "verifier": "string"})
+    bad("row 8 has no 'prompt'.*columns: ground_truth, verifier", {"ground_truth": "1", "verifier": "string"})
     bad("row 8 has no verifier", {"prompt": "a", "ground_truth": "1"})
     bad("row 8 has no 'ground_truth', with which the verifier string compares", {"prompt": "a", "verifier": "string"})
     bad("row 8 has a 'ground_truth' that the verifier gsm8k cannot read: it contains no number",
