@@ -136,7 +136,7 @@ class Decider:
         return Stopped(
             verdict=self.last.verdict if self.last.verdict != "continue" else "infrastructure",
             baseline=self.baseline.name, failed=self.last.failed, looks=tuple(self.taken),
-            of_looks=len(self.plans),
+            of_looks=max(len(self.plans), len(self.taken)),
             documents=sum(map(len, self.scored.values())), of=whole.of, tokens=self._tokens(),
             of_tokens=round(whole.tokens), alpha=self.rules.alpha, margin=self.looks.average_margin,
             margins={target.name: target.margin for target in self.looks.targets.values()},
