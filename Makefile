@@ -76,6 +76,7 @@ test-vllm: $(VENV_VLLM)/.done
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/models/vllm/test_vllm_thoughts.py
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/models/vllm/test_vllm_serve.py
 	$(VLLM_BIN)/python -m pytest -q -m vllm tests/train_plugins/rl/test_vllm_rlvr.py
+	$(VLLM_BIN)/python -m pytest -q -m vllm tests/train_plugins/rl/test_vllm_live.py
 
 # `resolve` installs nothing: the extras together have a solution on every Python. uv comes from the package index.
 END ?= resolve oldest newest

@@ -1,9 +1,10 @@
 """The demo over seeds, and a control: the same last stage with a coin in place of the verifier must not gain.
 
-    python benchmarks/demo.py [--seeds 0 1 2] [--out demo-seeds] [--no-control]
+    python benchmarks/demo.py [--seeds 0 1 2] [--out demo-seeds] [--no-control] [--thinking]
 
 Prints a markdown table: exact match on 500 held-out questions after each stage, the stage's paired difference, and its
 p-value (Holm over the seed's rows). One seed takes about six minutes on two cores; what is done is not repeated.
+`--thinking` runs the demo that thinks, without a control.
 """
 
 from __future__ import annotations
@@ -78,13 +79,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("demo-seeds"))
     parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--thinking", action="store_true")
     chosen = parser.parse_args()
+    variant = ["--thinking"] if chosen.thinking else []
     lines = []
     for seed in chosen.seeds:
         out = (chosen.out / str(seed)).resolve()
-        call("examples/demo/run.py", "--seed", str(seed), "--out", str(out))
+        call("examples/demo/run.py", "--seed", str(seed), "--out", str(out), *variant)
         rows = gains(out / "runs")
-        if not chosen.no_control:
+        if not (chosen.no_control or chosen.thinking):
             rows = [*rows, *(row for row in control(out, seed) if row["stage"] == "coin")]
         lines += [line(seed, row) for row in rows]
     print(

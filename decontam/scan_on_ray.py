@@ -11,25 +11,36 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from decontam.scan import Job, Runner, run_job
+from decontam.scan import Job, run_job
 from olmes_suite.errors import DataError, OlmesError, UsageError, first_line, one_line
 from olmes_suite.extras import require_module
 from olmes_suite.workers.ray_address import AUTO, reach
 
+AnyJob = TypeVar("AnyJob", bound=Any)
+"""A frozen dataclass with a `block`, and `out` and perhaps `index` as paths."""
 
-def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner:
+
+def written(job: Job) -> bool:
+    """Whether the result of a job is visible on this machine's storage."""
+    return (job.out / f"{job.key}.json").is_file()
+
+
+def on_ray(
+    address: str = AUTO, work: Callable[[AnyJob], None] = run_job, done: Callable[[AnyJob], bool] = written
+) -> Callable[[list[AnyJob]], Iterator[None]]:
     """Make a runner on the cluster at an address (`host:port`, `ray://host:port`, AUTO or LOCAL).
 
-    Raises UsageError where Ray is not installed or the cluster does not answer, DataError where one of its machines
-    cannot do its part.
+    `work` does one job, by default of a scan, and `done` says whether its result is on this machine's storage. Raises
+    UsageError where Ray is not installed or the cluster does not answer, DataError where one of its machines cannot do
+    its part.
     """
     require_module("ray", "--ray needs Ray")
     import ray
     import ray.data
 
-    def run(jobs: list[Job]) -> Iterator[None]:
+    def run(jobs: list[AnyJob]) -> Iterator[None]:
         if not jobs:
             return
         jobs = [_anywhere(job) for job in jobs]
@@ -37,7 +48,7 @@ def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner
         if ours:
             _connect(ray, address)
         try:
-            yield from _handed_out(ray, jobs, work)
+            yield from _handed_out(ray, jobs, work, done)
         finally:
             if ours:
                 ray.shutdown()
@@ -45,7 +56,9 @@ def on_ray(address: str = AUTO, work: Callable[[Job], None] = run_job) -> Runner
     return run
 
 
-def _handed_out(ray: Any, jobs: list[Job], work: Callable[[Job], None]) -> Iterator[None]:
+def _handed_out(
+    ray: Any, jobs: list[AnyJob], work: Callable[[AnyJob], None], done: Callable[[AnyJob], bool]
+) -> Iterator[None]:
     """Run each job as one block of Ray Data, whose result is the job's number and its error message, if any."""
 
     def one(row: dict[str, Any]) -> dict[str, Any]:
@@ -61,28 +74,29 @@ def _handed_out(ray: Any, jobs: list[Job], work: Callable[[Job], None]) -> Itera
     numbers = ray.data.from_items(list(range(len(jobs))), override_num_blocks=len(jobs))
     try:
         for row in numbers.map(one).iter_rows():
-            _look(jobs[row["item"]], row["error"])
+            _look(jobs[row["item"]], row["error"], done)
             yield
     except ray.exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise DataError(f"--ray: {lines[-1]}") from error
 
 
-def _look(job: Job, error: str) -> None:
+def _look(job: AnyJob, error: str, done: Callable[[AnyJob], bool]) -> None:
     """Raise DataError where a worker failed, or where its result is not visible on this machine's storage."""
     if error:
         raise DataError(f"--ray: {job.block.path}: {error}")
-    if not (job.out / f"{job.key}.json").is_file():
+    if not done(job):
         raise DataError(
             f"--ray: the result of {job.block.path} is not in {job.out}; data, cache ($OLMES_CACHE) and --out must "
             "be on storage that all machines see"
         )
 
 
-def _anywhere(job: Job) -> Job:
+def _anywhere(job: AnyJob) -> AnyJob:
     """Make the paths of a job independent of the folder in which a worker runs."""
     block = replace(job.block, path=job.block.path.absolute())
-    return replace(job, block=block, index=job.index.absolute(), out=job.out.absolute())
+    paths = {name: getattr(job, name).absolute() for name in ("index", "out") if hasattr(job, name)}
+    return replace(job, block=block, **paths)
 
 
 def _connect(ray: Any, address: str) -> None:

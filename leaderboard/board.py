@@ -70,6 +70,7 @@ def _row(group: Sequence[Run], parent: str | None, family: str, seen: int) -> Ro
         started=first.started,
         stage=about.stage or "",
         step=about.step,
+        watch=about.watch or (),
         parent=parent,
         lineage=family,
         looks=seen,

@@ -58,6 +58,7 @@ def render(board: Board, pairs: Sequence[Pair], documents: Iterable[Chunk], inst
         data=_Raw(_embedded(data(board, instances, title))),
         parts=any(cell.part for row in board.rows for cell in row.cells.values()),
         short=short,
+        watched=any(row.watch for row in board.rows),
     )
     parts = [_UNFIT.sub("\ufffd", head)]
     details = [
@@ -130,6 +131,8 @@ def _row(board: Board, at: int, row: Row) -> dict[str, Any]:
         "id": _visible(row.id, 400),
         "name": _visible(row.name),
         "about": _visible(" · ".join(part for part in (row.stage, _step(row), row.recipe, day(row.started)) if part)),
+        "watch": [_visible(line, 600) for line in row.watch],
+        "watched": _visible(", ".join(line.partition(":")[0].replace("_", " ") for line in row.watch)),
         "averages": [_average(name, row.suites.get(name)) for name in board.suites],
         "costs": _costs(row) if board.costs else [],
         "cells": [_shown(board, at, row, number) for number in range(len(board.columns))],
@@ -280,6 +283,8 @@ def _row_data(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
         out["cost"] = {"tokens": _six(row.tokens[0]), "limit": _six(row.at_limit)}
     if row.source:
         out["source"] = row.source
+    if row.watch:
+        out["watch"] = list(row.watch)
     if row.recipe:
         out["recipe"] = row.recipe
     for column in columns:

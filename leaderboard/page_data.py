@@ -127,6 +127,8 @@ class Row:
     suites: Mapping[str, Average] = field(default_factory=dict)
     source: str = ""
     """The source of published numbers."""
+    watch: tuple[str, ...] = ()
+    """What the watch over the checkpoint's training named."""
     recipe: str = ""
     """The keys in which the checkpoint's recipe differs from those of rows of the same stage and parent."""
 

@@ -19,12 +19,20 @@ MODULES: dict[str, tuple[str, ...]] = {
     "vllm": ("vllm",),
     "decontam": ("numba",),
     "train": ("trl", "accelerate"),
+    "curate": ("rensa",),
     "code": ("tree_sitter", "tree_sitter_python"),
     "ood": ("emoji", "syllapy", "spellchecker", "spacy"),
     "ray": ("ray",),
+    "verifiers": ("verifiers",),
 }  # fmt: skip
 """Extra to its modules, without those of the extras that it includes."""
-INCLUDES: dict[str, tuple[str, ...]] = {"vllm": ("eval",), "decontam": ("eval",), "train": ("eval", "decontam")}
+INCLUDES: dict[str, tuple[str, ...]] = {
+    "vllm": ("eval",),
+    "decontam": ("eval",),
+    "train": ("eval", "decontam"),
+    "curate": ("eval", "decontam"),
+    "verifiers": ("eval",),
+}
 """Extra to the extras that it includes."""
 
 

@@ -65,7 +65,7 @@ class TrainingSet:
     """The hash of the file, or of the rows where there is no single file."""
     rows: Any
     """A `datasets.Dataset`: columns `messages`, or `chosen` and `rejected` (lists of {"role", "content"}), and `row`,
-    the row's number in the set, from 0."""
+    the row's number in the set, from 0. Where rows say more, `fields` is JSON: reasoning and calls by turn, tools."""
     forms: Mapping[str, int] = field(default_factory=dict)
     """The forms in which the rows were read, with the number of rows of each."""
     bad: tuple[BadRow, ...] = ()

@@ -128,7 +128,7 @@ def unknown(words: list[str]) -> str | None:
     options = set(flags(command))
     if words[0] == "train" and rest and WORD.fullmatch(rest[0]) and rest[0] not in STAGES:
         return f"train {rest[0]}"
-    if subcommands := getattr(command, "commands", None):
+    if subcommands := below(command):
         if rest and WORD.fullmatch(rest[0]):
             if rest[0] not in subcommands:
                 return f"{words[0]} {rest[0]}"
@@ -140,6 +140,13 @@ def unknown(words: list[str]) -> str | None:
             if flag not in options:
                 return f"{' '.join(words[:2])} {flag}"
     return None
+
+
+def below(command: Any) -> dict[str, Any]:
+    """The commands of a group, those that are imported when they are called among them."""
+    if not hasattr(command, "commands"):
+        return {}
+    return {name: command.get_command(None, name) for name in command.list_commands(None)}
 
 
 def flags(command: Any) -> Iterator[str]:

@@ -51,3 +51,8 @@ def is_sharded() -> bool:
     """Return whether FSDP or DeepSpeed is on, so that a process may not hold the whole model."""
     flags = (os.environ.get(f"ACCELERATE_USE_{kind}", "") for kind in ("FSDP", "DEEPSPEED"))
     return any(value.lower() in ("1", "true") for value in flags)
+
+
+def is_deepspeed() -> bool:
+    """Return whether DeepSpeed is on, whose engine holds gradients and takes the steps."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmes_suite.errors import DataError
-from olmes_suite.training_rows.names import CONVERSATION, PROMPT, RESPONSE, first, role_of, turn_keys
+from olmes_suite.training_rows.names import CONVERSATION, PAIRS, PROMPT, RESPONSE, first, role_of, turn_keys
 
 TEXT = "text"
 """Role of text outside turns; it is always compared."""
@@ -53,9 +53,10 @@ def detect(columns: Collection[str], fields: Sequence[str] = (), strings: Sequen
     prompt, response, system = first(columns, PROMPT), first(columns, RESPONSE), first(columns, ("system",))
     around = [(name, "user") for name in _AROUND if name in columns]
     prompt_columns = [*([(system, "system")] if system else []), *([(prompt, "user"), *around] if prompt else [])]
-    if {"chosen", "rejected"} <= set(columns):
-        role = "assistant" if prompt else TEXT
-        return Form("preference", (*prompt_columns, ("chosen", role), ("rejected", role)))
+    for sides in PAIRS:
+        if set(sides) <= set(columns):
+            role = "assistant" if prompt else TEXT
+            return Form("preference", (*prompt_columns, *((side, role) for side in sides)))
     if name := first(columns, CONVERSATION):
         return Form("messages", ((name, TEXT),))
     if "instruction" in columns:
@@ -167,6 +168,14 @@ def _contents(content: Any, name: str) -> list[tuple[str, str]]:
     if isinstance(content, str):
         return [(name, content)]
     if isinstance(content, list):
-        pieces = [piece.get("text") if isinstance(piece, dict) else piece for piece in content]
+        pieces = [_piece(piece) for piece in content]
         return [(f"{name}.{i}", piece) for i, piece in enumerate(pieces) if isinstance(piece, str)]
     raise RowError(f"{name}: its content is {type(content).__name__}, expected text")
+
+
+def _piece(piece: Any) -> Any:
+    """Return the text of a piece of content: OpenAI's `text`, or LLaMA-Factory's `value` of text and reasoning."""
+    if not isinstance(piece, dict):
+        return piece
+    text = piece.get("text")
+    return piece.get("value") if text is None and piece.get("type") in ("text", "reasoning") else text

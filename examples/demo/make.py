@@ -1,6 +1,6 @@
 """Make what the demo starts from: a small untrained Llama, its tokenizer, training sets, held-out documents.
 
-python examples/demo/make.py FOLDER [--seed 0] [--rows 12000] [--held-out 500]
+python examples/demo/make.py FOLDER [--seed 0] [--rows 12000] [--held-out 500] [--thinking]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from problems import held_out, instruction, short, sums, worked
+from problems import THINK, held_out, instruction, short, sums, thought, worked
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}{% if message['role'] == 'assistant' %}"
@@ -30,11 +30,19 @@ def chat(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def training_rows(rng: random.Random, count: int, without: frozenset[Any]) -> list[dict[str, Any]]:
-    """Conversations: sums, answered at once or worked out as each template's share says, and short instructions."""
+def training_rows(
+    rng: random.Random, count: int, without: frozenset[Any], thinking: bool = False
+) -> list[dict[str, Any]]:
+    """Conversations: sums, answered at once or worked out as each template's share says, and short instructions.
+
+    With `thinking`, the sum is worked out in a thought in two of three answers, and before the answer in the third.
+    """
     rows = []
     for one in sums(rng, round(count * (1 - INSTRUCTIONS)), without):
-        rows.append({"messages": chat(one.question, worked(one) if rng.random() < one.worked else short(one))})
+        ways = [worked, thought, thought] if thinking else [worked]
+        rows.append(
+            {"messages": chat(one.question, rng.choice(ways)(one) if rng.random() < one.worked else short(one))}
+        )
     rows += [{"messages": chat(*instruction(rng))} for _ in range(count - len(rows))]
     rng.shuffle(rows)
     return rows
@@ -57,8 +65,8 @@ def write_lines(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def make_tokenizer(texts: list[str]) -> Any:
-    """A byte-level BPE tokenizer in which every digit is a token."""
+def make_tokenizer(texts: list[str], thinking: bool = False) -> Any:
+    """A byte-level BPE tokenizer in which every digit is a token, and with `thinking` the marks of a thought are."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -75,6 +83,8 @@ def make_tokenizer(texts: list[str]) -> Any:
     inner.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=special[0], pad_token=special[1])
     tokenizer.chat_template = TEMPLATE
+    if thinking:
+        tokenizer.add_tokens(list(THINK))
     return tokenizer
 
 
@@ -115,15 +125,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=12_000)
     parser.add_argument("--held-out", type=int, default=500)
+    parser.add_argument("--thinking", action="store_true", help="answers with thoughts between marks")
     chosen = parser.parse_args()
     data = chosen.folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     rng = random.Random(chosen.seed)
     asked = write_held_out(data, rng, chosen.held_out)
-    rows = training_rows(rng, chosen.rows, asked)
+    rows = training_rows(rng, chosen.rows, asked, chosen.thinking)
     write_lines(data / "sft.jsonl", rows)
     write_lines(data / "prompts.jsonl", prompt_rows(rng, max(chosen.rows // 4, 64), asked))
-    tokenizer = make_tokenizer([turn["content"] for row in rows for turn in row["messages"]])
+    tokenizer = make_tokenizer([turn["content"] for row in rows for turn in row["messages"]], chosen.thinking)
     make_model(chosen.folder / "base", tokenizer, chosen.seed)
 
 

@@ -42,6 +42,8 @@ LESS = (
     ("What is {a} minus {b}?", 0.85),
 )
 """Templates of subtractions."""
+THINK = ("<think>", "</think>")
+"""The marks of a thought."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,16 @@ def short(one: Sum) -> str:
 
 def worked(one: Sum) -> str:
     """The sum again, then its answer digit by digit, ones first, with what is carried or borrowed."""
+    return f"{steps(one)} {short(one)}"
+
+
+def thought(one: Sum) -> str:
+    """The same, with the working as a thought."""
+    return f"{THINK[0]}{steps(one)}{THINK[1]}{short(one)}"
+
+
+def steps(one: Sum) -> str:
+    """The working alone."""
     (tens_a, ones_a), (tens_b, ones_b) = divmod(one.a, 10), divmod(one.b, 10)
     if one.adds:
         carry = (ones_a + ones_b) // 10
@@ -91,7 +103,7 @@ def worked(one: Sum) -> str:
         carry = int(ones_a < ones_b)
         first = f"{ones_a + 10 * carry} - {ones_b} = {ones_a + 10 * carry - ones_b}."
         second = f"{tens_a} - {tens_b} - {carry} = {tens_a - tens_b - carry}."
-    return f"{one.a} {'+' if one.adds else '-'} {one.b}: {first} {second} {short(one)}"
+    return f"{one.a} {'+' if one.adds else '-'} {one.b}: {first} {second}"
 
 
 def instruction(rng: random.Random) -> tuple[str, str]:

@@ -16,6 +16,7 @@ function facts(run, details) {
   add("trained from", run.parent && (runAt.has(run.parent) ? el("button", { type: "button", class: "link", click: () => set({ open: run.parent }) }, isolated(runs[runAt.get(run.parent)].model)) : isolated(run.parent)));
   add("lineage", run.kind === "published" ? "" : isolated(run.lineage));
   add("looks at unseen", run.looks ? `${run.looks} by the whole lineage` : "");
+  add("watch over the training", ...(run.watch ?? []).map((line) => el("div", {}, isolated(line))));
   add("recipe", lineage.recipe ? el("pre", { class: "json" }, pretty(lineage.recipe)) : "");
   add("training data", ...(Array.isArray(lineage.data) ? lineage.data.map((d) => el("div", {}, isolated(`${d?.path ?? "?"}  sha256 ${d?.sha256 ?? "?"}`))) : []));
   add("decontamination", lineage.decontam ? el("pre", { class: "json" }, pretty(lineage.decontam)) : "");

@@ -1,13 +1,16 @@
-"""olmes data: fetch or verify mirrors of the benchmark data."""
+"""olmes data: mirrors of the benchmark data, and the commands of `train_plugins` that make training data."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from olmes_suite.cli.options import DataDirs, IncludePath, Json
 from olmes_suite.evaluation.arguments import include, source
@@ -15,14 +18,47 @@ from olmes_suite.evaluation.arguments import include, source
 if TYPE_CHECKING:
     from olmes_suite.tasks.mirror import Verdict
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+CURATION: dict[str, tuple[str, str]] = {
+    "mix": ("train_plugins.data_cli.mix", "Mix sources into one training set, with a data card."),
+    "mixes": ("train_plugins.data_cli.mixes", "List the shipped mixes: data sets, amounts, licences."),
+    "ablate": ("train_plugins.data_cli.ablate", "Write mixes without one source and with one more, and train on each."),
+    "prompts": ("train_plugins.data_cli.prompts", "Have a model write prompts for personas, by skill."),
+    "responses": ("train_plugins.data_cli.responses", "Answer prompts by models and keep what is usable."),
+    "passrate": ("train_plugins.data_cli.passrate", "Measure how often a model solves each prompt; filter by it."),
+    "preferences": ("train_plugins.data_cli.preferences", "Make preference pairs by a judge or a verifier."),
+}
+"""Commands that make training data: module and help line. A module is imported when its command is called."""
+
+
+class DataGroup(TyperGroup):
+    """The commands of this module and those of `CURATION`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the commands."""
+        return [*super().list_commands(ctx), *CURATION]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command; None for an unknown name."""
+        if cmd_name in CURATION:
+            return get_command(importlib.import_module(CURATION[cmd_name][0]).app)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands without importing those of `CURATION`."""
+        ours = {name: super(DataGroup, self).get_command(ctx, name) for name in super().list_commands(ctx)}
+        rows = [(name, command.get_short_help_str(80)) for name, command in ours.items() if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl([*rows, *((name, about) for name, (_, about) in CURATION.items())])
+
+
+app = typer.Typer(cls=DataGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 Suite = Annotated[list[str] | None, typer.Option("--suite", help="A suite; repeatable.")]
 Task = Annotated[list[str] | None, typer.Option("--task", help="A task or group; repeatable.")]
 
 
 @app.callback()
 def callback() -> None:
-    """Create or verify an offline mirror of the benchmark data."""
+    """Mirrors of the benchmark data, and data sets made for training."""
 
 
 @app.command()

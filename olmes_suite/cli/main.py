@@ -44,7 +44,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "decontam": ("decontam.cli", "Find evaluation items in training data (`scan`) or remove them (`clean`)."),
     "cache": ("olmes_suite.cli.cache", "List (`show`) or delete (`prune`) responses cached across runs."),
-    "data": ("olmes_suite.cli.data", "Create (`pull`) or verify (`verify`) an offline mirror of the data sets."),
+    "data": (
+        "olmes_suite.cli.data",
+        "Create or verify an offline mirror of the benchmarks; make training data (`mix`, `prompts`, …).",
+    ),
     "doctor": ("olmes_suite.cli.doctor", "Report what this installation and machine can run."),
 }
 """Built-in commands: module and help line. Other packages add commands as entry points of `olmes.commands`."""

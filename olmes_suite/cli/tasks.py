@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -242,3 +243,24 @@ def _as_json(checked: Any) -> dict[str, Any]:
         "no_gold": checked.no_gold,
         "rejected_golds": {metric: len(ids) for metric, ids in checked.rejected.items()},
     }
+
+
+@app.command()
+def taskset(
+    name: Annotated[str, typer.Argument(help="Module of a taskset of the package verifiers (v1).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many tasks.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Token limit of an answer.")] = 1024,
+) -> None:
+    """Write a taskset of Prime Intellect's verifiers as training rows and as a task.
+
+    Only rewards that read the conversation alone can be computed.
+    """
+    from olmes_suite.extras import require
+    from olmes_suite.tasks.taskset_task import write
+
+    require("eval", "olmes tasks taskset")
+    task, count = write(name, out, limit=limit, tokens=max_tokens)
+    print(f"{count} tasks of {name}")
+    print(f"train:    data: [{{path: {out / 'rows.jsonl'}}}]")
+    print(f"evaluate: olmes eval --task {task} --include-path {out} --data-dir {out / 'data'} --model MODEL")

@@ -16,6 +16,7 @@ import requests
 
 from olmes_suite.endpoints.bodies import Malformed
 from olmes_suite.endpoints.concurrency import Limit
+from olmes_suite.endpoints.pace import Pace
 from olmes_suite.endpoints.usage import Usage
 from olmes_suite.errors import RequestFailed, UsageError, one_line
 
@@ -82,15 +83,23 @@ class Endpoint:
     """
 
     def __init__(
-        self, name: str, base_url: str, usage: Usage, limit: Limit, *, tries: int = TRIES, delay: float = 0.5
+        self,
+        name: str,
+        base_url: str,
+        usage: Usage,
+        limit: Limit,
+        *,
+        tries: int = TRIES,
+        delay: float = 0.5,
+        pace: Pace | None = None,
     ) -> None:
-        """Prepare the client. `delay`: seconds before the second try, doubled after each try."""
+        """Prepare the client. `delay`: seconds before the second try, doubled after each try; `pace` delays each."""
         if "@" in base_url.partition("://")[2].partition("/")[0]:  # manifests, pages and errors show the address
             raise UsageError("a server's address must not contain a password; put the key in $OPENAI_API_KEY")
         if path := next((path for path in PATHS if base_url.rstrip("/").endswith(path)), None):
             raise UsageError(f"{base_url}: give the address without {path}: {base_url.rstrip('/')[: -len(path)]}")
         self.name, self.base_url, self.usage, self.limit = name, base_url.rstrip("/"), usage, limit
-        self.tries, self.delay = tries, delay
+        self.tries, self.delay, self.pace = tries, delay, pace
         self._auth = _Bearer(os.environ.get("OPENAI_API_KEY"))
         self._not_before = 0.0
         self._lock = threading.Lock()
@@ -112,7 +121,7 @@ class Endpoint:
         """
         last: _Later | None = None
         for attempt in range(self.tries):
-            if self._wait_for_turn(stop):
+            if self._wait_for_turn(stop) or (self.pace is not None and self.pace.wait(stop)):
                 return None
             if attempt:
                 with self._lock:

@@ -10,6 +10,7 @@ import requests
 
 from olmes_suite.endpoints.client import TRIES, Endpoint
 from olmes_suite.endpoints.concurrency import Crowd, Limit
+from olmes_suite.endpoints.pace import Pace
 from olmes_suite.endpoints.usage import cost
 from olmes_suite.files import cache_folder
 from olmes_suite.judges.base import Answer, Question
@@ -38,15 +39,17 @@ class ServerJudge(CachedJudge):
         delay: float = 0.5,
         timeout: float | None = None,
         cache: Path | None = None,
+        per_minute: float | None = None,
     ) -> None:
         """`delay`: seconds before the second attempt, doubled each time; `timeout`: seconds without data in a request,
-        by default 60 plus a quarter of a second for each token of the limit."""
+        by default 60 plus a quarter of a second for each token of the limit; `per_minute`: most requests a minute."""
         self.base_url = base_url.rstrip("/")
         self._fingerprint = sha256(canonical_json({"served": name}))
         super().__init__(name, AnswerCache(cache or cache_folder(), f"{self._fingerprint} {self.base_url}", name))
         self.timeout = timeout
         self.limit = Limit(concurrency, concurrency)
-        self.endpoint = Endpoint(name, self.base_url, self.usage, self.limit, tries=tries, delay=delay)
+        pace = Pace(per_minute) if per_minute else None
+        self.endpoint = Endpoint(name, self.base_url, self.usage, self.limit, tries=tries, delay=delay, pace=pace)
 
     @property
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import RequestFailed, UsageError
 from olmes_suite.lm_eval_api import LM, Instance
 from olmes_suite.records import Message, Request, Response
 
@@ -81,6 +81,15 @@ class Backend(LM):
         `seeds[i][s]` is the seed of sample `s` of request `i`, or None where that sample is already on disk and is not
         generated again. Raises RequestFailed where the engine cannot answer a request.
         """
+
+    def attempt(
+        self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
+    ) -> Iterator[tuple[int, int, Response | RequestFailed]]:
+        """Like `run`, but where an engine gives up on one request, yield the error and go on with the others.
+
+        Engines in this process give up on all requests or none.
+        """
+        yield from self.run(requests, seeds)
 
     def settings(self) -> dict[str, Any]:
         """Return the engine's settings for the manifest: device, dtype, batch size, versions."""

@@ -17,6 +17,7 @@ BUILT_IN = {
     "hf": "olmes_suite.models.hf.backend:HFBackend",
     "vllm": "olmes_suite.models.vllm.backend:VLLMBackend",
     "openai": "olmes_suite.models.openai.backend:OpenAIBackend",
+    "live": "olmes_suite.models.vllm.live:LiveBackend",
     "mock": "olmes_suite.models.without_model.mock:MockBackend",
     "oracle": "olmes_suite.models.without_model.oracle:OracleBackend",
     "floor": "olmes_suite.models.without_model.floor:FloorBackend",
@@ -26,7 +27,7 @@ WITHOUT_MODEL = ("mock", "oracle", "floor")
 """Backends without weights, which ignore the options of an engine."""
 UNSET = "unset"
 """The field of requests that names those that are left to a server."""
-CHECKPOINT = ("hf", "vllm")
+CHECKPOINT = ("hf", "vllm", "live")
 """Backends that load a folder or a Hub id."""
 BACKENDS = Plugins("backend", "olmes.backends", BUILT_IN, reserved=("auto",))
 

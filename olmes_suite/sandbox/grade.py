@@ -31,6 +31,8 @@ _PROGRAM_MODULES = (
 )  # fmt: skip
 """Modules that programs import most, all of LiveCodeBench's prelude: a jail imports them once, before it forks."""
 _TESTS_MODULES = (*_PROGRAM_MODULES, "numpy")
+_BATCH = 2**21
+"""Characters of the inputs that are sent at once; a frame of six bytes a character still fits."""
 _TRIES = 3
 """Failures in a row on one program, after which a failure on a harmless program too gives the verdict `error`."""
 
@@ -105,12 +107,43 @@ class Sandbox:
             lane.program.submit(job)
             report = lane.program.report()
             stdout[:] = [report["output"]]
-            if report["ended"] == "exit" and report["status"] == 0:
-                return _verdict("pass", "", report)
-            return _verdict("timeout" if report["ended"] == "timeout" else "fail", _ending(report), report)
+            return _run_verdict(report)
 
         verdict = self._with_lane(once)
         return Ran("".join(stdout), verdict)
+
+    def run_each(
+        self, program: str, stdins: Sequence[str], accepts: Callable[[int, str], bool], limits: Limits
+    ) -> list[Ran]:
+        """Run a program once for each input, in few round trips, up to the first run that fails.
+
+        A run fails if it does not end by itself with exit status 0, or if `accepts` refuses the output of the input
+        with that number. The first input is run alone, because most wrong programs fail there.
+        """
+        runs: list[Ran] = []
+        for part in batches(stdins):
+            done = 0
+            while done < len(part):
+                found = self._run_batch(program, part[done:], limits)
+                for ran in found:
+                    runs.append(ran)
+                    if ran.verdict.outcome != "pass" or not accepts(len(runs) - 1, ran.stdout):
+                        return runs
+                done += len(found)
+        return runs
+
+    def _run_batch(self, program: str, stdins: Sequence[str], limits: Limits) -> list[Ran]:
+        """Return at least one run, of the inputs from the start."""
+        job = {"kind": "run", "program": program, "stdins": list(stdins), "limits": limits.as_json()}
+        runs: list[Ran] = []
+
+        def once(lane: _Lane) -> Verdict:
+            lane.program.submit(job)
+            runs[:] = [Ran(report["output"], _run_verdict(report)) for report in lane.program.report()["runs"]]
+            return runs[-1].verdict
+
+        verdict = self._with_lane(once)
+        return runs or [Ran("", verdict)]
 
     def under(self, python: str, preload: Sequence[str] = ()) -> Sandbox:
         """Return a sandbox on the same rung with another Python and all of its packages. Raises MissingData."""
@@ -253,6 +286,25 @@ def _unittests(lane: _Lane, program: str, tests: str, expected: list[str], limit
     if (fails[0], raises[0]) != ("fail", "error") or messages[0] not in fails[1] or messages[1] not in raises[1]:
         return _verdict("fail", "a test that must fail passed", report)
     return _verdict("pass", "", report)
+
+
+def batches(stdins: Sequence[str]) -> list[list[str]]:
+    """Divide inputs into the first alone and batches of at most `_BATCH` characters or one input."""
+    parts: list[list[str]] = []
+    room = 0
+    for number, stdin in enumerate(stdins):
+        if number <= 1 or len(stdin) > room:
+            parts.append([])
+            room = _BATCH
+        parts[-1].append(stdin)
+        room -= len(stdin)
+    return parts
+
+
+def _run_verdict(report: dict[str, Any]) -> Verdict:
+    if report["ended"] == "exit" and report["status"] == 0:
+        return _verdict("pass", "", report)
+    return _verdict("timeout" if report["ended"] == "timeout" else "fail", _ending(report), report)
 
 
 def _verdict(outcome: Outcome, detail: str, report: dict[str, Any]) -> Verdict:

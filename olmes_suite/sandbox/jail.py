@@ -74,7 +74,7 @@ class Jail:
         self.open()
         assert self._link is not None
         try:
-            self._link.settimeout(job["limits"]["wall"] + _GRACE)
+            self._link.settimeout(job["limits"]["wall"] * max(len(job.get("stdins", ())), 1) + _GRACE)
             socket.send_fds(self._link, [b"j"], [handle.fileno()] if handle is not None else [])
             wire.send(self._link, job)
         except OSError as error:

@@ -22,6 +22,8 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }  # fmt: skip
 """Names of splits in files and folders, as on the Hub: `train-00000-of-00002.parquet`, `test/a.jsonl`."""
+MADE, MADE_DATA = ("manifest.json", "rejected.jsonl"), "data"
+"""Files by which a folder that `olmes data` has made is known; name of its data file without the ending."""
 _NUMBERED = re.compile(r"([a-z]+)(?:[-_.]?\d.*)?", re.IGNORECASE)
 
 
@@ -70,10 +72,13 @@ def known_kinds() -> str:
 def in_folder(folder: Path, skip: Callable[[Path], bool] = lambda path: False) -> list[Path]:
     """List the files with rows of a folder, by name, without hidden ones and those that `skip` names.
 
-    For a `datasets` directory of one split, these are the files of its state. Raises DataError for a damaged state.
+    For a `datasets` directory of one split, these are the files of its state; for a folder that `olmes data` has made,
+    the data file without the held-out rows and the rejected ones. Raises DataError for a damaged state.
     """
     if (folder / saved_datasets.STATE).is_file():
         return saved_datasets.data_files(folder)
+    if all((folder / name).is_file() for name in MADE):
+        return [file for file in sorted(folder.glob(f"{MADE_DATA}.*")) if kind_of(file)]
     return [
         path for path in sorted(folder.rglob("*"))
         if path.is_file() and kind_of(path) and not path.name.startswith("_")

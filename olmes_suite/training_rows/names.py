@@ -8,6 +8,7 @@ from typing import Any
 TURNS = (("role", "content"), ("from", "value"))
 """Field names of a turn: chat messages, and ShareGPT's."""
 CONVERSATION = ("messages", "conversations", "conversation")
+PAIRS = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
 PROMPT = ("prompt", "question", "query", "inputs", "problem", "instruction", "user")
 RESPONSE = ("response", "completion", "output", "answer", "targets", "solution", "assistant")
 SPEAKERS = {

@@ -35,14 +35,19 @@ Row = dict[str, Any]
 
 def rows_of(file: Path) -> Iterator[Row | Unreadable]:
     """Read the rows of a file. Raises DataError, naming the file, where the rest of it cannot be read."""
+    return rows_of_block(Block(file, str(kind_of(file))))
+
+
+def rows_of_block(block: Block) -> Iterator[Row | Unreadable]:
+    """Read the rows of a part of a file. Raises DataError, naming the file, where the rest of it cannot be read."""
     import pyarrow as pa
 
-    kind = kind_of(file)
-    read = {"parquet": _parquet, "arrow": _arrow, "jsonl": _lines, "csv": _csv}.get(str(kind))
+    file = block.path
+    read = {"parquet": _parquet, "arrow": _arrow, "jsonl": _lines, "csv": _csv}.get(block.kind)
     if read is None:
         raise DataError(f"{file}: unknown kind of file")
     try:
-        yield from read(Block(file, str(kind)))
+        yield from read(block)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
@@ -75,7 +80,8 @@ def _parquet(block: Block) -> Iterator[Row | Unreadable]:
 
     with pq.ParquetFile(block.path) as file:
         _check_names(file.schema_arrow)
-        for batch in file.iter_batches(4096):
+        groups = range(block.first, file.num_row_groups if block.end is None else block.end)
+        for batch in file.iter_batches(4096, row_groups=list(groups)):
             yield from _python(batch)
 
 

@@ -25,7 +25,7 @@ def test_answers_are_right_and_held_out_questions_are_not_trained_on(tmp_path: P
     for one in problems.sums(rng, 500, asked):
         assert one.key not in asked and one.value >= 0
         assert one.value == (one.a + one.b if one.adds else one.a - one.b)
-        for text in (problems.short(one), problems.worked(one)):
+        for text in (problems.short(one), problems.worked(one), problems.thought(one)):
             assert pairs.right(text, str(one.value)) and not pairs.right(text, str(one.value + 1))
         said = [part.split(" = ") for part in problems.worked(one).split(": ")[1].split(". ")[:2]]
         assert all(eval(left) == int(right) for left, right in said)
@@ -49,6 +49,27 @@ def demo(folder: Path, *words: str) -> dict[str, Any]:
 def test_a_few_steps_of_the_demo_run_to_the_end(tmp_path: Path) -> None:
     need_trl()
     assert list(demo(tmp_path, "--short")) == ["sft", "dpo", "rlvr", "all stages"]
+
+
+def test_the_marks_of_a_thought_are_tokens_and_its_form_is_rewarded(tmp_path: Path) -> None:
+    from train_plugins.verifiers.form import think_format
+
+    rows = make.training_rows(random.Random(1), 200, frozenset(), thinking=True)
+    texts = [row["messages"][1]["content"] for row in rows]
+    tokenizer = make.make_tokenizer(texts, thinking=True)
+    forms = [think_format(text, None, {}) for text in texts]
+    assert 0.15 < sum(forms) / len(forms) < 0.6
+    for text in texts[:50]:
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert len(ids) < 64 and all((mark in text) == (tokenizer.vocab[mark] in ids) for mark in problems.THINK)
+
+
+@pytest.mark.slow
+def test_the_demo_that_thinks_gains_significantly(tmp_path: Path) -> None:
+    need_trl()
+    found = demo(tmp_path, "--thinking", "--seed", "0")
+    assert found["rlvr"]["n"] == 500 and found["rlvr"]["ci95"][0] > 0 and found["rlvr"]["p_holm"] <= 0.05
 
 
 @pytest.mark.slow

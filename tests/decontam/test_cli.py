@@ -138,6 +138,9 @@ ASKED, ANSWERED = {"role": "user", "content": SECRET}, {"role": "assistant", "co
         ({"chosen": [ASKED, ANSWERED], "rejected": [ASKED, ANSWERED]}, "preference"),
         ({"text": SECRET, "id": "3"}, "text"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": SECRET}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "value": SECRET}]}]}, "messages"),
+        ({"chosen_messages": [ASKED, ANSWERED], "rejected_messages": [ASKED, ANSWERED]}, "preference"),
+        ({"query": SECRET, "tools": "[]", "answers": "[]"}, "prompt"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

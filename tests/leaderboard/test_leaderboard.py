@@ -297,7 +297,7 @@ def places(value, path=()):
 def test_no_field_of_one_run_loses_the_page(tmp_path, file, wrong):
     runs = tmp_path / "runs"
     own = (("own_task", "math"),)
-    about = {"parent": "good", "stage": "sft", "step": 3, "data": [], "flags": {"own_task": [1]}}
+    about = {"parent": "good", "stage": "sft", "step": 3, "data": [], "flags": {"own_task": [1]}, "watch": ["no_end"]}
     make(runs, Made("good", "good", own, n=5, started=2.0))
     make(runs, Made("bad", "bad", own, n=5, started=1.0, lineage=about, dirty=0.5, suites={"dev": ["own_task"]}))
     whole = (runs / "bad" / file).read_text()
@@ -309,6 +309,18 @@ def test_no_field_of_one_run_loses_the_page(tmp_path, file, wrong):
         shutil.copytree(runs / "bad", runs / f"bad-{number}")
         (runs / f"bad-{number}" / file).write_text(json.dumps(changed))
     assert "good" in built(runs).rows
+
+
+def test_what_the_watch_over_a_training_named_stands_in_its_row(tmp_path):
+    runs = tmp_path / "runs"
+    watch = ["no_end: in 3 rollouts in a row <b>", "repeated: 90 % of the responses"]
+    make(runs, Made("good", "a", ONE, started=2.0))
+    make(runs, Made("bad", "b", ONE, started=1.0, lineage={"parent": "a", "stage": "rlvr", "step": 9, "watch": watch}))
+    shown = built(runs)
+    ((_, found),) = [tag for tag in shown.tags if tag[1].get("class") == "tag watch"]
+    assert found["title"] == "\n".join(watch) and "no end, repeated</span>" in shown.text
+    assert [run.get("watch") for run in shown.data["runs"]] == [None, watch]
+    assert "the watch over the training named" in shown.text
 
 
 def test_a_run_without_documents_keeps_its_row(tmp_path):

@@ -17,7 +17,7 @@ import yaml
 
 from olmes_suite.errors import MissingData
 from olmes_suite.sandbox import Limits, Verdict, grade
-from olmes_suite.sandbox.grade import Sandbox, build, named
+from olmes_suite.sandbox.grade import Sandbox, batches, build, named
 from olmes_suite.sandbox.interpreter import LIBRARIES, interpreter
 from olmes_suite.sandbox.jail import Jail, JailFailed
 from olmes_suite.sandbox.rungs import candidates
@@ -349,3 +349,19 @@ def test_as_an_ordinary_user(rung):
         capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.stdout.strip() == "pass", done.stderr
+
+
+def test_inputs_are_sent_in_batches_with_the_first_alone():
+    assert batches(["a", "b", "c"]) == [["a"], ["b", "c"]]
+    assert batches(["a"]) == [["a"]] and batches([]) == []
+    big = "x" * 2**21
+    assert [len(part) for part in batches(["a", "b", big, "c", big, "d"])] == [1, 1, 1, 1, 1, 1]
+    assert batches(["a", "b", big + "x", "c"])[2:] == [[big + "x"], ["c"]]
+
+
+def test_a_program_is_run_for_each_input_up_to_the_first_failure(sandbox):
+    program = "n = int(input())\nif n == 3: raise SystemExit(1)\nprint(n)"
+    runs = sandbox.run_each(program, ["1", "2", "3", "4"], lambda number, stdout: True, Limits(cpu=2))
+    assert [(run.stdout, run.verdict.outcome) for run in runs] == [("1\n", "pass"), ("2\n", "pass"), ("", "fail")]
+    runs = sandbox.run_each(program, ["1", "2", "4"], lambda number, stdout: number == 0, Limits(cpu=2))
+    assert [run.stdout for run in runs] == ["1\n", "2\n"]

@@ -33,8 +33,9 @@ def verdict(response: str, row: int) -> float:
 class Coin:
     """Stands in for the verifiers."""
 
-    def __init__(self, names: Sequence[str], workers: int, timeout: float) -> None:
+    def __init__(self, names: Sequence[str], workers: int, timeout: float, **_: Any) -> None:
         self.names = names
+        self.judges = None
         self.timeouts = self.crashes = 0
 
     def __enter__(self) -> Coin:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from gradients import Keep, fsdp_on_cpu
 from rlvr_fixture import Coin, make_rlvr, prompt_rows
 
@@ -21,6 +22,15 @@ from train_plugins.running.train_stage import configuration, prepare, trainer_ar
 from train_plugins.stages import registry
 
 rollouts.Verifiers = Coin
+
+
+class Half(Coin):
+    """Tells the responses apart to every second prompt only."""
+
+    def verify(self, calls: Any) -> list[float | None]:
+        """See `Coin`."""
+        coins = zip(super().verify(calls), calls, strict=True)
+        return [coin if call.row["row"] % 2 else 1.0 for coin, call in coins]
 
 
 def answers(prompts: list[list[int]], ends: list[int]) -> list[list[int]]:
@@ -34,16 +44,19 @@ def answers(prompts: list[list[int]], ends: list[int]) -> list[list[int]]:
     return found
 
 
-def train(folder: Path, algorithm: str, adapter: bool, sharded: bool, checkpointing: bool) -> dict[str, Any]:
+def train(folder: Path, algorithm: str, more: list[str], sharded: bool) -> dict[str, Any]:
     """Two rollouts of eight responses, two steps on each."""
+    adapter, checkpointing, active = (word in more for word in ("lora", "checkpointing", "active"))
+    rollouts.Verifiers = Half if active else Coin
     world = distributed.world_size()
     rate = (1e-4 if adapter else 1e-3) if algorithm == "ppo" else 1e-5  # or all ratios leave the clip
     settings = {"per_device_train_batch_size": 2, "num_iterations": 2, "gradient_checkpointing": checkpointing,
                 "learning_rate": rate}  # fmt: skip
-    name = f"{algorithm}-{world}-{adapter}-{sharded}-{checkpointing}"
+    name = f"{algorithm}-{world}-{adapter}-{sharded}-{checkpointing}-{active}"
     own = folder / f"{name}-{distributed.is_main()}"
     own.mkdir(exist_ok=True)
     value = {"value_model": str(folder / "reward")} if algorithm == "ppo" else {}
+    value |= {"active_sampling": True} if active else {}
     rows = prompt_rows(16 if algorithm == "ppo" else 4)
     wanted = make_rlvr(own, algorithm, rows, model=str(folder / "tiny"), trainer=settings, rlvr=value,
                        output=str(folder / f"out-{name}"), **({"lora": {"r": 4}} if adapter else {}))  # fmt: skip
@@ -56,7 +69,9 @@ def train(folder: Path, algorithm: str, adapter: bool, sharded: bool, checkpoint
     trainer = stage.trainer(wanted, args, ready.encoded.rows, ready.tokenizer)
 
     def fixed(prompt_ids: list[list[int]], *_: Any) -> Any:
-        found = answers(prompt_ids, trainer.eos_token_ids)
+        first = distributed.is_main()  # a group may be shared by the processes
+        whole = answers(gather_object(prompt_ids), trainer.eos_token_ids)
+        found = whole[: len(prompt_ids)] if first else whole[-len(prompt_ids) :]
         return found if algorithm == "rloo" else (found, None)
 
     trainer._generate_single_turn = fixed
@@ -78,7 +93,7 @@ def main() -> None:
     found = {}
     for word in [word for word in sys.argv[3:] if word != "fsdp"]:
         algorithm, *more = word.split("+")
-        found[word] = train(folder, algorithm, "lora" in more, sharded, "checkpointing" in more)
+        found[word] = train(folder, algorithm, more, sharded)
     if distributed.is_main():
         torch.save(found, out)
 

@@ -25,6 +25,8 @@ OVERRIDDEN = frozenset(
     )
 )  # fmt: skip
 """Keys that the saved state of optimiser and schedule holds."""
+PACKED = 4096
+"""Default of trainer.max_length in SFT."""
 LENGTH = frozenset({"trainer.max_steps", "trainer.num_train_epochs"})
 
 
@@ -120,6 +122,8 @@ def _batch(flat: Mapping[str, Any], processes: int) -> int:
     """Return the rows of a step over all processes."""
     if flat.get("batch_size"):
         return int(flat["batch_size"])
+    if flat.get("sft.batch_tokens"):
+        return int(flat["sft.batch_tokens"]) // int(flat.get("trainer.max_length") or PACKED)
     return _at_once(flat, processes) * int(flat.get("trainer.gradient_accumulation_steps", 1))
 
 

@@ -70,6 +70,10 @@ class Evaluator:
         self.pool = ThreadPoolExecutor(max_workers=1)
         self.waiting: list[Future[None]] = []
         self.process: subprocess.Popen[str] | None = None
+        self.live: str | None = None
+        """Address of the training's engine while it can answer (see `live_engine`)."""
+        self.pending: Future[None] | None = None
+        """The evaluation that waits for the training's engine."""
         self.started: set[int] = set()
         self.closed = False
         self.finished = False
@@ -147,7 +151,18 @@ class Evaluator:
         self.started.add(step)
         last = checkpoint == self.output
         folder = checkpoint if last else link(checkpoint, self.output / LINKS / f"{self.output.name}-step{step}")
-        self.waiting.append(self.pool.submit(self._evaluate, folder, checkpoint, step))
+        future = self.pool.submit(self._evaluate, folder, checkpoint, step, self.live)
+        self.waiting.append(future)
+        self.pending = future if self.live else None
+
+    def begin_last(self, checkpoint: Path) -> None:
+        """Start the evaluation of the last checkpoint while the training's engine still runs."""
+        self._start(checkpoint, lineage.step(checkpoint))
+
+    def take_pending(self) -> Future[None] | None:
+        """Return the evaluation that waits for the training's engine, once."""
+        pending, self.pending = self.pending, None
+        return pending
 
     def _evaluate_link(self, folder: Path) -> None:
         """Evaluate the linked checkpoint of an earlier start, unless it is evaluated or its own folder is queued."""
@@ -170,12 +185,12 @@ class Evaluator:
         done = any(result.step == step and result.error is None for result in self.results())
         return step in self.started or done
 
-    def _evaluate(self, folder: Path, checkpoint: Path, step: int) -> None:
+    def _evaluate(self, folder: Path, checkpoint: Path, step: int, live: str | None = None) -> None:
         stdout, stderr, status = "", "", 0
         if folder != checkpoint and is_adapter(folder):
             stdout, stderr, status = self._call(merging(folder))
         if status == 0:
-            stdout, stderr, status = self._ask(folder, checkpoint)
+            stdout, stderr, status = self._ask(folder, checkpoint, live)
         if self.closed:
             return
         result = replace(judged(stdout, stderr, status, str(checkpoint), step), asked=self.asked)
@@ -187,9 +202,9 @@ class Evaluator:
         if folder != checkpoint:
             self._put_away(folder, result)
 
-    def _ask(self, folder: Path, checkpoint: Path) -> tuple[str, str, int]:
+    def _ask(self, folder: Path, checkpoint: Path, live: str | None) -> tuple[str, str, int]:
         """Evaluate a checkpoint; with `until_decided`, evaluate the parent on all documents before the first one."""
-        line = command(self.settings, folder, checkpoint)
+        line = command(self.settings, folder, checkpoint, live)
         if self.rivals is None:
             return self._call(line)
         if self.baseline is None:
@@ -278,10 +293,13 @@ def _start_evaluator(line: list[str], env: dict[str, str]) -> subprocess.Popen[s
     )
 
 
-def command(settings: Evaluation, folder: Path | str, checkpoint: Path | str | None = None) -> list[str]:
+def command(
+    settings: Evaluation, folder: Path | str, checkpoint: Path | str | None = None, live: str | None = None
+) -> list[str]:
     """Return the command line that evaluates a checkpoint's folder.
 
-    If `folder` holds links, an endpoint is asked for the model by the original path, `checkpoint`.
+    If `folder` holds links, an endpoint is asked for the model by the original path, `checkpoint`. `live` is the
+    address of the training's engine.
     """
     at_endpoint = settings.device == "endpoint"
     line = [
@@ -299,6 +317,8 @@ def command(settings: Evaluation, folder: Path | str, checkpoint: Path | str | N
         line += ["--backend", "openai", "--base-url", str(settings.base_url)]
         lineage_file = Path(folder) / lineage.FILE
         line += ["--lineage", str(lineage_file)] if lineage_file.is_file() else []
+    if live is not None:
+        line += ["--backend", "live", "--base-url", live]
     line += ["--suite", settings.suite] if settings.suite else []
     for task in settings.tasks:
         line += ["--task", task]

@@ -61,7 +61,7 @@ def describe(
         scanned=tuple(sorted(known.scanned)),
         ancestors=(*parent.ancestors, Ancestor(checkpoint=stage.parent, stage=parent.stage, step=parent.step)),
         seed=seed,
-        versions=_versions(),
+        versions=versions(),
         hardware={**_hardware(), "training_processes": processes},
     )
 
@@ -203,7 +203,8 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of those that train."""
     versions = {"olmes-suite": __version__}
     for name in _PACKAGES:
         try:

@@ -14,12 +14,18 @@ from train_plugins.distributed import is_sharded
 
 STATE = "trainer_state.json"
 CONFIG = "config.json"
-_CONTENT: Mapping[str, tuple[str, type]] = {STATE: ("global_step", int), CONFIG: ("model_type", str)}
+ASYNC_STATE = "rollout_state.json"
+"""Where TRL's asynchronous trainer writes the first prompt that was not trained on."""
+_CONTENT: Mapping[str, tuple[str, type]] = {
+    STATE: ("global_step", int), CONFIG: ("model_type", str), ASYNC_STATE: ("prompt_index", int),
+    "spikes.json": ("losses", list),
+}  # fmt: skip
 """A key that a JSON file must have, with the type of its value."""
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin")
 INDEX = "model.safetensors.index.json"
 VALUE_MODEL = "value_model"
+SPIKES = "spikes.json"
 SHARDED = ("pytorch_model_fsdp*", "optimizer_*", "optimizer.bin", "global_step*")
 """Names that FSDP and DeepSpeed give to weights and optimiser."""
 
@@ -64,10 +70,14 @@ def _expected(checkpoint: Path, processes: int, recipe: Mapping[str, Any]) -> It
     ranks = range(processes)
     for rank in ranks:
         yield checkpoint / ("rng_state.pth" if processes == 1 else f"rng_state_{rank}.pth")
+    if (recipe.get("sft") or {}).get("skip_spikes"):
+        yield checkpoint / SPIKES
     own = recipe.get("rlvr")
     if own and not own.get("asynchronous"):
         for rank in ranks:
             yield checkpoint / f"rollouts_{rank}.pt"
+    elif own:
+        yield checkpoint / ASYNC_STATE
     if is_sharded() or any(found for pattern in SHARDED for found in checkpoint.glob(pattern)):
         return
     yield checkpoint / OPTIMIZER

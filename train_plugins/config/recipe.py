@@ -23,7 +23,7 @@ UNSET = {"unset": True}
 SHIPPED = Path(__file__).parent.parent / "recipes"
 
 
-Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript"]
+Form = Literal["messages", "sharegpt", "alpaca", "prompt", "transcript", "llamafactory", "hermes", "xlam"]
 """Forms of training rows; `data.forms` reads them."""
 
 
@@ -42,6 +42,11 @@ class DataEntry:
     """Form of the rows; None: detected row by row."""
     bad_rows: Literal["error", "skip"] = field(default="error", metadata=UNSET)
     """Whether rows that cannot be trained on stop the stage or are left out."""
+    control_tokens: Literal["refuse", "neutralise", "keep"] = field(default="refuse", metadata=UNSET)
+    """What happens to a row whose text contains a control token of the tokenizer: it is a bad row, the token is encoded
+    as plain text, or it stays a control token."""
+    chat_template_kwargs: Mapping[str, Any] | None = field(default=None, metadata=UNSET)
+    """Arguments of the chat template for rows without their own, such as `enable_thinking: false`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,9 @@ class Evaluation:
     device: Literal["same", "endpoint"] | int | None = None
     """Where checkpoints are evaluated: `same`, on the trainer's GPU, while its model and optimiser wait in CPU memory;
     a GPU's number; `endpoint`, an OpenAI-compatible server. None: beside the training, on the same devices."""
+    engine: Literal["live"] | None = field(default=None, metadata=UNSET)
+    """What answers: `live`, the vLLM engine that samples rollouts, between two steps (rlvr with vllm_colocate); tasks
+    that exceed its context are answered from the checkpoint's folder. None: an engine that loads the folder."""
     base_url: str | None = None
     """URL of the endpoint, which must serve a checkpoint under its folder's path."""
     judge: str | None = None
@@ -112,6 +120,20 @@ class Lora:
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """Keys under `sizes`: published sizes, from which `--dry-run` estimates what is not on this machine."""
+
+    rows: int
+    """Rows, pairs or prompts that are trained on."""
+    tokens: int | None = None
+    """Tokens in one epoch; None: unknown, so all rows count with their full length."""
+    parameters: int | None = None
+    layers: int | None = None
+    hidden: int | None = None
+    """Width of the hidden states."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """The complete recipe of a stage."""
 
@@ -135,6 +157,8 @@ class Recipe:
     gate: str | Mapping[str, Any] | None = None
     """A gate.yaml, or its content: the last checkpoint must pass `olmes gate` against the one that the stage starts
     from, on the tasks of `eval`."""
+    sizes: Sizes | None = field(default=None, metadata=UNSET)
+    """Sizes of the model and the data, for `--dry-run` on a machine that has neither."""
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of TRL's and transformers' trainer, under their original names."""
     kind: str = field(default="", metadata={INNER: True})
@@ -173,6 +197,9 @@ def parse(data: Mapping[str, Any], where: Place, kind: str, keys: type, stages: 
     for other in stages:
         if other in rest:
             raise UsageError(f"{where.line((other,))}: the key {other!r} belongs to the stage {other}, this is {kind}")
+    inside = {one.name for one in fields(keys)} - {one.name for one in fields(Recipe)}
+    for key in inside & set(rest):
+        raise UsageError(f"{where.line((key,))}: the key {key!r} stands under {kind!r}, not beside it")
     settings: Any = yaml_files.typed(keys, data.get(kind) or {}, where.inside(kind))
     recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings, place=where)
     _check(recipe, where)
@@ -286,6 +313,8 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
         _check_until_decided(evaluation, where)
     if (evaluation.device == "endpoint") != (evaluation.base_url is not None):
         raise UsageError(f"{where}: eval: `device: endpoint` and `base_url` belong together")
+    if evaluation.engine == "live" and evaluation.device is not None:
+        raise UsageError(f"{where}: eval: `engine: live` answers in the training's own engine; remove `device`")
     unseen = unseen_in(evaluation)
     if unseen and not final:
         raise UsageError(

@@ -254,7 +254,7 @@ _CLIPPED: Table = {  # TRL's GRPO trainer, which PPO stands on
         "the loss is the mean over the batch's tokens, of clipped ratios",
     ),
     **_unused("multi_objective_aggregation", "there is one reward"),
-    **_unused("max_tool_calling_iterations", "responses have no tool calls"),
+    **_unused("max_tool_calling_iterations", "without rlvr.tools or rlvr.environment responses have no calls"),
     **_unused("log_completions_hub_repo", PUSHED_BY_HAND),
 }  # fmt: skip
 GRPO: Table = {
@@ -285,8 +285,10 @@ ASYNC_GRPO: Table = {
         queue_maxsize heartbeat_stale_after_s log_completions num_completions_to_print"""
     ),
     **_replaced("vllm_server_base_url", "rlvr.server"),
-    **_unused("max_tool_calling_iterations", "responses have no tool calls"),
+    **_unused("max_tool_calling_iterations", "without rlvr.tools or rlvr.environment responses have no calls"),
 }
+TOOLS: Table = _trains("max_tool_calling_iterations")
+"""What differs where rollouts have calls of tools."""
 TABLES: Mapping[str, Table] = {
     "sft": SFT, "rm": RM, "dpo": DPO, "grpo": GRPO, "ppo": PPO, "rloo": RLOO, "async_grpo": ASYNC_GRPO,
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,16 @@ class Encoded:
     """Number of tokens of the longest row."""
     largest_id: int = 0
     """The largest token id in `rows`."""
+    added: int = 0
+    """Number of rows that come from splitting conversations: `read` and these are the rows trained and dropped."""
+    turns: int = 0
+    """Number of trained turns in `rows`, where the stage counts them."""
+    empty_thoughts: int = 0
+    """Number of trained turns that begin with an empty thought of the template."""
+    origin: Sequence[int] = ()
+    """The number in its set of the row that each of `rows` comes from, where the stage keeps it."""
+    notes: tuple[str, ...] = ()
+    """What else to say about the rows."""
 
 
 def template_text(name: str | None) -> str | None:
@@ -53,6 +63,8 @@ def template_text(name: str | None) -> str | None:
         raise UsageError(f"chat_template {name}: neither a shipped template ({shipped}) nor a Jinja file") from None
 
 
+COUNTED = ("full", "tokens", "largest", "equal", "turns", "empty", "row")
+"""Columns of encoded rows that are counted and not trained on."""
 _READ = re.compile(r"""\.get\(\s*["'](\w+)["']|\.(\w+)|\[\s*["'](\w+)["']\s*\]|["'](\w+)["']\s+(?:not\s+)?in\b""")
 
 
@@ -61,22 +73,12 @@ def fields_read(template: str) -> frozenset[str]:
     return frozenset(name for groups in _READ.findall(template) for name in groups if name)
 
 
-def prepare_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, template: str | None, masked: bool
-) -> PreTrainedTokenizerBase:
-    """Set the tokenizer's chat template and a padding token. `masked`: the template must mark assistant turns.
-
-    Raises UsageError if there is no template, no end-of-text token, or no marker.
-    """
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None) -> PreTrainedTokenizerBase:
+    """Set the tokenizer's chat template and a padding token. Raises UsageError without a template or end-of-text."""
     if template is not None:
         tokenizer.chat_template = template
     if not isinstance(tokenizer.chat_template, str):
         raise UsageError("the tokenizer has no chat template; set `chat_template: tulu`, or name a Jinja file")
-    if masked and not any(f"{{%{dash} generation" in tokenizer.chat_template for dash in ("", "-")):
-        raise UsageError(
-            "the chat template does not mark the assistant's turns with {% generation %} … {% endgeneration %}, so the "
-            "loss cannot be restricted to them; set `chat_template: tulu`, or name a Jinja file that marks them"
-        )
     if tokenizer.eos_token is None:
         raise UsageError("the tokenizer has no end-of-text token; set `eos_token` in the recipe")
     if tokenizer.pad_token is None:
@@ -113,9 +115,12 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> tuple
     return list(encoding["input_ids"]), list(encoding["assistant_masks"])
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool = False) -> list[int]:
-    """Return the token ids of a conversation; with `prompt`, up to where the assistant's answer starts."""
-    encoding = tokenizer.apply_chat_template(messages, return_dict=True, add_generation_prompt=prompt)
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool = False, tools: Any = None
+) -> list[int]:
+    """Return the token ids of a conversation, which may show tools; with `prompt`, up to where the answer starts."""
+    shown = {"tools": tools} if tools else {}
+    encoding = tokenizer.apply_chat_template(messages, return_dict=True, add_generation_prompt=prompt, **shown)
     return list(encoding["input_ids"])
 
 
@@ -142,86 +147,30 @@ def _thought(said: str) -> str:
     return said.partition("</think>")[0].rpartition("<think>")[2].strip()
 
 
-def sft_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
-    """Return {"input_ids", "labels", "full"} of a conversation, cut at `limit` tokens; `full` is the uncut length.
-
-    The first `prompt_turns` assistant turns belong to the prompt and are not trained on.
-    """
-    check_rendered(row, tokenizer)
-    ids, mask = render(tokenizer, row["messages"])
-    if row.get("prompt_turns"):
-        mask = _without_turns(mask, row["prompt_turns"], sum(turn["role"] == "assistant" for turn in row["messages"]))
-    labels = [token if trained else IGNORED for token, trained in zip(ids, mask, strict=True)]
-    return {
-        "input_ids": ids[:limit],
-        "labels": labels[:limit],
-        "full": len(ids),
-        "tokens": len(ids[:limit]),
-        "largest": max(ids[:limit], default=0),
-    }
-
-
-def _without_turns(mask: list[int], count: int, turns: int) -> list[int]:
-    """Return the mask without its first `count` runs of ones, one run for each of the conversation's turns."""
-    starts = [place for place, (one, last) in enumerate(zip(mask, [0, *mask], strict=False)) if one and not last]
-    if len(starts) != turns:
-        raise ValueError(f"{len(starts)} trained parts for {turns} assistant turns, so the prompt cannot be told apart")
-    return [0] * starts[count] + mask[starts[count] :]
-
-
-def pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
-    """Return {"prompt_ids", "chosen_ids", "rejected_ids", "full", "tokens"} of a preference pair.
-
-    The answers start where the longest common prefix of prompt and conversations ends. Each answer is cut so that it
-    has at most `limit` tokens together with the prompt.
-    """
-    for side in ("chosen", "rejected"):
-        check_rendered(row, tokenizer, side)
-    prompt = token_ids(tokenizer, row["chosen"][:-1], prompt=True)
-    chosen, rejected = (token_ids(tokenizer, row[side]) for side in ("chosen", "rejected"))
-    start = min(_shared(prompt, chosen), _shared(prompt, rejected))
-    answers = [chosen[start:limit], rejected[start:limit]]
-    return {
-        "prompt_ids": prompt[:start],
-        "chosen_ids": answers[0],
-        "rejected_ids": answers[1],
-        "full": max(len(chosen), len(rejected)),
-        "tokens": 2 * start + len(answers[0]) + len(answers[1]),
-        "largest": max(*prompt[:start], *answers[0], *answers[1], 0),
-        "equal": answers[0] == answers[1],
-    }
-
-
-def whole_pair_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, Any]:
-    """Return {"chosen_ids", "rejected_ids", "full", "tokens"} of a preference pair for a reward model, never cut."""
-    for side in ("chosen", "rejected"):
-        check_rendered(row, tokenizer, side)
-    chosen, rejected = (token_ids(tokenizer, row[side]) for side in ("chosen", "rejected"))
-    full = max(len(chosen), len(rejected))
-    return {
-        "chosen_ids": chosen,
-        "rejected_ids": rejected,
-        "full": full,
-        "tokens": len(chosen) + len(rejected),
-        "largest": max(*chosen, *rejected, 0),
-        "equal": chosen == rejected,
-    }
-
-
 def encode(
-    rows: Dataset, row_to_ids: Callable[..., dict[str, Any]], teaches: Callable[[dict[str, Any], int | None], bool],
+    rows: Dataset, row_to_ids: Callable[..., Any], teaches: Callable[[dict[str, Any], int | None], bool],
     tokenizer: PreTrainedTokenizerBase, *, limit: int | None, processes: int | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Encoded:  # fmt: skip
-    """Encode all rows and drop those that teach nothing. Raises DataError if none is left, or the template fails."""
+    """Encode all rows and drop those that teach nothing. Raises DataError if none is left, or the template fails.
+
+    `row_to_ids` returns one row, or, called with the arguments `more`, a list of rows that one becomes.
+    """
+    given = {"tokenizer": tokenizer, "limit": limit, **(more or {})}
+    several: dict[str, Any] = {} if more is None else {"batched": True, "batch_size": 100}
     try:
         encoded = rows.map(
-            row_to_ids,
-            fn_kwargs={"tokenizer": tokenizer, "limit": limit},
+            row_to_ids if more is None else _many,
+            fn_kwargs=given if more is None else {"row_to_ids": row_to_ids, "given": given},
             remove_columns=rows.column_names,
             num_proc=processes,
+            **several,
         )
     except Exception as error:  # Jinja's and the tokenizer's errors have many types
-        raise DataError(f"the chat template cannot render the data: {one_line(error)}") from None
+        raise DataError(
+            f"the chat template cannot render the data: {one_line(error, 300)}"
+            "; `bad_rows: skip` in the data entry leaves such rows out"
+        ) from None
     fits = encoded.filter(teaches, fn_kwargs={"limit": limit}, num_proc=processes)
     if len(fits) == 0:
         raise DataError(f"all {len(rows)} rows are longer than max_length {limit}; raise trainer.max_length")
@@ -235,23 +184,47 @@ def encode(
     lengths = facts["full"]
     cut = 0 if limit is None else int(sum(length > limit for length in lengths))
     return Encoded(
-        trainable.remove_columns(["full", "tokens", "largest", *(["equal"] if pairs else [])]),
+        trainable.remove_columns([name for name in COUNTED if name in trainable.column_names]),
         len(rows),
         cut,
-        len(rows) - len(trainable),
+        len(encoded) - len(trainable),
         int(sum(facts["tokens"])),
         equal=len(fits) - len(trainable),
         longest=int(max(lengths) if limit is None else min(max(lengths), limit)),
         largest_id=int(max(facts["largest"])),
+        added=len(encoded) - len(rows),
+        turns=int(sum(facts["turns"])) if "turns" in facts.column_names else 0,
+        empty_thoughts=int(sum(facts["empty"])) if "empty" in facts.column_names else 0,
+        origin=list(trainable["row"]) if "row" in trainable.column_names else (),
     )
+
+
+def about(encoded: Encoded) -> list[str]:
+    """Describe in lines what became of the rows beside being cut and left out."""
+    lines = list(encoded.notes)
+    if encoded.added:
+        lines.append(
+            f"{encoded.read} conversations are {encoded.read + encoded.added} rows, one for each assistant turn behind "
+            "its prompt, because the chat template renders earlier turns differently"
+        )
+    if encoded.empty_thoughts:
+        lines.append(
+            f"note: {encoded.empty_thoughts} of {encoded.turns} trained turns begin with an empty thought, which the "
+            "chat template writes; where it reads enable_thinking, `chat_template_kwargs: {enable_thinking: false}` in "
+            "the data entry makes it part of the prompt"
+        )
+    return lines
+
+
+def _many(
+    batch: dict[str, list[Any]], row_to_ids: Callable[..., list[dict[str, Any]]], given: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """Return the columns of the rows that a batch of rows becomes."""
+    names = list(batch)
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    made = [one for row in rows for one in row_to_ids(row, **given)]
+    return {name: [one[name] for one in made] for name in (made[0] if made else ())}
 
 
 def _differs(row: dict[str, Any]) -> bool:
     return not row["equal"]
-
-
-def _shared(first: list[int], second: list[int]) -> int:
-    for number, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return number
-    return min(len(first), len(second))

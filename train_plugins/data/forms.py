@@ -10,19 +10,29 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from olmes_suite.training_rows.names import PROMPT, RESPONSE, first
+from olmes_suite.training_rows.names import PAIRS, PROMPT, RESPONSE, first
 from train_plugins.config.recipe import Form
-from train_plugins.data.messages import Row, check_answer_columns, check_columns
-from train_plugins.data.turns import Turn, conversation_column, is_sharegpt, listed, text, turns, with_system
+from train_plugins.data.fields import REASONING, TOOL_COLUMNS, Row, holds
+from train_plugins.data.messages import check_answer_columns, check_columns, check_no_tools
+from train_plugins.data.tool_calls import calls_of, from_hermes, is_hermes, tools_of, with_schema
+from train_plugins.data.turns import (
+    Turn,
+    conversation_column,
+    is_llamafactory,
+    is_sharegpt,
+    listed,
+    text,
+    turns,
+    with_system,
+)
 
 Reads = Literal["conversation", "pair", "prompt"]
 """What a stage trains on: a conversation, two answers, or a prompt alone."""
-PAIRS = (("chosen", "rejected"), ("chosen_messages", "rejected_messages"))
 CONTEXT = "prompt_turns"
 """Key of a converted row: the number of its assistant turns that belong to the prompt and are not trained on."""
 _SPOKEN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]?")
 _HISTORY = "a 'history' that is not a list of questions and answers"
-_FORMS = "messages, ShareGPT, Alpaca, prompt and completion"
+_FORMS = "messages, ShareGPT, Alpaca, prompt and completion, LLaMA-Factory, Hermes, xLAM"
 
 
 def converted(row: Row, reads: Reads, form: Form | None) -> tuple[Form, dict[str, Any]]:
@@ -32,6 +42,7 @@ def converted(row: Row, reads: Reads, form: Form | None) -> tuple[Form, dict[str
     """
     check_columns(row)
     if reads == "prompt":
+        check_no_tools(row)
         return _for_rewards(row, form)
     if reads == "pair":
         return _pair(row, form)
@@ -42,7 +53,9 @@ def converted(row: Row, reads: Reads, form: Form | None) -> tuple[Form, dict[str
 def _detected(row: Row) -> Form:
     column = conversation_column(row)
     if column is not None:
-        return "sharegpt" if is_sharegpt(row[column]) else "messages"
+        return _conversation_form(row, column)
+    if _said(row.get("query")) and _said(row.get("answers")) and _said(row.get("tools")):
+        return "xlam"
     if row.get("instruction") is not None:
         return "alpaca"
     if _column(row, PROMPT) and _column(row, RESPONSE):
@@ -53,6 +66,26 @@ def _detected(row: Row) -> Form:
         raise ValueError(f"nothing in the column {empty!r}")
     columns = ", ".join(map(str, row)) or "none"
     raise ValueError(f"no 'messages', and no other known form (columns: {columns:.200}; forms: {_FORMS})")
+
+
+def _conversation_form(row: Row, column: str) -> Form:
+    """Return the form of a column that holds a conversation."""
+    if is_llamafactory(row[column]):
+        return "llamafactory"
+    found = listed(row[column])
+    if found and "<tool_call>" in str(found):
+        tools = [row.get(name) for name in TOOL_COLUMNS]
+        if is_hermes(_readable(row, column), next(filter(holds, tools), None)):
+            return "hermes"
+    return "sharegpt" if is_sharegpt(row[column]) else "messages"
+
+
+def _readable(row: Row, column: str) -> list[Turn]:
+    """Return the turns of a column; none where they cannot be read, which the form's reader says."""
+    try:
+        return with_system(row, turns(row[column], column))
+    except ValueError:
+        return []
 
 
 def _column(row: Row, names: tuple[str, ...]) -> str | None:
@@ -71,12 +104,38 @@ def _messages(row: Row) -> dict[str, Any]:
     return {"messages": with_system(row, turns(row[column], column))}
 
 
+def _hermes(row: Row) -> dict[str, Any]:
+    """Return the conversation with the calls, results and tools that its texts hold as fields."""
+    found, tools = from_hermes(_messages(row)["messages"])
+    given = any(holds(row.get(name)) for name in TOOL_COLUMNS)
+    return {"messages": found, **({"tools": tools} if tools and not given else {})}
+
+
+def _xlam(row: Row) -> dict[str, Any]:
+    """Return a question and the tool calls that answer it."""
+    asked = _text(row, "query")
+    if asked is None:
+        raise ValueError("no 'query'")
+    calls = calls_of(row.get("answers"), "'answers'")
+    if not calls:
+        raise ValueError("no call in 'answers'")
+    before = with_system(row, [{"role": "user", "content": asked}])
+    tools = [with_schema(tool) for tool in tools_of(row.get("tools"), "'tools'")]
+    return {"messages": [*before, {"role": "assistant", "content": "", "tool_calls": calls}], "tools": tools}
+
+
 def _alpaca(row: Row) -> dict[str, Any]:
     answer = _column(row, RESPONSE)
     if answer is None:
         raise ValueError("no 'output'")
     check_answer_columns(row)
-    return {"messages": [*_instruction(row), {"role": "assistant", "content": _text(row, answer) or ""}]}
+    return {"messages": [*_instruction(row), _answered(row, _text(row, answer) or "")]}
+
+
+def _answered(row: Row, said: str) -> Turn:
+    """Return the assistant's turn of a row whose answer is a column, with the reasoning in another."""
+    thoughts = {name: row[name] for name in REASONING if holds(row.get(name))}
+    return {"role": "assistant", "content": said, **thoughts}
 
 
 def _instruction(row: Row) -> list[Turn]:
@@ -113,7 +172,10 @@ def _prompt(row: Row) -> dict[str, Any]:
     check_answer_columns(row)
     before = with_system(row, _turns_or_text(row, asked, "user"))
     context = sum(turn["role"] == "assistant" for turn in before)
-    whole = {"messages": [*before, *_turns_or_text(row, answered, "assistant")]}
+    answer = _turns_or_text(row, answered, "assistant")
+    if not isinstance(row[answered], list | tuple | Mapping):
+        answer = [_answered(row, answer[0]["content"])]
+    whole = {"messages": [*before, *answer]}
     return {**whole, CONTEXT: context} if context else whole
 
 
@@ -132,6 +194,7 @@ def _transcript(row: Row) -> dict[str, Any]:
 
 _CONVERSATIONS: Mapping[Form, Callable[[Row], dict[str, Any]]] = {
     "messages": _messages, "sharegpt": _messages, "alpaca": _alpaca, "prompt": _prompt, "transcript": _transcript,
+    "llamafactory": _messages, "hermes": _hermes, "xlam": _xlam,
 }  # fmt: skip
 
 
@@ -155,7 +218,8 @@ def _pair(row: Row, form: Form | None) -> tuple[Form, dict[str, Any]]:
     answers = [_answer(row, name) for name in sides]
     whole = next((name for name in sides if is_sharegpt(row[name])), None)
     if form is None and all(answer[0]["role"] != "assistant" for answer in answers if answer):
-        found: Form = "sharegpt" if whole else "messages"
+        parts = any(is_llamafactory(row[name]) for name in sides)
+        found: Form = "llamafactory" if parts else "sharegpt" if whole else "messages"
         return found, {**row, "prompt": None, **_sides(with_system(row, a) for a in answers)}
     name = form or _pair_form(row, sides[0])
     if name == "transcript":

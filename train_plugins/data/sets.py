@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
@@ -19,46 +20,103 @@ from olmes_suite.training_rows.files import kind_of, known_kinds, of_split
 from olmes_suite.training_rows.reading import Unreadable, rows_of
 from train_plugins.config.recipe import DataEntry, Form
 from train_plugins.data import forms as forms_of
+from train_plugins.data.control_tokens import BREAK, first_token, texts
+from train_plugins.data.fields import EXTRA, KWARGS, NEUTRAL, Row
 from train_plugins.data.forms import CONTEXT, Reads
-from train_plugins.data.messages import Row, check_turns
+from train_plugins.data.messages import check_turns
+from train_plugins.data.tool_calls import empty
 
 BAD_ROWS = "bad_rows.jsonl"
 """File in a stage's output with the rows that were left out."""
 FORMS: Mapping[Reads | None, tuple[Form, ...]] = {
-    "conversation": get_args(Form), "pair": get_args(Form), "prompt": ("messages", "sharegpt", "prompt"), None: (),
-}  # fmt: skip
+    "conversation": get_args(Form),
+    "pair": tuple(form for form in get_args(Form) if form not in ("hermes", "xlam")),
+    "prompt": ("messages", "sharegpt", "prompt"),
+    None: (),
+}
+HERMES = (
+    "hermes: tool calls, results and tools are read from the text, and the chat template writes them in its own form; "
+    "`form: sharegpt` (or messages) trains the text as it is"
+)
+"""Note about a set in whose rows this form was detected."""
 
 TURNS = ("messages", "prompt", "chosen", "rejected")
 """Columns of a converted row that may hold turns."""
 Keys = Callable[[Row], dict[str, Any]]
 """A stage's `form`: the columns that it trains on, from a row. Raises ValueError with what is wrong with the row."""
+Check = Callable[[dict[str, Any]], None]
 Convert = Callable[[Row], tuple[str, dict[str, Any]]]
 
 
 def load(
-    entries: Sequence[DataEntry], keys: Keys, reads: Reads | None = None, rendered: Set[str] = frozenset()
-) -> StageData:
+    entries: Sequence[DataEntry], keys: Keys, reads: Reads | None = None, rendered: Set[str] = frozenset(),
+    control: re.Pattern[str] | None = None, check: Check | None = None,
+) -> StageData:  # fmt: skip
     """Load all sets of a recipe with their rows in the stage's columns. Raises DataError, MissingData or UsageError.
 
     `reads` says what the stage trains on; with None, rows are handed to `keys` as they are in the file. `rendered` are
-    the fields of a turn that the chat template reads.
+    the fields of a turn that the chat template reads; `control` matches the tokenizer's control tokens. `check` raises
+    an error for a row that the chat template cannot render; it is called for entries whose bad rows are left out.
     """
-    return StageData(tuple(_load(entry, _strict(keys, reads, entry.form, rendered), reads) for entry in entries))
+    return StageData(
+        tuple(_load(entry, _checked(_strict(keys, reads, entry, rendered, control), entry, check), reads)
+              for entry in entries)
+    )  # fmt: skip
 
 
-def _strict(keys: Keys, reads: Reads | None, form: Form | None, rendered: Set[str]) -> Convert:
+def _checked(convert: Convert, entry: DataEntry, check: Check | None) -> Convert:
+    """Return the conversion, followed by the check where rows that fail are left out."""
+    if check is None or entry.bad_rows != "skip":
+        return convert
+
+    def convert_and_check(row: Row) -> tuple[str, dict[str, Any]]:
+        name, found = convert(row)
+        try:
+            check(found)
+        except Exception as error:  # a template may raise anything
+            why = one_line(error, 300).removeprefix("row ?: ")
+            raise ValueError(f"a conversation that the chat template cannot render: {why}") from None
+        return name, found
+
+    return convert_and_check
+
+
+def _strict(
+    keys: Keys, reads: Reads | None, entry: DataEntry, rendered: Set[str], control: re.Pattern[str] | None
+) -> Convert:
     """Return a function that brings a row of a file to (its form, the stage's columns)."""
 
     def convert(row: Row) -> tuple[str, dict[str, Any]]:
-        name, converted = ("", dict(row)) if reads is None else forms_of.converted(row, reads, form)
+        name, converted = ("", dict(row)) if reads is None else forms_of.converted(row, reads, entry.form)
         for column in TURNS if reads else ():
             check_turns(converted.get(column), rendered)
+        if entry.chat_template_kwargs and empty(converted.get(KWARGS)):
+            converted[KWARGS] = entry.chat_template_kwargs
         found = keys(converted)
         if not _is_unicode(found):
             raise ValueError("text that is not Unicode (half a surrogate pair)")
-        return name, found
+        return name, found if control is None or not reads else _without_control(found, entry, control)
 
     return convert
+
+
+def _without_control(row: dict[str, Any], entry: DataEntry, control: re.Pattern[str]) -> dict[str, Any]:
+    """Return the row, marked if control tokens in its texts are to be plain text. Raises ValueError if refused."""
+    if entry.control_tokens == "keep":
+        return row
+    more = json.loads(row[EXTRA]) if row.get(EXTRA) else {}
+    token = first_token([[row.get(column) for column in TURNS], more], control)
+    if token is None:
+        return row
+    if entry.control_tokens == "refuse":
+        raise ValueError(
+            f"the control token {token} in its text, which would be encoded as the token that it names; "
+            "`control_tokens` in the data entry: keep allows it"
+            + ("" if "verifier" in row else ", neutralise encodes it as plain text")
+        )
+    if any(BREAK in one for column in TURNS for one in texts(row.get(column))):
+        raise ValueError("the code point U+FDD0, which is no character, beside a control token")
+    return {**row, EXTRA: json.dumps({**more, NEUTRAL: True}, ensure_ascii=False)}
 
 
 def _is_unicode(value: Any) -> bool:
@@ -106,13 +164,19 @@ def _load(entry: DataEntry, convert: Convert, reads: Reads | None) -> TrainingSe
     if entry.form is not None and entry.form not in FORMS[reads]:
         known = ", ".join(FORMS[reads]) or "none"
         raise UsageError(f"data: form {entry.form} does not fit this stage; its forms: {known}")
+    if reads not in ("conversation", "pair"):
+        if entry.control_tokens == "neutralise":
+            raise UsageError("data: control_tokens: neutralise does not fit this stage, whose prompts TRL encodes")
+        if entry.chat_template_kwargs:
+            raise UsageError("data: chat_template_kwargs does not fit this stage; see trainer.chat_template_kwargs")
     if entry.path is not None:
         path = Path(entry.path).expanduser()
         files, others = _files(path, entry.split)
         read = islice(_numbered(files), entry.limit)
         found = _normalised(read, convert, entry, entry.path)
         note = f"split {entry.split}, {others} files of other splits are not read" if others else ""
-        return replace(found, sha256=_files_hash(files), rows=Dataset.from_list(found.rows), note=note)
+        notes = "; ".join(filter(None, (note, found.note)))
+        return replace(found, sha256=_files_hash(files), rows=Dataset.from_list(found.rows), note=notes)
     name = str(entry.hub)
     rows = ((row, None) for row in islice(_hub(name, entry.split), entry.limit))
     found = _normalised(rows, convert, entry, name)
@@ -147,10 +211,15 @@ def _normalised(
         raise DataError(_refusal(bad, len(good), where))
     if not good:
         raise DataError(f"{where}: holds no rows")
-    if any(CONTEXT in row for row in good):  # a column of a table has a value in every row
-        good = [{CONTEXT: 0, **row} for row in good]
+    for column, nothing in ((CONTEXT, 0), (EXTRA, "")):  # a column of a table has a value in every row
+        if any(column in row for row in good):
+            good = [{column: nothing, **row} for row in good]
     forms.pop("", None)
-    return TrainingSet(where, "", good, dict(forms), tuple(bad))
+    neutral = sum(f'"{NEUTRAL}": true' in row.get(EXTRA, "") for row in good)
+    count = "1 row has" if neutral == 1 else f"{neutral} rows have"
+    notes = [f"{count} control tokens in the text, encoded as plain text"] if neutral else []
+    notes += [HERMES] if forms.get("hermes") else []
+    return TrainingSet(where, "", good, dict(forms), tuple(bad), "; ".join(notes))
 
 
 def _refusal(bad: Sequence[BadRow], good: int, where: str) -> str:

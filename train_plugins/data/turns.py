@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from olmes_suite.training_rows.names import CONVERSATION, SPEAKERS, TOOL_TURNS, turn_keys
+from train_plugins.data.tool_calls import calls_of, empty
 
 Turn = dict[str, Any]
 SYSTEM = ("system", "system_prompt")
 """Columns with the system prompt of a row."""
+THOUGHT_PARTS = ("reasoning", "thinking", "thought", "reasoning_content")
+CALL_PARTS = ("tool_calls", "tool_call", "function_call")
+"""Types of the parts of a content that hold reasoning and tool calls."""
+CALLERS = frozenset(name for name, role in TOOL_TURNS.items() if role == "assistant")
+"""Roles of turns whose content is a tool call."""
 
 
 def text(value: Any) -> str | None:
@@ -40,20 +46,38 @@ def listed(value: Any) -> list[Any] | None:
 def turns(value: Any, column: str) -> list[Turn]:
     """Return a column's turns with a role and a text as content; their other fields stay.
 
-    A list of texts alternates between user and assistant. Raises ValueError.
+    Calls that are turns of their own (`function_call`, `tool_call`) become `tool_calls` of an assistant turn. A list
+    of texts alternates between user and assistant. Raises ValueError.
     """
     found = listed(value)
     if found is None:
         raise ValueError(f"{column!r} that are not a list of role and content")
     if found and all(isinstance(turn, str) for turn in found):
         return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(found)]
-    return [_turn(turn, column) for turn in found]
+    together: list[Turn] = []
+    for one in found:
+        turn, calls = _turn(one, column)
+        if calls and together and together[-1]["role"] == "assistant":
+            together[-1] = {**together[-1], "tool_calls": [*(together[-1].get("tool_calls") or ()), *calls]}
+        else:
+            together.append({**turn, "tool_calls": calls} if calls else turn)
+    return together
 
 
 def is_sharegpt(value: Any) -> bool:
     """Whether a column's first turn has ShareGPT's fields `from` and `value`."""
     found = listed(value)
     return bool(found) and turn_keys(found[0]) == ("from", "value") if found else False
+
+
+def is_llamafactory(value: Any) -> bool:
+    """Whether a turn's content is a list of LLaMA-Factory's parts, `{type, value}`."""
+    return any(
+        isinstance(part, Mapping) and "type" in part and part.get("value") is not None
+        for turn in listed(value) or ()
+        if isinstance(turn, Mapping) and isinstance(turn.get("content"), list | tuple)
+        for part in turn["content"]
+    )
 
 
 def conversation_column(row: Mapping[str, Any]) -> str | None:
@@ -75,30 +99,66 @@ def with_system(row: Mapping[str, Any], found: list[Turn]) -> list[Turn]:
     return found
 
 
-def _turn(turn: Any, column: str) -> Turn:
+def _turn(turn: Any, column: str) -> tuple[Turn, list[Any]]:
+    """Return a turn, and the calls that its whole content is if its role says so."""
+    if isinstance(turn, Mapping) and "role" in turn and "content" not in turn and not empty(turn.get("tool_calls")):
+        turn = {**turn, "content": None}
     keys = turn_keys(turn)
     if keys is None:
         raise ValueError(f"{column!r} that are not a list of role and content")
     said = str(turn[keys[0]]).strip()
     folded = said.casefold()
-    if folded == "tool" or folded in TOOL_TURNS:
-        raise ValueError(f"a turn of {said!r} in {column!r}: tool calls and their results are not trained on")
     rest = {key: value for key, value in turn.items() if key not in keys}
-    known = folded if folded in ("user", "assistant", "system") else SPEAKERS.get(folded, said)
-    return {**rest, "role": known, "content": _content(turn[keys[1]], column)}
+    if folded in CALLERS:
+        calls = calls_of(turn[keys[1]], f"a turn of {said!r} in {column!r}", python=True)
+        if not calls:
+            raise ValueError(f"a turn of {said!r} in {column!r} without a call")
+        return {**rest, "role": "assistant", "content": ""}, calls
+    known = folded if folded in ("user", "assistant", "system", "tool") else SPEAKERS.get(folded, said)
+    known = TOOL_TURNS.get(folded, known)
+    if known == "tool":
+        return {**rest, "role": known, "content": _result(turn[keys[1]], column)}, []
+    content, more = _content(turn[keys[1]], column)
+    if content is None and not empty(rest.get("tool_calls")):
+        content = ""
+    return {**rest, **more, "role": known, "content": content}, []
 
 
-def _content(value: Any, column: str) -> Any:
-    """Join content that comes in parts of text; other content than text is left to the caller's checks."""
+def _result(value: Any, column: str) -> Any:
+    """Return the text of a tool's result; one that is not text is written as JSON."""
+    if isinstance(value, list | tuple) and value and all(isinstance(p, Mapping) and "type" in p for p in value):
+        return _content(value, column)[0]
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | Mapping) else value
+
+
+def _content(value: Any, column: str) -> tuple[Any, dict[str, Any]]:
+    """Join content that comes in parts of text, and return the fields that its other parts are.
+
+    Content that is neither text nor parts is left to the caller's checks. Raises ValueError.
+    """
     if not isinstance(value, list | tuple):
-        return value
-    pieces = []
+        return value, {}
+    said: dict[str, list[str]] = {"text": [], "reasoning_content": []}
+    fields: dict[str, Any] = {}
     for part in value:
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
-        if kind != "text":
+        piece = part if isinstance(part, str) else _piece(part, kind) if isinstance(part, Mapping) else None
+        if kind in CALL_PARTS:
+            fields["tool_calls"] = [
+                *fields.get("tool_calls", ()), *calls_of(piece, f"a part {kind!r} in {column!r}", python=True)
+            ]  # fmt: skip
+        elif kind == "tools":
+            fields["tools"] = piece
+        elif kind != "text" and kind not in THOUGHT_PARTS:
             raise ValueError(f"a part of type {kind!r} in {column!r}: only text is trained on")
-        piece = part if isinstance(part, str) else next((part[k] for k in ("text", "value") if k in part), None)
-        if not isinstance(piece, str):
+        elif not isinstance(piece, str):
             raise ValueError(f"{column!r} with a content that is not text")
-        pieces.append(piece)
-    return "".join(pieces)
+        else:
+            said["text" if kind == "text" else "reasoning_content"].append(piece)
+    if said["reasoning_content"]:
+        fields["reasoning_content"] = "".join(said["reasoning_content"])
+    return "".join(said["text"]), fields
+
+
+def _piece(part: Mapping[str, Any], kind: str) -> Any:
+    return next((part[key] for key in ("text", "value", kind) if part.get(key) is not None), None)

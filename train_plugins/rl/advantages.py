@@ -69,11 +69,15 @@ def value_errors(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, cli
 
 def without_signal(scores: Tensor, size: int) -> float:
     """Return the share of groups of `size` responses to one prompt with equal scores; NaN marks a skipped response."""
-    groups = scores.view(-1, size)
+    return 1.0 - float(spread(scores.view(-1, size)).float().mean())
+
+
+def spread(groups: Tensor) -> Tensor:
+    """Return (N): whether the scores of a group, a row of (N, G), differ; NaN marks a skipped response."""
     skipped = groups.isnan()
     low = groups.masked_fill(skipped, torch.inf).amin(dim=1)
     high = groups.masked_fill(skipped, -torch.inf).amax(dim=1)
-    return float((high <= low).float().mean())
+    return high > low
 
 
 def kl(policy: Tensor, reference: Tensor, mask: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from olmes_suite.models.local import thoughts
 from olmes_suite.models.local.chat_template import ChatTemplate
 
 if TYPE_CHECKING:
+    from olmes_suite.thinking import Parts
     from train_plugins.rl.keys import RlvrKeys
     from train_plugins.verifiers import Call, Verifiers
 
@@ -23,20 +24,40 @@ class Answers:
 
     def __init__(self, tokenizer: Any, keys: RlvrKeys, arguments: Mapping[str, Any] | None = None) -> None:
         self.tokenizer = tokenizer
-        self.thoughts: thoughts.LocalThoughts | None = None
-        """None where responses are read as they are."""
-        if keys.verifier.reads == "answer":
-            self.thoughts = thoughts.find(
-                tokenizer, _template(tokenizer), thinking=keys.thinking, arguments=arguments or {}
-            )
+        self.reads = keys.verifier.reads
+        self.thoughts: thoughts.LocalThoughts | None = thoughts.find(
+            tokenizer, _template(tokenizer), thinking=keys.thinking, arguments=arguments or {}
+        )
+        """None for a model without thoughts."""
 
-    def of(self, call: Call, ids: Sequence[int]) -> Call | None:
-        """Return the call with the answer of a response of these tokens; None where the thought did not end."""
-        if self.thoughts is None:
+    def of(self, call: Call, ids: Sequence[int], reads: str | None = None) -> Call | None:
+        """Return the call with what is read of a response of these tokens; None where the thought did not end.
+
+        `reads` replaces the recipe's `verifier.reads`.
+        """
+        if self.thoughts is None or (reads or self.reads) == "all":
             return call
-        _, text = self.thoughts.texts(list(ids), self.tokenizer)
-        parts = self.thoughts.thoughts.read(text, opened=self.thoughts.opened)
+        parts = self._parts(ids)
         return None if parts.unclosed else replace(call, response=parts.answer)
+
+    def marked(self, text: str, ids: Sequence[int]) -> str:
+        """Return the whole response with the marks of its thought, also one that the prompt opened."""
+        if self.thoughts is None:
+            return text
+        _, said = self.thoughts.texts(list(ids), self.tokenizer)
+        return (self.thoughts.reader.open if self.thoughts.opened else "") + said
+
+    def answer(self, text: str, ids: Sequence[int]) -> str | None:
+        """Return a response without its thought; None where the thought did not end."""
+        if self.thoughts is None:
+            return text
+        parts = self._parts(ids)
+        return None if parts.unclosed else parts.answer
+
+    def _parts(self, ids: Sequence[int]) -> Parts:
+        assert self.thoughts is not None
+        _, text = self.thoughts.texts(list(ids), self.tokenizer)
+        return self.thoughts.thoughts.read(text, opened=self.thoughts.opened)
 
 
 def verify(verifiers: Verifiers, calls: Sequence[Call | None]) -> list[float | None]:

@@ -13,6 +13,8 @@ WIDTH = 80
 SHOWN = {"verified": ("verified", ".3f"), "kl": ("kl", ".4g"), "length": ("length", ".0f"), "eos_rate": ("eos", ".2f"),
          "no_signal": ("no signal", ".2f")}  # fmt: skip
 """Heading and format of each metric."""
+SHOWN_IF_LOGGED = {"tools/failed": ("tools failed", ".2f"), "staleness_max": ("stale", ".0f")}
+"""Heading and format of metrics that only some trainings have, which the table leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def history_line(step: int, logged: Mapping[str, Any]) -> dict[str, Any]:
 def log_line(line: Mapping[str, Any], steps: int) -> str:
     """Format one log in at most 80 columns; metrics that do not fit are only in the history."""
     text = f"step {line['step']}/{steps}"
-    for name, (heading, form) in SHOWN.items():
+    for name, (heading, form) in {**SHOWN, **SHOWN_IF_LOGGED}.items():
         if line.get(name) is not None and len(text) <= WIDTH:
             part = f"  {heading} {line[name]:{form}}"
             text += part if len(text) + len(part) <= WIDTH else ""

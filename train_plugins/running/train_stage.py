@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,17 @@ from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_sta
 from train_plugins.checkpoints.evaluator import Evaluator, of_recipe
 from train_plugins.config import trainer_fields, trainer_values
 from train_plugins.config.recipe import Recipe, check_trainer
-from train_plugins.data import encoding, turn_end
+from train_plugins.data import control_tokens, encoding, turn_end
 from train_plugins.data import sets as data
+from train_plugins.data.rendering import has_markers
 from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
-from train_plugins.stages.model_arguments import check_model_arguments, check_template_arguments, set_pad_token
+from train_plugins.stages.model_arguments import (
+    check_entries,
+    check_model_arguments,
+    check_template_arguments,
+    set_pad_token,
+)
 from train_plugins.stages.model_limits import check_fits, length_keys
 from train_plugins.trainers import lora, offload, trial
 
@@ -36,13 +41,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerState, TrainingArguments
 
     from train_plugins.trainers.callbacks import Checkpoints
-
-DECISIVE = (
-    "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
-    "per_device_train_batch_size", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
-    "max_grad_norm", "max_length",
-)  # fmt: skip
-"""Arguments of the trainer that `--dry-run` always shows, even if the recipe does not name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
     `plugins` are registered beside the installed ones. Raises OlmesError: StageRefused for data or a loss that stops
     the stage; UsageError, DataError and ModelError for errors that the user can correct.
     """
-    _set_up(recipe)
+    set_up(recipe)
     output = Path(str(recipe.output)).expanduser()
     start = resume.start(output, go_on)
     recipe, arguments = trainer_arguments(stage, recipe)
@@ -144,8 +142,11 @@ def _gate(recipe: Recipe, output: Path, evaluator: Evaluator | None) -> None:
         print(gate.judge(recipe.gate, recipe.eval, recipe.model, output, last), file=sys.stderr)
 
 
-def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, Any]]:
-    """Return the recipe with typed trainer arguments, and all arguments of the trainer. Raises UsageError."""
+def trainer_arguments(stage: Stage, recipe: Recipe, here: bool = True) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe with typed trainer arguments, and all arguments of the trainer. Raises UsageError.
+
+    `here`: whether this machine must have what the recipe runs on.
+    """
     config = stage.config(recipe)
     typed = check_trainer(recipe.trainer, config, recipe.place, stage.fields(recipe))
     if recipe.eval and not stage.generates:
@@ -158,6 +159,10 @@ def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, A
     trainer_values.check_numbers(arguments, recipe.seed)
     if recipe.lora is not None:
         lora.check(recipe.lora, stage.name)
+    if recipe.eval and recipe.eval.engine == "live" and not stage.has_engine(recipe):
+        raise UsageError(
+            "eval.engine: live answers in the engine of the rollouts: it needs rlvr with `rollouts: vllm_colocate`"
+        )
     if recipe.eval and recipe.eval.device == "same" and distributed.world_size() > 1:
         raise UsageError("eval.device: same moves the model of only one process aside; name another GPU or an endpoint")
     if not gpu and distributed.world_size() > 1:  # accelerate joins CPU processes only if it is told to
@@ -171,8 +176,11 @@ def trainer_arguments(stage: Stage, recipe: Recipe) -> tuple[Recipe, dict[str, A
         if every % int(saves) or arguments.get("save_strategy", "steps") != "steps":
             raise UsageError(f"eval.every {every} is not a multiple of trainer.save_steps {arguments['save_steps']}")
         arguments = {"save_steps": every, "save_strategy": "steps", **arguments}
-    arguments["gradient_accumulation_steps"] = plan.accumulation(recipe.batch_size, arguments, distributed.world_size())
+    rows = stage.batch_size(recipe, arguments)
+    arguments["gradient_accumulation_steps"] = plan.accumulation(rows, arguments, distributed.world_size())
     stage.check(recipe, arguments)
+    if here:
+        stage.check_machine(recipe)
     _check_effects(stage, recipe, config, arguments)
     return recipe, arguments
 
@@ -199,17 +207,21 @@ def prepare(
     template = encoding.template_text(recipe.chat_template)
     tokenizer = load_tokenizer(recipe.model, None, training=True)
     turn_end.set_eos(tokenizer, recipe.eos_token)
-    tokenizer = encoding.prepare_tokenizer(tokenizer, template, stage.masked)
+    tokenizer = encoding.prepare_tokenizer(tokenizer, template)
     set_pad_token(tokenizer, arguments.get("pad_token"), stage.pooled)
     check_template_arguments(str(tokenizer.chat_template), arguments.get("chat_template_kwargs"))
     ends = turn_end.end_ids(tokenizer, recipe.model)
     if stage.generates:
-        turn_end.check_turn_end(tokenizer, ends, stage.masked)
+        turn_end.check_turn_end(tokenizer, ends, stage.masked and has_markers(str(tokenizer.chat_template)))
     if stage.pooled:
         encoding.pad_apart(tokenizer)
+    stage.prepare_tokenizer(recipe, tokenizer, arguments)
     about = hooks.Stage(stage.name, recipe.model, Path(str(recipe.output)).expanduser(), recipe.final, recipe.as_data())
     rendered = encoding.fields_read(str(tokenizer.chat_template))
-    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered)
+    check_entries(str(tokenizer.chat_template), recipe.data)
+    control = control_tokens.control_tokens(tokenizer)
+    check = stage.checker(recipe, tokenizer)
+    sets = data.load(recipe.data, stage.row_reader(recipe), stage.reads, rendered, control, check)
     if manager is not None:
         with distributed.first_alone():  # the hooks of all processes write to the same folder
             sets = hooks.before_stage(manager, about, sets)
@@ -219,7 +231,7 @@ def prepare(
             )
     rows = stage.select(recipe, _together(sets))
     limit, length = stage.limit(recipe, arguments)
-    encoded = stage.encode(rows, tokenizer, length, arguments.get("dataset_num_proc"))
+    encoded = stage.encoder(recipe)(rows, tokenizer, length, arguments.get("dataset_num_proc"))
     seen = replace(encoded, longest=stage.longest(encoded, arguments))
     notes = check_fits(recipe.model, seen, tokenizer, length_keys(limit))
     planned = stage.plan(encoded, arguments, distributed.world_size())
@@ -232,18 +244,24 @@ def report(ready: Prepared) -> list[str]:
     encoded, planned = ready.encoded, ready.plan
     limit, length = ready.stage.limit(ready.recipe, ready.arguments)
     lines = [line for one in ready.data.sets for line in data.summary(one)]
-    too_long = encoded.dropped - encoded.equal
+    lines += encoding.about(encoded)
+    too_long, rows = encoded.dropped - encoded.equal, encoded.read + encoded.added
     if encoded.cut or too_long:
-        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {too_long} of {encoded.read} are left out")
+        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {too_long} of {rows} are left out")
     lines += ready.notes
     if encoded.equal:
         lines.append(f"{encoded.equal} of {encoded.read} pairs are left out: chosen and rejected are equal in tokens")
-    lines.append(
+    lines.append(step_line(planned))
+    return lines
+
+
+def step_line(planned: plan.Plan) -> str:
+    """Describe rows, batch, steps and tokens."""
+    return (
         f"{planned.rows} rows, batch {planned.batch} ({planned.processes} processes × "
         f"{planned.batch // planned.processes // planned.accumulation} rows × {planned.accumulation} passes), "
         f"{planned.steps} steps, about {planned.tokens} tokens"
     )
-    return lines
 
 
 def train(
@@ -256,12 +274,14 @@ def train(
     """
     from transformers import PrinterCallback
 
+    from train_plugins.checkpoints import live_engine
     from train_plugins.running import failures
     from train_plugins.trainers.callbacks import Checkpoints, Progress
 
     output, recipe = ready.output, ready.recipe
     counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
-              "dropped": ready.encoded.dropped}  # fmt: skip
+              "dropped": ready.encoded.dropped,
+              **({"added": ready.encoded.added} if ready.encoded.added else {})}  # fmt: skip
     before = lineage.read(start) if start else NO_LINEAGE
     described = lineage.describe(
         ready.about, ready.data, rows=counts, seed=recipe.seed, processes=ready.plan.processes, before=before
@@ -286,12 +306,20 @@ def train(
     tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
     held = evaluator.held if evaluator else tuple
     checkpoints = Checkpoints(
-        described, tokens=tokens, saved=saved, before=before, together=together, limit=limit, held=held
+        described,
+        tokens=tokens,
+        saved=saved,
+        before=before,
+        together=together,
+        limit=limit,
+        held=held,
+        named=lambda: [alarm.note for alarm in trainer.watch.alarms] if hasattr(trainer, "watch") else (),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
+    live = live_engine.Live(trainer, evaluator) if recipe.eval and recipe.eval.engine == "live" else None
     with (
         failures.training(output, start),
         redirect_stdout(sys.stderr),
@@ -301,6 +329,8 @@ def train(
         finally:
             progress.stop()
         written = _save(trainer, output, checkpoints, recipe.lora is not None)
+        if live is not None:
+            live.finish(output)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # the other processes do not wait for the evaluation
     return written
@@ -366,7 +396,7 @@ def _together(sets: StageData) -> Dataset:
     return concatenate_datasets([one.rows for one in sets.sets])
 
 
-def _set_up(recipe: Recipe) -> None:
+def set_up(recipe: Recipe) -> None:
     """Prepare this process for a stage: silence the libraries, and register the user's task files for the hooks."""
     quiet()
     if recipe.eval:
@@ -390,20 +420,3 @@ def quiet() -> None:
     logging: Any = transformers.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def dry_run(stage: Stage, recipe: Recipe) -> list[str]:
-    """Return the plan as lines: the resolved recipe, then rows, steps, tokens and memory. Writes nothing."""
-    import yaml
-
-    _set_up(recipe)
-    recipe, arguments = trainer_arguments(stage, recipe)
-    ready = prepare(stage, recipe, arguments)
-    args = configuration(stage.config(recipe), arguments, recipe)
-    filled = {name: getattr(args, name) for name in DECISIVE if hasattr(args, name)}
-    filled = {name: value.value if isinstance(value, Enum) else value for name, value in filled.items()}
-    resolved = replace(recipe, trainer={**filled, **arguments}).as_data()
-    length = stage.tokens(recipe, arguments)
-    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).rstrip()
-    memory_line = memory.estimate(recipe.model, arguments, length, recipe.lora, stage.beside(recipe))
-    return [text, "", *report(ready), memory_line]

@@ -12,7 +12,7 @@ from olmes_suite.errors import UsageError
 from olmes_suite.extras import install
 from olmes_suite.files import read_json
 from olmes_suite.models.local.checkpoint import is_hub_id
-from train_plugins.stages import memory, plan
+from train_plugins.stages import memory, plan, price
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,6 +63,10 @@ class Stage(ABC):
         """Check what the keys' types cannot express, before any data is read. Raises UsageError."""
         return None
 
+    def batch_size(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int | None:
+        """Return the rows in one optimiser step over all processes; None: as the trainer's arguments say."""
+        return recipe.batch_size
+
     @abstractmethod
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Bring a row of the data to the stage's form. Raises ValueError with what is wrong with the row."""
@@ -81,12 +85,37 @@ class Stage(ABC):
     ) -> Encoded:
         """Encode the rows as token ids; rows over `limit` tokens are cut or dropped."""
 
+    def prepare_tokenizer(
+        self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]
+    ) -> None:
+        """Check the chat template against the stage's keys, before rows are read. Raises UsageError."""
+        return None
+
+    def has_engine(self, recipe: Recipe) -> bool:
+        """Return whether the trainer holds a vLLM engine that can also answer an evaluation."""
+        return False
+
+    def encoder(self, recipe: Recipe) -> Callable[..., Encoded]:
+        """Return the function that encodes the recipe's rows: `encode`, unless the stage's keys have a say in it."""
+        return self.encode
+
+    def checker(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[dict[str, Any]], None] | None:
+        """Return a function that raises an error for a row that the chat template cannot render; None: not checked.
+
+        It is called for data whose bad rows are left out. Elsewhere `encode` names the first such row.
+        """
+        return None
+
     def limit(self, recipe: Recipe, arguments: Mapping[str, Any]) -> tuple[str, int | None]:
         """Return the length limit of `encode` as (name of the key, tokens)."""
         return "max_length", arguments.get("max_length", TRL_LENGTH)
 
     def tokens(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
         """Return the number of tokens of the longest row in a forward pass, for the memory estimate."""
+        return int(self.limit(recipe, arguments)[1] or TRL_LENGTH)
+
+    def longest_row(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
+        """Return the tokens of a row that is as long as the limit, as the encoded rows count them."""
         return int(self.limit(recipe, arguments)[1] or TRL_LENGTH)
 
     def longest(self, encoded: Encoded, arguments: Mapping[str, Any]) -> int:
@@ -103,6 +132,14 @@ class Stage(ABC):
         if arguments.get("packing"):
             count = max(-(-encoded.tokens // int(arguments.get("max_length", TRL_LENGTH))), 1)
         return plan.plan(count, encoded.tokens, arguments, processes)
+
+    def price(self, recipe: Recipe, arguments: Mapping[str, Any]) -> price.Passes:
+        """Return how often a planned token passes through the model, for the estimate of time."""
+        return price.Passes(recomputed=bool(arguments.get("gradient_checkpointing", True)))
+
+    def check_machine(self, recipe: Recipe) -> None:
+        """Check that this machine has what the recipe runs on, such as an engine. Raises UsageError."""
+        return None
 
     def watchers(self, recipe: Recipe, output: Path) -> tuple[Any, ...]:
         """Return the callbacks for a run's first process that are also plugins of the stage."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError
 from train_plugins.config import trainer_fields
 from train_plugins.data.messages import preference
 from train_plugins.stages.base import Stage
+from train_plugins.stages.price import Passes
 from train_plugins.trainers.lora import keywords
 from train_plugins.trainers.losses import DpoKeys
 
@@ -44,6 +47,14 @@ class Dpo(Stage):
         if recipe.own.gamma and recipe.own.loss != "simpo":
             raise UsageError("dpo.gamma is SimPO's margin; remove it or set dpo.loss: simpo")
 
+    def longest_row(self, recipe: Recipe, arguments: Mapping[str, Any]) -> int:
+        """Return the tokens of a pair with two answers of full length."""
+        return 2 * super().longest_row(recipe, arguments)
+
+    def price(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Passes:
+        """Add the reference's pass, which SimPO does not have."""
+        return replace(super().price(recipe, arguments), forward=0.0 if recipe.own.loss == "simpo" else 1.0)
+
     def extra_arguments(self, recipe: Recipe) -> Mapping[str, Any]:
         """Keep TRL from loading a reference model; see `reference_logprobs`."""
         return {"precompute_ref_log_probs": True}
@@ -56,9 +67,16 @@ class Dpo(Stage):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
     ) -> Encoded:
         """Encode pairs as {"prompt_ids", "chosen_ids", "rejected_ids"}, without those whose prompt fills the limit."""
-        from train_plugins.data.encoding import encode, pair_row
+        from train_plugins.data.encoding import encode
+        from train_plugins.data.pairs import pair_row
 
         return encode(rows, pair_row, _teaches, tokenizer, limit=limit, processes=processes)
+
+    def checker(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[dict[str, Any]], None]:
+        """Return a function that renders a pair as `encode` will."""
+        from train_plugins.data.pairs import check
+
+        return partial(check, tokenizer=tokenizer)
 
     def trainer(
         self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase

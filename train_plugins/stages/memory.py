@@ -12,7 +12,7 @@ from typing import Any
 
 from olmes_suite.errors import UsageError, nearest
 from olmes_suite.models.local.checkpoint import tensor_shapes
-from train_plugins.config.recipe import Lora
+from train_plugins.config.recipe import Lora, Sizes
 
 GIB = 2**30
 TRAINED = 16
@@ -48,18 +48,30 @@ class Held:
 
 
 def estimate(
-    model: str, arguments: Mapping[str, Any], length: int, lora: Lora | None = None, beside: Sequence[Beside] = ()
+    model: str,
+    arguments: Mapping[str, Any],
+    length: int,
+    lora: Lora | None = None,
+    beside: Sequence[Beside] = (),
+    sizes: Sizes | None = None,
 ) -> str:
     """Describe the memory of weights, gradients and moments, and of one pass's activations over `length` tokens.
 
     With gradient checkpointing a pass stores one hidden state per layer, and about 34 values per hidden unit of the
-    layer that is being recomputed (Korthikanti et al. 2022, without the attention matrix).
+    layer that is being recomputed (Korthikanti et al. 2022, without the attention matrix). `sizes` stand for a
+    checkpoint that is not on this machine, and for the models beside it.
     """
     size = hold(model, lora, beside)
-    if size is None:
+    file = Path(model).expanduser() / "config.json"
+    if size is not None:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        hidden, layers = int(config.get("hidden_size", 0)), int(config.get("num_hidden_layers", 0))
+    elif sizes and sizes.parameters and lora is None:
+        still = sizes.parameters * sum(not one.trained for one in beside)
+        size = Held(sizes.parameters * (1 + len(beside)) - still, still, FROZEN * still)
+        hidden, layers = sizes.hidden or 0, sizes.layers or 0
+    else:
         return "memory: unknown until the checkpoints are on this machine"
-    config = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
-    hidden, layers = int(config.get("hidden_size", 0)), int(config.get("num_hidden_layers", 0))
     width = 2 if arguments.get("bf16") or arguments.get("fp16") else 4
     tokens = int(arguments.get("per_device_train_batch_size", 8)) * length
     values = layers + 34 if arguments.get("gradient_checkpointing", True) else 34 * layers

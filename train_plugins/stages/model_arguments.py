@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError, nearest
+from train_plugins.data.fields import PASSED as NOT_THE_TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from train_plugins.config.recipe import DataEntry
 
 REFUSED = {
     "revision": "the tokenizer and the reference would be of another one; download the revision and name its folder",
@@ -95,6 +98,16 @@ def check_template_arguments(template: str, settings: Mapping[str, Any] | None) 
             raise UsageError(f"trainer.chat_template_kwargs: {name} is not accepted: the trainer passes it itself")
         if not re.search(rf"\b{re.escape(str(name))}\b", template):
             raise UsageError(f"trainer.chat_template_kwargs: the chat template does not read {name!r}; remove it")
+
+
+def check_entries(template: str, entries: Sequence[DataEntry]) -> None:
+    """Raise UsageError for `chat_template_kwargs` of a data entry that the template does not read."""
+    for number, entry in enumerate(entries):
+        for name in entry.chat_template_kwargs or {}:
+            if name in NOT_THE_TEMPLATES:
+                raise UsageError(f"data[{number}]: chat_template_kwargs: {name} is not the chat template's")
+            if not re.search(rf"\b{re.escape(str(name))}\b", template):
+                raise UsageError(f"data[{number}]: chat_template_kwargs: the chat template does not read {name!r}")
 
 
 def _check_dtype(name: Any, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,19 @@ from olmes_suite.devices import has_gpu
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.thinking import choice_of
 from train_plugins.config import trainer_fields
+from train_plugins.rl import tool_setup
 from train_plugins.rl.keys import NO_LENGTH, RlvrKeys
 from train_plugins.stages.base import Stage, from_trl
 from train_plugins.stages.memory import Beside
 from train_plugins.stages.plan import Plan
+from train_plugins.stages.price import Passes
 from train_plugins.stages.rlvr_checks import (
     check_adapter,
+    check_engine_keys,
     check_numbers,
     check_rollouts,
     check_sampling,
+    check_tools,
     check_value_model,
     rollout_size,
 )
@@ -32,6 +37,10 @@ if TYPE_CHECKING:
     from train_plugins.config.recipe import Recipe
     from train_plugins.config.trainer_fields import Table
     from train_plugins.data.encoding import Encoded
+
+
+MOST_CALLS = 10
+"""The largest number of turns with calls of tools in a response, unless the recipe sets another; TRL has no limit."""
 
 
 class Rlvr(Stage):
@@ -58,7 +67,8 @@ class Rlvr(Stage):
 
     def fields(self, recipe: Recipe) -> Table:
         """Return what TRL's arguments do to the recipe's algorithm."""
-        return trainer_fields.TABLES["async_grpo" if recipe.own.asynchronous else recipe.own.algorithm]
+        table = trainer_fields.TABLES["async_grpo" if recipe.own.asynchronous else recipe.own.algorithm]
+        return {**table, **trainer_fields.TOOLS} if recipe.own.calls_tools else table
 
     def defaults(self, recipe: Recipe) -> Mapping[str, Any]:
         """Return the paper's settings for PPO (Table 21), and Tülu 3.1's schedule and group for the others.
@@ -68,6 +78,8 @@ class Rlvr(Stage):
         """
         ppo = recipe.own.algorithm == "ppo"
         common = {"epsilon": 0.2, "temperature": 1.0, "max_completion_length": 2048, "max_grad_norm": 1.0}
+        if recipe.own.calls_tools:
+            common["max_tool_calling_iterations"] = MOST_CALLS
         if recipe.own.asynchronous:
             return {**common, "lr_scheduler_type": "constant", "num_generations": 16, "num_train_epochs": 1}
         return {
@@ -99,6 +111,8 @@ class Rlvr(Stage):
 
     def check(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
         """Check that the keys fit together, and that value model and rollout engine are usable. Raises UsageError."""
+        from train_plugins.rl.rewards import check_rewards
+
         check_numbers(recipe.own, arguments)
         check_sampling(recipe.own, arguments)
         if recipe.own.algorithm == "ppo":
@@ -107,8 +121,15 @@ class Rlvr(Stage):
             raise UsageError(f"rlvr: {recipe.own.algorithm} has no value model; remove value_model and fresh_head")
         if recipe.lora is not None:
             check_adapter(recipe.lora, recipe.own, arguments)
-        check_rollouts(recipe.own)
+        check_tools(recipe.own, arguments)
+        check_engine_keys(recipe.own, arguments)
+        check_rewards(recipe.own)
+        tool_setup.load(recipe)
         choice_of(recipe.own.thinking, "rlvr.thinking:")
+
+    def check_machine(self, recipe: Recipe) -> None:
+        """Check that the engine of the rollouts is there. Raises UsageError."""
+        check_rollouts(recipe.own)
 
     def form(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return {"messages", "verifier", "truth", "extra"} of a row."""
@@ -118,15 +139,22 @@ class Rlvr(Stage):
 
     def row_reader(self, recipe: Recipe) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         """Return a function that also reads the ground truth as the row's verifier does."""
-        from train_plugins.data.rlvr_rows import with_truth
+        from train_plugins.data.rlvr_rows import in_environment
+        from train_plugins.rl.rewards import row_reader
 
-        return lambda row: with_truth(self.form(row), recipe.own.verifiers)
+        names = tool_setup.environment_names(recipe.own)
+        own = {"verifier": "environment"} if recipe.own.environment is not None else {}
+        read = row_reader(recipe.own)
+        return lambda row: in_environment(read(_named(row, own)), names)
 
     def select(self, recipe: Recipe, rows: Dataset) -> Dataset:
-        """Replace the verifiers' names in the data by the registered ones."""
+        """Replace the verifiers' names in the data by the registered ones, and check the judge that they need."""
         from train_plugins.data.rlvr_rows import named
+        from train_plugins.rl.rewards import Rewards, check_judge_of
 
-        return named(rows, recipe.own.verifiers)
+        rows = named(rows, recipe.own.verifiers)
+        check_judge_of(recipe.own, Rewards.of(recipe.own).verifiers(set(rows["verifier"])))
+        return rows
 
     def limit(self, recipe: Recipe, arguments: Mapping[str, Any]) -> tuple[str, int | None]:
         """Return the length limit of prompts."""
@@ -157,9 +185,40 @@ class Rlvr(Stage):
 
         return encode_prompts(rows, tokenizer, limit, processes)
 
+    def prepare_tokenizer(
+        self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]
+    ) -> None:
+        """Make the tokenizer read calls of tools. Raises UsageError for a chat template without them."""
+        tool_setup.prepare(recipe, tokenizer, arguments)
+
+    def has_engine(self, recipe: Recipe) -> bool:
+        """Return whether rollouts are sampled by vLLM in the training processes."""
+        return bool(recipe.own.rollouts == "vllm_colocate" and not recipe.own.asynchronous)
+
+    def encoder(self, recipe: Recipe) -> Callable[..., Encoded]:
+        """Return a function that renders prompts with the descriptions of the tools."""
+        if not recipe.own.calls_tools:
+            return self.encode
+        from functools import partial
+
+        from train_plugins.data.rlvr_rows import encode_prompts
+
+        return partial(encode_prompts, tools=tool_setup.schemas(recipe))
+
     def plan(self, encoded: Encoded, arguments: Mapping[str, Any], processes: int) -> Plan:
         """Count the steps as TRL does: prompts that do not fill a rollout are skipped in each epoch."""
         return plan_rollouts(len(encoded.rows), encoded.tokens, arguments, processes)
+
+    def price(self, recipe: Recipe, arguments: Mapping[str, Any]) -> Passes:
+        """Count the passes of a sampled token: sampling, old and reference log-probabilities, learning, values."""
+        keys, models = recipe.own, 2 if recipe.own.algorithm == "ppo" else 1
+        corrected = keys.rollouts != "transformers" and arguments.get("vllm_importance_sampling_correction", True)
+        forward = 1.0 + bool(keys.beta) + bool(corrected) + (models - 1)
+        learnt = float(models * int(arguments.get("num_iterations", 1)))
+        assumed = "for prompts and responses of full length"
+        if keys.active_sampling:
+            assumed += "; the groups that active sampling drops are not counted"
+        return replace(super().price(recipe, arguments), learnt=learnt, forward=forward, assumed=assumed)
 
     def watchers(self, recipe: Recipe, output: Path) -> tuple[Any, ...]:
         """Return the callback for the history of rewards and the warning of over-optimisation."""
@@ -183,10 +242,18 @@ class Rlvr(Stage):
             if recipe.own.algorithm != "ppo":
                 from train_plugins.rl.rollouts import Grpo, Rloo
 
-                return {"grpo": Grpo, "rloo": Rloo}[recipe.own.algorithm](**common)
+                if recipe.own.algorithm == "grpo":
+                    loaded = tool_setup.load(recipe)
+                    return Grpo(**common, tools=loaded.tools, factories=loaded.environments)
+                return Rloo(**common)
             from train_plugins.rl.ppo import Ppo
 
             return Ppo(**common, value_source=recipe.own.value_model or recipe.model)
+
+
+def _named(row: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row with a default verifier where it names none."""
+    return dict(row) if row.get("verifier") or row.get("dataset") else {**row, **default}
 
 
 def plan_rollouts(prompts: int, tokens: int, arguments: Mapping[str, Any], processes: int) -> Plan:

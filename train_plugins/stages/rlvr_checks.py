@@ -89,6 +89,20 @@ def check_sampling(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
             raise UsageError(f"trainer.reward_clip_range must be two numbers, low and high, not {list(bounds)}")
 
 
+def check_tools(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for tools or environments with an algorithm that has none, or without a limit of turns."""
+    if not keys.calls_tools:
+        return
+    name = "tools" if keys.tools else "environment"
+    if keys.algorithm != "grpo":
+        raise UsageError(f"rlvr.{name}: {keys.algorithm} has no calls of tools; use `algorithm: grpo`")
+    if keys.asynchronous:
+        raise UsageError(f"rlvr.{name}: not with rlvr.asynchronous, whose rollouts are sampled in another process")
+    turns = arguments.get("max_tool_calling_iterations")
+    if turns is not None and turns < 1:
+        raise UsageError(f"trainer.max_tool_calling_iterations must be at least 1, not {turns}")
+
+
 def check_value_model(recipe: Recipe) -> None:
     """Raise UsageError unless PPO has one usable value model: a reward model, or a fresh head."""
     keys = recipe.own
@@ -161,19 +175,43 @@ def check_adapter(adapter: Lora, keys: RlvrKeys, arguments: Mapping[str, Any]) -
         )
 
 
-def _check_asynchronous(keys: RlvrKeys) -> None:
+def _check_asynchronous(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
     if keys.algorithm != "grpo" or keys.rollouts != "vllm_server":
         raise UsageError("rlvr.asynchronous is for `algorithm: grpo` with `rollouts: vllm_server`")
     if keys.beta:
         raise UsageError(f"rlvr.asynchronous has no reference model, so no KL term: set `beta: 0`, not {keys.beta}")
+    for name, least in (("max_staleness", 0), ("weight_sync_steps", 1)):
+        if (value := arguments.get(name)) is not None and value < least:
+            raise UsageError(f"trainer.{name} must be {least} or above, not {value}")
 
 
-def check_rollouts(keys: RlvrKeys) -> None:
-    """Raise UsageError for a rollout engine that is not available, or keys that contradict it."""
+def check_engine_keys(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for keys that contradict the rollout engine."""
     if keys.server is not None and keys.rollouts != "vllm_server":
         raise UsageError("rlvr.server is for `rollouts: vllm_server`; remove it or set rollouts")
     if keys.asynchronous:
-        _check_asynchronous(keys)
+        _check_asynchronous(keys, arguments)
+    if keys.active_sampling:
+        _check_active_sampling(keys)
+    elif keys.retire_above is not None:
+        raise UsageError("rlvr.retire_above needs `active_sampling: true`")
+
+
+def _check_active_sampling(keys: RlvrKeys) -> None:
+    if keys.algorithm != "grpo" or keys.asynchronous:
+        raise UsageError(
+            "rlvr.active_sampling is for `algorithm: grpo`, not asynchronous: it drops groups of responses"
+        )
+    if keys.environment is not None:
+        raise UsageError("rlvr.active_sampling has no environment for the prompts it draws; remove rlvr.environment")
+    if keys.active_sampling_limit < 1:
+        raise UsageError(f"rlvr.active_sampling_limit must be at least 1, not {keys.active_sampling_limit}")
+    if keys.retire_above is not None and not 0 < keys.retire_above < 1:
+        raise UsageError(f"rlvr.retire_above must be above 0 and below 1, not {keys.retire_above}")
+
+
+def check_rollouts(keys: RlvrKeys) -> None:
+    """Raise UsageError for a rollout engine that is not available on this machine."""
     if keys.rollouts == "transformers":
         return
     if keys.asynchronous and not has_gpu():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError
@@ -67,9 +67,16 @@ class RewardModel(Stage):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None, processes: int | None
     ) -> Encoded:
         """Encode pairs as {"chosen_ids", "rejected_ids"}; pairs over the limit are dropped, not cut."""
-        from train_plugins.data.encoding import encode, whole_pair_row
+        from train_plugins.data.encoding import encode
+        from train_plugins.data.pairs import whole_pair_row
 
         return encode(rows, whole_pair_row, _fits, tokenizer, limit=limit, processes=processes)
+
+    def checker(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Callable[[dict[str, Any]], None]:
+        """Return a function that renders a pair as `encode` will."""
+        from train_plugins.data.pairs import check
+
+        return partial(check, tokenizer=tokenizer)
 
     def trainer(
         self, recipe: Recipe, args: TrainingArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +61,12 @@ class Checkpoints(TrainerCallback):
     def __init__(
         self, described: Lineage, *, tokens: Callable[[], int], saved: Callable[[Path, TrainerState], None],
         before: Lineage, together: Callable[[], None] = lambda: None, limit: int | None = None,
-        held: Callable[[], Collection[str]] = tuple,
+        held: Callable[[], Collection[str]] = tuple, named: Callable[[], Sequence[str]] = tuple,
     ) -> None:  # fmt: skip
         """Take the lineage that all checkpoints share, and that of the checkpoint that the stage resumes from.
 
-        `tokens` returns the number of tokens trained on since this start; `limit` is the number of checkpoints to keep.
+        `tokens` returns the number of tokens trained on since this start; `limit` is the number of checkpoints to keep,
+        `named` returns what the watch over the training has named.
         """
         self.described = described
         self.tokens = tokens
@@ -74,13 +75,15 @@ class Checkpoints(TrainerCallback):
         self.together = together
         self.limit = limit
         self.held = held
+        self.named = named
         self.started = time.perf_counter()
 
     def write(self, folder: Path, step: int) -> Lineage:
         """Write lineage and card of a checkpoint; tokens and seconds include those of earlier starts."""
         tokens = (self.before.tokens or 0) + self.tokens()
         seconds = (self.before.seconds or 0.0) + time.perf_counter() - self.started
-        return lineage.write(folder, self.described, step, tokens, seconds)
+        described = self.described.but(watch=tuple(named)) if (named := self.named()) else self.described
+        return lineage.write(folder, described, step, tokens, seconds)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Complete the checkpoint on the first process, after all processes have written their part."""

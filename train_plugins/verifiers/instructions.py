@@ -1,4 +1,4 @@
-"""Verifiers of instruction following, with the checkers of the evaluator's task `ifeval`.
+"""Verifiers of instruction following, with the checkers of the evaluator's task `ifeval` and those of `iftrain`.
 
 A ground truth has one of two forms, each a mapping or its JSON: IFEval's form, `{"instruction_id_list": […],
 "kwargs": […]}`, or that of the RLVR data of Tülu 3, one constraint `{"func_name": …, arguments…}`
@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from olmes_suite.constraints.loose import loose_variants
 from olmes_suite.constraints.registry import PROFILES, everything
 from olmes_suite.tasks.index import nearest
+from train_plugins.verifiers import iftrain
 from train_plugins.verifiers.base import Malformed, shown
 from train_plugins.verifiers.task_modules import task
 from train_plugins.verifiers.tulu3_constraints import Choice, conditions
@@ -35,11 +36,30 @@ def ifeval_strict(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     return _verified(response, truth, row, "prompt_level_strict_acc")
 
 
+def ifeval_strict_fraction(response: str, truth: Any, row: Mapping[str, Any]) -> float:
+    """Return the share of instructions that the unchanged response follows: the task's `inst_level_strict_acc`."""
+    return _verified(response, truth, row, "inst_level_strict_acc")
+
+
 def _verified(response: str, truth: Any, row: Mapping[str, Any], metric: str) -> float:
     fields = _mapping(truth, row)
     if "func_name" in fields:
         return _constraint(response, fields, row, loose="loose" in metric)
-    return float(task("ifeval").score.one(_document(fields, row), response).scores[metric])
+    followed = _followed(_document(fields, row), loose_variants(response) if "loose" in metric else [response])
+    return float(all(followed)) if "prompt" in metric else sum(followed) / len(followed)
+
+
+def _followed(doc: Mapping[str, Any], variants: Sequence[str]) -> list[bool]:
+    """Return, for each instruction, whether a variant of the response follows it."""
+    pairs = list(zip(doc["instruction_id_list"], doc["kwargs"], strict=True))
+    of_task = [(name, kwargs) for name, kwargs in pairs if name not in iftrain.TABLE]
+    names, arguments = [name for name, _ in of_task], [kwargs for _, kwargs in of_task]
+    found = iter(task("ifeval").followed({**doc, "instruction_id_list": names, "kwargs": arguments}, variants))
+    texts = list(dict.fromkeys(variants))
+    return [
+        any(iftrain.follows(name, kwargs, text) for text in texts) if name in iftrain.TABLE else next(found)
+        for name, kwargs in pairs
+    ]
 
 
 def check_constraints(truth: Any, row: Mapping[str, Any]) -> None:
@@ -85,7 +105,7 @@ def _document(fields: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, An
 
 
 def _check(name: str) -> None:
-    known = task("ifeval").checkers().INSTRUCTION_DICT
+    known = {*task("ifeval").checkers().INSTRUCTION_DICT, *iftrain.TABLE}
     if name in known:
         return
     if any(name in everything(profile) for profile in PROFILES):
@@ -95,6 +115,10 @@ def _check(name: str) -> None:
 
 def _check_arguments(name: str, kwargs: Mapping[str, Any]) -> None:
     """Raise Malformed for a missing argument: IFEval's checkers replace it by a random one, which nobody asked for."""
+    if name in iftrain.TABLE:
+        iftrain.arguments_of(name, kwargs)
+        iftrain.require(name)
+        return
     needed = task("ifeval").checkers().INSTRUCTION_DICT[name](name).get_instruction_args_keys()
     missing = [key for key in needed if not kwargs.get(key)]
     if missing:

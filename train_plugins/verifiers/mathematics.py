@@ -31,6 +31,7 @@ _REPLACED = (
 _LISTED = re.compile(r"\\text\s*\{\s*(?:or|and)\s*\}|(?<![a-zA-Z\\])(?:or|and)(?![a-zA-Z])")
 _NAMED = re.compile(r"^\s*[a-zA-Z](?:_\{?\w+\}?)?\s*=(?!=)")
 _BASED = re.compile(r"^\s*(\w+)_\{?(\d+)\}?\s*$")
+_OPERATOR = re.compile(r"[-+*/^]|\\(?:times|cdot|[dt]?frac)(?![a-zA-Z])")
 _LONGEST = 2000
 """Number of characters up to which an answer is divided into elements."""
 
@@ -120,6 +121,8 @@ def _same_one(answer: str, gold: str) -> bool:
     base, wanted_base = _BASED.match(answer), _BASED.match(gold)
     if base and wanted_base:
         return base.groups() == wanted_base.groups()
+    if (base or wanted_base) and _OPERATOR.search(answer + gold):  # the task's normalisation ends at a base
+        return False
     if (parts := _tuple(answer)) and (wanted_parts := _tuple(gold)):
         (brackets, inner), (wanted_brackets, wanted_inner) = parts, wanted_parts
         return (

@@ -19,7 +19,7 @@ _NUMBER = re.compile(
     r"(?P<power>[eE][-+]?\d{1,4}(?!\w|\.\d))?"
 )
 _CURRENCY = "$€£¥₹"
-_SIGN = re.compile(rf"-(?P<gap> ?)(?:[{_CURRENCY}] ?)?$")
+_SIGN = re.compile(rf"-(?P<gap> ?)\(?(?:[{_CURRENCY}] ?)?$")
 _SPELLINGS = (
     (re.compile(r"(?<=\d)\\[dt]?frac\s*(?:\{(\d+)\}\s*\{(\d+)\}|(\d)(\d))"), r" \1\3/\2\4"),
     (re.compile(r"\\[dt]?frac\s*(?:\{(-?\d+)\}\s*\{(\d+)\}|(\d)(\d))"), r"\1\3/\2\4"),

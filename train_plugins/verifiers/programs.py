@@ -2,7 +2,7 @@
 
 A ground truth has one of two forms: HumanEval's `{"prompt", "test", "entry_point"}` (a mapping, its JSON, or columns of
 the row), judged by the evaluator's task `humaneval`; or assertions about the functions that the program defines (a
-list, its JSON, or one text).
+list, its JSON, also compressed, or one text).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train_plugins.verifiers.base import Malformed, OutOfTime, shown
+from train_plugins.verifiers.program_tests import PACKED, decoded
 from train_plugins.verifiers.task_modules import task
 
 SECONDS = 3.0
@@ -51,15 +52,18 @@ def program(response: str) -> str:
     It is the last block that defines a function or a class, otherwise the last, among those marked as Python if any
     are: output and examples of use often follow the program. The last block may lack its closing fence.
     """
+    chosen = fenced(response)
+    return next((inner for inner in reversed(chosen) if _DEFINES.search(inner)), chosen[-1]) if chosen else response
+
+
+def fenced(response: str) -> list[str]:
+    """Return the fenced blocks of a response, only those marked as Python if any are; the last may lack its fence."""
     fences = list(_FENCE.finditer(response))
-    if not fences:
-        return response
     blocks = []
     for opening, closing in zip(fences[::2], [*fences[1::2], None], strict=False):
         inner = response[opening.end() + 1 : closing.start() if closing else len(response)]
         blocks.append((opening[0].strip(" \t`").casefold(), inner))
-    chosen = [inner for mark, inner in blocks if mark in _PYTHON] or [inner for _, inner in blocks]
-    return next((inner for inner in reversed(chosen) if _DEFINES.search(inner)), chosen[-1])
+    return [inner for mark, inner in blocks if mark in _PYTHON] or [inner for _, inner in blocks]
 
 
 def _share(outcomes: Sequence[str]) -> float | None:
@@ -80,6 +84,8 @@ def tests_of(truth: Any, row: Mapping[str, Any]) -> dict[str, str] | list[str]:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise Malformed("it is not JSON") from None
+    elif isinstance(value, str) and value.startswith(PACKED):
+        value = decoded(value)
     if isinstance(value, Mapping):
         fields = {name: value.get(name, row.get(name)) for name in _HUMANEVAL}
         for name, field in fields.items():

@@ -24,14 +24,34 @@ BUILT_IN = {
     "ifeval": "train_plugins.verifiers.instructions:ifeval",
     "ifeval_fraction": "train_plugins.verifiers.instructions:ifeval_fraction",
     "ifeval_strict": "train_plugins.verifiers.instructions:ifeval_strict",
+    "ifeval_strict_fraction": "train_plugins.verifiers.instructions:ifeval_strict_fraction",
+    "string_f1": "train_plugins.verifiers.text_overlap:string_f1",
+    "re_search": "train_plugins.verifiers.form:re_search",
+    "think_format": "train_plugins.verifiers.form:think_format",
+    "max_length": "train_plugins.verifiers.form:max_length",
+    "up_to_max_length": "train_plugins.verifiers.form:up_to_max_length",
 }
 """Verifiers that run in worker processes."""
 SANDBOXED = {
     "code": "train_plugins.verifiers.programs:code",
     "code_fraction": "train_plugins.verifiers.programs:code_fraction",
+    "code_stdio": "train_plugins.verifiers.stdin_programs:code_stdio",
+    "code_stdio_fraction": "train_plugins.verifiers.stdin_programs:code_stdio_fraction",
 }
 """Verifiers that run in threads of the trainer's process; the sandbox has its own processes and time limits."""
-VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED)
+OF_OTHERS = {
+    "environment": "train_plugins.verifiers.no_verdict:environment",
+    "taskset": "train_plugins.verifiers.tasksets:taskset",
+}
+"""Verifiers whose verdict is that of an environment, or of a taskset of the package `verifiers`."""
+JUDGED = {
+    "judge": "train_plugins.verifiers.judged:question",
+    "rubric": "train_plugins.verifiers.judged:question",
+}
+"""Verifiers that ask a served model (`judges`)."""
+OF_FORM = ("think_format", "re_search", "max_length", "up_to_max_length")
+"""Verifiers that read the whole response with its thought, and are told its number of tokens."""
+VERIFIERS = Plugins("verifier", "olmes.verifiers", BUILT_IN | SANDBOXED | JUDGED | OF_OTHERS)
 
 
 def names() -> list[str]:

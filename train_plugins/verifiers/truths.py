@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from train_plugins.verifiers import final_answer, instructions, mathematics, programs
+from train_plugins.verifiers import (
+    final_answer,
+    form,
+    instructions,
+    judged,
+    mathematics,
+    program_tests,
+    programs,
+    tasksets,
+)
 
 COMPARED: Mapping[str, Callable[[Any], Any]] = {
     "gsm8k": final_answer.number_of,
@@ -13,11 +22,20 @@ COMPARED: Mapping[str, Callable[[Any], Any]] = {
     "math": mathematics.gold_of,
     "math_benchmark": mathematics.gold_of,
     "string": final_answer.accepted_of,
+    "string_f1": final_answer.accepted_of,
+    "re_search": form.pattern_of,
+    "max_length": form.length_of,
+    "rubric": judged.criteria_of,
+    "up_to_max_length": form.length_of,
 }
 """Verifiers that read only the ground truth, not the row's other columns."""
 WITH_ROW: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
-    **dict.fromkeys(("ifeval", "ifeval_fraction", "ifeval_strict"), instructions.check_constraints),
+    **dict.fromkeys(
+        ("ifeval", "ifeval_fraction", "ifeval_strict", "ifeval_strict_fraction"), instructions.check_constraints
+    ),
     **dict.fromkeys(("code", "code_fraction"), programs.tests_of),
+    **dict.fromkeys(("code_stdio", "code_stdio_fraction"), program_tests.stdin_tests),
+    "taskset": tasksets.check_truth,
 }
 
 
@@ -25,5 +43,7 @@ def read_truth(name: str, truth: Any, row: Mapping[str, Any]) -> None:
     """Raise Malformed for a truth that the built-in verifier `name` cannot read; truths of others are not read."""
     if name in COMPARED:
         COMPARED[name](truth)
+    elif name == "judge":
+        judged.reference_of(truth)
     elif name in WITH_ROW:
         WITH_ROW[name](truth, row)

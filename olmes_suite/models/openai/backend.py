@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import requests
+from requests import Session
 
 from olmes_suite.endpoints.client import TRIES, Endpoint, Refused
 from olmes_suite.endpoints.concurrency import Crowd, Limit
@@ -161,12 +162,25 @@ class OpenAIBackend(Backend):
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> Iterator[Answered]:
         """Yield answers as they arrive. A failure is raised after the answers to the running requests."""
-        asks = []
-        for position, (request, row) in enumerate(zip(requests, seeds, strict=True)):
-            samples = tuple((sample, seed) for sample, seed in enumerate(row) if seed is not None)
-            if samples:
-                asks.append(Ask(position, request, samples))
-        yield from Crowd(asks, self._answer, self.limit).results(lambda: self.stop_requested)
+        yield from Crowd(_asks(requests, seeds), self._answer, self.limit).results(lambda: self.stop_requested)
+
+    def attempt(
+        self, requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]
+    ) -> Iterator[tuple[int, int, Response | RequestFailed]]:
+        """Yield answers as they arrive, and the error of a request that fails after its retries; the others go on."""
+
+        def work(
+            session: Session, ask: Ask, stop: threading.Event
+        ) -> Iterator[tuple[int, int, Response | RequestFailed]]:
+            missing = {sample for sample, _ in ask.samples}
+            try:
+                for position, sample, response in self._answer(session, ask, stop):
+                    missing.discard(sample)
+                    yield position, sample, response
+            except RequestFailed as error:
+                yield from ((ask.position, sample, error) for sample in sorted(missing))
+
+        yield from Crowd(_asks(requests, seeds), work, self.limit).results(lambda: self.stop_requested)
 
     def _answer(self, session: requests.Session, ask: Ask, stop: threading.Event) -> Iterator[Answered]:
         try:
@@ -309,3 +323,12 @@ class OpenAIBackend(Backend):
             if prompt is not None:
                 self._count(len(prompt.tokens), prompt.generated)
             return prompt
+
+
+def _asks(requests: Sequence[Request], seeds: Sequence[Sequence[int | None]]) -> list[Ask]:
+    """Return the requests with open samples."""
+    asks = []
+    for position, (request, row) in enumerate(zip(requests, seeds, strict=True)):
+        if samples := tuple((sample, seed) for sample, seed in enumerate(row) if seed is not None):
+            asks.append(Ask(position, request, samples))
+    return asks

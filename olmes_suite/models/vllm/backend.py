@@ -73,6 +73,8 @@ class VLLMBackend(Backend):
     """
 
     name = "vllm"
+    engine_name = "vllm"
+    """The engine's name in the fingerprint."""
     fields = frozenset(OPTIONAL)
     together = True
     at_once = 1024
@@ -111,11 +113,11 @@ class VLLMBackend(Backend):
         self.tokenizer = self.encoder.tokenizer
         self.chat = self.encoder.chat
         self.unused_arguments = self.encoder.unused_arguments()
-        config, generation = _configuration(self.place, self.tuned.revision if self.tuned else revision)
+        config, generation = configuration(self.place, self.tuned.revision if self.tuned else revision)
         self.max_length: int = max_length or context_length(config, self.tokenizer)
         self.own = Own.of(generation, written(self.source, revision))
         self.ends = Ends.of(self.encoder, generation.eos_token_id, self.own.stops)
-        self._engine: vllm_engine.Engine | None = None
+        self._engine: vllm_engine.AnyEngine | None = None
         self._numbers = count()
         self._fingerprint: ModelFingerprint | None = None
 
@@ -186,7 +188,9 @@ class VLLMBackend(Backend):
     def fingerprint(self) -> str:
         """The SHA-256 of checkpoint, chat template, dtype, context length, adapter and engine arguments."""
         if self._fingerprint is None:
-            settings: dict[str, Any] = {"engine": "vllm", "dtype": str(self.dtype), "max_length": self.max_length}
+            settings: dict[str, Any] = {
+                "engine": self.engine_name, "dtype": str(self.dtype), "max_length": self.max_length,
+            }  # fmt: skip
             if more := {name: value for name, value in self.more.items() if name not in EXECUTION_ONLY}:
                 settings["arguments"] = json.loads(canonical_json(more))
             settings |= self.encoder.settings() | self.ends.settings(self.tokenizer)
@@ -267,7 +271,7 @@ class VLLMBackend(Backend):
         if refused is not None:
             raise refused
 
-    def _started(self) -> vllm_engine.Engine:
+    def _started(self) -> vllm_engine.AnyEngine:
         if self._engine is None:
             self._engine = vllm_engine.start(self.source, self.arguments, self.adapter)
         return self._engine
@@ -309,7 +313,7 @@ def check_lora(adapter: Adapter) -> None:
         )
 
 
-def _configuration(place: str, revision: str | None) -> tuple[Any, Any]:
+def configuration(place: str, revision: str | None) -> tuple[Any, Any]:
     """Load the configuration of the network and its generation settings. Raises ModelError."""
     source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     auto: Any = transformers.AutoConfig

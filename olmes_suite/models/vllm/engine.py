@@ -13,7 +13,7 @@ from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from olmes_suite.errors import ModelError, RequestFailed, UsageError, first_line
 from olmes_suite.extras import require_module
@@ -69,6 +69,22 @@ def installed_version() -> str:
     return version("vllm")
 
 
+class AnyEngine(Protocol):
+    """A running engine, in this process or in another one."""
+
+    def add(self, number: int, ask: Ask) -> None:
+        """Add a request."""
+
+    def step(self) -> list[tuple[int, Outcome]]:
+        """Return finished requests. Raises BrokenDown."""
+
+    def abort(self, numbers: Sequence[int]) -> None:
+        """Drop unfinished requests."""
+
+    def close(self) -> None:
+        """Let the engine go."""
+
+
 class Engine:
     """A running engine with numbered requests, whose outcomes come in any order."""
 
@@ -96,7 +112,7 @@ class Engine:
             raise BrokenDown(
                 f"{self.model}: vLLM's engine broke down: {explain(error)}; repeat the command to continue"
             ) from None
-        return [(int(output.request_id), _outcome(output)) for output in outputs if output.finished]
+        return [(int(output.request_id), outcome(output)) for output in outputs if output.finished]
 
     def abort(self, numbers: Sequence[int]) -> None:
         """Drop unfinished requests."""
@@ -172,7 +188,8 @@ def _cause(error: BaseException) -> BaseException:
     return raised if isinstance(raised, BaseException) else ValueError(first["msg"])
 
 
-def _outcome(output: RequestOutput) -> Outcome:
+def outcome(output: RequestOutput) -> Outcome:
+    """Return the result of a finished request."""
     answer = output.outputs[0]
     first = answer.logprobs[0] if answer.logprobs else None
     return Outcome(

@@ -52,7 +52,7 @@ class Lineage(Record):
     recipe: Any = None
     data: tuple[TrainingFile, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of rows read, trained, cut and dropped."""
+    """Numbers of rows read, trained, cut and dropped; added: by splitting conversations."""
     decontam: Any = None
     """Result of the comparison with the suites; null if there was none."""
     flags: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -69,6 +69,8 @@ class Lineage(Record):
     """Step of the optimiser; like `tokens` and `seconds`, absent until the checkpoint is written."""
     tokens: int | None = field(default=None, metadata=OPTIONAL)
     seconds: float | None = field(default=None, metadata=OPTIONAL)
+    watch: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
+    """What the watch over an RLVR training named before this checkpoint; absent where it named nothing."""
     lineage: str | None = field(default=None, metadata=OPTIONAL)
     """Name that replaces `root` in the ledger."""
 

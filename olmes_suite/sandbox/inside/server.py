@@ -21,6 +21,8 @@ from . import asserts, candidate, confine, unittests, usage, wire
 
 _TICK = 0.05
 """Seconds between two checks of a running program's memory and files."""
+_OUTPUTS = 2**20
+"""Characters of stdout of several runs of a program, after which they are reported: a frame has a largest size."""
 _REPORT = 2**18
 """Bytes read of the report of a process of tests."""
 
@@ -106,6 +108,8 @@ class Server:
 
     def run(self, job: dict[str, Any], handles: list[int]) -> dict[str, Any]:
         """Fork a process for the job, watch it, clean up and return its report."""
+        if "stdins" in job:
+            return self._run_each(job)
         code = self._code(job["tests"]) if job["kind"] == "asserts" else None
         reading, writing = os.pipe()
         ready, confirm = os.pipe()
@@ -123,6 +127,20 @@ class Server:
         os.close(reading)
         # The process's own message is reliable only because it is sent before the program runs.
         return {**watch.report(), "clean": clean, "problem": problem[1:].decode("utf-8", "replace") or None}
+
+    def _run_each(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run a program once for each input, each time in a process of its own, up to the first that does not end well.
+
+        Also stops once the outputs fill a frame; the host asks for the rest.
+        """
+        runs: list[dict[str, Any]] = []
+        for stdin in job["stdins"]:
+            runs.append(self.run({**{key: job[key] for key in ("kind", "program", "limits")}, "stdin": stdin}, []))
+            last = runs[-1]
+            ended_well = last["clean"] and last["problem"] is None and last["ended"] == "exit" and last["status"] == 0
+            if not ended_well or sum(len(one["output"]) for one in runs) > _OUTPUTS:
+                break
+        return {"runs": runs, "clean": runs[-1]["clean"], "problem": runs[-1]["problem"]}
 
     def _code(self, source: str) -> types.CodeType:
         """Compile tests, or return them from the cache: the tests of a problem check many programs."""

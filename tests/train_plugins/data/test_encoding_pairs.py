@@ -10,16 +10,15 @@ from models_fixture import make_tiny_tokenizer
 from train_fixture import chat
 
 from olmes_suite.errors import DataError, UsageError
+from train_plugins.data.conversations import sft_row
 from train_plugins.data.encoding import (
     IGNORED,
     Encoded,
     encode,
-    pair_row,
     prepare_tokenizer,
-    sft_row,
     template_text,
-    whole_pair_row,
 )
+from train_plugins.data.pairs import pair_row, whole_pair_row
 from train_plugins.stages.model_limits import check_fits
 
 
@@ -81,7 +80,7 @@ def test_rows_longer_than_learned_positions_are_one_line(tmp_path: Path) -> None
 
 
 def test_assistant_turns_of_a_prompt_are_not_trained() -> None:
-    tokenizer = prepare_tokenizer(make_tiny_tokenizer(), template_text("tulu"), masked=True)
+    tokenizer = prepare_tokenizer(make_tiny_tokenizer(), template_text("tulu"))
     turns = chat("a", "blue green", "c", "red")
     whole, last = (sft_row({"messages": turns, "prompt_turns": count}, tokenizer, None) for count in (0, 1))
     trained = [token for token in last["labels"] if token != IGNORED]

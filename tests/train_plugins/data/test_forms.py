@@ -35,7 +35,12 @@ def dpo(row: dict[str, Any], form: Any = None) -> tuple[str, Any, Any]:
         ("messages", {"messages": SAID}, SAID),
         ("messages", {"conversations": SAID, "messages": None}, SAID),
         ("messages", {"messages": json.dumps(SAID)}, SAID),
-        ("messages", {"messages": PARTS}, SAID),
+        ("llamafactory", {"messages": PARTS}, SAID),
+        (
+            "messages",
+            {"messages": [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in SAID]},
+            SAID,
+        ),
         ("messages", {"conversation": ["Hello?", "Hi."]}, SAID),
         ("messages", {"messages": SAID, "system": "Be brief."}, SYSTEM + SAID),
         ("sharegpt", {"conversations": SHARED}, SAID),
@@ -71,7 +76,7 @@ def test_of_a_prompt_with_earlier_turns_only_the_completion_is_trained() -> None
     [
         ("messages", {"chosen": SAID, "rejected": chat("Hello?", "No.")}),
         ("messages", {"prompt": "Hello?", "chosen": SAID, "rejected": chat("Hello?", "No."), "messages": SAID}),
-        ("messages", {"chosen_messages": PARTS, "rejected_messages": [PARTS[0], {**PARTS[1], "content": "No."}]}),
+        ("llamafactory", {"chosen_messages": PARTS, "rejected_messages": [PARTS[0], {**PARTS[1], "content": "No."}]}),
         ("sharegpt", {"chosen": SHARED, "rejected": [SHARED[0], {"from": "gpt", "value": "No."}]}),
         ("sharegpt", {"conversations": SHARED[:1], "chosen": SHARED[1], "rejected": {"from": "gpt", "value": "No."}}),
         ("alpaca", {"instruction": "Hello?", "input": "", "chosen": "Hi.", "rejected": "No."}),
@@ -99,8 +104,10 @@ def test_a_named_form_overrides_the_detected_one() -> None:
     [
         ({"text": "a"}, r"no 'messages', and no other known form \(columns: text"),
         ({"chosen": "a", "rejected": "b"}, "a pair of answers, for dpo or rm"),
-        ({"conversations": [*SHARED, {"from": "observation", "value": "7"}]}, "a turn of 'observation'.*tool calls"),
+        ({"conversations": [*SHARED, {"from": "observation", "value": "7"}]}, "wrong turn order"),
+        ({"conversations": [SHARED[0], {"from": "observation", "value": "7"}, SHARED[1]]}, "wrong turn order"),
         ({"conversations": [SHARED[0], {"from": "function_call", "value": "{}"}]}, "a turn of 'function_call'"),
+        ({"conversations": [SHARED[0], {"from": "function_call", "value": "no"}]}, "'function_call'.*is not JSON"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}, "a part of type 'image'"),
         ({"conversations": "not a list"}, "not a list of role and content"),
         ({"conversations": [{"speaker": "a", "text": "b"}]}, "not a list of role and content"),
@@ -109,13 +116,21 @@ def test_a_named_form_overrides_the_detected_one() -> None:
         ({"instruction": "a", "input": "b"}, "no 'output'"),
         ({"instruction": "a", "output": "b", "history": [["a"]]}, "a 'history' that is not a list"),
         ({"instruction": "a", "output": "b", "history": 5}, "a 'history' that is not a list"),
-        ({"instruction": "a", "output": "b", "reasoning": "Hm."}, "a column 'reasoning', which is not trained on"),
+        ({"instruction": "a", "output": "b", "tool_calls": [{"name": "f"}]}, "a column 'tool_calls'"),
         ({"prompt": "a", "completion": "b", "weight": 0.1}, "a column 'weight' with 0.1"),
         ({"prompt": "a", "completion": None}, "nothing in the column 'completion'"),
         ({"prompt": float("nan"), "completion": "b"}, "no other known form"),
         ({"messages": SAID, "images": ["a.png"]}, "a column 'images'"),
         ({"messages": [*SYSTEM, *SAID], "system": "Be long."}, "a column 'system' beside another system turn"),
-        ({"query": "a", "tools": [{"name": "f"}], "answers": "b"}, "a column 'tools'"),
+        ({"query": "a", "tools": [{"name": "f"}], "answers": "b"}, "'answers' that is not JSON"),
+        ({"query": "a", "tools": "[{", "answers": [{"name": "f"}]}, "'tools' that is not JSON"),
+        ({"query": "a", "tools": [{"name": "f"}], "answers": "[]"}, "no other known form|no call in 'answers'"),
+        ({"messages": SAID, "tools": "no"}, "'tools' that is not JSON"),
+        ({"messages": SAID, "tools": [{"about": "no name"}]}, "which is no tool with a name"),
+        ({"messages": SAID, "tools": ["search"]}, "'tools' that is not JSON"),
+        ({"messages": SAID, "chat_template_kwargs": "{"}, "'chat_template_kwargs' that is not JSON"),
+        ({"messages": SAID, "chat_template_kwargs": [1]}, "not a JSON object"),
+        ({"messages": SAID, "chat_template_kwargs": {"tools": []}}, "not the chat template's"),
     ],
 )
 def test_a_row_of_no_form_is_one_line(row: dict[str, Any], said: str) -> None:
@@ -140,7 +155,9 @@ def test_weights_of_turns_that_are_not_trained_on_say_nothing() -> None:
     first, last = SAID
     assert sft({"messages": [{**first, "loss_weight": 0.0}, {**last, "loss_weight": 1.0}]})[1] == SAID
     assert sft({"messages": [{**first, "weight": 1}, {**last, "weight": 1}]})[1] == SAID
-    for turns in ([{**first, "loss_weight": 1.0}, last], [first, {**last, "loss_weight": 0.0}]):
+    with pytest.raises(ValueError, match="no assistant turn that is trained on"):
+        sft({"messages": [first, {**last, "loss_weight": 0.0}]})
+    for turns in ([{**first, "loss_weight": 1.0}, last], [first, {**last, "loss_weight": 0.5}]):
         with pytest.raises(ValueError, match="'loss_weight'"):
             sft({"messages": turns})
 

@@ -14,7 +14,8 @@ from olmes_suite.devices import has_gpu  # noqa: E402
 from olmes_suite.errors import UsageError  # noqa: E402
 from train_plugins.config import recipe  # noqa: E402
 from train_plugins.rl.keys import RlvrKeys  # noqa: E402
-from train_plugins.running.train_stage import dry_run, run, trainer_arguments  # noqa: E402
+from train_plugins.running.dry_run import dry_run  # noqa: E402
+from train_plugins.running.train_stage import run, trainer_arguments  # noqa: E402
 from train_plugins.stages import registry  # noqa: E402
 from train_plugins.stages.model_arguments import check_template_arguments  # noqa: E402
 from train_plugins.stages.rlvr_checks import check_sampling  # noqa: E402

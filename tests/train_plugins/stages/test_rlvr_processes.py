@@ -25,10 +25,10 @@ MOVED = 0.01
 """Adam divides a gradient by its size. Where rounding alone is left of one, a step may go either way; such weights end
 farther apart than a step, and are few. Processes that do not exchange their gradients part in all weights."""
 LOGGED = ("loss", "grad_norm", "loss/value", "rlvr/verified", "rlvr/kl", "rlvr/length", "rlvr/eos_rate",
-          "rlvr/no_signal", "rlvr/verified/gsm8k", "rlvr/verified/string")  # fmt: skip
+          "rlvr/no_signal", "rlvr/drawn", "rlvr/verified/gsm8k", "rlvr/verified/string")  # fmt: skip
 
 
-ALONE = ("ppo", "grpo", "rloo", "ppo+lora", "grpo+lora")
+ALONE = ("ppo", "grpo", "rloo", "ppo+lora", "grpo+lora", "grpo+active")
 PARALLEL = (*ALONE, "ppo+checkpointing")
 SHARDED = ("ppo", "ppo+lora", "fsdp")
 
@@ -53,7 +53,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory, rlvr_checkpoints: Path) -
 def test_two_processes_are_one(launched: Callable[..., dict[str, Any]], words: str, kind: str) -> None:
     algorithm, *more = words.split("+")
     adapter = "lora" in more
-    one = launched(1, *ALONE)["+".join([algorithm, *(["lora"] if adapter else [])])]
+    one = launched(1, *ALONE)["+".join([algorithm, *(word for word in more if word != "checkpointing")])]
     two = launched(2, *(SHARDED if kind == "FSDP" else PARALLEL))[words]
     assert two["type"] == kind
     assert len(one["history"]) == 4

@@ -105,7 +105,7 @@ def test_packed_documents_do_not_see_each_other(train_folder: Path) -> None:
 
 
 def test_the_template_marks_answers_and_ends_of_turns() -> None:
-    tokenizer = encoding.prepare_tokenizer(make_tiny_tokenizer(), encoding.template_text("tulu"), masked=True)
+    tokenizer = encoding.prepare_tokenizer(make_tiny_tokenizer(), encoding.template_text("tulu"))
     turns = chat("hi\n", " yes", "b", "c", system="S")
     assert tokenizer.apply_chat_template(turns, tokenize=False) == (
         "<|system|>\nS\n<|user|>\nhi\n\n<|assistant|>\n yes</s>\n<|user|>\nb\n<|assistant|>\nc</s>"
@@ -349,7 +349,6 @@ def test_bad_input_is_one_line_and_nothing_is_written(train_folder: Path) -> Non
     bad("row 0 has an empty assistant turn", [{"messages": chat("a", " \n")}])
     bad("row 0 has no 'messages'", [{"text": "a"}])
     bad("3 rows to train on are fewer than one batch of 4", sft_rows(3))
-    bad("does not mark the assistant's turns", chat_template=None)
     bad("neither a shipped template", chat_template="tuluu")
     bad("trainer.per_device_train_batch_size must be at least 1", trainer={"per_device_train_batch_size": 0})
     bad("trainer.learning_rate must be at least 0", trainer={"learning_rate": -1.0})

@@ -26,7 +26,7 @@ def cases() -> list[Case]:
     for line in section.splitlines():
         if match := re.fullmatch(r"\| `(\w+)` \| (`+)(.+?)\2 \| (`+)(.+?)\4 \| ([\d.]+) \|", line):
             truth, response = (match[at].replace("⏎", "\n") for at in (3, 5))
-            whole = json.loads(truth) if match[1] == "string" and truth.startswith("[") else truth
+            whole = json.loads(truth) if match[1].startswith("string") and truth.startswith("[") else truth
             found.append((match[1], whole, response.strip(), float(match[6])))
         assert match or not line.startswith("| `"), line
     return found

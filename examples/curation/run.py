@@ -1,0 +1,84 @@
+"""Data made on a laptop: a small model is served, writes prompts, answers them and rates its answers.
+
+    python examples/curation/run.py MODEL [--out curation] [--port 8000] [--count 24]
+
+MODEL is a small instruction-tuned checkpoint, such as the folder or Hub id of SmolLM2-135M-Instruct (Apache-2.0). Each
+step is a command of `olmes data`; the preferences are killed once on the way and resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLES = "examples/curation"
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], seconds: float = 300) -> None:
+    """Wait until the server lists its model."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/models", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise SystemExit("the server did not start")
+
+
+def command(step: str, out: Path, changes: Sequence[str]) -> list[str]:
+    """Return the command of one step; it continues an unfinished one."""
+    words = [sys.executable, "-m", "olmes_suite.cli.main", "data", step, f"{EXAMPLES}/{step}.yaml", "--resume"]
+    return [*words, "--out", str(out / step), *(part for change in changes for part in ("--set", change))]
+
+
+def run(words: Sequence[str], kill_after: Path | None = None) -> None:
+    """Run a command; with `kill_after`, kill it when its journal has grown, and say so."""
+    print(f"\n== olmes {' '.join(words[3:])}", flush=True)
+    with subprocess.Popen(words, cwd=ROOT) as process:
+        while process.poll() is None:
+            time.sleep(0.2)
+            if kill_after is not None and kill_after.is_file() and kill_after.stat().st_size > 40_000:
+                process.kill()
+                print("== killed on the way; the same command resumes it", flush=True)
+                return
+    if process.returncode:
+        raise SystemExit(f"olmes data ended with status {process.returncode}")
+
+
+def main() -> None:
+    """Serve the model and run the steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--out", type=Path, default=Path("curation"))
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--count", type=int, default=24, help="prompts of each skill")
+    chosen = parser.parse_args()
+    out, url = chosen.out.resolve(), f"http://127.0.0.1:{chosen.port}/v1"
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    served = [sys.executable, f"{EXAMPLES}/serve.py", chosen.model, "--port", str(chosen.port)]
+    with subprocess.Popen(served, cwd=ROOT) as server:
+        try:
+            wait_for(url, server)
+            counts = [f"skills.{number}.count={chosen.count}" for number in (0, 1)]
+            run(command("prompts", out, [f"generator.base_url={url}", *counts]))
+            prompts = f"prompts.0.path={out / 'prompts'}"
+            run(command("responses", out, [f"models.0.base_url={url}", prompts]))
+            pairs = command("preferences", out, [f"policy.base_url={url}", f"judge.base_url={url}", prompts])
+            if not (out / "preferences").exists():
+                run(pairs, kill_after=out / ".preferences.unfinished" / "state" / "responses-1.sqlite-wal")
+            run(pairs)
+        finally:
+            server.terminate()
+    print(f"\nPrompts, responses and pairs, each with a card, are in {out}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""`olmes data ablate`: the mixes of an experiment and the pipeline that trains on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers import olmes_here
+
+
+def experiment(tmp: Path, *options: str, **changes: Any) -> Any:
+    sources = [{"path": f"{name}.jsonl", "licence": "MIT"} for name in "abc"]
+    recipe = {
+        "mix": {"sources": sources, "format": "jsonl", "seed": 3},
+        "train": {"model": "org/model", "trainer": {"max_steps": 3}, "eval": {"suite": "dev", "limit": 10}},
+        **changes,
+    }
+    file = tmp / "ablation.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return olmes_here("data", "ablate", file, "--out", tmp / "out", *options, tmp=tmp)
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def names(mix: Any) -> list[str]:
+    return [one["name"] for one in mix["sources"]]
+
+
+def test_mixes_and_pipeline(tmp_path: Path) -> None:
+    done = experiment(tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    found = {path.stem: names(read(path)) for path in (out / "mixes").glob("*.yaml")}
+    assert found == {
+        "full": ["a", "b", "c"], "without_a": ["b", "c"], "without_b": ["a", "c"], "without_c": ["a", "b"],
+        "base": ["a"], "with_b": ["a", "b"], "with_c": ["a", "c"],
+    }  # fmt: skip
+    pipeline = read(out / "pipeline.yaml")
+    stages = {one["name"]: one for one in pipeline["stages"]}
+    assert next(iter(stages)) == "full" and stages.keys() == found.keys()
+    one = stages["without_b"]
+    assert one["recipe"]["model"] == "org/model" and one["kind"] == "sft"
+    assert one["recipe"]["data"] == [{"path": str(out / "data" / "without_b" / "data.jsonl")}]
+    assert one["prepare"]["makes"] == [str(out / "data" / "without_b" / "data.jsonl")]
+    assert one["prepare"]["command"][5] == str(out / "mixes" / "without_b.yaml")
+    assert str(out / "pipeline.yaml") in (out / "card.md").read_text()
+
+
+def test_a_mix_of_shares_keeps_its_size(tmp_path: Path) -> None:
+    sources = [{"path": f"{name}.jsonl", "share": share} for name, share in (("a", 0.5), ("b", 0.3), ("c", 0.2))]
+    done = experiment(tmp_path, mix={"sources": sources, "rows": 100}, only=["b"], ways=["leave_one_out"])
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.stem for path in (tmp_path / "out" / "mixes").iterdir()) == ["full", "without_b"]
+    shares = [one["share"] for one in read(tmp_path / "out" / "mixes" / "without_b.yaml")["sources"]]
+    assert shares == pytest.approx([0.5 / 0.7, 0.2 / 0.7])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base": ["d"]}, "base: the mix has no source 'd'; it has a, b, c"),
+        ({"mix": {"sources": [{"path": "a.jsonl"}]}}, "needs at least two"),
+        ({"mix": "missing.yaml"}, "recipe missing.yaml: no such file"),
+        ({"mix": {"sources": [{"path": "a.jsonl", "amuont": 1}, {"path": "b.jsonl"}]}}, "unknown key 'amuont'"),
+        ({"train": {"model": "org/m"}}, "the key 'eval' is missing: what the mixes are compared by"),
+        ({"train": {"eval": {"suite": "dev"}}}, "the key 'model' is missing"),
+        ({"train": {"model": "org/m", "eval": {"suite": "dve"}}}, "dve"),
+        ({"train": {"model": "org/m", "eval": {"suite": "dev"}, "trainr": {}}}, "unknown key 'trainr'"),
+        ({"ways": ["one_by_one"]}, "none of leave_one_out, add_one"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_written(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    done = experiment(tmp_path, **changes)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_and_a_comparison_without_runs(tmp_path: Path) -> None:
+    done = experiment(tmp_path, "--dry-run", "--json")
+    assert len(json.loads(done.stdout)["mixes"]) == 7 and not (tmp_path / "out").exists()
+    done = olmes_here("data", "ablate", "--compare", tmp_path, tmp=tmp_path)
+    assert done.returncode == 2 and "run `olmes train run" in done.stderr
+    assert olmes_here("data", "ablate", tmp=tmp_path).returncode == 2

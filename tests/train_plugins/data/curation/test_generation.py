@@ -1,0 +1,215 @@
+"""The client of models: nothing is paid for twice, failures do not stop the others, a dead server stops the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from curation_server import Run, adds_up, rejected_of, rows_of
+from helpers import environment
+from judge_server import Body, Reply, asked, chat, judge_server
+
+from olmes_suite.errors import RequestFailed
+from train_plugins.data.curation.generation.completions import IN_A_ROW, Ask, Completer, Failed, Journal
+from train_plugins.data.curation.generation.models import Model
+
+
+def echo(body: Body, before: int) -> Reply:
+    return Reply(chat(f"{asked(body)} {body.get('seed')}"))
+
+
+def model(url: str, **keys: Any) -> Model:
+    return Model(**{"model": "m", "base_url": url, "temperature": 1.0, "tries": 2, **keys})
+
+
+def texts(found: list[Any]) -> list[str]:
+    return [one.reason if isinstance(one, Failed) else one.text for one in found]
+
+
+def asks(count: int, samples: int = 1) -> list[Ask]:
+    return [Ask((("user", f"say {n}"),), sample) for n in range(count) for sample in range(samples)]
+
+
+def test_completions_are_in_order_seeded_and_asked_for_once(tmp_path: Path) -> None:
+    with judge_server(echo) as served, Journal(tmp_path) as journal:
+        first = Completer(model(served.url), journal, 5)
+        found = texts(first.complete([*asks(20, samples=2), *asks(3)]))
+        sent = len(served.seen)
+        again = texts(Completer(model(served.url, concurrency=1), journal, 5).complete(asks(20, samples=2)))
+        other = texts(Completer(model(served.url), journal, 6).complete(asks(1)))
+    assert [text.rsplit(" ", 1)[0] for text in found[:40:2]] == [f"say {n}" for n in range(20)]
+    assert len(set(found)) == 40 and found[40:] == found[:6:2]
+    assert again == found[:40] and other[0] != found[0]
+    assert sent == 40 + 1 and first.spent.completions == 40  # one request lists the models
+
+
+@pytest.mark.parametrize(
+    "change", [{"temperature": 0.5}, {"max_tokens": 9}, {"system": "Be kind."}, {"model": "n"}, {"thinking": "none"}]
+)
+def test_another_setting_is_another_completion(tmp_path: Path, change: dict[str, Any]) -> None:
+    with judge_server(echo) as served, Journal(tmp_path) as journal:
+        Completer(model(served.url), journal, 5).complete(asks(1))
+        before = len(served.seen)
+        Completer(model(served.url, **change), journal, 5).complete(asks(1))
+        assert len(served.seen) == before + 2
+
+
+def test_a_request_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    def reply(body: Body, before: int) -> Reply:
+        return Reply({"error": "refused"}, status=400) if asked(body) in ("say 3", "say 8") else echo(body, before)
+
+    with judge_server(reply) as served, Journal(tmp_path) as journal:
+        completer = Completer(model(served.url), journal, 5)
+        found = completer.complete(asks(12))
+        assert [n for n, one in enumerate(found) if isinstance(one, Failed)] == [3, 8]
+        assert "refused" in texts(found)[3] and completer.spent.failed == 2
+
+
+def test_a_request_is_tried_again(tmp_path: Path) -> None:
+    def reply(body: Body, before: int) -> Reply:
+        return echo(body, before) if before else Reply(None, status=500)
+
+    with judge_server(reply) as served, Journal(tmp_path) as journal:
+        assert not any(isinstance(one, Failed) for one in Completer(model(served.url), journal, 5).complete(asks(4)))
+
+
+def test_a_server_that_fails_every_request_stops_the_command(tmp_path: Path) -> None:
+    with judge_server(lambda body, before: Reply({"error": "broken"}, status=400)) as served:
+        with Journal(tmp_path) as journal, pytest.raises(RequestFailed, match=r"in a row failed.*broken.*--resume"):
+            Completer(model(served.url), journal, 5).complete(asks(IN_A_ROW * 4))
+        assert len(served.seen) < IN_A_ROW * 3
+
+
+def test_a_wrong_key_stops_at_once(tmp_path: Path) -> None:
+    with judge_server(lambda body, before: Reply({"error": "bad key"}, status=401)) as served:
+        with Journal(tmp_path) as journal, pytest.raises(RequestFailed, match="OPENAI_API_KEY"):
+            Completer(model(served.url), journal, 5).complete(asks(200))
+        assert len(served.seen) < 50
+
+
+def test_a_backend_of_this_machine_answers_too(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        found = Completer(Model(model="mock", backend="mock"), journal, 5).complete(asks(6, samples=2))
+    assert len({*texts(found)}) > 6
+
+
+@pytest.mark.long
+def test_what_was_paid_for_survives_a_failure(run: Run, tmp_path: Path) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def reply(body: Body, before: int) -> Reply:
+        late = int(asked(body).split()[1]) >= 20
+        return Reply({"error": "later"}, status=400) if broken.is_set() and late else echo(body, before)
+
+    file = tmp_path / "p.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"say {n} aloud"}) + "\n" for n in range(120)))
+    with judge_server(reply) as served:
+        recipe = {
+            "prompts": [{"path": str(file)}],
+            "models": [{"model": "m", "base_url": served.url, "tries": 1, "concurrency": 1}],
+        }
+        done = run("responses", recipe)
+        assert done.returncode == 1 and "--resume" in done.stderr and "Traceback" not in done.stderr
+        broken.clear()
+        assert "add --resume" in run("responses", recipe).stderr
+        answered = {asked(body) for _, body in served.seen if "messages" in body}
+        assert len(answered) < 120
+        before = served.counts()
+        assert run("responses", recipe, "--resume").returncode == 0
+        after = served.counts()
+    assert all(after[f"say {n} aloud"] == before[f"say {n} aloud"] == 1 for n in range(20))
+    assert adds_up(tmp_path / "out")["counts"]["written"] == 120
+
+
+def test_a_finished_command_asks_nothing_more(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "say 1"}\n')
+    with judge_server(echo) as served:
+        recipe = {"prompts": [{"path": str(file)}], "models": [{"model": "m", "base_url": served.url}]}
+        assert run("responses", recipe).returncode == 0
+        sent = len(served.seen)
+        assert run("responses", recipe, "--resume").returncode == 0
+        assert len(served.seen) == sent
+        other = run("responses", {**recipe, "seed": 1})
+        assert other.returncode == 2 and "exists and is not empty" in other.stderr
+
+
+# Kills
+
+KILLS, CONCURRENCY, SAFE = 30, 4, 0.3
+"""SAFE: seconds after which a delivered answer must have been written."""
+
+
+class Counting:
+    """A slow server that knows when each request came and when its answer was delivered."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.came: dict[str, list[float]] = {}
+        self.answered = 0
+
+    def reply(self, body: Body, before: int) -> Reply:
+        text = asked(body)
+        with self.lock:
+            self.came.setdefault(text, []).append(time.monotonic())
+            self.answered += 1
+        time.sleep(random.Random(text).uniform(0.01, 0.05))
+        if random.Random(text).random() < 0.05:
+            return Reply({"error": "never"}, status=400)
+        return Reply(chat(f"{text}: {body['seed']}"))
+
+
+@pytest.mark.slow
+def test_thirty_kills_pay_for_no_answer_twice(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"say {n}"}) + "\n" for n in range(400)))
+    counting, kills = Counting(), []
+    with judge_server(counting.reply) as served:
+        recipe = tmp_path / "r.yaml"
+        model = {"model": "m", "base_url": served.url, "tries": 1, "concurrency": CONCURRENCY}
+        recipe.write_text(yaml.safe_dump({"prompts": [{"path": str(file)}], "models": [model]}))
+        command = [sys.executable, "-m", "olmes_suite.cli.main", "data", "responses", str(recipe), "--resume", "--out"]
+        rng = random.Random(0)
+        for _ in range(KILLS):
+            target = counting.answered + rng.randint(3, 10)
+            with subprocess.Popen([*command, str(tmp_path / "out")], env=environment(tmp_path)) as process:
+                while counting.answered < target and process.poll() is None:
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0, 0.05))
+                kills.append(time.monotonic())
+                os.kill(process.pid, signal.SIGKILL)
+        assert not (tmp_path / "out").exists()
+        done = subprocess.run(
+            [*command, str(tmp_path / "out")], env=environment(tmp_path), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        calm = subprocess.run([*command, str(tmp_path / "calm")], env=environment(tmp_path), capture_output=True)
+        assert calm.returncode == 0
+    for name in ("data.parquet", "rejected.jsonl", "card.md", "manifest.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+    adds_up(tmp_path / "out")
+    failed = {f"say {row['row']}" for row in rejected_of(tmp_path / "out")}
+    assert len(rows_of(tmp_path / "out")) + len(failed) == 400
+    repeated = 0
+    for text, times in counting.came.items():
+        *storm, _ = times  # the last one is the undisturbed run's
+        if text in failed:
+            continue  # a failure is tried again by the next command
+        repeated += len(storm) - 1
+        for earlier, later in pairwise(storm):
+            between = [kill for kill in kills if earlier < kill < later]
+            assert between and between[0] - earlier < SAFE, "an answer that had arrived was asked for again"
+    print(f"{len(kills)} kills, {repeated} of {400 - len(failed)} requests were under way and asked for again")
+    assert repeated <= KILLS * CONCURRENCY

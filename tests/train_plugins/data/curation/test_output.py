@@ -1,0 +1,133 @@
+"""The shared base of `olmes data`: recipes, and the output folder that is complete or absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from olmes_suite.errors import DataError, UsageError
+from train_plugins.data.curation import recipe as recipes
+from train_plugins.data.curation.output import Input, Output, Rejected, finished, unfinished
+from train_plugins.data.curation.recipe import Curation, Loaded
+from train_plugins.data.curation.rows_file import rows_file
+from train_plugins.data_cli.options import Command, Options, make
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys(Curation):
+    rows: int
+    fail_at: int | None = None
+
+
+def loaded(folder: Path, text: str = "rows: 3\nformat: jsonl\n", **more: Any) -> Loaded[Keys]:
+    file = folder / "recipe.yaml"
+    file.write_text(text)
+    return recipes.load(file, "count", Keys, output=folder / "out", **more)
+
+
+def write(recipe: Loaded[Keys], output: Output) -> Mapping[str, Any]:
+    (output.state / "progress").write_text("kept")
+    with output.rejected() as rejected, rows_file(output.work, recipe.keys.format) as rows:
+        for number in range(recipe.keys.rows):
+            if number == recipe.keys.fail_at:
+                raise DataError(f"row {number} is wrong")
+            if number % 2:
+                rejected.add(Rejected("numbers", number, "odd"))
+            else:
+                rows.add({"n": number})
+    return output.finish({"read": recipe.keys.rows, "written": (recipe.keys.rows + 1) // 2}, "# Card\n")
+
+
+def test_the_folder_holds_rows_card_rejected_rows_and_manifest(tmp_path: Path) -> None:
+    recipe = loaded(tmp_path)
+    with Output(recipe, (Input("numbers", "ab"),)) as output:
+        write(recipe, output)
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["card.md", "data.jsonl", "manifest.json", "rejected.jsonl"]
+    assert json.loads((out / "rejected.jsonl").read_text()) == {"source": "numbers", "row": 1, "reason": "odd"}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["counts"] == {"read": 3, "written": 2, "rejected": {"odd": 1}}
+    assert manifest["recipe"] == {"seed": 42, "format": "jsonl", "rows": 3}
+    assert manifest["inputs"] == [{"name": "numbers", "sha256": "ab"}]
+    assert not unfinished(out).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "recipe.yaml"]
+
+
+def test_an_error_leaves_nothing_and_a_kill_what_resume_needs(tmp_path: Path) -> None:
+    recipe = loaded(tmp_path, changes=["fail_at=1"])
+    with pytest.raises(DataError), Output(recipe, ()) as output:
+        write(recipe, output)
+    assert not unfinished(recipe.output).exists() and not recipe.output.exists()
+    with pytest.raises(KeyboardInterrupt), Output(loaded(tmp_path), ()) as output:
+        (output.state / "progress").write_text("kept")
+        raise KeyboardInterrupt
+    with pytest.raises(UsageError, match="add --resume"), Output(loaded(tmp_path), ()):
+        pass
+    with pytest.raises(UsageError, match="recipe: rows has changed"):
+        with Output(loaded(tmp_path, changes=["rows=4"]), (), resume=True):
+            pass
+    with pytest.raises(UsageError, match="inputs: a has changed"), Output(loaded(tmp_path), (Input("a", ""),), True):
+        pass
+    with Output(loaded(tmp_path), (), resume=True) as output:
+        assert output.resumed and (output.state / "progress").read_text() == "kept"
+        write(loaded(tmp_path), output)
+    assert recipe.output.is_dir()
+
+
+def test_rows_that_are_neither_written_nor_rejected_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="2 rows are neither"), Output(loaded(tmp_path), ()) as output:
+        output.finish({"read": 3, "written": 1}, "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_folder_is_found_again_and_never_overwritten(tmp_path: Path) -> None:
+    recipe = loaded(tmp_path)
+    with Output(recipe, (Input("a", "1"),)) as output:
+        manifest = write(recipe, output)
+    assert finished(recipe, (Input("a", "1"),)) == json.loads(json.dumps(manifest))
+    assert finished(recipe, (Input("a", "2"),)) is None
+    with pytest.raises(UsageError, match="not empty"), Output(recipe, (), resume=True):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows: 3\nrow: 1\n", "recipe.yaml, line 2: unknown key 'row', did you mean 'rows'?"),
+        ("rows: three\n", "recipe.yaml, line 1: rows: expected a whole number"),
+        ("seed: 1\n", "the key 'rows' is missing"),
+        ("- rows\n", "expected a mapping"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        loaded(tmp_path, text)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_output_folder_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("rows: 1")
+    with pytest.raises(UsageError, match="give --out DIR"):
+        recipes.load(tmp_path / "r.yaml", "count", Keys)
+    with pytest.raises(UsageError, match="no such file; shipped recipes of `olmes data count`: none"):
+        recipes.load(tmp_path / "s.yaml", "count", Keys)
+
+
+def test_a_command_prints_plan_json_or_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded(tmp_path)
+    count = Command(
+        "count", Keys, lambda recipe: [Input("numbers", "ab")], lambda recipe, inputs: {"rows": recipe.keys.rows},
+        write, lambda manifest: [f"{manifest['counts']['written']} rows"],
+    )  # fmt: skip
+    out = tmp_path / "out"
+    assert make(count, tmp_path / "recipe.yaml", Options(out, dry_run=True)) == 0
+    assert capsys.readouterr().out == "rows: 3\n" and not out.exists()
+    assert make(count, tmp_path / "recipe.yaml", Options(out)) == 0
+    assert capsys.readouterr().out == f"2 rows\nwritten to {out}\n"
+    assert make(count, tmp_path / "recipe.yaml", Options(out, resume=True, as_json=True)) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["written"] == 2

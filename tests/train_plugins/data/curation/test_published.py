@@ -1,0 +1,62 @@
+"""The shipped mixes say what the papers and cards say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import olmes_here
+
+from train_plugins.data.curation.mix import published
+
+TOTALS = {
+    "tulu3_sft_8b": 939_344, "tulu3_sft_70b": 939_344, "tulu3_preference_8b": 271_409, "tulu3_preference_70b": 334_302,
+    "tulu3_rlvr_8b": 29_946, "tulu3_rlvr_70b": 29_946, "olmo3_think_sft_7b": 2_268_468,
+    "olmo3_think_sft_32b": 2_253_916,
+    "olmo3_instruct_sft_7b": 2_152_112 - 50_000, "olmo3_think_rlvr_7b": 104_869, "olmo3_instruct_rlvr_7b": 171_950,
+}  # fmt: skip
+
+
+def test_all_shipped_mixes_load_and_add_up() -> None:
+    found = {name: published.summary(name) for name in published.names()}
+    assert TOTALS.keys() < found.keys()
+    assert {name: found[name]["rows"] for name in TOTALS} == TOTALS
+    for name, one in found.items():
+        assert one["about"] and (one["released"] or name in ("example", "tulu3_rlvr_built"))
+
+
+def test_sizes_of_tulu_3_share_their_sft_and_rlvr_mix() -> None:
+    for stage in ("sft", "rlvr"):
+        assert published.load(f"tulu3_{stage}_8b").sources == published.load(f"tulu3_{stage}_70b").sources
+
+
+def test_every_part_has_a_licence_or_says_that_it_is_unknown() -> None:
+    for name in published.names():
+        for part in published.details(name)["parts"]:
+            assert part["licence"], (name, part)
+
+
+def test_the_command_lists_them_at_80_columns(tmp_path: Path) -> None:
+    listed = olmes_here("data", "mixes", tmp=tmp_path)
+    assert listed.returncode == 0 and "tulu3_sft_8b" in listed.stdout
+    one = olmes_here("data", "mixes", "tulu3_sft_8b", tmp=tmp_path)
+    assert "HuggingFaceH4/no_robots" in one.stdout and "CC-BY-NC-4.0" in one.stdout
+    assert max(map(len, [*listed.stdout.splitlines()[:-1], *one.stdout.splitlines()])) <= 80
+    data = json.loads(olmes_here("data", "mixes", "tulu3_rlvr_8b", "--json", tmp=tmp_path).stdout)
+    assert [one["amount"] for one in data["parts"]] == [7473, 7500, 14973]
+    wrong = olmes_here("data", "mixes", "tulu4", tmp=tmp_path)
+    assert wrong.returncode == 2 and "shipped recipes of `olmes data mix`" in wrong.stderr
+
+
+@pytest.mark.data
+def test_the_built_mix_is_made_from_a_mirror(tmp_path: Path, data_dir: Path) -> None:
+    pytest.importorskip("rensa")
+    few = ["--set", "sources.1.config=[algebra]", "--set", "duplicates.near=null", "--set", "decontam=null"]
+    done = olmes_here(
+        "data", "mix", "tulu3_rlvr_built", "--out", tmp_path / "out", "--json", "--workers", "1", *few,
+        tmp=tmp_path, OLMES_DATA_DIR=str(data_dir),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    sources = json.loads(done.stdout)["mix"]["sources"]
+    assert [one["rows"] for one in sources] == [7473, 1743]  # one problem of algebra stands twice

@@ -1,0 +1,1 @@
+"""Data sets made for training by `olmes data`: mixes, prompts, responses, preferences."""

@@ -1,0 +1,225 @@
+"""Completions of one model, from the journal where they are in it, otherwise asked for and written there at once.
+
+The journal is a response cache in the unfinished folder. It is addressed by content: request, model and seed. A command
+that is killed and resumed asks only for completions that had not arrived. What comes back is in the order of the
+requests, and its seeds depend on nothing else, so that the concurrency makes no difference to the data.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from olmes_suite.errors import RequestFailed, one_line
+from olmes_suite.models.base import Backend
+from olmes_suite.models.cache.store import Entry, ResponseCache
+from olmes_suite.records import Request, Response, canonical_json, sha256
+from train_plugins.data.curation.generation.models import Model, build, identity
+
+IN_A_ROW = 25
+"""Failed requests without an answer in between after which the command stops: the server is at fault, not the rows."""
+FOR_ALL = frozenset({401, 403, 404})
+"""Statuses that every request would get."""
+EVERY = 10.0
+"""Seconds between two lines of progress."""
+KIND = "curation"
+
+Messages = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A completion to ask for."""
+
+    messages: Messages
+    """(role, content) pairs, ending with a user's turn."""
+    sample: int = 0
+    """Number of the sample, from 0; each has a seed of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A completion that could not be had after all retries."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a model's completions of one data set took, resumed or not."""
+
+    completions: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def as_json(self, model: Model) -> dict[str, Any]:
+        """Return the counts for the manifest; the cost in US dollars where the recipe has the model's price."""
+        cost = None
+        if model.price:
+            cost = (self.prompt_tokens * model.price[0] + self.completion_tokens * model.price[1]) / 1e6
+        return {
+            "model": model.model, "name": model.called, "base_url": model.base_url, "completions": self.completions,
+            "failed": self.failed, "prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens,
+            "cost_usd": cost,
+        }  # fmt: skip
+
+
+def note(line: str) -> None:
+    """Print a line of progress on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Journal:
+    """The completions that have arrived; use it as a context manager. Raises StorageError if it cannot be written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = ResponseCache(folder)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._store.close()
+
+    def find(self, keys: Sequence[str]) -> dict[tuple[str, int], Response]:
+        """Return the completions of requests by (key, seed)."""
+        return self._store.find(KIND, sorted(set(keys)))
+
+    def add(self, model: str, name: str, entry: Entry) -> None:
+        """Write a completion. It is kept if the process is killed afterwards."""
+        self._store.add(KIND, model, name, [entry])
+
+
+@dataclass(slots=True)
+class Completer:
+    """Asks one model. The model is loaded, or its server reached, for the first completion that is not in the journal.
+
+    `spent` counts each completion that the data set uses once.
+    """
+
+    model: Model
+    journal: Journal
+    seed: int
+    report: Callable[[str], None] = note
+    spent: Spent = field(default_factory=Spent)
+    _identity: str = ""
+    _backend: Backend | None = None
+    _counted: set[tuple[str, int]] = field(default_factory=set)
+
+    def complete(self, asks: Sequence[Ask]) -> list[Response | Failed]:
+        """Return a completion for each request, in order.
+
+        Raises RequestFailed where the server refuses all requests, or `IN_A_ROW` of them fail; ModelError or UsageError
+        where the model cannot be loaded; KeyboardInterrupt after Ctrl-C, when the running requests are answered.
+        """
+        self._identity = self._identity or identity(self.model)
+        requests = [self._request(number, ask) for number, ask in enumerate(asks)]
+        keys = [request.key(self._identity) for request in requests]
+        places = [(key, self._seed(key, ask.sample)) for key, ask in zip(keys, asks, strict=True)]
+        found: dict[tuple[str, int], Response | Failed] = dict(self.journal.find(keys))
+        missing = {place: number for number, place in reversed(list(enumerate(places))) if place not in found}
+        if missing:
+            found |= self._ask({place: requests[number] for place, number in reversed(missing.items())})
+        self._count(places, found)
+        return [found[place] for place in places]
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+
+    def _request(self, number: int, ask: Ask) -> Request:
+        messages = ask.messages
+        if self.model.system and (not messages or messages[0][0] != "system"):
+            messages = (("system", self.model.system), *messages)
+        return Request(KIND, number, 0, "generate", messages, **self.model.sampling())
+
+    def _seed(self, key: str, sample: int) -> int:
+        return int(sha256(canonical_json([self.seed, key, sample]))[:8], 16) % 2**31
+
+    def _ask(self, missing: Mapping[tuple[str, int], Request]) -> dict[tuple[str, int], Response | Failed]:
+        backend = self._backend = self._backend or build(self.model, self.seed)
+        places, requests = list(missing), list(missing.values())
+        if not backend.chat:
+            requests = [_as_text(request) for request in requests]
+        found: dict[tuple[str, int], Response | Failed] = {}
+        answered, in_a_row, reported = 0, 0, time.monotonic()
+        with _gentle_interrupt(backend, self.report):
+            for position, _, response in backend.attempt(requests, [[seed] for _, seed in places]):
+                if isinstance(response, RequestFailed):
+                    in_a_row += 1
+                    self._check_failure(response, in_a_row)
+                    found[places[position]] = Failed(one_line(response))
+                    continue
+                in_a_row = 0
+                key, seed = places[position]
+                self.journal.add(self._identity, self.model.called, Entry(key, seed, KIND, response))
+                found[key, seed] = response
+                answered += 1
+                if time.monotonic() - reported > EVERY:
+                    reported = time.monotonic()
+                    self.report(f"{self.model.called}: {answered} of {len(places)} completions")
+        if backend.stop_requested:
+            raise KeyboardInterrupt
+        for place in places:  # an engine that yields nothing for a request
+            found.setdefault(place, Failed("the engine returned no completion"))
+        return found
+
+    def _check_failure(self, error: RequestFailed, in_a_row: int) -> None:
+        if getattr(error, "status", 0) in FOR_ALL:
+            raise error
+        if in_a_row >= IN_A_ROW:
+            raise RequestFailed(
+                f"{self.model.called}: {in_a_row} requests in a row failed, the last with: {one_line(error)}; mend it, "
+                "then repeat the command with --resume, which asks only for what is missing"
+            )
+
+    def _count(self, places: Sequence[tuple[str, int]], found: Mapping[tuple[str, int], Response | Failed]) -> None:
+        for place in dict.fromkeys(places):
+            response = found[place]
+            if place in self._counted:
+                continue
+            self._counted.add(place)
+            if isinstance(response, Failed):
+                self.spent.failed += 1
+                continue
+            self.spent.completions += 1
+            self.spent.prompt_tokens += response.prompt_tokens
+            self.spent.completion_tokens += response.completion_tokens
+
+
+def _as_text(request: Request) -> Request:
+    """Return the request to a model without a chat template: the turns as paragraphs."""
+    from dataclasses import replace
+
+    text = "\n\n".join(content for _, content in request.messages or ()) + "\n\n"
+    return replace(request, messages=None, text=text)
+
+
+@contextmanager
+def _gentle_interrupt(backend: Backend, report: Callable[[str], None]) -> Iterator[None]:
+    """Let the first Ctrl-C wait for the completions that are under way, and the second stop at once."""
+
+    def handle(number: int, frame: object) -> None:
+        if backend.stop_requested:
+            raise KeyboardInterrupt
+        backend.stop_requested = True
+        report("waiting for the completions that are under way; press Ctrl-C again to stop at once")
+
+    try:
+        previous = signal.signal(signal.SIGINT, handle)
+    except ValueError:  # not the main thread: the caller handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

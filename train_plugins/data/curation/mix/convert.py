@@ -1,0 +1,125 @@
+"""A row of a source in the one form of its mix's kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from olmes_suite.errors import UsageError
+from train_plugins.config.recipe import Form
+from train_plugins.data import fields, forms, messages
+from train_plugins.data.curation import reward_forms
+from train_plugins.data.curation.mix.keys import Kind
+from train_plugins.data.curation.reward_prompts import Build
+from train_plugins.verifiers import Malformed, registry
+from train_plugins.verifiers.truths import COMPARED, read_truth
+
+VERSION = 1
+"""Changes where equal rows would be brought to another form than before."""
+OWN = ("id", "source", "row", "skill", "messages", "tools", "chosen", "rejected", "ground_truth", "dataset")
+"""Columns of the output that `keep` cannot name."""
+
+
+@dataclass(slots=True)
+class Converter:
+    """Brings the rows of one source to one form."""
+
+    kind: Kind
+    form: Form | None = None
+    keep: tuple[str, ...] = ()
+    verifiers: Mapping[str, str] = field(default_factory=dict)
+    build: Build | None = None
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the row's columns in the output. Raises ValueError with what is wrong with the row."""
+        made = {"sft": self._conversation, "preference": self._pair, "rlvr": self._prompt}[self.kind](row)
+        for column in self.keep:
+            if column not in made and row.get(column) is not None:
+                made[column] = row[column]
+        return made
+
+    def _conversation(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        _, found = forms.converted(row, "conversation", self.form)
+        made = messages.conversation(found)
+        _check_spoken(made["messages"])
+        turns, around = _whole(made, "messages")
+        return {"messages": turns, **around}
+
+    def _pair(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        _, found = forms.converted(row, "pair", self.form)
+        made = messages.preference(found)
+        _check_spoken(made["chosen"])
+        (chosen, around), (rejected, _) = _whole(made, "chosen"), _whole(made, "rejected")
+        if chosen[-1] == rejected[-1]:
+            raise ValueError("equal answers as chosen and rejected")
+        return {"chosen": chosen, "rejected": rejected, **around}
+
+    def _prompt(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        if "tools" not in self.keep:
+            messages.check_no_tools(row)
+        found = reward_forms.normalised(row) if self.build is None else self.build(row)
+        turns = messages.turns_of(found["messages"], "messages")
+        _check_prompt(turns)
+        name = _verifier(self.verifiers.get(found["dataset"], found["dataset"]))
+        truth = found["ground_truth"]
+        if truth is None and name in COMPARED:
+            raise ValueError(f"no 'ground_truth', with which the verifier {name} compares")
+        try:
+            read_truth(name, truth, found)
+        except Malformed as error:
+            raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
+        text = truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False)
+        return {"messages": turns, "ground_truth": text, "dataset": name}
+
+
+def _whole(made: Mapping[str, Any], column: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the turns of a read row with all of their fields, and the row's columns `tools` and the like.
+
+    Turns that are not trained on have `weight` 0. Tools are JSON text, as tables need them.
+    """
+    found = fields.read(made, column)
+    turns = [
+        {**turn, "weight": 0} if place in found.untrained else turn for place, turn in enumerate(found.messages)
+    ]  # fmt: skip
+    around = {"tools": found.tools, fields.KWARGS: found.kwargs}
+    return turns, {name: json.dumps(value, ensure_ascii=False) for name, value in around.items() if value}
+
+
+def turns_in(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return all turns of a converted row; of a pair, the rejected answer comes last."""
+    if "chosen" in row:
+        return [*row["chosen"], row["rejected"][-1]]
+    return list(row["messages"])
+
+
+def prompt_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the turns of a converted row before the first answer."""
+    turns: Sequence[dict[str, Any]] = row["chosen"] if "chosen" in row else row["messages"]
+    end = next((number for number, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
+    return list(turns[:end])
+
+
+def _check_spoken(turns: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError for a turn of the user without text."""
+    for turn in turns:
+        if turn["role"] == "user" and not str(turn["content"]).strip():
+            raise ValueError("an empty user turn")
+
+
+def _check_prompt(turns: Sequence[Mapping[str, Any]]) -> None:
+    spoken = turns[1:] if turns and turns[0]["role"] == "system" else turns
+    roles = [turn["role"] for turn in spoken]
+    if roles != ["assistant" if number % 2 else "user" for number in range(len(roles))] or len(roles) % 2 == 0:
+        short = " ".join(role[:20] for role in roles[:6]) or "no turns"
+        raise ValueError(f"wrong turn order ({short}; expected user, assistant, …, ending in user)")
+    if any(not str(turn["content"]).strip() for turn in spoken):
+        raise ValueError("an empty turn")
+
+
+def _verifier(name: str) -> str:
+    try:
+        return registry.check([name])[0]
+    except UsageError as error:
+        raise ValueError(f"an unknown verifier: {error}") from None

@@ -1,0 +1,116 @@
+"""Which rows of the pool are in the mix, how often, in which order and file. Pure functions of content and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from olmes_suite.errors import DataError, UsageError
+from olmes_suite.records import sha256
+from olmes_suite.yaml_files import Place
+from train_plugins.data.curation.mix.keys import Mix, Source
+from train_plugins.data.curation.mix.pool import KEPT, NOT_SAMPLED, REASONS, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The rows of the mix, in the order in which they are written."""
+
+    position: NDArray[np.int64]
+    """Position in the pool."""
+    copy: NDArray[np.int32]
+    """0, or the number of the repetition of a row."""
+    held_out: NDArray[np.bool_]
+    """Whether the row belongs to the file held_out."""
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+def choose(pool: Pool, mix: Mix, place: Place) -> Chosen:
+    """Choose the rows and mark those that are not sampled in the pool.
+
+    Raises UsageError where a source has too few rows and may not repeat them.
+    """
+    positions, copies = [], []
+    for number, source in enumerate(mix.sources):
+        where = place.inside("sources", number, named=f"source {pool.names[number]!r}")
+        part = pool.of_source(number)
+        kept = np.flatnonzero(pool.state[part] == KEPT) + part.start
+        wanted = _wanted(source, mix, len(kept))
+        _check(wanted, len(kept), source, pool.state[part], where)
+        ordered = kept[np.argsort(_ranks(pool, kept, mix.seed, pool.names[number]), kind="stable")]
+        left_out = ordered[wanted:]
+        pool.state[left_out] = NOT_SAMPLED
+        repeated = np.arange(wanted) // max(len(ordered), 1)
+        place_of = np.arange(wanted) % max(len(ordered), 1)
+        order = np.lexsort((repeated, ordered[place_of]))
+        positions.append(ordered[place_of][order])
+        copies.append(repeated[order].astype(np.int32))
+    position, copy = np.concatenate(positions), np.concatenate(copies)
+    if not len(position):
+        raise DataError(f"{place}: no row is left; every row is malformed, filtered, a duplicate or contaminated")
+    if mix.shuffle:
+        ranks = _mixed(pool.digest[position, 0] ^ _number(f"order {mix.seed}"), position, copy)
+        order = np.argsort(ranks, kind="stable")
+        position, copy = position[order], copy[order]
+    held_out = pool.prompt[position] / 2.0**64 < mix.held_out
+    return Chosen(position, copy, np.asarray(held_out, np.bool_))
+
+
+def check_early(mix: Mix, rows: Sequence[int], names: Sequence[str], place: Place) -> None:
+    """Raise UsageError for a source that has fewer rows than asked for even before duplicates are removed."""
+    for number, (source, count) in enumerate(zip(mix.sources, rows, strict=True)):
+        wanted = _wanted(source, mix, count)
+        if wanted > count and not source.upsample:
+            where = place.inside("sources", number, named=f"source {names[number]!r}")
+            raise UsageError(_too_few(wanted, f"{count:,}", where))
+
+
+def _wanted(source: Source, mix: Mix, available: int) -> int:
+    if source.amount is not None:
+        return source.amount
+    if source.fraction is not None:
+        return round(source.fraction * available)
+    if source.share is not None:
+        return round(source.share * (mix.rows or 0))
+    return available
+
+
+def _check(wanted: int, available: int, source: Source, state: NDArray[np.int8], place: Place) -> None:
+    if wanted <= available or (source.upsample and available):
+        return
+    reasons = [f"{int((state == code).sum()):,} {name.replace('_', ' ')}" for code, name in enumerate(REASONS) if name]
+    lost = ", ".join(reason for reason in reasons if not reason.startswith("0 "))
+    have = f"{available:,}" + (f" ({len(state):,} without {lost})" if lost else "")
+    raise UsageError(_too_few(wanted, have, place) if available else f"{place.line(())}: no row is left ({have})")
+
+
+def _too_few(wanted: int, have: str, place: Place) -> str:
+    return (
+        f"{place.line(())}: asks for {wanted:,} rows, but has {have}; ask for fewer, or set `upsample: true` to repeat "
+        "rows"
+    )
+
+
+def _ranks(pool: Pool, kept: NDArray[np.int64], seed: int, name: str) -> NDArray[np.uint64]:
+    """Give each row a number that depends on its text, the seed and the source only."""
+    return _mixed(pool.digest[kept, 0] ^ _number(f"sample {seed} {name}"), pool.number[kept])
+
+
+def _number(text: str) -> np.uint64:
+    return np.uint64(int(sha256(text)[:16], 16))
+
+
+def _mixed(values: NDArray[np.uint64], *others: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Mix bits (the finaliser of SplitMix64, Steele, Lea & Flood 2014)."""
+    mixed = values.astype(np.uint64)
+    for other in (np.zeros(1, np.int64), *others):
+        mixed = mixed + other.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return mixed

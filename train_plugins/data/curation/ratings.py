@@ -1,0 +1,206 @@
+"""Ratings of answers by a judge: one request for each aspect with all answers in it, in random order.
+
+A judge's answer counts only where it has exactly one rating from 1 to 5 for each answer. Otherwise the judge is told
+what is wrong and asked again; in the end the prompt is dropped and counted. Nothing is filled in.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from olmes_suite.records import Response, canonical_json, sha256
+from train_plugins.data.curation.generation.completions import Ask, Completer, Failed, Messages
+
+if TYPE_CHECKING:
+    from train_plugins.data.curation.candidates import Candidate
+    from train_plugins.data.curation.prompt_rows import Prompt
+
+SHIPPED = Path(__file__).parent / "aspects.yaml"
+LOW, HIGH = 1, 5
+SYSTEM = "You compare answers of assistants. You judge each by the same measure, whatever its place in the list."
+_HEADER = re.compile(r"^\W*(?:answer|text|response|output)\s*#?\s*(\d+)\b", re.IGNORECASE)
+_RATING = re.compile(r"\brating\b\W*?[:=]\W*(\d+(?:[.,]\d+)?|n/?a\b)(?:\s*/\s*5\b)?", re.IGNORECASE)
+
+
+class Unreadable(ValueError):
+    """A judge's answer has not exactly one rating for each text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aspect:
+    """What is rated, and what the ratings mean."""
+
+    name: str
+    asks: str
+    scale: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """One reading of one aspect of a prompt's answers."""
+
+    aspect: str
+    repeat: int
+    order: tuple[int, ...]
+    """The candidate at each place of the judge's list."""
+    ratings: tuple[int, ...]
+    """The rating of each candidate, by its own number."""
+
+
+@dataclass(slots=True)
+class Ratings:
+    """The ratings of one prompt's answers."""
+
+    read: list[Rated] = field(default_factory=list)
+    problem: str | None = None
+    """Why the prompt is dropped: ratings_unreadable or judge_failed; None where all aspects were read."""
+    detail: str = ""
+
+    def first(self) -> list[Rated]:
+        """Return the reading of each aspect that scores are made from."""
+        return [one for one in self.read if one.repeat == 0]
+
+    def scores(self) -> list[float]:
+        """Return the mean over the aspects, for each candidate."""
+        columns = zip(*(one.ratings for one in self.first()), strict=True)
+        return [sum(column) / len(column) for column in columns]
+
+    def of(self, candidate: int) -> dict[str, int]:
+        """Return a candidate's rating for each aspect."""
+        return {one.aspect: one.ratings[candidate] for one in self.first()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A request to the judge that is not read yet."""
+
+    prompt: int
+    aspect: Aspect
+    repeat: int
+    order: tuple[int, ...]
+    messages: Messages
+
+
+@lru_cache(maxsize=1)
+def aspects() -> Mapping[str, Aspect]:
+    """Return the shipped aspects by name."""
+    import yaml
+
+    found: dict[str, Any] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    return {name: Aspect(name, one["asks"], tuple(one["scale"])) for name, one in found.items()}
+
+
+def question(prompt: str, texts: Sequence[str], aspect: Aspect) -> str:
+    """Return the request to rate texts on one aspect."""
+    scale = "\n".join(f"{number}: {meaning}" for number, meaning in enumerate(aspect.scale, LOW))
+    shown = "\n\n".join(f"<answer {number}>\n{text}\n</answer {number}>" for number, text in enumerate(texts, 1))
+    return (
+        f"Rate {len(texts)} answers to one prompt by their {aspect.name.replace('_', ' ')}.\n\n{aspect.asks}\n\n"
+        f"{scale}\n\n<prompt>\n{prompt}\n</prompt>\n\n{shown}\n\n{_form(len(texts))}"
+    )
+
+
+def _form(count: int) -> str:
+    """Return how the judge has to answer."""
+    last = f", up to Answer {count}" if count > 2 else ""
+    return (
+        f"Write exactly {count} blocks of this form, in the order of the answers, and nothing else{last}:\n\n"
+        "Answer 1\nRating: a whole number from 1 to 5\nRationale: one sentence"
+    )
+
+
+def parsed(text: str, count: int) -> list[int]:
+    """Return the ratings of answers 1 to `count` in order. Raises Unreadable, which says what is wrong.
+
+    A rating belongs to the heading above it, or on its line. Without any heading, the ratings must come in order.
+    """
+    found: list[tuple[int | None, str]] = []
+    heading: int | None = None
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            heading = int(header[1])
+        found += [(heading, rating[1]) for rating in _RATING.finditer(line)]
+    if len(found) != count:
+        raise Unreadable(f"it has {len(found)} ratings instead of {count}")
+    numbers = [number for number, _ in found]
+    headed = any(number is not None for number in numbers)
+    if headed and sorted(numbers, key=lambda number: number or 0) != list(range(1, count + 1)):
+        shown = ", ".join("none" if number is None else str(number) for number in numbers)
+        raise Unreadable(f"its ratings are for the answers {shown} instead of 1 to {count}")
+    values = [value for _, value in (sorted(found, key=lambda one: one[0] or 0) if headed else found)]
+    for value in values:
+        if not value.isdigit() or not LOW <= int(value) <= HIGH:
+            raise Unreadable(f"{value} is not a whole number from {LOW} to {HIGH}")
+    return [int(value) for value in values]
+
+
+def rate(
+    judge: Completer, prompts: Sequence[Prompt], answers: Sequence[Sequence[Candidate]], *, names: Sequence[str],
+    repeated: frozenset[int], tries: int, seed: int,
+) -> list[Ratings]:  # fmt: skip
+    """Return the ratings of each prompt's answers. The prompts numbered `repeated` are rated twice."""
+    found = [Ratings() for _ in prompts]
+    still_open = [
+        _asked(n, prompt, answers[n], aspects()[name], repeat=repeat, seed=seed)
+        for n, prompt in enumerate(prompts) for name in names for repeat in range(1 + (n in repeated))
+    ]  # fmt: skip
+    for attempt in range(tries):
+        responses = judge.complete([Ask(one.messages) for one in still_open])
+        again = []
+        for one, response in zip(still_open, responses, strict=True):
+            retry = _read(one, response, found[one.prompt], last=attempt + 1 == tries)
+            if retry is not None:
+                again.append(retry)
+        still_open = again
+    for ratings in found:
+        ratings.read.sort(key=lambda rated: (names.index(rated.aspect), rated.repeat))
+    return found
+
+
+def _asked(
+    number: int, prompt: Prompt, answers: Sequence[Candidate], aspect: Aspect, *, repeat: int, seed: int
+) -> _Open:
+    texts = [one.text for one in answers]
+    order = list(range(len(texts)))
+    random.Random(sha256(canonical_json([seed, prompt.messages, texts, aspect.name]))).shuffle(order)
+    if repeat:
+        order.reverse()  # surely another order, so that the same request does not come twice
+    conversation = prompt.text if len(prompt.messages) == 1 else _transcript(prompt.messages)
+    asked = question(conversation, [texts[place] for place in order], aspect)
+    return _Open(number, aspect, repeat, tuple(order), (("system", SYSTEM), ("user", asked)))
+
+
+def _transcript(messages: Messages) -> str:
+    return "\n\n".join(f"[{role}]\n{content}" for role, content in messages)
+
+
+def _read(one: _Open, response: Response | Failed, into: Ratings, *, last: bool) -> _Open | None:
+    """Read a judge's answer into the prompt's ratings, or return the request with which it is asked again.
+
+    A second rating, which only measures agreement, never drops a prompt.
+    """
+    if isinstance(response, Failed):
+        if one.repeat == 0:
+            into.problem, into.detail = "judge_failed", response.reason
+        return None
+    text = response.text or ""
+    try:
+        in_order = parsed(text, len(one.order))
+    except Unreadable as error:
+        if last:
+            if one.repeat == 0 and into.problem is None:
+                into.problem, into.detail = "ratings_unreadable", f"{one.aspect.name}: {error}"
+            return None
+        told = f"Your answer cannot be used: {error}. {_form(len(one.order))}"
+        messages = (*one.messages[:2], ("assistant", text or "(no answer)"), ("user", told))
+        return _Open(one.prompt, one.aspect, one.repeat, one.order, messages)
+    by_candidate = dict(zip(one.order, in_order, strict=True))
+    ratings = tuple(by_candidate[number] for number in range(len(one.order)))
+    into.read.append(Rated(one.aspect.name, one.repeat, one.order, ratings))
+    return None

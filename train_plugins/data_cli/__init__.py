@@ -1,0 +1,1 @@
+"""The commands of `olmes data` that make training data, one module each."""

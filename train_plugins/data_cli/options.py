@@ -1,0 +1,106 @@
+"""Options and the course that the commands of `olmes data` share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import typer
+
+from olmes_suite.cli.options import Json
+from train_plugins.data.curation import recipe as recipes
+from train_plugins.data.curation.output import Input, Output, finished
+from train_plugins.data.curation.recipe import Curation, Loaded
+
+__all__ = ["Changes", "Command", "DryRun", "Json", "Options", "Out", "RecipeFile", "Resume", "make", "table"]
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to make; replaces the recipe's `output`.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key of the recipe; repeatable.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run of the same recipe.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be made.")]
+
+K = TypeVar("K", bound=Curation)
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[K]):
+    """One command of `olmes data`, as `make` runs it."""
+
+    name: str
+    keys: type[K]
+    inputs: Callable[[Loaded[K]], Sequence[Input]]
+    """Finds and hashes what the recipe reads. Raises OlmesError."""
+    plan: Callable[[Loaded[K], Sequence[Input]], Mapping[str, Any]]
+    """What would be made, by the name under which `--dry-run` prints it."""
+    make: Callable[[Loaded[K], Output], Mapping[str, Any]]
+    """Makes the data set and returns its manifest, from `Output.finish`."""
+    summary: Callable[[Mapping[str, Any]], Sequence[str]]
+    """The lines to print about a manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The shared options, as given."""
+
+    out: Path | None = None
+    changes: Sequence[str] = ()
+    resume: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+
+
+def make(command: Command[K], file: Path, options: Options) -> int:
+    """Run a command: read its recipe, then print the plan, or make the data set and print its summary."""
+    loaded = recipes.load(file, command.name, command.keys, changes=options.changes, output=options.out)
+    inputs = tuple(command.inputs(loaded))
+    if options.dry_run:
+        planned = command.plan(loaded, inputs)
+        lines = [json.dumps(planned, ensure_ascii=False)] if options.as_json else _lines(planned)
+        print("\n".join(lines))
+        return 0
+    manifest: Mapping[str, Any] | None = finished(loaded, inputs) if options.resume else None
+    if manifest is None:
+        with Output(loaded, inputs, options.resume) as output:
+            manifest = command.make(loaded, output)
+    if options.as_json:
+        print(json.dumps({"out": str(loaded.output), **manifest}, ensure_ascii=False))
+    else:
+        print("\n".join([*command.summary(manifest), f"written to {loaded.output}"]))
+    return 0
+
+
+def _lines(planned: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, value in planned.items():
+        if value == []:
+            continue
+        if isinstance(value, list | tuple):
+            lines += [f"{name}:", *(f"  {one}" for one in value)]
+        else:
+            lines.append(f"{name}: {value}")
+    return lines
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 24) -> list[str]:
+    """Return the lines of a table whose first column has at most `width` characters; None is shown as nothing."""
+    cells = [[_cut(str(row[0]), width), *map(_shown, row[1:])] for row in rows]
+    left = [all(isinstance(row[n], str) for row in rows) for n in range(len(heads))]
+    widths = [max(len(row[n]) for row in [list(heads), *cells]) for n in range(len(heads))]
+    return [
+        "  ".join(text.ljust(widths[n]) if left[n] else text.rjust(widths[n]) for n, text in enumerate(row)).rstrip()
+        for row in [list(heads), *cells]
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
