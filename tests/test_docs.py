@@ -37,7 +37,11 @@ LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\s*\)|^ {0,
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 COMMAND = re.compile(r"(?:^|(?<=[\s(;&|$'\"=/]))olmes[ \t]+([^\n]*)")
 END = {"|", "||", "&&", ";", ">", ">>", "<", "#", "·"}
-STAGES = {"run", *tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["olmes.stages"]}
+STAGES = {
+    "run",
+    "merge",
+    *tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["olmes.stages"],
+}
 WORD = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -128,6 +132,12 @@ def unknown(words: list[str]) -> str | None:
     options = set(flags(command))
     if words[0] == "train" and rest and WORD.fullmatch(rest[0]) and rest[0] not in STAGES:
         return f"train {rest[0]}"
+    if words[0] == "train" and rest[:1] == ["merge"]:  # it has options of its own
+        from typer.main import get_command
+
+        from train_plugins.cli import merge_app
+
+        options = set(flags(get_command(merge_app)))
     if subcommands := below(command):
         if rest and WORD.fullmatch(rest[0]):
             if rest[0] not in subcommands:

@@ -80,7 +80,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.monotonic()
     if not (chosen.out / "base" / "model.safetensors").is_file():
-        size = ["--rows", "400", "--held-out", "20"] if chosen.short else ["--rows", "7000"] if chosen.thinking else []
+        size = ["--rows", "400", "--held-out", "20"] if chosen.short else []
         size += ["--thinking"] if chosen.thinking else []
         call("examples/demo/make.py", str(chosen.out), "--seed", str(chosen.seed), *size)
     file, changes = ("thinking.yaml", thinking_settings) if chosen.thinking else ("pipeline.yaml", settings)
