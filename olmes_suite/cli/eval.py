@@ -33,6 +33,7 @@ from olmes_suite.cli.options import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from olmes_suite.comparison.gate import GateReport
     from olmes_suite.evaluation.evaluate import Finished, Watcher
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -148,8 +149,18 @@ def evaluate(
     ).finished  # fmt: skip
     show(finished, as_json)
     if until_decided:
-        return api.gate(str(baseline), finished.path, runs=runs, config=config).exit
+        return _gated(api.gate(str(baseline), finished.path, runs=runs, config=config).report, finished)
     return 1 if finished.failed else 0
+
+
+def _gated(report: GateReport, finished: Finished) -> int:
+    """Return the gate's exit status; say why where its verdict is not that of the looks: a floor, or a health check."""
+    stopped = finished.results.stopped
+    if stopped is not None and report.verdict != stopped.verdict:
+        print(f"the gate's verdict is {report.verdict}:", file=sys.stderr)
+        for line in report.findings():
+            print(line, file=sys.stderr)
+    return report.exit
 
 
 def _lm_eval_call(model: str, model_args: str | None) -> None:

@@ -131,7 +131,7 @@ def _allocate(
     if options["--detect"] is not None:
         return plan_purpose.detect(facts.tasks, options["--detect"], power, flips)
     if options["--gate"] is not None:
-        return plan_purpose.gate(facts.tasks, read_rules(options["--gate"]), power, flips)
+        return plan_purpose.gate(facts.tasks, read_rules(options["--gate"]), power, flips, facts.skills)
     if options["--tokens"] is not None:
         budget = plan_purpose.number(options["--tokens"], "--tokens")
     elif options["--hours"] is not None:

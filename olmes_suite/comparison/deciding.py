@@ -16,6 +16,7 @@ spending, they pass a look's bound long before the rest of the documents could n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -180,10 +181,11 @@ class Looks:
 def chunks(plans: Sequence[Allocation], looks: Looks) -> Iterator[dict[str, int]]:
     """Yield the documents of each sub-task after each chunk, until the last of the looks is not to go on.
 
-    `plans` contain each other, and the last has all documents. A task that is not open stays at what was asked.
+    `plans` contain each other, and the last has all documents. A task that is not open stays at what was asked; one
+    that is open again after the last plan is asked in full.
     """
     counts: dict[str, int] = {}
-    for number, plan in enumerate(plans):
+    for number, plan in enumerate(itertools.chain(plans, itertools.repeat(plans[-1]))):
         more = {
             leaf: n
             for part in plan.tasks
@@ -191,6 +193,8 @@ def chunks(plans: Sequence[Allocation], looks: Looks) -> Iterator[dict[str, int]
             for leaf, n in part.leaves.items()
         }
         if all(counts.get(leaf) == n for leaf, n in more.items()):
+            if number >= len(plans):
+                return
             continue
         counts |= more
         yield dict(counts)

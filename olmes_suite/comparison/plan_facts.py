@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from olmes_suite.comparison.planning import FLOOR, WORST, Candidate
 from olmes_suite.errors import UsageError
 from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores
 from olmes_suite.tasks import suites
-from olmes_suite.tasks.index import NESTED, PREFIX, TaskEntry, index
+from olmes_suite.tasks.index import NESTED, PREFIX, TaskEntry, index, nested_shares
 from olmes_suite.tasks.sizes import leaf_sizes
 
 TOKENS = 300
@@ -40,6 +40,8 @@ class Facts:
     tasks: Sequence[Candidate]
     assumed: Sequence[str] = ()
     """Tasks whose variance and cost are assumed."""
+    skills: Mapping[str, str] = field(default_factory=dict)
+    """Task to its skill in the suite."""
     uncounted: Sequence[str] = ()
     """Tasks of the baseline without counted tokens, whose cost is assumed."""
 
@@ -60,7 +62,8 @@ def gather(suite: suites.Suite, baseline: RunScores | None) -> Facts:
         if name in {entry.task for entry in suite.tasks} and all(leaf.tokens is None for leaf in task.leaves.values())
     ]
     generated = {task.name for task in tasks if task.cost > 1}
-    return Facts(tasks, assumed, [name for name in uncounted if name in generated])
+    skills = {entry.task: entry.skill for entry in suite.tasks}
+    return Facts(tasks, assumed, skills, [name for name in uncounted if name in generated])
 
 
 def _sizes(task: TaskScores, run: RunScores) -> bool:
@@ -79,9 +82,9 @@ def _candidate(entry: suites.SuiteEntry, scores: TaskScores | None) -> Candidate
     ranked = bool(parts) and all(part.output in RANKED for part in parts)
     start = Candidate(
         entry.task, leaves, len(leaves) == 1 or aggregate not in ("micro", "stratified"), samples=samples,
-        nested=aggregate == NESTED,
         variance=(score := PUBLISHED.get(entry.task, 0.5)) * (1 - score),
         cost=1.0 if ranked else float(TOKENS * samples),
+        weights=tuple(nested_shares(list(leaves))) if aggregate == NESTED and len(leaves) > 1 else (),
     )  # fmt: skip
     if any(part.summary for part in parts) or (scores is not None and not scores.by_document):
         start = replace(start, whole="its score is no mean over documents")

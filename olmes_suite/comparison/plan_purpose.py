@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,12 +50,14 @@ def detect(tasks: Sequence[Candidate], points: float, power: float, flips: float
         raise UsageError(f"--detect {points:g} is out of reach: the difference over {error}") from None
 
 
-def gate(tasks: Sequence[Candidate], rules: Rules, power: float, flips: float) -> Allocation:
+def gate(
+    tasks: Sequence[Candidate], rules: Rules, power: float, flips: float, skills: Mapping[str, str] | None = None
+) -> Allocation:
     """Plan for a gate that an unchanged model passes with this power: the average, and every required task on its own.
 
     The lower bound of a difference of 0 lies above -margin with that power where the standard error is at most margin /
     (z_(1 - alpha) + z_power). A required task that has too few documents for it is asked in full, with a note. Raises
-    UsageError where the average has too few.
+    UsageError where the average has too few. `skills`: task to its skill, for the margins of skills.
     """
     check_tasks(tasks, rules)
     paired = of_difference(tasks, flips)
@@ -66,7 +68,7 @@ def gate(tasks: Sequence[Candidate], rules: Rules, power: float, flips: float) -
         if not rule.required or task.whole is not None:
             planned.append(task)
             continue
-        margin = rule.margin if rule.margin is not None else rules.margin
+        margin = max(rules.margin_of(task.name, (skills or {}).get(task.name, "other")), rules.noise_of(task.name))
         least = planning.documents_for(task, margin / distance)
         planned.append(replace(task, least=max(task.least, least)))
         if math.sqrt(task.variance_of(task.bounds[1])) > margin / distance:

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from olmes_suite.errors import UsageError
 from olmes_suite.stats import Floats, normal_quantile
-from olmes_suite.tasks.index import nested_shares
 
 FLOOR = 50
 """Smallest number of documents of a task: with fewer, its own interval says little, and projections are not checked."""
@@ -39,6 +38,8 @@ class Candidate:
     """Sub-task to its number of documents; a task without sub-tasks is its own."""
     macro: bool = True
     """Whether sub-tasks have equal weights; otherwise they weigh by their documents."""
+    weights: tuple[float, ...] = ()
+    """The weight of each sub-task, where it is neither of these; they sum to 1."""
     variance: float = WORST
     """Variance of a document's value about the mean of its sub-task."""
     fixed: float = 0.0
@@ -54,8 +55,6 @@ class Candidate:
     """Why all documents are asked, if they are."""
     least: int = FLOOR
     """Smallest number of documents."""
-    nested: bool = False
-    """Whether data sets have equal weights, and the sub-tasks of a data set too. Precedes `macro`."""
 
     @property
     def size(self) -> int:
@@ -65,9 +64,9 @@ class Candidate:
     @property
     def shares(self) -> Floats:
         """The weight of each sub-task in the task's score; they sum to 1."""
+        if self.weights:
+            return np.array(self.weights)
         sizes = np.array(list(self.leaves.values()), dtype=float)
-        if self.nested:
-            return np.array(nested_shares(list(self.leaves)))
         return np.full(len(sizes), 1 / len(sizes)) if self.macro else sizes / sizes.sum()
 
     @property
@@ -204,8 +203,8 @@ def for_tokens(tasks: Sequence[Candidate], tokens: float) -> Allocation:
     least = _allocation(tasks, 0.0)
     if least.tokens > tokens:
         raise UsageError(
-            f"the smallest plan takes {amount(least.tokens)} tokens ({least.documents:,} documents: at least "
-            f"{FLOOR} of each task, and whole tasks where the score is no mean over documents), more than the "
+            f"the smallest plan takes {amount(_rounded_up(least.tokens))} tokens ({least.documents:,} documents: at "
+            f"least {FLOOR} of each task, and whole tasks where the score is no mean over documents), more than the "
             f"{amount(tokens)} that are given"
         )
     if _allocation(tasks, math.inf).tokens <= tokens:
@@ -270,6 +269,12 @@ def _allocation(tasks: Sequence[Candidate], scale: float) -> Allocation:
         )
     errors = (math.hypot(*(part.stderr for part in parts)), math.hypot(*(part.stderr_of_all for part in parts)))
     return Allocation(parts, weight * errors[0], weight * errors[1])
+
+
+def _rounded_up(tokens: float) -> float:
+    """Round up to three digits, so that the amount that is shown suffices."""
+    unit = 10.0 ** max(0, math.floor(math.log10(tokens)) - 2)
+    return math.ceil(tokens / unit) * unit
 
 
 def amount(tokens: float) -> str:

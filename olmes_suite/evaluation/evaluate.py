@@ -271,6 +271,8 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
                     _run_tasks(session, group, folder, backend, pool)
                 if session.decider is not None:
                     _look(session, session.decider)
+        if session.decider is not None:
+            _keep_asked(session, folder)
         for note in backend.notes():
             if note not in session.said:
                 session.watcher.note(note)
@@ -323,8 +325,23 @@ def _look(session: _Session, decider: Decider) -> None:
     _run_deferred_tasks(session)
     decider.look(session.plans, gathered.scored, session.watcher.note)
     gathered.scored = dict(decider.scored)
-    if decider.last.verdict == "continue":
-        gathered.tokens = {"prompt": 0, "completion": 0}  # the files hold all answers, and are counted again
+
+
+def _keep_asked(session: _Session, folder: Path) -> None:
+    """Leave only the answers that were asked before the verdict in a run's files, and count their tokens.
+
+    Those of a larger planned run, from which the answers came, serve all chunks.
+    """
+    session.gathered.tokens = {"prompt": 0, "completion": 0}
+    for plan in session.plans:
+        if plan.error is None:
+            file = folder / "responses" / f"{plan.name}.jsonl"
+            _count(session, *put_in_order(file, plan.rank(), plan.asks()))
+
+
+def _count(session: _Session, prompt: int, completion: int) -> None:
+    session.gathered.tokens["prompt"] += prompt
+    session.gathered.tokens["completion"] += completion
 
 
 def _projected(session: _Session, finished: Finished) -> Finished:
@@ -374,9 +391,8 @@ def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backe
         name = part.plan.name
         gathered.scored[name] = part.plan.in_order(part.scoring.instances.values())
         gathered.waiting[name] = part.scoring.waiting
-        prompt, completion = put_in_order(files[name], part.plan.rank())
-        gathered.tokens["prompt"] += prompt
-        gathered.tokens["completion"] += completion
+        keep = part.plan.asks() if session.decider is None else None
+        _count(session, *put_in_order(files[name], part.plan.rank(), keep))
 
 
 def _run_deferred_tasks(session: _Session) -> None:

@@ -173,6 +173,16 @@ class TaskPlan:
         order = self._order
         return lambda place: (order.get(place[0], len(order)), *place[1:])
 
+    def asks(self) -> Callable[[tuple[str, int, int, int]], bool] | None:
+        """Return whether a response (task, doc_id, index, sample) is of a chosen document; None if all are chosen."""
+        if all(leaf.factor == 1 for leaf in self.leaves):
+            return None
+        chosen: set[tuple[str, int]] = set()
+        for leaf in self.leaves:
+            rows = set(leaf.rows)
+            chosen |= {(leaf.name, doc_id) for doc_id, row in leaf.positions().items() if row in rows}
+        return lambda place: place[:2] in chosen
+
     @property
     def _order(self) -> dict[str, int]:
         return {leaf.name: number for number, leaf in enumerate(self.leaves)}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from olmes_suite.comparison import deciding, plan_facts, planning
+from olmes_suite.comparison.alignment import align
 from olmes_suite.comparison.compare import compare_task
 from olmes_suite.comparison.deciding import Look, Looks, Target
 from olmes_suite.comparison.gate_rules import Rules
@@ -45,7 +46,9 @@ class Decider:
 
     def _target(self, task: planning.Candidate, suite: suites.Suite) -> Target:
         skill = next(entry.skill for entry in suite.tasks if entry.task == task.name)
-        information = float((task.shares**2 / np.array(list(task.leaves.values()))).sum())
+        aligned = align(self.baseline.tasks[task.name], self.baseline.tasks[task.name])
+        weight = aligned.pairs.weight if aligned is not None else np.full(task.size, 1 / task.size)
+        information = float(weight @ weight)  # as the comparisons weigh: by sub-tasks, data sets and strata
         required = self.rules.task(task.name).required
         margin = max(self.rules.margin_of(task.name, skill), self.rules.noise_of(task.name))
         return Target(task.name, margin, required, information, task.whole is None)
@@ -133,7 +136,7 @@ class Decider:
         return Stopped(
             verdict=self.last.verdict if self.last.verdict != "continue" else "infrastructure",
             baseline=self.baseline.name, failed=self.last.failed, looks=tuple(self.taken),
-            of_looks=len(self.plans),
+            of_looks=max(len(self.plans), len(self.taken)),
             documents=sum(map(len, self.scored.values())), of=whole.of, tokens=self._tokens(),
             of_tokens=round(whole.tokens), alpha=self.rules.alpha, margin=self.looks.average_margin,
             margins={target.name: target.margin for target in self.looks.targets.values()},

@@ -165,19 +165,23 @@ def _lines_with_bytes(path: Path) -> Iterator[tuple[Line, bytes]]:
                 raise DataError(f"{path}, line {number}: not a recorded response ({error})") from error
 
 
-def put_in_order(path: Path, rank: Callable[[Place], Any]) -> tuple[int, int]:
+def put_in_order(
+    path: Path, rank: Callable[[Place], Any], keep: Callable[[Place], bool] | None = None
+) -> tuple[int, int]:
     """Sort a responses file by `rank`, with the last line of each place; returns (prompt tokens, completion tokens).
 
     Responses are appended in order of arrival, which depends on the engine, the workers and interruptions; the sorted
-    file does not. It is written to a new file that replaces the old one.
+    file does not. It is written to a new file that replaces the old one. With `keep`, the lines of other places, which
+    came with the answers of a larger run, are left out.
     """
     spans: dict[Place, tuple[int, int]] = {}
     prompt = completion = start = 0
     for line, raw in _lines_with_bytes(path):
-        prompt += line.response.prompt_tokens
-        completion += line.response.completion_tokens
-        spans.pop(line.place, None)
-        spans[line.place] = (start, len(raw))
+        if keep is None or keep(line.place):
+            prompt += line.response.prompt_tokens
+            completion += line.response.completion_tokens
+            spans.pop(line.place, None)
+            spans[line.place] = (start, len(raw))
         start += len(raw)
     order = sorted(spans, key=rank)
     if order != list(spans) or sum(length for _, length in spans.values()) != start:

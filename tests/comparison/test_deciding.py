@@ -12,7 +12,7 @@ import pytest
 from olmes_suite.comparison import planning
 from olmes_suite.comparison.alignment import Aligned
 from olmes_suite.comparison.compare import TaskComparison
-from olmes_suite.comparison.deciding import Looks, Target, chunks
+from olmes_suite.comparison.deciding import Look, Looks, Target, chunks
 from olmes_suite.comparison.gate_rules import Rules
 from olmes_suite.comparison.paired_tests import Pairs
 from olmes_suite.comparison.planning import Candidate
@@ -99,6 +99,18 @@ class TestSingleTasks:
             small, big = counts["small"], counts["big"]
             looks.look([seen("big", big, big // 100, big // 100), seen("small", small, small // 8, small // 8)])
         assert looks.last.verdict == "inconclusive" and asked[-1]["small"] == 400 and asked[-1]["big"] < 10_000
+
+    def test_a_task_that_is_open_again_after_the_last_plan_is_asked_in_full(self) -> None:
+        tasks = [Candidate("big", {"big": 500}, variance=0.1), Candidate("small", {"small": 400}, variance=0.1)]
+        plans, looks = planning.chunks(tasks), looks_at(("big", 500), ("small", 400))
+        asked = []
+        for counts in chunks(plans, looks):
+            asked.append(counts)
+            whole = counts["small"] == 400
+            looks.last = Look("continue", open=frozenset({"big"} if whole else {"small"}))
+            if counts["big"] == 500:
+                looks.last = Look("inconclusive")
+        assert asked[-1] == {"big": 500, "small": 400} and asked[-2]["big"] == 50
 
 
 @pytest.mark.long

@@ -17,6 +17,8 @@ from olmes_suite.comparison.planning import Candidate
 from olmes_suite.errors import UsageError
 from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores
 from olmes_suite.tasks import suites
+from olmes_suite.tasks.index import index, nested_shares
+from olmes_suite.tasks.suites import Suite, SuiteEntry
 
 TASKS = (
     Candidate("big", {"big": 14_000}, cost=200),
@@ -45,7 +47,7 @@ def test_the_allocation_is_the_cheapest() -> None:
 def test_a_nested_average_weighs_data_sets_alike() -> None:
     """Two of three sub-tasks share a data set, and the third one weighs as much as both."""
     leaves = ("olmo3_omega_trans_circles", "olmo3_omega_trans_matrix_rank", "olmo3_omega_comp_n_gon")
-    task = Candidate("olmo3_omega", dict.fromkeys(leaves, 400), nested=True, cost=100)
+    task = Candidate("olmo3_omega", dict.fromkeys(leaves, 400), cost=100, weights=tuple(nested_shares(leaves)))
     assert task.shares.tolist() == [0.25, 0.25, 0.5]
     [part] = planning.for_tokens([task], 40_000).tasks
     assert list(part.leaves.values()) == pytest.approx([100, 100, 200], abs=2)
@@ -95,6 +97,31 @@ def test_what_is_promised_is_reached() -> None:
     group = next(part for part in gated.tasks if part.task.name == "group")
     assert group.stderr <= 0.03 / 2.486
     assert group.documents > next(p for p in found.tasks if p.task.name == "group").documents
+
+
+def test_margins_of_a_required_task_are_those_of_the_gate() -> None:
+    required = {"group": TaskRule(required=True)}
+    plans = [
+        plan_purpose.gate(TASKS, Rules(suite_margin=0.02, tasks=required, **more), 0.8, 0.1, {"group": "math"})
+        for more in ({"margin": 0.03}, {"margin": 0.01, "skills": {"math": 0.03}})
+    ]
+    assert [part.documents for part in plans[0].tasks] == [part.documents for part in plans[1].tasks]
+
+
+def test_data_sets_of_a_nested_average_weigh_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_facts, "leaf_sizes", lambda name: [100] * len(index()[name].leaves))
+    entry = SuiteEntry("olmo3_omega", "math")
+    task = plan_facts.gather(Suite("mine", (entry,)), None).tasks[0]
+    shares = dict(zip(task.leaves, task.shares, strict=True))
+    assert shares == pytest.approx(dict(zip(task.leaves, nested_shares(list(task.leaves)), strict=True)))
+    assert len(set(task.weights)) > 1 and sum(task.weights) == pytest.approx(1)
+
+
+def test_the_least_budget_that_is_named_suffices() -> None:
+    tasks = [Candidate("one", {"one": 400}, cost=61.07)]
+    with pytest.raises(UsageError, match=r"smallest plan takes 3\.06k tokens"):
+        planning.for_tokens(tasks, 100)
+    assert planning.for_tokens(tasks, 3060).documents == 50
 
 
 def test_the_suite_of_the_issue_costs_a_quarter_for_a_tenth_of_width() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import yaml
 from helpers import as_json, olmes_here, one_line_error, write_gsm8k
@@ -17,6 +18,7 @@ from helpers import as_json, olmes_here, one_line_error, write_gsm8k
 from olmes_suite import api, stats
 from olmes_suite.cli.main import run as olmes
 from olmes_suite.comparison import gate_rules
+from olmes_suite.comparison.compare import compare_task
 from olmes_suite.errors import UsageError
 from olmes_suite.evaluation.plan import Leaf, by_strata, limited
 from olmes_suite.evaluation.record import combine
@@ -137,6 +139,14 @@ class TestRecords:
             assert (full.path / name).read_bytes() == (alone.path / name).read_bytes()
         run(tmp_path / "runs", gsm8k_mirror, suite=str(suite), gen_kwargs="temperature=0.5")
         assert sum(asked.values()) == 80  # other settings: nothing is used
+
+    def test_a_smaller_plan_leaves_the_other_answers(self, tmp_path: Path, gsm8k_mirror: Path, suite: Path) -> None:
+        plan = plan_of(tmp_path / "s.yaml", suite, 7)
+        run(tmp_path / "runs", gsm8k_mirror, plan=plan_of(tmp_path / "l.yaml", suite, 20))
+        small, alone = (run(tmp_path / name, gsm8k_mirror, plan=plan) for name in ("runs", "alone"))
+        file = "responses/tulu3_gsm8k.jsonl"
+        assert (small.path / file).read_bytes() == (alone.path / file).read_bytes()
+        assert small.finished.manifest.tokens == alone.finished.manifest.tokens
 
     def test_a_plan_chooses_samples(self, tmp_path: Path, gsm8k_mirror: Path, suite: Path) -> None:
         sampled = {"backend": "mock", "data_dir": gsm8k_mirror, "gen_kwargs": "temperature=1"}
@@ -332,6 +342,16 @@ class TestUntilDecided:
         assert whole.results.stopped is None and not whole.results.tasks["tulu3_gsm8k"].planned
         assert (whole.path / "results.json").read_bytes() == (full / "results.json").read_bytes()
 
+    def test_answers_of_a_larger_plan_are_not_counted(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path
+    ) -> None:
+        run(tmp_path / "after", mirror, plan=plan_of(tmp_path / "l.yaml", suite, 350, of=400))
+        options: dict[str, Any] = {"suite": str(suite), "until_decided": True, "baseline": full, "config": WIDE}
+        after, alone = (run(tmp_path / name, mirror, **options) for name in ("after", "alone"))
+        for file in ("results.json", "responses/tulu3_gsm8k.jsonl"):
+            assert (after.path / file).read_bytes() == (alone.path / file).read_bytes()
+        assert after.finished.manifest.tokens == alone.finished.manifest.tokens
+
     def test_what_is_refused_is_one_line(
         self, tmp_path: Path, mirror: Path, suite: Path, full: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -382,8 +402,23 @@ class TestUntilDecided:
         options = SimpleNamespace(suite_names=(str(suite),), seed=1)
         decider = Decider(cast(Any, options), replace(rules, margin=0.001), read_run(full))
         task = replace(decider.plans[-1].tasks[0].task, name="olmo3_gpqa")
+        decider.baseline = replace(decider.baseline, tasks={"olmo3_gpqa": decider.baseline.tasks["tulu3_gsm8k"]})
         entry = SimpleNamespace(task="olmo3_gpqa", skill="knowledge")
         assert decider._target(task, cast(Any, SimpleNamespace(tasks=[entry]))).margin == pytest.approx(0.0148)
+
+    def test_unequal_strata_reach_the_end(self, full: Path, suite: Path) -> None:
+        baseline = read_run(full)
+        task = baseline.tasks["tulu3_gsm8k"]
+        (leaf,) = task.leaves.values()
+        strata = np.where(np.arange(400) < 40, 0, 1)  # two strata of equal weight, 40 and 360 documents
+        right = np.arange(400) % 2.0
+        before, after = (
+            replace(task, leaves={task.name: replace(leaf, strata=strata, scores=values)})
+            for values in (right, np.where(np.arange(400) % 7 == 0, 1 - right, right))
+        )
+        options = SimpleNamespace(suite_names=(str(suite),), seed=1)
+        decider = Decider(cast(Any, options), gate_rules.Rules(), replace(baseline, tasks={task.name: before}))
+        assert decider.looks.look([compare_task(before, after)]).verdict == "inconclusive"
 
     def test_the_gate_says_where_other_margins_of_a_task_decide(
         self, tmp_path: Path, mirror: Path, suite: Path, full: Path

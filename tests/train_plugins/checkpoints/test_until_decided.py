@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import ROOT
+from train_fixture import make_recipe, need_trl, sft_rows, write_rows
 
 from olmes_suite.errors import UsageError
 from olmes_suite.files import write_json, write_text
 from train_plugins.checkpoints import evaluator, lineage
 from train_plugins.checkpoints.rivals import RULES, Rivals, rivals
 from train_plugins.config.recipe import DataEntry, Evaluation, Recipe, UntilDecided, check_evaluation
+from train_plugins.running.train_stage import run
+from train_plugins.stages import registry
 
 PROJECTED = {"value": 0.62, "stderr": 0.03, "ci95": [0.56, 0.68], "n": 60, "of": 400, "baseline": "parent"}
 
@@ -114,3 +118,34 @@ def test_the_recipe_names_the_baseline(tmp_path: Path) -> None:
 def test_keys_that_exclude_it(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         check_evaluation(Evaluation(until_decided=UntilDecided(), **keys), True, "recipe.yaml")
+
+
+@pytest.mark.slow
+def test_a_real_stage_stops_its_looks(train_folder: Path) -> None:
+    """Two checkpoints of a tiny model against their parent, on copies of TruthfulQA's sample documents."""
+    need_trl()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = train_folder / "data/truthfulqa/truthful_qa/multiple_choice/validation.parquet"
+    file.parent.mkdir(parents=True)
+    lines = (ROOT / "tasks/truthfulqa/sample.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [{k: v for k, v in json.loads(line).items() if k not in ("config", "split")} for line in lines]
+    rows = [{**row, "question": f"{row['question']} {copy}"} for copy in range(120 // len(rows) + 1) for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows[:120]), file)
+    suite = train_folder / "truth.yaml"
+    write_text(suite, "suite: truth\ntasks:\n  - {task: truthfulqa, skill: knowledge}\n")
+    asked = {"suite": str(suite), "every": 2, "data_dir": [str(train_folder / "data")],
+             "runs": str(train_folder / "runs"), "until_decided": {"baseline": "parent"}}  # fmt: skip
+    data = write_rows(train_folder / "rows.jsonl", sft_rows(16))
+    out = run(registry.find("sft"), make_recipe("sft", train_folder, data, eval=asked, trainer={"save_steps": 2}))
+    results = evaluator.read_results(out / evaluator.FILE)
+    assert [one.step for one in results] == [2, 4] and all(one.error is None for one in results)
+    runs = {path.name: json.loads((path / "results.json").read_text()) for path in (train_folder / "runs").iterdir()
+            if (path / "results.json").is_file()}  # fmt: skip
+    (parent,) = (name for name, found in runs.items() if "stopped" not in found)
+    assert runs[parent]["tasks"]["tulu3_truthfulqa"]["n"] == 120
+    for one in results:
+        stopped = runs[Path(str(one.run)).name]["stopped"]
+        assert stopped["baseline"] == parent and stopped["looks"] and stopped["of"] == 120
+        assert one.projected == (stopped["documents"] < 120)
