@@ -144,7 +144,7 @@ def test_damaged_runs_are_one_line(
 
 def test_unknown_runs_name_the_nearest(cli: Cli) -> None:
     imported(cli, "checkpoint-100", {"t": [1.0]})
-    assert "did you mean 'checkpoint-100'" in one_line(cli("compare", "checkpoint-10", "checkpoint-100"), 2)
+    assert "did you mean 'checkpoint-100'" in one_line(cli("compare", "checkpont-100", "checkpoint-100"), 2)
     assert "two runs are needed" in one_line(cli("compare", "checkpoint-100"), 2)
 
 

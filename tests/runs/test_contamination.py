@@ -62,9 +62,8 @@ def means(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def group(found: Known) -> Any:
-    plan: Any = SimpleNamespace(
-        leaves=[SimpleNamespace(name="a"), SimpleNamespace(name="b")], aggregate="macro", planned=False
-    )
+    leaves = [SimpleNamespace(name=name, weight=lambda number, planned: number) for name in "ab"]
+    plan: Any = SimpleNamespace(leaves=leaves, aggregate="macro", planned=False)
     documents: Any = {"a": [SimpleNamespace(doc_id=7)], "b": [SimpleNamespace(doc_id=i) for i in range(5)]}
     return record._clean_group(plan, documents, found)
 

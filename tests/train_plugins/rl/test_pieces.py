@@ -179,7 +179,7 @@ def test_rollouts_without_a_signal_stop_the_stage(ended: float, scores: tuple[fl
     from train_plugins.rl.rollouts import HOPELESS, Rollouts
 
     stage: Any = SimpleNamespace(num_generations=2, keys=SimpleNamespace(no_eos_penalty=-10.0), hopeless=0, rollouts=0)
-    facts = torch.tensor([[score, 0.0, 0.0, ended, 5.0] for score in scores])
+    facts = torch.tensor([[score, 0.0, ended, 5.0] for score in scores])  # score, verified, ended, length
     for _ in range(HOPELESS - 1):
         Rollouts._stop_without_signal(stage, facts)
     if said is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from curation_server import Run, adds_up, rejected_of, rows_of
+from curation_server import everything as everything_served
 from judge_server import Reply, Served, chat, judge_server
 
 from olmes_suite.constraints.registry import PROFILES, everything
@@ -64,6 +65,16 @@ def test_equal_bytes_whatever_the_concurrency(run: Run, server: Served, tmp_path
         assert run("prompts", asked, out=f"out{number}").returncode == 0
     for name in ("data.parquet", "rejected.jsonl"):
         assert (tmp_path / "out0" / name).read_bytes() == (tmp_path / "out1" / name).read_bytes()
+
+
+@pytest.mark.long
+def test_equal_bytes_at_another_address(run: Run, tmp_path: Path) -> None:
+    """A server on another port is the same model: the requests have the same seeds."""
+    for out in ("a", "b"):
+        with judge_server(everything_served) as server:
+            assert run("prompts", recipe(server.url), out=out).returncode == 0
+    for name in ("data.parquet", "rejected.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 @pytest.mark.long

@@ -122,7 +122,9 @@ class Completer:
         self._identity = self._identity or identity(self.model)
         requests = [self._request(number, ask) for number, ask in enumerate(asks)]
         keys = [request.key(self._identity) for request in requests]
-        places = [(key, self._seed(key, ask.sample)) for key, ask in zip(keys, asks, strict=True)]
+        source = f"served {self.model.model}" if self.model.served else self._identity
+        seeds = [self._seed(one.key(source), ask.sample) for one, ask in zip(requests, asks, strict=True)]
+        places = list(zip(keys, seeds, strict=True))
         found: dict[tuple[str, int], Response | Failed] = dict(self.journal.find(keys))
         missing = {place: number for number, place in reversed(list(enumerate(places))) if place not in found}
         if missing:
@@ -143,6 +145,7 @@ class Completer:
         return Request(KIND, number, 0, "generate", messages, **self.model.sampling())
 
     def _seed(self, key: str, sample: int) -> int:
+        """Return the seed of a request: that of the same model at another address is the same."""
         return int(sha256(canonical_json([self.seed, key, sample]))[:8], 16) % 2**31
 
     def _ask(self, missing: Mapping[tuple[str, int], Request]) -> dict[tuple[str, int], Response | Failed]:
