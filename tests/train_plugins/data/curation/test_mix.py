@@ -391,7 +391,7 @@ def test_a_mix_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: P
             stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         try:
-            _, error = process.communicate(timeout=1.5 + 0.4 * attempt)
+            _, error = process.communicate(timeout=0.4 + 0.25 * attempt)
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
