@@ -21,6 +21,7 @@ from train_plugins.verifiers.iftrain import TABLE
 from train_plugins.verifiers.instructions import check_constraints
 
 pytest.importorskip("rensa")
+pytestmark = pytest.mark.usefixtures("punkt_tab")  # the constraints of prompts are checked as they are drawn
 PLACE = Place("recipe.yaml")
 
 

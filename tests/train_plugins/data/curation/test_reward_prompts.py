@@ -34,7 +34,7 @@ def test_exemplars_stand_before_the_question() -> None:
     assert text.count("Question: ") == 5 and "Final Answer" not in text
 
 
-def test_constraints_are_drawn_from_the_text_and_never_from_the_unseen_suite() -> None:
+def test_constraints_are_drawn_from_the_text_and_never_from_the_unseen_suite(punkt_tab: None) -> None:
     unseen = {name for profile in PROFILES for name in everything(profile)}
     build = Build("constraints", constraints=(1, 3))
     seen = set()
