@@ -176,7 +176,7 @@ def test_persona_pairs_relax_one_constraint(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_constraints_are_added_to_a_share_of_the_prompts(run: Run, tmp_path: Path) -> None:
+def test_constraints_are_added_to_a_share_of_the_prompts(punkt_tab: None, run: Run, tmp_path: Path) -> None:
     with judge_server(described) as served:
         added = {"share": 0.5, "count": [1, 2]}
         asked_for = recipe(served.url, questions(tmp_path / "p.jsonl", 10), on_policy=0, add_constraints=added)
