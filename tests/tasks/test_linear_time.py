@@ -223,7 +223,7 @@ def test_prose_without_a_box_costs_milliseconds(between: str) -> None:
     for text in texts:
         scored = module.score.one(doc, text)
         assert set(scored.scores.values()) == {0.0} and scored.flags == () and scored.failed
-    assert time.process_time() - begun < 6.0  # 58 s when SymPy read all of it
+    assert time.process_time() - begun < 15.0  # 3 to 6 s, by machine; 58 s when SymPy read all of it
 
 
 def test_a_check_that_is_given_up_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
