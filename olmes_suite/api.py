@@ -114,11 +114,11 @@ def evaluate(
     """
     options = dict(locals())
     require("eval", "olmes eval")
-    from olmes_suite.evaluation import arguments, engines
+    from olmes_suite.evaluation import arguments
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.models.model_args import parse
     from olmes_suite.thinking import check_choice, check_unclosed
-    from olmes_suite.workers.factory import Crew, check
+    from olmes_suite.workers.factory import Crew
 
     arguments.include(paths(include_path))
     settings = arguments.settings(
@@ -148,15 +148,24 @@ def evaluate(
         arguments.until_decided(until_decided, config),
         None if baseline is None else str(baseline),
     )  # fmt: skip
-    arguments.local(run_options.runs)
-    engines.check_model(backend, run_options.model)
     crew = Crew(workers, ray)
-    check(crew, backend)
-    engines.check_cache(maybe(cache), backend)
-    if backend == "floor" and (planned is not None or baseline is not None or until_decided):
-        raise UsageError("the floor takes no --plan and no --baseline: it is measured on all documents or with --limit")
+    _check(run_options, crew, maybe(cache))
     finished = _run(run_options, crew, maybe(cache), watcher)
     return Evaluated(finished.path, finished)
+
+
+def _check(options: Options, crew: Crew, cache: Path | None) -> None:
+    """Raise OlmesError for a store, model, engine or cache that cannot be used, before anything is loaded."""
+    from olmes_suite.evaluation import arguments, engines
+    from olmes_suite.workers.factory import check
+
+    backend = options.backend
+    arguments.local(options.runs)
+    engines.check_model(backend, options.model)
+    check(crew, backend)
+    engines.check_cache(cache, backend)
+    if backend == "floor" and (options.planned is not None or options.baseline is not None or options.until_decided):
+        raise UsageError("the floor takes no --plan and no --baseline: it is measured on all documents or with --limit")
 
 
 def _run(options: Options, crew: Crew, cache: Path | None, watcher: Callable[[], Watcher]) -> Finished:

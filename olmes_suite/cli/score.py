@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+RunFolder = Annotated[Path | None, typer.Argument(help="A recorded run to score again in place, as a new version.")]
+
 
 @app.command()
 def score(
-    run: Annotated[
-        Path | None, typer.Argument(help="A recorded run to score again in place, as a new version.")
-    ] = None,
+    run: RunFolder = None,
     task: Annotated[
         str | None, typer.Option("--task", help="Task or group whose responses are in --responses.")
     ] = None,

@@ -1,4 +1,4 @@
-"""What the documents so far say about a difference: its bounds at any level, from one pass over them. Pure functions.
+"""Confidence bounds of a difference at several levels, from one pass over the documents. Pure functions.
 
 `paired_tests.compare` answers at one level. A gate that looks again and again asks for several levels of the same
 documents, and whether more documents could change the answer.

@@ -1,4 +1,4 @@
-"""What a plan is for: a precision, a difference to detect, a gate, or a budget; each as an allocation of documents."""
+"""Allocations of documents for the purposes of a plan: a precision, a difference to detect, a gate, or a budget."""
 
 from __future__ import annotations
 

@@ -279,13 +279,8 @@ def train(
     from train_plugins.trainers.callbacks import Checkpoints, Progress
 
     output, recipe = ready.output, ready.recipe
-    counts = {"read": ready.encoded.read, "trained": len(ready.encoded.rows), "cut": ready.encoded.cut,
-              "dropped": ready.encoded.dropped,
-              **({"added": ready.encoded.added} if ready.encoded.added else {})}  # fmt: skip
     before = lineage.read(start) if start else NO_LINEAGE
-    described = lineage.describe(
-        ready.about, ready.data, rows=counts, seed=recipe.seed, processes=ready.plan.processes, before=before
-    )
+    described = _described(ready, before)
     args = configuration(ready.stage.config(recipe), ready.arguments, recipe)
     limit, args.save_total_limit = args.save_total_limit, None  # `Checkpoints` rotates instead
     trainer = _trainer(ready, args)
@@ -305,15 +300,9 @@ def train(
     progress = Progress()
     tokens, together = lambda: int(trainer._total_train_tokens), trainer.accelerator.wait_for_everyone
     held = evaluator.held if evaluator else tuple
+    watched = lambda: [alarm.note for alarm in trainer.watch.alarms] if hasattr(trainer, "watch") else ()  # noqa: E731
     checkpoints = Checkpoints(
-        described,
-        tokens=tokens,
-        saved=saved,
-        before=before,
-        together=together,
-        limit=limit,
-        held=held,
-        named=lambda: [alarm.note for alarm in trainer.watch.alarms] if hasattr(trainer, "watch") else (),
+        described, tokens=tokens, saved=saved, before=before, together=together, limit=limit, held=held, named=watched
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
@@ -334,6 +323,17 @@ def train(
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()  # the other processes do not wait for the evaluation
     return written
+
+
+def _described(ready: Prepared, before: Lineage) -> Lineage:
+    """Return the lineage of the stage's checkpoints; `before` is that of the checkpoint from which it resumes."""
+    encoded, planned = ready.encoded, ready.plan
+    counts = {"read": encoded.read, "trained": len(encoded.rows), "cut": encoded.cut, "dropped": encoded.dropped}
+    if encoded.added:
+        counts["added"] = encoded.added
+    return lineage.describe(
+        ready.about, ready.data, rows=counts, seed=ready.recipe.seed, processes=planned.processes, before=before
+    )
 
 
 def _trainer(ready: Prepared, args: TrainingArguments) -> Trainer:

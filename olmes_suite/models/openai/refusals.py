@@ -1,4 +1,4 @@
-"""What a server refuses in a request, read out of its message: a field, or the token limit. Pure functions."""
+"""Parsing of a server's error messages: which field of a request, or which token limit, it rejects. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server is sent of a request's settings, learned from what it refuses."""
+"""The sampling settings that a server accepts, learned from the fields that it rejects."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What the training process says of its engine."""
+    """The first message of the training process: limits and arguments of its engine."""
 
     max_model_len: int
     """Tokens of prompt and answer together."""

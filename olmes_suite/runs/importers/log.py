@@ -1,4 +1,4 @@
-"""What the readers of foreign logs return, and what they share: reading of unchecked files, numbers and texts."""
+"""The data that readers of other tools' logs return, and functions to read unchecked files, numbers and texts."""
 
 from __future__ import annotations
 

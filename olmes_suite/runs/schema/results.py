@@ -123,7 +123,7 @@ class Answers(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost(Record):
-    """What the answers of a task took and how they ended; a part is absent if the source does not tell it."""
+    """Tokens of a task's answers and how the answers ended; a part is absent if the source does not record it."""
 
     answers: Answers | None = field(default=None, metadata=OPTIONAL)
     tokens: Tokens | None = field(default=None, metadata=OPTIONAL)
@@ -223,7 +223,7 @@ class TaskResult(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookTaken(Record):
-    """What the gate saw after a chunk of documents."""
+    """One look of the gate: the documents asked so far, their tokens, and the verdict."""
 
     documents: int = 0
     """Number of documents so far."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from olmes_suite import yaml_files
 from olmes_suite.constraints.registry import PROFILES, everything
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import MissingData, UsageError
 from olmes_suite.yaml_files import Place
 from train_plugins.verifiers import Malformed
 from train_plugins.verifiers.instructions import check_constraints
@@ -76,6 +76,8 @@ def load(path: Path = SHIPPED) -> Constraints:
             check_constraints(truth([drawn]), {"prompt": "Write a short text."})
         except Malformed as error:
             raise UsageError(f"{here}: {entry.id}: {error}") from None
+        except MissingData as error:
+            raise MissingData(error.of("ifeval")) from None
     return found
 
 

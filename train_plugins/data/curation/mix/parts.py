@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from olmes_suite import processes
 from olmes_suite.errors import DataError, one_line
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import Block
@@ -337,25 +338,4 @@ Runner = Callable[[list[Job]], Iterator[None]]
 
 def in_processes(workers: int) -> Runner:
     """Make a runner with that many processes; with one, the parts are made in the calling process."""
-
-    def run(jobs: list[Job]) -> Iterator[None]:
-        count = min(workers, len(jobs))
-        if count <= 1:
-            for job in jobs:
-                run_job(job)
-                yield
-            return
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor, as_completed
-
-        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(run_job, job) for job in jobs]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    yield
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    return run
+    return processes.in_processes(run_job, workers)
