@@ -97,8 +97,9 @@ def _check_output(out: Path, folders: Sequence[str]) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"merge: --out {out} is a file, not a folder")
     if out.is_dir() and any(path.name != PART for path in out.iterdir()):
-        hint = "one of the checkpoints; " if any(out.samefile(one) for one in folders if Path(one).exists()) else ""
-        raise UsageError(f"merge: --out {out} is not empty; {hint}name a new folder")
+        merged = any(out.samefile(one) for one in folders if Path(one).exists())
+        why = "is one of the checkpoints to merge" if merged else "is not empty"
+        raise UsageError(f"merge: --out {out} {why}; name a new folder")
 
 
 def read(name: str, share: float) -> Source:

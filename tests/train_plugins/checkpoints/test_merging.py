@@ -136,7 +136,7 @@ def test_checkpoints_that_do_not_fit(three: list[str], tmp_path: Path) -> None:
     words["added_tokens"][-1]["content"] += "x"
     (Path(three[2]) / "tokenizer.json").write_text(json.dumps(words))
     bad("their tokenizers have other tokens or ids", three[0], three[2])
-    refused(lambda: merging.merge(three[:2], Path(three[0])), "is not empty; one of the checkpoints", UsageError)
+    refused(lambda: merging.merge(three[:2], Path(three[0])), "is one of the checkpoints to merge", UsageError)
 
 
 def test_a_note_says_which_template_is_kept(three: list[str], tmp_path: Path) -> None:
