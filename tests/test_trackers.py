@@ -6,78 +6,31 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gate_runs import table, write_scores
 from helpers import environment
+from kept_tracker import Kept, tables, use
 
 from olmes_suite import extras
 from olmes_suite.errors import UsageError
 from olmes_suite.runs.imports import import_scores
 from olmes_suite.runs.run import Run
-from olmes_suite.trackers import content, factory, session
-from olmes_suite.trackers.base import Report, Table, TrackedRun, Tracker
+from olmes_suite.trackers import content, factory
+from olmes_suite.trackers.base import Report, Table, TrackedRun
 from olmes_suite.trackers.session import FILE, Session
 
 Cli = Callable[..., tuple[int, str, str]]
 EVAL = ("eval", "--backend", "mock", "--task", "gsm8k", "--data", "sample", "--report-to")
 
 
-class Kept(Tracker):
-    """A tracker that keeps what it receives."""
-
-    name = "kept"
-    runs: dict[str, list[Any]] = {}
-    broken: str | None = None
-    """Name of the method that fails."""
-
-    def _note(self, method: str, *values: Any) -> None:
-        if self.broken == method:
-            raise ConnectionError("no route to host\nsecond line")
-        self.runs[self.id].append((method, *values))
-
-    def start(self, run: TrackedRun, known: Mapping[str, str]) -> Mapping[str, str]:
-        self.id = known.get("id") or f"{run.name}#{len(self.runs)}"
-        self.runs.setdefault(self.id, [])
-        self._note("start", dict(run.config))
-        return {"id": self.id}
-
-    def log_scores(self, scores: Mapping[str, float], step: int) -> None:
-        self._note("scores", dict(scores), step)
-
-    def log_facts(self, facts: Mapping[str, str]) -> None:
-        self._note("facts", dict(facts))
-
-    def log_table(self, table: Table, step: int) -> None:
-        self._note("table", table, step)
-
-    def finish(self) -> str:
-        print("a client prints")
-        self._note("finish")
-        return f"https://tracker/{self.id}"
-
-    @classmethod
-    def received(cls, run: str, method: str) -> list[Any]:
-        return [event[1:] for event in cls.runs[run] if event[0] == method]
-
-
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> type[Kept]:
-    """The tracker `kept`, as an installed one."""
-    monkeypatch.setattr(Kept, "runs", {})
-    monkeypatch.setattr(Kept, "broken", None)
-    monkeypatch.setattr(factory, "kind", lambda name: Kept)
-    monkeypatch.setattr(session, "kind", lambda name: Kept)
-    monkeypatch.setitem(factory.BUILT_IN, "kept", "nothing:Kept")
-    monkeypatch.setitem(extras.MODULES, "kept", ())
-    return Kept
-
-
-def tables(kept: type[Kept], run: str) -> dict[str, Table]:
-    return {found.name: found for found, _ in kept.received(run, "table")}
+    """The tracker `kept`, which is reported to."""
+    return use(monkeypatch)
 
 
 def test_an_evaluation_reports_scores_and_answers(cli: Cli, kept: type[Kept]) -> None:
@@ -188,13 +141,15 @@ def test_texts_are_cut_and_cleaned_and_the_rows_are_few(cli: Cli) -> None:
     assert row["question"].endswith(" last") and row["question"].startswith("… x") and len(row["question"]) == 2002
     assert row["answer"].startswith("first x") and row["answer"].endswith("x …")
     assert row["reference"] == "r��[31m" and row["choices"] == "a\nb" and row["extracted"] == ""
-    many = content.of_rollouts(["p"] * 999, ["r"] * 999, [0.5] * 999, {"gsm8k": [1.0] * 999})
+    many = content.of_rollouts(["p"] * 999, ["r"] * 999, [0.5] * 999, rewards={"gsm8k": [1.0] * 999})
     assert len(many.tables[0].rows) == content.ROWS
 
 
 def test_rollouts_of_chat_messages() -> None:
     turns = [{"role": "user", "content": "2 + 2?"}]
-    report = content.of_rollouts([turns], [[{"role": "assistant", "content": "4"}]], [float("nan")], {"gsm8k": [None]})
+    report = content.of_rollouts(
+        [turns], [[{"role": "assistant", "content": "4"}]], [float("nan")], rewards={"gsm8k": [None]}
+    )
     assert report.tables[0].columns == ("prompt", "response", "advantage", "gsm8k")
     assert report.tables[0].rows == (("user: 2 + 2?", "assistant: 4", None, None),)
 

@@ -139,7 +139,7 @@ def _verdict(row: TaskVerdict) -> tuple[Cell, ...]:
 
 
 def of_rollouts(
-    prompts: Iterable[Any], responses: Iterable[Any], advantages: Iterable[float], rewards: Mapping[str, Iterable[Any]]
+    prompts: Iterable[Any], responses: Iterable[Any], advantages: Iterable[Any], *, rewards: Mapping[str, Iterable[Any]]
 ) -> Report:
     """Return a table of rollouts with their rewards. Texts may be lists of chat messages."""
     columns = (*ROLLOUT, *rewards)
