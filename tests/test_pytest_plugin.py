@@ -55,7 +55,7 @@ def test_a_test_per_task_and_one_for_the_average(run: Run, gated: list[str]) -> 
     result = run(*gated, "-rfx", "-v")
     result.assert_outcomes(passed=1, failed=1, xfailed=2)
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["olmes gate: b against a"])
+    result.stdout.fnmatch_lines(["olmes gate: b against a", "*collected 4 items"])
     result.stdout.fnmatch_lines(["olmes_gate::better PASSED*", "olmes_gate::worse FAILED*", "olmes_gate::few XFAIL*"])
     result.stdout.fnmatch_lines(["*fail: -18.00 points on 500 documents, lower bound *margin 1.00*"])
     assert "Traceback" not in result.stdout.str() and "pytest_plugin.py" not in result.stdout.str()
@@ -133,6 +133,15 @@ def test_a_health_limit_fails_its_task(run: Run, gated: list[str], monkeypatch: 
     result = run(*gated, "-k", "better")
     result.assert_outcomes(failed=1, deselected=3)
     result.stdout.fnmatch_lines(["*pass: +12.00 points*", "fail: better: 30 % of answers were cut"])
+
+
+def test_a_task_without_a_score_fails_beside_a_regression(
+    run: Run, gated: list[str], pytester: pytest.Pytester
+) -> None:
+    recorded(pytester.path, "c", {"worse": table(0, 90, 500)[1], "few": table(1, 2, 20)[1]})
+    result = run("--olmes-baseline", "a", "--olmes-run", "c", "-v")
+    result.stdout.fnmatch_lines(["olmes_gate::worse FAILED*", "olmes_gate::better missing_task FAILED*"])
+    result.stdout.fnmatch_lines(["error: better: the candidate has no score: not part of the run"])
 
 
 @pytest.mark.long
