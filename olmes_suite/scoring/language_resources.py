@@ -1,8 +1,9 @@
 """Language resources of scorers: NLTK's data, small packages and a spaCy model. A run never downloads them.
 
 `python -m nltk.downloader` fetches NLTK's data, and `olmes data pull` copies it into a mirror's folder `nltk`; it is
-searched where NLTK looks, in `$NLTK_DATA` and in the mirrors' `nltk` folders. A task file names the needs of its documents with `resources` (a function of a document), so that a
-missing resource is reported in one line before a model is loaded.
+searched where NLTK looks, in `$NLTK_DATA` and in the mirrors' `nltk` folders. A task file names the needs of its
+documents with `resources` (a function of a document), so that a missing resource is reported in one line before a
+model is loaded.
 """
 
 from __future__ import annotations

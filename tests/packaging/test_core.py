@@ -161,9 +161,11 @@ def files_of_the_image(out: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_wheel_runs_the_quick_start_outside_the_checkout(tmp_path: Path) -> None:
-    """Builds the wheel from the files of the Docker image, and runs it with this environment's packages below its own."""
+    """Builds the wheel from the image's files, and runs it on this environment's packages."""
     wheel = build_wheel(files_of_the_image(tmp_path / "image"), tmp_path)
-    checked = subprocess.run([sys.executable, ROOT / "tests/support/check_wheel.py", wheel], capture_output=True, text=True)
+    checked = subprocess.run(
+        [sys.executable, ROOT / "tests/support/check_wheel.py", wheel], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stdout
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
