@@ -80,7 +80,7 @@ class Session:
                 call()
         except Exception as error:
             self.lost.add(name)
-            again = "" if self.file is None else f" ({self.file} says which run is continued)"
+            again = f" ({self.file} names the run that was to be continued)" if name in known(self.file) else ""
             self.tell(f"{name}: warning: the report was not sent: {type(error).__name__}: {first_line(error)}{again}")
 
 
