@@ -20,6 +20,12 @@ Kind = Literal["sft", "preference", "rlvr"]
 Wanted = Literal["any", "only", "none"]
 UNKNOWN = "unknown"
 """Licence of a source whose licence is not known."""
+NO_LICENCE = frozenset({"", UNKNOWN, "none", "null", "n/a", "na", "tbd", "todo", "?", "-"})
+"""What stands in place of a licence where none is known."""
+OWN = frozenset({
+    "id", "source", "row", "skill", "messages", "chosen", "rejected", "ground_truth", "dataset"
+})  # fmt: skip
+"""Columns of the output that `keep` cannot name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ class Source:
     @property
     def known_licence(self) -> str | None:
         """The licence, unless it is said to be unknown."""
-        return None if (self.licence or UNKNOWN).strip().lower() in ("", UNKNOWN) else self.licence
+        return None if (self.licence or UNKNOWN).strip().lower() in NO_LICENCE else self.licence
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +199,9 @@ def check(mix: Mix, place: Place) -> tuple[str, ...]:
     near = mix.duplicates.near
     if near is not None and not 0 < near <= 1:
         raise UsageError(f"{place}: duplicates: near must be above 0 and at most 1, not {near}")
+    if mix.duplicates.shingle < 1:
+        raise UsageError(f"{place}: duplicates: shingle must be at least 1, not {mix.duplicates.shingle}")
+    _check_keep(mix.keep, place)
     if mix.rows is not None and mix.rows < 1:
         raise UsageError(f"{place.line(('rows',))}: rows must be at least 1, not {mix.rows}")
     _check_filters(mix.filters, mix.kind, place.inside("filters"))
@@ -251,8 +260,17 @@ def _check_source(source: Source, mix: Mix, place: Place) -> None:
     if mix.licences == "required" and source.known_licence is None:
         raise UsageError(f"{place.line(())}: no licence, and the recipe says `licences: required`; set `licence`")
     _check_filters(source.filters, mix.kind, place.inside("filters"))
+    _check_keep(source.keep, place)
     if source.build is not None:
         _check_build(source, mix.kind, place)
+
+
+def _check_keep(columns: Sequence[str], place: Place) -> None:
+    if own := next((name for name in columns if name in OWN), None):
+        raise UsageError(
+            f"{place.line(('keep',))}: keep: the mix writes a column {own!r} itself; rename that of the source, or "
+            "leave it out"
+        )
 
 
 def _check_build(source: Source, kind: Kind, place: Place) -> None:
