@@ -212,6 +212,8 @@ def _read(one: _Open, response: Response | Failed, into: Ratings, *, last: bool)
         return None
     text = response.text or ""
     try:
+        if response.unclosed:
+            raise Unreadable("it ends inside a thought")
         in_order = parsed(text, len(one.order))
     except Unreadable as error:
         if last:

@@ -136,6 +136,20 @@ def test_a_prompt_is_dropped_when_no_answer_can_be_read(tmp_path: Path) -> None:
     assert found[1].detail == "honesty: it has 1 ratings instead of 4"
 
 
+def test_ratings_inside_a_thought_without_end_do_not_count(tmp_path: Path) -> None:
+    def reply(body: Body, before: int) -> Reply:
+        answer = rated(body)
+        if len(body["messages"]) == 2:
+            answer.body["choices"][0]["message"]["content"] = (
+                "<think>" + answer.body["choices"][0]["message"]["content"]
+            )
+        return answer
+
+    found, served = rate(reply, tmp_path)
+    assert all(one.problem is None and len(one.read) == 2 for one in found)
+    assert "it ends inside a thought" in served.seen[-1][1]["messages"][-1]["content"]
+
+
 def test_a_failed_request_drops_its_prompt_only(tmp_path: Path) -> None:
     def reply(body: Body, before: int) -> Reply:
         return Reply({"error": "no"}, status=400) if "question 2" in body["messages"][1]["content"] else rated(body)
