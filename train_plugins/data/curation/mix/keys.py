@@ -18,6 +18,9 @@ from train_plugins.data.curation.reward_prompts import SHOTS, Builder
 
 Kind = Literal["sft", "preference", "rlvr"]
 Wanted = Literal["any", "only", "none"]
+Sample = Literal["chats", "sums"]
+SAMPLES = Path(__file__).parent / "samples"
+"""Shipped rows of our own writing."""
 UNKNOWN = "unknown"
 """Licence of a source whose licence is not known."""
 NO_LICENCE = frozenset({"", UNKNOWN, "none", "null", "n/a", "na", "tbd", "todo", "?", "-"})
@@ -72,10 +75,12 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source: a file or folder (`path`), or a data set of the Hub (`hub`)."""
+    """One source: a file or folder (`path`), a data set of the Hub (`hub`), or a shipped file (`sample`)."""
 
     path: str | None = None
     hub: str | None = None
+    sample: Sample | None = None
+    """A few rows that are shipped, to try recipes with: chats, or sums with a column `level`."""
     name: str | None = None
     """Name in the output; by default that of the file, folder or data set."""
     config: tuple[str, ...] = ()
@@ -111,7 +116,16 @@ class Source:
     @property
     def place(self) -> str:
         """The path or id, as in the recipe."""
+        if self.sample is not None:
+            return f"sample {self.sample}"
         return str(self.path if self.path is not None else self.hub)
+
+    @property
+    def file(self) -> Path | None:
+        """The local file or folder; None for a data set of the Hub."""
+        if self.sample is not None:
+            return SAMPLES / f"{self.sample}.jsonl"
+        return None if self.path is None else Path(self.path).expanduser()
 
     @property
     def known_licence(self) -> str | None:
@@ -220,9 +234,10 @@ def _names(sources: Sequence[Source], place: Place) -> tuple[str, ...]:
     found: list[str] = []
     for number, source in enumerate(sources):
         where = place.inside("sources", number)
-        if (source.path is None) == (source.hub is None):
-            raise UsageError(f"{where.line(())}: give either `path` or `hub`")
-        name = source.name or (str(source.hub).rsplit("/", 1)[-1] if source.hub else _stem(str(source.path)))
+        if sum(one is not None for one in (source.path, source.hub, source.sample)) != 1:
+            raise UsageError(f"{where.line(())}: give either `path` or `hub` (or `sample`)")
+        given = source.sample or (str(source.hub).rsplit("/", 1)[-1] if source.hub else _stem(str(source.path)))
+        name = source.name or given
         if name in found and source.name is None:
             name = next(free for n in range(2, len(sources) + 2) if (free := f"{name}-{n}") not in found)
         if name in found:
@@ -255,7 +270,7 @@ def _check_source(source: Source, mix: Mix, place: Place) -> None:
             f"{place.line(('fraction',))}: fraction {source.fraction:g} asks for more rows than exist; set "
             "`upsample: true` to repeat rows"
         )
-    if source.path is not None and (source.config or source.revision):
+    if source.hub is None and (source.config or source.revision):
         raise UsageError(f"{place.line(())}: config and revision belong to `hub`, not to `path`")
     if mix.licences == "required" and source.known_licence is None:
         raise UsageError(f"{place.line(())}: no licence, and the recipe says `licences: required`; set `licence`")
