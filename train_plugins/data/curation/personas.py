@@ -19,7 +19,7 @@ from train_plugins.data.sets import rows_hash
 
 SAMPLE = Path(__file__).parent / "personas.jsonl"
 HUB, LICENCE = "nvidia/Nemotron-Personas", "CC-BY-4.0"
-"""The default: personas with a licence that allows commercial use."""
+"""The default, with a licence that allows commercial use: that of the collection's cards on the Hub."""
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
 COLUMNS = ("persona", "input persona", "description")
 """Columns in which data sets have their personas."""
