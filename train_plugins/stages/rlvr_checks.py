@@ -202,8 +202,6 @@ def _check_active_sampling(keys: RlvrKeys) -> None:
         raise UsageError(
             "rlvr.active_sampling is for `algorithm: grpo`, not asynchronous: it drops groups of responses"
         )
-    if keys.environment is not None:
-        raise UsageError("rlvr.active_sampling has no environment for the prompts it draws; remove rlvr.environment")
     if keys.active_sampling_limit < 1:
         raise UsageError(f"rlvr.active_sampling_limit must be at least 1, not {keys.active_sampling_limit}")
     if keys.retire_above is not None and not 0 < keys.retire_above < 1:
