@@ -93,8 +93,9 @@ class _LogWatcher:
 
 
 def evaluate(
-    model: AnyPath = "", *, suite: Names = None, task: Names = None, backend: str = "auto", limit: int | None = None,
-    data_dir: Paths = None, data: str | None = None, include_path: Paths = None, runs: AnyPath = "runs",
+    model: AnyPath = "", *, suite: Names = None, task: Names = None, backend: str = "auto",
+    limit: int | float | None = None, data_dir: Paths = None, data: str | None = None, include_path: Paths = None,
+    runs: AnyPath = "runs",
     seed: int = 1234, lineage: AnyPath | None = None, again: bool = False, device: str | None = None,
     dtype: str | None = None, batch_size: int | None = None, max_length: int | None = None,
     chat_template: AnyPath | None = None, revision: str | None = None, base_url: str | None = None,
@@ -104,7 +105,8 @@ def evaluate(
     encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
     profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
     chat_template_args: Named = None, plan: AnyPath | None = None, baseline: AnyPath | None = None,
-    until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None,
+    until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None, max_documents: int | None = None,
+    name: str | None = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -147,6 +149,8 @@ def evaluate(
         planned,
         arguments.until_decided(until_decided, config),
         None if baseline is None else str(baseline),
+        max_documents,
+        name,
     )  # fmt: skip
     crew = Crew(workers, ray)
     _check(run_options, crew, maybe(cache))

@@ -282,7 +282,7 @@ def warnings(outcome: Results, record: Manifest) -> list[str]:
             verb = "has" if len(suite.missing) == 1 else "have"
             lines.append(f"{name}: no average while {len(suite.missing)} of its tasks {verb} no score")
     lines += _without_interval(outcome, record)
-    if record.limit:
+    if record.limit or record.max_documents:
         lines.append(limited_line(outcome, record))
     if (stopped := outcome.stopped) is not None:
         lines.append(
@@ -335,12 +335,23 @@ def planned_line(outcome: Results, record: Manifest) -> str:
     return f"planned{purpose}: {asked:,} of {of:,} documents; the same command without {option} asks the others"
 
 
+def _limit_words(record: Manifest) -> str:
+    parts = []
+    if record.limit is not None:
+        share = record.limit < 1
+        parts.append(f"{100 * record.limit:g} %" if share else count(int(record.limit), "document"))
+        parts[-1] += " of the documents of every leaf task" if share else " of every leaf task"
+    if record.max_documents is not None:
+        parts.append(f"{record.max_documents:,} documents in all")
+    return "limited to " + " and ".join(parts)
+
+
 def limited_line(outcome: Results, record: Manifest) -> str:
     """Say which difference a limited run can detect, and which one all documents could."""
     from olmes_suite.stats import detectable_difference
     from olmes_suite.tasks.sizes import leaf_sizes
 
-    start = f"limited to {count(record.limit or 0, 'document')} of every leaf task"
+    start = _limit_words(record)
     scored = [plan.task for plan in record.plan if not outcome.tasks[plan.task].failed]
     sizes = [outcome.tasks[task].n for task in scored]
     if not sizes:

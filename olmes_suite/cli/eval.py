@@ -52,7 +52,17 @@ TaskNames = Annotated[
 BackendName = Annotated[
     str, typer.Option("--backend", help="auto, hf, vllm, openai, mock, oracle, floor or an installed plugin.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", help="Number of documents of each leaf task.")]
+Limit = Annotated[
+    float | None,
+    typer.Option("--limit", help="Number of documents of each leaf task; below 1 the share of them: 0.1.", min=0),
+]
+MaxDocuments = Annotated[
+    int | None,
+    typer.Option("--max-documents", min=1, help="Limit of the whole run, shared out over tasks and sub-tasks."),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the run; by default made of model, tasks and a hash of them.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed for sampling and for --limit.")]
 Again = Annotated[bool, typer.Option("--again", help="Repeat a finished run.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
@@ -122,7 +132,8 @@ def evaluate(
     classifier_base_url: ClassifierUrl = None, encoder: EncoderName = None, unsafe_code: UnsafeCode = False,
     thinking: Thinking = None, unclosed: Unclosed = None, profile: Profile = None, gen_kwargs: GenKwargs = None,
     samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, plan: Plan = None,
-    baseline: Baseline = None, until_decided: UntilDecided = False, config: Config = None, as_json: Json = False,
+    baseline: Baseline = None, until_decided: UntilDecided = False, config: Config = None,
+    max_documents: MaxDocuments = None, name: Name = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
@@ -136,7 +147,7 @@ def evaluate(
     _lm_eval_call(model, model_args)
     tasks = [name.strip() for names in task or () for name in names.split(",") if name.strip()] or task
     finished = api.evaluate(
-        model, suite=suite, task=tasks, backend=backend, limit=limit, data_dir=data_dir, data=data,
+        model, suite=suite, task=tasks, backend=backend, limit=_whole(limit), data_dir=data_dir, data=data,
         include_path=include_path, runs=runs, seed=seed, lineage=lineage, again=again, device=device, dtype=dtype,
         batch_size=batch_size, max_length=max_length, chat_template=chat_template, revision=revision,
         base_url=base_url, prefill=prefill, concurrency=concurrency, workers=workers, ray=ray, cache=cache,
@@ -144,13 +155,18 @@ def evaluate(
         classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, thinking=thinking,
         unclosed=unclosed, profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system,
         chat_template_args=chat_template_args, plan=plan, baseline=baseline, until_decided=until_decided,
-        config=config, command=command_line(),
+        config=config, max_documents=max_documents, name=name, command=command_line(),
         watcher=_watcher,
     ).finished  # fmt: skip
     show(finished, as_json)
     if until_decided:
         return _gated(api.gate(str(baseline), finished.path, runs=runs, config=config).report, finished)
     return 1 if finished.failed else 0
+
+
+def _whole(limit: float | None) -> int | float | None:
+    """Return a limit of documents as an integer, a share as it is."""
+    return int(limit) if limit is not None and limit >= 1 and limit.is_integer() else limit
 
 
 def _gated(report: GateReport, finished: Finished) -> int:

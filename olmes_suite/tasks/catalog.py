@@ -56,6 +56,23 @@ def find(name: str) -> TaskEntry:
     return entries[0]
 
 
+def own(folders: Iterable[Path]) -> list[TaskEntry]:
+    """Return the tasks and groups in the user's folders, by name, without the sub-tasks of those groups.
+
+    Raises UsageError for a folder without tasks, and for a damaged task file.
+    """
+    from olmes_suite.tasks import external
+
+    folders = list(folders)
+    include(folders)
+    names = sorted(name for folder in folders for name in external.names_in(folder).tasks)
+    if not names:
+        raise UsageError(f"--include-path {', '.join(map(str, folders))}: no task file (a YAML file with `task: NAME`)")
+    entries = [find(name) for name in dict.fromkeys(names)]
+    members = {member for entry in entries for member in entry.members}
+    return [entry for entry in entries if entry.name not in members]
+
+
 def _unknown(name: str, shipped: list[str], others: Names) -> str:
     """Return the message for a name that is no task here."""
     if tagged := others.tags.get(name):
