@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +34,7 @@ from olmes_suite.cli.options import (
 
 if TYPE_CHECKING:
     from olmes_suite.comparison.gate import GateReport
+    from olmes_suite.evaluation.dry_run import DryRun as Counted
     from olmes_suite.evaluation.evaluate import Finished, Watcher
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -113,6 +114,11 @@ Concurrency = Annotated[
 ]
 
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only print how many documents, requests and tokens the run has.")
+]
+
+
 _LM_EVAL_MODELS = {
     "hf": "hf", "hf-auto": "hf", "huggingface": "hf", "vllm": "vllm", "local-completions": "openai",
     "local-chat-completions": "openai", "openai-completions": "openai", "openai-chat-completions": "openai",
@@ -133,7 +139,7 @@ def evaluate(
     thinking: Thinking = None, unclosed: Unclosed = None, profile: Profile = None, gen_kwargs: GenKwargs = None,
     samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, plan: Plan = None,
     baseline: Baseline = None, until_decided: UntilDecided = False, config: Config = None,
-    max_documents: MaxDocuments = None, name: Name = None, as_json: Json = False,
+    max_documents: MaxDocuments = None, name: Name = None, dry_run: DryRun = False, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
@@ -146,8 +152,8 @@ def evaluate(
 
     _lm_eval_call(model, model_args)
     tasks = [name.strip() for names in task or () for name in names.split(",") if name.strip()] or task
-    finished = api.evaluate(
-        model, suite=suite, task=tasks, backend=backend, limit=_whole(limit), data_dir=data_dir, data=data,
+    given: dict[str, Any] = dict(
+        suite=suite, task=tasks, backend=backend, limit=_whole(limit), data_dir=data_dir, data=data,
         include_path=include_path, runs=runs, seed=seed, lineage=lineage, again=again, device=device, dtype=dtype,
         batch_size=batch_size, max_length=max_length, chat_template=chat_template, revision=revision,
         base_url=base_url, prefill=prefill, concurrency=concurrency, workers=workers, ray=ray, cache=cache,
@@ -156,12 +162,25 @@ def evaluate(
         unclosed=unclosed, profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system,
         chat_template_args=chat_template_args, plan=plan, baseline=baseline, until_decided=until_decided,
         config=config, max_documents=max_documents, name=name, command=command_line(),
-        watcher=_watcher,
-    ).finished  # fmt: skip
+    )  # fmt: skip
+    if dry_run:
+        return _counted(api.dry_run(model, **given), str(runs), as_json)
+    finished = api.evaluate(model, **given, watcher=_watcher).finished
     show(finished, as_json)
     if until_decided:
         return _gated(api.gate(str(baseline), finished.path, runs=runs, config=config).report, finished)
     return 1 if finished.failed else 0
+
+
+def _counted(found: Counted, runs: str, as_json: bool) -> int:
+    """Print what a run would ask, and return the exit status that it would have as far as that is known."""
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        from olmes_suite.cli.dry_run_table import print_dry_run
+
+        print_dry_run(found, runs)
+    return 1 if any(asked.error for asked in found.tasks.values()) else 0
 
 
 def _whole(limit: float | None) -> int | float | None:

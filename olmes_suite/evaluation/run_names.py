@@ -28,8 +28,6 @@ def check(options: Options, plans: Sequence[TaskPlan]) -> None:
             f"--name {name!r}: a name starts with a letter or digit and has letters, digits, spaces and . _ + = @ -, "
             "at most 100"
         )
-    if options.backend == "floor":
-        raise UsageError("--name does not go with --backend floor, whose runs are found by their tasks")
     other = _recorded(options.runs / name)
     if other is None or options.again:
         return

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from helpers import as_json, olmes_here, one_line_error
 
+from decontam.items import items
 from olmes_suite.runs import task_folders
 from olmes_suite.runs.schema import Manifest
 from olmes_suite.tasks import catalog
+from olmes_suite.tasks.documents import DataSource
 
 ROWS = [{"question": f"What is {n}+{n}?", "answer": str(2 * n)} for n in range(6)]
 
@@ -94,21 +96,29 @@ def test_a_folders_tasks_are_listed_checked_and_planned(folder: Path) -> None:
     assert "no task file" in one_line_error(nothing)
 
 
-def test_training_data_is_scanned_for_own_tasks(folder: Path) -> None:
-    (folder / "train.jsonl").write_text(json.dumps({"prompt": "What is 3+3?", "response": "6"}) + "\n")
-    command = (
-        "decontam",
-        "scan",
-        "--train",
-        folder / "train.jsonl",
-        "--suite",
-        folder / "own.yaml",
-        "--include-path",
-        folder / "tasks",
-    )
-    done = olmes(*command, "--data", "sample", "--out", folder / "scan", "--json", tmp=folder)
-    found = {one["task"]: one for one in as_json(done)["sets"] if one["instances"]}
-    assert {"both", "lm"} <= set(found) or {"sums", "more", "lm"} <= set(found), done.stdout + done.stderr
+def test_decontamination_reads_the_items_of_own_tasks(folder: Path) -> None:
+    with catalog.including([folder / "tasks"]):
+        chosen = items.of_suites([], ["sums", "lm"], {})
+        read = [items.items(one, DataSource(sample=True)) for one in chosen.evaluations]
+    assert [[(item.doc_id, item.parts[0]) for item in group[:1]] for group in read] == [
+        [(0, ("question", "What is 0+0?"))]
+    ] * 2
+
+
+def test_a_dry_run_counts_without_a_model(folder: Path, tmp_path: Path) -> None:
+    command = ("eval", "--backend", "mock", "--tasks", "both,gsm8k", "--include-path", folder / "tasks")
+    more = ("--data", "sample", "--runs", folder / "runs", "--dry-run")
+    counted = as_json(olmes(*command, *more, "--max-documents", "6", "--json", tmp=tmp_path))
+    both, total = counted["tasks"]["both"], counted["total"]
+    assert (both["documents"], both["of"], both["answers"], both["max_new_tokens"]) == (3, 12, 3, 3 * 512)
+    assert (total["documents"], total["requests"], total["prompt_tokens"]) == (6, 6, None)
+    assert counted["basis"] == ["mine"] and total["seconds"] > 0
+    table = olmes(*command, *more, tmp=tmp_path)
+    assert table.returncode == 0 and "as in mine" in table.stdout, table.stdout + table.stderr
+    assert all(len(line) <= 80 for line in table.stdout.splitlines() if not line.startswith("!"))
+    assert [path.name for path in (folder / "runs").iterdir() if not path.name.startswith(".")] == ["mine"]
+    failing = olmes("eval", "--backend", "mock", "--task", "alpaca_eval", *more, tmp=tmp_path)
+    assert failing.returncode == 1 and "would have no score: needs a judge" in failing.stdout
 
 
 @pytest.mark.parametrize(

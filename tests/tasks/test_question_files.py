@@ -99,7 +99,7 @@ def test_prompt_system_and_examples(tmp_path: Path) -> None:
         ("metric: exactmatch\n", None, "metric: unknown 'exactmatch', did you mean 'exact_match'?"),
         ("metrik: f1\n", None, "metrik"),
         ("question: questoin\n", None, r"no column 'questoin', did you mean 'question'\?; it has question, answer"),
-        ("", [{"q": "?", "answer": "4"}], r"no column for the question \(such as question, prompt, .*`question: COLUMN`"),
+        ("", [{"q": "?", "answer": "4"}], r"no column for the question \(such as question, .*`question: COLUMN`"),
         ("", [{"question": "?", "a": "4"}], "no column for the answer"),
         ("choices: options\n", None, "no column 'options'"),
         ("metric: acc\n", None, "acc needs choices"),
