@@ -379,7 +379,7 @@ def limited_line(outcome: Results, record: Manifest) -> str:
     full_sizes = [sum(known) for task in scored if (known := leaf_sizes(task))]
     suffix = ""
     if len(full_sizes) == len(scored):
-        bounds = (100 * detectable_difference(n) for n in (max(full_sizes), min(full_sizes)))
+        bounds = (min(100 * detectable_difference(n), 100) for n in (max(full_sizes), min(full_sizes)))
         suffix = f"; with all documents from {_span(*bounds)}"
     unit = "point" if span == "1" else "points"
     return f"{start}: differences show from about {span} {unit}{suffix} (80 % power, unpaired, at a score of 50)"

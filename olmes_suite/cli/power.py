@@ -45,7 +45,7 @@ def power(
 
     include(include_path)
     if gate == (task is not None):
-        raise UsageError("say what to plan: --task T --delta POINTS, or --gate")
+        raise UsageError("nothing to plan: pass --task T --delta POINTS, or --gate")
     if not 0 < alpha < 0.5 or not 0.5 <= power < 1:
         raise UsageError("--alpha must lie between 0 and 0.5, --power between 0.5 and 1")
     share = flips if flips is not None else _measured(between, task, runs) if between else 0.10
