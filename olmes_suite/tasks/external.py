@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from olmes_suite.records import Request, Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
 from olmes_suite.tasks.documents import DataSource, find_split, missing, reads_files
 from olmes_suite.tasks.generation_kwargs import sampling, unsupported
-from olmes_suite.tasks.index import TaskEntry
+from olmes_suite.tasks.index import TaskEntry, tasks_folder
 from olmes_suite.tasks.task import Splits, SuiteTask
 from olmes_suite.tasks.task_file import check_splits, problem, read_task_file, reason
 
@@ -263,6 +264,12 @@ class Names:
 def names(include: tuple[Path, ...]) -> Names:
     """Read the names of the tasks in the user's folders and of those that lm-eval ships."""
     return names_in(*include, lm_eval_task_file(""))
+
+
+@lru_cache(maxsize=8)
+def own_names(folders: tuple[Path, ...]) -> frozenset[str]:
+    """Return the names of the tasks in the user's folders, without those of shipped task files."""
+    return names_in(*(folder for folder in folders if not folder.resolve().is_relative_to(tasks_folder()))).tasks
 
 
 def names_in(*folders: Path) -> Names:

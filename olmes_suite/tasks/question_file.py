@@ -231,7 +231,7 @@ def columns(path: Path, keys: Keys, file: Path) -> Columns:
 def _described(path: Path, keys: Keys) -> tuple[list[str], list[str]]:
     """Return the metrics and the columns whose texts decontamination compares."""
     found = columns(path, keys, data_file(path, keys.data))
-    names = list(filter(None, keys.metrics)) or [ACC if found.choices else "exact_match"]
+    names = list(dict.fromkeys(filter(None, keys.metrics))) or [ACC if found.choices else "exact_match"]
     if ACC in names and (not found.choices or len(names) > 1):
         why = "needs choices: a column `choices` with lists, or columns A, B, …" if not found.choices else "goes alone"
         raise UsageError(f"{path}: metric: {ACC} {why}")

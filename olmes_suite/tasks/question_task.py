@@ -18,7 +18,7 @@ from olmes_suite.scoring.multiple_choice import another, dotted
 from olmes_suite.scoring.scorers import Scorer
 from olmes_suite.tasks.documents import column
 from olmes_suite.tasks.question_file import ACC, Columns, Keys, columns, data_file
-from olmes_suite.tasks.task import SuiteTask
+from olmes_suite.tasks.task import ROW, SuiteTask
 from olmes_suite.training_rows.reading import Unreadable, rows_of
 
 Doc = Mapping[str, Any]
@@ -84,7 +84,7 @@ class _Reader:
         documents = []
         for number, row in enumerate(rows_of(file)):
             if isinstance(row, Unreadable):
-                raise DataError(f"{file}: row {number}: {row.why}")
+                raise DataError(f"{file}: {'' if row.why.startswith('line ') else f'row {number}: '}{row.why}")
             try:
                 documents.append(self._document(row))
             except ValueError as error:
@@ -96,7 +96,7 @@ class _Reader:
     def _document(self, row: dict[str, Any]) -> dict[str, Any]:
         options = self._options(row)
         question = _string(row, self.columns.question)
-        document = {**row, OPTIONS: options}
+        document = {**{name: value for name, value in row.items() if name != ROW}, OPTIONS: options}
         if options:
             right = _right_choice(row.get(self.columns.answer), options, self.columns.answer)
             document |= {RIGHT: right, ANSWERS: [ascii_uppercase[right]]}
@@ -136,7 +136,10 @@ class _Reader:
     def _answers(self, row: Doc) -> list[str]:
         name = self.columns.answer
         value = row.get(name)
-        answers = [str(one).strip() for one in (value if isinstance(value, list) else [value]) if one is not None]
+        listed = value if isinstance(value, list) else [value]
+        if wrong := next((one for one in listed if isinstance(one, (list, Mapping))), None):
+            raise ValueError(f"{name}: expected a text, a number or a list of them, not {str(wrong)[:60]}")
+        answers = [str(one).strip() for one in listed if one is not None and one == one]  # NaN: an empty cell
         if not any(answers):
             raise ValueError(f"{name}: has no answer")
         answers = [answer for answer in answers if answer]

@@ -43,6 +43,11 @@ def test_three_lines_are_a_task(tmp_path: Path) -> None:
         assert [one.problems for one in check(["mine"], DataSource(), None, lambda _: None)] == [[]]
 
 
+def test_a_column_that_names_rows_does_not_number_the_documents(tmp_path: Path) -> None:
+    task(tmp_path, "", [{**row, "_row": 7} for row in ROWS])
+    assert [line["doc_id"] for line in asked(tmp_path)] == [0, 1]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".parquet"])
 def test_other_kinds_of_files(tmp_path: Path, suffix: str) -> None:
     task(tmp_path, "metric: number\n", name=f"rows{suffix}")
@@ -108,6 +113,7 @@ def test_prompt_system_and_examples(tmp_path: Path) -> None:
         ("", [{"question": "?", "choices": ["a", "b"], "answer": "c"}], "row 0: answer: 'c' is none of the choices"),
         ("", [*ROWS, {"question": "?", "answer": ""}], "row 2: answer: has no answer"),
         ("", [*ROWS, {"question": " ", "answer": "4"}], "row 2: question: is empty"),
+        ("", [{"question": "?", "answer": {"value": "4"}}], "row 0: answer: expected a text, a number or a list"),
         ("metric: number\n", [{"question": "?", "answer": "four"}], "'four' has no number"),
         ("doc_to_text: x\n", None, "line 3: doc_to_text does not go with `data`"),
         ("num_fewshot: 2\n", None, "num_fewshot needs `examples`"),
@@ -139,6 +145,12 @@ def test_names_with_comments_and_the_other_ending_are_found(tmp_path: Path) -> N
     (tmp_path / "other.yml").write_text("task: mine   # sums\ndata: rows.jsonl\n")
     with catalog.including([tmp_path]):
         assert [entry.name for entry in catalog.own([tmp_path])] == ["mine"]
+
+
+def test_the_name_of_a_shipped_task_is_refused(tmp_path: Path) -> None:
+    task(tmp_path, "").write_text("task: gsm8k\ndata: rows.jsonl\n")
+    with catalog.including([tmp_path]), pytest.raises(UsageError, match="'gsm8k', which is that of a shipped task"):
+        catalog.find("gsm8k")
 
 
 def test_a_group_of_tasks_with_different_metrics_has_no_average(tmp_path: Path) -> None:
