@@ -119,8 +119,8 @@ def evaluate(
     encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
     profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
     chat_template_args: Named = None, plan: AnyPath | None = None, baseline: AnyPath | None = None,
-    until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None, max_documents: int | None = None,
-    name: str | None = None,
+    until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None, report_to: Names = None,
+    max_documents: int | None = None, name: str | None = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -131,6 +131,11 @@ def evaluate(
     options = dict(locals())
     prepared = _prepared(options)
     finished = _run(*prepared, watcher)
+    if report_to:
+        from olmes_suite.trackers.factory import chosen
+        from olmes_suite.trackers.reporting import report_run
+
+        report_run(chosen(report_to), finished.path, watcher().note)
     return Evaluated(finished.path, finished)
 
 
@@ -154,9 +159,11 @@ def _prepared(given: Mapping[str, Any]) -> tuple[Options, Crew, Path | None]:
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.models.model_args import parse
     from olmes_suite.thinking import check_choice, check_unclosed
+    from olmes_suite.trackers.factory import chosen
     from olmes_suite.workers.factory import Crew
 
     of = SimpleNamespace(**given)
+    chosen(of.report_to)
     arguments.include(paths(of.include_path))
     settings = arguments.settings(
         profile=of.profile, gen_kwargs=of.gen_kwargs, samples=of.samples, system=of.system,
@@ -168,9 +175,12 @@ def _prepared(given: Mapping[str, Any]) -> tuple[Options, Crew, Path | None]:
         "chat_template_args": dict(settings.chat_template_args) or None, "thinking": check_choice(of.thinking),
     }  # fmt: skip
     suite_names, plan_file, planned = arguments.plan(maybe(of.plan), tuple(listed(of.suite)))
+    documents = arguments.source(paths(of.data_dir), of.data)
+    if planned is None and not of.until_decided and not documents.sample:
+        of.limit = arguments.limit(of.limit, suite_names, listed(of.task))
     options = Options(
         model=str(of.model), backend=of.backend, suite_names=suite_names, task_names=tuple(listed(of.task)),
-        limit=of.limit, seed=of.seed, source=arguments.source(paths(of.data_dir), of.data), runs=Path(of.runs),
+        limit=of.limit, seed=of.seed, source=documents, runs=Path(of.runs),
         lineage=maybe(of.lineage), again=of.again,
         engine={name: value for name, value in engine.items() if value is not None},
         command=tuple(of.command if of.command is not None else _call(given)),
@@ -348,19 +358,27 @@ def gate(
     baseline: Run | AnyPath, candidate: Run | AnyPath, *, runs: AnyPath = "runs",
     config: AnyPath | Mapping[str, Any] | None = None, alpha: float | None = None, margin: float | None = None,
     suite: str | None = None, task: Names = None, noise: Run | AnyPath | None = None,
-    inconclusive: str | None = None, bootstrap: int = 0,
+    inconclusive: str | None = None, bootstrap: int = 0, report_to: Names = None,
 ) -> Gated:  # fmt: skip
     """Judge a candidate against a baseline, by the rules of a `gate.yaml` or a mapping with its keys.
 
+    The trackers in `report_to` receive the verdict in the run to which the candidate's scores were reported.
     Raises UsageError for unknown names and invalid rules, Broken for a damaged run.
     """
     from olmes_suite.comparison.gate import gate as judge
     from olmes_suite.comparison.results import Gated, rules
+    from olmes_suite.trackers.factory import chosen
 
-    chosen = rules(config, {"alpha": alpha, "margin": margin, "inconclusive": inconclusive})
+    trackers = chosen(report_to)
+    rules_in_effect = rules(config, {"alpha": alpha, "margin": margin, "inconclusive": inconclusive})
     try:
         before, after = _told_apart([_scores(baseline, runs), _scores(candidate, runs)])
         repeat = _scores(noise, runs) if noise is not None else None
     except DataError as error:
         raise Broken(str(error)) from error
-    return Gated(judge(before, after, chosen, suite=suite, only=listed(task), noise=repeat, resamples=bootstrap))
+    report = judge(before, after, rules_in_effect, suite=suite, only=listed(task), noise=repeat, resamples=bootstrap)
+    if trackers:
+        from olmes_suite.trackers.reporting import report_gate
+
+        report_gate(trackers, report, after.path, Path(runs))
+    return Gated(report)

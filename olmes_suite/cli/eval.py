@@ -23,6 +23,7 @@ from olmes_suite.cli.options import (
     JudgeUrl,
     Lineage,
     Profile,
+    ReportTo,
     Runs,
     Samples,
     System,
@@ -44,7 +45,7 @@ Model = Annotated[
     str, typer.Option("--model", help="Checkpoint, Hub id or served name; not for mock, oracle and floor.")
 ]
 SuiteNames = Annotated[
-    list[str] | None, typer.Option("--suite", help="dev, unseen, safety, smoke or a file; repeatable.")
+    list[str] | None, typer.Option("--suite", help="quick, dev, unseen, safety, smoke or a file; repeatable.")
 ]
 TaskNames = Annotated[
     list[str] | None,
@@ -139,7 +140,8 @@ def evaluate(
     thinking: Thinking = None, unclosed: Unclosed = None, profile: Profile = None, gen_kwargs: GenKwargs = None,
     samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, plan: Plan = None,
     baseline: Baseline = None, until_decided: UntilDecided = False, config: Config = None,
-    max_documents: MaxDocuments = None, name: Name = None, dry_run: DryRun = False, as_json: Json = False,
+    report_to: ReportTo = None, max_documents: MaxDocuments = None, name: Name = None, dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
@@ -161,14 +163,16 @@ def evaluate(
         classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, thinking=thinking,
         unclosed=unclosed, profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system,
         chat_template_args=chat_template_args, plan=plan, baseline=baseline, until_decided=until_decided,
-        config=config, max_documents=max_documents, name=name, command=command_line(),
+        config=config, report_to=report_to, max_documents=max_documents, name=name, command=command_line(),
     )  # fmt: skip
     if dry_run:
         return _counted(api.dry_run(model, **given), str(runs), as_json)
     finished = api.evaluate(model, **given, watcher=_watcher).finished
     show(finished, as_json)
     if until_decided:
-        return _gated(api.gate(str(baseline), finished.path, runs=runs, config=config).report, finished)
+        return _gated(
+            api.gate(str(baseline), finished.path, runs=runs, config=config, report_to=report_to).report, finished
+        )
     return 1 if finished.failed else 0
 
 

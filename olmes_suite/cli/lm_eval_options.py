@@ -23,8 +23,8 @@ INSTEAD = {
     "--confirm_run_unsafe_code": "leave it out: programs run in a sandbox (`olmes doctor`)",
     "--trust_remote_code": "code of a checkpoint or a data set is not run; leave it out",
     "--hf_hub_log_args": "`olmes export RUN --to hub` writes the metadata of a model card",
-    "--wandb_args": "`olmes export RUN --to csv` writes the scores for other tools",
-    "--wandb_config_args": "`olmes export RUN --to csv` writes the scores for other tools",
+    "--wandb_args": "it is --report-to wandb here",
+    "--wandb_config_args": "it is --report-to wandb here",
     "--verbosity": "leave it out; notes are printed to standard error",
     "--model_name_or_path": "it is --model CHECKPOINT here",
 }
