@@ -83,7 +83,7 @@ def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
     return Run(
         name=path.name,
         path=path,
-        model=_model_name(results.model, model_path),
+        model=_model_name(results.model, model_path) if manifest.name is None else path.name,
         model_path=model_path,
         kind=_kind(manifest),
         started=_number(started or (path / RESULTS).stat().st_mtime) or 0.0,
@@ -107,6 +107,10 @@ def _checkpoint(path: Path, manifest: Manifest) -> str:
     if manifest.imported or engine.backend in _NO_MODEL or not engine.fingerprint:
         return path.name
     parts: list[Any] = [engine.fingerprint, engine.backend, manifest.limit, manifest.seed, manifest.sample]
+    if manifest.name is not None:  # a name of the user's makes a row
+        parts.append(["name", path.name])
+    if manifest.max_documents is not None:
+        parts.append(["max_documents", manifest.max_documents])
     if manifest.planned is not None:
         parts.append(dict(manifest.planned.documents))
     return sha256(canonical_json(parts))
