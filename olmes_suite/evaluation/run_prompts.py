@@ -7,9 +7,10 @@ the hash of a leaf task's first recorded document differs, a note says so.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olmes_suite import extras
 from olmes_suite.errors import OlmesError, one_line
@@ -19,10 +20,17 @@ from olmes_suite.runs.store import readable_lines
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
 
+if TYPE_CHECKING:
+    from olmes_suite.tasks.task import SuiteTask
+
 Place = tuple[str, Any]
 """(leaf task, doc_id)."""
 Prompt = dict[str, Any]
-"""{"m": [[role, text], …]} or {"t": text}, with "p" (assistant prefix) and "c" (continuations) where there are some."""
+"""{"m": [[role, text], …]} or {"t": text}, with "p" (assistant prefix) and "c" (continuations) where there are some.
+
+"s" is the position in the text, or in the last message, at which the document's question starts after examples or
+instructions; left out where it is 0 or not known.
+"""
 
 
 def render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
@@ -50,7 +58,27 @@ def _imported(run: Path, task: str, places: set[Place]) -> tuple[dict[Place, Pro
         found = {(line["task"], line["doc_id"]): {"t": str(line["text"])} for line in lines}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return {}, f"{file} is damaged: {one_line(error, 200)}"
-    return {place: prompt for place, prompt in found.items() if place in places}, ""
+    prompts = {place: prompt for place, prompt in found.items() if place in places}
+    _mark_shared_start(prompts)
+    return prompts, ""
+
+
+def question(prompt: Prompt) -> str:
+    """Return the document's question: the last message or the text, without the examples before it."""
+    text = prompt["m"][-1][1] if prompt.get("m") else prompt.get("t") or ""
+    return str(text[prompt.get("s", 0) :])
+
+
+def _mark_shared_start(prompts: Mapping[Place, Prompt]) -> None:
+    """Mark the start of the question in plain texts: after the paragraphs that all prompts of a leaf task share."""
+    by_leaf: dict[str, list[Prompt]] = {}
+    for (leaf, _), prompt in prompts.items():
+        by_leaf.setdefault(leaf, []).append(prompt)
+    for members in by_leaf.values():
+        if len(members) > 1:
+            shared = os.path.commonprefix([member["t"] for member in members]).rfind("\n\n")
+            for member in members if shared > 0 else ():
+                member["s"] = shared + 2
 
 
 def _render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
@@ -94,7 +122,7 @@ def _leaf(
         if doc_id not in positions:
             continue
         requests = loaded.requests(doc_id, task.task_docs[positions[doc_id]], chat=chat)
-        rendered[leaf, doc_id] = _prompt(requests)
+        rendered[leaf, doc_id] = _prompt(requests) | _start(requests, task, task.task_docs[positions[doc_id]])
         if key is not None and key[0] == doc_id and key[1] < len(requests):
             same = requests[key[1]].key(str(engine.fingerprint)) == key[2]
     return rendered, same
@@ -122,6 +150,17 @@ def _prompt(requests: list[Any]) -> Prompt:
     if any(request.continuation is not None for request in requests):
         out["c"] = [request.continuation for request in requests]
     return out
+
+
+def _start(requests: list[Any], task: SuiteTask, doc: Mapping[str, Any]) -> dict[str, int]:
+    """Return {"s": where the document's own text starts}, {} where that is the start or not known."""
+    try:
+        own = task.doc_to_text(doc)
+    except Exception:  # a task's own code; it may need more than the document
+        return {}
+    text = requests[0].messages[-1][1] if requests[0].messages else requests[0].text or ""
+    at = text.rfind(own.strip()) if isinstance(own, str) and own.strip() else -1
+    return {"s": at} if at > 0 else {}
 
 
 def _first_keys(run: Path, task: str, doc_ids_of: Mapping[str, list[Any]]) -> dict[str, tuple[Any, int, str]]:
