@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 import time
@@ -20,6 +21,7 @@ from leaderboard.marks import Mark
 from leaderboard.page_data import PARTS, Average, Board, Cell, Column, Row
 from olmes_suite.comparison.reports import short
 from olmes_suite.comparison.reports import tokens as shown_tokens
+from olmes_suite.runs import differences
 from olmes_suite.runs.schema import ENDINGS, Manifest, Projected
 
 STATIC = Path(__file__).parent / "static"
@@ -30,6 +32,8 @@ SCRIPTS = (
 """Scripts in the order in which they are joined; they share one scope."""
 SCHEMA = "1.0"
 _LONGEST_NAME = 160
+_WIDE = 0.04
+"""Width of an interval whose ends are shown without a decimal."""
 _OF_THE_ROW = frozenset({"imported", "published"})
 """Marks that are shown once, at the row's name."""
 _UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -58,6 +62,8 @@ def render(board: Board, pairs: Sequence[Pair], documents: Iterable[Chunk], inst
         data=_Raw(_embedded(data(board, instances, title))),
         parts=any(cell.part for row in board.rows for cell in row.cells.values()),
         short=short,
+        breakable=_breakable,
+        wide=min(4, (len(board.columns) + len(board.suites) + 2 * board.costs) // 12),
         watched=any(row.watch for row in board.rows),
     )
     parts = [_UNFIT.sub("\ufffd", head)]
@@ -80,9 +86,16 @@ class _Raw(str):
         return str(self)
 
 
+def _breakable(name: str) -> _Raw:
+    """Return a name as HTML that may break after its underscores and colons."""
+    return _Raw(re.sub(r"(?<=[_:/|-])(?=[^_:/|-])", "<wbr>", html.escape(name)))
+
+
 def _script() -> str:
-    parts = [(STATIC / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
-    return '(() => {\n"use strict";\n' + "\n".join(parts) + "\n})();\n"
+    """Join the scripts, without indentation and lines of comments, which every page would carry."""
+    lines = "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS).split("\n")
+    kept = [line for line in map(str.strip, lines) if line and not line.startswith(("//", "/** "))]
+    return '(() => {\n"use strict";\n' + "\n".join(kept) + "\n})();\n"
 
 
 def _policy(style: str, script: str) -> str:
@@ -130,7 +143,10 @@ def _row(board: Board, at: int, row: Row) -> dict[str, Any]:
         "row": row,
         "id": _visible(row.id, 400),
         "name": _visible(row.name),
-        "about": _visible(" · ".join(part for part in (row.stage, _step(row), row.recipe, day(row.started)) if part)),
+        "about": _visible(
+            " · ".join(part for part in (row.stage, _step(row), row.recipe, row.apart, day(row.started)) if part)
+        ),
+        "tags": _tags(row),
         "watch": [_visible(line, 600) for line in row.watch],
         "watched": _visible(", ".join(line.partition(":")[0].replace("_", " ") for line in row.watch)),
         "averages": [_average(name, row.suites.get(name)) for name in board.suites],
@@ -158,6 +174,19 @@ def _costs(row: Row) -> list[dict[str, str]]:
     ]
 
 
+def _tags(row: Row) -> list[tuple[str, str]]:
+    """List (tag, what it means) of a row whose scores are not measured on the tasks' own documents."""
+    tags = []
+    if row.kind == "mock":
+        words = {"mock": "made-up answers", "oracle": "the reference answers"}
+        tags.append((row.backend or "mock", f"{words.get(row.backend, 'answers')} without a model; never ranked"))
+    elif row.kind != "measured":
+        tags.append(("as published" if row.kind == "published" else row.kind, ""))
+    if row.sample:
+        tags.append(("sample", "a few sample documents that ship with the tasks, not the benchmark; never ranked"))
+    return [(_visible(tag), _visible(words)) for tag, words in tags]
+
+
 def _step(row: Row) -> str:
     return "" if row.step is None else f"step {row.step}"
 
@@ -180,7 +209,7 @@ def _shown(board: Board, at: int, row: Row, number: int) -> dict[str, Any] | Non
         "hi": _number(cell.hi),
         "flags": " ".join(tokens),
         "text": "failed" if cell.error else "–" if cell.value is None else f"{100 * cell.value:.1f}",
-        "half": _half(cell),
+        "bounds": _bounds(cell),
         "signs": ("≠" if parts else "") + "".join(signs),
     }
 
@@ -190,8 +219,12 @@ def _sign(mark: Mark) -> str:
     return marks.SIGNS.get(mark.code, "!") + (str(mark.count) if mark.code == "looks" else "")
 
 
-def _half(cell: Cell | Average) -> str:
-    return "" if cell.lo is None or cell.hi is None else f"±{50 * (cell.hi - cell.lo):.1f}"
+def _bounds(cell: Cell | Average) -> str:
+    """Format the ends of an interval in points; of a wide one as whole numbers."""
+    if cell.lo is None or cell.hi is None:
+        return ""
+    digits = 0 if cell.hi - cell.lo >= _WIDE else 1
+    return f"{100 * cell.lo:.{digits}f}–{100 * cell.hi:.{digits}f}"  # noqa: RUF001 - a range
 
 
 def _number(value: float | None) -> str:
@@ -206,13 +239,13 @@ def _average(name: str, average: Average | None) -> dict[str, Any]:
             "value": "",
             "lo": "",
             "hi": "",
-            "half": "",
+            "bounds": "",
             "text": "–" if average else "",
             "missing": missing,
         }
     return {
         "suite": name, "value": _number(average.value), "lo": _number(average.lo), "hi": _number(average.hi),
-        "text": f"{100 * average.value:.1f}", "half": _half(average), "missing": "", "part": average.part,
+        "text": f"{100 * average.value:.1f}", "bounds": _bounds(average), "missing": "", "part": average.part,
         "signs": marks.SIGNS.get(average.part, "") + (marks.SIGNS["projected"] if average.projected else ""),
         "title": _average_title(average),
     }  # fmt: skip
@@ -285,8 +318,12 @@ def _row_data(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
         out["source"] = row.source
     if row.watch:
         out["watch"] = list(row.watch)
-    if row.recipe:
-        out["recipe"] = row.recipe
+    out |= {key: value for key, value in (("recipe", row.recipe), ("apart", row.apart)) if value}
+    out |= {key: value for key, value in (("backend", row.backend), ("limit", row.limit)) if value}
+    if row.training:
+        out["training"] = row.training[:6]
+    if row.sample:
+        out["sample"] = True
     for column in columns:
         cell = row.cells.get(column.column.task)
         if cell is not None:
@@ -359,8 +396,10 @@ def _four(value: float | None) -> float | None:
 
 
 def _details(row: Row) -> dict[str, Any]:
-    """Build the details of a row, which a click shows: the manifests without their longest parts."""
+    """Build the details of a row, which a click shows: its settings, and the manifests without their longest parts."""
     return {
+        "facts": dict(row.facts),
+        "checkpoint": differences.checkpoint(row.runs[0].manifest) if row.facts else "",
         "runs": [
             {key: value for key, value in run.manifest.as_json().items() if key not in _LEFT_OUT}
             | _sources(run.manifest)

@@ -84,6 +84,10 @@ class ModelError(OlmesError):
     """A model or tokenizer cannot be loaded."""
 
 
+class BrowserFailed(OlmesError):
+    """The browser made no picture of a page."""
+
+
 class RunLocked(OlmesError):
     """Another process is writing this run."""
 

@@ -19,6 +19,7 @@ from olmes_suite.runs.schema import Engine, Manifest, instances_file, read_promp
 from olmes_suite.runs.store import readable_lines
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.settings import Settings
 
 if TYPE_CHECKING:
     from olmes_suite.tasks.task import SuiteTask
@@ -76,25 +77,29 @@ def _mark_shared_start(prompts: Mapping[Place, Prompt]) -> None:
         by_leaf.setdefault(leaf, []).append(prompt)
     for members in by_leaf.values():
         if len(members) > 1:
-            shared = os.path.commonprefix([member["t"] for member in members]).rfind("\n\n")
+            shared = os.path.commonprefix([member["t"] for member in members]).rfind("\n\n")  # noqa: RUF071 - texts
             for member in members if shared > 0 else ():
                 member["s"] = shared + 2
 
 
 def _render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
+    from olmes_suite.tasks.load import load_task
+
     mirrors = tuple(map(Path, manifest.mirrors))
     source = DataSource(tuple(m for m in mirrors if m.is_dir()), manifest.sample)
     doc_ids_of: dict[str, list[Any]] = {}
     for leaf, doc_id in places:
         doc_ids_of.setdefault(leaf, []).append(doc_id)
     keys = _first_keys(run, task, doc_ids_of)
-    engine = manifest.engine
+    engine, settings = manifest.engine, Settings.from_json(manifest.settings)
     rendered: dict[Place, Prompt] = {}
     note = ""
     for leaf, doc_ids in doc_ids_of.items():
         if leaf not in index.index() and _from(manifest, leaf) != "lm-eval":
             return rendered, f"{leaf} is not a task of this installation: its prompts cannot be rendered"
-        leaf_prompts, same = _leaf(leaf, doc_ids, source, engine, keys.get(leaf))
+        task = load_task(index.task_file(catalog.find(leaf)), source)
+        settings.apply(task)
+        leaf_prompts, same = _leaf(leaf, task, doc_ids, engine, keys.get(leaf))
         rendered.update(leaf_prompts)
         if not same:
             note = "the task or its data has changed since the run: these prompts are the current ones"
@@ -108,12 +113,10 @@ def _from(manifest: Manifest, leaf: str) -> str | None:
 
 
 def _leaf(
-    leaf: str, doc_ids: list[Any], source: DataSource, engine: Engine, key: tuple[Any, int, str] | None
+    leaf: str, task: SuiteTask, doc_ids: list[Any], engine: Engine, key: tuple[Any, int, str] | None
 ) -> tuple[dict[Place, Prompt], bool]:
     from olmes_suite.evaluation.plan import Leaf
-    from olmes_suite.tasks.load import load_task
 
-    task = load_task(index.task_file(catalog.find(leaf)), source)
     loaded = Leaf(leaf, task, range(len(task.task_docs)))
     positions, chat = loaded.positions(), engine.chat
     rendered: dict[Place, Prompt] = {}
