@@ -30,7 +30,9 @@ Published = Annotated[
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and write the page again when runs change.")]
 Png = Annotated[
     Path | None,
-    typer.Option("--png", help="Also write the table as a picture, by a browser: chromium or the one in $OLMES_BROWSER."),
+    typer.Option(
+        "--png", help="Also write the table as a picture, by a browser: chromium or the one in $OLMES_BROWSER."
+    ),
 ]
 Every = Annotated[float, typer.Option("--every", min=0.1, help="Seconds between the checks of --watch.")]
 

@@ -16,7 +16,15 @@ from olmes_suite.files import storage
 
 VARIABLE = "OLMES_BROWSER"
 """Environment variable that names the browser to use."""
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "brave")
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+    "brave",
+)
 """Programs that take pictures from the command line, looked for on PATH in this order."""
 SCALE = 2
 """Pixels of the picture for each pixel of the page."""

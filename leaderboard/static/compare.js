@@ -49,7 +49,7 @@ const arrow = (e) => ({ up: "▲ ", down: "▼ ", "": "" })[verdict(e)];
 async function showCompare([a, b]) {
   const difference = await comparison(a, b);
   const choose = (now, other, key) => el("select", { "aria-label": key, change: (event) => set({ compare: key === "baseline" ? `${event.target.value},${runs[other].run}` : `${runs[other].run},${event.target.value}` }) },
-    runs.map((run, at) => (at === other ? null : el("option", { value: run.run, selected: at === now }, run.model + (run.stage ? " · " + run.stage : "") + (run.date ? " · " + run.date : "")))));
+    runs.map((run, at) => (at === other ? null : el("option", { value: run.run, selected: at === now }, [run.model, run.stage, run.apart, run.date].filter(Boolean).join(" · ")))));
   const differs = await setups(a, b);
   const swap = el("button", { type: "button", click: () => set({ compare: `${runs[b].run},${runs[a].run}` }) }, "⇄ Swap");
   const published = [runs[a], runs[b]].some((run) => run.kind === "published");

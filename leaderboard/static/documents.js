@@ -72,7 +72,7 @@ function browser(docs, at, column, cell, note) {
   const kind = el("select", { "aria-label": "Verdict", change: () => { documentChoice.verdict = kind.value; draw(); } }, Object.keys(VERDICTS).map((name) => el("option", { value: name, selected: name === documentChoice.verdict }, name)));
   const others = runs.map((run, i) => [run, i]).filter(([, i]) => i !== at && hasDocuments(i, column) && runs[i].tasks[tasks[column].task]);
   const beside = el("select", { "aria-label": "Compare with", change: async () => { documentChoice.against = beside.value === "" ? null : Number(beside.value); await against(docs, at, column); draw(); } },
-    el("option", { value: "" }, "compare with …"), others.map(([run, i]) => el("option", { value: i, selected: i === documentChoice.against }, run.model + (run.stage ? " · " + run.stage : ""))));
+    el("option", { value: "" }, "compare with …"), others.map(([run, i]) => el("option", { value: i, selected: i === documentChoice.against }, name(i))));
   queueMicrotask(draw);
   return el("div", {}, el("div", { class: "tools" }, search, kind, beside, count), note ? el("p", { class: "note" }, isolated(note)) : null, el("div", { class: "split" }, list.element, view));
 }

@@ -96,7 +96,7 @@ function show() {
   const now = JSON.stringify([state.sort, state.filter, state.columns, state.empty, state.compact, state.colours]);
   if (now !== drawn) {
     drawn = now;
-    board.classList.toggle("compact", state.compact === "on" || Boolean(state.share));
+    board.classList.toggle("compact", state.compact === "on");
     board.classList.toggle("heated", state.colours !== "off");
     drawHead(); drawRows(); drawTools(); fillTokens();
   }
@@ -120,7 +120,7 @@ function share() {
   rows.forEach(equipRow);
   const newest = runs.map((run) => run.date).sort().at(-1);
   const left = order.length - rows.length;
-  document.querySelector("main").append(el("p", { class: "note" }, ["Points with 95 % intervals", left ? `first ${rows.length} of ${order.length} rows` : "", newest ? `newest run ${newest}` : "", "olmes leaderboard"].filter(Boolean).join(" · ")));
+  document.querySelector("main").append(el("p", { class: "note" }, [state.compact ? "points" : "points with 95 % intervals", left ? `first ${rows.length} of ${order.length} rows` : "", newest ? `newest run ${newest}` : "", "olmes leaderboard"].filter(Boolean).join(" · ")));
   const box = document.body.getBoundingClientRect();
   document.documentElement.dataset.size = `${Math.ceil(box.width)}x${Math.ceil(box.height)}`;
 }

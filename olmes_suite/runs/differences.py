@@ -13,6 +13,7 @@ Facts = Mapping[str, str]
 """Name of a setting to its value in words."""
 _NOISE = frozenset({"fingerprint", "device_name", "base_url", "commit", "reuse", "batch_size"})
 """Keys of an engine that change no answer, or that other facts cover."""
+_WITHOUT_MODEL = frozenset({"mock", "oracle", "floor"})
 _HASH = 8
 """Characters of a hash that are shown."""
 _LONGEST = 60
@@ -62,7 +63,9 @@ def _versions() -> tuple[str, ...]:
     return ("torch", "transformers", "vllm", "olmes-suite")
 
 
-def _template(manifest: Manifest) -> str:
+def _template(manifest: Manifest) -> str | None:
+    if manifest.engine.backend in _WITHOUT_MODEL:
+        return None
     if not manifest.engine.chat:
         return "none"
     template = manifest.engine.extra.get("chat_template")
