@@ -90,7 +90,8 @@ def _render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -
     doc_ids_of: dict[str, list[Any]] = {}
     for leaf, doc_id in places:
         doc_ids_of.setdefault(leaf, []).append(doc_id)
-    keys = _first_keys(run, task, doc_ids_of)
+    # The floor's responses are those of its best constant answer, under the keys of that run.
+    keys = {} if manifest.engine.backend == "floor" else _first_keys(run, task, doc_ids_of)
     engine, settings = manifest.engine, Settings.from_json(manifest.settings)
     rendered: dict[Place, Prompt] = {}
     note = ""
