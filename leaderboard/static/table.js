@@ -78,8 +78,9 @@ function drawRows() {
   const now = [...body.rows];
   if (arranged.some((at, i) => now[i] !== rowOf[at])) body.append(...arranged.map((at) => rowOf[at]));
   rowOf.forEach((row, at) => { row.hidden = !shown.has(at); });
-  nothing.hidden = order.length > 0 || !runs.length;
   nothing.querySelector("bdi").textContent = state.filter;
+  if (order.length || !runs.length) nothing.remove();
+  else body.after(nothing);
   order.slice(0, FIRST).forEach(equipRow);
   const byLineage = !sorting()[0];
   order.forEach((at, i) => rowOf[at].classList.toggle("first", byLineage && i > 0 && group(order[i - 1]) !== group(at)));
@@ -93,8 +94,7 @@ function drawRows() {
 }
 
 /** A row that says that the filter matches nothing. */
-const nothing = el("tbody", { hidden: true }, el("tr", {}, el("td", { class: "nothing", colspan: String(head.cells.length) }, "No row matches the filter “", el("bdi", {}), "”. ", el("button", { type: "button", click: () => set({ filter: "" }) }, "Clear the filter"))));
-body.after(nothing);
+const nothing = el("tbody", {}, el("tr", {}, el("td", { class: "nothing", colspan: String(head.cells.length) }, "No row matches the filter “", el("bdi", {}), "”. ", el("button", { type: "button", click: () => set({ filter: "" }) }, "Clear the filter"))));
 
 /** The columns after name and rank: {key, short, task}. */
 const COLUMNS = [...data.suites.map((name) => ({ key: "suite:" + name })), ...COSTS.map((key) => ({ key })), ...tasks.map((task) => ({ key: task.task, short: task.short, task }))];
