@@ -70,6 +70,8 @@ def _row_data(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
     }  # fmt: skip
     if row.tokens is not None:
         out["cost"] = {"tokens": _six(row.tokens[0]), "limit": _six(row.at_limit)}
+    if out["runs"] == [row.id]:
+        del out["runs"]  # the script adds it
     if row.source:
         out["source"] = row.source
     if row.watch:

@@ -112,7 +112,7 @@ def test_intervals_show_their_ends(tmp_path):
         found["tasks"]["tulu3_gsm8k"]["metrics"]["exact_match"] |= {"value": 1.0, "ci95": ends}
         file.write_text(json.dumps(found))
         shown = built(runs).text.split("<tbody>")[1].split("</tbody>")[0]
-        assert f"100.0<i>{text}</i>" in shown and "±" not in shown
+        assert f"100.0 <i>{text}</i>" in shown and "±" not in shown
 
 
 def test_an_imported_path_is_no_name(tmp_path):
