@@ -127,7 +127,7 @@ function drawDocument(doc, at) {
   if (asked) {
     part("Question", block(asked.text), asked.prefix ? el("p", { class: "note" }, "The answer begins with: ", el("code", {}, isolated(asked.prefix))) : null);
     out.push(...asked.before);
-  }
+  } else if (doc.sent?.[0] === doc.id) part("Prompt, as the model received it", block(doc.sent[1]));
   const choices = choiceTable(doc, asked);
   if (choices) part(choices.matches("p") ? "Answer" : "Choices", choices);
   if (doc.other) {
@@ -137,7 +137,7 @@ function drawDocument(doc, at) {
   } else if (!choices) part(doc.responses.length > 1 ? `Answers (${doc.responses.length})` : "Answer", ...answers(doc));
   part("Extracted answer, or the judge's verdict", block(withText(doc.extracted ?? "–", asked)));
   part("Reference", block(withText(doc.reference ?? "–", asked)));
-  if (doc.sent) out.push(...rendered(doc, asked));
+  if (doc.sent && (asked || doc.sent[0] !== doc.id)) out.push(...rendered(doc, asked));
   return out;
 }
 
