@@ -98,7 +98,9 @@ def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
 def _kind(manifest: Manifest) -> Kind:
     if manifest.imported:
         return "imported"
-    return "floor" if manifest.engine.backend == "floor" or manifest.floor else "measured"
+    if manifest.engine.backend == "floor" or manifest.floor:
+        return "floor"
+    return "mock" if manifest.engine.backend in _NO_MODEL else "measured"
 
 
 def _checkpoint(path: Path, manifest: Manifest) -> str:
@@ -119,6 +121,8 @@ def _checkpoint(path: Path, manifest: Manifest) -> str:
 def _model_name(name: str, path: str) -> str:
     """Return the model's name, with its parent folder where the name alone is generic (`checkpoint-500`)."""
     parts = [part for part in path.replace(os.sep, "/").split("/") if part]
+    if name.startswith(("/", "./", "../")) and parts:  # a path that another tool took for a name
+        name = parts[-1]
     if len(parts) > 1 and _NAMELESS.fullmatch(name.lower()):
         return "/".join(parts[-2:])
     return name or "(no name)"
