@@ -24,6 +24,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ood": ("emoji", "syllapy", "spellchecker", "spacy"),
     "ray": ("ray",),
     "verifiers": ("verifiers",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
+    "tensorboard": ("tensorboard",),
 }  # fmt: skip
 """Extra to its modules, without those of the extras that it includes."""
 INCLUDES: dict[str, tuple[str, ...]] = {
@@ -42,8 +46,11 @@ def install(extra: str) -> str:
 
 
 def installed(module: str) -> bool:
-    """Tell whether a module is installed, without importing it."""
-    return sys.modules.get(module) is not None or find_spec(module) is not None
+    """Tell whether a module is installed, without importing it. A mere folder of that name, say `ray`, is no module."""
+    if sys.modules.get(module) is not None:
+        return True
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 def missing(extra: str) -> list[str]:

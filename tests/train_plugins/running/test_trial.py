@@ -17,7 +17,7 @@ from train_plugins.rl.keys import RlvrKeys  # noqa: E402
 from train_plugins.running.dry_run import dry_run  # noqa: E402
 from train_plugins.running.train_stage import run, trainer_arguments  # noqa: E402
 from train_plugins.stages import registry  # noqa: E402
-from train_plugins.stages.model_arguments import check_template_arguments  # noqa: E402
+from train_plugins.stages.model_arguments import check_evaluation, check_template_arguments  # noqa: E402
 from train_plugins.stages.rlvr_checks import check_sampling  # noqa: E402
 
 CPU = pytest.mark.skipif(has_gpu(), reason="says what a machine without a GPU lacks")
@@ -58,7 +58,9 @@ def lacks(module: str) -> Any:
         ({"deepspeed": "zero3.json"}, "trainer.deepspeed has no effect here: use --launcher"),
         pytest.param({"optim": "adamw_bnb_8bit"}, "optim adamw_bnb_8bit: .*bitsandbytes", marks=lacks("bitsandbytes")),
         pytest.param({"optim": "galore_adamw"}, "optim galore_adamw: .*galore", marks=lacks("galore_torch")),
-        pytest.param({"report_to": "wandb"}, "trainer: .*wandb to be installed", marks=lacks("wandb")),
+        pytest.param(
+            {"report_to": "wandb"}, "report_to wandb needs packages .*olmes-suite.wandb", marks=lacks("wandb")
+        ),
         ({"report_to": "foo"}, "trainer: foo is not supported"),
         ({"optim": "sgd", "adam_beta1": 0.5}, "adam_beta1 has no effect with optim: sgd"),
         ({"optim": "sgd", "optim_args": "momentom=0.9"}, "'momentom=0.9' has no effect with optim: sgd"),
@@ -112,6 +114,12 @@ def test_a_padding_token_is_the_vocabularys(train_folder: Path) -> None:
 
 def test_a_template_reads_its_arguments() -> None:
     check_template_arguments("{{ enable_thinking }}", {"enable_thinking": False})
+    check_evaluation("{{ enable_thinking }}", {"enable_thinking": False})
+    refused(
+        lambda: check_evaluation("{{ enable_thinking }}", {"enable_thinkin": False}),
+        "eval.chat_template_args: the chat template does not read 'enable_thinkin'",
+        UsageError,
+    )
     for name, said in (("thinking", "does not read 'thinking'"), ("tools", "tools is not accepted")):
         refused(lambda name=name: check_template_arguments("{{ enable_thinking }}", {name: 1}), said, UsageError)
 
