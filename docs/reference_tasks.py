@@ -74,7 +74,8 @@ def _facts(entry: index.TaskEntry, leaf: index.TaskEntry) -> Iterator[tuple[str,
     yield "data", f"{', '.join(shown)}{more}{config}, split `{leaf.split}`, revision `{leaf.revision[:12]}`"
     if documents := _documents(entry):
         yield "documents", documents
-    yield "output", leaf.output.replace("_", " ") + (f", {leaf.shots} shots" if leaf.shots else ", no shots")
+    yield "answer", "generated text" if leaf.output == "generate_until" else "the most likely of several choices"
+    yield "examples in the prompt", str(leaf.shots) if leaf.shots else "none"
     yield "settings", _settings(_loaded(leaf), leaf)
     yield "version", f"{entry.version:g}"
     yield "file", f"`tasks/{entry.file}`"

@@ -17,7 +17,7 @@ from doc_commands import PAGES, ROOT, Command, Shell, below, read, same, tree
 HOWTOS = sorted((ROOT / "docs/howto").glob("*.md"))
 QUICK = [
     pytest.param(page, marks=[pytest.mark.long] if page.name == "from-trl.md" else [])  # it imports TRL
-    for page in [*HOWTOS, ROOT / "README.md"]
+    for page in [*HOWTOS, ROOT / "README.md", ROOT / "docs/installation.md"]
 ]
 WITH_COMMANDS = [page for page in PAGES if read(page.read_text(encoding="utf-8")).commands]
 STAND_IN = {"N": "2", "K": "2", "DAYS": "7", "POINTS": "5", "KEY=VALUE": "seed=1"}
@@ -82,7 +82,7 @@ def test_a_page_prints_what_it_says(page: Path, empty_folder: Path) -> None:
 
 # The other pages are run with the mock backend in place of the model, and sample documents ---------------------------
 
-OLD_PAGES = [page for page in WITH_COMMANDS if page not in HOWTOS and page.name != "README.md"]
+OLD_PAGES = [page for page in WITH_COMMANDS if page not in [*HOWTOS, ROOT / "README.md", ROOT / "docs/installation.md"]]
 DROPPED = {
     "--model", "--backend", "--base-url", "--device", "--dtype", "--batch-size", "--max-length", "--model-args",
     "--judge", "--judge-base-url", "--classifier", "--classifier-base-url", "--encoder", "--data-dir", "--data",
@@ -101,11 +101,12 @@ FILES = {
 }
 """Files that pages speak of."""
 NAMES = {
-    **dict.fromkeys(("A", "RUN", "base", "runs/RELEASED", "OLD"), "oracle-smoke"),
-    **dict.fromkeys(("B", "cand", "runs/RUN", "NEW", "mock"), "mock-smoke"),
+    **dict.fromkeys(("A", "RUN", "base", "runs/RELEASED", "OLD", "BASELINE"), "oracle-smoke"),
+    **dict.fromkeys(("B", "cand", "runs/RUN", "NEW", "mock", "CANDIDATE"), "mock-smoke"),
     "RUNS/RUN": "mock-smoke", "dev": "smoke", "unseen": "smoke", "S": "smoke", "FOLDER": "kept", "NAME": "gsm8k",
-    "sft-demo_sums-bc9a9eb4": "oracle-smoke", "dpo-demo_sums-42960c8f": "mock-smoke", "demo/runs": "runs", "FILE": "answers.jsonl",
-    "eval/baseline.json.gz": "baseline.json.gz", "~/.cache/olmes-responses": "kept",
+    "demo/smollm2": "oracle-smoke", "demo/smollm2-damaged": "mock-smoke", "smollm2": "mock-smoke", "quick": "smoke", "olmo3_dev": "smoke",
+    "sft-demo_sums-bc9a9eb4": "oracle-smoke", "dpo-demo_sums-42960c8f": "mock-smoke", "demo/runs": "runs",
+    "FILE": "answers.jsonl", "eval/baseline.json.gz": "baseline.json.gz", "~/.cache/olmes-responses": "kept",
 }  # fmt: skip
 """Runs and folders that pages name."""
 NOT_RUN = (
@@ -138,7 +139,7 @@ def reason_not_to_run(words: list[str]) -> str:
 def adapted(words: list[str]) -> list[str]:
     """Replace what the page leaves to the reader: the model, documents, runs and folders."""
     words = [NAMES.get(word, word) for word in words]
-    if words[0] not in ("eval", "prompts", "score") or (words[0] == "score" and "--task" not in words):
+    if words[0] not in ("eval", "prompts", "score", "tasks") or (words[0] == "score" and "--task" not in words):
         return words
     kept, position = [words[0]], 1
     while position < len(words):
@@ -147,6 +148,8 @@ def adapted(words: list[str]) -> list[str]:
         else:
             kept.append(words[position])
             position += 1
+    if words[0] == "tasks":
+        return kept
     return [*kept, "--data", "sample", *(["--backend", "mock"] if words[0] == "eval" else [])]
 
 

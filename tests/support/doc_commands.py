@@ -31,6 +31,7 @@ PAGES = sorted(
         "*.md",
         ".github/**/*.md",
         "docs/**/*.md",
+        "skills/**/*.md",
         "examples/**/*.md",
         "tasks/**/*.md",
         "benchmarks/**/*.md",
