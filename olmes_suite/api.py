@@ -132,9 +132,12 @@ def evaluate(
         "unclosed": unclosed,
     }  # fmt: skip
     suite_names, plan_file, planned = arguments.plan(maybe(plan), tuple(listed(suite)))
+    documents = arguments.source(paths(data_dir), data)
+    if planned is None and not until_decided and not documents.sample:
+        limit = arguments.limit(limit, suite_names, listed(task))
     run_options = Options(
         str(model), backend, suite_names, tuple(listed(task)), limit, seed,
-        arguments.source(paths(data_dir), data), Path(runs), maybe(lineage), again,
+        documents, Path(runs), maybe(lineage), again,
         {name: value for name, value in engine.items() if value is not None},
         tuple(command if command is not None else _call(options)),
         arguments.tool_options(

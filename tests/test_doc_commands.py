@@ -104,7 +104,8 @@ NAMES = {
     **dict.fromkeys(("A", "RUN", "base", "runs/RELEASED", "OLD", "BASELINE"), "oracle-smoke"),
     **dict.fromkeys(("B", "cand", "runs/RUN", "NEW", "mock", "CANDIDATE"), "mock-smoke"),
     "RUNS/RUN": "mock-smoke", "dev": "smoke", "unseen": "smoke", "S": "smoke", "FOLDER": "kept", "NAME": "gsm8k",
-    "demo/smollm2": "oracle-smoke", "demo/smollm2-damaged": "mock-smoke", "smollm2": "mock-smoke", "quick": "smoke", "olmo3_dev": "smoke",
+    "demo/smollm2": "oracle-smoke", "demo/smollm2-damaged": "mock-smoke", "smollm2": "mock-smoke",
+    "quick": "smoke", "olmo3_dev": "smoke",
     "sft-demo_sums-bc9a9eb4": "oracle-smoke", "dpo-demo_sums-42960c8f": "mock-smoke", "demo/runs": "runs",
     "FILE": "answers.jsonl", "eval/baseline.json.gz": "baseline.json.gz", "~/.cache/olmes-responses": "kept",
 }  # fmt: skip

@@ -43,7 +43,7 @@ Model = Annotated[
     str, typer.Option("--model", help="Checkpoint, Hub id or served name; not for mock, oracle and floor.")
 ]
 SuiteNames = Annotated[
-    list[str] | None, typer.Option("--suite", help="dev, unseen, safety, smoke or a file; repeatable.")
+    list[str] | None, typer.Option("--suite", help="quick, dev, unseen, safety, smoke or a file; repeatable.")
 ]
 TaskNames = Annotated[
     list[str] | None,

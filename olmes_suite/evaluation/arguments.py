@@ -73,6 +73,26 @@ def plan(path: Path | None, suite_names: tuple[str, ...]) -> tuple[tuple[str, ..
     return (found.suite,), found, Planned(purpose=found.purpose, documents=found.counts)
 
 
+def limit(given: int | None, suite_names: Sequence[str], task_names: Sequence[str]) -> int | None:
+    """Return the number of documents of each leaf task: the user's, otherwise that of the suites.
+
+    Raises UsageError where it is not clear what the suites' limit holds for.
+    """
+    if given is not None:
+        return given
+    from olmes_suite.errors import UsageError
+    from olmes_suite.tasks import suites
+
+    limits = {name: suites.load(name).limit for name in suite_names}
+    name, found = next(((name, number) for name, number in limits.items() if number is not None), ("", None))
+    if found is not None and (task_names or set(limits.values()) != {found}):
+        raise UsageError(
+            f"suite {name} asks {found} documents of each task, but what is evaluated with it has no such limit; "
+            f"give --limit {found} for all, or evaluate {name} on its own"
+        )
+    return found
+
+
 def until_decided(chosen: bool, config: AnyPath | Mapping[str, Any] | None) -> Rules | None:
     """Return the rules of the gate of a run until it is decided; None for another run. Raises UsageError."""
     from olmes_suite.comparison.results import rules

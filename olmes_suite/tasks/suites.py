@@ -2,6 +2,7 @@
 
 suite: mine
 unseen: false            # true: every look is written to the ledger
+limit: 100               # documents of every leaf task, unless `--limit` gives another number
 tasks:
   - dev                                          # another suite, nested
   - {task: gsm8k, skill: math, primary: exact_match, aggregate: macro, cluster: COLUMN}
@@ -49,6 +50,8 @@ class Suite:
     tasks: tuple[SuiteEntry, ...]
     about: str = ""
     unseen: bool = False
+    limit: int | None = None
+    """Number of documents of every leaf task; a suite that lists this one does not take it over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class _Keys:
     suite: str | None = None
     about: str = ""
     unseen: bool = False
+    limit: int | None = None
 
 
 def names() -> list[str]:
@@ -117,12 +121,14 @@ def _load(name: str, parents: tuple[str, ...]) -> Suite:
     keys = yaml_files.typed(_Keys, file.data, file.place)
     if not keys.tasks:
         raise UsageError(f"{file.place.line(('tasks',))}: tasks: at least one is needed")
+    if keys.limit is not None and keys.limit < 1:
+        raise UsageError(f"{file.place.line(('limit',))}: limit: must be at least 1, not {keys.limit}")
     entries: dict[str, SuiteEntry] = {}
     for item in keys.tasks:
         for entry in _entries(item, path, (*parents, name)):
             entries.setdefault(entry.task, entry)
     title = path.stem if keys.suite is None else keys.suite
-    return Suite(title, tuple(entries.values()), keys.about, keys.unseen)
+    return Suite(title, tuple(entries.values()), keys.about, keys.unseen, keys.limit)
 
 
 def _path_of(name: str) -> Path:
