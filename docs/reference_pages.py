@@ -215,11 +215,24 @@ def _keys(kind: type, inner: list[type]) -> Iterator[Row]:
     for one in fields(kind):
         if one.metadata.get(INNER):
             continue
-        default = "" if one.default is MISSING else _yaml(one.default)
+        default = "" if one.default is MISSING else _yaml(_as_written(one.default, hints[one.name]))
         if one.default is MISSING and one.default_factory is MISSING:
             default = "required"
-        meaning = re.sub(r"\bNone:", "unset:", words.get(one.name, ""))
+        meaning = re.sub(r"\bNone:", "unset:", words.get(one.name) or _inner_words(hints[one.name]))
         yield f"`{one.name}`", _type(hints[one.name], inner), default, meaning
+
+
+def _as_written(value: Any, hint: Any) -> Any:
+    """Return a default as a file would give it: a fraction that is given in points, in points."""
+    units = [one.per for one in getattr(hint, "__metadata__", ()) if isinstance(one, Between)]
+    return value * units[0] if units and units[0] != 1 and value is not None else value
+
+
+def _inner_words(hint: Any) -> str:
+    """Return the first sentence of the docstring of a dataclass that is the key's value."""
+    kinds = [one for one in (hint, *typing.get_args(hint)) if isinstance(one, type) and is_dataclass(one)]
+    words = (kinds[0].__doc__ or "").strip().split("\n\n")[0] if kinds else ""
+    return re.sub(r"^Keys (of|under) [^:;]*[:;.]\s*", "", words)
 
 
 def _yaml(value: Any) -> str:
