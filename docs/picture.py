@@ -1,7 +1,7 @@
 """Take the README's picture: `python docs/picture.py demo/leaderboard.html` writes docs/images/leaderboard.png.
 
-Takes any page that `olmes leaderboard` wrote, and a Chromium-like browser on PATH (or in $OLMES_BROWSER). The part after
-`#` of `--view` opens the page as a link would: `compare=BASELINE,CANDIDATE`, `open=RUN/TASK`.
+It takes any page that `olmes leaderboard` wrote, and needs a Chromium-like browser on PATH or in $OLMES_BROWSER.
+`--view` is what a link has after `#`: `compare=BASELINE,CANDIDATE`, `open=RUN/TASK`.
 """
 
 from __future__ import annotations

@@ -194,3 +194,13 @@ def test_broken_links_are_seen(tmp_path: Path) -> None:
 def test_unknown_commands_are_seen(text: str, wrong: str | None) -> None:
     found = [unknown(call) for call in calls(text)]
     assert next((word for word in found if word is not None), None) == wrong
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "skills").glob("*/SKILL.md")), ids=lambda file: file.parent.name)
+def test_skills_begin_with_their_name_and_use(file: Path) -> None:
+    """As the Agent Skills format wants it: a name that is the folder's, and a description of at most 1,024 letters."""
+    import yaml
+
+    head = yaml.safe_load(file.read_text(encoding="utf-8").split("---\n")[1])
+    assert head["name"] == file.parent.name
+    assert 100 < len(head["description"]) <= 1024
