@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from olmes_suite.errors import Broken, DataError, UsageError
 from olmes_suite.evaluation.arguments import Named, Paths, command_line, listed, maybe, paths
 from olmes_suite.extras import require
-from olmes_suite.runs.run import Run
+from olmes_suite.runs import run as recorded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +37,19 @@ __all__ = ["Evaluated", "Run", "Score", "compare", "evaluate", "gate", "load", "
 
 AnyPath = str | Path
 Names = str | Sequence[str] | None
+
+
+class Run(recorded.Run):
+    """A recorded run: its files, and its scores, questions, documents and responses as data frames."""
+
+    def questions(self, task: str) -> pd.DataFrame:
+        """Build a table of the questions and prompts of a task or sub-task; it joins `documents` by task and doc_id.
+
+        Raises UsageError for a task that is not in the run.
+        """
+        from olmes_suite.evaluation.questions import questions
+
+        return questions(self, task)
 
 
 @dataclass(frozen=True)

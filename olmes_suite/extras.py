@@ -42,8 +42,11 @@ def install(extra: str) -> str:
 
 
 def installed(module: str) -> bool:
-    """Tell whether a module is installed, without importing it."""
-    return sys.modules.get(module) is not None or find_spec(module) is not None
+    """Tell whether a module is installed, without importing it. A mere folder of that name, say `ray`, is no module."""
+    if sys.modules.get(module) is not None:
+        return True
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 def missing(extra: str) -> list[str]:

@@ -1,8 +1,9 @@
 """Language resources of scorers: NLTK's data, small packages and a spaCy model. A run never downloads them.
 
-`olmes data pull` fetches NLTK's data into a mirror's folder `nltk`; it is searched in `$NLTK_DATA` and in the mirrors'
-`nltk` folders. A task file names the needs of its documents with `resources` (a function of a document), so that a
-missing resource is reported in one line before a model is loaded.
+`python -m nltk.downloader` fetches NLTK's data, and `olmes data pull` copies it into a mirror's folder `nltk`; it is
+searched where NLTK looks, in `$NLTK_DATA` and in the mirrors' `nltk` folders. A task file names the needs of its
+documents with `resources` (a function of a document), so that a missing resource is reported in one line before a
+model is loaded.
 """
 
 from __future__ import annotations
@@ -54,11 +55,17 @@ def _not_installed(module: str) -> str:
     return f"the package {module} is not installed: {extras.install(extras.of_module(module) or 'all')}"
 
 
+def nltk_command(names: Iterable[str]) -> str:
+    """Return the command that downloads packages of NLTK's data to where NLTK finds them."""
+    return f"python -m nltk.downloader {' '.join(names)}"
+
+
 def _missing_nltk(names: Sequence[str]) -> tuple[str, str]:
     """Return the message's text before and after the name of the task."""
     return (
-        f"NLTK's {', '.join(names)} {'is' if len(names) == 1 else 'are'} not on this machine: olmes data pull --task ",
-        " --out DATA_DIR fetches it into DATA_DIR/nltk; or set NLTK_DATA to a folder with "
+        f"NLTK's {', '.join(names)} {'is' if len(names) == 1 else 'are'} not on this machine: {nltk_command(names)} "
+        "downloads it; without a network, olmes data pull --task ",
+        " --out DATA_DIR elsewhere writes it to DATA_DIR/nltk; or set NLTK_DATA to a folder with "
         f"{', '.join(NLTK_DATA[name] for name in names)}",
     )
 

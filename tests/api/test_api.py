@@ -122,6 +122,16 @@ class TestRuns:
         answers = run.responses("gsm8k")
         assert list(answers["doc_id"]) == list(documents["doc_id"]) and answers["text"].notna().all()
 
+    def test_questions_join_the_documents(self, recorded: Any) -> None:
+        run, _ = recorded
+        questions = run.questions("gsm8k")
+        assert list(questions["doc_id"]) == list(run.documents("gsm8k")["doc_id"])
+        first = questions.iloc[0]
+        assert first["question"].startswith("Question: A baker makes 12 rolls") and first["choices"] is None
+        assert first["prompt"][-1] == {"role": "user", "content": first["question"]} and len(first["prompt"]) > 9
+        choices = run.questions("mmlu_mc_anatomy").iloc[0]
+        assert len(choices["choices"]) == 4 and choices["question"] in choices["prompt"]
+
     def test_a_sub_task_has_its_part_of_the_group(self, recorded: Any) -> None:
         run, _ = recorded
         whole, part = run.documents("mmlu_mc"), run.documents("mmlu_mc_anatomy")

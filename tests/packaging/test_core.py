@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -75,7 +76,7 @@ def read_everything(olmes: Olmes, folder: Path, out: Path) -> None:
     good("leaderboard", *store, "--out", out / "page.html")
     assert (out / "page.html").stat().st_size > 10_000
     assert "gsm8k" in good("tasks") and "mmlu" in good("tasks", "--suite", "dev", "--json")
-    assert "lm-eval" in good("doctor")
+    assert "pip install 'olmes-suite[eval]'" in good("doctor", status=1)
     assert "--backend" in good("eval", "--help")
     assert "no such task" not in good("--version")
 
@@ -139,16 +140,74 @@ def test_a_module_that_is_imported_late_names_its_extra(without: Callable[..., O
     assert one_line_error(done) == "olmes: this needs the package trl: pip install 'olmes-suite[train]'"
 
 
-@pytest.mark.slow
-def test_the_wheel_alone_reads_runs(runs: Path, tmp_path: Path) -> None:
-    """Builds the wheel, and installs it from the package index into a fresh environment."""
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+def build_wheel(source: Path, out: Path) -> Path:
+    """Build the wheel of a source folder in `out`/dist."""
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out / "dist"), str(source)]
     made = subprocess.run(build, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
+    return next((out / "dist").glob("*.whl"))
+
+
+def files_of_the_image(out: Path) -> Path:
+    """Copy the tracked files that .dockerignore lets into the image."""
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", *allowed]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, out / name)
+    return out
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_the_quick_start_outside_the_checkout(tmp_path: Path) -> None:
+    """Builds the wheel from the image's files, and runs it on this environment's packages."""
+    wheel = build_wheel(files_of_the_image(tmp_path / "image"), tmp_path)
+    checked = subprocess.run(
+        [sys.executable, ROOT / "tests/support/check_wheel.py", wheel], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
     python = home / "bin/python"
-    wheel = next((tmp_path / "dist").glob("*.whl"))
+    installed = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    got = subprocess.run(installed, capture_output=True, text=True)
+    assert got.returncode == 0, got.stderr[-2000:]
+    below = [path for path in sys.path if path.endswith("site-packages")]
+    next(home.glob("lib/*/site-packages")).joinpath("below.pth").write_text("\n".join(below) + "\n")
+    env = {key: value for key, value in environment(tmp_path).items() if key != "PYTHONPATH"}
+
+    def call(*args: str, status: int = 0) -> str:
+        command = [str(home / "bin/olmes"), *args]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+        assert done.returncode == status and "Traceback" not in done.stderr, (args, done.stdout, done.stderr)
+        return done.stdout
+
+    where = [python, "-c", "import olmes_suite; print(olmes_suite.__file__)"]
+    assert str(home) in subprocess.run(where, capture_output=True, text=True, env=env, cwd=tmp_path).stdout
+    quick = ("--task", "gsm8k", "--task", "popqa", "--data", "sample")
+    assert "gsm8k" in call("eval", "--backend", "oracle", *quick)
+    call("eval", "--backend", "mock", *quick)
+    assert "popqa" in call("compare", "oracle-", "mock-")
+    assert "fail" in call("gate", "--baseline", "oracle-", "--candidate", "mock-", status=1)
+    call("leaderboard", "--out", "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+@pytest.mark.long
+def test_what_is_installed_agrees() -> None:
+    """pip's own check of the environment that the tests run in."""
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_reads_runs(runs: Path, tmp_path: Path) -> None:
+    """Builds the wheel, and installs it from the package index into a fresh environment."""
+    wheel = build_wheel(ROOT, tmp_path)
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=True)
+    python = home / "bin/python"
     got = subprocess.run([python, "-m", "pip", "install", "-q", str(wheel)], capture_output=True, text=True)
     assert got.returncode == 0, got.stderr[-2000:]
     env = {key: value for key, value in environment(tmp_path).items() if key != "PYTHONPATH"}
