@@ -77,8 +77,17 @@ def _facts(entry: index.TaskEntry, leaf: index.TaskEntry) -> Iterator[tuple[str,
     yield "answer", "generated text" if leaf.output == "generate_until" else "the most likely of several choices"
     yield "examples in the prompt", str(leaf.shots) if leaf.shots else "none"
     yield "settings", _settings(_loaded(leaf), leaf)
+    if (floor := _floors().get(entry.name)) is not None:
+        yield "floor", f"{100 * floor:.1f}: what a constant answer scores (`olmes eval --backend floor`)"
     yield "version", f"{entry.version:g}"
     yield "file", f"`tasks/{entry.file}`"
+
+
+@cache
+def _floors() -> dict[str, float]:
+    """Read the floors measured on the full data: task to a fraction."""
+    floors: dict[str, float] = json.loads((Path(__file__).parent / "floors.json").read_text(encoding="utf-8"))["floors"]
+    return floors
 
 
 def _settings(loaded: Any, leaf: index.TaskEntry) -> str:
