@@ -117,7 +117,7 @@ def evaluate(
     encoder: str | None = None, unsafe_code: bool = False, thinking: str | None = None, unclosed: str | None = None,
     profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
     chat_template_args: Named = None, plan: AnyPath | None = None, baseline: AnyPath | None = None,
-    until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None,
+    until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None, report_to: Names = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -131,8 +131,10 @@ def evaluate(
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.models.model_args import parse
     from olmes_suite.thinking import check_choice, check_unclosed
+    from olmes_suite.trackers.factory import chosen
     from olmes_suite.workers.factory import Crew
 
+    trackers = chosen(report_to)
     arguments.include(paths(include_path))
     settings = arguments.settings(
         profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
@@ -167,6 +169,10 @@ def evaluate(
     crew = Crew(workers, ray)
     _check(run_options, crew, maybe(cache))
     finished = _run(run_options, crew, maybe(cache), watcher)
+    if trackers:
+        from olmes_suite.trackers.reporting import report_run
+
+        report_run(trackers, finished.path, watcher().note)
     return Evaluated(finished.path, finished)
 
 
@@ -326,19 +332,27 @@ def gate(
     baseline: Run | AnyPath, candidate: Run | AnyPath, *, runs: AnyPath = "runs",
     config: AnyPath | Mapping[str, Any] | None = None, alpha: float | None = None, margin: float | None = None,
     suite: str | None = None, task: Names = None, noise: Run | AnyPath | None = None,
-    inconclusive: str | None = None, bootstrap: int = 0,
+    inconclusive: str | None = None, bootstrap: int = 0, report_to: Names = None,
 ) -> Gated:  # fmt: skip
     """Judge a candidate against a baseline, by the rules of a `gate.yaml` or a mapping with its keys.
 
+    The trackers in `report_to` receive the verdict in the run to which the candidate's scores were reported.
     Raises UsageError for unknown names and invalid rules, Broken for a damaged run.
     """
     from olmes_suite.comparison.gate import gate as judge
     from olmes_suite.comparison.results import Gated, rules
+    from olmes_suite.trackers.factory import chosen
 
-    chosen = rules(config, {"alpha": alpha, "margin": margin, "inconclusive": inconclusive})
+    trackers = chosen(report_to)
+    rules_in_effect = rules(config, {"alpha": alpha, "margin": margin, "inconclusive": inconclusive})
     try:
         before, after = _told_apart([_scores(baseline, runs), _scores(candidate, runs)])
         repeat = _scores(noise, runs) if noise is not None else None
     except DataError as error:
         raise Broken(str(error)) from error
-    return Gated(judge(before, after, chosen, suite=suite, only=listed(task), noise=repeat, resamples=bootstrap))
+    report = judge(before, after, rules_in_effect, suite=suite, only=listed(task), noise=repeat, resamples=bootstrap)
+    if trackers:
+        from olmes_suite.trackers.reporting import report_gate
+
+        report_gate(trackers, report, after.path, Path(runs))
+    return Gated(report)

@@ -24,6 +24,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ood": ("emoji", "syllapy", "spellchecker", "spacy"),
     "ray": ("ray",),
     "verifiers": ("verifiers",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
+    "tensorboard": ("tensorboard",),
 }  # fmt: skip
 """Extra to its modules, without those of the extras that it includes."""
 INCLUDES: dict[str, tuple[str, ...]] = {

@@ -116,7 +116,7 @@ def test_the_map_names_every_folder() -> None:
 def test_entry_points_and_hooks_are_named() -> None:
     text = PAGE.read_text(encoding="utf-8")
     sources = "\n".join(path.read_text(encoding="utf-8") for path in modules().values())
-    groups = set(re.findall(r"[\"'](olmes\.(?:commands|backends|judges|verifiers|stages))[\"']", sources))
+    groups = set(re.findall(r"[\"'](olmes\.(?:commands|backends|judges|verifiers|stages|trackers))[\"']", sources))
     assert groups == set(re.findall(r"^\| `(olmes\.\w+)` \|", text, re.MULTILINE))
     from olmes_suite.hooks import Specification
 

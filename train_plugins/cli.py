@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+from olmes_suite.cli.options import ReportTo
 
 if TYPE_CHECKING:
     from train_plugins.running.launch import Launch
@@ -61,7 +64,7 @@ Config = Annotated[
 def train(
     stage: Kind, recipe: RecipeFile, change: Changes = None, output: Output = None, resume: Resume = False,
     dry_run: DryRun = False, show: Show = None, launcher: Launcher = None, num_processes: Processes = None,
-    launch_config: Config = None,
+    launch_config: Config = None, report_to: ReportTo = None,
 ) -> int:  # fmt: skip
     """Train one stage, whose last checkpoint is the output folder, or all stages of a pipeline.
 
@@ -70,24 +73,31 @@ def train(
     Exit status: 0 done, 1 refused (contamination, a gate, a loss that is not a number), 2 wrong usage, 130 interrupted.
     """
     from olmes_suite.extras import require
+    from olmes_suite.trackers.factory import chosen
     from train_plugins.running import launch
 
     require("train", "olmes train")
+    trackers = chosen(report_to)
     if show is not None:
         return _show(stage, recipe, changes=change or [], output=output, count=show)
     started = launch.read(launcher, num_processes, launch_config)
     if stage == PIPELINE:
-        return _pipeline(recipe, [*(change or ()), *([f"output={output}"] if output else [])], dry_run, started)
+        return _pipeline(
+            recipe, [*(change or ()), *([f"output={output}"] if output else [])], dry_run, started, trackers
+        )
     if started and not launch.launched() and not dry_run:
         changes = [part for one in change or () for part in ("--set", one)]
         rest = [*changes, *(["--output", str(output)] if output else []), *(["--resume"] if resume else [])]
+        rest += ["--report-to", ",".join(trackers)] if trackers else []
         launch.start(started, [stage, str(recipe), *rest])
         return 0
     if launch.launched():
         return launch.reporting(
-            lambda: _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run)
+            lambda: _stage(
+                stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run, trackers=trackers
+            )
         )
-    return _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run)
+    return _stage(stage, recipe, changes=change or [], output=output, resume=resume, dry_run=dry_run, trackers=trackers)
 
 
 def _show(stage: str, file: Path, *, changes: list[str], output: Path | None, count: int) -> int:
@@ -108,7 +118,10 @@ def _show(stage: str, file: Path, *, changes: list[str], output: Path | None, co
     return 0
 
 
-def _stage(stage: str, file: Path, *, changes: list[str], output: Path | None, resume: bool, dry_run: bool) -> int:
+def _stage(
+    stage: str, file: Path, *, changes: list[str], output: Path | None, resume: bool, dry_run: bool,
+    trackers: Sequence[str] = (),
+) -> int:  # fmt: skip
     from train_plugins.config import recipe as recipes
     from train_plugins.stages import registry
 
@@ -122,20 +135,22 @@ def _stage(stage: str, file: Path, *, changes: list[str], output: Path | None, r
     from train_plugins.distributed import is_main
     from train_plugins.running.train_stage import run
 
-    done = run(kind, recipe, resume)
+    done = run(kind, recipe, resume, report_to=trackers)
     if is_main():
         print(done)
     return 0
 
 
-def _pipeline(file: Path, changes: list[str], dry_run: bool, launch: Launch | None) -> int:
+def _pipeline(
+    file: Path, changes: list[str], dry_run: bool, launch: Launch | None, trackers: Sequence[str]
+) -> int:  # fmt: skip
     from train_plugins.running import pipeline_file, run_pipeline
 
     pipeline = pipeline_file.load(file, changes)
     if dry_run:
         print("\n".join(run_pipeline.dry_run(pipeline)))
     else:
-        run_pipeline.run(pipeline, launch.options() if launch else ())
+        run_pipeline.run(pipeline, launch.options() if launch else (), trackers)
     return 0
 
 

@@ -30,6 +30,7 @@ ENABLES = {
     "ood": "ifeval_ood and ifbench",
     "ray": "--ray: engines and scans on several machines",
     "verifiers": "tasksets of Prime Intellect as tasks and rewards",
+    **{name: f"--report-to {name}" for name in ("wandb", "mlflow", "trackio", "tensorboard")},
 }
 """Extra to what a user can do with it."""
 _PACKAGES = (

@@ -23,6 +23,7 @@ from olmes_suite.cli.options import (
     JudgeUrl,
     Lineage,
     Profile,
+    ReportTo,
     Runs,
     Samples,
     System,
@@ -122,7 +123,8 @@ def evaluate(
     classifier_base_url: ClassifierUrl = None, encoder: EncoderName = None, unsafe_code: UnsafeCode = False,
     thinking: Thinking = None, unclosed: Unclosed = None, profile: Profile = None, gen_kwargs: GenKwargs = None,
     samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, plan: Plan = None,
-    baseline: Baseline = None, until_decided: UntilDecided = False, config: Config = None, as_json: Json = False,
+    baseline: Baseline = None, until_decided: UntilDecided = False, config: Config = None,
+    report_to: ReportTo = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
@@ -144,12 +146,14 @@ def evaluate(
         classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, thinking=thinking,
         unclosed=unclosed, profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system,
         chat_template_args=chat_template_args, plan=plan, baseline=baseline, until_decided=until_decided,
-        config=config, command=command_line(),
+        config=config, report_to=report_to, command=command_line(),
         watcher=_watcher,
     ).finished  # fmt: skip
     show(finished, as_json)
     if until_decided:
-        return _gated(api.gate(str(baseline), finished.path, runs=runs, config=config).report, finished)
+        return _gated(
+            api.gate(str(baseline), finished.path, runs=runs, config=config, report_to=report_to).report, finished
+        )
     return 1 if finished.failed else 0
 
 

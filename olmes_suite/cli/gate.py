@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Json, Runs
+from olmes_suite.cli.options import Json, ReportTo, Runs
 
 if TYPE_CHECKING:
     from olmes_suite.comparison.gate import GateReport
@@ -48,7 +48,7 @@ def gate(
     baseline: Baseline, candidate: Candidate, runs: Runs = Path("runs"), config: Config = None, alpha: Alpha = None,
     margin: Margin = None, suite: Suite = None, task: Only = None, noise: Noise = None,
     inconclusive: Inconclusive = None, bootstrap: Bootstrap = 0, junit: Junit = None, summary: Summary = None,
-    report: Report = None, as_json: Json = False,
+    report: Report = None, report_to: ReportTo = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Judge whether a candidate is worse than the baseline by more than the margin.
 
@@ -59,7 +59,7 @@ def gate(
 
     gate_report = api.gate(
         baseline, candidate, runs=runs, config=config, alpha=alpha, margin=margin, suite=suite, task=task, noise=noise,
-        inconclusive=inconclusive, bootstrap=bootstrap,
+        inconclusive=inconclusive, bootstrap=bootstrap, report_to=report_to,
     ).report  # fmt: skip
     _write(gate_report, junit, summary, report)
     if as_json:

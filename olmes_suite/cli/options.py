@@ -17,6 +17,12 @@ DataDirs = Annotated[
 ]
 Data = Annotated[str | None, typer.Option("--data", help="`sample` uses the few documents that ship with each task.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the recorded runs.")]
+ReportTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report-to", metavar="NAME,…", help="Report to trackers: wandb, mlflow, trackio, tensorboard; repeatable."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON to stdout.")]
 Lineage = Annotated[
     Path | None,

@@ -41,6 +41,7 @@ def show(
     if task is None:
         _print_scores(opened, as_json)
         return 0
+    from olmes_suite.evaluation.described import add_answers, describe, rows_of
     from olmes_suite.runs import frames
 
     top, leaf = frames.find(opened.path, [plan.task for plan in opened.manifest.plan], task)
@@ -51,14 +52,14 @@ def show(
         frames.find(other.path, [plan.task for plan in other.manifest.plan], name)
         documents = _flipped(opened, other, top, leaf)[: wrong or SHOWN]
     elif wrong:
-        rows = [row for row in _rows(opened, top, leaf) if row.score is not None and row.score < 1]
+        rows = [row for row in rows_of(opened, top, leaf) if row.score is not None and row.score < 1]
         documents = [(row, None) for row in sorted(rows, key=lambda row: row.score or 0.0)[:wrong]]
     if documents is None:
         _print_task(opened, name, as_json)
         return 0
-    described = _describe(opened, top, documents)
+    described = describe(opened, top, [row for row, _ in documents])
     if flips is not None:
-        _add_answers(described, "other", other, top)
+        add_answers(described, "other", other, top)
     if as_json:
         print(json.dumps({"run": opened.name, "task": name, "documents": described}, ensure_ascii=False))
     else:
@@ -66,58 +67,14 @@ def show(
     return 0
 
 
-def _rows(run: Run, top: str, leaf: str | None) -> list[InstanceRow]:
-    from olmes_suite.runs.schema import instances_file, read_rows
-
-    return [row for row in read_rows(instances_file(run.path, top)) if leaf is None or row.task == leaf]
-
-
 def _flipped(run: Run, other: Run, top: str, leaf: str | None) -> list[tuple[InstanceRow, float | None]]:
     """Return the documents whose scores differ, the largest loss of `run` first, with the score of `other`."""
-    scores = {(row.task, row.doc_id): row.score for row in _rows(other, top, leaf)}
-    pairs = [(row, scores[place]) for row in _rows(run, top, leaf) if (place := (row.task, row.doc_id)) in scores]
+    from olmes_suite.evaluation.described import rows_of
+
+    scores = {(row.task, row.doc_id): row.score for row in rows_of(other, top, leaf)}
+    pairs = [(row, scores[place]) for row in rows_of(run, top, leaf) if (place := (row.task, row.doc_id)) in scores]
     changed = [(row, score) for row, score in pairs if row.score != score]
     return sorted(changed, key=lambda pair: (pair[0].score or 0.0) - (pair[1] or 0.0))
-
-
-def _describe(run: Run, top: str, documents: Sequence[tuple[InstanceRow, float | None]]) -> list[dict[str, Any]]:
-    """Return the documents with question, choices, reference, answer, thought and score."""
-    from olmes_suite.evaluation import run_prompts
-
-    places = [(row.task, row.doc_id) for row, _ in documents]
-    prompts, note = run_prompts.render(run.path, run.manifest, top, places)
-    described = []
-    for row, _ in documents:
-        prompt = prompts.get((row.task, row.doc_id), {})
-        messages = prompt.get("m")
-        described.append(
-            {
-                "task": row.task,
-                "doc_id": row.doc_id,
-                "question": messages[-1][1] if messages else prompt.get("t"),
-                "choices": prompt.get("c"),
-                "reference": row.reference,
-                "note": note,
-            }
-        )
-    _add_answers(described, "run", run, top)
-    return described
-
-
-def _add_answers(described: Sequence[dict[str, Any]], key: str, run: Run, top: str) -> None:
-    """Add a run's score, extracted answer, flags, first response and thought to each document."""
-    from olmes_suite.evaluation.run_prompts import responses_file
-    from olmes_suite.runs.store import readable_lines
-
-    rows = {(row.task, row.doc_id): row for row in _rows(run, top, None)}
-    by_place = {(one["task"], one["doc_id"]): one for one in described}
-    for place, one in by_place.items():
-        row = rows[place]
-        one[key] = {"name": run.name, "score": row.score, "extracted": row.extracted, "flags": list(row.flags)}
-    for line in readable_lines(responses_file(run.path, top)):
-        shown = by_place.get((line.task, line.doc_id))
-        if shown is not None and line.index == 0 and line.sample == 0:
-            shown[key].update(response=line.response.text, thinking=line.response.thinking)
 
 
 def _print_scores(run: Run, as_json: bool) -> None:

@@ -33,6 +33,11 @@ PLACES: dict[str, tuple[str, ...]] = {
     "olmes_suite/sandbox": ("code",),
     "olmes_suite/scoring": ("eval", "ood"),
     "olmes_suite/scoring/tasksets.py": ("eval", "verifiers"),
+    "olmes_suite/trackers/wandb.py": ("wandb",),
+    "olmes_suite/trackers/mlflow.py": ("mlflow",),
+    "olmes_suite/trackers/trackio.py": ("trackio",),
+    "olmes_suite/trackers/tensorboard.py": ("tensorboard",),
+    "olmes_suite/pytest_plugin.py": ("dev",),
     "olmes_suite/workers/ray_actors.py": ("eval", "ray"),
     "decontam": ("eval", "decontam"),
     "decontam/scan_on_ray.py": ("eval", "decontam", "ray"),
@@ -42,7 +47,12 @@ PLACES: dict[str, tuple[str, ...]] = {
     "train_plugins/rl/vllm_rollouts.py": ("eval", "train", "vllm"),
 }
 """Folder or file to the extras whose modules it may import beside the core's; the longest path counts."""
-MODULE_OF = {"pyyaml": "yaml", "pyspellchecker": "spellchecker", "antlr4-python3-runtime": "antlr4"}
+MODULE_OF = {
+    "pyyaml": "yaml",
+    "pyspellchecker": "spellchecker",
+    "antlr4-python3-runtime": "antlr4",
+    "mlflow-skinny": "mlflow",
+}
 """Packages whose module has another name."""
 PART_OF = {"pydantic_core": "pydantic"}
 """Modules that belong to another package, which pins their release."""
@@ -129,8 +139,10 @@ def test_the_extras_that_errors_name_are_those_of_the_package() -> None:
     assert {extra: set(extras.INCLUDES.get(extra, ())) for extra in own} == {
         extra: included(extra) | {more for part in included(extra) for more in included(part)} for extra in own
     }
-    # `verifiers` brings half a gigabyte and pins of its own
-    assert included("all") == {*own, "judge"} - {"verifiers"} and included("judge") == {"eval"}
+    # `verifiers` brings half a gigabyte and pins of its own; of the trackers people use one
+    assert included("all") == {*own, "judge"} - {"verifiers", "wandb", "mlflow", "trackio", "tensorboard"} and included(
+        "judge"
+    ) == {"eval"}
 
 
 def test_the_tests_import_what_dev_brings() -> None:

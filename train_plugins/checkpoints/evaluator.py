@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,6 +70,8 @@ class Evaluator:
         self.pool = ThreadPoolExecutor(max_workers=1)
         self.waiting: list[Future[None]] = []
         self.process: subprocess.Popen[str] | None = None
+        self.told: Callable[[Result], None] | None = None
+        """Receives each result, beside the file."""
         self.live: str | None = None
         """Address of the training's engine while it can answer (see `live_engine`)."""
         self.pending: Future[None] | None = None
@@ -199,6 +201,8 @@ class Evaluator:
         shown = "failed: " + result.error if result.error else "average " + _percent(result.average)
         shown += " (projected to all documents)" if result.projected else ""
         print(f"evaluation of step {step}: {shown}", file=sys.stderr)
+        if self.told is not None:
+            self.told(result)
         if folder != checkpoint:
             self._put_away(folder, result)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from olmes_suite.comparison.gate_rules import rules
 from olmes_suite.errors import StageRefused
 
 if TYPE_CHECKING:
+    from olmes_suite.comparison.gate import GateReport
     from train_plugins.checkpoints.evaluator import Result
     from train_plugins.config.recipe import Evaluation
 
@@ -18,12 +19,13 @@ FILE = "gate.json"
 
 
 def judge(
-    gate_rules: str | Mapping[str, Any], evaluation: Evaluation, parent: str, output: Path, result: Result | None
+    gate_rules: str | Mapping[str, Any], evaluation: Evaluation, parent: str, output: Path, result: Result | None,
+    *, told: Callable[[GateReport], None] | None = None,
 ) -> str:  # fmt: skip
     """Judge the stage in `output` by its last evaluation and return the verdict in a sentence.
 
-    The parent is evaluated in the same way unless it has been already. Raises StageRefused unless the candidate
-    passes; an inconclusive verdict passes only if the rules say `inconclusive: pass`.
+    `told` receives the report. The parent is evaluated in the same way unless it has been already. Raises StageRefused
+    unless the candidate passes; an inconclusive verdict passes only if the rules say `inconclusive: pass`.
     """
     from olmes_suite.comparison.gate import as_json, gate
     from olmes_suite.files import write_json
@@ -37,6 +39,8 @@ def judge(
     assert result is not None and result.run is not None and before.run is not None
     report = gate(read_run(Path(before.run)), read_run(Path(result.run)), rules(gate_rules, "gate"))
     write_json(output / FILE, as_json(report))
+    if told is not None:
+        told(report)
     verdict = f"gate: {report.verdict}: {report.suite.sentence()}"
     if report.exit:
         raise StageRefused(f"{verdict} ({output / FILE})")

@@ -17,6 +17,7 @@ from olmes_suite.errors import StageRefused, UsageError, WrongKey
 from olmes_suite.files import read_json, write_json, write_text
 from olmes_suite.models.local.fingerprint import fingerprint_of
 from olmes_suite.processes import end_with_parent
+from olmes_suite.trackers.reporting import report_run
 from train_plugins.checkpoints import gains, gate, lineage, resume
 from train_plugins.checkpoints.evaluator import FILE as EVALUATIONS
 from train_plugins.checkpoints.evaluator import Result, environment, evaluate, read_results
@@ -53,14 +54,15 @@ def _checkable(recipe: Recipe, outputs: set[str]) -> Recipe:
     return replace(recipe, own=replace(recipe.own, value_model=None, fresh_head=True))
 
 
-def run(pipeline: Pipeline, launch: Sequence[str] = ()) -> Path:
+def run(pipeline: Pipeline, launch: Sequence[str] = (), report_to: Sequence[str] = ()) -> Path:
     """Run the unfinished part of a pipeline and return the last checkpoint.
 
-    `launch` holds extra arguments of the command that trains a stage. Raises StageRefused if a stage or its gate
-    refuses, UsageError for a stage that does not match its recipe any more.
+    `launch` holds extra arguments of the command that trains a stage; `report_to` are trackers, already checked. Raises
+    StageRefused if a stage or its gate refuses, UsageError for a stage that does not match its recipe any more.
     """
     quiet()
     stages = check(pipeline)
+    options = [*launch, *(["--report-to", ",".join(report_to)] if report_to else [])]
     runs: dict[str, Path] = {}
     first = next((one for one in stages if one.recipe.eval), None)
     evaluated: set[str] = set()
@@ -80,12 +82,12 @@ def run(pipeline: Pipeline, launch: Sequence[str] = ()) -> Path:
                 raise _older_parent(one, "was begun")
             _prepare(one)
             before = _lineage_bytes(one)
-            _train(one, pipeline.output / RECIPES / f"{one.name}.yaml", launch)
+            _train(one, pipeline.output / RECIPES / f"{one.name}.yaml", options)
             if _lineage_bytes(one) != before:  # otherwise only its evaluation or gate was missing
                 trained.append(str(one.output))
         for result in _results(one):
             _note(runs, str(one.output), result)
-    look = _final(pipeline)
+    look = _final(pipeline, report_to)
     _report(pipeline, stages, runs, look)
     return pipeline.last.output
 
@@ -194,7 +196,7 @@ def _call(command: Sequence[str], quiet: bool = False) -> int:
         raise
 
 
-def _final(pipeline: Pipeline) -> Result | None:
+def _final(pipeline: Pipeline, report_to: Sequence[str]) -> Result | None:
     """Evaluate the last checkpoint on the final suite, exactly once."""
     if pipeline.final is None:
         return None
@@ -215,6 +217,7 @@ def _final(pipeline: Pipeline) -> Result | None:
     result = evaluate(pipeline.final, checkpoint)
     if result.run is not None:  # a failed evaluation has not looked at the suite
         write_json(file, {**asdict(result), "weights": weights})
+        report_run(report_to, Path(result.run))
     return result
 
 

@@ -19,6 +19,7 @@ from olmes_suite.tasks import catalog
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_state
 from train_plugins.checkpoints.evaluator import Evaluator, of_recipe
+from train_plugins.checkpoints.tracking import Tracking
 from train_plugins.config import trainer_fields, trainer_values
 from train_plugins.config.recipe import Recipe, check_trainer
 from train_plugins.data import control_tokens, encoding, turn_end
@@ -65,11 +66,14 @@ class Prepared:
         return self.about.output
 
 
-def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any] = ()) -> Path:
+def run(
+    stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any] = (), *, report_to: Sequence[str] = ()
+) -> Path:  # fmt: skip
     """Train a stage and return its last checkpoint, which is the output folder itself.
 
-    `plugins` are registered beside the installed ones. Raises OlmesError: StageRefused for data or a loss that stops
-    the stage; UsageError, DataError and ModelError for errors that the user can correct.
+    `plugins` are registered beside the installed ones; `report_to` are trackers, already checked. Raises OlmesError:
+    StageRefused for data or a loss that stops the stage; UsageError, DataError and ModelError for errors that the user
+    can correct.
     """
     set_up(recipe)
     output = Path(str(recipe.output)).expanduser()
@@ -86,6 +90,7 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
         if begun := output.is_dir():
             _lock(resources, output)
         evaluator = of_recipe(recipe, output) if distributed.is_main() else None
+        tracking = _tracking(resources, report_to, recipe, evaluator)
         if evaluator:
             resources.callback(evaluator.close)
         watchers = stage.watchers(recipe, output) if distributed.is_main() else ()
@@ -93,19 +98,19 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
         if evaluator and go_on:
             evaluator.catch_up()
         if done and not resume.renamed_data(output, recipe.as_data()):
-            return _finished(recipe, output, evaluator)
+            return _finished(recipe, output, evaluator, tracking)
         ready = prepare(stage, recipe, arguments, manager)
         changed = resume.same_stage(checkpoint, recipe.as_data(), ready.data.sets) if checkpoint is not None else []
         for line in (changed if done else [*report(ready), *changed]) if distributed.is_main() else ():
             print(line, file=sys.stderr)
         if done:
-            return _finished(recipe, output, evaluator)
+            return _finished(recipe, output, evaluator, tracking)
         if not begun:
             _lock(resources, output)
         if distributed.is_main():
             data.write_bad_rows(output, ready.data.sets)
         try:
-            written = train(ready, start, manager, evaluator, watchers)
+            written = train(ready, start, manager, evaluator, watchers, tracking=tracking)
         except StorageError:
             if distributed.is_main():
                 resume.remove_torn(output)  # incomplete checkpoints take up the missing space
@@ -116,14 +121,28 @@ def run(stage: Stage, recipe: Recipe, go_on: bool = False, plugins: Sequence[Any
         manager.hook.olmes_after_stage(stage=ready.about, checkpoint=output, run=written.as_json())
         if evaluator and (best := evaluator.best()):
             print(f"best checkpoint: step {best.step}, {evaluator.best_folder(best)}", file=sys.stderr)
-        _gate(recipe, output, evaluator)
+        _gate(recipe, output, evaluator, tracking)
     return output
 
 
-def _finished(recipe: Recipe, output: Path, evaluator: Evaluator | None) -> Path:
+def _tracking(
+    resources: ExitStack, report_to: Sequence[str], recipe: Recipe, evaluator: Evaluator | None
+) -> Tracking | None:  # fmt: skip
+    """Return the reports of the first process, which end after the evaluator; None without trackers."""
+    if not report_to or not distributed.is_main():
+        return None
+    tracking = Tracking(report_to, recipe, Path(str(recipe.output)).expanduser())
+    resources.enter_context(redirect_stdout(sys.stderr))  # clients print; stdout is for the path
+    resources.callback(tracking.close)
+    if evaluator:
+        tracking.follow(evaluator)
+    return tracking
+
+
+def _finished(recipe: Recipe, output: Path, evaluator: Evaluator | None, tracking: Tracking | None) -> Path:
     """Say that the stage is finished, and apply its gate again. Raises StageRefused."""
     print(f"{output}: this stage is already finished", file=sys.stderr)
-    _gate(recipe, output, evaluator)
+    _gate(recipe, output, evaluator, tracking)
     return output
 
 
@@ -134,12 +153,13 @@ def _lock(resources: ExitStack, output: Path) -> None:
         resume.remove_torn(output)
 
 
-def _gate(recipe: Recipe, output: Path, evaluator: Evaluator | None) -> None:
+def _gate(recipe: Recipe, output: Path, evaluator: Evaluator | None, tracking: Tracking | None) -> None:
     """Apply the recipe's gate, if it has one. Raises StageRefused."""
     if evaluator and recipe.gate is not None and recipe.eval is not None:
         step = lineage.step(output)
         last = next((result for result in evaluator.results() if result.step == step), None)
-        print(gate.judge(recipe.gate, recipe.eval, recipe.model, output, last), file=sys.stderr)
+        told = (lambda report: tracking.judged(report, step or 0)) if tracking else None
+        print(gate.judge(recipe.gate, recipe.eval, recipe.model, output, last, told=told), file=sys.stderr)
 
 
 def trainer_arguments(stage: Stage, recipe: Recipe, here: bool = True) -> tuple[Recipe, dict[str, Any]]:
@@ -266,7 +286,7 @@ def step_line(planned: plan.Plan) -> str:
 
 def train(
     ready: Prepared, start: Path | None, manager: PluginManager, evaluator: Evaluator | None,
-    watchers: Sequence[Any] = (),
+    watchers: Sequence[Any] = (), tracking: Tracking | None = None,
 ) -> Lineage | None:  # fmt: skip
     """Train and save; return the last checkpoint's lineage, None on all processes except the first.
 
@@ -287,6 +307,8 @@ def train(
 
     def saved(checkpoint: Path, state: TrainerState) -> None:
         """Call the hooks for a checkpoint, and tell the trainer which one is the best."""
+        if tracking is not None:
+            tracking.rollouts(trainer, state.global_step)
         if state.global_step < state.max_steps:  # olmes_after_stage handles the last one
             aside = evaluator is not None and evaluator.settings.device == "same"
             with offload.offloaded(offload.tensors(trainer.model, trainer.optimizer) if aside else ()):

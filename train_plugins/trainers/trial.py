@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmes_suite.devices import has_gpu
 from olmes_suite.errors import OlmesError, UsageError, one_line
+from olmes_suite.trackers import factory as trackers
 from train_plugins import distributed
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def _check_machine(args: TrainingArguments) -> None:
         raise UsageError("trainer.use_liger_kernel needs liger-kernel: pip install liger-kernel")
     if getattr(args, "activation_offloading", False) and not has_gpu():
         raise UsageError("trainer.activation_offloading moves activations from a GPU, and there is none; remove it")
+    _check_trackers(args)
     if args.torch_compile:
         from torch import _dynamo
 
@@ -65,6 +67,14 @@ def _check_machine(args: TrainingArguments) -> None:
             )
         if args.torch_compile_backend == "inductor" and not any(map(shutil.which, COMPILERS)):
             raise UsageError("trainer.torch_compile needs a C++ compiler, and there is none here; install g++")
+
+
+def _check_trackers(args: TrainingArguments) -> None:
+    """Raise UsageError for a tracker whose client is missing or has no account, which would end the first step."""
+    for name in args.report_to:
+        other = name == "tensorboard" and find_spec("tensorboardX") is not None
+        if name in trackers.BUILT_IN and not other:
+            trackers.check(name, "trainer.report_to")
 
 
 def _check_recomputation(args: TrainingArguments) -> None:
