@@ -101,7 +101,7 @@ FILES = {
 }
 """Files that pages speak of."""
 NAMES = {
-    **dict.fromkeys(("A", "RUN", "base", "runs/RELEASED", "OLD", "BASELINE"), "oracle-smoke"),
+    **dict.fromkeys(("A", "RUN", "base", "runs/RELEASED", "OLD", "BASELINE", "RELEASED"), "oracle-smoke"),
     **dict.fromkeys(("B", "cand", "runs/RUN", "NEW", "mock", "CANDIDATE"), "mock-smoke"),
     "RUNS/RUN": "mock-smoke", "dev": "smoke", "unseen": "smoke", "S": "smoke", "FOLDER": "kept", "NAME": "gsm8k",
     "demo/smollm2": "oracle-smoke", "demo/smollm2-damaged": "mock-smoke", "smollm2": "mock-smoke",
@@ -130,6 +130,8 @@ NOT_RUN = (
 
 def reason_not_to_run(words: list[str]) -> str:
     """Say why a call is not run; empty for one that is."""
+    if "--report-to" in words:
+        return "needs a tracker's client; tests/test_trackers.py runs it"
     if words[0] == "eval" and {"--plan", "--until-decided", "--ray"} & set(words):
         return "needs a run of all documents, or a cluster; tests/evaluation and tests/workers run it"
     if words[0] == "eval" and {"NAME", "mine:anything"} & set(words) and "--task" in words:

@@ -34,6 +34,7 @@ def pages(reference: Any) -> dict[str, str]:
     return reference.pages()
 
 
+@pytest.mark.long
 def test_every_command_and_option_is_described(reference: Any, pages: dict[str, str]) -> None:
     text = pages[reference.COMMANDS_PAGE]
     sections = dict(re.findall(r"^#{2,4} olmes (.+)\n((?:(?!^#).*\n?)*)", text, re.MULTILINE))
@@ -45,6 +46,7 @@ def test_every_command_and_option_is_described(reference: Any, pages: dict[str, 
             assert missing == [], words
 
 
+@pytest.mark.long
 def test_every_recipe_key_is_described(reference: Any, pages: dict[str, str]) -> None:
     from train_plugins.config.recipe import Evaluation, Recipe
     from train_plugins.config.trainer_fields import TABLES
@@ -59,6 +61,7 @@ def test_every_recipe_key_is_described(reference: Any, pages: dict[str, str]) ->
     assert [key for key in sorted(keys) if f"| `{key}` |" not in text] == []
 
 
+@pytest.mark.long
 def test_every_task_has_a_section(pages: dict[str, str]) -> None:
     tasks = {name: text for name, text in pages.items() if name.startswith("reference/tasks/")}
     listed = tasks["reference/tasks/index.md"]
@@ -70,6 +73,7 @@ def test_every_task_has_a_section(pages: dict[str, str]) -> None:
             assert fact in section, (entry.name, fact)
 
 
+@pytest.mark.long
 def test_every_schema_and_flag_is_described(reference: Any, pages: dict[str, str]) -> None:
     from leaderboard.marks import TROUBLES
     from olmes_suite.runs.schema.json_schema import FILES
@@ -78,6 +82,7 @@ def test_every_schema_and_flag_is_described(reference: Any, pages: dict[str, str
     assert all(f"`{flag}`" in pages[reference.FLAGS_PAGE] for flag in TROUBLES)
 
 
+@pytest.mark.long
 def test_tables_have_equal_rows(pages: dict[str, str]) -> None:
     """A stray `|` in a help text would break its table."""
     for name, text in pages.items():
