@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import queue
+import select
+import socket
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -24,18 +27,25 @@ WAIT, MOST = 0.05, 16
 """Seconds that a batch waits for more requests; requests of a batch."""
 
 
+Open = tuple[Request, int, Callable[[], bool], "queue.Queue[Response | None]"]
+"""A request, its seed, whether its client has gone, and where the answer goes."""
+
+
 class Batches:
-    """A thread that owns the model and answers requests in batches."""
+    """A thread that owns the model and answers requests in batches.
+
+    Requests of clients that were killed or have given up are left out, because the others would wait for them.
+    """
 
     def __init__(self, model: str) -> None:
         self.backend = make_backend("hf", model)
-        self.open: queue.Queue[tuple[Request, int, queue.Queue[Response]]] = queue.Queue()
+        self.open: queue.Queue[Open] = queue.Queue()
         threading.Thread(target=self._work, daemon=True).start()
 
-    def answer(self, request: Request, seed: int) -> Response:
-        """Return the answer to one request."""
-        done: queue.Queue[Response] = queue.Queue()
-        self.open.put((request, seed, done))
+    def answer(self, request: Request, seed: int, gone: Callable[[], bool]) -> Response | None:
+        """Return the answer to one request, or None where its client has gone."""
+        done: queue.Queue[Response | None] = queue.Queue()
+        self.open.put((request, seed, gone, done))
         return done.get()
 
     def _work(self) -> None:
@@ -44,9 +54,24 @@ class Batches:
             time.sleep(WAIT)
             while len(batch) < MOST and not self.open.empty():
                 batch.append(self.open.get())
-            requests, seeds = [one for one, _, _ in batch], [[seed] for _, seed, _ in batch]
-            for position, _, response in self.backend.run(requests, seeds):
-                batch[position][2].put(response)
+            self._run(batch)
+
+    def _run(self, batch: list[Open]) -> None:
+        left = []
+        for one in batch:
+            if one[2]():
+                one[3].put(None)
+            else:
+                left.append(one)
+        if not left:
+            return
+        for position, _, response in self.backend.run([one[0] for one in left], [[one[1]] for one in left]):
+            left[position][3].put(response)
+
+
+def has_gone(connection: socket.socket) -> bool:
+    """Whether the other side has closed the connection."""
+    return bool(select.select([connection], [], [], 0)[0]) and not connection.recv(1, socket.MSG_PEEK)
 
 
 def request_of(body: dict[str, Any]) -> Request:
@@ -71,7 +96,10 @@ def handler(batches: Batches, name: str) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             """Answer a chat."""
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            found = batches.answer(request_of(body), int(body.get("seed", 0)))
+            found = batches.answer(request_of(body), int(body.get("seed", 0)), lambda: has_gone(self.connection))
+            if found is None:
+                self.close_connection = True
+                return
             message = {"role": "assistant", "content": found.text or ""}
             tokens = {"prompt_tokens": found.prompt_tokens, "completion_tokens": found.completion_tokens}
             choice = {"index": 0, "message": message, "finish_reason": found.finish_reason}

@@ -59,6 +59,7 @@ def _checked(loaded: Loaded[Ablation], output: Output) -> Mapping[str, Any]:
 
 
 def _summary(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the lines to print about a written experiment."""
     import textwrap
 
     names = manifest["mixes"]

@@ -76,6 +76,7 @@ def make(command: Command[K], file: Path, options: Options) -> int:
 
 
 def _lines(planned: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a plan: a name and its value, or its list below it; empty lists are left out."""
     lines = []
     for name, value in planned.items():
         if value == []:
@@ -99,8 +100,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 24) 
 
 
 def _shown(value: Any) -> str:
+    """Return a cell's text, numbers with separators of thousands."""
     return "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _cut(text: str, width: int) -> str:
+    """Return a text that is at most `width` characters long."""
     return text if len(text) <= width else text[: width - 1] + "…"

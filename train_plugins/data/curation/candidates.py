@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,10 +106,12 @@ class Verdicts:
             yield verify
 
 
-def check_workers(workers: int, place: Any) -> None:
-    """Raise UsageError for a number of processes below one."""
+def check_verification(workers: int, timeout: float, place: Any) -> None:
+    """Raise UsageError for a number of processes below one, or an impossible time limit."""
     if workers < 1:
         raise UsageError(f"{place}: workers: expected a whole number of at least 1, not {workers}")
+    if not 0 < timeout < math.inf:
+        raise UsageError(f"{place}: timeout: expected seconds above 0, not {timeout:g}")
 
 
 def _call(prompt: Prompt, text: str) -> Call:

@@ -12,7 +12,7 @@ from typing import Any
 
 from olmes_suite import yaml_files
 from olmes_suite.constraints.registry import PROFILES, everything
-from olmes_suite.errors import MissingData, UsageError
+from olmes_suite.errors import MissingData, UsageError, one_line
 from olmes_suite.yaml_files import Place
 from train_plugins.verifiers import Malformed
 from train_plugins.verifiers.instructions import check_constraints
@@ -21,6 +21,10 @@ SHIPPED = Path(__file__).parent / "constraints.yaml"
 ALONE = "whole"
 """The group of constraints that stand alone in a prompt."""
 _COMMON_LETTERS = "abcdefghiklmnoprstuw"
+
+
+class TooFewWords(ValueError):
+    """The words of the file are not enough for the arguments of a constraint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +67,23 @@ class Drawn:
 @lru_cache(maxsize=8)
 def load(path: Path = SHIPPED) -> Constraints:
     """Load a file of constraints. Raises UsageError for an id that is unknown or of the unseen suite."""
+    if not path.is_file():
+        raise UsageError(f"constraints {path}: no such file")
     source = yaml_files.read(path, "constraints")
     place = Place(str(path), file=source)
     found: Constraints = yaml_files.typed(Constraints, source.data, place)
+    if not found.constraints:
+        raise UsageError(f"{place}: constraints: name at least one")
     unseen = {name for profile in PROFILES for name in everything(profile)}
     for number, entry in enumerate(found.constraints):
         here = place.inside("constraints", number).line(("id",))
         if entry.id in unseen:
             raise UsageError(f"{here}: {entry.id} is a constraint of the unseen suite, which is for the end")
-        drawn = _drawn(entry, random.Random(0), found.words, "Write a short text.")
+        try:
+            drawn = _drawn(entry, random.Random(0), found.words, "Write a short text.")
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            why = f"the arguments cannot be drawn as `draw` says ({one_line(error)})"
+            raise UsageError(f"{here}: {entry.id}: {why}") from None
         try:
             check_constraints(truth([drawn]), {"prompt": "Write a short text."})
         except Malformed as error:
@@ -84,6 +96,7 @@ def load(path: Path = SHIPPED) -> Constraints:
 def draw(found: Constraints, count: int, rng: random.Random, task: str) -> list[Drawn]:
     """Draw `count` constraints that can stand in one prompt, or as many as the file has; no word is in two of them.
 
+    A constraint for which too few words are left is passed over.
     Constraints that stand alone are drawn where `count` is 1.
     """
     entries = [entry for entry in found.constraints if count == 1 or entry.group != ALONE]
@@ -93,8 +106,11 @@ def draw(found: Constraints, count: int, rng: random.Random, task: str) -> list[
     drawn: list[Drawn] = []
     for entry in entries:
         if len(drawn) < count and entry.group not in groups:
+            try:
+                drawn.append(_drawn(entry, rng, words, task))
+            except TooFewWords:
+                continue
             groups.add(entry.group)
-            drawn.append(_drawn(entry, rng, words, task))
             words = [word for word in words if word not in str(list(drawn[-1].kwargs.values()))]
     return drawn
 
@@ -131,10 +147,15 @@ def _value(how: Any, rng: random.Random, words: Sequence[str], task: str, before
         return value, str(how["choice"][value])
     if "words" in how:
         low, high = how["words"]
+        if len(words) < high:
+            raise TooFewWords(f"{high} words are drawn from {len(words)}")
         value = sorted(rng.sample(list(words), rng.randint(low, high)))
         return value, ", ".join(value)
     if "word" in how:
-        value = rng.choice([word for word in words if word not in before.values()])
+        left = [word for word in words if word not in before.values()]
+        if not left:
+            raise TooFewWords("a word is drawn from none")
+        value = rng.choice(left)
         return value, value
     if "letter" in how:
         value = rng.choice(_COMMON_LETTERS if how["letter"] is True else string.ascii_lowercase)
@@ -145,4 +166,4 @@ def _value(how: Any, rng: random.Random, words: Sequence[str], task: str, before
         last = before[how["to"]] if isinstance(how["to"], str) else how["to"]
         value = rng.randrange(how["from"], last + 1, how.get("step", 1))
         return value, str(value)
-    raise UsageError(f"constraints: {dict(how)} says of no argument how it is drawn")
+    raise ValueError(f"{dict(how)} is no way to draw an argument")

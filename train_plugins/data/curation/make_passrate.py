@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from olmes_suite.errors import UsageError
 from olmes_suite.stats import wilson
 from train_plugins.data.curation import prompt_rows
-from train_plugins.data.curation.candidates import Verdicts, ask_of, check_workers
+from train_plugins.data.curation.candidates import Verdicts, ask_of, check_verification
 from train_plugins.data.curation.generation.completions import Failed
 from train_plugins.data.curation.generation.models import Model
 from train_plugins.data.curation.generation.session import Session, card, check_models, described
@@ -73,11 +73,13 @@ def inputs(recipe: Loaded[PassRateKeys]) -> list[Input]:
     """Check the recipe and hash what it reads. Raises UsageError or MissingData."""
     keys, place = recipe.keys, recipe.place
     check_models([("model", keys.model)], place)
-    check_workers(keys.workers, place)
+    check_verification(keys.workers, keys.timeout, place)
     if keys.samples < 1:
         raise UsageError(f"{place}: samples: expected a whole number of at least 1, not {keys.samples}")
     if keys.samples > 1 and keys.model.temperature == 0:
         raise UsageError(f"{place}: model: temperature: {keys.samples} samples at temperature 0 are all the same")
+    if not 0 < keys.least <= 1:
+        raise UsageError(f"{place}: least: expected a fraction above 0 and at most 1, not {keys.least:g}")
     low, high = keys.above, keys.below
     if any(bound is not None and not 0 <= bound <= 1 for bound in (low, high)):
         raise UsageError(f"{place}: above, below: expected fractions from 0 to 1, or null")

@@ -110,13 +110,15 @@ def inputs(recipe: Loaded[PromptKeys]) -> list[Input]:
         if one.count < 1:
             raise UsageError(f"{place.inside('skills', number)}: count: expected at least 1, not {one.count}")
     _check_numbers(keys, place)
-    for line in personas.warnings(keys.personas):
-        note(f"olmes: warning: {line}")
     found = [personas.source(keys.personas, place.inside("personas"))]
+    if keys.personas.hub_id is None:  # that of the Hub is read once, later
+        personas.read(keys.personas)
     files = [Path(one.skill).expanduser() for one in keys.skills if one.skill not in templates.names()]
     if _has_constraints(keys, place):
         constraint_draws.load(_constraint_file(keys))
         files.append(_constraint_file(keys))
+    for line in personas.warnings(keys.personas):
+        note(f"olmes: warning: {line}")
     return [*found, *(Input(_shown(file), file_hash(file)) for file in files)]
 
 

@@ -15,7 +15,7 @@ from train_plugins.data.curation.candidates import (
     Verdicts,
     Verify,
     ask_of,
-    check_workers,
+    check_verification,
     of_response,
 )
 from train_plugins.data.curation.generation.models import Model
@@ -64,7 +64,7 @@ def inputs(recipe: Loaded[ResponseKeys]) -> list[Input]:
     check_models([(f"models[{number}]", model) for number, model in enumerate(keys.models)], place)
     check_names(keys.models, place)
     text_filters.check(keys.filters, place.inside("filters"))
-    check_workers(keys.workers, place)
+    check_verification(keys.workers, keys.timeout, place)
     if keys.best_of < 1:
         raise UsageError(f"{place}: best_of: expected a whole number of at least 1, not {keys.best_of}")
     if not 0 < keys.least <= 1:

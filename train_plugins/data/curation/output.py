@@ -26,6 +26,8 @@ from train_plugins.data.curation.recipe import Loaded
 
 REJECTED, MANIFEST, CARD = "rejected.jsonl", "manifest.json", "card.md"
 STATE, STARTED = "state", "started.json"
+SPEED = frozenset({"concurrency", "tries", "batch_size", "workers", "price"})
+"""Keys of a recipe that may change before a command is resumed: they decide how fast it is, not what it makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +216,19 @@ def check_writable(output: Path) -> None:
 
 
 def first_change(then: Any, now: Any, name: str = "") -> str:
-    """Return the path of the first value that differs, such as `recipe: seed`; an empty string if none does."""
+    """Return the path of the first value that differs, such as `recipe: seed`; an empty string if none does.
+
+    Keys of `SPEED` are not compared.
+    """
     if isinstance(then, dict) and isinstance(now, dict):
         for key in {**then, **now}:
-            if found := first_change(then.get(key), now.get(key), f"{name}: {key}" if name else str(key)):
+            here = f"{name}: {key}" if name else str(key)
+            if key not in SPEED and (found := first_change(then.get(key), now.get(key), here)):
                 return found
         return ""
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        pairs = enumerate(zip(then, now, strict=True))
+        return next((found for n, pair in pairs if (found := first_change(*pair, f"{name}[{n}]"))), "")
     return "" if then == now else name
 
 

@@ -19,7 +19,7 @@ from train_plugins.data.sets import rows_hash
 
 SAMPLE = Path(__file__).parent / "personas.jsonl"
 HUB, LICENCE = "nvidia/Nemotron-Personas", "CC-BY-4.0"
-"""The default: personas with a licence that allows commercial use."""
+"""The default, with a licence that allows commercial use: that of the collection's cards on the Hub."""
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
 COLUMNS = ("persona", "input persona", "description")
 """Columns in which data sets have their personas."""
@@ -46,13 +46,20 @@ class Personas:
     @property
     def called(self) -> str:
         """The name in rows and messages."""
-        return "olmes-suite sample" if self.sample else str(self.path or self.hub or HUB)
+        return "olmes-suite sample" if self.sample else str(self.path or self.hub_id)
+
+    @property
+    def hub_id(self) -> str | None:
+        """Id of the data set on the Hub; None where the personas are in a file."""
+        return None if self.sample or self.path is not None else self.hub or HUB
 
 
 def check(keys: Personas, place: Place) -> None:
-    """Raise UsageError where several sources are named."""
+    """Raise UsageError where several sources are named, or the limit leaves none of their rows."""
     if sum((keys.path is not None, keys.hub is not None, keys.sample)) > 1:
         raise UsageError(f"{place.line(('path',))}: give one of `path`, `hub` and `sample`")
+    if keys.limit is not None and keys.limit < 1:
+        raise UsageError(f"{place.line(('limit',))}: limit: expected a whole number of at least 1, not {keys.limit}")
 
 
 def source(keys: Personas, place: Place) -> Input:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 from olmes_suite.errors import UsageError, nearest
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation import constraint_draws, text_filters
-from train_plugins.data.curation.candidates import check_workers
+from train_plugins.data.curation.candidates import check_verification
 from train_plugins.data.curation.generation.models import Model
 from train_plugins.data.curation.generation.session import check_models, check_names
 from train_plugins.data.curation.pairs import Rule
@@ -106,7 +107,7 @@ def check(recipe: Loaded[PreferenceKeys]) -> None:
     _check_models(keys, place)
     _check_numbers(keys, place)
     text_filters.check(keys.filters, place.inside("filters"))
-    check_workers(keys.workers, place)
+    check_verification(keys.workers, keys.timeout, place)
     if keys.add_constraints.share:
         constraint_draws.load(keys.add_constraints.path)
 
@@ -143,9 +144,9 @@ def _check_numbers(keys: PreferenceKeys, place: Place) -> None:
         raise UsageError(f"{place}: completions: a pair takes at least 2, not {keys.completions}")
     if not 1 <= keys.policy_completions <= keys.completions:
         raise UsageError(f"{place}: policy_completions: expected from 1 to {keys.completions} (`completions`)")
-    if keys.margin < 0:
+    if not 0 <= keys.margin < math.inf:
         raise UsageError(f"{place}: margin: expected a number of at least 0, not {keys.margin:g}")
-    if keys.length_ratio is not None and keys.length_ratio < 1:
+    if keys.length_ratio is not None and not 1 <= keys.length_ratio < math.inf:
         raise UsageError(f"{place}: length_ratio: expected a number of at least 1, not {keys.length_ratio:g}")
     count = keys.add_constraints.count
     if len(count) != 2 or not 1 <= count[0] <= count[1]:

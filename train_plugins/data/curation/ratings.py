@@ -23,9 +23,28 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "aspects.yaml"
 LOW, HIGH = 1, 5
+SCALE = tuple(map(str, range(LOW, HIGH + 1)))
 SYSTEM = "You compare answers of assistants. You judge each by the same measure, whatever its place in the list."
-_HEADER = re.compile(r"^\W*(?:answer|text|response|output)\s*#?\s*(\d+)\b", re.IGNORECASE)
-_RATING = re.compile(r"\brating\b\W*?[:=]\W*(\d+(?:[.,]\d+)?|n/?a\b)(?:\s*/\s*5\b)?", re.IGNORECASE)
+_ANSWER = r"(?:answer|text|response|output)"
+_HEADING = re.compile(
+    rf"""^[^\w\n]*{_ANSWER}\s*\#?\s*(\d+)\b         # a line that starts with "Answer 1"
+       | \b{_ANSWER}\s*\#?\s*(\d+)\W*(?=rating\b)  # "Answer 1: Rating"
+       | ^[^\w\n]*(\d+)\s*[.):]\W*(?=rating\b)          # an item of a list: "1. Rating"
+       | ["']{_ANSWER}["']\s*:\s*["']?(\d+)        # JSON: "answer": 1
+       | ["']{_ANSWER}[ _]?(\d+)["']\s*:           # JSON: "Answer 1": {{
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
+_GAP = r"[ \t*_(]{0,4}"
+_RATING = re.compile(
+    rf"""\brating\b\W*?[:=：][ \t*_"'\[(]*
+    (?P<value>[-−+]?\d+(?:[.,]\d+)?|n/?a\b)
+    (?:{_GAP}(?:/|(?:out\ )?of\b)\s*5\b(?![.,]?\d)
+     | (?P<rest>(?:{_GAP}(?:%|(?:/|(?:out\ )?of\b|or\b|to\b|and\b|[-–—~])?{_GAP}\d+(?:[.,]\d+)?))*)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A rating, without "/5" or "out of 5"; `rest` makes it another scale or a range, such as "/10" or "-5"."""
 
 
 class Unreadable(ValueError):
@@ -118,14 +137,16 @@ def _form(count: int) -> str:
 def parsed(text: str, count: int) -> list[int]:
     """Return the ratings of answers 1 to `count` in order. Raises Unreadable, which says what is wrong.
 
-    A rating belongs to the heading above it, or on its line. Without any heading, the ratings must come in order.
+    A rating belongs to the heading before it. Without any heading, the ratings must come in order.
     """
     found: list[tuple[int | None, str]] = []
     heading: int | None = None
-    for line in text.splitlines():
-        if header := _HEADER.match(line):
-            heading = int(header[1])
-        found += [(heading, rating[1]) for rating in _RATING.finditer(line)]
+    marks = [*_HEADING.finditer(text), *_RATING.finditer(text)]
+    for mark in sorted(marks, key=lambda one: one.start()):
+        if mark.re is _HEADING:
+            heading = int(mark[mark.lastindex or 0])
+        else:
+            found.append((heading, mark["value"] + (mark["rest"] or "")))
     if len(found) != count:
         raise Unreadable(f"it has {len(found)} ratings instead of {count}")
     numbers = [number for number, _ in found]
@@ -135,7 +156,7 @@ def parsed(text: str, count: int) -> list[int]:
         raise Unreadable(f"its ratings are for the answers {shown} instead of 1 to {count}")
     values = [value for _, value in (sorted(found, key=lambda one: one[0] or 0) if headed else found)]
     for value in values:
-        if not value.isdigit() or not LOW <= int(value) <= HIGH:
+        if value not in SCALE:
             raise Unreadable(f"{value} is not a whole number from {LOW} to {HIGH}")
     return [int(value) for value in values]
 
@@ -191,6 +212,8 @@ def _read(one: _Open, response: Response | Failed, into: Ratings, *, last: bool)
         return None
     text = response.text or ""
     try:
+        if response.unclosed:
+            raise Unreadable("it ends inside a thought")
         in_order = parsed(text, len(one.order))
     except Unreadable as error:
         if last:

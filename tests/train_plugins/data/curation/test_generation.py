@@ -91,6 +91,31 @@ def test_a_server_that_fails_every_request_stops_the_command(tmp_path: Path) -> 
         assert len(served.seen) < IN_A_ROW * 3
 
 
+def test_a_server_that_never_answered_stops_a_small_data_set_too(run: Run, tmp_path: Path) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def reply(body: Body, before: int) -> Reply:
+        return Reply({"error": "overloaded"}, status=500) if broken.is_set() else echo(body, before)
+
+    file = tmp_path / "p.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"say {n} aloud"}) + "\n" for n in range(3)))
+    with judge_server(reply) as served:
+        recipe = {"prompts": [{"path": str(file)}], "models": [{"model": "m", "base_url": served.url, "tries": 1}]}
+        done = run("responses", recipe)
+        assert done.returncode == 1 and "all requests failed, the last with" in done.stderr
+        assert not (tmp_path / ".out.unfinished").exists()  # nothing was paid for
+        broken.clear()
+        assert run("responses", recipe).returncode == 0
+
+
+def test_a_prompt_that_a_server_refuses_is_recorded_also_alone(tmp_path: Path) -> None:
+    with judge_server(lambda body, before: Reply({"error": "too long"}, status=400)) as served:
+        with Journal(tmp_path) as journal:
+            found = Completer(model(served.url), journal, 5).complete(asks(1))
+    assert isinstance(found[0], Failed) and "too long" in found[0].reason
+
+
 def test_a_wrong_key_stops_at_once(tmp_path: Path) -> None:
     with judge_server(lambda body, before: Reply({"error": "bad key"}, status=401)) as served:
         with Journal(tmp_path) as journal, pytest.raises(RequestFailed, match="OPENAI_API_KEY"):

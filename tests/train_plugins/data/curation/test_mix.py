@@ -17,6 +17,7 @@ import pytest
 import yaml
 from helpers import environment, olmes_here
 
+from train_plugins.data.curation.mix import keys
 from train_plugins.data.curation.mix.parts import Job, Settings, read, run_job
 from train_plugins.data.curation.mix.pool import Pool
 
@@ -260,9 +261,11 @@ def test_a_bad_row_is_named_by_source_and_row_and_nothing_is_written(
         ({"filters": {"min_tokens": 9, "max_tokens": 3}}, "min_tokens 9 is more than max_tokens 3"),
         ({"filters": {"max_length_difference": 3}}, "only pairs have two lengths"),
         ({"amonut": 3}, "unknown key 'amonut', did you mean 'amount'?"),
-        ({"filters": {"min_turns": 5}}, "no row is left"),
+        ({"filters": {"min_turns": 5}}, "no row is left: 10 min turns"),
+        ({"filters": {"where": {"levle": 1}}}, "no row is left: 10 where"),
         ({"form": "alpaca"}, "row 0 has no 'output'; 10 of 10 rows cannot be used"),
         ({"path": "mix.yaml"}, "not a file of type"),
+        ({"keep": ["score", "source"]}, "source 'a': keep: the mix writes a column 'source' itself"),
     ],
 )
 def test_mistakes_in_a_source_are_one_line(
@@ -288,6 +291,8 @@ def test_licences_can_be_required(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", rows(4))
     done = mix(tmp_path, {"sources": [{"path": path}], "licences": "required"})
     assert done.returncode == 2 and "source 'a': no licence, and the recipe says `licences: required`" in done.stderr
+    for said in ("", "Unknown", "n/a", "none"):
+        assert keys.Source(path=path, licence=said).known_licence is None
 
 
 def test_kept_columns_of_different_types_are_refused(tmp_path: Path) -> None:
@@ -297,7 +302,11 @@ def test_kept_columns_of_different_types_are_refused(tmp_path: Path) -> None:
     assert done.returncode == 2 and "'score' has different types" in done.stderr
     assert "source 'a' has a whole number in row 0, source 'b' has text in row 1" in done.stderr
     done = mix(tmp_path, {"sources": [{"path": one}], "keep": ["score"], "format": "parquet"})
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
+    huge = write(tmp_path / "c.jsonl", [chat("Q 5", "A 5", score=2**63)])
+    done = mix(tmp_path, {"sources": [{"path": huge}], "keep": ["score"], "format": "parquet"}, out="huge")
+    assert done.returncode == 2 and "row 0 has a number in 'score' that takes more than 64 bits" in done.stderr
+    assert not (tmp_path / ".huge.unfinished").exists()
     scores = sorted(row["score"] for row in pq.read_table(tmp_path / "out" / "data.parquet").to_pylist())
     assert scores == [1.0, 2.5]
 

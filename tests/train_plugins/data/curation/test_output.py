@@ -12,7 +12,7 @@ import pytest
 
 from olmes_suite.errors import DataError, UsageError
 from train_plugins.data.curation import recipe as recipes
-from train_plugins.data.curation.output import Input, Output, Rejected, finished, unfinished
+from train_plugins.data.curation.output import Input, Output, Rejected, finished, first_change, unfinished
 from train_plugins.data.curation.recipe import Curation, Loaded
 from train_plugins.data.curation.rows_file import rows_file
 from train_plugins.data_cli.options import Command, Options, make
@@ -77,6 +77,15 @@ def test_an_error_leaves_nothing_and_a_kill_what_resume_needs(tmp_path: Path) ->
         assert output.resumed and (output.state / "progress").read_text() == "kept"
         write(loaded(tmp_path), output)
     assert recipe.output.is_dir()
+
+
+def test_a_command_may_be_resumed_at_another_speed() -> None:
+    then = {"recipe": {"seed": 1, "models": [{"model": "a", "concurrency": 64, "tries": 7}], "workers": 2}}
+    now = {"recipe": {"seed": 1, "models": [{"model": "a", "concurrency": 4, "tries": 9}], "workers": 1}}
+    assert first_change(then, now) == ""
+    now["recipe"]["models"][0]["model"] = "b"  # type: ignore[index]
+    assert first_change(then, now) == "recipe: models[0]: model"
+    assert first_change(then, {"recipe": {**then["recipe"], "models": []}}) == "recipe: models"
 
 
 def test_rows_that_are_neither_written_nor_rejected_are_an_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,8 @@ def test_a_dry_run_asks_nothing(run: Run, server: Served, tmp_path: Path) -> Non
         ("generator.backend=hf", "hf runs no served model"),
         ("personas.path=nowhere.jsonl", "give one of `path`, `hub` and `sample`"),
         ("personas={path: nowhere.jsonl}", "no such file or folder"),
+        ("personas={sample: true, limit: -1}", "limit: expected a whole number of at least 1"),
+        ("constraint_file=nowhere.yaml", "constraints nowhere.yaml: no such file"),
         ("constraints=[3, 1]", "the fewest and the most"),
         ("filters.language=xx", "'xx' is none of"),
         ("filters={min_words: 9, max_words: 3}", "leave no text"),
@@ -154,8 +157,12 @@ def test_personahub_is_named_as_non_commercial(tmp_path: Path) -> None:
 def test_a_persona_without_text_is_named_by_its_row(run: Run, server: Served, tmp_path: Path) -> None:
     file = tmp_path / "people.jsonl"
     file.write_text('{"persona": "a baker"}\n{"who": "a nurse"}\n')
-    done = run("prompts", recipe(server.url, personas={"path": str(file), "licence": "mine"}))
-    assert done.returncode == 2 and "row 1 has no text in the column 'persona' (columns: who)" in done.stderr
+    done = run("prompts", recipe(server.url, personas={"path": str(file)}))
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and "row 1 has no text in the column 'persona' (columns: who)" in done.stderr
+    )
     assert not server.seen
 
 
@@ -204,6 +211,33 @@ def test_a_users_constraint_of_the_unseen_suite_is_refused(tmp_path: Path, name:
     file.write_text(f"words: [a]\nconstraints: [{{id: '{name}', group: g, text: Do it.}}]\n")
     with pytest.raises(UsageError, match=said):
         constraint_draws.load(file)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "said"),
+    [
+        ("[]", "name at least one"),
+        ("[{id: 'punctuation:no_comma', text: x, group: g, draw: {n: 3}}]", "cannot be drawn as `draw` says"),
+        ("[{id: 'punctuation:no_comma', text: x, group: g, draw: {n: {frm: 3}}}]", "is no way to draw an argument"),
+        (
+            "[{id: 'keywords:existence', text: x, group: g, draw: {keywords: {words: [1, 2]}}}]",
+            "2 words are drawn from 1",
+        ),
+    ],
+)
+def test_a_users_constraints_that_cannot_be_drawn_are_one_line(tmp_path: Path, constraints: str, said: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"words: [lamp]\nconstraints: {constraints}\n")
+    with pytest.raises(UsageError, match=re.escape(said)) as caught:
+        constraint_draws.load(file)
+    assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
+
+
+def test_a_constraint_without_words_left_is_passed_over() -> None:
+    entry = {"id": "keywords:existence", "text": "Use {keywords}.", "draw": {"keywords": {"words": [1, 1]}}}
+    entries = tuple(constraint_draws.Entry(group=group, **entry) for group in "ab")
+    found = constraint_draws.Constraints(words=("lamp",), constraints=entries)
+    assert len(constraint_draws.draw(found, 2, random.Random(0), "A task")) == 1
 
 
 def test_templates_have_a_persona_a_label_and_seeds_that_pass_their_own_bounds() -> None:

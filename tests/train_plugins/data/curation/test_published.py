@@ -26,6 +26,19 @@ def test_all_shipped_mixes_load_and_add_up() -> None:
         assert one["about"] and (one["released"] or name in ("example", "tulu3_rlvr_built"))
 
 
+def test_the_example_is_made_as_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("rensa")
+    done = olmes_here("data", "mix", "example", "--out", tmp_path / "mix", "--json", "--workers", "1", tmp=tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    content = json.loads(done.stdout)["mix"]
+    assert content["held_out"] and {one["source"]: one["rows"] for one in content["sources"]} == {
+        "chats": 11, "sums": 12
+    }  # fmt: skip
+    lines = (tmp_path / "mix" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == ["exact_duplicate", "near_duplicate"]
+    assert str(tmp_path) not in (tmp_path / "mix" / "manifest.json").read_text(encoding="utf-8")
+
+
 def test_sizes_of_tulu_3_share_their_sft_and_rlvr_mix() -> None:
     for stage in ("sft", "rlvr"):
         assert published.load(f"tulu3_{stage}_8b").sources == published.load(f"tulu3_{stage}_70b").sources

@@ -26,6 +26,13 @@ GOOD = {
     "without headings": "Rating: 4\nRationale: x\n\nRating: 2\nRationale: y",
     "called texts": "Text 1\nRating: 4\nText 2\nRating: 2",
     "brackets": "Answer 1\nRating: [4]\nAnswer 2\nRating: (2)",
+    "out of five in words": "Answer 1\nRating: 4 out of 5 stars\nAnswer 2\nRating: 2 of 5",
+    "on one line": "Answer 1: Rating: 4; Answer 2: Rating: 2",
+    "JSON": '```json\n[{"answer": 1, "rating": 4}, {"answer": 2, "rating": 2}]\n```',
+    "JSON in another order": '[{"answer": 2, "rating": 2}, {"answer": "1", "rating": "4"}]',
+    "JSON by name": '{"Answer 2": {"rating": 2, "rationale": "no"}, "Answer 1": {"rating": 4}}',
+    "a numbered list": "2. Rating: 2\n1. Rating: 4",
+    "other answers in the reasons": "Answer 1\nRating: 4\nRationale: better than answer 2.\nAnswer 2\nRating: 2",
 }
 BAD = {
     "prose": ("Both answers are fine, I would give them four and two.", "0 ratings instead of 2"),
@@ -38,7 +45,19 @@ BAD = {
     "zero": ("Answer 1\nRating: 0\nAnswer 2\nRating: 2", "0 is not a whole number"),
     "out of ten": ("Answer 1\nRating: 8\nAnswer 2\nRating: 2", "8 is not a whole number"),
     "empty": ("", "0 ratings"),
-}
+    "by another scale": ("Answer 1\nRating: 4/10\nAnswer 2\nRating: 2/10", "4/10 is not a whole number"),
+    "another scale in words": ("Answer 1\nRating: 4 out of 10\nAnswer 2\nRating: 2", "4 out of 10 is not a whole"),
+    "percent": ("Answer 1\nRating: 4 %\nAnswer 2\nRating: 2", "4 % is not a whole number"),
+    "a range": ("Answer 1\nRating: 4-5\nAnswer 2\nRating: 2", "4-5 is not a whole number"),
+    "a range with a dash": ("Answer 1\nRating: 3 – 4\nAnswer 2\nRating: 2", "3 – 4 is not a whole number"),
+    "a choice": ("Answer 1\nRating: 4 or 5\nAnswer 2\nRating: 2", "4 or 5 is not a whole number"),
+    "two numbers": ("Answer 1\nRating: 4 5\nAnswer 2\nRating: 2", "4 5 is not a whole number"),
+    "negative": ("Answer 1\nRating: -4\nAnswer 2\nRating: 2", "-4 is not a whole number"),
+    "a list without one": ("1. Rating:\n2. Rating: 4", "1 ratings instead of 2"),
+    "JSON with the number last": (
+        '[{"rating": 4, "answer": 2}, {"rating": 2, "answer": 1}]', "for the answers none, 2 instead of 1 to 2"
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -115,6 +134,20 @@ def test_a_prompt_is_dropped_when_no_answer_can_be_read(tmp_path: Path) -> None:
     found, _ = rate(reply, tmp_path)
     assert [one.problem for one in found] == [None, "ratings_unreadable", None]
     assert found[1].detail == "honesty: it has 1 ratings instead of 4"
+
+
+def test_ratings_inside_a_thought_without_end_do_not_count(tmp_path: Path) -> None:
+    def reply(body: Body, before: int) -> Reply:
+        answer = rated(body)
+        if len(body["messages"]) == 2:
+            answer.body["choices"][0]["message"]["content"] = (
+                "<think>" + answer.body["choices"][0]["message"]["content"]
+            )
+        return answer
+
+    found, served = rate(reply, tmp_path)
+    assert all(one.problem is None and len(one.read) == 2 for one in found)
+    assert "it ends inside a thought" in served.seen[-1][1]["messages"][-1]["content"]
 
 
 def test_a_failed_request_drops_its_prompt_only(tmp_path: Path) -> None:

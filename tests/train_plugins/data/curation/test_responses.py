@@ -248,6 +248,12 @@ def test_rows_without_a_verifier_where_one_is_required(run: Run, server: Served,
         ("least=2", "at most 1"),
         ("models.0.thinking=thonk", "unknown reader"),
         ("models.0.price=[1]", "expected two numbers"),
+        ("models.0.price=[.nan, 1]", "expected two numbers"),
+        ("models.0.top_k=-5", "at least 1"),
+        ("models.0.min_p=2", "from 0 to 1"),
+        ("models.0.batch_size=0", "at least 1"),
+        ("timeout=.nan", "timeout: expected seconds above 0"),
+        ("timeout=0", "timeout: expected seconds above 0"),
     ],
 )
 def test_mistakes_are_one_line(run: Run, server: Served, tmp_path: Path, change: str, said: str) -> None:
@@ -331,6 +337,8 @@ def test_a_range_of_pass_rates(run: Run, tmp_path: Path) -> None:
         ("samples=0", "at least 1"),
         ("above=0.9", "leave no prompt"),
         ("below=1.5", "from 0 to 1"),
+        ("least=0", "above 0 and at most 1"),
+        ("least=.nan", "above 0 and at most 1"),
     ],
 )
 def test_mistakes_of_pass_rates(run: Run, server: Served, tmp_path: Path, change: str, said: str) -> None:

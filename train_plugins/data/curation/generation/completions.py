@@ -26,6 +26,8 @@ IN_A_ROW = 25
 """Failed requests without an answer in between after which the command stops: the server is at fault, not the rows."""
 FOR_ALL = frozenset({401, 403, 404})
 """Statuses that every request would get."""
+FOR_ONE = frozenset({400, 413, 422})
+"""Statuses that are the fault of a single request, such as one that is too long."""
 EVERY = 10.0
 """Seconds between two lines of progress."""
 KIND = "curation"
@@ -81,6 +83,8 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._store = ResponseCache(folder)
+        self.added = False
+        """Whether a completion has been written."""
 
     def __enter__(self) -> Journal:
         return self
@@ -95,6 +99,7 @@ class Journal:
     def add(self, model: str, name: str, entry: Entry) -> None:
         """Write a completion. It is kept if the process is killed afterwards."""
         self._store.add(KIND, model, name, [entry])
+        self.added = True
 
 
 @dataclass(slots=True)
@@ -112,12 +117,15 @@ class Completer:
     _identity: str = ""
     _backend: Backend | None = None
     _counted: set[tuple[str, int]] = field(default_factory=set)
+    _answered: bool = False
+    """Whether the model has answered any request of the data set."""
 
     def complete(self, asks: Sequence[Ask]) -> list[Response | Failed]:
         """Return a completion for each request, in order.
 
-        Raises RequestFailed where the server refuses all requests, or `IN_A_ROW` of them fail; ModelError or UsageError
-        where the model cannot be loaded; KeyboardInterrupt after Ctrl-C, when the running requests are answered.
+        Raises RequestFailed where the server refuses all requests, none has ever been answered, or `IN_A_ROW` of them
+        fail; ModelError or UsageError where the model cannot be loaded; KeyboardInterrupt after Ctrl-C, when the
+        running requests are answered.
         """
         self._identity = self._identity or identity(self.model)
         requests = [self._request(number, ask) for number, ask in enumerate(asks)]
@@ -128,6 +136,7 @@ class Completer:
         found: dict[tuple[str, int], Response | Failed] = dict(self.journal.find(keys))
         missing = {place: number for number, place in reversed(list(enumerate(places))) if place not in found}
         if missing:
+            self._answered = self._answered or bool(found)
             found |= self._ask({place: requests[number] for place, number in reversed(missing.items())})
         self._count(places, found)
         return [found[place] for place in places]
@@ -159,14 +168,14 @@ class Completer:
             for position, _, response in backend.attempt(requests, [[seed] for _, seed in places]):
                 if isinstance(response, RequestFailed):
                     in_a_row += 1
-                    self._check_failure(response, in_a_row)
+                    self._check_failure(response, in_a_row, len(places))
                     found[places[position]] = Failed(one_line(response))
                     continue
                 in_a_row = 0
                 key, seed = places[position]
                 self.journal.add(self._identity, self.model.called, Entry(key, seed, KIND, response))
                 found[key, seed] = response
-                answered += 1
+                answered, self._answered = answered + 1, True
                 if time.monotonic() - reported > EVERY:
                     reported = time.monotonic()
                     self.report(f"{self.model.called}: {answered} of {len(places)} completions")
@@ -176,14 +185,21 @@ class Completer:
             found.setdefault(place, Failed("the engine returned no completion"))
         return found
 
-    def _check_failure(self, error: RequestFailed, in_a_row: int) -> None:
-        if getattr(error, "status", 0) in FOR_ALL:
+    def _check_failure(self, error: RequestFailed, in_a_row: int, of: int) -> None:
+        """Raise RequestFailed where the server is at fault, not the request."""
+        status = getattr(error, "status", 0)
+        if status in FOR_ALL:
             raise error
         if in_a_row >= IN_A_ROW:
-            raise RequestFailed(
-                f"{self.model.called}: {in_a_row} requests in a row failed, the last with: {one_line(error)}; mend it, "
-                "then repeat the command with --resume, which asks only for what is missing"
-            )
+            which = f"{in_a_row} requests in a row"
+        elif in_a_row == of and not self._answered and status not in FOR_ONE:
+            which = "all requests" if of > 1 else "the only request"
+        else:
+            return
+        raise RequestFailed(
+            f"{self.model.called}: {which} failed, the last with: {one_line(error)}; mend it, then repeat the command "
+            "with --resume, which asks only for what is missing"
+        )
 
     def _count(self, places: Sequence[tuple[str, int]], found: Mapping[tuple[str, int], Response | Failed]) -> None:
         for place in dict.fromkeys(places):

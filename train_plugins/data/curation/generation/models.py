@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +96,13 @@ def check(model: Model, place: Place) -> None:
         raise wrong("temperature", f"expected a number from 0 to 5, not {model.temperature:g}")
     if model.top_p is not None and not 0 < model.top_p <= 1:
         raise wrong("top_p", f"expected a number above 0 and at most 1, not {model.top_p:g}")
-    if model.price and (len(model.price) != 2 or min(model.price) < 0):
+    if model.top_k is not None and model.top_k < 1 and model.top_k != -1:
+        raise wrong("top_k", f"expected a whole number of at least 1, or -1 for all tokens, not {model.top_k}")
+    if model.min_p is not None and not 0 <= model.min_p <= 1:
+        raise wrong("min_p", f"expected a number from 0 to 1, not {model.min_p:g}")
+    if model.batch_size is not None and model.batch_size < 1:
+        raise wrong("batch_size", f"expected a whole number of at least 1, not {model.batch_size}")
+    if model.price and (len(model.price) != 2 or not all(0 <= one < math.inf for one in model.price)):
         raise wrong("price", "expected two numbers of US dollars: [per million prompt tokens, per million completion]")
     try:
         check_choice(model.thinking)

@@ -21,7 +21,7 @@ class Session:
     """
 
     def __init__(self, output: Output, seed: int) -> None:
-        output.keep = True  # the journal holds paid completions
+        self._output = output
         self.journal = Journal(output.state)
         self.seed = seed
         self._completers: dict[str, Completer] = {}
@@ -35,6 +35,7 @@ class Session:
         for completer in self._completers.values():
             completer.close()
         self.journal.__exit__()
+        self._output.keep = self._output.keep or self.journal.added  # what is paid for outlives an error
 
     def model(self, model: Model) -> Completer:
         """Return the completer of a model; other checkpoints are freed."""

@@ -16,10 +16,8 @@ from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.verifiers import Malformed, registry
 from train_plugins.verifiers.truths import COMPARED, read_truth
 
-VERSION = 1
+VERSION = 2
 """Changes where equal rows would be brought to another form than before."""
-OWN = ("id", "source", "row", "skill", "messages", "tools", "chosen", "rejected", "ground_truth", "dataset")
-"""Columns of the output that `keep` cannot name."""
 
 
 @dataclass(slots=True)
@@ -36,8 +34,11 @@ class Converter:
         """Return the row's columns in the output. Raises ValueError with what is wrong with the row."""
         made = {"sft": self._conversation, "preference": self._pair, "rlvr": self._prompt}[self.kind](row)
         for column in self.keep:
-            if column not in made and row.get(column) is not None:
-                made[column] = row[column]
+            value = row.get(column)
+            if isinstance(value, int) and value.bit_length() > 63:
+                raise ValueError(f"a number in {column!r} that takes more than 64 bits")
+            if column not in made and value is not None:
+                made[column] = value
         return made
 
     def _conversation(self, row: Mapping[str, Any]) -> dict[str, Any]:

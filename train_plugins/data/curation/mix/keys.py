@@ -18,8 +18,17 @@ from train_plugins.data.curation.reward_prompts import SHOTS, Builder
 
 Kind = Literal["sft", "preference", "rlvr"]
 Wanted = Literal["any", "only", "none"]
+Sample = Literal["chats", "sums"]
+SAMPLES = Path(__file__).parent / "samples"
+"""Shipped rows of our own writing."""
 UNKNOWN = "unknown"
 """Licence of a source whose licence is not known."""
+NO_LICENCE = frozenset({"", UNKNOWN, "none", "null", "n/a", "na", "tbd", "todo", "?", "-"})
+"""What stands in place of a licence where none is known."""
+OWN = frozenset({
+    "id", "source", "row", "skill", "messages", "chosen", "rejected", "ground_truth", "dataset"
+})  # fmt: skip
+"""Columns of the output that `keep` cannot name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +75,12 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source: a file or folder (`path`), or a data set of the Hub (`hub`)."""
+    """One source: a file or folder (`path`), a data set of the Hub (`hub`), or a shipped file (`sample`)."""
 
     path: str | None = None
     hub: str | None = None
+    sample: Sample | None = None
+    """A few rows that are shipped, to try recipes with: chats, or sums with a column `level`."""
     name: str | None = None
     """Name in the output; by default that of the file, folder or data set."""
     config: tuple[str, ...] = ()
@@ -105,12 +116,21 @@ class Source:
     @property
     def place(self) -> str:
         """The path or id, as in the recipe."""
+        if self.sample is not None:
+            return f"sample {self.sample}"
         return str(self.path if self.path is not None else self.hub)
+
+    @property
+    def file(self) -> Path | None:
+        """The local file or folder; None for a data set of the Hub."""
+        if self.sample is not None:
+            return SAMPLES / f"{self.sample}.jsonl"
+        return None if self.path is None else Path(self.path).expanduser()
 
     @property
     def known_licence(self) -> str | None:
         """The licence, unless it is said to be unknown."""
-        return None if (self.licence or UNKNOWN).strip().lower() in ("", UNKNOWN) else self.licence
+        return None if (self.licence or UNKNOWN).strip().lower() in NO_LICENCE else self.licence
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +213,9 @@ def check(mix: Mix, place: Place) -> tuple[str, ...]:
     near = mix.duplicates.near
     if near is not None and not 0 < near <= 1:
         raise UsageError(f"{place}: duplicates: near must be above 0 and at most 1, not {near}")
+    if mix.duplicates.shingle < 1:
+        raise UsageError(f"{place}: duplicates: shingle must be at least 1, not {mix.duplicates.shingle}")
+    _check_keep(mix.keep, place)
     if mix.rows is not None and mix.rows < 1:
         raise UsageError(f"{place.line(('rows',))}: rows must be at least 1, not {mix.rows}")
     _check_filters(mix.filters, mix.kind, place.inside("filters"))
@@ -211,9 +234,10 @@ def _names(sources: Sequence[Source], place: Place) -> tuple[str, ...]:
     found: list[str] = []
     for number, source in enumerate(sources):
         where = place.inside("sources", number)
-        if (source.path is None) == (source.hub is None):
-            raise UsageError(f"{where.line(())}: give either `path` or `hub`")
-        name = source.name or (str(source.hub).rsplit("/", 1)[-1] if source.hub else _stem(str(source.path)))
+        if sum(one is not None for one in (source.path, source.hub, source.sample)) != 1:
+            raise UsageError(f"{where.line(())}: give either `path` or `hub` (or `sample`)")
+        given = source.sample or (str(source.hub).rsplit("/", 1)[-1] if source.hub else _stem(str(source.path)))
+        name = source.name or given
         if name in found and source.name is None:
             name = next(free for n in range(2, len(sources) + 2) if (free := f"{name}-{n}") not in found)
         if name in found:
@@ -246,13 +270,22 @@ def _check_source(source: Source, mix: Mix, place: Place) -> None:
             f"{place.line(('fraction',))}: fraction {source.fraction:g} asks for more rows than exist; set "
             "`upsample: true` to repeat rows"
         )
-    if source.path is not None and (source.config or source.revision):
+    if source.hub is None and (source.config or source.revision):
         raise UsageError(f"{place.line(())}: config and revision belong to `hub`, not to `path`")
     if mix.licences == "required" and source.known_licence is None:
         raise UsageError(f"{place.line(())}: no licence, and the recipe says `licences: required`; set `licence`")
     _check_filters(source.filters, mix.kind, place.inside("filters"))
+    _check_keep(source.keep, place)
     if source.build is not None:
         _check_build(source, mix.kind, place)
+
+
+def _check_keep(columns: Sequence[str], place: Place) -> None:
+    if own := next((name for name in columns if name in OWN), None):
+        raise UsageError(
+            f"{place.line(('keep',))}: keep: the mix writes a column {own!r} itself; rename that of the source, or "
+            "leave it out"
+        )
 
 
 def _check_build(source: Source, kind: Kind, place: Place) -> None:

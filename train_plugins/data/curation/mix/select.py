@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,13 +53,20 @@ def choose(pool: Pool, mix: Mix, place: Place) -> Chosen:
         copies.append(repeated[order].astype(np.int32))
     position, copy = np.concatenate(positions), np.concatenate(copies)
     if not len(position):
-        raise DataError(f"{place}: no row is left; every row is malformed, filtered, a duplicate or contaminated")
+        raise DataError(f"{place}: no row is left: {_lost(pool) or 'every row is rejected'}")
     if mix.shuffle:
         ranks = _mixed(pool.digest[position, 0] ^ _number(f"order {mix.seed}"), position, copy)
         order = np.argsort(ranks, kind="stable")
         position, copy = position[order], copy[order]
     held_out = pool.prompt[position] / 2.0**64 < mix.held_out
     return Chosen(position, copy, np.asarray(held_out, np.bool_))
+
+
+def _lost(pool: Pool) -> str:
+    """Return how many rows were left out for which reason, the most frequent first."""
+    lost = Counter(reason for part in pool.parts for _, reason, _ in part.rejected())
+    lost.update({name: int((pool.state == code).sum()) for code, name in enumerate(REASONS) if name})
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in lost.most_common() if count)
 
 
 def check_early(mix: Mix, rows: Sequence[int], names: Sequence[str], place: Place) -> None:

@@ -37,8 +37,8 @@ def locate(mix: Mix, names: Sequence[str], place: Place) -> tuple[Located, ...]:
     found = []
     for number, (source, name) in enumerate(zip(mix.sources, names, strict=True)):
         where = place.inside("sources", number, named=f"source {name!r}")
-        if source.path is not None:
-            files = inputs.files_of(Path(source.path).expanduser(), source.split, where.line(("path",)))
+        if source.file is not None:
+            files = inputs.files_of(source.file, source.split, where.line(("path",)))
         else:
             files = _of_hub(source, mirrors, where.line(("hub",)))
         found.append(Located(name, source, tuple(files), tuple(map(inputs.file_digest, files))))

@@ -95,4 +95,6 @@ def _read(file: Path) -> Template:
         raise UsageError(f"{file}: texts: each text has to contain {PERSONA}")
     if not template.label.strip():
         raise UsageError(f"{file}: label: must not be empty")
+    if not 1 <= template.least_words <= template.most_words:
+        raise UsageError(f"{file}: least_words {template.least_words} and most_words {template.most_words} fit no text")
     return template
