@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from olmes_suite.cli.options import Json, Runs
+from olmes_suite.cli.options import IncludePath, Json, Runs
 
 if TYPE_CHECKING:
     from leaderboard.build import Built
@@ -34,7 +34,7 @@ Every = Annotated[float, typer.Option("--every", min=0.1, help="Seconds between 
 @app.command()
 def leaderboard(
     out: Out, runs: Runs = Path("runs"), instances: Instances = None, published: Published = False,
-    watch: Watch = False, every: Every = 5.0, as_json: Json = False,
+    watch: Watch = False, every: Every = 5.0, include_path: IncludePath = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Write one HTML file that shows all runs of a folder. It needs no server.
 
@@ -42,7 +42,9 @@ def leaderboard(
     """
     from leaderboard.build import build, state
     from olmes_suite.errors import UsageError
+    from olmes_suite.evaluation.arguments import include
 
+    include(include_path)
     if instances not in (None, *CHOICES):
         raise UsageError(f"--instances takes all, flips or none, not {instances!r}")
     if out.is_dir():

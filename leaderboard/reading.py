@@ -107,6 +107,8 @@ def _checkpoint(path: Path, manifest: Manifest) -> str:
     if manifest.imported or engine.backend in _NO_MODEL or not engine.fingerprint:
         return path.name
     parts: list[Any] = [engine.fingerprint, engine.backend, manifest.limit, manifest.seed, manifest.sample]
+    if manifest.max_documents is not None:
+        parts.append(["max_documents", manifest.max_documents])
     if manifest.planned is not None:
         parts.append(dict(manifest.planned.documents))
     return sha256(canonical_json(parts))

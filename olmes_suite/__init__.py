@@ -5,11 +5,11 @@ They are imported when they are used.
 """
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "compare", "evaluate", "gate", "load", "prompts", "runs", "score"]
+__all__ = ["Run", "__version__", "compare", "dry_run", "evaluate", "gate", "load", "prompts", "runs", "score"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from olmes_suite.api import Run, compare, evaluate, gate, load, prompts, runs, score
+    from olmes_suite.api import Run, compare, dry_run, evaluate, gate, load, prompts, runs, score
 
 
 def __getattr__(name: str) -> object:

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from olmes_suite.comparison.results import Compared, Gated
+    from olmes_suite.evaluation.dry_run import DryRun
     from olmes_suite.evaluation.evaluate import Finished, Watcher
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.records import Instance
     from olmes_suite.runs.scores import RunScores
     from olmes_suite.workers.factory import Crew
 
-__all__ = ["Evaluated", "Run", "Score", "compare", "evaluate", "gate", "load", "prompts", "runs", "score"]
+__all__ = ["Evaluated", "Run", "Score", "compare", "dry_run", "evaluate", "gate", "load", "prompts", "runs", "score"]
 
 AnyPath = str | Path
 Names = str | Sequence[str] | None
@@ -106,8 +107,9 @@ class _LogWatcher:
 
 
 def evaluate(
-    model: AnyPath = "", *, suite: Names = None, task: Names = None, backend: str = "auto", limit: int | None = None,
-    data_dir: Paths = None, data: str | None = None, include_path: Paths = None, runs: AnyPath = "runs",
+    model: AnyPath = "", *, suite: Names = None, task: Names = None, backend: str = "auto",
+    limit: int | float | None = None, data_dir: Paths = None, data: str | None = None, include_path: Paths = None,
+    runs: AnyPath = "runs",
     seed: int = 1234, lineage: AnyPath | None = None, again: bool = False, device: str | None = None,
     dtype: str | None = None, batch_size: int | None = None, max_length: int | None = None,
     chat_template: AnyPath | None = None, revision: str | None = None, base_url: str | None = None,
@@ -118,6 +120,7 @@ def evaluate(
     profile: AnyPath | None = None, gen_kwargs: Named = None, samples: int | None = None, system: str | None = None,
     chat_template_args: Named = None, plan: AnyPath | None = None, baseline: AnyPath | None = None,
     until_decided: bool = False, config: AnyPath | Mapping[str, Any] | None = None, report_to: Names = None,
+    max_documents: int | None = None, name: str | None = None,
     command: Sequence[str] | None = None, watcher: Callable[[], Watcher] = _LogWatcher,
 ) -> Evaluated:  # fmt: skip
     """Evaluate a model like `olmes eval`, with the options of the command by their names.
@@ -126,7 +129,32 @@ def evaluate(
     builds the object that receives the progress. Tasks without a score are in the run's `failed`. Raises OlmesError.
     """
     options = dict(locals())
+    prepared = _prepared(options)
+    finished = _run(*prepared, watcher)
+    if report_to:
+        from olmes_suite.trackers.factory import chosen
+        from olmes_suite.trackers.reporting import report_run
+
+        report_run(chosen(report_to), finished.path, watcher().note)
+    return Evaluated(finished.path, finished)
+
+
+def dry_run(model: AnyPath = "", **options: Any) -> DryRun:
+    """Count what `evaluate` with these options would ask, without loading a model. Raises OlmesError."""
+    import inspect
+
+    from olmes_suite.evaluation.dry_run import dry_run as count
+
+    given = inspect.signature(evaluate).bind(model, **options)
+    given.apply_defaults()
+    return count(_prepared(given.arguments)[0])
+
+
+def _prepared(given: Mapping[str, Any]) -> tuple[Options, Crew, Path | None]:
+    """Convert and check the arguments of `evaluate`, before anything is loaded. Raises OlmesError."""
     require("eval", "olmes eval")
+    from types import SimpleNamespace
+
     from olmes_suite.evaluation import arguments
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.models.model_args import parse
@@ -134,46 +162,44 @@ def evaluate(
     from olmes_suite.trackers.factory import chosen
     from olmes_suite.workers.factory import Crew
 
-    trackers = chosen(report_to)
-    arguments.include(paths(include_path))
+    of = SimpleNamespace(**given)
+    chosen(of.report_to)
+    arguments.include(paths(of.include_path))
     settings = arguments.settings(
-        profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system, chat_template_args=chat_template_args
-    )
-    engine = {
-        "device": device, "dtype": dtype, "batch_size": batch_size, "max_length": max_length,
-        "chat_template": maybe(chat_template), "revision": revision, "base_url": base_url, "prefill": prefill,
-        "concurrency": concurrency, "model_args": parse(model_args) if isinstance(model_args, str) else model_args,
-        "chat_template_args": dict(settings.chat_template_args) or None, "thinking": check_choice(thinking),
-        "unclosed": unclosed,
-    }  # fmt: skip
-    suite_names, plan_file, planned = arguments.plan(maybe(plan), tuple(listed(suite)))
-    documents = arguments.source(paths(data_dir), data)
-    if planned is None and not until_decided and not documents.sample:
-        limit = arguments.limit(limit, suite_names, listed(task))
-    run_options = Options(
-        str(model), backend, suite_names, tuple(listed(task)), limit, seed,
-        documents, Path(runs), maybe(lineage), again,
-        {name: value for name, value in engine.items() if value is not None},
-        tuple(command if command is not None else _call(options)),
-        arguments.tool_options(
-            judge=judge, judge_base_url=judge_base_url, classifier=classifier,
-            classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code,
-        ),
-        settings,
-        check_unclosed(unclosed),
-        plan_file,
-        planned,
-        arguments.until_decided(until_decided, config),
-        None if baseline is None else str(baseline),
+        profile=of.profile, gen_kwargs=of.gen_kwargs, samples=of.samples, system=of.system,
+        chat_template_args=of.chat_template_args,
     )  # fmt: skip
-    crew = Crew(workers, ray)
-    _check(run_options, crew, maybe(cache))
-    finished = _run(run_options, crew, maybe(cache), watcher)
-    if trackers:
-        from olmes_suite.trackers.reporting import report_run
+    engine = {
+        **{name: given[name] for name in _ENGINE}, "chat_template": maybe(of.chat_template),
+        "model_args": parse(of.model_args) if isinstance(of.model_args, str) else of.model_args,
+        "chat_template_args": dict(settings.chat_template_args) or None, "thinking": check_choice(of.thinking),
+    }  # fmt: skip
+    suite_names, plan_file, planned = arguments.plan(maybe(of.plan), tuple(listed(of.suite)))
+    documents = arguments.source(paths(of.data_dir), of.data)
+    if planned is None and not of.until_decided and not documents.sample:
+        of.limit = arguments.limit(of.limit, suite_names, listed(of.task))
+    options = Options(
+        model=str(of.model), backend=of.backend, suite_names=suite_names, task_names=tuple(listed(of.task)),
+        limit=of.limit, seed=of.seed, source=documents, runs=Path(of.runs),
+        lineage=maybe(of.lineage), again=of.again,
+        engine={name: value for name, value in engine.items() if value is not None},
+        command=tuple(of.command if of.command is not None else _call(given)),
+        tools=arguments.tool_options(**{name: given[name] for name in _TOOLS}),
+        settings=settings, unclosed=check_unclosed(of.unclosed), plan=plan_file, planned=planned,
+        until_decided=arguments.until_decided(of.until_decided, of.config),
+        baseline=None if of.baseline is None else str(of.baseline), max_documents=of.max_documents, name=of.name,
+    )  # fmt: skip
+    crew, cache = Crew(of.workers, of.ray), maybe(of.cache)
+    _check(options, crew, cache)
+    return options, crew, cache
 
-        report_run(trackers, finished.path, watcher().note)
-    return Evaluated(finished.path, finished)
+
+_ENGINE = (
+    "device", "dtype", "batch_size", "max_length", "chat_template", "revision", "base_url", "prefill", "concurrency",
+    "model_args", "chat_template_args", "thinking", "unclosed",
+)  # fmt: skip
+"""Arguments of `evaluate` that are the engine's, in the order in which it gets them."""
+_TOOLS = ("judge", "judge_base_url", "classifier", "classifier_base_url", "encoder", "unsafe_code")
 
 
 def _check(options: Options, crew: Crew, cache: Path | None) -> None:
@@ -200,7 +226,7 @@ def _run(options: Options, crew: Crew, cache: Path | None, watcher: Callable[[],
     from olmes_suite.models.factory import loads_in_a_thread
 
     if options.backend == "floor":
-        return measure(options, engines.make_backend, watcher)
+        return measure(replace(options, name=None), engines.make_backend, watcher)
     run_watcher = watcher()
     build = partial(engines.make_backend, crew=crew, tell=run_watcher.note, cache=cache)
     return run_evaluation(options, build, run_watcher, early=bool(crew) or loads_in_a_thread(options.backend))

@@ -10,16 +10,17 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decontam.items import chosen_fields as choice
+from decontam.items import local_files
 from olmes_suite.errors import DataError, MissingData, OlmesError, UsageError, one_line
 from olmes_suite.files import file_signature
 from olmes_suite.records import canonical_json, sha256
-from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks import catalog, index, question_file, suites
 from olmes_suite.tasks.documents import DataSource, DataSpec, find_split, load_split
 from olmes_suite.tasks.keys import TaskKeys
 
@@ -90,7 +91,7 @@ def of_suites(names: Sequence[str], tasks: Sequence[str], fields: Mapping[str, S
     evaluations: dict[str, Evaluation] = {}
     missing: list[tuple[str, str]] = []
     for name in dict.fromkeys([*chosen, *(catalog.find(task).name for task in tasks)]):
-        if name not in index.index():
+        if name not in index.index() and suites.task_of(suites.SuiteEntry(name)) is None:
             missing.append((name, NOT_BUILT))
             continue
         leaves = tuple(_leaf(leaf, named_fields) for leaf in index.index()[name].leaves)
@@ -109,15 +110,18 @@ def _leaf(name: str, named_fields: choice.Chosen) -> Leaf:
     config = definition(index.task_file(entry))
     metadata, keys = config.get("metadata") or {}, TaskKeys.of(config)
     named, strict = named_fields.of(name)
-    fields = named or tuple(metadata.get("texts") or ())
+    own = Path(entry.file).is_absolute()
+    fields = named or tuple(metadata.get("texts") or ()) or (local_files.shown_columns(config) if own else ())
     short = name.removeprefix(index.PREFIX)
     if not fields:
         raise UsageError(f"task {short} declares no texts to compare; name its fields: --eval-field {short}:FIELD")
     path = index.task_file(entry)
+    spec = keys.data_spec(config["dataset_path"], config.get("dataset_name"), path.parent / "sample.jsonl")
+    split = config.get("test_split") or config.get("validation_split") or "test"
     return Leaf(
         name,
-        keys.data_spec(config["dataset_path"], config.get("dataset_name"), path.parent / "sample.jsonl"),
-        config.get("test_split") or config.get("validation_split") or "test",
+        replace(spec, files=local_files.files_of(config, split, path)) if own else spec,
+        split,
         fields, keys.where or {}, _without(metadata.get("texts_without") or (), fields), strict,
     )  # fmt: skip
 
@@ -136,6 +140,8 @@ def definition(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"task file {path}: {one_line(error, None)}") from error
+    if question_file.is_question_file(content):
+        return question_file.expand(path, functions=False)
     included = content.pop("include", None) or []
     merged: dict[str, Any] = {}
     for name in included if isinstance(included, list) else [included]:
@@ -217,7 +223,7 @@ def signature(selection: Selection, source: DataSource) -> str | None:
     for evaluation in selection.evaluations:
         for leaf in evaluation.leaves:
             where = leaf.spec.sample_file if source.sample else find_split(source, leaf.spec, leaf.split)
-            if where is None and not source.mirrors:
+            if leaf.spec.files or (where is None and not source.mirrors):
                 return None
             stamp = file_signature(where) if where is not None and where.is_file() else "missing"
             parts.append(
@@ -281,4 +287,5 @@ def has_texts(entry: index.TaskEntry) -> bool:
 
 
 def _place(leaf: Leaf) -> str:
-    return canonical_json([leaf.spec.path, leaf.spec.config, leaf.split, leaf.where, leaf.spec.subset])
+    files = [str(file) for file in leaf.spec.files]
+    return canonical_json([leaf.spec.path, leaf.spec.config, leaf.split, leaf.where, leaf.spec.subset, *files])

@@ -57,7 +57,7 @@ def prune(
     from olmes_suite.tasks import index
 
     if model is None and older_than is None and task is None and not everything:
-        raise UsageError("say what to delete: --model, --older-than, --task, or --all")
+        raise UsageError("nothing to delete: pass --model, --older-than, --task or --all")
     task_name = None if task is None else task if task.startswith(index.PREFIX) else index.PREFIX + task
     before = None if older_than is None else time.time() - 86400 * older_than
     with closing(Store(folder, create=False)) as cache:

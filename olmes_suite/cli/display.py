@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmes_suite.cli.tables import count
+from olmes_suite.cli.time_left import TimeLeft, duration
 from olmes_suite.comparison.reports import tokens
 from olmes_suite.evaluation.evaluate import Finished
 from olmes_suite.evaluation.floor import beside
@@ -19,6 +20,8 @@ from olmes_suite.tasks import index
 from olmes_suite.tasks.index import PREFIX
 
 _PLAIN_SECONDS = 10.0
+_ALL = ""
+"""Stands for the bar of all tasks among those of the tasks."""
 
 
 class PlainWatcher:
@@ -27,6 +30,7 @@ class PlainWatcher:
     def __init__(self) -> None:
         self._total: dict[str, int] = {}
         self._done: dict[str, int] = {}
+        self._left = TimeLeft(0)
         self._last_line = time.monotonic()
 
     def note(self, text: str) -> None:
@@ -36,6 +40,7 @@ class PlainWatcher:
     def start(self, plans: Sequence[TaskPlan]) -> None:
         """Begin showing the progress of these tasks."""
         self._total = {plan.name: plan.documents for plan in plans if plan.error is None}
+        self._left = TimeLeft(sum(self._total.values()))
         print(
             f"{count(len(self._total), 'task')}, {count(sum(self._total.values()), 'document')}",
             file=sys.stderr,
@@ -45,10 +50,14 @@ class PlainWatcher:
     def advance(self, task: str, documents: int, tokens: int) -> None:
         """Count finished documents and generated tokens."""
         self._done[task] = self._done.get(task, 0) + documents
+        self._left.advance(documents)
         finished = self._done[task] == self._total.get(task) and documents
         if finished or time.monotonic() - self._last_line > _PLAIN_SECONDS:
             self._last_line = time.monotonic()
-            print(f"{task}: {self._done[task]} of {self._total.get(task, 0)} documents", file=sys.stderr, flush=True)
+            seconds = self._left.seconds
+            left = "" if seconds is None else f"; about {duration(seconds)} left"
+            of = self._total.get(task, 0)
+            print(f"{task}: {self._done[task]} of {of} documents{left}", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """End the display."""
@@ -84,13 +93,20 @@ class RichWatcher:
             if plan.error is None:
                 label = plan.name.removeprefix(PREFIX)
                 self._ids[plan.name] = self.progress.add_task(label, total=plan.documents, rate="", start=False)
+        if len(self._ids) > 1:
+            total = sum(plan.documents for plan in plans if plan.error is None)
+            self._ids[_ALL] = self.progress.add_task("all tasks", total=total, rate="", start=False)
         self.progress.start()
 
     def advance(self, task: str, documents: int, tokens: int) -> None:
         """Count finished documents and generated tokens."""
+        if not self._since and _ALL in self._ids:
+            self.progress.start_task(self._ids[_ALL])
         if task not in self._since:
             self._since[task] = time.monotonic()
             self.progress.start_task(self._ids[task])
+        if _ALL in self._ids:
+            self.progress.update(self._ids[_ALL], advance=documents)
         self._tokens[task] = self._tokens.get(task, 0) + tokens
         rate = self._tokens[task] / max(time.monotonic() - self._since[task], 0.1)
         self.progress.update(self._ids[task], advance=documents, rate=f"{rate:,.0f} tok/s" if tokens else "")
@@ -282,7 +298,7 @@ def warnings(outcome: Results, record: Manifest) -> list[str]:
             verb = "has" if len(suite.missing) == 1 else "have"
             lines.append(f"{name}: no average while {len(suite.missing)} of its tasks {verb} no score")
     lines += _without_interval(outcome, record)
-    if record.limit:
+    if record.limit or record.max_documents:
         lines.append(limited_line(outcome, record))
     if (stopped := outcome.stopped) is not None:
         lines.append(
@@ -335,12 +351,23 @@ def planned_line(outcome: Results, record: Manifest) -> str:
     return f"planned{purpose}: {asked:,} of {of:,} documents; the same command without {option} asks the others"
 
 
+def _limit_words(record: Manifest) -> str:
+    parts = []
+    if record.limit is not None:
+        share = record.limit < 1
+        parts.append(f"{100 * record.limit:g} %" if share else count(int(record.limit), "document"))
+        parts[-1] += " of the documents of every leaf task" if share else " of every leaf task"
+    if record.max_documents is not None:
+        parts.append(f"{record.max_documents:,} documents in all")
+    return "limited to " + " and ".join(parts)
+
+
 def limited_line(outcome: Results, record: Manifest) -> str:
     """Say which difference a limited run can detect, and which one all documents could."""
     from olmes_suite.stats import detectable_difference
     from olmes_suite.tasks.sizes import leaf_sizes
 
-    start = f"limited to {count(record.limit or 0, 'document')} of every leaf task"
+    start = _limit_words(record)
     scored = [plan.task for plan in record.plan if not outcome.tasks[plan.task].failed]
     sizes = [outcome.tasks[task].n for task in scored]
     if not sizes:
@@ -352,7 +379,7 @@ def limited_line(outcome: Results, record: Manifest) -> str:
     full_sizes = [sum(known) for task in scored if (known := leaf_sizes(task))]
     suffix = ""
     if len(full_sizes) == len(scored):
-        bounds = (100 * detectable_difference(n) for n in (max(full_sizes), min(full_sizes)))
+        bounds = (min(100 * detectable_difference(n), 100) for n in (max(full_sizes), min(full_sizes)))
         suffix = f"; with all documents from {_span(*bounds)}"
     unit = "point" if span == "1" else "points"
     return f"{start}: differences show from about {span} {unit}{suffix} (80 % power, unpaired, at a score of 50)"

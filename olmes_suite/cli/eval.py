@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +35,7 @@ from olmes_suite.cli.options import (
 
 if TYPE_CHECKING:
     from olmes_suite.comparison.gate import GateReport
+    from olmes_suite.evaluation.dry_run import DryRun as Counted
     from olmes_suite.evaluation.evaluate import Finished, Watcher
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -53,7 +54,17 @@ TaskNames = Annotated[
 BackendName = Annotated[
     str, typer.Option("--backend", help="auto, hf, vllm, openai, mock, oracle, floor or an installed plugin.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", help="Number of documents of each leaf task.")]
+Limit = Annotated[
+    float | None,
+    typer.Option("--limit", help="Number of documents of each leaf task; below 1 the share of them: 0.1.", min=0),
+]
+MaxDocuments = Annotated[
+    int | None,
+    typer.Option("--max-documents", min=1, help="Limit of the whole run, shared out over tasks and sub-tasks."),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the run; by default made of model, tasks and a hash of them.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed for sampling and for --limit.")]
 Again = Annotated[bool, typer.Option("--again", help="Repeat a finished run.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
@@ -104,6 +115,11 @@ Concurrency = Annotated[
 ]
 
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only print how many documents, requests and tokens the run has.")
+]
+
+
 _LM_EVAL_MODELS = {
     "hf": "hf", "hf-auto": "hf", "huggingface": "hf", "vllm": "vllm", "local-completions": "openai",
     "local-chat-completions": "openai", "openai-completions": "openai", "openai-chat-completions": "openai",
@@ -124,7 +140,8 @@ def evaluate(
     thinking: Thinking = None, unclosed: Unclosed = None, profile: Profile = None, gen_kwargs: GenKwargs = None,
     samples: Samples = None, system: System = None, chat_template_args: TemplateArgs = None, plan: Plan = None,
     baseline: Baseline = None, until_decided: UntilDecided = False, config: Config = None,
-    report_to: ReportTo = None, as_json: Json = False,
+    report_to: ReportTo = None, max_documents: MaxDocuments = None, name: Name = None, dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> int:  # fmt: skip
     """Evaluate a model on a suite or on single tasks.
 
@@ -137,8 +154,8 @@ def evaluate(
 
     _lm_eval_call(model, model_args)
     tasks = [name.strip() for names in task or () for name in names.split(",") if name.strip()] or task
-    finished = api.evaluate(
-        model, suite=suite, task=tasks, backend=backend, limit=limit, data_dir=data_dir, data=data,
+    given: dict[str, Any] = dict(
+        suite=suite, task=tasks, backend=backend, limit=_whole(limit), data_dir=data_dir, data=data,
         include_path=include_path, runs=runs, seed=seed, lineage=lineage, again=again, device=device, dtype=dtype,
         batch_size=batch_size, max_length=max_length, chat_template=chat_template, revision=revision,
         base_url=base_url, prefill=prefill, concurrency=concurrency, workers=workers, ray=ray, cache=cache,
@@ -146,15 +163,33 @@ def evaluate(
         classifier_base_url=classifier_base_url, encoder=encoder, unsafe_code=unsafe_code, thinking=thinking,
         unclosed=unclosed, profile=profile, gen_kwargs=gen_kwargs, samples=samples, system=system,
         chat_template_args=chat_template_args, plan=plan, baseline=baseline, until_decided=until_decided,
-        config=config, report_to=report_to, command=command_line(),
-        watcher=_watcher,
-    ).finished  # fmt: skip
+        config=config, report_to=report_to, max_documents=max_documents, name=name, command=command_line(),
+    )  # fmt: skip
+    if dry_run:
+        return _counted(api.dry_run(model, **given), str(runs), as_json)
+    finished = api.evaluate(model, **given, watcher=_watcher).finished
     show(finished, as_json)
     if until_decided:
         return _gated(
             api.gate(str(baseline), finished.path, runs=runs, config=config, report_to=report_to).report, finished
         )
     return 1 if finished.failed else 0
+
+
+def _counted(found: Counted, runs: str, as_json: bool) -> int:
+    """Print what a run would ask, and return the exit status that it would have as far as that is known."""
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        from olmes_suite.cli.dry_run_table import print_dry_run
+
+        print_dry_run(found, runs)
+    return 1 if any(asked.error for asked in found.tasks.values()) else 0
+
+
+def _whole(limit: float | None) -> int | float | None:
+    """Return a limit of documents as an integer, a share as it is."""
+    return int(limit) if limit is not None and limit >= 1 and limit.is_integer() else limit
 
 
 def _gated(report: GateReport, finished: Finished) -> int:

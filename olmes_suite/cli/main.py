@@ -108,6 +108,14 @@ def fail(message: str, code: int) -> int:
     return code
 
 
+def _lm_eval_option(error: Exception) -> str | None:
+    """Return what takes the place of an unknown option that lm-eval has; None for another error."""
+    from olmes_suite.cli.lm_eval_options import instead
+
+    option = getattr(error, "option_name", None)
+    return instead(option) if isinstance(option, str) else None
+
+
 def run(args: list[str] | None = None) -> int:
     """Run a command line and return the exit status."""
     command = get_command(root)
@@ -134,6 +142,8 @@ def run(args: list[str] | None = None) -> int:
             if type(error).__name__ == "NoArgsIsHelpError":  # `olmes`, or a group without a command: its help
                 print(error.format_message(), file=sys.stderr)
                 return 2
+            if context and context.command_path == "olmes eval" and (hint := _lm_eval_option(error)):
+                return fail(hint, 2)
             where = f" ({context.command_path} --help)" if context else ""
             return fail(f"{error.format_message()}{where}", 2)
         if type(error).__name__ == "Abort":

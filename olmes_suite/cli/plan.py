@@ -75,8 +75,12 @@ def plan(
     }  # fmt: skip
     given = [name for name, value in options.items() if value is not None]
     if len(given) != 1:
-        named = " and ".join(given) if given else "none"
-        raise UsageError(f"say what to plan for, with one of {', '.join(options)}; given: {named}")
+        why = (
+            f"pass only one of {' and '.join(given)}"
+            if given
+            else f"nothing to plan for: pass one of {', '.join(options)}"
+        )
+        raise UsageError(why)
     if given[0] in ("--detect", "--gate") and baseline is None:
         raise UsageError(f"{given[0]} needs --baseline RUN: the run that the candidate is held against")
     if (dollars is None) != (model_cost is None):

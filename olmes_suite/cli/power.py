@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Json, Runs
+from olmes_suite.cli.options import IncludePath, Json, Runs
 
 if TYPE_CHECKING:
     from olmes_suite.comparison.gate_rules import Rules
@@ -36,13 +36,16 @@ Samples = Annotated[int, typer.Option("--samples", min=1, help="Number of sample
 def power(
     task: Task = None, delta: Delta = None, gate: Gate = False, suite: Suite = "dev", flips: Flips = None,
     between: Between = None, runs: Runs = Path("runs"), power: Power = 0.8, alpha: Alpha = 0.05,
-    margin: Margin = None, config: Config = None, limit: Limit = None, samples: Samples = 1, as_json: Json = False,
+    margin: Margin = None, config: Config = None, limit: Limit = None, samples: Samples = 1,
+    include_path: IncludePath = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Plan an evaluation: `--task T --delta POINTS`, or `--gate`."""
     from olmes_suite.errors import UsageError
+    from olmes_suite.evaluation.arguments import include
 
+    include(include_path)
     if gate == (task is not None):
-        raise UsageError("say what to plan: --task T --delta POINTS, or --gate")
+        raise UsageError("nothing to plan: pass --task T --delta POINTS, or --gate")
     if not 0 < alpha < 0.5 or not 0.5 <= power < 1:
         raise UsageError("--alpha must lie between 0 and 0.5, --power between 0.5 and 1")
     share = flips if flips is not None else _measured(between, task, runs) if between else 0.10

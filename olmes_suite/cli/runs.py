@@ -49,6 +49,7 @@ class Listed:
             (manifest.imported, "imported"),
             (manifest.sample, "sample"),
             (manifest.limit is not None, f"limit {manifest.limit}"),
+            (manifest.max_documents is not None, f"at most {manifest.max_documents}"),
             (manifest.planned is not None, "planned"),
             (results.stopped is not None, "stopped early"),
             (bool(results.failed), f"{len(results.failed)} failed"),

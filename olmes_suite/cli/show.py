@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Json, Runs
+from olmes_suite.cli.options import IncludePath, Json, Runs
 
 if TYPE_CHECKING:
     from olmes_suite.runs.run import Run
@@ -29,12 +29,15 @@ def show(
     runs: Runs = Path("runs"),
     wrong: Annotated[int, typer.Option("--wrong", min=0, help="Print this many documents that lost points.")] = 0,
     flips: Annotated[str | None, typer.Option("--flips", help="Print documents that OTHER scored differently.")] = None,
+    include_path: IncludePath = None,
     as_json: Json = False,
 ) -> int:
     """Show a recorded run: its scores; with TASK all metrics of that task; with --wrong or --flips its documents."""
     from olmes_suite import api
     from olmes_suite.errors import UsageError
+    from olmes_suite.evaluation.arguments import include
 
+    include(include_path)
     if task is None and (wrong or flips is not None):
         raise UsageError("--wrong and --flips need a task: olmes show RUN TASK --wrong N")
     opened = api.load(run, runs)

@@ -34,20 +34,20 @@ def listing(
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> None:
-    """List tasks."""
+    """List tasks: the shipped ones, those of a suite, or those in a folder (--include-path)."""
     if context.invoked_subcommand is not None:
         return
+    from olmes_suite.tasks import catalog
     from olmes_suite.tasks import index as registry
 
     include(include_path)
-    if include_path and suite is None:
-        raise UsageError("--include-path: give --suite FILE, or `olmes tasks show TASK` for one of the folder's tasks")
-
     index = registry.index()
     if suite is not None:
         from olmes_suite.tasks import suites
 
         chosen = [(entry.task, suites.task_of(entry)) for entry in suites.load(suite).tasks]
+    elif include_path:
+        chosen = [(entry.name, entry) for entry in catalog.own(include_path)]
     else:
         chosen = [(e.name, e) for e in (index.values() if everything else registry.top_level())]
     if as_json:
@@ -165,7 +165,9 @@ def _show_request(leaf: Any, loaded: Any, origins: dict[str, Any]) -> None:
 
 @app.command()
 def check(
-    task: Annotated[list[str] | None, typer.Argument(help="Tasks or groups; all of them by default.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Argument(help="Tasks or groups; by default all, or those of --include-path.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="Number of documents of each leaf task; all by default.")
     ] = None,
@@ -187,6 +189,7 @@ def check(
     from olmes_suite.evaluation.gold_check import Checked
     from olmes_suite.evaluation.gold_check import check as run_check
     from olmes_suite.scoring.tools import ToolOptions
+    from olmes_suite.tasks import catalog
     from olmes_suite.tasks import index as registry
     from olmes_suite.tasks.documents import SAMPLE
 
@@ -194,7 +197,7 @@ def check(
         raise UsageError(f"--limit must be at least 1, not {limit}")
     include(include_path)
     if include_path and not task:
-        raise UsageError("--include-path: name the tasks in that folder to check")
+        task = [entry.name for entry in catalog.own(include_path)]
     where = source(data_dir, data)
     if not where.mirrors:
         where = source(None, SAMPLE)

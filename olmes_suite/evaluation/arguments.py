@@ -73,7 +73,7 @@ def plan(path: Path | None, suite_names: tuple[str, ...]) -> tuple[tuple[str, ..
     return (found.suite,), found, Planned(purpose=found.purpose, documents=found.counts)
 
 
-def limit(given: int | None, suite_names: Sequence[str], task_names: Sequence[str]) -> int | None:
+def limit(given: int | float | None, suite_names: Sequence[str], task_names: Sequence[str]) -> int | float | None:
     """Return the number of documents of each leaf task: the user's, otherwise that of the suites.
 
     Raises UsageError where it is not clear what the suites' limit holds for.

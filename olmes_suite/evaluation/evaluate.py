@@ -21,9 +21,11 @@ from olmes_suite.errors import (
     UnsuitableTask,
     UsageError,
 )
+from olmes_suite.evaluation import run_names
 from olmes_suite.evaluation.background_load import Ahead
 from olmes_suite.evaluation.canonical_solutions import rehearse
 from olmes_suite.evaluation.deferred_scoring import score_waiting
+from olmes_suite.evaluation.document_cap import cap, limit_note
 from olmes_suite.evaluation.fingerprint import fingerprint
 from olmes_suite.evaluation.generate import Part, Scoring, Waiting, generate
 from olmes_suite.evaluation.manifest import manifest, scorers
@@ -33,10 +35,10 @@ from olmes_suite.evaluation.plan import (
     Options,
     TaskPlan,
     choose,
+    identity_of,
     load_leaves,
     model_name,
     preflight,
-    run_name,
 )
 from olmes_suite.evaluation.planned import (
     add_projections,
@@ -159,6 +161,7 @@ def evaluate(options: Options, make_backend: MakeBackend, watcher: Watcher, *, e
     source = options.source
     source.show_to_nltk()
     plans, chosen = choose(options)
+    run_names.check(options, plans)
     baseline = baseline_of(options, plans)
     lineage = ledger.lineage_of(options.model, options.lineage)
     tool_options = replace(
@@ -189,6 +192,9 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
                 watcher.note(line)
         if plan.error is not None and plan.error != NOT_BUILT:
             watcher.note(f"{plan.name}: {plan.error}")
+    cap(plans, options)
+    if (said := limit_note(plans, options)) is not None:
+        watcher.note(said)
     check_data(plans, options, session.baseline)
     if session.decider is not None:
         session.decider.check(plans)
@@ -207,14 +213,13 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
         leaf.fingerprint = fingerprint(leaf, backend.chat, tools, options.unclosed)
     if session.baseline is not None:
         check_comparable(plans, session.baseline)
-    name = run_name(options, plans, backend.fingerprint)
-    name, previous = _free_name(options.runs, name)
+    name, previous, unfinished = run_names.free_name(options, plans, backend.fingerprint)
     if previous is not None and is_finished(previous) and not options.again:
         finished = Finished(previous, read_results(previous), read_manifest(previous), plans, old=True)
         if not _has_request_errors(finished):
             return _projected(session, finished)
-    folder = options.runs / UNFINISHED / name
-    with RunLock(folder.with_name(f"{name}.lock")):
+    folder = options.runs / UNFINISHED / unfinished
+    with RunLock(folder.with_name(f"{unfinished}.lock")):
         if (options.runs / name).exists():
             raise UsageError(f"run {name} was finished by another process; repeat the command")
         if previous is not None and not options.again and not folder.exists():
@@ -230,16 +235,6 @@ def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> F
 def _has_request_errors(finished: Finished) -> bool:
     """Tell whether requests of the run failed: such a run is resumed with its recorded responses."""
     return any(task.flags.get("request_errors") for task in finished.results.tasks.values() if task.failed)
-
-
-def _free_name(runs: Path, name: str) -> tuple[str, Path | None]:
-    """Return the first of name, name-2, … that is not taken, and the folder of the name before it."""
-    number, current, previous = 1, name, None
-    while (runs / current).exists():
-        previous = runs / current
-        number += 1
-        current = f"{name}-{number}"
-    return current, previous
 
 
 def _gold_answers(plans: Sequence[TaskPlan]) -> Callable[[Request], Any]:
@@ -302,6 +297,7 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
             processor_seconds=time.process_time() - processor,
         ),
         tokens=gathered.tokens,
+        identity=None if options.name is None else identity_of(options, plans, backend.fingerprint),
         **({"planned": session.decider.planned(plans)} if session.decider is not None else {}),
     )
     if prompts:

@@ -24,6 +24,7 @@ from olmes_suite.runs.schema import (
     ScoringModel,
 )
 from olmes_suite.scoring.tools import Tools
+from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import find_split
 from olmes_suite.tasks.settings import effective
 
@@ -112,6 +113,9 @@ def manifest(
         plan=tuple(_planned(plan) for plan in plans),
         data=data_used(plans),
         limit=options.limit,
+        max_documents=options.max_documents,
+        name=options.name,
+        include_paths=include_paths(plans),
         planned=options.planned,
         projected_from=options.baseline,
         settings=options.settings.as_json(),
@@ -125,6 +129,13 @@ def manifest(
         git=git_commit(),
         hardware=hardware(),
     )
+
+
+def include_paths(plans: Sequence[TaskPlan]) -> tuple[str, ...]:
+    """Return the folders of `--include-path` that hold a task of the run."""
+    files = [Path(index.task_file(entry)) for plan in plans if (entry := index.index().get(plan.name)) is not None]
+    folders = (folder.resolve() for folder in catalog.include_paths)
+    return tuple(str(folder) for folder in folders if any(file.is_relative_to(folder) for file in files))
 
 
 def _planned(plan: TaskPlan) -> PlannedTask:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import MissingData, UnsuitableTask, UsageError
+from olmes_suite.evaluation.document_cap import check_limits, limit_of
 from olmes_suite.records import Instance, Request, canonical_json, sha256
 from olmes_suite.scoring import language_resources as resources
 from olmes_suite.scoring.tools import ToolOptions, Tools
@@ -37,7 +38,8 @@ class Options:
     backend: str = "auto"
     suite_names: tuple[str, ...] = ()
     task_names: tuple[str, ...] = ()
-    limit: int | None = None
+    limit: int | float | None = None
+    """Number of documents of each leaf task; below 1 their share."""
     seed: int = 1234
     source: DataSource = field(default_factory=DataSource)
     runs: Path = Path("runs")
@@ -59,6 +61,10 @@ class Options:
     """The rules of the gate that decides how many documents are asked."""
     baseline: str | None = None
     """Run from whose scores those of the whole tasks are projected."""
+    max_documents: int | None = None
+    """Largest number of documents of all tasks together."""
+    name: str | None = None
+    """The run's name, in place of one made of model and tasks."""
 
 
 @dataclass(slots=True)
@@ -203,8 +209,7 @@ def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
     chosen_samples = options.plan is not None and any(one.samples for one in options.plan.tasks.values())
     if chosen_samples and options.settings.samples is not None:
         raise UsageError("--samples: the plan chooses the number of samples; leave --samples out")
-    if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit must be at least 1, not {options.limit}")
+    check_limits(options)
     chosen = [suites.load(name) for name in options.suite_names]
     plans: dict[str, TaskPlan] = {}
     for suite in chosen:
@@ -264,7 +269,7 @@ def load_leaves(plan: TaskPlan, options: Options) -> None:
             plan.by_plan = True
             leaf.rows = by_strata(leaf, options.planned.documents[name], options.seed)
         elif options.limit is not None:
-            leaf.rows = limited(leaf, options.limit, options.seed)
+            leaf.rows = limited(leaf, limit_of(options.limit, len(task.task_docs)), options.seed)
         plan.leaves.append(leaf)
 
 
@@ -333,13 +338,21 @@ def model_name(options: Options) -> str:
 
 
 def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str) -> str:
-    """Build a readable name that is the same for the same command, model and data."""
+    """Return the user's name, or a readable one that is the same for the same command, model and data."""
+    if options.name is not None:
+        return options.name
     selection = "+".join(
         [
             *(Path(name).stem for name in options.suite_names),
             *(name.removeprefix(index.PREFIX) for name in options.task_names),
         ]
     )
+    digest = identity_of(options, plans, model_fingerprint)[:8]
+    return f"{slug(model_name(options))}-{slug(selection)}-{digest}"
+
+
+def identity_of(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str) -> str:
+    """Hash what a run asks: model, tasks with their fingerprints, documents and settings."""
     identity: dict[str, Any] = {
         "model": model_fingerprint,
         "backend": options.backend,
@@ -355,4 +368,6 @@ def run_name(options: Options, plans: Sequence[TaskPlan], model_fingerprint: str
         identity["until_decided"] = [options.baseline, str(options.until_decided)]
     if options.planned is not None:
         identity["planned"] = dict(options.planned.documents)
-    return f"{slug(model_name(options))}-{slug(selection)}-{sha256(canonical_json(identity))[:8]}"
+    if options.max_documents is not None:
+        identity["max_documents"] = options.max_documents
+    return sha256(canonical_json(identity))

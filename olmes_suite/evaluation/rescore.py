@@ -13,6 +13,7 @@ from typing import Any
 
 from olmes_suite.errors import DataError, MissingData, UsageError
 from olmes_suite.evaluation.deferred_scoring import score_waiting
+from olmes_suite.evaluation.document_cap import cap
 from olmes_suite.evaluation.fingerprint import fingerprint, metric_names
 from olmes_suite.evaluation.generate import OpenDocument, Scoring, Waiting, make_instance
 from olmes_suite.evaluation.given_responses import GivenResponses, GivenThoughts, Reading, ResponseLine, given_thoughts
@@ -31,6 +32,7 @@ from olmes_suite.evaluation.record import (
 )
 from olmes_suite.files import RunLock, storage
 from olmes_suite.records import Instance, Response, Scored
+from olmes_suite.runs import task_folders
 from olmes_suite.runs.contamination import Known, known
 from olmes_suite.runs.schema import (
     INSTANCES,
@@ -234,8 +236,12 @@ def rescore(
     if not is_finished(run):
         raise UsageError(f"{run} is not a finished run (no results.json); repeat the `olmes eval` command to finish it")
     old, record = read_results(run), read_manifest(run)
+    with task_folders.searched(record):
+        return _rescored(run, old, record, _options(record, source, named or ToolOptions()), reading)
+
+
+def _rescored(run: Path, old: Results, record: Manifest, options: Options, reading: Reading) -> Results:
     thoughts, unclosed = reading.thoughts(record.engine.extra), reading.policy(record.engine.extra)
-    options = _options(record, source, named or ToolOptions())
     options.source.show_to_nltk()
     plans, _ = choose(options)
     tools = Tools(options.tools)
@@ -285,6 +291,7 @@ def _reload(plans: Sequence[TaskPlan], old: Results, options: Options, tools: To
         else:
             plan.error = plan.error if error is None else error
             plan.leaves = []
+    cap(plans, options)
 
 
 def _recorded_tools(record: Manifest, named: ToolOptions, source: DataSource) -> ToolOptions:
@@ -307,15 +314,17 @@ def _seed(record: Manifest) -> int:
 
 
 def _options(record: Manifest, source: DataSource | None, tools: ToolOptions) -> Options:
-    in_suites = {entry.task for name in record.suites for entry in suites.load(name).tasks}
+    suite_names = task_folders.suite_names(record)
+    in_suites = {entry.task for name in suite_names for entry in suites.load(name).tasks}
     # Answers to sample documents are scored with the sample documents, even if a mirror is now given.
     mirrors = source.mirrors if source and source.mirrors else tuple(map(Path, record.mirrors))
     data_source = DataSource(() if record.sample else mirrors, record.sample)
     return Options(
         model=record.model.path or "",
-        suite_names=record.suites,
+        suite_names=suite_names,
         task_names=tuple(plan.task for plan in record.plan if plan.task not in in_suites),
         limit=record.limit,
+        max_documents=record.max_documents,
         seed=_seed(record),
         source=data_source,
         tools=_recorded_tools(record, tools, data_source),

@@ -13,6 +13,7 @@ from typing import Any
 
 from olmes_suite import extras
 from olmes_suite.errors import OlmesError, one_line
+from olmes_suite.runs import task_folders
 from olmes_suite.runs.importers.write import PROMPTS
 from olmes_suite.runs.schema import Engine, Manifest, instances_file, read_prompts
 from olmes_suite.runs.store import readable_lines
@@ -35,7 +36,8 @@ def render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) ->
     if not extras.installed("lm_eval"):
         return {}, f"prompts are rendered where the extra `eval` is installed: {extras.install('eval')}"
     try:
-        return _render(run, manifest, task, places)
+        with task_folders.searched(manifest):
+            return _render(run, manifest, task, places)
     except (OlmesError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, f"prompts cannot be rendered here: {one_line(error, 300)}"
 
@@ -64,7 +66,7 @@ def _render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -
     rendered: dict[Place, Prompt] = {}
     note = ""
     for leaf, doc_ids in doc_ids_of.items():
-        if leaf not in index.index() and _from(manifest, leaf) != "lm-eval":
+        if leaf not in index.index() and _from(manifest, leaf) != "lm-eval" and not task_folders.folders(manifest):
             return rendered, f"{leaf} is not a task of this installation: its prompts cannot be rendered"
         leaf_prompts, same = _leaf(leaf, doc_ids, source, engine, keys.get(leaf))
         rendered.update(leaf_prompts)

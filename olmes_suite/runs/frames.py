@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from olmes_suite.errors import DataError, UsageError, nearest
-from olmes_suite.runs.schema import Metric, Results, instances_file
+from olmes_suite.runs.schema import Metric, Results, instances_file, read_manifest
 from olmes_suite.runs.store import read_lines
 from olmes_suite.tasks.index import full_name, index
 
@@ -99,4 +99,7 @@ def find(run: Path, tasks: Iterable[str], name: str) -> tuple[str, str | None]:
         for top_task in top_tasks:
             if top_task in index() and candidate in index()[top_task].members:
                 return top_task, candidate
+    for plan in read_manifest(run).plan:  # a group of the user's, which the index does not have
+        if plan.task in top_tasks and name in (leaf.task for leaf in plan.leaves or ()):
+            return plan.task, name
     raise UsageError(f"run {run.name} has no task {name!r}{nearest(name, top_tasks)}")

@@ -124,7 +124,7 @@ class RunScores:
     suites: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Suite to its tasks at the time of the run."""
     imported: bool = False
-    limit: int | None = None
+    limit: int | float | None = None
     path: Path | None = None
     """The run's folder; None for a baseline file."""
     stopped: Stopped | None = None
@@ -156,7 +156,7 @@ def validated(run: RunScores) -> RunScores:
     """Check the types of the run's fields and return the run. Raises TypeError naming an invalid field."""
     for value, what in ((run.name, "run"), (run.model, "model"), *((why, "error") for why in run.failed.values())):
         _is(value, str, what)
-    _is(run.limit, (int, type(None)), "limit")
+    _is(run.limit, (int, float, type(None)), "limit")
     for listed in run.suites.values():
         for name in _is(listed, list, "suite"):
             _is(name, str, "task of a suite")
@@ -204,7 +204,7 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
         errors,
         suites,
         manifest.imported,
-        manifest.limit,
+        manifest.max_documents if manifest.limit is None else manifest.limit,
         path,
         results.stopped,
     )

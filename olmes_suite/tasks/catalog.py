@@ -43,6 +43,8 @@ def find(name: str) -> TaskEntry:
     """
     entry = index().get(full_name(name))
     if entry is not None:
+        if include_paths and not Path(entry.file).is_absolute():
+            _refuse_second(name, entry)
         return entry
     shipped = [task.removeprefix(PREFIX) for task in index()]
     if not installed("lm_eval"):
@@ -54,6 +56,36 @@ def find(name: str) -> TaskEntry:
         raise UsageError(_unknown(name, shipped, external.names(tuple(include_paths)) if name else external.Names()))
     index().update({e.name: e for e in entries})
     return entries[0]
+
+
+def _refuse_second(name: str, entry: TaskEntry) -> None:
+    """Raise UsageError where a folder of the user's defines a shipped task's name, which would not be found."""
+    if not installed("lm_eval"):
+        return
+    from olmes_suite.tasks import external
+
+    for own_name in {name, entry.name} & external.own_names(tuple(include_paths)):
+        raise UsageError(
+            f"--include-path: a task file in {', '.join(map(str, include_paths))} has the name {own_name!r}, which is "
+            "that of a shipped task; give yours another"
+        )
+
+
+def own(folders: Iterable[Path]) -> list[TaskEntry]:
+    """Return the tasks and groups in the user's folders, by name, without the sub-tasks of those groups.
+
+    Raises UsageError for a folder without tasks, and for a damaged task file.
+    """
+    from olmes_suite.tasks import external
+
+    folders = list(folders)
+    include(folders)
+    names = sorted(name for folder in folders for name in external.names_in(folder).tasks)
+    if not names:
+        raise UsageError(f"--include-path {', '.join(map(str, folders))}: no task file (a YAML file with `task: NAME`)")
+    entries = [find(name) for name in dict.fromkeys(names)]
+    members = {member for entry in entries for member in entry.members}
+    return [entry for entry in entries if entry.name not in members]
 
 
 def _unknown(name: str, shipped: list[str], others: Names) -> str:

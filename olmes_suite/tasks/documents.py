@@ -79,6 +79,8 @@ class DataSpec:
     json_files: Sequence[Mapping[str, Sequence[str]]] = ()
     """Files of JSON lines that make up the configuration; see `olmes_suite.tasks.json_files`."""
     sample_file: Path | None = None
+    files: tuple[Path, ...] = ()
+    """Files of rows on this machine, which are read in place of a mirror."""
 
     def names_of(self, split: str) -> list[str]:
         """Return the names under which a split may be stored."""
@@ -114,7 +116,9 @@ def load_split(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
 
     Raises MissingData if no source has the split, DataError if its columns do not match.
     """
-    if source.sample:
+    if spec.files:
+        table = _from_rows(spec.files)
+    elif source.sample:
         table = _sample_table(spec, split)
     elif (path := find_split(source, spec, split)) is not None:
         table = _read_parquet(path) if path.suffix == ".parquet" else _from_json_lines(source, spec)
@@ -219,6 +223,32 @@ def _from_json_lines(source: DataSource, spec: DataSpec) -> pa.Table:
     """Read a split from the first mirror with its files of JSON lines."""
     found = (json_files.find(mirror / spec.path, spec.json_files) for mirror in source.mirrors)
     return json_files.read(next(files for files in found if files))
+
+
+def _from_rows(files: Sequence[Path]) -> pa.Table:
+    """Read files of rows. Cells of a column whose values have several types become JSON."""
+    import pyarrow as pa
+
+    from olmes_suite.training_rows.reading import Unreadable, rows_of
+
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        for number, row in enumerate(rows_of(file)):
+            if isinstance(row, Unreadable):
+                raise DataError(f"{file}: row {number}: {row.why}")
+            rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: column([row.get(name) for row in rows]) for name in names})
+
+
+def column(values: Sequence[Any]) -> pa.Array:
+    """Build an Arrow column; values of several types become text, those that are not text as JSON."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([value if isinstance(value, str) else json.dumps(value, default=str) for value in values])
 
 
 def _sample_table(spec: DataSpec, split: str) -> pa.Table:

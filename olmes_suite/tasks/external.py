@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,13 @@ from olmes_suite.records import Request, Scored
 from olmes_suite.scoring.scorers import Scorer, lm_eval_task_file
 from olmes_suite.tasks.documents import DataSource, find_split, missing, reads_files
 from olmes_suite.tasks.generation_kwargs import sampling, unsupported
-from olmes_suite.tasks.index import TaskEntry
+from olmes_suite.tasks.index import TaskEntry, tasks_folder
 from olmes_suite.tasks.task import Splits, SuiteTask
 from olmes_suite.tasks.task_file import check_splits, problem, read_task_file, reason
 
 MEANS = ("mean", "nanmean")
 """Names of lm-eval's aggregations that are means over documents."""
-NAME = re.compile(r"^(?:task|group):[ ]*[\"']?([\w.:-]+)[\"']?[ ]*$", re.MULTILINE)
+NAME = re.compile(r"^(?:task|group):[ ]*[\"']?([\w.:-]+)[\"']?[ ]*(?:#.*)?$", re.MULTILINE)
 TAGS = re.compile(r"^tag:((?:[ ]*[\w.\"'-]+[ ]*$)|(?:[ ]*(?:\n[ ]*-[ ]*[\w.\"'-]+[ ]*)+))", re.MULTILINE)
 WORD = re.compile(r"(?:^|(?<=[ \"']))[\w][\w.-]*")
 PAIRS = frozenset({"f1", "mcc", "likelihood", "brier_score"})
@@ -231,6 +232,12 @@ def find(name: str, include: tuple[Path, ...]) -> list[TaskEntry]:
             if member_file is None or "group" in (member_config := read_task_file(member_file, functions=False)):
                 raise UsageError(f"group {task_name!r} has nested or inline members; name its tasks one by one")
             members.append(_entry(member, member_file, member_config))
+            if members[-1].primary != members[0].primary and members[0].primary not in _metrics(member_config):
+                first, last = members[0], members[-1]
+                raise UsageError(
+                    f"group {task_name!r} has no average: the metric of {first.name} is {first.primary}, that of "
+                    f"{last.name} is {last.primary}; name its tasks one by one"
+                )
         micro = any(metric.get("weight_by_size", True) for metric in config.get("aggregate_metric_list") or [{}])
         group = TaskEntry(
             task_name,
@@ -256,10 +263,21 @@ class Names:
 
 def names(include: tuple[Path, ...]) -> Names:
     """Read the names of the tasks in the user's folders and of those that lm-eval ships."""
+    return names_in(*include, lm_eval_task_file(""))
+
+
+@lru_cache(maxsize=8)
+def own_names(folders: tuple[Path, ...]) -> frozenset[str]:
+    """Return the names of the tasks in the user's folders, without those of shipped task files."""
+    return names_in(*(folder for folder in folders if not folder.resolve().is_relative_to(tasks_folder()))).tasks
+
+
+def names_in(*folders: Path) -> Names:
+    """Read the names of the tasks in folders."""
     found: set[str] = set()
     tags: dict[str, set[str]] = {}
-    for folder in (*include, lm_eval_task_file("")):
-        for path in folder.rglob("*.yaml"):
+    for folder in folders:
+        for path in _files(folder):
             try:
                 text = path.read_text(encoding="utf-8", errors="replace")
             except OSError:
@@ -273,7 +291,8 @@ def names(include: tuple[Path, ...]) -> Names:
 
 def _file_of(name: str, folder: Path) -> Path | None:
     """Find the YAML file that defines `name`. Files of that name are read first, then all others."""
-    pattern = re.compile(rb"^(?:task|group):\s*[\"']?" + re.escape(name.encode()) + rb"[\"']?\s*$", re.MULTILINE)
+    start, end = rb"^(?:task|group):[ \t]*[\"']?", rb"[\"']?[ \t\r]*(?:#.*)?$"
+    pattern = re.compile(start + re.escape(name.encode()) + end, re.MULTILINE)
     for path in _by_likelihood(name, folder):
         try:
             if pattern.search(path.read_bytes()):
@@ -283,8 +302,12 @@ def _file_of(name: str, folder: Path) -> Path | None:
     return None
 
 
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*.y*ml") if path.suffix in (".yaml", ".yml")]
+
+
 def _by_likelihood(name: str, folder: Path) -> Iterator[Path]:
-    files = list(folder.rglob("*.yaml"))
+    files = _files(folder)
     yield from (path for path in files if path.stem == name)
     yield from (path for path in files if path.stem != name)
 
@@ -305,6 +328,14 @@ def _read_entry(name: str, path: Path, config: Mapping[str, Any]) -> TaskEntry:
         dataset=str(config.get("dataset_path", "")), config=str(config.get("dataset_name") or "default"),
         split=str(config.get("test_split") or config.get("validation_split") or ""),
     )  # fmt: skip
+
+
+def _metrics(config: Mapping[str, Any]) -> set[str]:
+    """Return the names of the metrics in a task file; the default ones of its output type where it names none."""
+    named = config.get("metric_list") or [
+        {"metric": name} for name in DEFAULT_METRIC_REGISTRY.get(config.get("output_type", "generate_until")) or ()
+    ]
+    return {str(entry["metric"]).rpartition(".")[2] for entry in named}
 
 
 def _primary(config: Mapping[str, Any]) -> str:

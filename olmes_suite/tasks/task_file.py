@@ -12,6 +12,7 @@ import yaml
 
 from olmes_suite.errors import OlmesError, UsageError, nearest, one_line
 from olmes_suite.lm_eval_api import TaskConfig, aggregation_registry, load_yaml, metric_registry
+from olmes_suite.tasks import question_file
 from olmes_suite.tasks.keys import TASK_KEYS
 from olmes_suite.tasks.overrides import check_values
 from olmes_suite.yaml_files import tab_advice
@@ -42,7 +43,7 @@ def read_task_file(path: Path, *, functions: bool = True) -> dict[str, Any]:
         raise UsageError(f"{path}: a function that it names cannot be imported ({reason(cause)})") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: is not a mapping of keys to values, as a task file is")
-    return content
+    return question_file.expand(path, functions=functions) if question_file.is_question_file(content) else content
 
 
 def check_keys(config: Mapping[str, Any], path: Path) -> None:

@@ -99,6 +99,7 @@ def test_options_have_the_names_of_the_command(name: str) -> None:
         "instances",
         "responses",
         "tasks",
+        "dry_run",
     }
     function = {"eval": "evaluate"}.get(name, name)
     parameters = set(inspect.signature(getattr(api, function)).parameters)

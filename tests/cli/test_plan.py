@@ -50,8 +50,8 @@ def test_a_baseline_gives_sizes_and_variances(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "say what to plan for"),
-        (("--precision", "1", "--tokens", "1M"), "given: --precision and --tokens"),
+        ((), "nothing to plan for: pass one of --precision"),
+        (("--precision", "1", "--tokens", "1M"), "pass only one of --precision and --tokens"),
         (("--precision", "0.2"), "out of reach: all 57,595 documents"),
         (("--precision", "-1"), "--precision must be"),
         (("--detect", "1"), "--detect needs --baseline"),

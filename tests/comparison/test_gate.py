@@ -231,7 +231,7 @@ def test_power_on_the_command_line(cli: Cli) -> None:
     assert found["average_passes"] - found["red"] < found["green"] < found["average_passes"]
     wide = json.loads(cli("power", "--gate", "--flips", "0.3", "--json")[1])
     assert wide["average_passes"] == pytest.approx(0.49, abs=0.01)
-    assert "say what to plan" in one_line(cli("power"), 2)
+    assert "nothing to plan" in one_line(cli("power"), 2)
     assert "smaller --delta" in one_line(cli("power", "--task", "gsm8k", "--delta", "30"), 2)
 
 

@@ -67,7 +67,7 @@ class Baseline(Record):
     run: str
     model: str
     imported: bool = False
-    limit: int | None = None
+    limit: int | float | None = None
     suites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Suite to its tasks."""
     failed: Mapping[str, str] = field(default_factory=dict)

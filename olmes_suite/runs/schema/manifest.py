@@ -150,8 +150,16 @@ class Manifest(Record):
     """The top-level tasks in their order."""
     data: Mapping[str, DataUsed] = field(default_factory=dict)
     """Leaf task to its data."""
-    limit: int | None = None
-    """Number of documents of each leaf task; null for all."""
+    limit: int | float | None = None
+    """Number of documents of each leaf task, below 1 their share; null for all."""
+    max_documents: int | None = field(default=None, metadata=OPTIONAL)
+    """Largest number of documents of all tasks together; absent without one."""
+    name: str | None = field(default=None, metadata=OPTIONAL)
+    """The name that the user gave; absent where the run has the name of its model and tasks."""
+    identity: str | None = field(default=None, metadata=OPTIONAL)
+    """Of a run with such a name: the hash of model, tasks and settings by which the same command finds it again."""
+    include_paths: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """Folders of the user's tasks that the run asked."""
     planned: Planned | None = field(default=None, metadata=OPTIONAL)
     """The plan that chose the documents; absent without one."""
     projected_from: str | None = field(default=None, metadata=OPTIONAL)
