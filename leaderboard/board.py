@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from leaderboard import lineage, sweeps
+from leaderboard.apart import told_apart
 from leaderboard.page_data import SKILLS, Board, Cell, Column, Problem, Row, Run
+from olmes_suite.runs import differences
 from olmes_suite.runs.schema import NO_LINEAGE
 from olmes_suite.tasks import suites
 
-_KINDS = {"measured": 0, "imported": 1, "floor": 2, "published": 3}
+_KINDS = {"measured": 0, "imported": 1, "floor": 2, "mock": 3, "published": 4}
 _ORDER = {"dev": 0, "unseen": 1, "other": 2}
 
 
@@ -28,7 +30,7 @@ def make(
     for group, name, parent, root in zip(groups, names, parents, family, strict=True):
         above = groups[parent][0].name if isinstance(parent, int) else parent
         rows.append(replace(_row(group, above, root, seen.get(root, 0)), name=name))
-    measured = _ordered(sweeps.with_recipes(rows))
+    measured = _ordered(told_apart(sweeps.with_recipes(rows)))
     columns = _columns([*measured, *published], {task: skill for run in runs for task, skill in run.skills.items()})
     measured_tasks = {task for row in measured for task in row.cells}
     columns = tuple(column for column in columns if column.task in measured_tasks or column.suite != "other")
@@ -76,6 +78,8 @@ def _row(group: Sequence[Run], parent: str | None, family: str, seen: int) -> Ro
         looks=seen,
         cells=cells,
         suites=averages,
+        training=lineage.training(group),
+        facts=differences.facts(first.manifest),
     )
 
 

@@ -28,19 +28,25 @@ Published = Annotated[
     bool, typer.Option("--published", help="Add the scores of the Tülu 3 and OLMo 3 papers as reference rows.")
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and write the page again when runs change.")]
+Png = Annotated[
+    Path | None,
+    typer.Option(
+        "--png", help="Also write the table as a picture, by a browser: chromium or the one in $OLMES_BROWSER."
+    ),
+]
 Every = Annotated[float, typer.Option("--every", min=0.1, help="Seconds between the checks of --watch.")]
 
 
 @app.command()
 def leaderboard(
     out: Out, runs: Runs = Path("runs"), instances: Instances = None, published: Published = False,
-    watch: Watch = False, every: Every = 5.0, include_path: IncludePath = None, as_json: Json = False,
+    png: Png = None, watch: Watch = False, every: Every = 5.0, include_path: IncludePath = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Write one HTML file that shows all runs of a folder. It needs no server.
 
     Exit status: 0, 2 wrong usage (a run that cannot be read is listed on the page), 130 where --watch is interrupted.
     """
-    from leaderboard.build import build, state
+    from leaderboard.build import state
     from olmes_suite.errors import UsageError
     from olmes_suite.evaluation.arguments import include
 
@@ -49,17 +55,42 @@ def leaderboard(
         raise UsageError(f"--instances takes all, flips or none, not {instances!r}")
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder: name the HTML file to write")
+    if png is not None and (png.is_dir() or png.suffix.lower() != ".png"):
+        raise UsageError(f"--png {png}: name a file that ends in .png")
     if ":/" in str(runs):
         raise UsageError(f"--runs takes a local folder, not {runs}")
-    chosen = cast("Any", instances)
+    browser = None
+    if png is not None:
+        from leaderboard.picture import find_browser
+
+        browser = find_browser()
+
+    def write() -> None:
+        _write(runs, out, cast("Any", instances), published, as_json, (png, browser) if png and browser else None)
+
     seen = state(runs)
-    _say(build(runs, out, chosen, published), as_json)
+    write()
     while watch:
         time.sleep(every)
         if (now := state(runs)) != seen:
             seen = now
-            _say(build(runs, out, chosen, published), as_json)
+            write()
     return 0
+
+
+def _write(
+    runs: Path, out: Path, instances: Any, published: bool, as_json: bool, picture: tuple[Path, str] | None
+) -> None:
+    """Write the page, say so, and take its picture."""
+    from leaderboard.build import build
+
+    _say(build(runs, out, instances, published), as_json)
+    if picture is not None:
+        from leaderboard.picture import share_picture
+
+        share_picture(out, *picture)
+        if not as_json:
+            print(f"{picture[0]}: {picture[0].stat().st_size / 1e6:.1f} MB", flush=True)
 
 
 def _say(built: Built, as_json: bool) -> None:

@@ -131,7 +131,7 @@ def _prompts(task: str, members: Sequence[tuple[int, Run, list[Document]]]) -> d
     for _, _, cell in members:
         for document in cell:
             references.setdefault(document.place, document.reference)
-    run = members[0][1]
+    run = next((run for _, run, _ in members if run.kind != "floor"), members[0][1])
     rendered, note = run_prompts.render(run.path, run.manifest, task, references) if references else ({}, "")
     leaves = list(dict.fromkeys(leaf for leaf, _ in references))
     at = {leaf: position for position, leaf in enumerate(leaves)}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leaderboard.page_data import Run
+from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.ledger import lineage_name
 
 
@@ -51,6 +53,30 @@ def _parent(
         same = [other for other in by_name.get(os.path.basename(os.path.normpath(named)), ()) if other != number]
         return same[0] if len(same) == 1 else named
     return None
+
+
+def training(runs: Sequence[Run]) -> str:
+    """Return a key of the training that made a checkpoint, given by its runs: equal for all that it saved.
+
+    Two trainings of one stage on one parent differ in recipe, data or folder. "" for a checkpoint without a stage.
+    """
+    run = next((run for run in runs if run.lineage.is_known), None)
+    if run is None or not run.lineage.stage:
+        return ""
+    about = run.lineage.as_json()
+    parts = [about.get(key) for key in ("parent", "stage", "recipe", "data", "seed")]
+    recipe = about.get("recipe")
+    if not (isinstance(recipe, Mapping) and recipe.get("output")):  # a recipe names the folder of its training
+        parts.append(_without_step(place(run, run.model_path), run.lineage.step))
+    return sha256(canonical_json(parts))[:12]
+
+
+def _without_step(path: str, step: int | None) -> str:
+    """Return the folder of a training, from that of a checkpoint: `out/checkpoint-500` and `out-500` become `out`."""
+    folder, name = os.path.split(os.path.normpath(path)) if path else ("", "")
+    if re.fullmatch(r"(checkpoint|step|global_step|epoch)[-_]?\d+|final|last|best", name):
+        return folder
+    return os.path.join(folder, re.sub(rf"[-_.]?(step)?[-_]?0*{step}$", "", name)) if step is not None else path
 
 
 def families(parents: Sequence[int | str | None], names: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from olmes_suite.runs.schema import Cost, Lineage, Manifest, Projected
 
-Kind = Literal["measured", "imported", "floor", "published"]
+Kind = Literal["measured", "imported", "floor", "mock", "published"]
+"""`mock`: made-up or gold answers, without a model."""
 SKILLS = ("knowledge", "reasoning", "math", "code", "instruction following", "safety")
 """Skills in the order in which the page shows them; others follow by name."""
 PARTS = ("prompt", "data", "scorer", "settings")
@@ -131,6 +132,27 @@ class Row:
     """What the watch over the checkpoint's training named."""
     recipe: str = ""
     """The keys in which the checkpoint's recipe differs from those of rows of the same stage and parent."""
+    apart: str = ""
+    """What tells the row apart from others of the same name: settings that differ, otherwise the run."""
+    training: str = ""
+    """Equal for the checkpoints that one training saved; "" for one whose training is not known."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """The settings of the newest run (`olmes_suite.runs.differences`)."""
+
+    @property
+    def sample(self) -> bool:
+        """Whether the documents are the samples that ship with the tasks."""
+        return any(run.manifest.sample for run in self.runs)
+
+    @property
+    def backend(self) -> str:
+        """The backend of the newest run; "" where none is recorded."""
+        return (self.runs[0].manifest.engine.backend or "") if self.runs else ""
+
+    @property
+    def limit(self) -> int | None:
+        """Documents of each leaf task that the newest run was limited to."""
+        return self.runs[0].manifest.limit if self.runs else None
 
     @property
     def tokens(self) -> tuple[float, int] | None:

@@ -83,7 +83,7 @@ def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
     return Run(
         name=path.name,
         path=path,
-        model=_model_name(results.model, model_path),
+        model=_model_name(results.model, model_path) if manifest.name is None else path.name,
         model_path=model_path,
         kind=_kind(manifest),
         started=_number(started or (path / RESULTS).stat().st_mtime) or 0.0,
@@ -98,7 +98,9 @@ def read(path: Path, known: Mapping[str, list[dict[str, Any]]]) -> Run:
 def _kind(manifest: Manifest) -> Kind:
     if manifest.imported:
         return "imported"
-    return "floor" if manifest.engine.backend == "floor" or manifest.floor else "measured"
+    if manifest.engine.backend == "floor" or manifest.floor:
+        return "floor"
+    return "mock" if manifest.engine.backend in _NO_MODEL else "measured"
 
 
 def _checkpoint(path: Path, manifest: Manifest) -> str:
@@ -107,6 +109,8 @@ def _checkpoint(path: Path, manifest: Manifest) -> str:
     if manifest.imported or engine.backend in _NO_MODEL or not engine.fingerprint:
         return path.name
     parts: list[Any] = [engine.fingerprint, engine.backend, manifest.limit, manifest.seed, manifest.sample]
+    if manifest.name is not None:  # a name of the user's makes a row
+        parts.append(["name", path.name])
     if manifest.max_documents is not None:
         parts.append(["max_documents", manifest.max_documents])
     if manifest.planned is not None:
@@ -117,6 +121,8 @@ def _checkpoint(path: Path, manifest: Manifest) -> str:
 def _model_name(name: str, path: str) -> str:
     """Return the model's name, with its parent folder where the name alone is generic (`checkpoint-500`)."""
     parts = [part for part in path.replace(os.sep, "/").split("/") if part]
+    if name.startswith(("/", "./", "../")) and parts:  # a path that another tool took for a name
+        name = parts[-1]
     if len(parts) > 1 and _NAMELESS.fullmatch(name.lower()):
         return "/".join(parts[-2:])
     return name or "(no name)"

@@ -20,8 +20,12 @@ _LONGEST = 40
 
 def names_of(groups: Sequence[Sequence[Run]]) -> list[str]:
     """Return the names of checkpoints, given by their runs; equal names are lengthened by folders."""
-    paths = [lineage.place(runs[0], runs[0].model_path) if runs[0].kind == "measured" else "" for runs in groups]
+    paths = [lineage.place(runs[0], runs[0].model_path) if _has_folder(runs[0]) else "" for runs in groups]
     return distinct([runs[0].model for runs in groups], paths)
+
+
+def _has_folder(run: Run) -> bool:
+    return run.kind == "measured" or (run.kind == "imported" and run.model_path.startswith("/"))
 
 
 def with_recipes(rows: Sequence[Row]) -> list[Row]:

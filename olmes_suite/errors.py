@@ -7,6 +7,7 @@ OlmesError                 exit 2   one line on stderr, never a traceback
 ├── MissingData            exit 1   a data set that is not on this machine: its task fails, the others run
 ├── UnsuitableTask         exit 1   a task whose score is not a mean over documents: it fails, the others run
 ├── ModelError             exit 2   a checkpoint that cannot be loaded
+├── BrowserFailed          exit 2   a browser that makes no picture of a page
 ├── RunLocked              exit 2   another process is writing the run
 ├── StorageError           exit 2   the disk is full or read-only
 ├── NotComparable          exit 4   two runs whose scores were not made in the same way
@@ -82,6 +83,10 @@ class UnsuitableTask(OlmesError):
 
 class ModelError(OlmesError):
     """A model or tokenizer cannot be loaded."""
+
+
+class BrowserFailed(OlmesError):
+    """The browser made no picture of a page."""
 
 
 class RunLocked(OlmesError):

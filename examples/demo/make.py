@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from problems import THINK, held_out, instruction, short, sums, thought, worked
+from problems import THINK, Sum, held_out, instruction, short, steps, sums, worked
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}{% if message['role'] == 'assistant' %}"
@@ -20,14 +20,35 @@ TEMPLATE = (
     "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
 """Turns marked by their roles, each answer closed by end-of-text, as in the Tülu chat format."""
+THINKING_TEMPLATE = TEMPLATE.replace(
+    "{% generation %}",
+    "{% generation %}{% if message['reasoning_content'] %}"
+    f"{{{{ '{THINK[0]}' + message['reasoning_content'] + '{THINK[1]}' }}}}{{% endif %}}",
+)
+"""The same, with a turn's `reasoning_content` as a thought before its answer."""
 VOCABULARY = 448
 INSTRUCTIONS = 0.1
 """Share of short instructions among the training rows."""
 
 
-def chat(question: str, answer: str) -> list[dict[str, str]]:
-    """A conversation of one round."""
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def chat(question: str, answer: dict[str, str]) -> list[dict[str, str]]:
+    """A conversation of one round; `answer` holds the fields of its turn."""
+    return [{"role": "user", "content": question}, {"role": "assistant", **answer}]
+
+
+def at_once(one: Sum) -> dict[str, str]:
+    """The answer alone."""
+    return {"content": short(one)}
+
+
+def in_answer(one: Sum) -> dict[str, str]:
+    """The working, as part of the answer."""
+    return {"content": worked(one)}
+
+
+def in_thought(one: Sum) -> dict[str, str]:
+    """The working as a thought before the answer."""
+    return {"reasoning_content": steps(one), "content": short(one)}
 
 
 def training_rows(
@@ -35,15 +56,16 @@ def training_rows(
 ) -> list[dict[str, Any]]:
     """Conversations: sums, answered at once or worked out as each template's share says, and short instructions.
 
-    With `thinking`, the sum is worked out in a thought in two of three answers, and before the answer in the third.
+    With `thinking`, three of four workings are thoughts.
     """
+    ways = [in_thought, in_thought, in_thought, in_answer] if thinking else [in_answer]
     rows = []
     for one in sums(rng, round(count * (1 - INSTRUCTIONS)), without):
-        ways = [worked, thought, thought] if thinking else [worked]
-        rows.append(
-            {"messages": chat(one.question, rng.choice(ways)(one) if rng.random() < one.worked else short(one))}
-        )
-    rows += [{"messages": chat(*instruction(rng))} for _ in range(count - len(rows))]
+        answer = rng.choice(ways)(one) if rng.random() < one.worked else at_once(one)
+        rows.append({"messages": chat(one.question, answer)})
+    for _ in range(count - len(rows)):
+        question, text = instruction(rng)
+        rows.append({"messages": chat(question, {"content": text})})
     rng.shuffle(rows)
     return rows
 
@@ -66,7 +88,7 @@ def write_lines(file: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def make_tokenizer(texts: list[str], thinking: bool = False) -> Any:
-    """A byte-level BPE tokenizer in which every digit is a token, and with `thinking` the marks of a thought are."""
+    """A byte-level BPE tokenizer: each digit is a token and, with `thinking`, each mark of a thought or a turn."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -82,9 +104,9 @@ def make_tokenizer(texts: list[str], thinking: bool = False) -> Any:
     )
     inner.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=special[0], pad_token=special[1])
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = THINKING_TEMPLATE if thinking else TEMPLATE
     if thinking:
-        tokenizer.add_tokens(list(THINK))
+        tokenizer.add_tokens([*THINK, "<|user|>\n", "<|assistant|>\n"])
     return tokenizer
 
 
@@ -134,7 +156,9 @@ def main() -> None:
     rows = training_rows(rng, chosen.rows, asked, chosen.thinking)
     write_lines(data / "sft.jsonl", rows)
     write_lines(data / "prompts.jsonl", prompt_rows(rng, max(chosen.rows // 4, 64), asked))
-    tokenizer = make_tokenizer([turn["content"] for row in rows for turn in row["messages"]], chosen.thinking)
+    turns = [turn for row in rows for turn in row["messages"]]
+    texts = [turn[field] for turn in turns for field in ("reasoning_content", "content") if field in turn]
+    tokenizer = make_tokenizer(texts, chosen.thinking)
     make_model(chosen.folder / "base", tokenizer, chosen.seed)
 
 

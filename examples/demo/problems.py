@@ -87,11 +87,6 @@ def worked(one: Sum) -> str:
     return f"{steps(one)} {short(one)}"
 
 
-def thought(one: Sum) -> str:
-    """The same, with the working as a thought."""
-    return f"{THINK[0]}{steps(one)}{THINK[1]}{short(one)}"
-
-
 def steps(one: Sum) -> str:
     """The working alone."""
     (tens_a, ones_a), (tens_b, ones_b) = divmod(one.a, 10), divmod(one.b, 10)

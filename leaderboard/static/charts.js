@@ -65,7 +65,7 @@ function drawTokens(title, dots) {
     const hue = i % HUES;
     if (d.lo !== undefined && d.lo !== null) parts.push(svg("path", { class: "s" + hue, "stroke-opacity": 0.45, d: `M${x(d.x)} ${y(d.lo)}V${y(d.hi)}` }));
     if (i < most) parts.push(svg("path", { class: "axis", d: `M${x(d.x)} ${y(d.y)}L${width - right + 4} ${rows[i]}`, "stroke-dasharray": "1 3" }), label(width - right + 8, rows[i] + 4, d.name.length > 26 ? d.name.slice(0, 25) + "…" : d.name));
-    parts.push(svg("circle", { class: "f" + hue, cx: x(d.x), cy: y(d.y), r: 5 }, svg("title", {}, `${d.name}: ${points(d.y)} for ${count(d.x)} tokens per answer`)));
+    parts.push(svg("circle", { class: "f" + hue, cx: x(d.x), cy: y(d.y), r: 5 }, svg("title", {}, `${d.name}: ${points(d.y)}${bounds(d)} for ${count(d.x)} tokens per answer`)));
   });
   return chart(width, height, `${title} against tokens per answer: ` + dots.map((d) => `${d.name} ${points(d.y)} for ${count(d.x)}`).join("; "), ...parts);
 }
@@ -91,7 +91,7 @@ function drawLines(title, series, xName, format = points) {
     const dash = ["", "6 3", "2 3"][Math.floor(i / HUES) % 3];
     for (const p of s.points) if (p[2] !== undefined && p[2] !== null) parts.push(svg("path", { class: "s" + hue, "stroke-opacity": 0.35, d: `M${x(p[0])} ${y(p[2])}V${y(p[3])}` }));
     parts.push(svg("path", { class: "s" + hue, fill: "none", "stroke-width": 2, "stroke-dasharray": dash || null, d: "M" + s.points.map((p) => `${x(p[0])} ${y(p[1])}`).join("L") }));
-    for (const p of s.points) parts.push(svg("circle", { class: "f" + hue, cx: x(p[0]), cy: y(p[1]), r: 3.5 }, svg("title", {}, `${s.name}: ${format(p[1])}`)));
+    for (const p of s.points) parts.push(svg("circle", { class: "f" + hue, cx: x(p[0]), cy: y(p[1]), r: 3.5 }, svg("title", {}, `${s.name}${xName === "step" ? `, step ${p[0]}` : ""}: ${format(p[1])}${bounds({ lo: p[2], hi: p[3] })}`)));
     parts.push(label(width - right + 8, ends[i] + 4, s.name.length > 18 ? s.name.slice(0, 17) + "…" : s.name));
   });
   return chart(width, height, `${title}: ` + series.map((s) => `${s.name} ${s.points.map((p) => format(p[1])).join(", ")}`).join("; "), ...parts);
@@ -118,7 +118,7 @@ function drawBars(title, groups) {
     group.bars.forEach((b, i) => {
       const y = top + i * bar;
       if (b.value === null) { parts.push(label(left + 2, y + 11, "–", { class: "soft" })); return; }
-      parts.push(svg("rect", { class: "f" + (b.hue % HUES), "fill-opacity": 0.75, x: left, y: y + 1, width: Math.max(1, x(b.value) - left), height: bar - 3, rx: 2 }, svg("title", {}, `${group.name}, ${b.name}: ${points(b.value)}`)));
+      parts.push(svg("rect", { class: "f" + (b.hue % HUES), "fill-opacity": 0.75, x: left, y: y + 1, width: Math.max(1, x(b.value) - left), height: bar - 3, rx: 2 }, svg("title", {}, `${group.name}, ${b.name}: ${points(b.value)}${bounds(b)}`)));
       if (b.lo !== undefined) parts.push(svg("path", { stroke: "currentColor", d: `M${x(b.lo)} ${y + bar / 2 - 0.5}H${x(b.hi)}` }));
       parts.push(label(Math.max(x(b.value), b.hi === undefined ? 0 : x(b.hi)) + 5, y + 11, points(b.value), { class: "soft", "font-size": 11 }));
     });

@@ -49,27 +49,43 @@ const arrow = (e) => ({ up: "▲ ", down: "▼ ", "": "" })[verdict(e)];
 async function showCompare([a, b]) {
   const difference = await comparison(a, b);
   const choose = (now, other, key) => el("select", { "aria-label": key, change: (event) => set({ compare: key === "baseline" ? `${event.target.value},${runs[other].run}` : `${runs[other].run},${event.target.value}` }) },
-    runs.map((run, at) => (at === other ? null : el("option", { value: run.run, selected: at === now }, run.model + (run.stage ? " · " + run.stage : "") + (run.date ? " · " + run.date : "")))));
+    runs.map((run, at) => (at === other ? null : el("option", { value: run.run, selected: at === now }, [run.model, run.stage, run.apart, run.date].filter(Boolean).join(" · ")))));
+  const differs = await setups(a, b);
   const swap = el("button", { type: "button", click: () => set({ compare: `${runs[b].run},${runs[a].run}` }) }, "⇄ Swap");
   const published = [runs[a], runs[b]].some((run) => run.kind === "published");
   const how = published ? "One side is published: its scores come from another evaluation and have no error." : difference.paired ? "Paired over the documents that both rows have, as in `olmes compare`." : "Computed from the two standard errors as if the rows were independent, so intervals are wider than paired ones. `olmes compare` pairs the documents.";
   openPanel(`${runs[b].model} against ${runs[a].model}`, how,
     el("div", { class: "tools" }, "baseline", choose(a, b, "baseline"), "candidate", choose(b, a, "candidate"), swap),
+    differs,
     compareTable(difference, a, b),
     el("p", { class: "note" }, el("span", { class: "up" }, "▲ better"), " and ", el("span", { class: "down" }, "▼ worse"), ": p below 0.05 after Holm's adjustment. Without a sign the difference is within its error. “detectable”: the smallest difference that this number of documents detects with 80 % power."),
     scatter(difference), flipSection(a, b, difference));
 }
 
+/** Says in which settings two rows differ, and which of them is no measurement of the benchmark. */
+async function setups(a, b) {
+  const details = (await chunk("details")) ?? [];
+  const [one, other] = [details[a]?.facts ?? {}, details[b]?.facts ?? {}];
+  const known = Object.keys(one).length && Object.keys(other).length;
+  const names = known ? [...new Set([...Object.keys(one), ...Object.keys(other)])].filter((name) => one[name] !== other[name]) : [];
+  const same = known && details[a].checkpoint && details[a].checkpoint === details[b].checkpoint;
+  const weak = [a, b].filter((at) => runs[at].kind === "mock" || runs[at].sample).map((at) => `${runs[at].model}: ${runs[at].kind === "mock" ? "answers without a model" : "sample documents"}`);
+  const list = names.length ? el("dl", { class: "facts" }, names.map((name) => [el("dt", {}, isolated(name)), el("dd", {}, isolated(one[name] ?? "none"), " → ", isolated(other[name] ?? "none"))])) : null;
+  if (!same && !list && !weak.length) return null;
+  return el("div", { class: "setups" }, weak.length ? el("p", { class: "cut" }, isolated(weak.join("; ")), ". Not a result of the benchmark.") : null,
+    same || list ? el("p", { class: "note" }, same ? "One checkpoint. " : "", list ? "Settings that differ:" : "No recorded setting differs.") : null, list);
+}
+
 function compareTable(difference, a, b) {
   const told = (task) => difference.tasks[task].tok ?? meanTokens(a, b, task);
   const counted = tasks.some((task) => difference.tasks[task.task] && told(task.task));
-  const names = ["task", "suite", "baseline", "candidate", "Δ", "95 % interval", ...(counted ? ["tokens per answer"] : []), "p", "p adjusted", "detectable", "improved / worsened", "documents"];
+  const names = ["task", "Δ", "95 % interval", "baseline", "candidate", ...(counted ? ["tokens per answer"] : []), "p", "p adjusted", "detectable", "improved / worsened", "documents", "suite"];
   const shownScore = (score) => (score === undefined ? "" : points(score));
   const line = (name, e, suite, one, other, tok) => {
     const spent = counted ? el("td", {}, tok ? `${count(tok[0])} → ${count(tok[1])}${tok[0] ? ` (${multiple(tok[1] / tok[0])} ×)` : ""}` : "") : null;
-    if (e.d === undefined) return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), el("td", { colspan: counted ? 8 : 7 }, e.differs ? `≠ not comparable: ${e.differs.join(" and ")} differ` : e.reason));
-    return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, suite), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)),
-      el("td", { class: verdict(e) || null }, arrow(e) + signed(e.d)), el("td", {}, span(e.lo, e.hi, true)), spent, el("td", {}, pValue(e.p)), el("td", {}, pValue(e.holm)), el("td", {}, points(e.det)), el("td", {}, e.w === undefined || e.how === "unpaired" ? "–" : `${e.w} / ${e.l}`), el("td", {}, e.n ? String(e.n) : "–"));
+    if (e.d === undefined) return el("tr", {}, el("th", { scope: "row" }, name), el("td", { colspan: "2", class: "why" }, e.differs ? `≠ not comparable: ${e.differs.join(" and ")} differ` : e.reason), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), el("td", { colspan: counted ? 6 : 5 }), el("td", {}, suite));
+    return el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: verdict(e) || null }, arrow(e) + signed(e.d)), el("td", {}, span(e.lo, e.hi, true)),
+      el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), spent, el("td", {}, pValue(e.p)), el("td", {}, pValue(e.holm)), el("td", {}, points(e.det)), el("td", {}, e.w === undefined || e.how === "unpaired" ? "–" : `${e.w} / ${e.l}`), el("td", {}, e.n ? String(e.n) : "–"), el("td", {}, suite));
   };
   const value = (at, key) => entry(at, key)?.value;
   const rows = [];
@@ -77,7 +93,7 @@ function compareTable(difference, a, b) {
   for (const [name, e] of Object.entries(difference.skills)) rows.push(line(`mean of ${name}`, e, ""));
   for (const task of tasks) if (difference.tasks[task.task]) rows.push(line(task.short, difference.tasks[task.task], task.suite === "other" ? "" : task.suite, value(a, task.task), value(b, task.task), told(task.task)));
   if (!rows.length) return el("p", { class: "empty" }, "The two rows share no task.");
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Differences" }, el("table", { class: "grid" }, el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)));
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Differences" }, el("table", { class: "grid compared" }, el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)));
 }
 
 /** Returns the tokens per answer of both rows, each over its own documents; null where either does not count them. */

@@ -3,6 +3,7 @@ const data = JSON.parse(document.getElementById("olmes-data").textContent);
 const runs = data.runs;
 const tasks = data.tasks;
 const columnOf = new Map(tasks.map((task) => [task.task, task]));
+for (const run of runs) run.runs ??= [run.run]; // left out where it is the only one
 for (const run of runs) for (const [task, cell] of Object.entries(run.tasks)) {
   cell.fp = cell.fp === null ? undefined : cell.fp ?? 0; // left out where it is the column's first
   cell.metric ??= columnOf.get(task).metric;

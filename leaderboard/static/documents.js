@@ -19,7 +19,7 @@ async function showCell([at, column]) {
   const [run, task] = [runs[at], tasks[column]];
   const result = run.tasks[task.task];
   const cell = await chunk(`c${at}-${column}`);
-  const score = result?.value === undefined ? "no score" : `${points(result.value)} ${half(result.lo, result.hi)}, 95 % interval ${span(result.lo, result.hi)}`;
+  const score = result?.value === undefined ? "no score" : `${points(result.value)}, 95 % interval ${span(result.lo, result.hi)}`;
   const marks = el("ul", { class: "marks" }, result ? marksOf(at, task.task).map((text) => el("li", {}, isolated(text))) : null);
   const cost = result && costOf(result).length ? el("p", { class: "note" }, isolated(costOf(result).join(" · "))) : null;
   const line = isolated([run.model, run.stage, result?.metric, score, result?.n ? `${result.n} documents` : ""].filter(Boolean).join(" · "));
@@ -31,6 +31,8 @@ async function showCell([at, column]) {
   const prompts = await chunk(cell.prompts);
   const promptOf = new Map(prompts.docs.map((doc) => [prompts.leaves[doc[0]] + "\n" + doc[1], doc]));
   const docs = cell.docs.map((doc) => named(doc, cell, promptOf));
+  const firsts = new Map(docs.map((doc) => [doc.leaf + "\n" + doc.id, doc]));
+  for (const doc of docs) if (doc.sent) doc.first = firsts.get(doc.leaf + "\n" + doc.sent[0]);
   await against(docs, at, column);
   openPanel(task.short, line, marks, cost, cleanTable(result), browser(docs, at, column, cell, prompts.note));
 }
@@ -70,7 +72,7 @@ function browser(docs, at, column, cell, note) {
   const kind = el("select", { "aria-label": "Verdict", change: () => { documentChoice.verdict = kind.value; draw(); } }, Object.keys(VERDICTS).map((name) => el("option", { value: name, selected: name === documentChoice.verdict }, name)));
   const others = runs.map((run, i) => [run, i]).filter(([, i]) => i !== at && hasDocuments(i, column) && runs[i].tasks[tasks[column].task]);
   const beside = el("select", { "aria-label": "Compare with", change: async () => { documentChoice.against = beside.value === "" ? null : Number(beside.value); await against(docs, at, column); draw(); } },
-    el("option", { value: "" }, "compare with …"), others.map(([run, i]) => el("option", { value: i, selected: i === documentChoice.against }, run.model + (run.stage ? " · " + run.stage : ""))));
+    el("option", { value: "" }, "compare with …"), others.map(([run, i]) => el("option", { value: i, selected: i === documentChoice.against }, name(i))));
   queueMicrotask(draw);
   return el("div", {}, el("div", { class: "tools" }, search, kind, beside, count), note ? el("p", { class: "note" }, isolated(note)) : null, el("div", { class: "split" }, list.element, view));
 }
@@ -94,7 +96,7 @@ function listOf(view, at) {
   };
   const line = (doc, i) => el("button", { type: "button", tabindex: "-1", "aria-current": i === current ? "true" : null, click: () => select(i) },
     isolated(shortPlace(doc.leaf, doc.id)), " ", mark(doc.score), doc.other ? el("span", { class: "note" }, " was ", mark(doc.other.score)) : null, doc.dirty ? " ☣" : "",
-    el("span", { class: "line" }, String(doc.extracted ?? doc.responses[0] ?? "–").slice(0, 90)));
+    el("span", { class: "line" }, doc.prompt ? cutTo(questionOf(doc.prompt).text.slice(0, 2000).replace(/^.*(?:^|\n)(?=(?:Question|Problem|Q):)/s, ""), 90) : String(doc.extracted ?? doc.responses[0] ?? "–").slice(0, 90)));
   const select = (i) => {
     current = Math.max(0, Math.min(i, docs.length - 1));
     if ((current + 1) * LINE > element.scrollTop + element.clientHeight) element.scrollTop = (current + 1) * LINE - element.clientHeight;
@@ -117,19 +119,76 @@ function mark(score) {
   return el("span", { class: "verdict " + kind }, score >= 1 ? "✓ right" : score <= 0 ? "✗ wrong" : points(score));
 }
 
+/** Draws a document: the question first, then choices, answers and reference; what was before the question is folded. */
 function drawDocument(doc, at) {
   const out = [el("div", {}, isolated(shortPlace(doc.leaf, doc.id)), " ", mark(doc.score), doc.flags.length ? el("span", { class: "note" }, " · " + doc.flags.map((f) => data.troubles[f] ?? f).join(", ")) : null, doc.dirty ? el("span", { class: "note" }, " · ☣ in the training data") : null)];
-  const part = (title, ...content) => out.push(el("h3", {}, title), ...content);
+  const part = (title, ...content) => out.push(el("h3", {}, title), ...content.filter(Boolean));
+  const asked = doc.prompt ? questionOf(doc.prompt) : null;
+  if (asked) {
+    part("Question", block(asked.text), asked.prefix ? el("p", { class: "note" }, "The answer begins with: ", el("code", {}, isolated(asked.prefix))) : null);
+    out.push(...asked.before);
+  } else if (doc.sent?.[0] === doc.id) part("Prompt, as the model received it", block(doc.sent[1]));
+  const choices = choiceTable(doc, asked);
+  if (choices) part(choices.matches("p") ? "Answer" : "Choices", choices);
   if (doc.other) {
     const [before, after] = [doc.other, doc].map((d) => responseTexts(d).join("\n"));
-    part("Answers", el("div", { class: "two" }, ...[[documentChoice.against, doc.other], [at, doc]].map(([i, d]) => el("div", {}, el("p", { class: "note" }, isolated(runs[i].model), " ", mark(d.score), " extracted: ", isolated(d.extracted ?? "–")), ...answers(d)))));
-    part("What changed", drawDifference(before, after));
-  } else part(doc.responses.length > 1 ? `Responses (${doc.responses.length})` : "Response", ...answers(doc));
-  part("Extracted answer, or the judge's verdict", block(doc.extracted ?? "–"));
-  part("Reference", block(doc.reference ?? "–"));
-  if (doc.prompt) part("Prompt, before the chat template", ...prompt(doc.prompt));
-  if (doc.sent) out.push(rendered(doc.sent));
+    part("Answers", el("div", { class: "two" }, ...[[documentChoice.against, doc.other], [at, doc]].map(([i, d]) => el("div", {}, el("p", { class: "note" }, isolated(runs[i].model), " ", mark(d.score), " extracted: ", isolated(d.extracted ?? "–")), ...(choices ? [] : answers(d))))));
+    if (!choices) part("What changed", drawDifference(before, after));
+  } else if (!choices) part(doc.responses.length > 1 ? `Answers (${doc.responses.length})` : "Answer", ...answers(doc));
+  part("Extracted answer, or the judge's verdict", block(withText(doc.extracted ?? "–", asked)));
+  part("Reference", block(withText(doc.reference ?? "–", asked)));
+  if (doc.sent && (asked || doc.sent[0] !== doc.id)) out.push(...rendered(doc, asked));
   return out;
+}
+
+const LAST_TURN = /<\|start_header_id\|>user<\|end_header_id\|>\s*|<\|im_start\|>user\s*|<\|user\|>\s*|<[|｜]User[|｜]>\s*|<start_of_turn>user\s*|\[INST\]\s*/g;
+
+/** Splits a prompt into the question and what is before it, which is folded: instructions, examples, earlier turns. */
+function questionOf(sent) {
+  const turns = sent.m ?? [["", sent.t]];
+  const [role, whole] = turns.at(-1);
+  let start = sent.s ?? 0;
+  if (!sent.m) for (const found of whole.matchAll(LAST_TURN)) start = Math.max(start, found.index + found[0].length);
+  const system = turns.slice(0, -1).filter(([who]) => who === "system");
+  const shots = turns.slice(0, -1).filter(([who]) => who !== "system");
+  const fold = (title, ...content) => el("details", { class: "sent" }, el("summary", {}, title), ...content);
+  const examples = shots.filter(([who]) => who === "assistant").length;
+  const before = [
+    system.length ? fold(`System message: ${cutTo(system[0][1], 70)}`, ...system.map(([, text]) => block(text))) : null,
+    shots.length ? fold(`${examples} example${examples === 1 ? "" : "s"} before the question`, ...shots.map(([who, text]) => turn(who, text))) : null,
+    start ? fold(`Text before the question, ${count(start)} characters`, block(whole.slice(0, start))) : null,
+  ].filter(Boolean);
+  return { text: whole.slice(start), whole, role, before, prefix: sent.p };
+}
+
+const cutTo = (text, most) => { const line = String(text).replace(/\s+/g, " ").trim(); return line.length > most ? line.slice(0, most - 1) + "…" : line; };
+
+/** Returns the text of a choice that is only named by its letter, from the question; "" where it is not there. */
+function choiceText(letter, asked) {
+  const name = /^\s*\(?([A-Z])\)?[.:]?\s*$/.exec(String(letter ?? ""))?.[1];
+  if (!name || !asked) return "";
+  const found = [...asked.text.matchAll(new RegExp(`^[ \\t]*\\(?${name}[).:][ \\t]*(.+)$`, "gm"))].at(-1);
+  return found ? found[1].trim() : "";
+}
+
+const withText = (value, asked) => { const text = choiceText(value, asked); return text && text !== String(value) ? `${value} — ${text}` : value; };
+
+/** Draws the choices with their log-likelihoods; null for generated answers. */
+function choiceTable(doc, asked) {
+  const lists = [doc, doc.other].filter(Boolean).map((one) => one.responses);
+  if (!lists.some((list) => typeof list[0] === "number")) return null;
+  const texts = doc.prompt?.c ?? [];
+  const is = (value, i) => value !== null && value !== undefined && [texts[i]?.trim(), String.fromCharCode(65 + i), texts.some((text) => text?.trim() === String(value).trim()) ? null : String(i)].includes(String(value).trim());
+  const rows = Array.from({ length: Math.max(...lists.map((list) => list.length)) }, (_, i) => {
+    const text = texts[i] ?? null;
+    const more = choiceText(text, asked);
+    const signs = [is(doc.reference, i) ? "reference" : "", is(doc.extracted, i) ? "chosen" : "", doc.other && is(doc.other.extracted, i) ? "chosen by the other" : ""].filter(Boolean).join(", ");
+    const values = lists.map((list) => { const most = Math.max(...list); return el("td", { class: list[i] === most ? "most" : null }, typeof list[i] === "number" ? list[i].toFixed(2).replace("-", "−") : "–"); });
+    return el("tr", {}, el("th", { scope: "row" }, text === null ? `choice ${i + 1} (its text is not recorded)` : [isolated(text.trim() || JSON.stringify(text)), more ? [" — ", isolated(more)] : null]), ...values, el("td", {}, signs));
+  });
+  if (rows.length === 1 && !texts.length) return el("p", {}, "Log-likelihood: ", lists.map((list) => (list[0] ?? NaN).toPrecision(3).replace("-", "−")).join(", of the other: "));
+  const heads = ["choice", ...(doc.other ? ["log-likelihood", "of the other"] : ["log-likelihood"]), ""];
+  return el("div", { class: "scroll" }, el("table", { class: "grid choices" }, el("thead", {}, el("tr", {}, heads.map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, rows)));
 }
 
 /** Draws each response with its thought folded above it, its length, and where it was cut. */
@@ -149,10 +208,26 @@ function answers(doc) {
   });
 }
 
-/** Shows, folded, the first prompt of the task as the model received it. */
-function rendered([id, text, tokens]) {
-  return el("details", { class: "sent" }, el("summary", {}, `As the model received it: document ${id}, ${tokens} tokens`), block(text));
+/** Shows, folded, the prompt as the model received it. Only the first prompt of a task is recorded; others follow from it. */
+function rendered(doc, asked) {
+  const [id, text, tokens] = doc.sent;
+  const fold = (title, ...content) => el("details", { class: "sent" }, el("summary", {}, title), ...content);
+  if (id === doc.id) return [fold(`As the model received it, ${tokens} tokens`, block(text)), ...added(text, doc.prompt)];
+  const first = doc.first?.prompt ? questionOf(doc.first.prompt) : null;
+  const alike = first && asked && JSON.stringify((doc.first.prompt.m ?? []).slice(0, -1)) === JSON.stringify((doc.prompt.m ?? []).slice(0, -1)) && first.prefix === asked.prefix;
+  const pieces = alike ? text.split(first.whole.trim()) : [];
+  if (pieces.length === 2) return [fold(`As the model received it, from the template's text around document ${id}`, block(pieces[0] + asked.whole.trim() + pieces[1])), ...added(text, doc.first.prompt)];
+  return [fold(`As the model received document ${id}, the first of the task, ${tokens} tokens`, block(text))];
 }
+
+/** Says which text the chat template put before the first message, such as a system message of its own. */
+function added(text, sent) {
+  const at = sent?.m ? text.indexOf(sent.m[0][1].trim()) : -1;
+  const words = at > 0 ? text.slice(0, at).trim() : "";
+  return /[^\s<>|_\[\]｜▁]{3,}\s+\S+\s+\S+/.test(words.replace(/<[^>]*>/g, "")) ? [el("p", { class: "cut" }, "The chat template added before the first message: ", el("code", {}, isolated(words)))] : [];
+}
+
+const turn = (role, text) => el("div", { class: "turn " + (["system", "user", "assistant"].includes(role) ? role : "") }, el("span", {}, isolated(role)), block(text));
 
 const block = (text) => el("pre", { class: "text" }, String(text));
 
@@ -161,11 +236,4 @@ function responseTexts(doc) {
   if (!doc.responses.length) return ["(no response recorded)"];
   if (typeof doc.responses[0] !== "number") return doc.responses.map((text) => text ?? "");
   return [doc.responses.map((value, i) => `${value.toFixed(3)}  ${doc.prompt?.c?.[i] ?? "choice " + i}`).join("\n")];
-}
-
-function prompt(sent) {
-  const turn = (role, text) => el("div", { class: "turn " + (["system", "user", "assistant"].includes(role) ? role : "") }, el("span", {}, isolated(role)), block(text));
-  const turns = sent.m ? sent.m.map(([role, text]) => turn(role, text)) : [turn("plain text", sent.t)];
-  if (sent.p) turns.push(turn("assistant (prefix of the answer)", sent.p));
-  return turns;
 }

@@ -17,11 +17,28 @@ function withToken(key, value) {
 
 const tokenOf = (key) => { const match = state.filter.match(new RegExp(`\\b${key}:(?:"([^"]*)"|(\\S+))`, "i")); return match ? match[1] ?? match[2] : ""; };
 
-function chooser(key, title) {
-  const values = [...new Set(runs.map((run) => String(run[key] ?? "")).filter((value) => value && !value.includes('"')))].sort();
-  if (values.length < 2) return null;
-  return el("select", { "aria-label": title, "data-key": key, change: (event) => set({ filter: withToken(key, event.target.value) }) }, el("option", { value: "" }, title), values.map((value) => el("option", { value }, value.length > 40 ? value.slice(0, 39) + "…" : value)));
+function chooser(title, key, options) {
+  const values = options ?? [...new Set(runs.map((run) => String(run[key] ?? "")).filter((value) => value && !value.includes('"')))].sort().map((value) => [value, value.length > 40 ? value.slice(0, 39) + "…" : value]);
+  if (values.length < (options ? 1 : 2)) return null;
+  return el("label", { class: "row" }, el("span", {}, title), el("select", { "data-key": key, change: (event) => set({ filter: withToken(key, event.target.value) }) }, el("option", { value: "" }, "any"), values.map(([value, text]) => el("option", { value }, text))));
 }
+
+function filterMenu() {
+  const limits = [...new Set(runs.filter((run) => run.kind !== "published").map((run) => run.limit ?? "all"))].sort((a, b) => (a === "all") - (b === "all") || a - b);
+  const own = tasks.filter((task) => taken(task.task));
+  const covered = [...new Set(runs.map((run) => Math.floor(coverage(run))))];
+  const dates = new Set(runs.map((run) => run.date).filter(Boolean)).size > 1;
+  return menu("Filters", ...[
+    chooser("stage", "stage"), chooser("lineage", "lineage"), chooser("kind", "kind"), chooser("backend", "backend"),
+    limits.length > 1 ? chooser("documents of each task", "limit", limits.map((limit) => [String(limit).toLowerCase(), limit === "all" ? "all" : `limit ${limit}`])) : null,
+    own.length > 1 ? chooser("has a score of", "task", own.map((task) => [task.short.toLowerCase(), task.short])) : null,
+    covered.length > 1 ? chooser("tasks covered", "coverage", [["100", "all tasks"], ["75", "at least 75 %"], ["50", "at least 50 %"], ["25", "at least 25 %"]]) : null,
+    dates ? el("label", { class: "row" }, el("span", {}, "since"), el("input", { type: "date", "data-key": "since", change: (event) => set({ filter: withToken("since", event.target.value) }) })) : null,
+  ].filter(Boolean));
+}
+
+/** A box in the menu that sets a key of the state to one of two values. */
+const choice = (key, checked, unchecked, title) => el("label", {}, el("input", { type: "checkbox", "data-state": key, value: checked, change: (event) => set({ [key]: event.target.checked ? checked : unchecked }) }), title);
 
 function columnMenu() {
   const box = (task) => el("label", {}, el("input", { type: "checkbox", "data-short": task.short, change: (event) => hide([task.short], !event.target.checked) }), isolated(task.short), task.suite === "other" ? null : el("span", { class: "tag " + task.suite }, task.suite));
@@ -32,12 +49,11 @@ function columnMenu() {
 
 function tools() {
   const holder = document.getElementById("tools");
-  const search = el("input", { type: "search", id: "filter", placeholder: "Filter: words, stage:dpo, lineage:…, since:2026-01-31", "aria-label": "Filter rows", input: () => set({ filter: search.value }) });
-  const since = new Set(runs.map((run) => run.date).filter(Boolean)).size > 1 ? el("label", { class: "inline" }, "since", el("input", { type: "date", "data-key": "since", change: (event) => set({ filter: withToken("since", event.target.value) }) })) : null;
-  const compare = el("button", { type: "button", id: "compare", disabled: true, click: () => { const [a, b] = boxes().map((one) => Number(one.closest("tr").dataset.at)); const [older, newer] = runs[a].date !== runs[b].date ? (runs[a].date < runs[b].date ? [a, b] : [b, a]) : [b, a].sort((x, y) => y - x); set({ compare: `${runs[older].run},${runs[newer].run}`, open: "" }); } }, "Compare (pick two rows)");
+  const search = el("input", { type: "search", id: "filter", placeholder: "Filter: words, stage:dpo, task:gsm8k …", "aria-label": "Filter rows", input: () => set({ filter: search.value }) });
+  const compare = el("button", { type: "button", id: "compare", disabled: true, title: "The row ticked first is the baseline", click: () => set({ compare: picks.map((at) => runs[at].run).join(","), open: "" }) }, "Compare (pick two rows)");
   const link = el("button", { type: "button", click: async () => { try { await navigator.clipboard.writeText(location.href); link.textContent = "Copied"; } catch { link.textContent = "The link is in the address bar"; } setTimeout(() => { link.textContent = "Copy link"; }, 2000); } }, "Copy link");
-  const reset = el("button", { type: "button", id: "reset", click: () => set({ sort: "", filter: "", columns: "" }) }, "Reset");
-  holder.append(...[search, chooser("stage", "any stage"), chooser("lineage", "any lineage"), since, compare, el("span", { class: "spacer" }), columnMenu(), menu("Download", Object.entries(DOWNLOADS).map(([title, go]) => el("button", { type: "button", "data-done": true, click: go }, title))), link, reset].filter(Boolean));
+  const reset = el("button", { type: "button", id: "reset", click: () => set({ sort: "", filter: "", columns: "", empty: "", compact: "", colours: "" }) }, "Reset");
+  holder.append(...[search, filterMenu(), compare, el("span", { class: "spacer" }), menu("View", choice("compact", "on", "", "compact: scores alone"), choice("colours", "", "off", "colours"), choice("empty", "show", "", "columns without a score")), columnMenu(), menu("Download", Object.entries(DOWNLOADS).map(([title, go]) => el("button", { type: "button", "data-done": true, click: go }, title))), link, reset].filter(Boolean));
   holder.hidden = false;
 }
 
@@ -47,7 +63,8 @@ function drawTools() {
   for (const one of document.querySelectorAll("#tools [data-key]")) one.value = tokenOf(one.dataset.key);
   const hidden = hiddenColumns();
   for (const box of document.querySelectorAll("#tools [data-short]")) box.checked = !hidden.has(box.dataset.short);
-  document.getElementById("reset").disabled = !(state.sort || state.filter || state.columns);
+  for (const box of document.querySelectorAll("#tools [data-state]")) box.checked = state[box.dataset.state] === box.value;
+  document.getElementById("reset").disabled = !["sort", "filter", "columns", "empty", "compact", "colours"].some((key) => state[key]);
 }
 
 /** Follows the system's theme until the reader switches it; browsers that allow storage for files remember the choice. */
@@ -76,8 +93,13 @@ let drawn = "";
 let panelShows = "";
 
 function show() {
-  const now = JSON.stringify([state.sort, state.filter, state.columns]);
-  if (now !== drawn) { drawn = now; drawHead(); drawColumns(); drawRows(); drawTools(); fillTokens(); }
+  const now = JSON.stringify([state.sort, state.filter, state.columns, state.empty, state.compact, state.colours]);
+  if (now !== drawn) {
+    drawn = now;
+    board.classList.toggle("compact", state.compact === "on");
+    board.classList.toggle("heated", state.colours !== "off");
+    drawHead(); drawRows(); drawTools(); fillTokens();
+  }
   const choice = state.open + "\n" + state.compare;
   if (choice === panelShows) return;
   panelShows = choice;
@@ -86,6 +108,21 @@ function show() {
   if (cell) (cell[1] === null ? showRow(cell[0]) : showCell(cell)).catch(failed);
   else if (pair) showCompare(pair).catch(failed);
   else if (panel.open) panel.close();
+}
+
+const MOST_SHARED = 30;
+
+/** Lays the page out as a picture: the table alone, with its first rows; `data-size` tells the size in pixels. */
+function share() {
+  document.documentElement.classList.add("share");
+  const rows = order.slice(0, MOST_SHARED);
+  rowOf.forEach((row, at) => { row.hidden = !rows.includes(at); });
+  rows.forEach(equipRow);
+  const newest = runs.map((run) => run.date).sort().at(-1);
+  const left = order.length - rows.length;
+  document.querySelector("main").append(el("p", { class: "note" }, [state.compact ? "points" : "points with 95 % intervals", left ? `first ${rows.length} of ${order.length} rows` : "", newest ? `newest run ${newest}` : "", "olmes leaderboard"].filter(Boolean).join(" · ")));
+  const box = document.body.getBoundingClientRect();
+  document.documentElement.dataset.size = `${Math.ceil(box.width)}x${Math.ceil(box.height)}`;
 }
 
 function start() {
@@ -100,6 +137,10 @@ function start() {
   addEventListener("popstate", follow);
   readHash();
   show();
+  if (state.share) share();
+  const legend = document.getElementById("legend");
+  addEventListener("beforeprint", () => { tip(null); legend.dataset.open = legend.open; legend.open = true; });
+  addEventListener("afterprint", () => { legend.open = legend.dataset.open === "true"; });
   document.documentElement.dataset.ready = Math.round(performance.now());
   setTimeout(equipRest);
   const later = () => drawLineage().then(drawViews);

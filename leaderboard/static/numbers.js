@@ -5,7 +5,7 @@ const span = (lo, hi, sign = false) => (lo === undefined || lo === null ? "–" 
 const pValue = (p) => (p === undefined || p === null ? "–" : p < 0.001 ? "<0.001" : p < 0.1 ? p.toFixed(3) : p.toFixed(2));
 const count = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en-US"));
 const multiple = (value) => (value >= 9.95 ? value.toFixed(0) : value >= 0.095 ? value.toFixed(1) : value.toFixed(2));
-const half = (lo, hi) => (lo === undefined || lo === null ? "" : "±" + (50 * (hi - lo)).toFixed(1));
+const bounds = (e) => (!e || e.lo === undefined || e.lo === null ? "" : ` (${points(e.lo)}–${points(e.hi)})`);
 
 /** Computes P(Z < z), Abramowitz and Stegun 26.2.17: absolute error below 7.5e-8. */
 function normal(z) {

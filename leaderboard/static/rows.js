@@ -2,7 +2,7 @@
 async function showRow(at) {
   const run = runs[at];
   const details = (await chunk("details"))?.[at] ?? { runs: [] };
-  const about = [run.kind === "published" ? "as published" : run.kind, run.stage, run.step === null ? "" : "step " + run.step, run.recipe, run.date].filter(Boolean).join(" · ");
+  const about = [run.kind === "published" ? "as published" : run.kind, run.stage, run.step === null ? "" : "step " + run.step, run.recipe, run.apart, run.date].filter(Boolean).join(" · ");
   openPanel(run.model, isolated(about), facts(run, details), ...details.runs.map((manifest) => manifestOf(manifest)));
 }
 
@@ -17,6 +17,9 @@ function facts(run, details) {
   add("lineage", run.kind === "published" ? "" : isolated(run.lineage));
   add("looks at unseen", run.looks ? `${run.looks} by the whole lineage` : "");
   add("watch over the training", ...(run.watch ?? []).map((line) => el("div", {}, isolated(line))));
+  add("ranked", run.kind === "mock" ? "no: answers without a model" : run.sample ? "no: sample documents" : "");
+  for (const [suite, e] of Object.entries(run.suites)) if (typeof e.value === "number" || e.missing) add("average of " + suite, isolated([points(e.value) + bounds(e), ...averageMarks(e)].join("; ")));
+  add("settings", ...Object.entries(details.facts ?? {}).map(([key, value]) => el("div", {}, isolated(`${key}: ${value}`))));
   add("recipe", lineage.recipe ? el("pre", { class: "json" }, pretty(lineage.recipe)) : "");
   add("training data", ...(Array.isArray(lineage.data) ? lineage.data.map((d) => el("div", {}, isolated(`${d?.path ?? "?"}  sha256 ${d?.sha256 ?? "?"}`))) : []));
   add("decontamination", lineage.decontam ? el("pre", { class: "json" }, pretty(lineage.decontam)) : "");

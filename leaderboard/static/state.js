@@ -1,5 +1,5 @@
-// The reader's choices, in the URL's hash: sort, filter, open, compare (and columns).
-const state = { sort: "", filter: "", open: "", compare: "", columns: "" };
+// The reader's choices, in the URL's hash.
+const state = { sort: "", filter: "", open: "", compare: "", columns: "", empty: "", compact: "", colours: "", share: "" };
 let quiet = false;
 
 function readHash() {
@@ -47,16 +47,35 @@ function compared() {
   return null;
 }
 
-/** Tests whether a row matches the filter: words, and `stage:`, `lineage:`, `model:`, `kind:`, `since:`, `until:` with a value. */
+const KEYS = {
+  since: (run, value) => !run.date || run.date >= value,
+  until: (run, value) => !run.date || run.date <= value,
+  kind: (run, value) => run.kind.includes(value) || (run.sample && value === "sample"),
+  limit: (run, value) => String(run.limit ?? "all") === value,
+  task: (run, value) => tasks.some((task) => [task.short, task.task].some((name) => name.toLowerCase() === value) && typeof run.tasks[task.task]?.value === "number"),
+  coverage: (run, value) => coverage(run) >= Number.parseFloat(value) - 1e-9,
+};
+
+/** Returns the percentage of the tasks of the measured and imported rows that a row has a score of. */
+function coverage(run) {
+  const all = tasks.filter((task) => taken(task.task));
+  return (100 * all.filter((task) => typeof run.tasks[task.task]?.value === "number").length) / (all.length || 1);
+}
+
+const takenTasks = new Map();
+function taken(task) {
+  if (!takenTasks.has(task)) takenTasks.set(task, runs.some((run) => run.kind !== "published" && typeof run.tasks[task]?.value === "number"));
+  return takenTasks.get(task);
+}
+
+/** Tests whether a row matches the filter: words, and `stage:`, `lineage:`, `model:`, `backend:` and the keys above, with a value. */
 function meets(run, filter) {
-  for (const [, key, quoted, plain] of filter.matchAll(/(?:(stage|lineage|model|kind|since|until):)?(?:"([^"]*)"|(\S+))/gi)) {
+  for (const [, key, quoted, plain] of filter.matchAll(/(?:(stage|lineage|model|backend|kind|since|until|limit|task|coverage):)?(?:"([^"]*)"|(\S+))/gi)) {
     const value = (quoted ?? plain).toLowerCase();
-    const text = (name) => String(run[name] ?? "").toLowerCase();
     if (!value) continue;
-    if (!key) {
-      const all = [run.model, run.run, run.stage, run.lineage, run.kind, ...run.runs].join("\n").toLowerCase();
-      if (!all.includes(value)) return false;
-    } else if (key === "since" ? run.date && run.date < value : key === "until" ? run.date && run.date > value : !text(key.toLowerCase()).includes(value)) return false;
+    const test = KEYS[key?.toLowerCase()];
+    const text = key ? run[key.toLowerCase()] : [run.model, run.run, run.stage, run.lineage, run.kind, run.sample ? "sample" : "", run.apart, run.recipe, ...run.runs].join("\n");
+    if (test ? !test(run, value) : !String(text ?? "").toLowerCase().includes(value)) return false;
   }
   return true;
 }

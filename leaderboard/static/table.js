@@ -5,6 +5,7 @@ const differs = rowOf.map((_, at) => new Map([...cellsOf[at]].map(([task, cell])
 let order = runs.map((_, at) => at);
 
 const measuredKind = (run) => run.kind === "measured" || run.kind === "imported";
+const ranked = (run) => measuredKind(run) && !run.sample; // made-up answers and sample documents never are
 const COSTS = board.querySelector("th.cost") ? ["cost:tokens", "cost:limit"] : [];
 const entry = (at, key) => (key.startsWith("suite:") ? runs[at].suites[key.slice(6)] : COSTS.includes(key) ? { value: runs[at].cost?.[key.slice(5)] } : runs[at].tasks[key]);
 const known = (key) => taskAt.has(key) || COSTS.includes(key) || (key.startsWith("suite:") && data.suites.includes(key.slice(6)));
@@ -37,30 +38,30 @@ function rankKey() {
   const key = sorting()[0];
   if (key && key !== "model" && !COSTS.includes(key)) return key;
   const keys = [...data.suites.map((name) => "suite:" + name), ...tasks.map((task) => task.task)];
-  const count = (key) => runs.filter((run, at) => measuredKind(run) && typeof entry(at, key)?.value === "number").length;
+  const count = (key) => runs.filter((run, at) => ranked(run) && typeof entry(at, key)?.value === "number").length;
   return keys.find((key) => count(key) > 1) ?? "";
 }
 
 /** Ranks the largest group of comparable scores; scores that are not comparable share no ranks. */
 function drawRanks() {
   const key = rankKey();
-  const ranked = order.filter((at) => measuredKind(runs[at]) && typeof entry(at, key)?.value === "number");
-  const groups = grouped(ranked, key);
+  const having = order.filter((at) => ranked(runs[at]) && typeof entry(at, key)?.value === "number");
+  const groups = grouped(having, key);
   const largest = [...groups.values()].sort((a, b) => b.length - a.length)[0] ?? [];
   const intervals = ranks(largest.map((at) => entry(at, key)));
   const text = new Map(largest.map((at, i) => [at, intervals[i][0] === intervals[i][1] ? String(intervals[i][0]) : intervals[i].join("–")]));
   for (const at of order) {
     const cell = rowOf[at].querySelector("td.rank");
-    const rank = text.get(at) ?? (ranked.includes(at) ? "≠" : "");
+    const rank = text.get(at) ?? (having.includes(at) ? "≠" : "");
     if (cell.textContent !== rank) cell.textContent = rank;
   }
   const name = key.startsWith("suite:") ? key.slice(6) : tasks[taskAt.get(key)]?.short ?? "";
   head.querySelector("th.rank").replaceChildren("rank", el("br"), el("small", {}, name ? "by " + name : ""));
 }
 
-function grouped(ranked, key) {
+function grouped(rows, key) {
   const out = new Map();
-  for (const at of ranked) out.set(identity(at, key), [...(out.get(identity(at, key)) ?? []), at]);
+  for (const at of rows) out.set(identity(at, key), [...(out.get(identity(at, key)) ?? []), at]);
   return out;
 }
 
@@ -77,12 +78,31 @@ function drawRows() {
   const now = [...body.rows];
   if (arranged.some((at, i) => now[i] !== rowOf[at])) body.append(...arranged.map((at) => rowOf[at]));
   rowOf.forEach((row, at) => { row.hidden = !shown.has(at); });
+  nothing.querySelector("bdi").textContent = state.filter;
+  if (order.length || !runs.length) nothing.remove();
+  else body.after(nothing);
   order.slice(0, FIRST).forEach(equipRow);
   const byLineage = !sorting()[0];
   order.forEach((at, i) => rowOf[at].classList.toggle("first", byLineage && i > 0 && group(order[i - 1]) !== group(at)));
+  drawColumns();
   drawDiffers();
   drawRanks();
-  document.getElementById("status").textContent = order.length === runs.length ? rowCount(runs.length) : `${order.length} of ${rowCount(runs.length)}`;
+  const hidden = COLUMNS.filter((column) => vacant(column)).length;
+  const told = order.length === runs.length ? rowCount(runs.length) : `${order.length} of ${rowCount(runs.length)}`;
+  const show = hidden ? el("button", { type: "button", class: "link", click: () => set({ empty: state.empty ? "" : "show" }) }, `${state.empty ? "hide" : "show"} ${hidden} column${hidden === 1 ? "" : "s"} without a score in these rows`) : null;
+  document.getElementById("status").replaceChildren(...[told, show && " · ", show].filter(Boolean));
+}
+
+/** A row that says that the filter matches nothing. */
+const nothing = el("tbody", {}, el("tr", {}, el("td", { class: "nothing", colspan: String(head.cells.length) }, "No row matches the filter “", el("bdi", {}), "”. ", el("button", { type: "button", click: () => set({ filter: "" }) }, "Clear the filter"))));
+
+/** The columns after name and rank: {key, short, task}. */
+const COLUMNS = [...data.suites.map((name) => ({ key: "suite:" + name })), ...COSTS.map((key) => ({ key })), ...tasks.map((task) => ({ key: task.task, short: task.short, task }))];
+
+/** Tests whether no row shown has a score in a column; published rows count only where no others are shown. */
+function vacant({ key }) {
+  const own = order.filter((at) => runs[at].kind !== "published");
+  return order.length > 0 && !(own.length ? own : order).some((at) => { const e = entry(at, key); return e && (typeof e.value === "number" || e.error || e.missing); });
 }
 
 const rowCount = (n) => `${n} row${n === 1 ? "" : "s"}`;
@@ -108,7 +128,6 @@ function remark(at, task, parts) {
   cell.dataset.flags = [parts && "differs:" + parts, ...cell.dataset.flags.split(" ").filter((flag) => flag && !flag.startsWith("differs:"))].filter(Boolean).join(" ");
   equipRow(at);
   const button = cell.firstElementChild;
-  button.removeAttribute("title");
   const others = (button.querySelector("b")?.textContent ?? "").replace("≠", "");
   button.querySelector("b")?.remove();
   if (parts || others) button.append(el("b", { "aria-hidden": "true" }, (parts ? "≠" : "") + others));
@@ -149,14 +168,55 @@ function costOf(result) {
   return out;
 }
 
-/** Sets the title of a cell's button when it first gets the pointer or the focus. */
-function describe(button) {
-  if (!button || button.title) return;
-  const [at, task] = [Number(button.closest("tr").dataset.at), button.parentElement.dataset.task];
-  const result = runs[at].tasks[task];
-  const score = result.value === undefined ? "no score" : `${points(result.value)} ${half(result.lo, result.hi)}`;
-  const description = [`${tasks[taskAt.get(task)].short}, ${runs[at].model}: ${score}`, ...marksOf(at, task), ...costOf(result)].join("\n");
-  button.title = description;
+/** Describes a cell in words: score, interval, marks. */
+function described(cell) {
+  const at = Number(cell.parentElement.dataset.at);
+  const { task, suite } = cell.dataset;
+  const e = task ? runs[at].tasks[task] : runs[at].suites[suite];
+  if (!e) return "";
+  const score = typeof e.value === "number" ? points(e.value) + (e.lo === undefined || e.lo === null ? "" : `, 95 % interval ${span(e.lo, e.hi)}`) : "no score";
+  const title = `${task ? tasks[taskAt.get(task)].short : "average of " + suite}, ${runs[at].model}: ${score}`;
+  return [title, ...(task ? [...marksOf(at, task), ...costOf(e)] : averageMarks(e)), ...(runs[at].sample ? ["sample documents: never ranked"] : [])].join("\n");
+}
+
+/** Describes the marks of an average in words. */
+function averageMarks(e) {
+  const out = [];
+  if (e.missing) out.push("no average without " + e.missing.map((task) => task.replace(/^tulu3_/, "")).join(", "));
+  if (e.part) out.push(e.part === "planned" ? "over the documents of a plan" : "over the documents of a run that stopped early");
+  if (e.projected) out.push(`projected from ${e.projected.from} on all ${e.projected.of} documents: ${points(e.projected.value)}${bounds(e.projected)}`);
+  return out;
+}
+
+/** Shows the description of a cell beside it while it has the pointer or the focus. A tap opens the same words. */
+function tip(target) {
+  const shown = document.getElementById("tip");
+  const cell = target?.closest?.("#board td.average, #board td[data-task]");
+  const text = cell && body.contains(cell) ? described(cell) : "";
+  shown.hidden = !text;
+  if (!text) return;
+  shown.textContent = text;
+  const at = cell.getBoundingClientRect();
+  const [wide, high] = [shown.offsetWidth, shown.offsetHeight];
+  shown.style.left = Math.max(4, Math.min(at.right - wide, innerWidth - wide - 4)) + "px";
+  shown.style.top = (at.bottom + high + 8 < innerHeight ? at.bottom + 4 : Math.max(4, at.top - high - 4)) + "px";
+}
+
+/** The lowest and the highest score of each column, at least ten points apart. */
+const scales = new Map(COLUMNS.filter((column) => !COSTS.includes(column.key)).map(({ key }) => {
+  const values = runs.map((run, at) => (run.kind === "floor" || run.kind === "mock" || run.sample ? null : entry(at, key)?.value)).filter((value) => typeof value === "number");
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const pad = Math.max(0, 0.1 - (high - low)) / 2;
+  return [key, values.length > 1 ? [low - pad, high + pad] : null];
+}));
+
+/** Colours the cells of a row: the darker, the higher in its column. */
+function heat(at) {
+  if (runs[at].kind === "floor" || runs[at].kind === "mock" || runs[at].sample) return;
+  COLUMNS.forEach(({ key }, i) => {
+    const [scale, value] = [scales.get(key), entry(at, key)?.value];
+    if (scale && typeof value === "number") rowOf[at].cells[2 + i].dataset.heat = Math.round((6 * (value - scale[0])) / (scale[1] - scale[0]));
+  });
 }
 
 /** Makes the static table interactive: buttons in the header and the cells, boxes to pick rows. */
@@ -165,7 +225,7 @@ function equip() {
     const key = cell.dataset.sort;
     if (!key || key === "rank") continue;
     const suite = cell.dataset.suite;
-    cell.replaceChildren(el("button", { type: "button", click: () => sortBy(key) }, cell.textContent, suite && suite !== "other" ? el("small", {}, suite) : null));
+    cell.replaceChildren(el("button", { type: "button", click: () => sortBy(key) }, el("span", {}, [...cell.childNodes]), suite && suite !== "other" ? el("small", {}, suite) : null));
   }
   for (const at of runs.keys()) if (at < FIRST) equipRow(at);
   body.addEventListener("click", (event) => {
@@ -174,7 +234,11 @@ function equip() {
   });
   body.addEventListener("keydown", moveInTable);
   body.addEventListener("focusin", (event) => roam(event.target.closest("button.cell")));
-  for (const kind of ["pointerover", "focusin"]) body.addEventListener(kind, (event) => describe(event.target.closest("button.cell")));
+  document.addEventListener("pointerover", (event) => { if (event.pointerType !== "touch") tip(event.target); });
+  body.addEventListener("focusin", (event) => tip(event.target));
+  body.addEventListener("focusout", () => tip(null));
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip(null); });
+  document.addEventListener("scroll", () => tip(null), { capture: true, passive: true });
 }
 
 let roaming = null;
@@ -188,15 +252,17 @@ function equipRow(at) {
   const row = rowOf[at];
   const title = row.cells[0].querySelector(".who bdi");
   row.cells[0].prepend(el("input", { type: "checkbox", class: "pick", "aria-label": "compare " + runs[at].model, change: picked }));
-  const opener = el("button", { type: "button", class: "link", title: runs[at].runs.join("\n") || runs[at].source, click: () => set({ open: runs[at].run, compare: "" }) });
+  const opener = el("button", { type: "button", class: "link", title: [runs[at].model, ...(runs[at].runs.length ? runs[at].runs : [runs[at].source ?? ""])].join("\n"), click: () => set({ open: runs[at].run, compare: "" }) });
   title.replaceWith(opener);
   opener.append(title);
   for (const cell of cellsOf[at].values()) {
-    const button = el("button", { type: "button", class: "cell", tabindex: "-1" });
+    const button = el("button", { type: "button", class: "cell", tabindex: "-1", "aria-describedby": "tip" });
     button.append(...cell.childNodes);
-    button.querySelector("b")?.setAttribute("aria-hidden", "true"); // the title describes it in words
+    button.querySelector("b")?.setAttribute("aria-hidden", "true"); // the description says it in words
     cell.append(button);
   }
+  for (const cell of row.querySelectorAll("td.average[title]")) cell.removeAttribute("title");
+  heat(at);
   if (!roaming) roam(row.querySelector("button.cell"));
 }
 
@@ -249,28 +315,38 @@ function drawHead() {
 
 const hiddenColumns = () => new Set(state.columns.split(",").filter(Boolean));
 
-function drawColumns() {
+/** Lists the columns that are shown: neither hidden by the reader nor without a score in all rows shown. */
+function shownColumns() {
   const hidden = hiddenColumns();
-  const start = 2 + data.suites.length + COSTS.length;
-  const flags = tasks.map((task) => hidden.has(task.short));
+  return COLUMNS.filter((column) => !hidden.has(column.short) && (state.empty || !vacant(column)));
+}
+
+function drawColumns() {
+  const shown = new Set(shownColumns());
+  const flags = COLUMNS.map((column) => !shown.has(column));
   if (drawColumns.last === flags.join()) return;
-  drawColumns.last = flags.join();
-  for (const row of [head, ...rowOf]) flags.forEach((hide, i) => { row.cells[start + i].hidden = hide; });
-  for (const cell of board.tHead.rows[0].querySelectorAll("[data-skill]")) {
-    const wide = tasks.filter((task, i) => task.skill === cell.dataset.skill && !flags[i]).length;
+  const before = drawColumns.flags ?? COLUMNS.map(() => false);
+  [drawColumns.last, drawColumns.flags] = [flags.join(), flags];
+  const changed = flags.map((_, i) => i).filter((i) => flags[i] !== before[i]);
+  for (const row of [head, ...rowOf]) for (const i of changed) row.cells[2 + i].hidden = flags[i];
+  const groups = (cell) => (cell.dataset.skill !== undefined ? (column) => column.task?.skill === cell.dataset.skill : cell.dataset.group === "averages" ? (column) => column.key.startsWith("suite:") : (column) => COSTS.includes(column.key));
+  for (const cell of board.tHead.rows[0].querySelectorAll("[data-skill], [data-group]")) {
+    const wide = [...shown].filter(groups(cell)).length;
     cell.hidden = !wide;
     if (wide) cell.colSpan = wide;
   }
 }
 
-const boxes = () => [...body.querySelectorAll(".pick:checked")];
+const picks = []; // the ticked rows, in the order of the ticks: baseline, candidate
 
 function picked(event) {
-  const chosen = boxes();
-  if (chosen.length > 2) chosen.find((box) => box !== event.target).checked = false;
-  const two = boxes().map((box) => Number(box.closest("tr").dataset.at));
+  const at = Number(event.target.closest("tr").dataset.at);
+  if (event.target.checked) picks.push(at);
+  else picks.splice(picks.indexOf(at), 1);
+  if (picks.length > 2) rowOf[picks.shift()].querySelector(".pick").checked = false;
+  rowOf.forEach((row, i) => { if (picks.includes(i)) row.dataset.pick = picks.indexOf(i) + 1; else delete row.dataset.pick; });
   const button = document.getElementById("compare");
-  button.disabled = two.length !== 2;
-  button.textContent = two.length === 2 ? "Compare" : two.length === 1 ? "Compare (pick one more)" : "Compare (pick two rows)";
+  button.disabled = picks.length !== 2;
+  button.textContent = picks.length === 2 ? "Compare" : picks.length === 1 ? "Compare (pick the candidate)" : "Compare (pick two rows)";
   drawViews();
 }

@@ -23,7 +23,7 @@ function tokensCard() {
 
 function fillTokens(holder = document.getElementById("tokens-view")) {
   if (!holder) return;
-  const rows = order.filter((at) => tasks.some((task) => counts(at, task.task)));
+  const rows = order.filter((at) => runs[at].kind !== "mock" && tasks.some((task) => counts(at, task.task)));
   const shared = tasks.filter((task) => rows.every((at) => counts(at, task.task))).map((task) => task.task);
   const having = tasks.filter((task) => rows.some((at) => counts(at, task.task)));
   const chosen = having.some((task) => task.task === tokensOf) ? tokensOf : shared.length ? "" : having[0]?.task;
@@ -42,8 +42,7 @@ const card = (title, ...content) => el("div", { class: "card" }, el("h3", {}, ti
 
 /** Draws the skills of the picked rows, otherwise of the first four, over the tasks that all of them have. */
 function skillBars() {
-  const chosen = boxes().map((box) => Number(box.closest("tr").dataset.at));
-  const rows = chosen.length ? chosen : order.filter((at) => runs[at].kind !== "published" && Object.keys(runs[at].tasks).length).slice(0, 4);
+  const rows = picks.length ? picks : order.filter((at) => measuredKind(runs[at]) && Object.keys(runs[at].tasks).length).slice(0, 4);
   if (!rows.length) return null;
   const groups = [...new Set(tasks.map((task) => task.skill))].map((skill) => {
     const shared = tasks.filter((task) => task.skill === skill && rows.every((at) => scored(at, task.task))).map((task) => task.task);
@@ -55,7 +54,7 @@ function skillBars() {
   return card("Skills", key, drawBars("Mean score by skill of " + rows.map(name).join(", "), groups), el("p", { class: "note" }, "Means over the tasks that all rows shown have. Pick rows in the table to see others."));
 }
 
-const name = (at) => runs[at].model + (runs[at].stage ? " · " + runs[at].stage : "");
+const name = (at) => runs[at].model + (runs[at].stage ? " · " + runs[at].stage : "") + (runs[at].apart ? " · " + runs[at].apart : "");
 
 function bar(at, hue, shared) {
   const results = shared.map((task) => runs[at].tasks[task]);
@@ -74,35 +73,80 @@ function lineages() {
   return out;
 }
 
-/** Draws scores over training steps, for each stage with two or more scored steps. */
+const trainingOf = (at) => runs[at].training ?? `${runs[at].parent}\n${runs[at].stage}`;
+const point = (at, x, task) => { const e = runs[at].tasks[task]; return [x, e.value, e.lo, e.hi]; };
+
+/** Lists the trainings of a stage: the rows of each, by step. */
+function trainings(rows, stage) {
+  const out = new Map();
+  for (const at of rows) if (runs[at].stage === stage && runs[at].step !== null) out.set(trainingOf(at), [...(out.get(trainingOf(at)) ?? []), at]);
+  return [...out.values()].map((all) => all.sort((a, b) => runs[a].step - runs[b].step)).filter((all) => new Set(all.map((at) => runs[at].step)).size > 1);
+}
+
+/** Draws scores over training steps: of one training a line for each task, of several a line for each training. */
 function stepLines() {
   const out = [];
   for (const [lineage, rows] of lineages()) {
     for (const stage of new Set(rows.map((at) => runs[at].stage))) {
-      const steps = rows.filter((at) => runs[at].stage === stage && runs[at].step !== null).sort((a, b) => runs[a].step - runs[b].step);
-      if (new Set(steps.map((at) => runs[at].step)).size < 2) continue;
+      const found = trainings(rows, stage);
+      const title = `${lineage}${stage ? ", " + stage : ""}: score over steps`;
+      if (found.length > 1) out.push(sweepCard(title, found));
+      if (found.length !== 1) continue;
+      const steps = found[0];
       const series = tasks.filter((task) => steps.filter((at) => scored(at, task.task)).length > 1).slice(0, 8).map((task) => ({
-        name: task.short, points: steps.filter((at) => scored(at, task.task)).map((at) => { const e = runs[at].tasks[task.task]; return [runs[at].step, e.value, e.lo, e.hi]; }),
+        name: task.short, points: steps.filter((at) => scored(at, task.task)).map((at) => point(at, runs[at].step, task.task)),
       }));
-      if (series.length) out.push(card(`${lineage}${stage ? ", " + stage : ""}: score over steps`, drawLines("Score over training steps", series, "step")));
+      if (series.length) out.push(card(title, drawLines("Score over training steps", series, "step")));
     }
   }
-  return out.slice(0, 6);
+  return out.filter(Boolean).slice(0, 6);
 }
 
-/** Draws mean dev minus mean unseen over the stages of a lineage. */
+/** Draws several trainings of one stage, a line each, for a task or for the mean of the tasks that all have. */
+function sweepCard(title, found) {
+  const rows = found.flat();
+  const shared = tasks.filter((task) => rows.every((at) => scored(at, task.task))).map((task) => task.task);
+  const having = tasks.filter((task) => found.filter((steps) => steps.filter((at) => scored(at, task.task)).length > 1).length > 1);
+  if (!having.length) return null;
+  const holder = el("div", {});
+  const draw = (task) => {
+    const members = task ? [task] : shared;
+    const series = found.map((steps) => ({ name: name(steps.at(-1)), points: steps.filter((at) => members.every((one) => scored(at, one))).map((at) => { const b = bar(at, 0, members); return [runs[at].step, b.value, b.lo, b.hi]; }) })).filter((s) => s.points.length > 1);
+    holder.replaceChildren(drawLines("Score over training steps, a line for each training", series, "step"));
+  };
+  const options = [...(shared.length ? [["", `mean of ${shared.length} task${shared.length > 1 ? "s" : ""}`]] : []), ...having.map((task) => [task.task, task.short])];
+  const select = el("select", { "aria-label": "Task of the chart", change: () => draw(select.value) }, options.map(([value, text]) => el("option", { value }, text)));
+  draw(options[0][0]);
+  return card(title, el("div", { class: "tools" }, select), holder);
+}
+
+/** Lists the ways from a base model to each last checkpoint of a lineage; of one training only the last step. */
+function chains(rows) {
+  const last = new Map();
+  for (const at of rows) if (!last.has(trainingOf(at)) || (runs[last.get(trainingOf(at))].step ?? 0) < (runs[at].step ?? 0)) last.set(trainingOf(at), at);
+  const parents = new Set(rows.filter((at) => runs[at].parent !== null && runAt.has(runs[at].parent)).map((at) => trainingOf(runAt.get(runs[at].parent))));
+  return [...last.values()].filter((at) => !parents.has(trainingOf(at))).map((leaf) => {
+    const chain = [];
+    for (let at = leaf; at !== undefined && !chain.includes(at); at = runs[at].parent === null ? undefined : runAt.get(runs[at].parent)) chain.unshift(at);
+    return chain;
+  });
+}
+
+/** Draws mean dev, mean unseen and their gap over the stages of each lineage. */
 function gapLines() {
   const out = [];
   for (const [lineage, rows] of lineages()) {
-    const having = (suite) => tasks.filter((task) => task.suite === suite);
-    const full = rows.filter((at) => ["dev", "unseen"].every((suite) => having(suite).some((task) => scored(at, task.task))));
-    const shared = (suite) => having(suite).filter((task) => full.every((at) => scored(at, task.task)));
-    if (full.length < 2 || !shared("dev").length || !shared("unseen").length) continue;
-    const average = (at, suite) => mean(shared(suite).map((task) => runs[at].tasks[task.task].value));
-    const labels = full.map((at) => runs[at].stage || runs[at].model.slice(0, 12));
-    const series = ["dev", "unseen"].map((suite) => ({ name: `${suite} (${shared(suite).length} tasks)`, labels, points: full.map((at, i) => [i, average(at, suite)]) }));
-    series.push({ name: "gap", labels, points: full.map((at, i) => [i, average(at, "dev") - average(at, "unseen")]) });
-    out.push(card(`${lineage}: dev, unseen and their gap`, drawLines("Dev, unseen and their gap over stages", series, "stage")));
+    for (const chain of chains(rows)) {
+      const having = (suite) => tasks.filter((task) => task.suite === suite);
+      const full = chain.filter((at) => ["dev", "unseen"].every((suite) => having(suite).some((task) => scored(at, task.task))));
+      const shared = (suite) => having(suite).filter((task) => full.every((at) => scored(at, task.task)));
+      if (full.length < 2 || !shared("dev").length || !shared("unseen").length) continue;
+      const average = (at, suite) => mean(shared(suite).map((task) => runs[at].tasks[task.task].value));
+      const labels = full.map((at) => runs[at].stage || runs[at].model.slice(0, 12));
+      const series = ["dev", "unseen"].map((suite) => ({ name: `${suite} (${shared(suite).length} tasks)`, labels, points: full.map((at, i) => [i, average(at, suite)]) }));
+      series.push({ name: "gap", labels, points: full.map((at, i) => [i, average(at, "dev") - average(at, "unseen")]) });
+      out.push(card(`${lineage} to ${runs[chain.at(-1)].model}: dev, unseen and their gap`, drawLines("Dev, unseen and their gap over stages", series, "stage")));
+    }
   }
   return out.slice(0, 6);
 }

@@ -66,6 +66,7 @@ def compare(
 def _flips(
     comparison: Comparison, a: RunScores, b: RunScores, count: int, groups: Mapping[str, str]
 ) -> list[dict[str, Any]]:
+    """Describe changed documents: what was asked, and both runs' scores and answers."""
     from olmes_suite.comparison.compare import flips
     from olmes_suite.runs.responses import answers
 
@@ -75,16 +76,31 @@ def _flips(
         documents = [(leaf, doc_id) for leaf, doc_id, _, _ in changed]
         file = groups.get(task.task, task.task)
         before, after = answers(a, file, documents), answers(b, file, documents)
+        asked = _asked((b, a), file, documents)
         for leaf, doc_id, score_before, score_after in changed:
             rows.append(
                 {
                     "task": leaf,
                     "doc_id": doc_id,
+                    **asked.get((leaf, doc_id), {}),
                     "baseline": {"score": score_before, **before.get((leaf, doc_id), {})},
                     "candidate": {"score": score_after, **after.get((leaf, doc_id), {})},
                 }
             )
     return rows
+
+
+def _asked(runs: Sequence[RunScores], task: str, documents: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+    """Return {"question", "choices"} of each document, from the first run whose prompts can be rendered here."""
+    from olmes_suite.evaluation import run_prompts
+    from olmes_suite.runs.schema import read_manifest
+
+    for run in runs if documents else ():
+        if run.path is not None:
+            found, _ = run_prompts.render(run.path, read_manifest(run.path), task, documents)
+            if found:
+                return {p: {"question": run_prompts.question(one), "choices": one.get("c")} for p, one in found.items()}
+    return {}
 
 
 def _print_json(comparisons: Sequence[Comparison], changed: list[list[dict[str, Any]]] | None) -> None:
@@ -104,16 +120,54 @@ def _print_tables(comparisons: Sequence[Comparison], changed: list[list[dict[str
             print()
         print_comparison(comparison)
         for flip in flipped:
-            reference = _one_line(flip["baseline"].get("reference"), 40)
-            print(f"\n{flip['task']} document {flip['doc_id']}, reference {reference}")
-            for side in ("baseline", "candidate"):
-                response = flip[side]
-                answer = f"{_one_line(response.get('extracted'), 16)} ← {_one_line(response.get('response'), 42)}"
-                print(f"  {side:<9} {response['score']:.2f}  {answer}")
+            print("\n" + "\n".join(_readable(flip, comparison)))
 
 
-def _one_line(value: Any, width: int = 50) -> str:
-    """Put a text on one line and shorten it at the start, because the answer is at the end."""
-    text = " ".join(str("–" if value is None else value).split())
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= width else "…" + text[1 - width :]
+_LINES = 6
+"""Lines of a question or an answer on the terminal; --json has all of them."""
+
+
+def _readable(flip: Mapping[str, Any], comparison: Comparison) -> list[str]:
+    """Return the lines of one changed document: the question, the choices, the reference, and both answers."""
+    lines = [f"{flip['task']} · document {flip['doc_id']}"]
+    if flip.get("question"):
+        lines += _field("question", flip["question"])
+    lines += _choices(flip)
+    reference = flip["baseline"].get("reference", flip["candidate"].get("reference"))
+    lines += _field("reference", "–" if reference is None else reference)
+    for side, run in (("baseline", comparison.baseline), ("candidate", comparison.candidate)):
+        answer = flip[side]
+        extracted = answer.get("extracted")
+        lines.append(f"  {side} {run}: score {answer['score']:.2f}")
+        lines += _field("  extracted", "–" if extracted is None else extracted)
+        if answer.get("response"):
+            lines += _field("  answer", answer["response"])
+    return lines
+
+
+def _choices(flip: Mapping[str, Any]) -> list[str]:
+    """Return a line for each choice with its log-likelihood before and after; empty for generated answers."""
+    before, after = (flip[side].get("loglikelihoods") or () for side in ("baseline", "candidate"))
+    texts = flip.get("choices") or ()
+    count = max(len(before), len(after))
+    lines = ["  choices, with log-likelihoods before and after"] if count else []
+    for number in range(count):
+        values = [f"{one[number]:>9.2f}" if number < len(one) else f"{'–':>9}" for one in (before, after)]
+        text = _printable(texts[number]) if number < len(texts) and texts[number] is not None else f"choice {number}"
+        lines.append(f"    {' '.join(values)}  {text.strip() if len(text) <= 52 else text.strip()[:51] + '…'}")
+    return lines
+
+
+def _field(name: str, value: Any) -> list[str]:
+    """Return a named text in lines of at most 80 columns, shortened at the start, because the answer is at the end."""
+    import textwrap
+
+    wrapped = [part for line in _printable(value).split("\n") for part in textwrap.wrap(line, 64) if part.strip()]
+    if len(wrapped) > _LINES:
+        wrapped = ["…", *wrapped[1 - _LINES :]]
+    first, *rest = wrapped or [""]
+    return [f"  {name:<13} {first}", *(f"{'':<16}{line}" for line in rest)]
+
+
+def _printable(value: Any) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in str(value))

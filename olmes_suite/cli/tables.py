@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from olmes_suite.comparison.compare import Comparison, TaskComparison
+from olmes_suite.comparison.compare import Comparison, TaskComparison, setup
 from olmes_suite.comparison.gate import GateReport, TaskVerdict
 from olmes_suite.comparison.reports import p_value, points, projected_score, score_for_tokens, short, span
 
@@ -34,6 +34,8 @@ def print_comparison(comparison: Comparison) -> None:
 
     console = Console(highlight=False)
     console.print(f"[bold]{escape(comparison.candidate)}[/bold] against {escape(comparison.baseline)}", soft_wrap=True)
+    if (differs := setup(comparison)) is not None:
+        console.print(differs, markup=False)
     table = _table(["task", "n", "before", "after", "Δ", "95 % interval", "p", "W/L", "MDE"])
     for task in comparison.tasks:
         table.add_row(*_comparison_row(task))

@@ -14,6 +14,8 @@ from olmes_suite.comparison import paired_tests
 from olmes_suite.comparison.alignment import Aligned, align, differing_parts, differing_settings
 from olmes_suite.comparison.paired_tests import Difference, Pairs
 from olmes_suite.comparison.projection import Projection, project_task
+from olmes_suite.comparison.room import NOTHING_KNOWN, Room, room
+from olmes_suite.runs import differences
 from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.stats import normal_quantile, t_quantile
 
@@ -48,6 +50,8 @@ class TaskComparison:
     """The reason for a missing difference, apart from differing fingerprints."""
     tokens: tuple[float, float] | None = None
     """Mean generated tokens per answer of both runs, over the documents that both have; None if either is unknown."""
+    room: Room = NOTHING_KNOWN
+    """What the task has beside the compared documents."""
     projected: Projection | None = None
     """The candidate's score on all documents, estimated where only the baseline has all."""
 
@@ -74,6 +78,10 @@ class Comparison:
     only_candidate: tuple[str, ...] = ()
     imported: bool = False
     """Whether the scores of either run were imported, without fingerprints."""
+    settings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """The settings in which the runs differ, with the values of baseline and candidate."""
+    one_checkpoint: bool = False
+    """Whether both runs evaluated the same checkpoint."""
     partial: tuple[str, ...] = ()
     """What to know about the documents of a run that was planned or stopped early, a sentence for each."""
 
@@ -111,6 +119,7 @@ def compare_task(
         only_candidate=aligned.only_candidate,
         aligned=aligned,
         tokens=aligned.tokens,
+        room=room(a, b, len(aligned.doc_ids)),
         projected=project_task(a, b) if not differs else None,
     )
 
@@ -127,7 +136,8 @@ def _without_documents(start: TaskComparison, a: TaskScores, b: TaskScores, alph
         rest = _unpaired(one, other, alpha)
         rest = replace(rest, n=rest.n - flagged) if rest else None
     tokens = aligned.tokens if aligned is not None else None
-    return replace(start, difference=_unpaired(a, b, alpha), flagged=flagged, clean=rest, tokens=tokens)
+    left = room(a, b, min(a.n, b.n))
+    return replace(start, difference=_unpaired(a, b, alpha), flagged=flagged, clean=rest, tokens=tokens, room=left)
 
 
 def _unpaired(a: TaskScores, b: TaskScores, alpha: float) -> Difference | None:
@@ -174,6 +184,8 @@ def compare_runs(
         tuple(name for name in {**a.tasks, **a.failed} if name not in b.tasks),
         tuple(name for name in {**b.tasks, **b.failed} if name not in a.tasks),
         a.imported or b.imported,
+        differences.differing(a.facts, b.facts),
+        bool(a.checkpoint) and a.checkpoint == b.checkpoint and bool(a.facts and b.facts),
         tuple(text for run in (a, b) if (text := some_documents(run)) is not None),
     )
 
@@ -268,6 +280,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "only_baseline": list(comparison.only_baseline),
         "only_candidate": list(comparison.only_candidate),
         "imported": comparison.imported,
+        "one_checkpoint": comparison.one_checkpoint,
+        "settings": {name: list(pair) for name, pair in comparison.settings.items()},
         **({"partial": list(comparison.partial)} if comparison.partial else {}),
     }
 
@@ -300,6 +314,14 @@ def _tokens_json(task: TaskComparison) -> dict[str, Any] | None:
     if task.tokens is None:
         return None
     return {"baseline": task.tokens[0], "candidate": task.tokens[1], "ratio": task.token_ratio}
+
+
+def setup(comparison: Comparison) -> str | None:
+    """Say in which settings the runs differ, and whether they evaluated one checkpoint; None where there is nothing."""
+    pairs = "; ".join(f"{name} {one} → {other}" for name, (one, other) in comparison.settings.items())
+    if comparison.one_checkpoint:
+        return f"one checkpoint; {'settings that differ: ' + pairs if pairs else 'no recorded setting differs'}"
+    return f"settings that differ: {pairs}" if pairs else None
 
 
 def mismatch(tasks: Sequence[TaskComparison]) -> str:

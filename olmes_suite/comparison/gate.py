@@ -18,6 +18,7 @@ from olmes_suite.comparison.compare import Comparison, TaskComparison, compare_a
 from olmes_suite.comparison.gate_health import Finding, findings
 from olmes_suite.comparison.gate_rules import PUBLISHED_NOISE, Rules
 from olmes_suite.comparison.paired_tests import Difference, holm
+from olmes_suite.comparison.room import Room, advice, joined
 from olmes_suite.errors import UsageError
 from olmes_suite.runs.schema import Stopped
 from olmes_suite.runs.scores import RunScores
@@ -179,6 +180,7 @@ def _judge(
             values: tuple[float | None, float | None] = _means(averaged) if d is not None else (None, None)
             margin = rules.suite_margin if rules.suite_margin is not None else rules.margin
             floor, required = None, True
+            left, what = joined([member.room for member in averaged]), "suite"
         elif not task.comparable:
             verdicts.append(_not_comparable(task, rules))
             continue
@@ -186,6 +188,7 @@ def _judge(
             rule, margin = rules.task(name), rules.margin_of(name, task.skill)
             values = (task.baseline, task.candidate)
             floor, required = rule.floor, rule.required
+            left, what = task.room, "task"
         noise_of_task = noise.get(name, 0.0)
         verdicts.append(
             _verdict(
@@ -198,6 +201,8 @@ def _judge(
                 alpha=rules.alpha,
                 floor=floor,
                 required=required,
+                left=left,
+                what=what,
             )
         )
     return verdicts
@@ -228,6 +233,8 @@ def _verdict(
     alpha: float,
     floor: float | None,
     required: bool,
+    left: Room,
+    what: str,
 ) -> TaskVerdict:
     notes = []
     if noise > margin:
@@ -240,9 +247,7 @@ def _verdict(
         notes.append(f"a drop of {100 * -d.delta:.2f} points, significant on its own but within the margin")
     more = _more(d, margin, alpha) if verdict == "inconclusive" else None
     if more is not None and d is not None:
-        notes.append(
-            f"about {more:,} more documents like these (or {math.ceil(1 + more / d.n)} samples of each) decide it"
-        )
+        notes.append(advice(more, d.n, left, what))
     if verdict == "inconclusive" and (d is None or d.lower is None):
         notes.append("too few documents for an error bar" if d is not None else "no difference to judge")
     if floor is not None and values[1] is not None and values[1] < floor:

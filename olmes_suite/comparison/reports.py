@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from olmes_suite.comparison.compare import Comparison, TaskComparison
+from olmes_suite.comparison.compare import Comparison, TaskComparison, setup
 from olmes_suite.comparison.gate import GateReport, TaskVerdict
 from olmes_suite.tasks.index import PREFIX
 
@@ -104,7 +104,8 @@ def compare_markdown(comparison: Comparison) -> str:
         for text in (score_for_tokens(task), projected_score(task))
         if text
     ]
-    lines += [f"* {_cell(text)}\n" for text in comparison.partial]
+    told = setup(comparison)
+    lines += [f"* {_cell(text)}\n" for text in (*([told] if told else []), *comparison.partial)]
     return title + markdown_table(header, rows) + "\n" + ("\n" + "".join(lines) if lines else "")
 
 

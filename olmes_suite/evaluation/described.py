@@ -23,12 +23,11 @@ def describe(run: Run, top: str, documents: Sequence[InstanceRow]) -> list[dict[
     described = []
     for row in documents:
         prompt = prompts.get((row.task, row.doc_id), {})
-        messages = prompt.get("m")
         described.append(
             {
                 "task": row.task,
                 "doc_id": row.doc_id,
-                "question": messages[-1][1] if messages else prompt.get("t"),
+                "question": run_prompts.question(prompt) if prompt else None,
                 "choices": prompt.get("c"),
                 "reference": row.reference,
                 "note": note,

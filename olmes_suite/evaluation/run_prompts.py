@@ -7,9 +7,10 @@ the hash of a leaf task's first recorded document differs, a note says so.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olmes_suite import extras
 from olmes_suite.errors import OlmesError, one_line
@@ -19,11 +20,19 @@ from olmes_suite.runs.schema import Engine, Manifest, instances_file, read_promp
 from olmes_suite.runs.store import readable_lines
 from olmes_suite.tasks import catalog, index
 from olmes_suite.tasks.documents import DataSource
+from olmes_suite.tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from olmes_suite.tasks.task import SuiteTask
 
 Place = tuple[str, Any]
 """(leaf task, doc_id)."""
 Prompt = dict[str, Any]
-"""{"m": [[role, text], …]} or {"t": text}, with "p" (assistant prefix) and "c" (continuations) where there are some."""
+"""{"m": [[role, text], …]} or {"t": text}, with "p" (assistant prefix) and "c" (continuations) where there are some.
+
+"s" is the position in the text, or in the last message, at which the document's question starts after examples or
+instructions; left out where it is 0 or not known.
+"""
 
 
 def render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
@@ -52,23 +61,48 @@ def _imported(run: Path, task: str, places: set[Place]) -> tuple[dict[Place, Pro
         found = {(line["task"], line["doc_id"]): {"t": str(line["text"])} for line in lines}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return {}, f"{file} is damaged: {one_line(error, 200)}"
-    return {place: prompt for place, prompt in found.items() if place in places}, ""
+    prompts = {place: prompt for place, prompt in found.items() if place in places}
+    _mark_shared_start(prompts)
+    return prompts, ""
+
+
+def question(prompt: Prompt) -> str:
+    """Return the document's question: the last message or the text, without the examples before it."""
+    text = prompt["m"][-1][1] if prompt.get("m") else prompt.get("t") or ""
+    return str(text[prompt.get("s", 0) :])
+
+
+def _mark_shared_start(prompts: Mapping[Place, Prompt]) -> None:
+    """Mark the start of the question in plain texts: after the paragraphs that all prompts of a leaf task share."""
+    by_leaf: dict[str, list[Prompt]] = {}
+    for (leaf, _), prompt in prompts.items():
+        by_leaf.setdefault(leaf, []).append(prompt)
+    for members in by_leaf.values():
+        if len(members) > 1:
+            shared = os.path.commonprefix([member["t"] for member in members]).rfind("\n\n")  # noqa: RUF071 - texts
+            for member in members if shared > 0 else ():
+                member["s"] = shared + 2
 
 
 def _render(run: Path, manifest: Manifest, task: str, places: Iterable[Place]) -> tuple[dict[Place, Prompt], str]:
+    from olmes_suite.tasks.load import load_task
+
     mirrors = tuple(map(Path, manifest.mirrors))
     source = DataSource(tuple(m for m in mirrors if m.is_dir()), manifest.sample)
     doc_ids_of: dict[str, list[Any]] = {}
     for leaf, doc_id in places:
         doc_ids_of.setdefault(leaf, []).append(doc_id)
-    keys = _first_keys(run, task, doc_ids_of)
-    engine = manifest.engine
+    # The floor's responses are those of its best constant answer, under the keys of that run.
+    keys = {} if manifest.engine.backend == "floor" else _first_keys(run, task, doc_ids_of)
+    engine, settings = manifest.engine, Settings.from_json(manifest.settings)
     rendered: dict[Place, Prompt] = {}
     note = ""
     for leaf, doc_ids in doc_ids_of.items():
         if leaf not in index.index() and _from(manifest, leaf) != "lm-eval" and not task_folders.folders(manifest):
             return rendered, f"{leaf} is not a task of this installation: its prompts cannot be rendered"
-        leaf_prompts, same = _leaf(leaf, doc_ids, source, engine, keys.get(leaf))
+        task = load_task(index.task_file(catalog.find(leaf)), source)
+        settings.apply(task)
+        leaf_prompts, same = _leaf(leaf, task, doc_ids, engine, keys.get(leaf))
         rendered.update(leaf_prompts)
         if not same:
             note = "the task or its data has changed since the run: these prompts are the current ones"
@@ -82,12 +116,10 @@ def _from(manifest: Manifest, leaf: str) -> str | None:
 
 
 def _leaf(
-    leaf: str, doc_ids: list[Any], source: DataSource, engine: Engine, key: tuple[Any, int, str] | None
+    leaf: str, task: SuiteTask, doc_ids: list[Any], engine: Engine, key: tuple[Any, int, str] | None
 ) -> tuple[dict[Place, Prompt], bool]:
     from olmes_suite.evaluation.plan import Leaf
-    from olmes_suite.tasks.load import load_task
 
-    task = load_task(index.task_file(catalog.find(leaf)), source)
     loaded = Leaf(leaf, task, range(len(task.task_docs)))
     positions, chat = loaded.positions(), engine.chat
     rendered: dict[Place, Prompt] = {}
@@ -96,7 +128,7 @@ def _leaf(
         if doc_id not in positions:
             continue
         requests = loaded.requests(doc_id, task.task_docs[positions[doc_id]], chat=chat)
-        rendered[leaf, doc_id] = _prompt(requests)
+        rendered[leaf, doc_id] = _prompt(requests) | _start(requests, task, task.task_docs[positions[doc_id]])
         if key is not None and key[0] == doc_id and key[1] < len(requests):
             same = requests[key[1]].key(str(engine.fingerprint)) == key[2]
     return rendered, same
@@ -124,6 +156,17 @@ def _prompt(requests: list[Any]) -> Prompt:
     if any(request.continuation is not None for request in requests):
         out["c"] = [request.continuation for request in requests]
     return out
+
+
+def _start(requests: list[Any], task: SuiteTask, doc: Mapping[str, Any]) -> dict[str, int]:
+    """Return {"s": where the document's own text starts}, {} where that is the start or not known."""
+    try:
+        own = task.doc_to_text(doc)
+    except Exception:  # a task's own code; it may need more than the document
+        return {}
+    text = requests[0].messages[-1][1] if requests[0].messages else requests[0].text or ""
+    at = text.rfind(own.strip()) if isinstance(own, str) and own.strip() else -1
+    return {"s": at} if at > 0 else {}
 
 
 def _first_keys(run: Path, task: str, doc_ids_of: Mapping[str, list[Any]]) -> dict[str, tuple[Any, int, str]]:

@@ -47,6 +47,7 @@ class ServerJudge(CachedJudge):
         self._fingerprint = sha256(canonical_json({"served": name}))
         super().__init__(name, AnswerCache(cache or cache_folder(), f"{self._fingerprint} {self.base_url}", name))
         self.timeout = timeout
+        self._abandoned = threading.Event()
         self.limit = Limit(concurrency, concurrency)
         pace = Pace(per_minute) if per_minute else None
         self.endpoint = Endpoint(name, self.base_url, self.usage, self.limit, tries=tries, delay=delay, pace=pace)
@@ -64,9 +65,18 @@ class ServerJudge(CachedJudge):
         """Yield (key, answer) in order of arrival.
 
         If a question fails permanently, no further one is sent, the answers to open requests are awaited and cached,
-        and RequestFailed is raised.
+        and RequestFailed is raised. Raises RuntimeError once the judge is abandoned.
         """
-        return Crowd(asks, self._answer, self.limit).results()
+        return Crowd(asks, self._answer, self.limit).results(self._leave)
+
+    def abandon(self) -> None:
+        """Wait for no more answers, in whatever thread they are awaited."""
+        self._abandoned.set()
+
+    def _leave(self) -> bool:
+        if self._abandoned.is_set():
+            raise RuntimeError("the judge was closed while it was asked")
+        return False
 
     def _answer(self, session: requests.Session, ask: Ask, stop: threading.Event) -> Iterator[tuple[str, Answer]]:
         key, question = ask

@@ -14,7 +14,10 @@ Place = tuple[str, Any]
 
 
 def answers(run: RunScores, task: str, places: Sequence[Place]) -> dict[Place, dict[str, Any]]:
-    """Read {"extracted", "reference", "response"} of each place; empty for baseline files, which have only scores."""
+    """Read {"extracted", "reference", "response", "loglikelihoods"} of each place, the last two where there are some.
+
+    Empty for baseline files, which have only scores.
+    """
     if run.path is None or not places:
         return {}
     selected = set(places)
@@ -23,8 +26,15 @@ def answers(run: RunScores, task: str, places: Sequence[Place]) -> dict[Place, d
         for row in read_rows(instances_file(run.path, task), ("extracted", "reference"))
         if (row.task, row.doc_id) in selected
     }
-    for line in read_lines(run.path / "responses" / f"{task}.jsonl"):
+    likely: dict[Place, dict[int, float]] = {}
+    for line in read_lines(run.path / "responses" / f"{instances_file(run.path, task).stem}.jsonl"):
         place = (line.task, line.doc_id)
-        if place in by_place and line.response.text is not None:
+        if place not in by_place:
+            continue
+        if line.response.loglikelihood is not None:
+            likely.setdefault(place, {})[line.index] = line.response.loglikelihood
+        elif line.response.text is not None:
             by_place[place].setdefault("response", line.response.text)
+    for place, values in likely.items():
+        by_place[place]["loglikelihoods"] = [values[index] for index in sorted(values)]
     return by_place

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from olmes_suite.errors import DataError
+from olmes_suite.runs import differences
 from olmes_suite.runs.schema import (
     Cost,
     Manifest,
@@ -129,6 +130,10 @@ class RunScores:
     """The run's folder; None for a baseline file."""
     stopped: Stopped | None = None
     """The verdict of a run that asked until it was decided."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """The settings of the run (`runs.differences`); empty where they are not known."""
+    checkpoint: str = ""
+    """The place of the evaluated weights; "" where it is not known."""
 
 
 def by_subtask(run: RunScores) -> RunScores:
@@ -207,6 +212,8 @@ def _run(path: Path, results: Results, manifest: Manifest) -> RunScores:
         manifest.max_documents if manifest.limit is None else manifest.limit,
         path,
         results.stopped,
+        differences.facts(manifest),
+        "" if manifest.imported else differences.checkpoint(manifest),
     )
 
 

@@ -25,7 +25,7 @@ def test_answers_are_right_and_held_out_questions_are_not_trained_on(tmp_path: P
     for one in problems.sums(rng, 500, asked):
         assert one.key not in asked and one.value >= 0
         assert one.value == (one.a + one.b if one.adds else one.a - one.b)
-        for text in (problems.short(one), problems.worked(one), problems.thought(one)):
+        for text in (problems.short(one), problems.worked(one)):
             assert pairs.right(text, str(one.value)) and not pairs.right(text, str(one.value + 1))
         said = [part.split(" = ") for part in problems.worked(one).split(": ")[1].split(". ")[:2]]
         assert all(eval(left) == int(right) for left, right in said)
@@ -51,18 +51,26 @@ def test_a_few_steps_of_the_demo_run_to_the_end(tmp_path: Path) -> None:
     assert list(demo(tmp_path, "--short")) == ["sft", "dpo", "rlvr", "all stages"]
 
 
-def test_the_marks_of_a_thought_are_tokens_and_its_form_is_rewarded(tmp_path: Path) -> None:
+def test_thoughts_are_fields_that_the_template_marks_and_the_format_reward_reads() -> None:
     from train_plugins.verifiers.form import think_format
 
-    rows = make.training_rows(random.Random(1), 200, frozenset(), thinking=True)
-    texts = [row["messages"][1]["content"] for row in rows]
-    tokenizer = make.make_tokenizer(texts, thinking=True)
-    forms = [think_format(text, None, {}) for text in texts]
-    assert 0.15 < sum(forms) / len(forms) < 0.6
-    for text in texts[:50]:
-        ids = tokenizer(text)["input_ids"]
-        assert tokenizer.decode(ids, skip_special_tokens=True) == text
-        assert len(ids) < 64 and all((mark in text) == (tokenizer.vocab[mark] in ids) for mark in problems.THINK)
+    turns = [row["messages"][1] for row in make.training_rows(random.Random(1), 200, frozenset(), thinking=True)]
+    tokenizer = make.make_tokenizer([turn.get("reasoning_content", "") + turn["content"] for turn in turns], True)
+    shares = [think_format(text(tokenizer, turn), None, {}) for turn in turns]
+    assert shares == ["reasoning_content" in turn for turn in turns]
+    assert 0.2 < sum(shares) / len(shares) < 0.6
+    for turn in turns[:50]:
+        written = text(tokenizer, turn)
+        assert not any(mark in turn["content"] for mark in problems.THINK)
+        ids = tokenizer(written)["input_ids"]
+        assert tokenizer.decode(ids) == written
+        assert len(ids) < 64 and all((mark in written) == (tokenizer.vocab[mark] in ids) for mark in problems.THINK)
+
+
+def text(tokenizer: Any, turn: dict[str, str]) -> str:
+    """What the template writes for an answer, without the end of text."""
+    whole = tokenizer.apply_chat_template([{"role": "user", "content": "?"}, turn], tokenize=False)
+    return str(whole).rpartition("<|assistant|>\n")[2].removesuffix(tokenizer.eos_token)
 
 
 @pytest.mark.slow
@@ -72,3 +80,15 @@ def test_the_demos_gains_are_significant(tmp_path: Path) -> None:
     for stage in ("sft", "rlvr"):
         assert found[stage]["n"] == 500
         assert found[stage]["delta"] > 0 and found[stage]["p_holm"] <= 0.05, stage
+
+
+@pytest.mark.slow
+def test_the_demo_that_thinks_gains_significantly_and_records_its_thoughts(tmp_path: Path) -> None:
+    need_trl()
+    found = demo(tmp_path, "--thinking", "--seed", "0")
+    for stage in ("sft", "rlvr"):
+        assert found[stage]["n"] == 500
+        assert found[stage]["ci95"][0] > 0 and found[stage]["p_holm"] <= 0.05, stage
+    [file] = tmp_path.glob("demo/runs/rlvr-*/responses/demo_sums.jsonl")
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sum(bool(one.get("thinking")) for one in answers) > 0.9 * len(answers)

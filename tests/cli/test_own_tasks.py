@@ -10,6 +10,7 @@ import pytest
 from helpers import as_json, olmes_here, one_line_error
 
 from decontam.items import items
+from leaderboard import reading
 from olmes_suite.runs import task_folders
 from olmes_suite.runs.schema import Manifest
 from olmes_suite.tasks import catalog
@@ -61,6 +62,7 @@ def test_commands_over_a_run_find_its_tasks_and_suite(folder: Path, tmp_path: Pa
     assert "question:   What is 0+0?" in shown.stdout, shown.stdout + shown.stderr
     page = olmes("leaderboard", "--runs", runs, "--out", tmp_path / "page.html", tmp=tmp_path)
     assert page.returncode == 0 and "cannot be rendered" not in (tmp_path / "page.html").read_text()
+    assert reading.read(runs / "mine").model == "mine"
 
 
 def test_a_suite_is_found_where_the_run_was_made(folder: Path) -> None:

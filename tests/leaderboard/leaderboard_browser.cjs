@@ -88,7 +88,7 @@ const scenes = {
     await shot("drill");
     await fresh(page, "#compare=short-dev-00000000,long-dev-00000002");
     await page.waitForSelector(".grid tbody tr");
-    seen.compared = await page.$eval(".panel .grid", (table) => [...table.tBodies[0].rows].map((row) => row.cells[6].textContent));
+    seen.compared = await page.$eval(".panel .grid", (table) => [...table.tBodies[0].rows].map((row) => row.cells[5].textContent));
     await shot("compared");
     return seen;
   },
@@ -105,7 +105,111 @@ const scenes = {
     seen.scatter = (await page.$$(".panel svg circle")).length;
     await page.waitForSelector("#flip-task");
     seen.flips = (await page.$$(".panel section:last-of-type .grid tbody tr")).length;
+    seen.differs = await page.textContent(".setups");
+    await page.keyboard.press("Escape");
+    seen.marked = await page.$$eval("#board tr[data-pick]", (all) => all.map((row) => row.dataset.pick));
+    await page.uncheck('tr[data-run^="llama-dpo"] .pick');
+    await page.check('tr[data-run^="llama-dpo"] .pick');
+    await page.click("#compare");
+    await page.waitForSelector(".grid tbody tr");
+    seen.reversed = decodeURIComponent(await page.evaluate(() => location.hash));
     return seen;
+  },
+  async words(page) {
+    const seen = {};
+    await fresh(page);
+    const tip = () => page.$eval("#tip", (one) => (one.hidden ? "" : one.textContent));
+    await page.focus('#board button.cell[tabindex="0"]');
+    seen.focused = await tip();
+    await page.hover('tr[data-run^="llama-rlvr-300"] td.average[data-suite="dev"]');
+    seen.average = await tip();
+    await page.hover('tr[data-run^="llama-sft-math"] td[data-task="tulu3_gsm8k"]');
+    seen.marked = await tip();
+    await page.keyboard.press("Escape");
+    seen.left = (await tip()) === "";
+    await page.waitForSelector("#views circle");
+    seen.bounds = (await page.$$eval("#views circle title", (all) => all.map((one) => one.textContent))).some((text) => /\(\d+\.\d–\d+\.\d\)/.test(text));
+    await page.click('tr[data-run^="llama-sft-math"] td[data-task="tulu3_gsm8k"] button');
+    await page.waitForSelector(".marks li");
+    seen.tapped = (await page.textContent(".marks")).includes("documents are in the training data");
+    return seen;
+  },
+  async filters(page) {
+    const seen = {};
+    await fresh(page);
+    const columns = () => page.$$eval("#board .names th[data-col]", (all) => all.filter((one) => !one.hidden).length);
+    const filtered = async (text) => { await page.fill("#filter", text); return rows(page); };
+    seen.start = await columns();
+    await filtered("no such row");
+    seen.nothing = await page.textContent("td.nothing");
+    await page.click("td.nothing button");
+    seen.cleared = (await rows(page)).length;
+    await page.click("#status button");
+    seen.all = await columns();
+    await page.click("#status button");
+    seen.devRows = await filtered("rlvr-100");
+    seen.dev = await columns();
+    seen.limited = await filtered("limit:60");
+    seen.covered = await filtered("coverage:100 backend:hf");
+    seen.backend = await filtered("backend:hf");
+    seen.task = await filtered("task:agieval backend:hf");
+    return seen;
+  },
+  async look(page) {
+    const seen = {};
+    await fresh(page);
+    const cell = 'tr[data-run^="llama-rlvr-300"] td[data-task="tulu3_ifeval"]';
+    const colour = () => page.$eval(cell, (one) => getComputedStyle(one).backgroundColor);
+    const height = () => page.$eval('tr[data-run^="llama-rlvr-300"]', (one) => one.offsetHeight);
+    seen.highest = await page.$eval(cell, (one) => one.dataset.heat);
+    seen.lowest = await page.$eval('tr[data-run^="llama-base"] td[data-task="tulu3_ifeval"]', (one) => one.dataset.heat);
+    seen.coloured = await colour();
+    seen.usual = await height();
+    await fresh(page, "#compact=on&colours=off");
+    seen.plain = await colour();
+    seen.compact = await height();
+    return seen;
+  },
+  async narrow(page) {
+    const seen = {};
+    await page.setViewportSize({ width: 390, height: 844 });
+    await fresh(page, "#compare=llama-dpo-dev-00000003,llama-rlvr-300-dev-00000006");
+    await page.waitForSelector(".grid tbody td");
+    seen.difference = await page.$eval(".grid tbody td", (one) => one.getBoundingClientRect().right);
+    seen.wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth + 1);
+    await page.setViewportSize({ width: 1047, height: 720 }); // A4, landscape, without its margins
+    await fresh(page);
+    await page.emulateMedia({ media: "print" });
+    await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+    seen.printed = await page.$eval("#board", (one) => one.getBoundingClientRect().right);
+    seen.paper = 1048;
+    seen.legend = await page.$eval("#legend", (one) => one.open);
+    return seen;
+  },
+  async question(page) {
+    const seen = {};
+    await fresh(page);
+    seen.ranks = await page.$$eval("#board tbody td.rank", (all) => all.map((one) => one.textContent));
+    seen.tags = await page.$$eval("#board .tag.kind", (all) => all.map((one) => one.textContent));
+    await page.click('td[data-task="tulu3_gsm8k"] button');
+    await page.waitForSelector(".doc .text");
+    seen.parts = await page.$$eval(".doc h3", (all) => all.map((one) => one.textContent));
+    seen.question = await page.textContent(".doc .text");
+    seen.folded = await page.$$eval(".doc details:not([open]) summary", (all) => all.map((one) => one.textContent));
+    await page.keyboard.press("Escape");
+    await page.click('td[data-task^="tulu3_mmlu"] button');
+    await page.waitForSelector(".doc .text");
+    seen.reference = (await page.$$eval(".doc > .text", (all) => all.map((one) => one.textContent))).at(-1);
+    return seen;
+  },
+  async steps(page) {
+    await fresh(page);
+    await page.waitForSelector("#views svg[aria-label*='line for each training']");
+    const chart = "#views svg[aria-label*='line for each training']";
+    return {
+      lines: await page.$$eval(`${chart} path[fill=none]`, (all) => all.map((one) => one.getAttribute("d").split("L").length)),
+      titles: await page.$$eval(`${chart} circle title`, (all) => all.map((one) => one.textContent)),
+    };
   },
   async keyboard(page) {
     const seen = {};

@@ -8,55 +8,19 @@ import re
 import shutil
 import zlib
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from board_store import DEV, UNSEEN, Made, family, make
 from board_text import HOSTILE, ONE
+from built_page import Page, built
 
-from leaderboard import board, build, comparisons, instances, lineage, marks, page, published, reading
+from leaderboard import board, build, comparisons, instances, lineage, marks, published, reading, table
 from leaderboard.page_data import Cell, Row
 from olmes_suite.cli.main import run as olmes
 from olmes_suite.comparison.compare import compare_runs
 from olmes_suite.runs.schema import FirstPrompt, Prompts, write_prompts
 from olmes_suite.runs.scores import read_run
-
-
-class Page(HTMLParser):
-    """The table and the scripts of a page."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.text = path.read_text(encoding="utf-8")
-        self.rows: dict[str, dict[str, dict[str, str]]] = {}
-        self.scripts: dict[str, str] = {}
-        self._row = self._script = None
-        self.tags: list[tuple[str, dict]] = []
-        self.feed(self.text)
-        self.data = json.loads(self.scripts["olmes-data"])
-
-    def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.tags.append((tag, found))
-        if tag == "tr" and "data-run" in found:
-            self._row = self.rows.setdefault(found["data-run"], {})
-        if tag == "td" and "data-task" in found:
-            self._row[found["data-task"]] = found
-        self._script = found.get("id") if tag == "script" else None
-
-    def handle_data(self, data):
-        if self._script:
-            self.scripts[self._script] = self.scripts.get(self._script, "") + data
-
-    def chunk(self, name):
-        return json.loads(zlib.decompress(base64.b64decode(self.scripts[f"chunk-{name}"]), -15))
-
-
-def built(runs: Path, *more: str) -> Page:
-    out = runs.parent / "board.html"
-    assert olmes(["leaderboard", "--runs", str(runs), "--out", str(out), *more]) == 0
-    return Page(out)
 
 
 @pytest.fixture(scope="module")
@@ -458,7 +422,7 @@ def test_names_of_checkpoints_keep_their_folder():
 
 
 def test_texts_and_packing():
-    assert page._visible("a\x00b\ud800" + "c" * 300).startswith("a\ufffdb")
+    assert table.visible("a\x00b\ud800" + "c" * 300).startswith("a\ufffdb")
     assert instances._cut("x" * (instances.LONGEST + 7)).endswith("… [7 more characters are in the run's files]")
     assert json.loads(zlib.decompress(base64.b64decode(instances.pack({"a": "ü\ud800"})), -15)) == {"a": "ü?"}
     assert board.checkpoints([]) == []

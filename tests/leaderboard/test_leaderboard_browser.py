@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -16,6 +17,7 @@ from board_store import Made, family, make
 from board_text import HOSTILE, ONE
 
 from leaderboard import build
+from olmes_suite.cli.main import run as olmes
 
 pytestmark = pytest.mark.slow
 DRIVER = Path(__file__).parent / "leaderboard_browser.cjs"
@@ -48,6 +50,8 @@ def drive():
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     family(folder / "runs")
+    for file in folder.glob("runs/llama-dpo-*/manifest.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"limit": 60}))
     return build.build(folder / "runs", folder / "board.html", with_published=True).path
 
 
@@ -74,7 +78,10 @@ def test_compare(drive, page):
     seen = drive("compare", page)
     assert seen["hash"] == "#compare=llama-dpo-dev-00000003,llama-rlvr-300-dev-00000006"
     line = {row[0]: row for row in seen["rows"]}
-    assert line["ifeval"][4].startswith("▲ +") and line["mmlu_pro"][4] == "0.0"
+    assert line["ifeval"][1].startswith("▲ +") and line["mmlu_pro"][1] == "0.0"
+    assert seen["marked"] == ["2", "1"]  # of the rows from above: the candidate, the baseline
+    assert seen["reversed"] == "#compare=llama-rlvr-300-dev-00000006,llama-dpo-dev-00000003"
+    assert "Settings that differ:" in seen["differs"] and "limit" in seen["differs"]
     assert seen["scatter"] == 5 and seen["flips"] > 0
 
 
@@ -131,7 +138,7 @@ def test_axe_finds_nothing_serious(drive, page):
 
 def test_without_javascript(drive, page):
     seen = drive("plain", page)
-    assert seen["rows"] == 22 and "±" in seen["text"]
+    assert seen["rows"] == 22 and re.search(r"\d\d\.\d \d+–\d+", seen["text"])
 
 
 def test_downloads(drive, page):
@@ -154,3 +161,77 @@ def test_hostile_runs_run_nothing(drive, tmp_path):
     make(tmp_path / "runs", replace(made, name="b&amp;\u202eb", model="ok", started=1.0))
     seen = drive("hostile", build.build(tmp_path / "runs", tmp_path / "board.html").path)
     assert seen == {"ran": None, "elements": [], "scripts": 1, "wide": False}
+
+
+def test_words_for_marks_and_bounds(drive, page):
+    seen = drive("words", page)
+    assert re.match(r"mmlu, llama-rlvr-300: \d+\.\d, 95 % interval \d+\.\d … \d+\.\d", seen["focused"])
+    assert re.match(r"average of dev, llama-rlvr-300: .* interval", seen["average"])
+    assert "documents are in the training data" in seen["marked"]
+    assert seen["left"] and seen["bounds"] and seen["tapped"]
+
+
+def test_filters_and_columns(drive, page):
+    seen = drive("filters", page)
+    assert seen["nothing"] == "No row matches the filter “no such row”. Clear the filter"
+    assert seen["cleared"] == 22
+    assert seen["start"] == 14 and seen["all"] == 19  # five tasks that only published rows have
+    assert seen["dev"] == 9 and seen["devRows"] == ["llama-rlvr-100-dev-00000004"]
+    assert seen["limited"] == ["llama-dpo-dev-00000003"]
+    assert set(seen["covered"]) == {
+        "llama-rlvr-300-dev-00000006", "llama-dpo-dev-00000003", "llama-sft-math-dev-00000002",
+        "llama-sft-dev-00000001", "llama-base-dev-00000000",
+    }  # fmt: skip
+    assert not any(run.startswith("published") for run in seen["backend"]) and len(seen["backend"]) == 7
+    assert seen["task"] == seen["covered"]
+
+
+def test_colours_and_compact(drive, page):
+    seen = drive("look", page)
+    assert seen["highest"] == "6" and seen["lowest"] == "0"
+    assert seen["coloured"] != seen["plain"]
+    assert 0 < seen["compact"] < seen["usual"]
+
+
+def test_a_narrow_screen_and_print_show_what_matters(drive, page):
+    seen = drive("narrow", page)
+    assert seen["difference"] < 390 and not seen["wide"]
+    assert seen["printed"] <= seen["paper"] and seen["legend"]
+
+
+@pytest.fixture(scope="session")
+def asked(tmp_path_factory):
+    """Mock answers to real tasks on sample documents: with few-shot examples, and with choices."""
+    folder = tmp_path_factory.mktemp("asked")
+    for task in ("gsm8k", "mmlu_abstract_algebra"):
+        assert (
+            olmes(["eval", "--backend", "mock", "--task", task, "--data", "sample", "--runs", str(folder / "runs")])
+            == 0
+        )
+    return build.build(folder / "runs", folder / "board.html").path
+
+
+def test_the_question_comes_first(drive, asked):
+    seen = drive("question", asked)
+    assert seen["parts"][0] == "Question" and seen["parts"][1] == "Answer"
+    assert seen["question"].startswith("Question: ") and seen["question"].count("Question:") == 1
+    assert seen["folded"] == ["8 examples before the question"]
+    assert " — " in seen["reference"]
+    assert seen["ranks"] == ["", ""] and "sample" in seen["tags"] and "mock" in seen["tags"]
+
+
+def test_two_trainings_are_two_lines(drive, tmp_path):
+    for training, skill in (("x", 0.3), ("y", 0.5)):
+        for step in (100, 200, 300):
+            about = {
+                "parent": "base",
+                "stage": "sft",
+                "step": step,
+                "recipe": {"output": f"out/{training}"},
+                "data": [],
+            }
+            path = f"out/{training}/checkpoint-{step}"
+            make(tmp_path / "runs", Made(f"{training}-{step}", path, ONE, skill, step, about))
+    seen = drive("steps", build.build(tmp_path / "runs", tmp_path / "board.html").path)
+    assert seen["lines"] == [3, 3]
+    assert all(re.search(r"step \d+: \d+\.\d \(\d+\.\d–\d+\.\d\)", title) for title in seen["titles"])

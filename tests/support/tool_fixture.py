@@ -104,6 +104,16 @@ def starred(*numbers: int) -> int:
     return 0
 
 
+def yields(a: int) -> str:
+    """
+    Count.
+
+    Args:
+        a: The limit.
+    """
+    yield a
+
+
 number = 3
 
 

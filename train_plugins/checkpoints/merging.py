@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ STAGE = "merge"
 """Stage in the lineage of a merged checkpoint."""
 PART = ".merging"
 """Folder in the output until the merge is done."""
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+"""File that makes a folder a checkpoint; it is moved to the output last, after the lineage."""
 SHARD = 5 * 10**9
 """Bytes of a file of weights, at most, unless a tensor is larger."""
 UNLIKE = frozenset(
@@ -63,16 +67,31 @@ def merge(
         _check_alike(sources[0], other)
     notes = [note for other in sources[1:] for note in _notes(sources[0], other)]
     part = out / PART
-    with storage(out):
+    with storage(out), _removed_on_error(part) as moved:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         write_weights(sources, part, method)
         _copy_rest(sources[0].folder, part)
-        for file in sorted(part.iterdir()):
-            file.replace(out / file.name)
+        lineage.write(part, describe(sources, out, method), 0, 0, time.perf_counter() - started)
+        for file in sorted(part.iterdir(), key=lambda path: path.name == CONFIG):
+            moved.append(file.replace(out / file.name))
         part.rmdir()
-    lineage.write(out, describe(sources, out, method), 0, 0, time.perf_counter() - started)
     return notes
+
+
+@contextmanager
+def _removed_on_error(part: Path) -> Iterator[list[Path]]:
+    """On an error, remove the folder `part`, the files of the list that it yields, and the output if it is empty."""
+    moved: list[Path] = []
+    try:
+        yield moved
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        for file in moved:
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.parent.rmdir()
+        raise
 
 
 def normalised(folders: Sequence[str], weights: Sequence[float], method: blending.Method) -> list[float]:
@@ -99,6 +118,8 @@ def _check_output(out: Path, folders: Sequence[str]) -> None:
     if out.is_dir() and any(path.name != PART for path in out.iterdir()):
         merged = any(out.samefile(one) for one in folders if Path(one).exists())
         why = "is one of the checkpoints to merge" if merged else "is not empty"
+        if (out / PART).is_dir():
+            raise UsageError(f"merge: --out {out} holds a merge that was killed; remove it, or name a new folder")
         raise UsageError(f"merge: --out {out} {why}; name a new folder")
 
 
@@ -108,17 +129,30 @@ def read(name: str, share: float) -> Source:
         raise ModelError(f"merge: {name} is no folder; download it first (hf download {name} --local-dir DIR)")
     folder = Path(name).expanduser()
     check_folder(folder, training=True)
-    files = sorted(folder.glob("*.safetensors"))
+    if read_json(folder / CONFIG).get("quantization_config"):
+        raise ModelError(
+            f"merge: {folder} is quantised, and the numbers in its files have no mean; dequantise it first"
+        )
+    files = _weight_files(folder)
     if not files:
         raise ModelError(f"merge: {folder} has no safetensors weights; save it again with save_pretrained")
     tensors = {key: (file, shape) for file in files for key, shape in tensor_shapes(file).items()}
     return Source(folder, share, tensors, lineage_of(str(folder), None))
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers reads: others, such as `consolidated.safetensors`, hold the weights again."""
+    if (single := folder / "model.safetensors").is_file():
+        return [single]
+    index = folder / INDEX
+    names = read_json(index)["weight_map"].values() if index.is_file() else ()
+    return sorted({folder / str(name) for name in names})
+
+
 def _check_alike(first: Source, other: Source) -> None:
     """Raise UsageError unless both checkpoints have the same network and read the same token ids."""
     where = f"merge: {other.folder} does not fit {first.folder}:"
-    configs = [read_json(one.folder / "config.json") for one in (first, other)]
+    configs = [read_json(one.folder / CONFIG) for one in (first, other)]
     for key in sorted({*configs[0], *configs[1]} - UNLIKE, key=lambda name: (name != "model_type", name)):
         mine, its = (config.get(key) for config in configs)
         if mine != its:
@@ -191,7 +225,7 @@ def write_weights(sources: Sequence[Source], out: Path, method: blending.Method,
         index |= dict.fromkeys(names, file)
     if len(files) > 1:
         size = sum(_bytes(sources[0], name) for name in index)
-        write_json(out / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": index})
+        write_json(out / INDEX, {"metadata": {"total_size": size}, "weight_map": index})
 
 
 def _shards(first: Source, limit: int) -> list[list[str]]:
@@ -238,14 +272,17 @@ def _tensor(source: Source, name: str) -> Tensor:
     try:
         with safe_open(file, "pt") as opened:
             found: Tensor = opened.get_tensor(name)
-            return found
     except (SafetensorError, OSError) as error:
         raise ModelError(f"merge: {file} cannot be read ({one_line(error)}); copy the checkpoint again") from None
+    if found.is_floating_point() and not bool(found.isfinite().all()):
+        raise ModelError(f"merge: {source.folder}: {name} holds numbers that are not finite; train it again, or leave "
+                         "the checkpoint out")  # fmt: skip
+    return found
 
 
 def _copy_rest(first: Path, out: Path) -> None:
     """Copy configuration, generation settings and tokenizer."""
-    named = [first / name for name in ("config.json", "generation_config.json") if (first / name).is_file()]
+    named = [first / name for name in (CONFIG, "generation_config.json") if (first / name).is_file()]
     for file in [*named, *tokenizer_files(first)]:
         target = out / file.relative_to(first)
         target.parent.mkdir(parents=True, exist_ok=True)

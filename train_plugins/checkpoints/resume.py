@@ -85,6 +85,8 @@ def _of_a_stage(path: Path) -> bool:
     """Return whether a path belongs to a stage: a checkpoint or a file, but not a folder that a hook wrote."""
     if path.name == BAD_ROWS:  # written before training, so a stage that failed at once can be started again
         return False
+    if path.suffix == ".jsonl" and path.is_file() and not path.stat().st_size:  # a log, before the first step
+        return False
     return (path.is_file() and not path.name.startswith(".")) or path.name.startswith("checkpoint-")
 
 

@@ -92,7 +92,7 @@ def in_environment(row: dict[str, Any], names: Collection[str] | None) -> dict[s
     name = json.loads(row["extra"]).get("environment")
     if name not in names:
         known = ", ".join(sorted(names))
-        raise ValueError(f"the column 'environment' is {str(name)[:40]!r}, not one of rlvr.environment ({known})")
+        raise ValueError(f"{str(name)[:40]!r} in the column 'environment', not one of rlvr.environment ({known})")
     return {**row, "environment": name}
 
 

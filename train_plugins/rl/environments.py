@@ -95,7 +95,7 @@ def _guarded(kind: type, calls: tools.Calls) -> type:
     space: dict[str, Any] = {"__slots__": (), "__doc__": kind.__doc__, "__module__": kind.__module__}
     for name, method in inspect.getmembers(kind, predicate=inspect.isfunction):
         if name == "reset":
-            space[name] = _reset(kind, method)
+            space[name] = _reset(kind, method, calls)
         elif name == "get_reward":
             space[name] = _reward(kind, method)
         elif not name.startswith("_"):
@@ -103,7 +103,7 @@ def _guarded(kind: type, calls: tools.Calls) -> type:
     return type(kind.__name__, (kind,), space)
 
 
-def _reset(kind: type, method: Callable[..., Any]) -> Callable[..., Any]:
+def _reset(kind: type, method: Callable[..., Any], calls: tools.Calls) -> Callable[..., Any]:
     parameters = inspect.signature(method).parameters
     takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
@@ -111,9 +111,10 @@ def _reset(kind: type, method: Callable[..., Any]) -> Callable[..., Any]:
         columns = row_columns(row)
         wanted = {name: value for name, value in columns.items() if takes_all or name in parameters}
         try:
-            return method(self, **wanted)
+            shown = method(self, **wanted)
         except Exception as error:
             raise _failed(kind, "reset", error, f"row {row.get('row', '?')}: ") from error
+        return calls.broken_up(shown) if isinstance(shown, str) else shown
 
     return reset
 

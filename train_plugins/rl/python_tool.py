@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from olmes_suite.scoring.tools import ToolOptions, Tools
+from train_plugins.rl.tools import shortened
 
 if TYPE_CHECKING:
     from olmes_suite.sandbox.grade import Sandbox
@@ -45,7 +46,7 @@ def python(code: str) -> str:
     """
     ran = _sandbox().run(_RUNNER.format(program=code), timeout=SECONDS)
     printed, _, raised = ran.stdout.partition(ERROR_MARK)
-    printed = shortened(printed)
+    printed = shortened(printed, SHOWN)
     if ran.verdict.outcome == "error":
         raise RuntimeError(f"the sandbox failed: {ran.verdict.detail}")
     if ran.verdict.passed:
@@ -53,19 +54,12 @@ def python(code: str) -> str:
     why = raised.strip() or (
         f"stopped after {SECONDS:g} s" if ran.verdict.outcome == "timeout" else f"ended with {ran.verdict.detail}"
     )
-    raise ProgramFailed(f"{printed.rstrip()}\n{shortened(why)}".strip())
+    raise ProgramFailed(f"{printed.rstrip()}\n{shortened(why, SHOWN)}".strip())
 
 
 def prepare() -> None:
     """Start the sandbox. Raises MissingData on a machine without one."""
     _sandbox()
-
-
-def shortened(text: str) -> str:
-    """Return the text, of a long one the start and the end."""
-    if len(text) <= SHOWN:
-        return text
-    return f"{text[: SHOWN // 2]}\n… ({len(text) - SHOWN} characters left out) …\n{text[-SHOWN // 2 :]}"
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,8 @@ from train_plugins.rl import import_paths
 
 SHIPPED = {"python": "train_plugins.rl.python_tool:python"}
 """Tools that come with this package."""
+LONGEST = 50_000
+"""The largest number of characters of a result that the model gets; encoding many millions would take minutes."""
 Tool = Callable[..., Any]
 MODELS_FAULT = (ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
 """Exceptions with which a method of an environment says that the model used it in a wrong way."""
@@ -55,6 +57,8 @@ def check_function(tool: Any, where: str) -> None:
         raise UsageError(f"{where}: {kind}, not a function; a tool is a function with typed arguments and a docstring")
     if tool.__name__ == "<lambda>":
         raise UsageError(f"{where}: a lambda has no name or types; write a function with `def`")
+    if inspect.isgeneratorfunction(tool) or inspect.isasyncgenfunction(tool):
+        raise UsageError(f"{where}: a generator, whose result is no text; return the text instead of yielding it")
     for name, parameter in inspect.signature(tool).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise UsageError(f"{where}: argument {name!r}: the model passes arguments by name, so each needs its own")
@@ -77,6 +81,13 @@ def schema(tool: Tool) -> dict[str, Any]:
     return described
 
 
+def shortened(text: str, limit: int) -> str:
+    """Return the text; of one above `limit` characters the start and the end."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}\n… ({len(text) - limit} characters left out) …\n{text[-limit // 2 :]}"
+
+
 @dataclass
 class Calls:
     """Counts the calls of tools and their failures, by the tool's name."""
@@ -93,6 +104,7 @@ class Calls:
     def counted(self, tool: Tool, environment: bool = False) -> Tool:
         """Return the tool with its calls counted; `environment`: it is a method of one, which may be broken."""
         name = tool.__name__
+        raised = (Exception, SystemExit)  # `sys.exit` in a user's tool would end the stage without a word
         if inspect.iscoroutinefunction(tool):
 
             @wraps(tool)
@@ -100,7 +112,7 @@ class Calls:
                 self.calls[name] += 1
                 try:
                     return self.plain(await tool(*args, **arguments))
-                except Exception as error:
+                except raised as error:
                     raise self._failed(name, error, environment) from error
 
             return later
@@ -110,27 +122,35 @@ class Calls:
             self.calls[name] += 1
             try:
                 return self.plain(tool(*args, **arguments))
-            except Exception as error:
+            except raised as error:
                 raise self._failed(name, error, environment) from error
 
         return now
 
-    def _failed(self, name: str, error: Exception, environment: bool) -> Exception:
+    def _failed(self, name: str, error: BaseException, environment: bool) -> Exception:
         """Note an error, and return it with the text for the model."""
         self.failures[name] += 1
         self.last[name] = f"{type(error).__name__}: {first_line(error)}"
         if environment and not isinstance(error, MODELS_FAULT):
             self.broken = self.broken or f"{name} raised {self.last[name]}"
         text = str(error)
-        if isinstance(error, LookupError) or not text:  # str(KeyError("x")) is only 'x'
+        if isinstance(error, LookupError | SystemExit) or not text:  # str(KeyError("x")) is only 'x'
             text = f"{type(error).__name__}: {text}".removesuffix(": ")
         return RuntimeError(str(self.plain(text)))
 
     def plain(self, result: Any) -> Any:
-        """Return a tool's text with control tokens broken up: `<|im_end|>` in it would end the turn."""
-        if isinstance(result, list):  # content blocks, such as images
-            return result
-        text = str(result)
+        """Return a tool's text, shortened to `LONGEST` characters, with control tokens broken up.
+
+        `<|im_end|>` in it would end the turn.
+        """
+        if isinstance(result, list) and result and all(isinstance(one, dict) and "type" in one for one in result):
+            if any(one["type"] != "text" for one in result):  # content blocks, such as images
+                return [{**one, "text": self.plain(one["text"])} if "text" in one else one for one in result]
+            result = "".join(str(one.get("text", "")) for one in result)
+        return self.broken_up(shortened(str(result), LONGEST))
+
+    def broken_up(self, text: str) -> str:
+        """Return the text with a space in each control token."""
         for token in self.control:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text

@@ -29,6 +29,7 @@ from train_plugins.stages import memory, plan
 from train_plugins.stages.base import Stage, check_language_model
 from train_plugins.stages.model_arguments import (
     check_entries,
+    check_evaluation,
     check_model_arguments,
     check_template_arguments,
     set_pad_token,
@@ -230,6 +231,8 @@ def prepare(
     tokenizer = encoding.prepare_tokenizer(tokenizer, template)
     set_pad_token(tokenizer, arguments.get("pad_token"), stage.pooled)
     check_template_arguments(str(tokenizer.chat_template), arguments.get("chat_template_kwargs"))
+    if recipe.eval is not None:
+        check_evaluation(str(tokenizer.chat_template), recipe.eval.chat_template_args)
     ends = turn_end.end_ids(tokenizer, recipe.model)
     if stage.generates:
         turn_end.check_turn_end(tokenizer, ends, stage.masked and has_markers(str(tokenizer.chat_template)))

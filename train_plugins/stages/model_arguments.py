@@ -100,6 +100,13 @@ def check_template_arguments(template: str, settings: Mapping[str, Any] | None) 
             raise UsageError(f"trainer.chat_template_kwargs: the chat template does not read {name!r}; remove it")
 
 
+def check_evaluation(template: str, settings: Mapping[str, Any]) -> None:
+    """Raise UsageError for `eval.chat_template_args` that the template does not read."""
+    for name in settings:
+        if not re.search(rf"\b{re.escape(str(name))}\b", template):
+            raise UsageError(f"eval.chat_template_args: the chat template does not read {name!r}; remove it")
+
+
 def check_entries(template: str, entries: Sequence[DataEntry]) -> None:
     """Raise UsageError for `chat_template_kwargs` of a data entry that the template does not read."""
     for number, entry in enumerate(entries):

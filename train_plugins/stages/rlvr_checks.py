@@ -180,6 +180,8 @@ def _check_asynchronous(keys: RlvrKeys, arguments: Mapping[str, Any]) -> None:
         raise UsageError("rlvr.asynchronous is for `algorithm: grpo` with `rollouts: vllm_server`")
     if keys.beta:
         raise UsageError(f"rlvr.asynchronous has no reference model, so no KL term: set `beta: 0`, not {keys.beta}")
+    if keys.watch.stop:
+        raise UsageError("rlvr.watch.stop: not with rlvr.asynchronous, whose rollouts are not watched; remove it")
     for name, least in (("max_staleness", 0), ("weight_sync_steps", 1)):
         if (value := arguments.get(name)) is not None and value < least:
             raise UsageError(f"trainer.{name} must be {least} or above, not {value}")
@@ -202,8 +204,6 @@ def _check_active_sampling(keys: RlvrKeys) -> None:
         raise UsageError(
             "rlvr.active_sampling is for `algorithm: grpo`, not asynchronous: it drops groups of responses"
         )
-    if keys.environment is not None:
-        raise UsageError("rlvr.active_sampling has no environment for the prompts it draws; remove rlvr.environment")
     if keys.active_sampling_limit < 1:
         raise UsageError(f"rlvr.active_sampling_limit must be at least 1, not {keys.active_sampling_limit}")
     if keys.retire_above is not None and not 0 < keys.retire_above < 1:

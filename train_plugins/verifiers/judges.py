@@ -87,6 +87,10 @@ class Judges:
         spent, self.spent = self.spent, Spent()
         return spent
 
+    def abandon(self) -> None:
+        """Wait for no more replies: a server may be silent for minutes."""
+        self.judge.abandon()
+
     def close(self) -> None:
         """Close the cache."""
         self.judge.close()

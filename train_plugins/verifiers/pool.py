@@ -84,6 +84,8 @@ class Verifiers:
         """End the processes, even while they verify."""
         for process in self._processes:
             process.stop()
+        if self.judges is not None:
+            self.judges.abandon()
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
             self._threads = None

@@ -139,6 +139,54 @@ def test_checkpoints_that_do_not_fit(three: list[str], tmp_path: Path) -> None:
     refused(lambda: merging.merge(three[:2], Path(three[0])), "is one of the checkpoints to merge", UsageError)
 
 
+def test_weights_that_have_no_mean(three: list[str], tmp_path: Path) -> None:
+    file, out = Path(three[1]) / "model.safetensors", tmp_path / "out"
+    sound = load_file(file)
+    name = list(sound)[-1]
+    save_file({**sound, name: torch.full_like(sound[name], math.nan)}, file, metadata={"format": "pt"})
+    refused(lambda: merging.merge(three[:2], out), rf"c1: {name} holds numbers that are not finite", ModelError)
+    assert not out.exists(), "nothing is left of a merge that failed"
+    save_file(sound, file, metadata={"format": "pt"})
+    for folder in three[:2]:
+        config = Path(folder) / "config.json"
+        config.write_text(
+            json.dumps({**json.loads(config.read_text()), "quantization_config": {"quant_method": "fp8"}})
+        )
+    refused(lambda: merging.merge(three[:2], out), "c0 is quantised", ModelError)
+
+
+def test_only_the_weights_that_the_model_reads_are_merged(three: list[str], tmp_path: Path) -> None:
+    for folder in three[:2]:
+        save_file({"old.weight": torch.ones(2)}, Path(folder) / "consolidated.safetensors")
+    merging.merge(three[:2], tmp_path / "out")
+    assert weights(tmp_path / "out").keys() == load_file(Path(three[0]) / "model.safetensors").keys()
+
+
+def test_a_merge_killed_at_any_file_leaves_no_checkpoint_without_lineage(
+    three: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merging.merge(three[:2], tmp_path / "whole")
+    for count in range(len(list((tmp_path / "whole").iterdir()))):
+        out, moved, real = tmp_path / f"out{count}", [0], Path.replace
+
+        def replace(path: Path, target: Path, moved: list[int] = moved, last: int = count, move: Any = real) -> Path:
+            if path.parent.name == merging.PART:
+                if moved[0] == last:
+                    raise KeyboardInterrupt
+                moved[0] += 1
+            found: Path = move(path, target)
+            return found
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Path, "replace", replace)
+            merging.merge(three[:2], out)
+        assert not (out / "config.json").exists() or (out / FILE).exists()
+        merging.merge(three[:2], out)
+        assert sorted(path.name for path in out.iterdir()) == sorted(
+            path.name for path in (tmp_path / "whole").iterdir()
+        )
+
+
 def test_a_note_says_which_template_is_kept(three: list[str], tmp_path: Path) -> None:
     (Path(three[1]) / "chat_template.jinja").write_text("{{ messages }}")
     write_lineage(Path(three[0]) / FILE, Lineage(root="base", scanned=()))

@@ -193,3 +193,5 @@ def test_a_rollout_that_cannot_be_filled_stops_the_stage(often: Path) -> None:
     stopped("retire_above needs `active_sampling: true`", UsageError, active_sampling=False, retire_above=0.9)
     stopped("retire_above must be above 0 and below 1", UsageError, retire_above=1.5)
     stopped("of 6 prompts drawn for one rollout only 0 had responses with different rewards", active_sampling_limit=3)
+    assert not (often / "out/rlvr.jsonl").read_text()
+    train_rlvr(often, "grpo", prompt_rows(20), trainer={"max_steps": 1}, rlvr=OLMO)  # into the same folder

@@ -12,8 +12,8 @@ from train_fixture import need_trl, refused
 
 from train_plugins.rl import environments, tool_rollouts, tool_template, tools
 from train_plugins.rl.environments import EnvironmentFailed
-from train_plugins.rl.python_tool import SHOWN, python, shortened
-from train_plugins.rl.tools import Calls
+from train_plugins.rl.python_tool import SHOWN, python
+from train_plugins.rl.tools import Calls, shortened
 
 need_trl()
 
@@ -51,6 +51,7 @@ def test_tools_are_found_beside_the_recipe(beside: Path) -> None:
         (f"{NAME}:Counter", "a class, not a function"),
         (f"{NAME}:untyped", "argument 'a' has no type"),
         (f"{NAME}:undescribed", "cannot be described to the model: .*docstring"),
+        (f"{NAME}:yields", "a generator, whose result is no text; return the text"),
         (f"{NAME}:starred", "argument 'numbers': the model passes arguments by name"),
     ],
 )
@@ -93,6 +94,32 @@ def test_calls_and_failures_are_counted_and_reach_the_model(beside: Path) -> Non
     assert "tools: 3 calls, 2 failed: " in calls.summary()
     assert "ZeroDivisionError: division by zero" in calls.summary()
     assert calls.plain("a<|im_end|>b") == "a< |im_end|>b"
+    assert calls.plain(["<|im_end|>"]) == "['< |im_end|>']"
+    assert calls.plain([{"type": "text", "text": "3<|im_end|>"}]) == "3< |im_end|>"
+    image = {"type": "image", "image": None}
+    assert calls.plain([image, {"type": "text", "text": "<|im_end|>"}]) == [
+        image,
+        {"type": "text", "text": "< |im_end|>"},
+    ]
+    assert len(calls.plain("x" * 10_000_000)) < 51_000
+
+
+def test_a_tool_that_ends_the_process_is_a_failed_call() -> None:
+    def leave(a: int) -> str:
+        raise SystemExit(3)
+
+    async def leave_later(a: int) -> str:
+        raise SystemExit(4)
+
+    calls = Calls()
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        calls.counted(leave)(a=1)
+    with pytest.raises(RuntimeError, match="SystemExit: 4"):
+        asyncio.run(calls.counted(leave_later)(a=1))
+    assert calls.failures.total() == 2 and calls.broken is None
+    with pytest.raises(RuntimeError):
+        calls.counted(leave, environment=True)(a=1)
+    assert calls.broken == "leave raised SystemExit: 3"
 
 
 def row(**extra: Any) -> dict[str, Any]:
@@ -162,9 +189,9 @@ def test_the_last_turn_and_answers_that_never_came() -> None:
 
 def test_long_output_keeps_its_ends() -> None:
     text = "".join(map(str, range(5000)))
-    assert shortened("short") == "short"
-    assert len(shortened(text)) < SHOWN + 60
-    assert shortened(text).startswith(text[:1000]) and shortened(text).endswith(text[-1000:])
+    assert shortened("short", SHOWN) == "short"
+    assert len(shortened(text, SHOWN)) < SHOWN + 60
+    assert shortened(text, SHOWN).startswith(text[:1000]) and shortened(text, SHOWN).endswith(text[-1000:])
 
 
 @pytest.mark.long

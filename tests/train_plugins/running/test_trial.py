@@ -17,7 +17,7 @@ from train_plugins.rl.keys import RlvrKeys  # noqa: E402
 from train_plugins.running.dry_run import dry_run  # noqa: E402
 from train_plugins.running.train_stage import run, trainer_arguments  # noqa: E402
 from train_plugins.stages import registry  # noqa: E402
-from train_plugins.stages.model_arguments import check_template_arguments  # noqa: E402
+from train_plugins.stages.model_arguments import check_evaluation, check_template_arguments  # noqa: E402
 from train_plugins.stages.rlvr_checks import check_sampling  # noqa: E402
 
 CPU = pytest.mark.skipif(has_gpu(), reason="says what a machine without a GPU lacks")
@@ -114,6 +114,12 @@ def test_a_padding_token_is_the_vocabularys(train_folder: Path) -> None:
 
 def test_a_template_reads_its_arguments() -> None:
     check_template_arguments("{{ enable_thinking }}", {"enable_thinking": False})
+    check_evaluation("{{ enable_thinking }}", {"enable_thinking": False})
+    refused(
+        lambda: check_evaluation("{{ enable_thinking }}", {"enable_thinkin": False}),
+        "eval.chat_template_args: the chat template does not read 'enable_thinkin'",
+        UsageError,
+    )
     for name, said in (("thinking", "does not read 'thinking'"), ("tools", "tools is not accepted")):
         refused(lambda name=name: check_template_arguments("{{ enable_thinking }}", {name: 1}), said, UsageError)
 

@@ -124,6 +124,8 @@ def test_rollouts_that_cannot_be_had(rlvr_folder: Path, monkeypatch: pytest.Monk
     bad("rlvr.server is for", server="http://localhost:1")
     bad("asynchronous is for", asynchronous=True)
     bad("no KL term: set `beta: 0`", asynchronous=True, rollouts="vllm_server")
+    bad("rlvr.watch.stop: not with rlvr.asynchronous", asynchronous=True, rollouts="vllm_server", beta=0,
+        watch={"stop": ["all"]})  # fmt: skip
     monkeypatch.setattr("train_plugins.stages.rlvr_checks.has_gpu", lambda: False)
     bad("asynchronous needs a GPU", asynchronous=True, rollouts="vllm_server", beta=0)
     monkeypatch.setattr("train_plugins.stages.rlvr_checks.find_spec", lambda name: None)

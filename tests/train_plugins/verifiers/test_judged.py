@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,28 @@ def test_a_judge_that_is_down_is_one_line(tmp_path: Path) -> None:
         judges.close()
     with pytest.raises(UsageError, match=r"rlvr\.judge: m at .*no connection; start the server"):
         Judges(keys(server.url, tmp_path)).check()
+
+
+def test_closing_does_not_wait_for_a_silent_judge(tmp_path: Path) -> None:
+    asked_for, answer = threading.Event(), threading.Event()
+
+    def silent(body: Body, before: int) -> Reply:
+        asked_for.set()
+        answer.wait(60)
+        return Reply(chat('{"score": 8}'))
+
+    with judge_server(silent) as server:
+        made = Verifiers(["judge"], 1, 10, judge=keys(server.url, tmp_path)).__enter__()
+        with ThreadPoolExecutor(1) as thread:
+            verdicts = thread.submit(made.verify, [Call("judge", "a sea", None, ROW)])
+            assert asked_for.wait(30)
+            started = time.monotonic()
+            made.close()
+            took = time.monotonic() - started
+            answer.set()
+            with pytest.raises(RuntimeError, match="was closed while it was asked"):
+                verdicts.result()
+        assert took < 30
 
 
 def test_the_servers_models_are_checked(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from train_plugins.data.sets import rows_hash
 
 SAMPLE = Path(__file__).parent / "personas.jsonl"
 HUB, LICENCE = "nvidia/Nemotron-Personas", "CC-BY-4.0"
-"""The default, with a licence that allows commercial use: that of the collection's cards on the Hub."""
+"""The default, with a licence that allows commercial use, as the cards of its sister sets on the Hub state it."""
 NON_COMMERCIAL = "CC-BY-NC-SA-4.0"
 COLUMNS = ("persona", "input persona", "description")
 """Columns in which data sets have their personas."""
