@@ -103,9 +103,8 @@ FILES = {
 NAMES = {
     **dict.fromkeys(("A", "RUN", "base", "runs/RELEASED", "OLD", "BASELINE", "RELEASED"), "good"),
     **dict.fromkeys(("B", "cand", "runs/RUN", "NEW", "mock", "CANDIDATE"), "poor"),
-    "RUNS/RUN": "poor", "dev": "smoke", "unseen": "smoke", "S": "smoke", "FOLDER": "kept", "NAME": "gsm8k",
-    "demo/smollm2": "good", "demo/smollm2-damaged": "poor", "smollm2": "poor",
-    "quick": "smoke", "olmo3_dev": "smoke",
+    "RUNS/RUN": "poor", "dev": "quick", "unseen": "quick", "S": "quick", "FOLDER": "kept", "NAME": "gsm8k",
+    "demo/smollm2": "good", "demo/smollm2-damaged": "poor", "smollm2": "poor", "olmo3_dev": "quick",
     "sft-demo_sums-bc9a9eb4": "good", "dpo-demo_sums-42960c8f": "poor", "demo/runs": "runs",
     "FILE": "answers.jsonl", "eval/baseline.json.gz": "baseline.json.gz", "~/.cache/olmes-responses": "kept",
 }  # fmt: skip
@@ -163,7 +162,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.chdir(folder):
         shell = Shell()
         for backend in ("oracle --name good", "mock --name poor --cache kept"):
-            printed = shell.run(f"olmes eval --backend {backend} --suite smoke --task popqa --data sample")
+            printed = shell.run(f"olmes eval --backend {backend} --suite quick --data sample")
             assert shell.status == 0, printed
         shell.run("olmes baseline save good baseline.json.gz")
         for name, text in FILES.items():
