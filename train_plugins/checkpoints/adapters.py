@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _quietly_merge(adapter: Path, folder: Path) -> None:
-    """Check both folders and merge, without progress bars. Raises OlmesError; nothing is left of a merge that failed."""
+    """Check both folders and merge, silently. Raises OlmesError; nothing is left of a merge that failed."""
     _check(adapter)
     here = folder.exists() and folder.samefile(adapter)
     if not here and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -111,7 +111,9 @@ def _check(adapter: Path) -> None:
     from olmes_suite.models.local.checkpoint import check_folder, is_hub_id, tensor_shapes
 
     if not adapter.is_dir():
-        raise ModelError(f"{adapter}: {'is a file' if adapter.exists() else 'no such folder'}; name an adapter's folder")
+        raise ModelError(
+            f"{adapter}: {'is a file' if adapter.exists() else 'no such folder'}; name an adapter's folder"
+        )
     if not is_adapter(adapter):
         raise ModelError(f"{adapter}: holds no adapter ({CONFIG} is missing)")
     config = read_json(adapter / CONFIG)

@@ -13,7 +13,7 @@ from helpers import environment
 from models_fixture import make_tiny_model
 
 pytest.importorskip("peft", reason="adapters need PEFT")
-from train_plugins.checkpoints import adapters  # noqa: E402
+from train_plugins.checkpoints import adapters
 
 
 @pytest.fixture
