@@ -2,6 +2,7 @@
 # make demo-train   the training half: a small model is made and trained in three stages, each gain is measured
 # make test         everything but the slow and the GPU tests; `make check` is the quick part of it
 #
+# make docs        the documentation site, into build/site
 # make test-vllm   the vllm backend with a real engine on the processor, in an environment of its own (.venv-vllm, 3 GB)
 #
 # A virtual environment is made in .venv on first use. VENV=… takes another one, PYTHON=… another interpreter.
@@ -26,7 +27,7 @@ export TOKENIZERS_PARALLELISM ?= false
 install-torch = $(if $(TORCH_INDEX),$(1) -m pip install -q --retries 0 --timeout 10 $(TORCH) --index-url $(TORCH_INDEX) 2>/dev/null || \
 	{ echo "$(TORCH_INDEX) cannot be reached: taking torch from the default index"; )$(1) -m pip install -q $(TORCH)$(if $(TORCH_INDEX),; })
 
-.PHONY: demo demo-train test test-vllm test-versions check lint slow bench gpu-check clean
+.PHONY: demo demo-train test test-vllm test-versions check lint slow docs bench gpu-check clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -92,6 +93,15 @@ CHECK_VERSIONS := $(PYTHON) tests/support/check_versions.py
 test-versions:
 	for python in $(PYTHONS); do for end in $(END); do \
 		$(CHECK_VERSIONS) $$end --python $$python --torch-index "$(TORCH_INDEX)" || exit 1; done; done
+
+# A dead link, a missing anchor or a page outside the navigation fails the build. Read it with
+# `python -m http.server -d build/site`; from disk everything but the search works.
+$(VENV)/.docs: $(VENV)/.done
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.done
 	for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import tomllib
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from typer.main import get_command
+from doc_commands import PAGES, ROOT, below, tree
 
 from olmes_suite.cli.main import COMMANDS
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    page
-    for pattern in (
-        "*.md",
-        ".github/**/*.md",
-        "docs/**/*.md",
-        "examples/**/*.md",
-        "tasks/**/*.md",
-        "benchmarks/**/*.md",
-    )
-    for page in ROOT.glob(pattern)
-)
 FENCE = re.compile(r"^ {0,3}(```+|~~~+)[^\n]*\n(.*?)^ {0,3}\1[^\n]*$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^(?: {4}|\t)[^\n]*\n?)+", re.MULTILINE)
 SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -95,12 +80,6 @@ def broken(page: Path, text: str) -> list[str]:
     return out
 
 
-@lru_cache(maxsize=1)
-def tree() -> dict[str, Any]:
-    """Commands by name, loaded."""
-    return {name: get_command(importlib.import_module(module).app) for name, (module, _) in COMMANDS.items()}
-
-
 def calls(text: str) -> Iterator[list[str]]:
     """The words of every call of `olmes` in the code of a text; `sft|dpo` gives a call for each."""
     for block in code(text):
@@ -150,13 +129,6 @@ def unknown(words: list[str]) -> str | None:
             if flag not in options:
                 return f"{' '.join(words[:2])} {flag}"
     return None
-
-
-def below(command: Any) -> dict[str, Any]:
-    """The commands of a group, those that are imported when they are called among them."""
-    if not hasattr(command, "commands"):
-        return {}
-    return {name: command.get_command(None, name) for name in command.list_commands(None)}
 
 
 def flags(command: Any) -> Iterator[str]:
@@ -222,3 +194,13 @@ def test_broken_links_are_seen(tmp_path: Path) -> None:
 def test_unknown_commands_are_seen(text: str, wrong: str | None) -> None:
     found = [unknown(call) for call in calls(text)]
     assert next((word for word in found if word is not None), None) == wrong
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "skills").glob("*/SKILL.md")), ids=lambda file: file.parent.name)
+def test_skills_begin_with_their_name_and_use(file: Path) -> None:
+    """As the Agent Skills format wants it: a name that is the folder's, and a description of at most 1,024 letters."""
+    import yaml
+
+    head = yaml.safe_load(file.read_text(encoding="utf-8").split("---\n")[1])
+    assert head["name"] == file.parent.name
+    assert 100 < len(head["description"]) <= 1024

@@ -1,8 +1,8 @@
-"""Copy a checkpoint and damage the copy: noise on the weight matrices of some layers, as large as the weights vary.
+"""Copy a checkpoint and damage the copy: noise on the weight matrices of some layers.
 
-    python examples/demo/damage.py demo/smollm2 demo/smollm2-damaged [--layers 10-14] [--noise 1.0] [--seed 0]
+    python examples/demo/damage.py demo/smollm2 demo/smollm2-damaged [--layers 10-14] [--noise 0.4] [--seed 0]
 
-The copy loads and answers like any checkpoint. What it has lost shows in its scores alone.
+The copy loads like any checkpoint and still writes words; what it has lost shows in its scores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("copy", type=Path)
     parser.add_argument("--layers", default="10-14", help="first and last layer, from 0")
-    parser.add_argument("--noise", type=float, default=1.0, help="in standard deviations of each matrix")
+    parser.add_argument("--noise", type=float, default=0.4, help="in standard deviations of each matrix")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     first, last = (int(number) for number in chosen.layers.split("-"))

@@ -47,6 +47,7 @@ class TaskRule:
     """What `gate.yaml` says of one task; fractions."""
 
     margin: Points | None = None
+    """How many points worse the task may be; None: the margin of its skill, or the general one."""
     required: bool = False
     """The task must pass on its own."""
     floor: Points | None = None
@@ -94,16 +95,25 @@ class _HealthKeys:
     """Limits under `health`."""
 
     truncated: Share | None = None
+    """Prompts cut to the context length, as a share; so are the keys down to `contaminated`."""
     length: Share | None = None
+    """Answers cut at the token limit."""
     unclosed: Share | None = None
+    """Answers that ended inside a thought."""
     empty: Share | None = None
+    """Empty answers."""
     extraction_failed: Share | None = None
+    """Answers in which the scorer found nothing to score."""
     request_errors: Share | None = None
+    """Requests that failed."""
     contaminated: Share | None = None
+    """Documents that the checkpoint's training data contains."""
     tokens: Multiple | None = None
     """Largest mean tokens per answer."""
     thinking_tokens: Multiple | None = None
+    """Largest mean tokens of a thought."""
     answer_tokens: Multiple | None = None
+    """Largest mean tokens of an answer without its thought."""
     completed: Points | None = None
     """Largest drop of the score over answers that ended by themselves."""
     correct_per_million_tokens: Multiple | None = None
@@ -115,13 +125,21 @@ class _Keys:
     """The keys of `gate.yaml`."""
 
     alpha: ErrorRate = ALPHA
+    """Rate of false failures over all tasks together, and of false passes."""
     margin: Points = MARGIN
+    """How many points worse a task or the average may be."""
     suite: Mapping[Literal["margin"], Points] | None = None
+    """`margin`: the margin of the suite average."""
     tasks: Mapping[str, TaskRule] | None = None
+    """Rules of single tasks, by name."""
     skills: Mapping[str, _SkillKeys] | None = None
+    """Margins of all tasks of a skill."""
     health: _HealthKeys | None = None
+    """Largest shares of answers that are cut, empty or unreadable, and limits of tokens."""
     inconclusive: Inconclusive = "exit3"
+    """Outcome of an inconclusive gate: exit status 3, or as if it passed or failed."""
     noise: Noise | None = None
+    """published: no margin is below a task's published standard deviation between runs."""
 
 
 def read_rules(path: Path) -> Rules:

@@ -34,7 +34,9 @@ class SuiteEntry:
 
     task: str
     skill: str = "other"
+    """Heading of the task in tables, and its rule in `gate.yaml`."""
     primary: str | None = None
+    """Metric that is the score."""
     aggregate: Aggregate | None = None
     """macro (unweighted mean of sub-tasks); micro and stratified (sub-tasks weighted by their documents); nested (macro
     within each data set, then over the data sets)."""
@@ -59,10 +61,15 @@ class _Keys:
     """The keys of a suite's file."""
 
     tasks: list[str | SuiteEntry]
+    """Tasks, groups and other suites."""
     suite: str | None = None
+    """The suite's name; by default the file's."""
     about: str = ""
+    """One line for `olmes tasks`."""
     unseen: bool = False
+    """Whether every run of the suite is recorded in the ledger."""
     limit: int | None = None
+    """Documents of every leaf task, unless the command gives another limit."""
 
 
 def names() -> list[str]:

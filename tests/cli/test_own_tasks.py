@@ -62,7 +62,7 @@ def test_commands_over_a_run_find_its_tasks_and_suite(folder: Path, tmp_path: Pa
     assert "question:   What is 0+0?" in shown.stdout, shown.stdout + shown.stderr
     page = olmes("leaderboard", "--runs", runs, "--out", tmp_path / "page.html", tmp=tmp_path)
     assert page.returncode == 0 and "cannot be rendered" not in (tmp_path / "page.html").read_text()
-    assert reading.read(runs / "mine").model == "mine"
+    assert reading.read(runs / "mine", {}).model == "mine"
 
 
 def test_a_suite_is_found_where_the_run_was_made(folder: Path) -> None:

@@ -133,7 +133,7 @@ def test_every_declared_package_is_imported_where_it_belongs(extra: str) -> None
 
 
 def test_the_extras_that_errors_name_are_those_of_the_package() -> None:
-    own = set(PROJECT["optional-dependencies"]) - {"dev", "all", "judge"}
+    own = set(PROJECT["optional-dependencies"]) - {"dev", "all", "judge", "docs"}
     assert own == set(extras.MODULES)
     assert {extra: set(modules) for extra, modules in extras.MODULES.items()} == {e: declared(e) for e in own}
     assert {extra: set(extras.INCLUDES.get(extra, ())) for extra in own} == {
@@ -148,7 +148,9 @@ def test_the_extras_that_errors_name_are_those_of_the_package() -> None:
 def test_the_tests_import_what_dev_brings() -> None:
     parts = {"dev", *included("dev")} | {more for part in included("dev") for more in included(part)}
     have = {module for part in (CORE, *parts) for module in declared(part)} | {"_pytest"}
-    helpers = {file.stem for folder in ("tests/support", "examples/demo") for file in (ROOT / folder).glob("*.py")}
+    helpers = {
+        file.stem for folder in ("tests/support", "examples/demo", "docs") for file in (ROOT / folder).glob("*.py")
+    }
     asked, skipped = set(), set()
     for file in sorted(set((ROOT / "tests").rglob("*.py")) - {ROOT / file for file in ELSEWHERE}):
         asked |= set(imported(file))

@@ -34,6 +34,7 @@ class DataEntry:
     path: str | None = None
     """A file of rows, a folder of such files, or a folder that `save_to_disk` wrote."""
     hub: str | None = None
+    """A data set on the Hub, by its id."""
     split: str = "train"
     """Split of a Hub data set, or of a folder with splits."""
     limit: int | None = None
@@ -54,8 +55,14 @@ class Decontamination:
     """Keys under `decontam`: the suites to compare the data with, and what to do on contamination."""
 
     suites: tuple[str, ...] = ("dev", "unseen")
+    """Suites, by name or file, whose items are looked for."""
     data_dir: tuple[str, ...] = ()
+    """Mirrors of the benchmark data."""
     on_contamination: Literal["stop", "filter", "warn"] = "stop"
+    """stop: the stage ends with exit status 1. filter: it trains on the clean rows. warn: it trains on all."""
+    share: float = field(default=0.02, metadata=UNSET)
+    """A set is contaminated if it contains more than this share (0 to 1) of the items of any evaluation. 0: any item,
+    for small sets, which never reach the paper's 2 % of a large evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +78,15 @@ class Evaluation:
     """Keys under `eval`: the evaluation of the stage's checkpoints by `olmes eval`."""
 
     suite: str | None = None
+    """A suite's name or file."""
     tasks: tuple[str, ...] = ()
+    """Tasks or groups, beside or instead of a suite."""
     limit: int | None = None
     """Number of documents of every leaf task."""
     every: int | None = None
     """Number of steps between evaluations (and saves); None: only the last checkpoint is evaluated."""
     data_dir: tuple[str, ...] = ()
+    """Mirrors of the benchmark data."""
     include_path: tuple[str, ...] = ()
     """Folders of the user's own task files."""
     runs: str = "runs"
@@ -90,6 +100,7 @@ class Evaluation:
     base_url: str | None = None
     """URL of the endpoint, which must serve a checkpoint under its folder's path."""
     judge: str | None = None
+    """This key and the next four name the models that score, as the options of `olmes eval` do."""
     judge_base_url: str | None = None
     classifier: str | None = None
     classifier_base_url: str | None = None
@@ -102,6 +113,7 @@ class Evaluation:
     system: str | None = None
     chat_template_args: Mapping[str, Any] = field(default_factory=dict)
     until_decided: UntilDecided | None = field(default=None, metadata=UNSET)
+    """Ask documents until the gate is decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +152,11 @@ class Recipe:
     model: str
     """The checkpoint to start from: a folder or a Hub id."""
     data: tuple[DataEntry, ...]
+    """Training sets, read one after the other."""
     output: str | None = None
+    """Folder of the checkpoints; `--output` overrides it."""
     seed: int = 42
+    """Seed of the data's order, of dropout and of sampling."""
     final: bool = False
     """Whether the last checkpoint, and no other, may be evaluated on the unseen suite."""
     chat_template: str | None = None
@@ -151,7 +166,9 @@ class Recipe:
     batch_size: int | None = None
     """Rows in one optimiser step over all processes; sets `gradient_accumulation_steps`."""
     decontam: Decontamination | None = None
+    """What the data are compared with before training; None: nothing."""
     eval: Evaluation | None = None
+    """How checkpoints are evaluated; None: not at all."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights; the last checkpoint is merged."""
     gate: str | Mapping[str, Any] | None = None
@@ -277,8 +294,11 @@ def _check(recipe: Recipe, where: Place) -> None:
             raise UsageError(f"{where}: batch_size must be at least 1, not {recipe.batch_size}")
         if "gradient_accumulation_steps" in recipe.trainer:
             raise UsageError(f"{where}: give either `batch_size` or trainer.gradient_accumulation_steps")
-    for suite in recipe.decontam.suites if recipe.decontam else ():
-        suites.load(suite)
+    if recipe.decontam is not None:
+        if not 0 <= recipe.decontam.share <= 1:
+            raise UsageError(f"{where}: decontam.share is a share from 0 to 1, not {recipe.decontam.share:g}")
+        for suite in recipe.decontam.suites:
+            suites.load(suite)
     if recipe.eval is not None:
         check_evaluation(recipe.eval, recipe.final, str(where))
     if recipe.gate is not None:

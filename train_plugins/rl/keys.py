@@ -62,6 +62,7 @@ class RlvrKeys:
     """Keys under `rlvr`."""
 
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
+    """PPO as in the paper, GRPO or RLOO."""
     verifiers: Mapping[str, str] | tuple[str, ...] | None = None
     """A list of the verifiers that rows may name, or a mapping from the names in the rows to verifiers."""
     verifier: VerifierKeys = field(default=READS_ANSWER, metadata=UNSET)
@@ -108,6 +109,7 @@ class RlvrKeys:
     max_prompt_length: int = 2048
     """Length limit in tokens; rows with longer prompts are left out."""
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"
+    """What samples responses: transformers, vLLM in the trainer's process, or a vLLM server."""
     asynchronous: bool = False
     """Sample while the learner trains, from older weights (grpo with vllm_server, TRL's asynchronous trainer). There is
     no reference model and so no KL term: `beta` must be 0."""

@@ -36,11 +36,14 @@ class Entry:
     """One stage, as written in the file."""
 
     name: str
+    """Name of the stage in tables, and of its folder."""
     kind: str
+    """sft, rm, dpo, rlvr or an installed stage."""
     recipe: str | Mapping[str, Any]
     """A recipe file (relative to the pipeline's folder or the working directory), a shipped recipe's name, or the
     recipe itself."""
     prepare: Prepare | None = None
+    """A command that makes data for the stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Document:
     """The keys of a pipeline file."""
 
     stages: tuple[Entry, ...]
+    """The stages, in order."""
     runs: str = "runs"
     """Run store of all evaluations; it overrides the recipes' `eval.runs`."""
     output: str = "checkpoints"

@@ -42,6 +42,7 @@ class DpoKeys:
     """Keys under `dpo`."""
 
     loss: Kind = "dpo_norm"
+    """dpo_norm: length-normalised DPO, as in the paper. dpo: the original loss. simpo: without a reference model."""
     beta: float = 5.0
     """Factor of the rewards: 5 in the Tülu 3 paper (dpo_norm), about 0.1 for vanilla DPO, 2 to 10 for SimPO."""
     gamma: float = 0.0

@@ -56,7 +56,7 @@ def write_schemas(folder: Path) -> list[Path]:
 
 
 def _object(kind: type[Record], parts: dict[str, Any]) -> dict[str, Any]:
-    known, words = members(kind), _descriptions(kind)
+    known, words = members(kind), descriptions(kind)
     required = [key for key, member in known.items() if member.default is None]
     if "schema" in known and kind is not Lineage:  # a lineage that a user writes may lack it
         required.insert(0, "schema")
@@ -100,9 +100,9 @@ def _type(hint: Any, parts: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": _type(inside[0], parts)}
 
 
-def _descriptions(kind: type[Record]) -> dict[str, str]:
-    """Return the docstrings of the attributes of a record and its base classes."""
-    descriptions: dict[str, str] = {}
+def descriptions(kind: type) -> dict[str, str]:
+    """Return the docstrings of the attributes of a class and its base classes."""
+    found: dict[str, str] = {}
     for cls in reversed(kind.__mro__[:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
         assert isinstance(body, ast.ClassDef)
@@ -111,7 +111,7 @@ def _descriptions(kind: type[Record]) -> dict[str, str]:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                 name = line.target.id
             elif name and isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant):
-                descriptions[name] = inspect.cleandoc(str(line.value.value))
+                found[name] = inspect.cleandoc(str(line.value.value))
             else:
                 name = None
-    return descriptions
+    return found
