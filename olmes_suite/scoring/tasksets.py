@@ -135,7 +135,8 @@ def score_answer(
 ) -> tuple[float, dict[str, float]]:
     """Return the reward of an answer, the weighted sum of the task's rewards, and the task's metrics.
 
-    Raises UsageError as `load` does, DataError for data that the task cannot read, and for a reward that is not finite.
+    Raises UsageError as `load` does, DataError for data that the task cannot read,
+    ValueError for a reward that is not finite.
     """
     taskset = load(name)
     kind = taskset.task_type()
@@ -146,8 +147,8 @@ def score_answer(
     check_task(name, task)
     trace = _trace(task, messages, answer)
     asyncio.run(task.score(trace))
-    if not math.isfinite(trace.reward):
-        raise DataError(f"taskset {name}: its rewards sum to {trace.reward}, which is not a number to train on or show")
+    if not math.isfinite(trace.reward):  # fails its task alone, like an error that a reward raises
+        raise ValueError(f"taskset {name}: its rewards sum to {trace.reward}, which is no finite number")
     metrics = {key: float(value) for key, value in trace.metrics.items() if value is not None}
     return float(trace.reward), metrics
 

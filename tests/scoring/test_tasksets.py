@@ -111,7 +111,7 @@ def test_what_cannot_be_scored_here_is_refused(module: Path, old: str, new: str,
 def test_a_reward_that_is_not_a_number_is_refused(module: Path) -> None:
     module.write_text(MODULE.replace("float(trace.last_reply == task.answer)", "float('nan')"))
     row = next(tasksets.rows("sums_of_a_test"))
-    with pytest.raises(DataError, match="its rewards sum to nan"):
+    with pytest.raises(ValueError, match="its rewards sum to nan"):
         tasksets.score_answer("sums_of_a_test", json.loads(json.dumps(row.data)), row.messages, "0")
 
 

@@ -84,8 +84,8 @@ def _quietly_merge(adapter: Path, folder: Path) -> None:
     import transformers
 
     warnings.filterwarnings("ignore")  # of packages, about their own later versions
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     part = folder.parent / f".{folder.name}.merging"
     try:
         if here:
