@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -10,6 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from gate_runs import Cli, gated, imported, one_line, table, two_runs
+from scipy.stats import norm
 
 
 def test_compare_shows_scores_tests_and_counts(cli: Cli) -> None:
@@ -81,6 +83,15 @@ def test_a_small_sample_is_inconclusive_and_says_what_it_takes(cli: Cli) -> None
     assert task["more"] > 164
     assert cli("gate", "--baseline", "a", "--candidate", "b", "--inconclusive", "pass")[0] == 0
     assert cli("gate", "--baseline", "a", "--candidate", "b", "--inconclusive", "fail")[0] == 1
+
+
+def test_what_a_drop_needs_to_fail_counts_the_correction_for_the_tasks(cli: Cli) -> None:
+    two_runs(cli, maths=(4, 12, 60), code=(3, 3, 60))
+    task = gated(cli)[1]["tasks"][0]
+    assert task["verdict"] == "inconclusive" and task["p"] < 0.05 < task["p_adjusted"]
+    factor = task["p_adjusted"] / task["p"]
+    ratio = norm.isf(0.05 / factor) / norm.isf(task["p"])
+    assert task["more"] == math.ceil(60 * ratio**2 - 60) > 1
 
 
 def test_a_significant_drop_within_the_margin_passes_with_a_note(cli: Cli) -> None:
