@@ -68,5 +68,8 @@ def advice(more: int, n: int, left: Room, what: str = "task") -> str:
     if left.benchmark is not None and more <= left.benchmark:
         whole = "benchmarks themselves" if what == "suite" else "benchmark itself"
         return f"{needed}: evaluate on the {whole} ({left.benchmark:,} documents)"
-    needed += f", and the {what} {f'has {left.left:,} more' if left.left else 'has no more'}"
+    if left.benchmark is not None:
+        needed += f", and the {'benchmarks have' if what == 'suite' else 'benchmark has'} {left.benchmark:,}"
+    else:
+        needed += f", and the {what} {f'has {left.left:,} more' if left.left else 'has no more'}"
     return f"{needed}: {f'take {samples} samples of each' if left.sampled else 'only a wider margin decides it'}"
