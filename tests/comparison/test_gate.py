@@ -121,6 +121,8 @@ def test_gate_yaml_sets_margins_required_tasks_and_floors(cli: Cli) -> None:
     rules.write_text("tasks: {maths: {required: true}}\n")
     status, report = gated(cli, "--config", "gate.yaml")
     assert (status, report["verdict"]) == (3, "inconclusive")
+    out = cli("gate", "--baseline", "a", "--candidate", "b", "--config", "gate.yaml")[1]
+    assert "maths *" in out and "*: required" in out
     rules.write_text("tasks: {maths: {required: true, margin: 5}}\n")
     assert gated(cli, "--config", "gate.yaml")[0] == 0
     rules.write_text("tasks: {code: {floor: 99.9}}\n")
