@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from olmes_suite.errors import counted
 from olmes_suite.runs.scores import TaskScores
 
 
@@ -48,10 +49,10 @@ def advice(more: int, n: int, left: Room, what: str = "task") -> str:
     samples = math.ceil(1 + more / n)
     if left.left is None:
         also = f" (or {samples} samples of each)" if left.sampled else ""
-        return f"about {more:,} more documents like these{also} decide it"
+        return f"about {counted(more, 'more document')} like these{also} decide it"
     if more <= left.left:
         also = f", or {samples} samples of each of these," if left.sampled else ""
         return f"about {more:,} of the {left.left:,} documents that were not compared{also} decide it"
     has = f"has {left.left:,} more" if left.left else "has no more"
-    needed = f"about {more:,} more documents would decide it, and the {what} {has}"
+    needed = f"about {counted(more, 'more document')} would decide it, and the {what} {has}"
     return f"{needed}: {f'take {samples} samples of each' if left.sampled else 'only a wider margin decides it'}"

@@ -15,6 +15,7 @@ from typing import Any
 from olmes_suite.errors import UsageError
 from olmes_suite.records import Response
 from olmes_suite.runs.importers.log import (
+    WITHOUT_SAMPLES,
     Document,
     Log,
     Task,
@@ -65,7 +66,7 @@ def _leave_out(log: Log) -> None:
     """Count the tasks that have a figure, and no documents here."""
     for name, task in [*log.tasks.items()]:
         if not task.documents:
-            log.left_out["task without samples"] += bool(task.reported)
+            log.left_out[WITHOUT_SAMPLES] += bool(task.reported)
             del log.tasks[name]
 
 
