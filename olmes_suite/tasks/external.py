@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+import datasets
 
 from olmes_suite import lm_eval_api
 from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line, nearest, one_line
@@ -58,6 +61,8 @@ class LmEvalTask(SuiteTask):
         if split and find_split(source, spec, split) is not None:
             self.dataset = Splits(source, spec, None)
             return
+        if reads_files(spec.path) or not sys.stderr.isatty():
+            datasets.disable_progress_bars()  # several lines for each step of each task, in a log or over our own
         try:
             ConfigurableTask.download(self, dataset_kwargs, **kwargs)
         except Exception as error:  # the Hub client raises a dozen unrelated types
