@@ -82,6 +82,16 @@ def test_repeated_rows_and_tasks_without_samples_are_counted(tmp_path: Path) -> 
     assert "not the mean" in one.tasks["t"].note and one.tasks["t"].n == 2
 
 
+def test_the_average_of_a_group_is_counted_as_left_out(tmp_path: Path) -> None:
+    logs = lm_eval(tmp_path / "logs", [sample(0, "7", 1.0)], {"exact_match,none": 1.0})
+    file = next(logs.glob("results*"))
+    content = json.loads(file.read_text())
+    content["results"] |= {"all": {"alias": "all", "acc,none": 0.4}, "heading": {"alias": "heading", "acc_stderr": "N/A"}}
+    file.write_text(json.dumps(content | {"group_subtasks": {"all": ["t"], "heading": ["all"]}}))
+    (one,) = imported("lm-eval", logs, tmp_path / "runs")
+    assert one.left_out == {"average of a group, whose tasks are imported": 1} and [*one.tasks] == ["t"]
+
+
 def test_log_likelihoods_of_lm_eval(tmp_path: Path) -> None:
     row = sample(0, "", 1.0) | {
         "resps": [[["-1.5", "True"]], [["-2.5", "False"]]],

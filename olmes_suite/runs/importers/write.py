@@ -75,7 +75,7 @@ def gather(logs: Sequence[Log]) -> list[Log]:
     if not usable:
         reasons = ", ".join(f"{count} × {reason}" for log in joined for reason, count in log.left_out.items())
         hint = ""
-        if joined and all({*log.left_out} == {WITHOUT_SAMPLES} for log in joined):
+        if any(WITHOUT_SAMPLES in log.left_out for log in joined):
             hint = "; `lm_eval --log_samples` writes them, and `olmes import scores` takes a score for each document"
         raise UsageError(f"no document with a score{f' ({reasons})' if reasons else ''}: nothing is imported{hint}")
     return usable
