@@ -280,7 +280,7 @@ def _more(d: Difference | None, margin: float, alpha: float) -> int | None:
     """
     if d is None or d.stderr is None or d.lower is None:
         return None
-    if d.stderr == 0 and d.delta == 0 and 0 < margin and -1 < d.lower < 0:
+    if d.stderr == 0 and d.delta == 0 and margin > 0 and -1 < d.lower < 0:
         total = d.n * (1 - margin) / margin * -d.lower / (1 + d.lower)
         return max(1, math.ceil(total - d.n))
     if not d.stderr:

@@ -109,7 +109,10 @@ def _documents(task: TaskComparison, candidate: RunScores) -> Iterator[Finding]:
         chosen = candidate.limit is not None or candidate.tasks[task.task].planned
         kind: Kind = "note" if chosen or candidate.imported else "error"
         yield Finding(
-            "documents", task.task, kind, f"the candidate lacks {counted(task.only_baseline, 'document')} of the baseline"
+            "documents",
+            task.task,
+            kind,
+            f"the candidate lacks {counted(task.only_baseline, 'document')} of the baseline",
         )
     if task.only_candidate:
         text = f"{task.only_candidate} documents are not in the baseline, not judged"

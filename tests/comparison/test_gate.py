@@ -245,7 +245,9 @@ def test_runs_without_a_difference_are_told_how_many_documents_decide(cli: Cli) 
     two_runs(cli, maths=(0, 0, 100))
     status, report = gated(cli)
     assert status == 3 and report["tasks"][0]["more"] == 168
-    assert "maths: about 168 more documents like these decide it" in cli("gate", "--baseline", "a", "--candidate", "b")[1]
+    assert (
+        "maths: about 168 more documents like these decide it" in cli("gate", "--baseline", "a", "--candidate", "b")[1]
+    )
     imported(cli, "c", {"maths": [1.0] * 268})
     imported(cli, "d", {"maths": [1.0] * 268})
     assert cli("gate", "--baseline", "c", "--candidate", "d")[0] == 0

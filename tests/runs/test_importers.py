@@ -86,7 +86,10 @@ def test_the_average_of_a_group_is_counted_as_left_out(tmp_path: Path) -> None:
     logs = lm_eval(tmp_path / "logs", [sample(0, "7", 1.0)], {"exact_match,none": 1.0})
     file = next(logs.glob("results*"))
     content = json.loads(file.read_text())
-    content["results"] |= {"all": {"alias": "all", "acc,none": 0.4}, "heading": {"alias": "heading", "acc_stderr": "N/A"}}
+    content["results"] |= {
+        "all": {"alias": "all", "acc,none": 0.4},
+        "heading": {"alias": "heading", "acc_stderr": "N/A"},
+    }
     file.write_text(json.dumps(content | {"group_subtasks": {"all": ["t"], "heading": ["all"]}}))
     (one,) = imported("lm-eval", logs, tmp_path / "runs")
     assert one.left_out == {"average of a group, whose tasks are imported": 1} and [*one.tasks] == ["t"]
@@ -267,7 +270,7 @@ def test_a_metric_that_some_logs_lack(tmp_path: Path) -> None:
 def test_results_without_samples_say_which_option_writes_them(tmp_path: Path) -> None:
     logs = lm_eval(tmp_path / "logs", [sample(0, "7", 1.0)], {"exact_match,none": 0.5})
     next(logs.glob("samples*")).unlink()
-    with pytest.raises(UsageError, match="without samples.*--log_samples.*olmes import scores"):
+    with pytest.raises(UsageError, match=r"without samples.*--log_samples.*olmes import scores"):
         imported("lm-eval", logs, tmp_path / "runs")
 
 
