@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +76,9 @@ def _command(kind: str) -> Callable[..., None]:
         local(runs)
         logs = write.gather(importers.reader(kind)(path))
         _rename(logs, task_map)
+        logs, others = write.with_metric(logs, metric)
+        for log in others:
+            print(f"note: {log.model}: not imported, it has no metric {metric!r} ({log.files[0]})", file=sys.stderr)
         names = write.names(logs, name)
         write.check_names(names, runs, again)
         imported = [write.write(log, run, runs, command_line(), metric) for log, run in zip(logs, names, strict=True)]
@@ -130,6 +134,8 @@ def _as_json(imported: Imported) -> dict[str, Any]:
 
 
 def _print(imported: Imported) -> None:
+    import textwrap
+
     from olmes_suite.cli.tables import count
 
     for name, figure in imported.tasks.items():
@@ -139,7 +145,8 @@ def _print(imported: Imported) -> None:
             print(f"  ! {figure.note}")
         if figure.others:
             others = ", ".join(f"{metric} {100 * value:.1f}" for metric, value in figure.others.items())
-            print(f"  also {others}; --metric NAME makes it the score")
+            text = f"also {others}; --metric NAME makes it the score"
+            print(textwrap.indent(textwrap.fill(text, 76, subsequent_indent="  ", break_on_hyphens=False), "  "))
     for reason, number in imported.left_out.items():
         print(f"  left out: {number} × {reason}")
     print(f"run     {imported.path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,7 @@ def listing(
 
         chosen = [(entry.task, suites.task_of(entry)) for entry in suites.load(suite).tasks]
     elif include_path:
-        chosen = [(entry.name, entry) for entry in catalog.own(include_path)]
+        chosen = [(entry.name, entry) for entry in catalog.own(include_path, _note)]
     else:
         chosen = [(e.name, e) for e in (index.values() if everything else registry.top_level())]
     if as_json:
@@ -63,6 +64,11 @@ def listing(
         leaf = index[entry.leaves[0]]
         group = f"{entry.aggregate} {len(entry.members)}" if entry.members else "mean"
         print(f"{short:<{width}}{entry.primary:<26}{group:<12}{leaf.shots:>5}  {leaf.dataset}")
+
+
+def _note(text: str) -> None:
+    """Print a remark to stderr."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def _entry(name: str, entry: Any) -> dict[str, Any]:
@@ -197,7 +203,7 @@ def check(
         raise UsageError(f"--limit must be at least 1, not {limit}")
     include(include_path)
     if include_path and not task:
-        task = [entry.name for entry in catalog.own(include_path)]
+        task = [entry.name for entry in catalog.own(include_path, _note)]
     where = source(data_dir, data)
     if not where.mirrors:
         where = source(None, SAMPLE)

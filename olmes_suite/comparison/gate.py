@@ -23,6 +23,7 @@ from olmes_suite.errors import UsageError
 from olmes_suite.runs.schema import Stopped
 from olmes_suite.runs.scores import RunScores
 from olmes_suite.stats import normal_quantile
+from olmes_suite.tasks import suites
 from olmes_suite.tasks.index import PREFIX, full_name, index, nearest
 
 Verdict = Literal["pass", "fail", "inconclusive", "not comparable"]
@@ -81,7 +82,10 @@ class GateReport:
     def findings(self) -> Iterator[str]:
         """Yield the lines that the table does not contain: health findings and notes."""
         yield from (finding.line() for finding in self.health)
+        said = {finding.task for finding in self.health if finding.check == "fingerprint"}
         for row in self.rows:
+            if row.verdict == "not comparable" and row.task in said:
+                continue
             yield from (f"{row.task.removeprefix(PREFIX)}: {note}" for note in row.notes)
         yield from self.notes
 
@@ -124,10 +128,22 @@ def _tasks_to_judge(baseline: RunScores, candidate: RunScores, only: Sequence[st
     for name in (*only, *rules.tasks):
         if name not in known and name not in short and full_name(name) not in index():
             raise UsageError(f"neither run has a task {name!r}{nearest(name, list(short))}")
+    _check_skills(rules, {task.skill for run in (baseline, candidate) for task in run.tasks.values()})
     if only:
         return dict.fromkeys(short.get(name, full_name(name)) for name in only)
     required = [short.get(name, full_name(name)) for name, rule in rules.tasks.items() if rule.required]
     return dict.fromkeys([*baseline.tasks, *required])
+
+
+def _check_skills(rules: Rules, found: set[str]) -> None:
+    """Raise UsageError for a skill in the rules that neither run has, and no suite that ships with the package."""
+    unknown = [name for name in rules.skills if name not in found]
+    if not unknown:
+        return
+    known = sorted(found | {entry.skill for name in suites.names() for entry in suites.load(name).tasks})
+    for name in unknown:
+        if name not in known:
+            raise UsageError(f"skills: no task has the skill {name!r}{nearest(name, known)}; known: {', '.join(known)}")
 
 
 def _average_tasks(
@@ -138,8 +154,8 @@ def _average_tasks(
         return [name for name in judged if len(shared_suites) != 1 or name in shared_suites[0]] or list(judged)
     members = baseline.suites.get(suite) or candidate.suites.get(suite)
     if members is None:
-        suites = sorted({*baseline.suites, *candidate.suites})
-        raise UsageError(f"neither run was made with --suite {suite}{nearest(suite, suites)}")
+        known = sorted({*baseline.suites, *candidate.suites})
+        raise UsageError(f"neither run was made with --suite {suite}{nearest(suite, known)}")
     return [name for name in judged if name in members]
 
 
@@ -260,9 +276,15 @@ def _more(d: Difference | None, margin: float, alpha: float, p: float | None) ->
     """Return how many more documents would let the observed difference pass, or a drop beyond the margin fail.
 
     The standard error shrinks with the root of the number of documents: n' = n (z stderr / distance)². A drop fails by
-    its p-value corrected for the number of tasks, `p`; the quantile of p grows with the same root.
+    its p-value corrected for the number of tasks, `p`; the quantile of p grows with the same root. Where no document
+    differs, the score bound −z² / (n + z²) shrinks with the number itself.
     """
-    if d is None or not d.stderr or d.lower is None:
+    if d is None or d.stderr is None or d.lower is None:
+        return None
+    if d.stderr == 0 and d.delta == 0 and margin > 0 and -1 < d.lower < 0:
+        total = d.n * (1 - margin) / margin * -d.lower / (1 + d.lower)
+        return max(1, math.ceil(total - d.n))
+    if not d.stderr:
         return None
     if d.delta <= -margin and p and d.p_drop and d.p_drop < 0.5:
         needed, found = normal_quantile(1 - alpha * d.p_drop / p), normal_quantile(1 - d.p_drop)

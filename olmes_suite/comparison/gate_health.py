@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from olmes_suite.comparison.compare import TaskComparison, values_of
 from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, MUCH, TOKENS, Rules
+from olmes_suite.errors import counted
 from olmes_suite.runs.schema import ENDINGS, Cost
 from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.tasks.index import PREFIX
@@ -108,7 +109,10 @@ def _documents(task: TaskComparison, candidate: RunScores) -> Iterator[Finding]:
         chosen = candidate.limit is not None or candidate.tasks[task.task].planned
         kind: Kind = "note" if chosen or candidate.imported else "error"
         yield Finding(
-            "documents", task.task, kind, f"the candidate lacks {task.only_baseline} documents of the baseline"
+            "documents",
+            task.task,
+            kind,
+            f"the candidate lacks {counted(task.only_baseline, 'document')} of the baseline",
         )
     if task.only_candidate:
         text = f"{task.only_candidate} documents are not in the baseline, not judged"

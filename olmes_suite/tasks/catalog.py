@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,10 +71,11 @@ def _refuse_second(name: str, entry: TaskEntry) -> None:
         )
 
 
-def own(folders: Iterable[Path]) -> list[TaskEntry]:
+def own(folders: Iterable[Path], unusable: Callable[[str], None] | None = None) -> list[TaskEntry]:
     """Return the tasks and groups in the user's folders, by name, without the sub-tasks of those groups.
 
-    Raises UsageError for a folder without tasks, and for a damaged task file.
+    `unusable` is called with a line on each group that has no average here; its tasks are listed. Raises UsageError for
+    a folder without tasks, and for a damaged task file.
     """
     from olmes_suite.tasks import external
 
@@ -83,7 +84,13 @@ def own(folders: Iterable[Path]) -> list[TaskEntry]:
     names = sorted(name for folder in folders for name in external.names_in(folder).tasks)
     if not names:
         raise UsageError(f"--include-path {', '.join(map(str, folders))}: no task file (a YAML file with `task: NAME`)")
-    entries = [find(name) for name in dict.fromkeys(names)]
+    entries = []
+    for name in dict.fromkeys(names):
+        try:
+            entries.append(find(name))
+        except external.UnusableGroup as error:
+            if unusable is not None:
+                unusable(str(error))
     members = {member for entry in entries for member in entry.members}
     return [entry for entry in entries if entry.name not in members]
 

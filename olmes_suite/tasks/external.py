@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
+
+import datasets
 
 from olmes_suite import lm_eval_api
 from olmes_suite.errors import MissingData, UnsuitableTask, UsageError, first_line, nearest, one_line
@@ -37,6 +40,10 @@ PAIRS = frozenset({"f1", "mcc", "likelihood", "brier_score"})
 OUTPUT_TYPES = ("generate_until", "loglikelihood", "multiple_choice")
 
 
+class UnusableGroup(UsageError):
+    """A group of lm-eval that has no average here; its tasks can be used."""
+
+
 class LmEvalTask(SuiteTask):
     """A task with lm-eval's data loading, filters and `process_results`."""
 
@@ -54,6 +61,8 @@ class LmEvalTask(SuiteTask):
         if split and find_split(source, spec, split) is not None:
             self.dataset = Splits(source, spec, None)
             return
+        if reads_files(spec.path) or not sys.stderr.isatty():
+            datasets.disable_progress_bars()  # several lines for each step of each task, in a log or over our own
         try:
             ConfigurableTask.download(self, dataset_kwargs, **kwargs)
         except Exception as error:  # the Hub client raises a dozen unrelated types
@@ -61,7 +70,7 @@ class LmEvalTask(SuiteTask):
                 why = one_line(error.__cause__ or error)
                 raise MissingData(
                     f"the data of {self.config.task} cannot be read ({why}); check dataset_path and dataset_kwargs in "
-                    "its file"
+                    "its file: as in lm-eval, paths are relative to the current folder"
                 ) from error
             raise missing(source, spec, split or "test", first_line(error)) from error
         if isinstance(self.dataset, Mapping):
@@ -230,11 +239,11 @@ def find(name: str, include: tuple[Path, ...]) -> list[TaskEntry]:
         for member in config["task"] if isinstance(config["task"], list) else [config["task"]]:
             member_file = _file_of(member, folder) if isinstance(member, str) else None
             if member_file is None or "group" in (member_config := read_task_file(member_file, functions=False)):
-                raise UsageError(f"group {task_name!r} has nested or inline members; name its tasks one by one")
+                raise UnusableGroup(f"group {task_name!r} has nested or inline members; name its tasks one by one")
             members.append(_entry(member, member_file, member_config))
             if members[-1].primary != members[0].primary and members[0].primary not in _metrics(member_config):
                 first, last = members[0], members[-1]
-                raise UsageError(
+                raise UnusableGroup(
                     f"group {task_name!r} has no average: the metric of {first.name} is {first.primary}, that of "
                     f"{last.name} is {last.primary}; name its tasks one by one"
                 )

@@ -106,6 +106,34 @@ def test_the_action_evaluates_and_gates(workspace: Path) -> None:
     assert Path(outputs["junit"]).read_text().startswith("<?xml")
 
 
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ("--suite\ndev\n\n--limit\n5\n", ["--suite", "dev", "--limit", "5"]),
+        ("--suite dev --limit 5", ["--suite", "dev", "--limit", "5"]),
+        ("--suite dev\n--system 'Be brief.'  \n", ["--suite", "dev", "--system", "Be brief."]),
+        ("--system\nDon't guess.\n--suite=my suite.yaml", ["--system", "Don't guess.", "--suite=my suite.yaml"]),
+        ("", []),
+    ],
+)
+def test_the_forms_of_eval_args(tmp_path: Path, given: str, arguments: list[str]) -> None:
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    (binaries / "python").symlink_to(sys.executable)
+    (binaries / "olmes").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > given.txt\nexit 2\n')
+    (binaries / "olmes").chmod(0o755)
+    assert run_action(tmp_path, model="any", eval_args=given, baseline="b.json")[0] != 0
+    expected = ["eval", "--model", "any", "--runs", "runs", *arguments, "--json"]
+    assert (tmp_path / "given.txt").read_text().splitlines() == expected
+
+
+def test_an_open_quote_in_eval_args_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    status, _, _, log = run_action(tmp_path, model="any", eval_args="--system 'Be", baseline="b.json")
+    assert status != 0 and log.strip().splitlines() == ["eval-args: --system 'Be: No closing quotation"]
+
+
 def test_the_action_gates_a_run_that_is_there(workspace: Path) -> None:
     run = next(path.name for path in (workspace / "runs").iterdir() if path.name.startswith("oracle"))
     status, outputs, _, log = run_action(workspace, candidate=run, baseline="baseline.json", inconclusive="pass")

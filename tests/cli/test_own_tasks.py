@@ -137,3 +137,15 @@ def test_a_dry_run_counts_without_a_model(folder: Path, tmp_path: Path) -> None:
 def test_options_of_lm_eval_are_explained(tmp_path: Path, option: tuple[str, ...], said: str) -> None:
     line = one_line_error(olmes("eval", "--model", "m", "--tasks", "gsm8k", *option, tmp=tmp_path))
     assert said in line and line.count("\n") <= 1 and "is an option of lm-eval" in line
+
+
+def test_a_group_without_an_average_does_not_hide_the_other_tasks(folder: Path, tmp_path: Path) -> None:
+    for name in ("q.jsonl", "sums.yaml", "more.yaml"):
+        (tmp_path / name).write_text((folder / "tasks" / name).read_text())
+    (tmp_path / "more.yaml").write_text("task: more\ndata: q.jsonl\nmetric: exact_match\n")
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [sums, more]\n")
+    for command in (("tasks", "check"), ("tasks",)):
+        done = olmes(*command, "--include-path", tmp_path, tmp=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "sums" in done.stdout and "more" in done.stdout
+        assert done.stderr.startswith("note: group 'both' has no average")

@@ -252,3 +252,15 @@ def test_flips_are_measured_between_runs(cli: Cli) -> None:
     two_runs(cli, gsm8k=(30, 20, 1000))
     out = json.loads(cli("power", "--task", "gsm8k", "--delta", "1", "--between", "a,b", "--json")[1])
     assert out["flips"] == pytest.approx(0.05)
+
+
+def test_runs_without_a_difference_are_told_how_many_documents_decide(cli: Cli) -> None:
+    two_runs(cli, maths=(0, 0, 100))
+    status, report = gated(cli)
+    assert status == 3 and report["tasks"][0]["more"] == 168
+    assert (
+        "maths: about 168 more documents like these decide it" in cli("gate", "--baseline", "a", "--candidate", "b")[1]
+    )
+    imported(cli, "c", {"maths": [1.0] * 268})
+    imported(cli, "d", {"maths": [1.0] * 268})
+    assert cli("gate", "--baseline", "c", "--candidate", "d")[0] == 0

@@ -30,6 +30,7 @@ RULES = {
     "tasks: {maths: {requird: true}}": "did you mean 'required'",
     "tasks: {mats: {margin: 1}}": "did you mean 'maths'",
     "tasks: [maths]": "expected a mapping",
+    "skills: {mth: {margin: 2}}": "no task has the skill 'mth', did you mean 'math'?",
     "health: {empty: 5}": "from 0 to 1",
     "inconclusive: maybe": "'maybe' is none of pass, fail, exit3",
     "- 1": "expected a mapping",

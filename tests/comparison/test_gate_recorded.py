@@ -52,6 +52,8 @@ def test_a_changed_fingerprint_is_not_comparable(cli: Cli, store: tuple[Path, st
     assert cli("gate", "--baseline", a, "--candidate", b, "--runs", runs)[0] in (1, 4)
     only = cli("gate", "--baseline", a, "--candidate", b, "--runs", runs, "--task", "gsm8k", "--json")
     assert (only[0], json.loads(only[1])["verdict"]) == (4, "not comparable")
+    shown = cli("gate", "--baseline", a, "--candidate", b, "--runs", runs, "--task", "gsm8k")[1]
+    assert shown.count(f"{part} differ") == 1
 
 
 def test_flipped_documents_are_shown_with_both_answers(cli: Cli, store: tuple[Path, str, str]) -> None:

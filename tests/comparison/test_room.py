@@ -17,6 +17,7 @@ from olmes_suite.runs.scores import LeafScores, TaskScores
         (1994, Room(0, True), "suite", "and the suite has no more: take 4 samples of each"),
         (400, Room(600, False), "task", "about 400 of the 600 documents that were not compared decide it"),
         (400, Room(600, True), "task", "not compared, or 2 samples of each of these, decide it"),
+        (1, Room(0, False), "task", "about 1 more document would decide it"),
         (400, Room(None, False), "task", "about 400 more documents like these decide it"),
         (1, Room(None, False), "task", "about 1 more document like these decides it"),
         (1, Room(3, False), "task", "about 1 of the 3 documents that were not compared decides it"),

@@ -82,6 +82,19 @@ def test_repeated_rows_and_tasks_without_samples_are_counted(tmp_path: Path) -> 
     assert "not the mean" in one.tasks["t"].note and one.tasks["t"].n == 2
 
 
+def test_the_average_of_a_group_is_counted_as_left_out(tmp_path: Path) -> None:
+    logs = lm_eval(tmp_path / "logs", [sample(0, "7", 1.0)], {"exact_match,none": 1.0})
+    file = next(logs.glob("results*"))
+    content = json.loads(file.read_text())
+    content["results"] |= {
+        "all": {"alias": "all", "acc,none": 0.4},
+        "heading": {"alias": "heading", "acc_stderr": "N/A"},
+    }
+    file.write_text(json.dumps(content | {"group_subtasks": {"all": ["t"], "heading": ["all"]}}))
+    (one,) = imported("lm-eval", logs, tmp_path / "runs")
+    assert one.left_out == {"average of a group, whose tasks are imported": 1} and [*one.tasks] == ["t"]
+
+
 def test_log_likelihoods_of_lm_eval(tmp_path: Path) -> None:
     row = sample(0, "", 1.0) | {
         "resps": [[["-1.5", "True"]], [["-2.5", "False"]]],
@@ -238,6 +251,27 @@ def test_the_command(tmp_path: Path) -> None:
         *arguments, "--name", "c", "--task-map", tmp_path / "map.yaml", tmp=tmp_path
     )
     assert renamed.returncode == 2 and "no task 'nothing'" in renamed.stderr
+
+
+def test_a_metric_that_some_logs_lack(tmp_path: Path) -> None:
+    logs, runs = tmp_path / "logs", tmp_path / "runs"
+    lm_eval(logs / "a", [sample(n, "7", 1.0, filter="flexible-extract") for n in range(4)], {})
+    results = next(lm_eval(logs / "b", [sample(0, "7", 1.0, filter="other")], {}).glob("results*"))
+    results.write_text(results.read_text().replace("org/m", "org/other"))
+    arguments = ("import", "lm-eval", logs, "--runs", runs)
+    done = olmes_here(*arguments, "--metric", "flexible-extract", tmp=tmp_path)
+    assert done.returncode == 2 and not runs.exists()
+    assert "did you mean 'exact_match,flexible-extract'?" in done.stderr
+    done = olmes_here(*arguments, "--metric", "exact_match,flexible-extract", tmp=tmp_path)
+    assert done.returncode == 0 and [path.name for path in runs.iterdir() if path.name[0] != "."] == ["m"]
+    assert done.stderr.startswith("note: org/other: not imported, it has no metric 'exact_match,flexible-extract'")
+
+
+def test_results_without_samples_say_which_option_writes_them(tmp_path: Path) -> None:
+    logs = lm_eval(tmp_path / "logs", [sample(0, "7", 1.0)], {"exact_match,none": 0.5})
+    next(logs.glob("samples*")).unlink()
+    with pytest.raises(UsageError, match=r"without samples.*--log_samples.*olmes import scores"):
+        imported("lm-eval", logs, tmp_path / "runs")
 
 
 @pytest.mark.data

@@ -34,7 +34,8 @@ class OracleBackend(WithoutModel):
         gold = self.answers(request)
         if gold is None:
             raise RequestFailed(
-                f"{request.task}: has no gold answer for document {request.doc_id}; leave the task out of an oracle run"
+                f"no answer that scores 1 is known for document {request.doc_id} of {request.task}; "
+                "leave the task out of an oracle run"
             )
         if request.kind == "generate":
             if not isinstance(gold, str):

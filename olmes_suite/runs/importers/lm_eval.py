@@ -15,6 +15,7 @@ from typing import Any
 from olmes_suite.errors import UsageError
 from olmes_suite.records import Response
 from olmes_suite.runs.importers.log import (
+    WITHOUT_SAMPLES,
     Document,
     Log,
     Task,
@@ -35,6 +36,7 @@ _NOT_METRICS = frozenset(
     ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash")
 ) | {"prompt_hash", "target_hash"}
 _REASON = "document given again"
+_GROUP = "average of a group, whose tasks are imported"
 
 
 def read(path: Path) -> Sequence[Log]:
@@ -65,7 +67,7 @@ def _leave_out(log: Log) -> None:
     """Count the tasks that have a figure, and no documents here."""
     for name, task in [*log.tasks.items()]:
         if not task.documents:
-            log.left_out["task without samples"] += bool(task.reported)
+            log.left_out[WITHOUT_SAMPLES] += bool(task.reported)
             del log.tasks[name]
 
 
@@ -83,7 +85,9 @@ def _results(file: Path) -> Log:
     groups = {name for name, members in mapping(content.get("group_subtasks")).items() if members}
     for name, figures in mapping(content.get("results")).items():
         if name in groups and name not in configs:
-            continue  # the mean of its sub-tasks
+            if any(number(value) is not None for key, value in mapping(figures).items() if "_stderr" not in key):
+                log.left_out[_GROUP] += 1
+            continue
         task = log.tasks.setdefault(name, Task(name))
         for key, value in mapping(figures).items():
             metric, _, filtered = key.partition(",")

@@ -16,6 +16,8 @@ from olmes_suite.errors import UsageError, one_line
 from olmes_suite.records import Response
 
 DocId = int | str
+WITHOUT_SAMPLES = "task without samples"
+"""Why a task is left out whose log has its figure and no documents."""
 
 
 @dataclass(slots=True)

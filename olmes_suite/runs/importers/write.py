@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from olmes_suite import stats
-from olmes_suite.errors import UsageError
+from olmes_suite.errors import UsageError, nearest
 from olmes_suite.files import RunLock, storage, write_text
 from olmes_suite.records import sha256
-from olmes_suite.runs.importers.log import Document, Log, Task
+from olmes_suite.runs.importers.log import WITHOUT_SAMPLES, Document, Log, Task
 from olmes_suite.runs.schema import (
     InstanceRow,
     Manifest,
@@ -74,8 +74,24 @@ def gather(logs: Sequence[Log]) -> list[Log]:
     usable = [log for log in joined if any(_primary(task) for task in log.tasks.values())]
     if not usable:
         reasons = ", ".join(f"{count} × {reason}" for log in joined for reason, count in log.left_out.items())
-        raise UsageError(f"no document with a score{f' ({reasons})' if reasons else ''}: nothing is imported")
+        hint = ""
+        if any(WITHOUT_SAMPLES in log.left_out for log in joined):
+            hint = "; `lm_eval --log_samples` writes them, and `olmes import scores` takes a score for each document"
+        raise UsageError(f"no document with a score{f' ({reasons})' if reasons else ''}: nothing is imported{hint}")
     return usable
+
+
+def with_metric(logs: Sequence[Log], metric: str | None) -> tuple[list[Log], list[Log]]:
+    """Return the logs with a task that has the metric, and the others. Raises UsageError where no log has it."""
+    has = [any(_primary(task, metric) is not None for task in log.tasks.values()) for log in logs]
+    if metric is not None and not any(has):
+        known = list(dict.fromkeys(m for log in logs for task in log.tasks.values() for m in task.metrics))
+        close = [one for one in known if one.split(",")[-1] == metric or one.split(",")[0] == metric]
+        hint = f", did you mean {close[0]!r}?" if close else nearest(metric, known)
+        raise UsageError(f"no task has the metric {metric!r}{hint}; the logs have {', '.join(known)}")
+    return [log for log, found in zip(logs, has, strict=True) if found], [
+        log for log, found in zip(logs, has, strict=True) if not found
+    ]
 
 
 def names(logs: Sequence[Log], name: str | None) -> list[str]:
