@@ -112,6 +112,12 @@ def judge(
     )
     if over and on_contamination == "stop":
         raise Contaminated(f"{'; '.join(lines)}; on_contamination: filter removes the rows, warn trains on them")
+    below = tuple(
+        f"{e['train']}: {e['hit']} of {e['instances']} items of {e['task']} are in its {e['rows']} rows: no more than "
+        f"the limit of {100 * rules.rule.share:g} % ({out / report.PAIRS} lists them; share: 0 allows none)"
+        for e in finished.data["sets"]
+        if e["hit"] and not e["contaminated"]
+    )
     apart = tuple(
         f"{e['train']}: {e['short_hit']} short items of {e['task']}, flagged and no part of its share"
         for e in finished.data["sets"]
@@ -121,7 +127,7 @@ def judge(
     scanned_tasks = {name for task, _ in index.leaves for name in index.same.get(task, [task])}
     return Judged(
         parts_of_sets, index, finished.data, report.read_flags(out), report.read_flags(out, short=True),
-        tuple(sorted(scanned_tasks)), lines + apart,
+        tuple(sorted(scanned_tasks)), lines + below + apart,
     )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from decontam.check import Contaminated, Judged, judge
 from decontam.clean import REMOVED, matched_rows
+from decontam.matching.rule import Rule
+from decontam.scan import Settings
 from decontam.training_data.sources import TrainSet
 from olmes_suite import __version__
 from olmes_suite.files import storage, write_text
@@ -35,11 +37,13 @@ def olmes_before_stage(stage: Stage, data: StageData) -> StageData | None:
     if not options:
         return None
     out, policy = stage.output / FOLDER, options.get("on_contamination", "stop")
+    rule = Rule(share=options.get("share", Rule().share))
     with _written(data, out) as sets:
         try:
             judged = judge(
                 sets, out, tuple(options.get("suites") or ()),
                 DataSource.from_environment(tuple(options.get("data_dir") or ())), policy,
+                settings=Settings(rule),
             )  # fmt: skip
         except Contaminated as error:
             raise StageRefused(str(error)) from error

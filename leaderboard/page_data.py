@@ -150,8 +150,8 @@ class Row:
         return (self.runs[0].manifest.engine.backend or "") if self.runs else ""
 
     @property
-    def limit(self) -> int | None:
-        """Documents of each leaf task that the newest run was limited to."""
+    def limit(self) -> int | float | None:
+        """Documents of each leaf task that the newest run was limited to; below 1, their share."""
         return self.runs[0].manifest.limit if self.runs else None
 
     @property

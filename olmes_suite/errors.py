@@ -13,6 +13,7 @@ OlmesError                 exit 2   one line on stderr, never a traceback
 ├── NotComparable          exit 4   two runs whose scores were not made in the same way
 ├── Broken                 exit 5   the gate cannot judge: a run is damaged or incomplete
 ├── StageRefused           exit 1   a training stage was stopped: contaminated data, a gate, a loss that is not a number
+├── NothingLeft            exit 1   a data set that was made and has no rows
 └── RequestFailed          exit 1   the engine gave up on a request: an error, never a score
 """
 
@@ -111,6 +112,12 @@ class Broken(OlmesError):
 
 class StageRefused(OlmesError):
     """A training stage must not start or go on: contaminated data, a failed gate, a loss that is not a number."""
+
+    exit_code = 1
+
+
+class NothingLeft(OlmesError):
+    """A data set was made, and has no rows."""
 
     exit_code = 1
 

@@ -30,6 +30,8 @@ _EXPECTED = {
     "list": "a list",
 }
 """Expected values by the types of pydantic's errors, up to the first underscore."""
+_LISTS = {"a mapping": "a list of mappings", "text": "text, or a list of texts"}
+"""What a list of such values is called."""
 
 
 @dataclass(slots=True)
@@ -246,6 +248,9 @@ def _problem(error: dict[str, Any], data: Any, also: Sequence[str]) -> _Problem:
     if kind == "value_error":
         return _Problem(keys, str(context["error"]), keys)
     expected = _EXPECTED.get(kind.partition("_")[0])
+    if expected and value_given is None and keys:
+        listed = isinstance(loc[-1], int) and keys[-1] != loc[-1]  # a single value stands for a list of one
+        return _Problem(keys, f"has no value; expected {_LISTS.get(expected, expected) if listed else expected}", keys)
     return _Problem(
         keys, f"expected {expected}, not {value_given!r}" if expected else f"{error['msg']}: {value_given!r}", keys
     )

@@ -30,6 +30,8 @@ class Keys:
     kind: Literal["sum", "mean"] = "sum"
     shares: Mapping[Literal["empty", "cut"], Annotated[float, Between(0, 1)]] | None = None
     margins: Mapping[str, Annotated[float, Between(0, 100, per=100)]] | None = None
+    rows: tuple[Entry, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class Colour(Enum):
@@ -89,6 +91,10 @@ def test_nothing_is_coerced(kind: Any, given: Any, said: str) -> None:
         ({"name": "a", "margins": {"b": 101}}, "f: margins: b: expected a number from 0 to 100, not 101"),
         ([1], "f: expected a mapping, not [1]"),
         (None, "f: expected a mapping, not None"),
+        ({"name": None}, "f: name: has no value; expected text"),
+        ({"name": "a", "rows": None}, "f: rows: has no value; expected a list of mappings"),
+        ({"name": "a", "rows": [None]}, "f: rows[0]: has no value; expected a mapping"),
+        ({"name": "a", "texts": None}, "f: texts: has no value; expected text, or a list of texts"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_way(data: Any, said: str) -> None:

@@ -380,9 +380,12 @@ def limited_line(outcome: Results, record: Manifest) -> str:
     suffix = ""
     if len(full_sizes) == len(scored):
         bounds = (min(100 * detectable_difference(n), 100) for n in (max(full_sizes), min(full_sizes)))
-        suffix = f"; with all documents from {_span(*bounds)}"
+        suffix = f"; with all documents: {_span(*bounds)}"
     unit = "point" if span == "1" else "points"
-    return f"{start}: differences show from about {span} {unit}{suffix} (80 % power, unpaired, at a score of 50)"
+    return (
+        f"{start}: too few to detect a difference below about {span} {unit}{suffix} (80 % power, unpaired, at a score "
+        "of 50)"
+    )
 
 
 def _span(low: float, high: float) -> str:

@@ -145,6 +145,8 @@ def run(args: list[str] | None = None) -> int:
             if context and context.command_path == "olmes eval" and (hint := _lm_eval_option(error)):
                 return fail(hint, 2)
             where = f" ({context.command_path} --help)" if context else ""
+            if where.startswith(" (olmes eval ") and "extra argument" in error.format_message():
+                where = f": a model is named with --model, a task with --task, a suite with --suite{where}"
             return fail(f"{error.format_message()}{where}", 2)
         if type(error).__name__ == "Abort":
             return fail("interrupted", 130)

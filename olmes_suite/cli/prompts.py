@@ -80,7 +80,8 @@ def _readable(request: Mapping[str, Any]) -> list[str]:
         count = f" ({_tokens(request['continuation_tokens'])})" if "continuation_tokens" in request else ""
         lines.append(f"[continuation{count}] {request['continuation']}")
     else:
-        lines.append(f"[limits] at most {request['max_tokens']} tokens, stop at {request['stop']}")
+        stop = f", stop at {request['stop']}" if request["stop"] else ""
+        lines.append(f"[limits] at most {request['max_tokens']} tokens{stop}")
     return [f"=== {' · '.join(place)}", *lines, f"[reference] {request['reference']}", ""]
 
 

@@ -102,6 +102,8 @@ def print_gate(report: GateReport) -> None:
     for row in report.rows:
         table.add_row(*_gate_row(row))
     console.print(table)
+    if any(row.required for row in report.tasks):
+        console.print("*: required; the gate passes only if this task passes too")
     for line in report.findings():
         console.print(f"! {line}", markup=False, soft_wrap=True)
     colour = _COLOURS.get(report.verdict, "bold red")

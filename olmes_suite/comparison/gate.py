@@ -245,7 +245,7 @@ def _verdict(
     verdict: Verdict = "pass" if passes else "fail" if drops else "inconclusive"
     if passes and d is not None and d.p_drop is not None and d.p_drop <= alpha:
         notes.append(f"a drop of {100 * -d.delta:.2f} points, significant on its own but within the margin")
-    more = _more(d, margin, alpha) if verdict == "inconclusive" else None
+    more = _more(d, margin, alpha, p) if verdict == "inconclusive" else None
     if more is not None and d is not None:
         notes.append(advice(more, d.n, left, what))
     if verdict == "inconclusive" and (d is None or d.lower is None):
@@ -256,13 +256,17 @@ def _verdict(
     return TaskVerdict(name, d, margin, verdict, *values, p, required, more, tuple(notes))
 
 
-def _more(d: Difference | None, margin: float, alpha: float) -> int | None:
+def _more(d: Difference | None, margin: float, alpha: float, p: float | None) -> int | None:
     """Return how many more documents would let the observed difference pass, or a drop beyond the margin fail.
 
-    The standard error shrinks with the root of the number of documents: n' = n (z stderr / distance)².
+    The standard error shrinks with the root of the number of documents: n' = n (z stderr / distance)². A drop fails by
+    its p-value corrected for the number of tasks, `p`; the quantile of p grows with the same root.
     """
     if d is None or not d.stderr or d.lower is None:
         return None
+    if d.delta <= -margin and p and d.p_drop and d.p_drop < 0.5:
+        needed, found = normal_quantile(1 - alpha * d.p_drop / p), normal_quantile(1 - d.p_drop)
+        return max(1, math.ceil(d.n * (needed / found) ** 2 - d.n))
     distance = d.delta + margin if d.delta > -margin else -d.delta
     if distance <= 0:
         return None

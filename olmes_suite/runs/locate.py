@@ -48,9 +48,14 @@ def locate(reference: str, runs: Path) -> Path:
             f"{reference!r} is ambiguous: {len(meant)} runs in {runs} match ({names}); give one by its name"
         )
     if Path(reference).is_dir():
+        if (Path(reference) / "config.json").is_file():
+            raise UsageError(
+                f"{reference} is a model, and {runs} has no finished run of it: evaluate it first (olmes eval --model "
+                f"{reference} …), or name another folder of runs with --runs"
+            )
         raise UsageError(f"{reference} is not a run: it has no results.json")
     raise UsageError(
-        f"no run {reference!r}: it is neither a folder, a file, nor a run or baseline in {runs}"
+        f"no run {reference!r}: it is neither a folder, a file, nor a run or baseline in {runs} (--runs)"
         f"{nearest(reference, [*(path.name for path in known), *named])}"
     )
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from olmes_suite.errors import DataError, UsageError, first_line
@@ -36,23 +40,36 @@ class Row:
 def load(name: str) -> Any:
     """Import the taskset that a module named `name` exports, and check that its answers can be scored here.
 
-    Raises UsageError without the package `verifiers`, for a module without a taskset, and for a taskset that needs
-    tools, a judge or a runtime.
+    Modules are looked for among the installed ones, then in the working directory. Raises UsageError without the
+    package `verifiers`, for a module without a taskset, and for a taskset that needs tools, a judge or a runtime.
     """
     require_module("verifiers", f"taskset {name}: needs the package verifiers")
     loaders: Any = import_module("verifiers.v1.utils.loaders")
     configs: Any = import_module("verifiers.v1.configs.taskset")
     generic: Any = import_module("verifiers.v1.utils.generic")
     logging.getLogger("verifiers").setLevel(logging.WARNING)
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # at the end, where it hides no installed module
     try:
         kind = loaders.taskset_class(name)
         config = (generic.concrete_type(kind, configs.TasksetConfig) or configs.TasksetConfig)(id=name)
         taskset = kind(config)
-    except Exception as error:  # a module of another package can raise any type
+    except (Exception, SystemExit) as error:  # a module of another package can raise any type
+        if isinstance(error, ModuleNotFoundError) and not _exists(name):
+            raise UsageError(
+                f"taskset {name}: there is no such module among the installed ones or in the working directory; "
+                "install its package, or run the command beside it"
+            ) from None
         raise UsageError(f"taskset {name}: cannot be loaded: {type(error).__name__}: {first_line(error)}") from None
     if kind.toolsets(config) or kind.task_type().toolsets(config.task):
         raise UsageError(f"taskset {name}: its tasks need tools, which run in a server of verifiers; not supported")
     return taskset
+
+
+def _exists(name: str) -> bool:
+    """Whether there is a module of that name, which may be spelled with hyphens."""
+    root = name.rsplit("/", 1)[-1].split("@", 1)[0].split(".", 1)[0].replace("-", "_")
+    return bool(root) and find_spec(root) is not None
 
 
 def check_task(name: str, task: Any) -> None:
@@ -63,6 +80,8 @@ def check_task(name: str, task: Any) -> None:
     if not rewards:
         raise UsageError(f"taskset {name}: its tasks have no reward")
     for reward in rewards:
+        if not inspect.iscoroutinefunction(reward):
+            raise UsageError(f"taskset {name}: its reward {reward.__name__!r} must be `async def`, as verifiers wants")
         runtime = inspect.signature(reward).parameters.get("runtime")
         if runtime is not None and runtime.default is inspect.Parameter.empty:
             raise UsageError(
@@ -79,10 +98,20 @@ def rows(name: str, limit: int | None = None) -> Iterator[Row]:
     taskset = load(name)
     if not taskset.bounded and limit is None:
         raise UsageError(f"taskset {name}: is endless; give --limit")
-    for number, task in enumerate(islice(taskset, limit)):
+    for number, task in enumerate(_tasks(name, islice(taskset, limit))):
         if number == 0:
             check_task(name, task)
         yield Row(_messages(name, task.data), task.data.model_dump(mode="json", exclude_defaults=True))
+
+
+def _tasks(name: str, tasks: Iterable[Any]) -> Iterator[Any]:
+    """Yield the tasks that a taskset loads. Raises UsageError in place of its own errors."""
+    try:
+        yield from tasks
+    except (Exception, SystemExit) as error:  # a data set that is not at hand, a bug
+        raise UsageError(
+            f"taskset {name}: its tasks cannot be loaded: {type(error).__name__}: {first_line(error)}"
+        ) from None
 
 
 def _messages(name: str, data: Any) -> tuple[Message, ...]:
@@ -106,7 +135,8 @@ def score_answer(
 ) -> tuple[float, dict[str, float]]:
     """Return the reward of an answer, the weighted sum of the task's rewards, and the task's metrics.
 
-    Raises UsageError as `load` does, DataError for data that the task cannot read.
+    Raises UsageError as `load` does, DataError for data that the task cannot read,
+    ValueError for a reward that is not finite.
     """
     taskset = load(name)
     kind = taskset.task_type()
@@ -117,6 +147,8 @@ def score_answer(
     check_task(name, task)
     trace = _trace(task, messages, answer)
     asyncio.run(task.score(trace))
+    if not math.isfinite(trace.reward):  # fails its task alone, like an error that a reward raises
+        raise ValueError(f"taskset {name}: its rewards sum to {trace.reward}, which is no finite number")
     metrics = {key: float(value) for key, value in trace.metrics.items() if value is not None}
     return float(trace.reward), metrics
 

@@ -6,8 +6,10 @@ A mirror is a folder with files `D/<data set id>/<config>/<split>.parquet`. Of s
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample"
 _WILDCARD = "*"
-_hub_unreachable = False
-"""Set by the first failed connection, because the client retries for half a minute for each data set."""
+_hub_unreachable: bool | None = None
+"""Whether the Hub does not answer; None before it was asked. Its client would retry for half a minute, with a line for
+each retry, for every data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,20 +286,45 @@ def _from_hub(source: DataSource, spec: DataSpec, split: str) -> pa.Table:
     global _hub_unreachable
     import datasets
 
+    if _hub_unreachable is None:
+        _hub_unreachable = not _hub_answers()
     reason = ""
-    if _hub_unreachable:
-        raise missing(source, spec, split, "the Hub cannot be reached")
-    if spec.json_files:
-        try:
-            return json_files.read(json_files.fetch(spec.path, spec.revision, spec.json_files))
-        except Exception as error:  # the Hub client's
-            _hub_unreachable = isinstance(error, ConnectionError)
-            raise missing(source, spec, split, first_line(error)) from error
     for name in spec.names_of(split):
         try:
-            dataset = datasets.load_dataset(spec.path, spec.config, split=name, revision=spec.revision)
+            with _quiet_client(cached_only=_hub_unreachable):
+                if spec.json_files:
+                    files = json_files.fetch(spec.path, spec.revision, spec.json_files, cached_only=_hub_unreachable)
+                    return json_files.read(files)
+                dataset = datasets.load_dataset(spec.path, spec.config, split=name, revision=spec.revision)
             return dataset.data.table.combine_chunks()
         except Exception as error:  # the Hub client raises a dozen unrelated types; every one means "not available"
-            reason = first_line(error)
-            _hub_unreachable = isinstance(error, ConnectionError)
+            _hub_unreachable = _hub_unreachable or isinstance(error, ConnectionError)
+            reason = "the Hub cannot be reached" if _hub_unreachable else first_line(error)
     raise missing(source, spec, split, reason)
+
+
+def _hub_answers() -> bool:
+    """Ask the Hub for anything at all, without retries. Any answer counts."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # no network, a proxy, offline mode: each of several HTTP clients has types of its own
+        return False
+    return True
+
+
+@contextmanager
+def _quiet_client(*, cached_only: bool) -> Iterator[None]:
+    """Keep the Hub's client from printing its retries; with `cached_only`, `datasets` looks into its cache only."""
+    import datasets
+
+    client = logging.getLogger("huggingface_hub")
+    level, offline = client.level, datasets.config.HF_HUB_OFFLINE
+    client.setLevel(logging.ERROR)
+    datasets.config.HF_HUB_OFFLINE = offline or cached_only
+    try:
+        yield
+    finally:
+        client.setLevel(level)
+        datasets.config.HF_HUB_OFFLINE = offline

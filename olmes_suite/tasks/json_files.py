@@ -49,12 +49,17 @@ def _first(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def fetch(repository: str, revision: str, listed: Listed) -> list[Files]:
-    """Download the files from the Hub, the first name of each. Raises what the Hub's client raises."""
+def fetch(repository: str, revision: str, listed: Listed, *, cached_only: bool = False) -> list[Files]:
+    """Download the files from the Hub, the first name of each. Raises what the Hub's client raises.
+
+    With `cached_only`, files that were downloaded before are found, and the Hub is not asked.
+    """
     from huggingface_hub import hf_hub_download
 
     def path(names: Sequence[str]) -> Path:
-        return Path(hf_hub_download(repository, names[0], repo_type="dataset", revision=revision))
+        return Path(
+            hf_hub_download(repository, names[0], repo_type="dataset", revision=revision, local_files_only=cached_only)
+        )
 
     return [Files(path(names["rows"]), path(names["answers"]) if "answers" in names else None) for names in listed]
 

@@ -83,6 +83,7 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
         (["eval", "--model", "/nowhere", "--task", "gsm8k"], "/nowhere"),
         (["evaluate"], "did you mean 'eval'"),
         (["eval", "--what"], "--what"),
+        (["eval", "gsm8k"], "a task with --task"),
         (["tasks", "show", "gsmk"], "did you mean 'gsm8k'"),
         (["tasks", "check", "gsm8k", "--limit", "0"], "--limit must be at least 1"),
         (

@@ -47,7 +47,7 @@ def test_documents_that_could_not_be_judged_are_counted(flag: str, words: str) -
 
 @pytest.mark.parametrize(
     ("limit", "n", "words"),
-    [(1, 1, "limited to 1 document of every"), (2, 14000, "from about 2 points;"), (2, 39200, "from about 1 point;")],
+    [(1, 1, "limited to 1 document of every"), (2, 14000, "below about 2 points;"), (2, 39200, "below about 1 point;")],
 )
 def test_a_limited_run(limit: int, n: int, words: str) -> None:
     (line,) = lines({"tulu3_gsm8k": scored(n)}, limit=limit)

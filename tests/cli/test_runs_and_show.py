@@ -130,3 +130,16 @@ def test_spellings_of_lm_eval(recorded: Path, tmp_path: Path) -> None:
     assert json.loads(same.stdout)["run"] == json.loads(done.stdout)["run"]
     done = olmes_here("eval", "--model", "hf", "--model_args", "pretrained=org/m,dtype=float32", tmp=tmp_path)
     assert done.returncode == 2 and "olmes eval --model org/m --backend hf" in done.stderr
+
+
+def test_a_model_that_was_not_evaluated_is_no_run(tmp_path: Path) -> None:
+    from olmes_suite.errors import UsageError
+    from olmes_suite.runs.locate import locate
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UsageError, match="is not a run: it has no results"):
+        locate(str(tmp_path / "model"), tmp_path / "runs")
+    (tmp_path / "model/config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"model is a model, and .*runs has no finished run of it: evaluate it first"):
+        locate(str(tmp_path / "model"), tmp_path / "runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -10,6 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from gate_runs import Cli, gated, imported, one_line, table, two_runs
+from scipy.stats import norm
 
 
 def test_compare_shows_scores_tests_and_counts(cli: Cli) -> None:
@@ -83,6 +85,15 @@ def test_a_small_sample_is_inconclusive_and_says_what_it_takes(cli: Cli) -> None
     assert cli("gate", "--baseline", "a", "--candidate", "b", "--inconclusive", "fail")[0] == 1
 
 
+def test_what_a_drop_needs_to_fail_counts_the_correction_for_the_tasks(cli: Cli) -> None:
+    two_runs(cli, maths=(4, 12, 60), code=(3, 3, 60))
+    task = gated(cli)[1]["tasks"][0]
+    assert task["verdict"] == "inconclusive" and task["p"] < 0.05 < task["p_adjusted"]
+    factor = task["p_adjusted"] / task["p"]
+    ratio = norm.isf(0.05 / factor) / norm.isf(task["p"])
+    assert task["more"] == math.ceil(60 * ratio**2 - 60) > 1
+
+
 def test_a_significant_drop_within_the_margin_passes_with_a_note(cli: Cli) -> None:
     two_runs(cli, maths=(10, 60, 14_000))
     status, report = gated(cli)
@@ -110,6 +121,8 @@ def test_gate_yaml_sets_margins_required_tasks_and_floors(cli: Cli) -> None:
     rules.write_text("tasks: {maths: {required: true}}\n")
     status, report = gated(cli, "--config", "gate.yaml")
     assert (status, report["verdict"]) == (3, "inconclusive")
+    out = cli("gate", "--baseline", "a", "--candidate", "b", "--config", "gate.yaml")[1]
+    assert "maths *" in out and "*: required" in out
     rules.write_text("tasks: {maths: {required: true, margin: 5}}\n")
     assert gated(cli, "--config", "gate.yaml")[0] == 0
     rules.write_text("tasks: {code: {floor: 99.9}}\n")

@@ -18,6 +18,17 @@ from olmes_suite.runs.scores import LeafScores, TaskScores
         (400, Room(600, False), "task", "about 400 of the 600 documents that were not compared decide it"),
         (400, Room(600, True), "task", "not compared, or 2 samples of each of these, decide it"),
         (400, Room(None, False), "task", "about 400 more documents like these decide it"),
+        (1, Room(None, False), "task", "about 1 more document like these decides it"),
+        (1, Room(3, False), "task", "about 1 of the 3 documents that were not compared decides it"),
+        (1, Room(0, False), "task", "about 1 more document would decide it, and the task has no more"),
+        (
+            5,
+            Room(0, False, 817),
+            "task",
+            "about 5 more documents would decide it: evaluate on the benchmark itself (817",
+        ),
+        (5, Room(0, False, 900), "suite", "evaluate on the benchmarks themselves (900 documents)"),
+        (9999, Room(22, False, 817), "task", "and the benchmark has 817: only a wider margin decides it"),
     ],
 )
 def test_only_what_can_be_done_is_advised(more, left, what, words):
@@ -44,6 +55,14 @@ def test_what_a_task_has_left(of, settings, fingerprint, expected):
     assert room(task, task, 20) == expected
 
 
+def test_the_samples_of_a_task_are_not_all_that_its_benchmark_has():
+    one = leaf(24, None, None, {"prompt": "a"})
+    task = TaskScores("tulu3_gsm8k", {"tulu3_gsm8k": one})
+    assert room(task, task, 24) == Room(0, False, 1319)
+
+
 def test_rooms_of_a_suite_add_up():
+    assert joined([Room(3, True, 9), Room(4, True, 9)]) == Room(7, True, 18)
+    assert joined([Room(3, True, 9), Room(4, True)]) == Room(7, True)
     assert joined([Room(3, True), Room(4, True)]) == Room(7, True)
     assert joined([Room(3, True), Room(None, False)]) == Room(None, False)

@@ -89,6 +89,13 @@ def test_rows_and_rewards(module: Path) -> None:
     ("old", "new", "match"),
     [
         ("    # more", NEEDS_RUNTIME, "its reward 'ran' needs the runtime"),
+        ("    async def short", "    def short", "its reward 'short' must be `async def`"),
+        (
+            "for n in range(3)",
+            "raise OSError('offline')\n        for n in range(3)",
+            "cannot be loaded: OSError: offline",
+        ),
+        ('__all__ = ["Sums"]', "raise SystemExit('no key')", "cannot be loaded: SystemExit: no key"),
         ("INFINITE = False", "INFINITE = True", "is endless; give --limit"),
         ('__all__ = ["Sums"]', "", "cannot be loaded: AttributeError"),
         ("import verifiers.v1 as vf", "import no_such_module", "cannot be loaded: ModuleNotFoundError"),
@@ -99,6 +106,23 @@ def test_what_cannot_be_scored_here_is_refused(module: Path, old: str, new: str,
     with pytest.raises(UsageError, match=match) as caught:
         list(tasksets.rows("sums_of_a_test"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_reward_that_is_not_a_number_is_refused(module: Path) -> None:
+    module.write_text(MODULE.replace("float(trace.last_reply == task.answer)", "float('nan')"))
+    row = next(tasksets.rows("sums_of_a_test"))
+    with pytest.raises(ValueError, match="its rewards sum to nan"):
+        tasksets.score_answer("sums_of_a_test", json.loads(json.dumps(row.data)), row.messages, "0")
+
+
+def test_a_module_is_found_in_the_working_directory(
+    module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one not in ("", str(tmp_path))])
+    with pytest.raises(UsageError, match="no such module among the installed ones or in the working directory"):
+        tasksets.load("sums_of_a_test")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(tasksets.rows("sums_of_a_test"))) == 3
 
 
 def test_a_prompt_that_is_no_text_is_refused(module: Path) -> None:
@@ -125,7 +149,7 @@ def test_the_written_folder_is_a_task_and_training_rows(module: Path, tmp_path: 
     with pytest.raises(Malformed, match=r"expected \{taskset, data\}"):
         taskset("2", {"data": {}}, row)
     document = json.loads((out / "sample.jsonl").read_text().splitlines()[2])
-    assert tasksets.score(document, "4").scores == {"reward": 1.0}
+    assert tasksets.score(document, "4")["reward"] == 1.0
     asked = olmes_here(
         "eval", "--task", "sums_of_a_test", "--backend", "mock", "--include-path", out, "--data-dir", out / "data",
         "--runs", tmp_path / "runs", "--json", tmp=tmp_path,

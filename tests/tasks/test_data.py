@@ -55,24 +55,33 @@ def test_the_hub_is_asked_for_the_pinned_revision(monkeypatch: pytest.MonkeyPatc
     assert asked == [("me/set", "main", "new", "abc123"), ("me/set", "main", "old", "abc123")]
 
 
-def test_an_unreachable_hub_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("answers", "cached_only"), [(True, [False, True, True]), (False, [True, True, True])])
+def test_an_unreachable_hub_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answers: bool, cached_only: list[bool]
+) -> None:
+    import logging
+
     import datasets
 
-    calls = 0
+    modes = []
 
     def load(*_: Any, **__: Any) -> Any:
-        nonlocal calls
-        calls += 1
+        modes.append(datasets.config.HF_HUB_OFFLINE)
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
         raise ConnectionError("Couldn't reach 'me/set' on the Hub")
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(documents, "_hub_unreachable", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(documents, "_hub_answers", lambda: answers)
+    monkeypatch.setattr(documents, "_hub_unreachable", None)
     one_name = DataSpec("me/set", "main")
     for _ in range(3):
-        with pytest.raises(MissingData, match=r"me/set \(main, test\).*olmes data pull"):
+        with pytest.raises(MissingData, match=r"me/set \(main, test\).*olmes data pull") as raised:
             documents.load_split(DataSource(), one_name, "test")
-    assert calls == 1
+        assert "(the Hub cannot be reached)" in raised.value.of("mine")
+    assert modes == cached_only and not datasets.config.HF_HUB_OFFLINE  # the cache is looked into each time
+    assert "Retry" not in capfd.readouterr().err
 
 
 def test_what_the_hub_does_not_have_does_not_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:

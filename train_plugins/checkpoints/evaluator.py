@@ -323,6 +323,8 @@ def command(
         line += ["--lineage", str(lineage_file)] if lineage_file.is_file() else []
     if live is not None:
         line += ["--backend", "live", "--base-url", live]
+    elif settings.engine == "live":  # beside the training's engine, where a second vLLM has no room on the GPU
+        line += ["--backend", "hf"]
     line += ["--suite", settings.suite] if settings.suite else []
     for task in settings.tasks:
         line += ["--task", task]

@@ -60,6 +60,9 @@ class Decontamination:
     """Mirrors of the benchmark data."""
     on_contamination: Literal["stop", "filter", "warn"] = "stop"
     """stop: the stage ends with exit status 1. filter: it trains on the clean rows. warn: it trains on all."""
+    share: float = field(default=0.02, metadata=UNSET)
+    """A set is contaminated if it contains more than this share (0 to 1) of the items of any evaluation. 0: any item,
+    for small sets, which never reach the paper's 2 % of a large evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +294,11 @@ def _check(recipe: Recipe, where: Place) -> None:
             raise UsageError(f"{where}: batch_size must be at least 1, not {recipe.batch_size}")
         if "gradient_accumulation_steps" in recipe.trainer:
             raise UsageError(f"{where}: give either `batch_size` or trainer.gradient_accumulation_steps")
-    for suite in recipe.decontam.suites if recipe.decontam else ():
-        suites.load(suite)
+    if recipe.decontam is not None:
+        if not 0 <= recipe.decontam.share <= 1:
+            raise UsageError(f"{where}: decontam.share is a share from 0 to 1, not {recipe.decontam.share:g}")
+        for suite in recipe.decontam.suites:
+            suites.load(suite)
     if recipe.eval is not None:
         check_evaluation(recipe.eval, recipe.final, str(where))
     if recipe.gate is not None:

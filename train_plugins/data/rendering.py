@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,8 @@ class Renderer:
         self.template = template or str(tokenizer.chat_template)
         self.tools = tools or None
         self.kwargs = dict(kwargs or {})
+        self._text_arguments = False
+        """Whether the template takes a call's arguments as JSON text, as DeepSeek's do."""
         self._environment = "environment" in self.template and not re.search(r"""["']tool["']""", self.template)
 
     @property
@@ -43,6 +46,33 @@ class Renderer:
 
     def text(self, turns: Turns, prompt: bool = False) -> str:
         """Return the text of the turns; with `prompt`, up to where the assistant's next turn begins."""
+        arguments = [call["function"]["arguments"] for turn in turns for call in turn.get("tool_calls") or ()]
+        if self._text_arguments or not any(arguments):
+            return self._text(turns, prompt)
+        try:
+            text = self._text(turns, prompt)
+        except TypeError:  # of a template that joins the arguments to texts
+            return self._with_text_arguments(turns, prompt)
+        if any(one and repr(one) in text for one in arguments):  # written as Python writes them, unless a turn says so
+            try:
+                other = self._with_text_arguments(turns, prompt)
+            except Exception:  # a template may raise anything
+                return text
+            if not any(one and repr(one) in other for one in arguments):
+                return other
+            self._text_arguments = False
+        return text
+
+    def _with_text_arguments(self, turns: Turns, prompt: bool) -> str:
+        """Return the text with the arguments of calls as JSON, and keep to it unless that fails too."""
+        self._text_arguments = True
+        try:
+            return self._text(turns, prompt)
+        except Exception:
+            self._text_arguments = False
+            raise
+
+    def _text(self, turns: Turns, prompt: bool) -> str:
         return str(
             self.tokenizer.apply_chat_template(
                 self._named(turns), tools=self.tools, tokenize=False, add_generation_prompt=prompt,
@@ -54,6 +84,8 @@ class Renderer:
         """Return the text of the turns and the (start, end) of what the generation markers enclose."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        if any(turn.get("tool_calls") for turn in turns):
+            self.text(turns)  # finds how the template takes arguments
         turns = [{key: value for key, value in turn.items() if value is not None} for turn in self._named(turns)]
         texts, marks = render_jinja_template(
             conversations=[turns], tools=self.tools, chat_template=self.template, return_assistant_tokens_mask=True,
@@ -70,7 +102,20 @@ class Renderer:
     def _named(self, turns: Turns) -> list[dict[str, Any]]:
         """Return the turns with the name of the role tool that the template knows (OLMo's is `environment`)."""
         other = {"role": "environment"} if self._environment else {}
-        return [{**turn, **(other if turn["role"] == "tool" else {})} for turn in turns]
+        named = [{**turn, **(other if turn["role"] == "tool" else {})} for turn in turns]
+        if not self._text_arguments:
+            return named
+        return [
+            {**turn, "tool_calls": _texts(turn["tool_calls"])} if turn.get("tool_calls") else turn for turn in named
+        ]
+
+
+def _texts(calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return calls with their arguments as JSON text."""
+    functions = [dict(call["function"]) for call in calls]
+    for one in functions:
+        one["arguments"] = json.dumps(one["arguments"], ensure_ascii=False)
+    return [{**call, "function": one} for call, one in zip(calls, functions, strict=True)]
 
 
 def neutral(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> Conversation:
@@ -139,8 +184,6 @@ def _leaves(value: Any) -> list[Any]:
 
 def _written(leaf: Any, text: str) -> bool:
     """Whether a name or a value of a call's arguments stands in the text, as it is or as JSON writes it."""
-    import json
-
     if leaf is None or isinstance(leaf, bool | float):
         return True
     if not isinstance(leaf, str):

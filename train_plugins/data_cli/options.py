@@ -11,8 +11,9 @@ from typing import Annotated, Any, Generic, TypeVar
 import typer
 
 from olmes_suite.cli.options import Json
+from olmes_suite.errors import NothingLeft
 from train_plugins.data.curation import recipe as recipes
-from train_plugins.data.curation.output import Input, Output, finished
+from train_plugins.data.curation.output import REJECTED, Input, Output, finished
 from train_plugins.data.curation.recipe import Curation, Loaded
 
 __all__ = ["Changes", "Command", "DryRun", "Json", "Options", "Out", "RecipeFile", "Resume", "make", "table"]
@@ -56,7 +57,10 @@ class Options:
 
 
 def make(command: Command[K], file: Path, options: Options) -> int:
-    """Run a command: read its recipe, then print the plan, or make the data set and print its summary."""
+    """Run a command: read its recipe, then print the plan, or make the data set and print its summary.
+
+    Raises OlmesError; NothingLeft if the data set has no rows.
+    """
     loaded = recipes.load(file, command.name, command.keys, changes=options.changes, output=options.out)
     inputs = tuple(command.inputs(loaded))
     if options.dry_run:
@@ -72,7 +76,19 @@ def make(command: Command[K], file: Path, options: Options) -> int:
         print(json.dumps({"out": str(loaded.output), **manifest}, ensure_ascii=False))
     else:
         print("\n".join([*command.summary(manifest), f"written to {loaded.output}"]))
+    if (counts := manifest["counts"])["written"] == 0:
+        raise NothingLeft(_lost(counts, loaded.output))
     return 0
+
+
+def _lost(counts: Mapping[str, Any], folder: Path) -> str:
+    """Say why a data set has no rows, the most frequent reason first."""
+    reasons = sorted(counts["rejected"].items(), key=lambda one: (-one[1], one[0]))
+    rest = "".join(f", {number:,} as {reason}" for reason, number in reasons[1:3])
+    rest += f", and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
+    read = counts["read"] + counts.get("added", 0)
+    why = f": {reasons[0][1]:,} of {read:,} are left out as {reasons[0][0]}{rest}" if reasons else ""
+    return f"no row is left{why}; {folder / REJECTED} lists each"
 
 
 def _lines(planned: Mapping[str, Any]) -> list[str]:

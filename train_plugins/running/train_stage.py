@@ -341,10 +341,8 @@ def train(
     for callback in (progress, *watchers):
         trainer.add_callback(callback)
     live = live_engine.Live(trainer, evaluator) if recipe.eval and recipe.eval.engine == "live" else None
-    with (
-        failures.training(output, start),
-        redirect_stdout(sys.stderr),
-    ):  # TRL prints completions; stdout is for the path
+    # TRL prints completions, and stdout is for the path.
+    with failures.training(output, start), redirect_stdout(sys.stderr):
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         finally:

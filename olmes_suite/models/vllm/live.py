@@ -154,7 +154,8 @@ class LiveBackend(VLLMBackend):
         if self.fallback is None:
             from olmes_suite.models.factory import make_backend
 
-            self.fallback = make_backend("auto", self.source, **self._options)
+            # `hf` takes the memory that is free; vLLM would ask for most of a GPU that the training has filled
+            self.fallback = make_backend("hf", self.source, **self._options)
         yield from self.fallback.run(requests, seeds)
 
     def _started(self) -> vllm_engine.AnyEngine:

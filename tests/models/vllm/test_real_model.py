@@ -17,7 +17,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm makes 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 TASKS = ("tulu3_truthfulqa", "tulu3_popqa", "tulu3_gsm8k")
-DOCUMENTS = int(os.environ.get("OLMES_TEST_DOCUMENTS", "50"))
+DOCUMENTS = int(os.environ.get("OLMES_TEST_DOCUMENTS", "17"))
 TIE = 1e-3
 """Two tokens closer than this in log-probability are a tie: 32-bit sums in another order may turn it."""
 ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}

@@ -15,7 +15,7 @@ need_trl()
 from olmes_suite.errors import UsageError  # noqa: E402
 from olmes_suite.models.base import Sent as SentText  # noqa: E402
 from olmes_suite.models.vllm.engine import BrokenDown  # noqa: E402
-from olmes_suite.models.vllm.live import Hello, RemoteEngine, connect, too_long  # noqa: E402
+from olmes_suite.models.vllm.live import Hello, LiveBackend, RemoteEngine, connect, too_long  # noqa: E402
 from olmes_suite.models.vllm.requests import FirstAsk, Outcome  # noqa: E402
 from olmes_suite.records import Request  # noqa: E402
 from train_plugins.checkpoints import live_engine  # noqa: E402
@@ -214,6 +214,32 @@ def test_a_recipe_without_such_an_engine_is_refused(train_folder: Path) -> None:
     refused(lambda: trainer_arguments(registry.find("sft"), wanted), "needs rlvr with `rollouts: vllm_colocate`")
     both = Evaluation(tasks=("gsm8k",), engine="live", device="same")
     refused(lambda: check_evaluation(both, False, "r.yaml"), "remove `device`")
+
+
+def test_what_the_engine_cannot_answer_needs_no_second_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second vLLM would ask for most of a GPU that the training has filled."""
+    from train_plugins.checkpoints.evaluator import command
+
+    def options(settings: Evaluation, live: str | None = None) -> list[str]:
+        line = command(settings, tmp_path, live=live)
+        return line[line.index("--backend") :][:2] if "--backend" in line else []
+
+    wanted = Evaluation(tasks=("gsm8k",), engine="live")
+    assert options(wanted, "unix:/s") == ["--backend", "live"]
+    assert options(wanted) == ["--backend", "hf"], "the parent, and what an earlier start missed"
+    assert options(Evaluation(tasks=("gsm8k",))) == []
+
+    made: list[str] = []
+
+    def make(name: str, model: str, **_: Any) -> Any:
+        made.append(name)
+        return SimpleNamespace(run=lambda requests, seeds: iter(()))
+
+    monkeypatch.setattr("olmes_suite.models.factory.make_backend", make)
+    backend = LiveBackend.__new__(LiveBackend)
+    backend.fallback, backend.source, backend._options = None, "folder", {}
+    list(backend._from_folder([], []))
+    assert made == ["hf"]
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ from chat_templates import DROPS, HEADERS, HERMES, LATER, MARKED, OPENED, SWITCH
 from train_fixture import need_trl, refused
 
 from olmes_suite.errors import DataError, UsageError
-from train_plugins.data import conversations
+from train_plugins.data import conversations, masks
 from train_plugins.data.encoding import template_text
 from train_plugins.data.fields import read
 from train_plugins.data.messages import conversation
@@ -277,6 +277,32 @@ def test_calls_reach_the_template_without_nulls(tmp_path: Any) -> None:
         '<tool_call>{"name": "look", "arguments": {"where": {"city": "Rome"}}}</tool_call><|im_end|>'
     )
     assert "null" not in tokenizer.decode(only["input_ids"])
+
+
+@pytest.mark.parametrize("joined", ["+", "~"])
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_template_that_takes_arguments_as_text_gets_json(joined: str, marked: bool) -> None:
+    """As DeepSeek's templates do: `+` fails on a mapping, `~` writes it as Python does."""
+    said = "m.content ~ m.tool_calls[0].function.name ~ '```json\n' CALLED ~ '```' if m.tool_calls else m.content"
+    said = said.replace("CALLED", joined + " m.tool_calls[0].function.arguments")
+    answer = "{% generation %}{{ SAID }}<|im_end|>{% endgeneration %}" if marked else "{{ SAID }}<|im_end|>"
+    template = (
+        "{%- for m in messages -%}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        + answer.replace("SAID", said)
+        + "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+        "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    arguments = '{"wörd": "it\'s", "n": null, "k": [true, 2]}'
+    call = {"type": "function", "function": {"name": "look", "arguments": arguments}}
+    turns = [
+        {"role": "user", "content": "Look."}, {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "a clock"}, {"role": "assistant", "content": "A clock."},
+    ]  # fmt: skip
+    tokenizer = chat_tokenizer(template)
+    row = conversation({"messages": turns})
+    (part,) = masks.parts(tokenizer, read(row), None, ["<|im_end|>"])
+    texts = [part.text[span.start : span.end] for span in part.spans]
+    assert texts == [f"look```json\n{arguments}```<|im_end|>", "A clock.<|im_end|>"]
 
 
 def test_arguments_between_single_quotes_are_written() -> None:

@@ -12,6 +12,7 @@ from train_fixture import chat, make_recipe, need_trl, sft_rows, write_rows
 
 from decontam import hooks as decontam_hooks
 from leaderboard import hooks as board_hooks
+from olmes_suite.errors import UsageError
 from olmes_suite.hooks import Stage, StageRefused, manager
 from train_plugins.running.train_stage import prepare, run, trainer_arguments
 from train_plugins.stages import registry
@@ -40,16 +41,17 @@ def planted_folder(tmp_path: Path, tiny_checkpoint: Path) -> Path:
     return tmp_path
 
 
-def recipe_of(folder: Path, answer: str) -> Any:
+def recipe_of(folder: Path, answer: str, **more: float) -> Any:
     """An SFT recipe that asks for decontamination against the suite."""
     wanted = {"suites": [str(folder / "mine.yaml")], "data_dir": [str(folder / "mirror")], "on_contamination": answer}
+    wanted |= more
     return make_recipe("sft", folder, folder / "rows.jsonl", decontam=wanted)
 
 
-def prepared(folder: Path, answer: str) -> Any:
+def prepared(folder: Path, answer: str, **more: float) -> Any:
     """The stage's data after the hooks."""
     stage = registry.find("sft")
-    wanted, arguments = trainer_arguments(stage, recipe_of(folder, answer))
+    wanted, arguments = trainer_arguments(stage, recipe_of(folder, answer, **more))
     plugins = manager()
     if not plugins.is_registered(decontam_hooks):
         plugins.register(decontam_hooks)
@@ -61,6 +63,23 @@ def test_a_poisoned_mix_stops_the_stage(planted_folder: Path) -> None:
         prepared(planted_folder, "stop")
     assert (planted_folder / "out/decontam/report.json").is_file()
     assert not (planted_folder / "out/config.json").exists()
+
+
+def test_findings_below_the_limit_are_named_and_a_limit_of_0_stops(
+    planted_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = prepared(planted_folder, "stop", share=1)
+    said = capsys.readouterr().err
+    assert "items of tulu3_gsm8k are in its" in said and "no more than the limit of 100 %" in said
+    assert ready.data.flags["tulu3_gsm8k"] and not ready.data.decontam["contaminated"]
+    with pytest.raises(StageRefused, match="tulu3_gsm8k"):
+        prepared(planted_folder, "stop", share=0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_limit_that_is_no_share_is_refused(planted_folder: Path, share: float) -> None:
+    with pytest.raises(UsageError, match=r"decontam\.share is a share from 0 to 1"):
+        recipe_of(planted_folder, "stop", share=share)
 
 
 def test_filter_takes_the_planted_rows_out_and_no_other(planted_folder: Path) -> None:

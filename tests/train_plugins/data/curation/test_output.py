@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from olmes_suite.errors import DataError, UsageError
+from olmes_suite.errors import DataError, NothingLeft, UsageError
 from train_plugins.data.curation import recipe as recipes
 from train_plugins.data.curation.output import Input, Output, Rejected, finished, first_change, unfinished
 from train_plugins.data.curation.recipe import Curation, Loaded
@@ -125,6 +125,36 @@ def test_no_output_folder_and_no_file(tmp_path: Path) -> None:
         recipes.load(tmp_path / "r.yaml", "count", Keys)
     with pytest.raises(UsageError, match="no such file; shipped recipes of `olmes data count`: none"):
         recipes.load(tmp_path / "s.yaml", "count", Keys)
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ({"cut": 2}, "no row is left: 2 of 2 are left out as cut; {out}/rejected.jsonl lists each"),
+        ({"a": 1, "b": 3}, "no row is left: 3 of 4 are left out as b, 1 as a; {out}/rejected.jsonl lists each"),
+        (
+            {"a": 1, "b": 1, "c": 3, "d": 1, "e": 1},
+            "no row is left: 3 of 7 are left out as c, 1 as a, 1 as b, and 2 other reasons; {out}/rejected.jsonl",
+        ),
+    ],
+)  # fmt: skip
+def test_a_data_set_without_rows_ends_with_the_reason(tmp_path: Path, lost: dict[str, int], said: str) -> None:
+    loaded(tmp_path)
+    out = tmp_path / "out"
+
+    def nothing(recipe: Loaded[Keys], output: Output) -> Mapping[str, Any]:
+        with output.rejected() as rejected:
+            for reason, number in lost.items():
+                for row in range(number):
+                    rejected.add(Rejected("numbers", row, reason))
+        return output.finish({"read": sum(lost.values()), "written": 0}, "card")
+
+    count = Command("count", Keys, lambda recipe: [], lambda recipe, inputs: {}, nothing, lambda manifest: ["summary"])
+    for options in (Options(out), Options(out, resume=True)):  # a finished one is only read
+        with pytest.raises(NothingLeft) as error:
+            make(count, tmp_path / "recipe.yaml", options)
+        assert str(error.value).startswith(said.format(out=out)) and error.value.exit_code == 1
+    assert len((out / "rejected.jsonl").read_text().splitlines()) == sum(lost.values())
 
 
 def test_a_command_prints_plan_json_or_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
