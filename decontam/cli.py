@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from olmes_suite.cli.options import BareRay, Data, DataDirs, IncludePath, Json
+from olmes_suite.wording import count
 
 if TYPE_CHECKING:
     from decontam.matching.prepared_index import Prepared
@@ -168,7 +169,7 @@ def clean(options: Options, as_json: bool) -> int:
         print(json.dumps([{"train": d.train, "path": str(d.path), "kept": d.kept, "removed": d.removed} for d in done]))
     else:
         for one in done:
-            print(f"{one.path}: {one.kept} rows, {one.removed} removed")
+            print(f"{one.path}: {count(one.kept, 'row')}, {one.removed} removed")
     return 2 if result.data["problems"] else 0
 
 
@@ -294,12 +295,12 @@ def _show(result: Report, as_json: bool) -> None:
         print(json.dumps({**result.data, "path": str(result.folder)}, ensure_ascii=False))
         return
     for about in result.data["trains"]:
-        print(f"{about['train']}: {about['rows']} rows, read as {'; '.join(about['forms']) or 'nothing'}")
+        print(f"{about['train']}: {count(about['rows'], 'row')}, read as {'; '.join(about['forms']) or 'nothing'}")
         _show_set([entry for entry in result.data["sets"] if entry["train"] == about["train"]])
     near = result.data.get("candidates")
     if near is not None:
         pairs, items = (sum(entry[name] for entry in near["sets"]) for name in ("candidates", "items"))
-        print(f"candidates by embedding: {pairs} for {items} items, for you to judge; none of them is counted")
+        print(f"candidates by embedding: {pairs} for {count(items, 'item')}, for you to judge; none of them is counted")
     print(f"report  {result.folder / 'report.html'}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from olmes_suite.cli.options import IncludePath, Json, Runs
+from olmes_suite.wording import count
 
 if TYPE_CHECKING:
     from leaderboard.build import Built
@@ -105,8 +106,10 @@ def _say(built: Built, as_json: bool) -> None:
         )
         return
     size = f"{built.bytes / 1e6:.1f} MB"
-    rows, tasks = f"{built.rows} row{'s' * (built.rows != 1)}", f"{built.tasks} task{'s' * (built.tasks != 1)}"
-    print(f"{built.path}: {rows}, {tasks}, documents: {built.instances}, {size}", flush=True)
+    print(
+        f"{built.path}: {count(built.rows, 'row')}, {count(built.tasks, 'task')}, documents: {built.instances}, {size}",
+        flush=True,
+    )
     if built.bytes > LARGE and built.instances == "all":
         print("note: a large page; --instances flips embeds only documents that runs disagree on", file=sys.stderr)
     for problem in built.problems:

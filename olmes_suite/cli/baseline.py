@@ -41,9 +41,9 @@ def save(
     runs: Runs = Path("runs"),
 ) -> None:  # fmt: skip
     """Write only a run's instance scores to a small file for a repository."""
-    from olmes_suite.cli.tables import count
     from olmes_suite.runs.baseline import save as write_baseline
     from olmes_suite.runs.locate import load
+    from olmes_suite.wording import count
 
     scores = load(run, runs)
     write_baseline(scores, file)

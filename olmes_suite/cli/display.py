@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from olmes_suite.cli.tables import count
 from olmes_suite.cli.time_left import TimeLeft, duration
 from olmes_suite.comparison.reports import tokens
 from olmes_suite.evaluation.evaluate import Finished
@@ -18,6 +17,7 @@ from olmes_suite.runs.ledger import NO_LOOK
 from olmes_suite.runs.schema import ENDINGS, Manifest, Metric, Projected, Results, TaskResult
 from olmes_suite.tasks import index
 from olmes_suite.tasks.index import PREFIX
+from olmes_suite.wording import count
 
 _PLAIN_SECONDS = 10.0
 _ALL = ""

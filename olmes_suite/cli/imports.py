@@ -136,7 +136,7 @@ def _as_json(imported: Imported) -> dict[str, Any]:
 def _print(imported: Imported) -> None:
     import textwrap
 
-    from olmes_suite.cli.tables import count
+    from olmes_suite.wording import count
 
     for name, figure in imported.tasks.items():
         reported = "not reported" if figure.reported is None else f"reported {100 * figure.reported:.1f}"

@@ -12,11 +12,6 @@ from olmes_suite.comparison.reports import p_value, points, projected_score, sco
 _COLOURS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "not comparable": "magenta"}
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 task, 2 tasks."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _table(headings: Sequence[str], left: int = 1) -> Any:
     from rich.table import Table
 

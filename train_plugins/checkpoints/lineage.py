@@ -28,6 +28,7 @@ from olmes_suite.runs.schema import (
     read_lineage,
     write_lineage,
 )
+from olmes_suite.wording import count
 from train_plugins.data.sets import BAD_ROWS, rows_hash
 
 FILE = LINEAGE
@@ -132,7 +133,7 @@ def _text(lineage: Lineage, scores: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "", f"# {Path(str(recipe.get('output', 'checkpoint'))).name}, step {lineage.step}", "",
         f"Stage `{lineage.stage}`, started from `{lineage.parent}`; first ancestor `{lineage.root}`.",
-        f"{lineage.rows.get('trained', 0)} rows, {lineage.tokens} tokens, {lineage.seconds} s, "
+        f"{count(lineage.rows.get('trained', 0), 'row')}, {lineage.tokens} tokens, {lineage.seconds} s, "
         f"seed {lineage.seed}.", "",
         "| data | rows | SHA-256 |", "|---|---|---|",
         *(f"| {one.path} | {one.rows} | `{one.sha256}` |" for one in lineage.data), "",

@@ -16,7 +16,7 @@ from olmes_suite.errors import UsageError, WrongKey
 from olmes_suite.tasks import catalog, index, suites
 from olmes_suite.tasks.settings import Settings, system_text
 from olmes_suite.yaml_files import INNER, Place, YamlFile
-from train_plugins.config import trainer_fields, trainer_values
+from train_plugins.config import sections, trainer_fields, trainer_values
 
 UNSET = {"unset": True}
 """Metadata of a key that a resolved recipe omits at its default, so that recipes of earlier versions stay equal."""
@@ -214,9 +214,9 @@ def parse(data: Mapping[str, Any], where: Place, kind: str, keys: type, stages: 
     for other in stages:
         if other in rest:
             raise UsageError(f"{where.line((other,))}: the key {other!r} belongs to the stage {other}, this is {kind}")
-    inside = {one.name for one in fields(keys)} - {one.name for one in fields(Recipe)}
-    for key in inside & set(rest):
-        raise UsageError(f"{where.line((key,))}: the key {key!r} stands under {kind!r}, not beside it")
+    known = {sections.TOP: Recipe, kind: keys, "eval": Evaluation, "decontam": Decontamination, "lora": Lora}
+    for way, why in sections.misplaced(data, kind, known):
+        raise WrongKey(f"{where.line(way)}: {why}")
     settings: Any = yaml_files.typed(keys, data.get(kind) or {}, where.inside(kind))
     recipe = replace(yaml_files.typed(Recipe, rest, where, (kind,)), kind=kind, own=settings, place=where)
     _check(recipe, where)
@@ -319,9 +319,10 @@ def check_evaluation(evaluation: Evaluation, final: bool, where: str) -> None:
     for name, value in (("limit", evaluation.limit), ("every", evaluation.every)):
         if value is not None and value < 1:
             raise UsageError(f"{where}: eval.{name} must be at least 1, not {value}")
-    for folder in evaluation.include_path:
-        if not Path(folder).is_dir():
-            raise UsageError(f"{where}: eval.include_path {folder}: no such folder")
+    for name, folders in (("include_path", evaluation.include_path), ("data_dir", evaluation.data_dir)):
+        for folder in folders:
+            if not Path(folder).is_dir():
+                raise UsageError(f"{where}: eval.{name} {folder}: no such folder")
     try:
         Settings.of(
             profile=evaluation.profile, gen_kwargs=evaluation.gen_kwargs, samples=evaluation.samples,

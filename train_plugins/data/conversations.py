@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError, one_line
+from olmes_suite.wording import count
 from train_plugins.data import masks
 from train_plugins.data.control_tokens import BREAK, encoded
 from train_plugins.data.encoding import IGNORED, Encoded, check_rendered, encode, render
@@ -83,8 +84,8 @@ def encode_conversations(
     """
     done = encode(rows, conversation_rows, _teaches, tokenizer, limit=limit, processes=processes, more={"found": found})
     proved = () if found.facts.marked else (
-        f"masks: derived from the chat template, which has no generation markers; {done.turns} turns in "
-        f"{len(done.rows)} rows passed the prefix test and the text test",
+        f"masks: derived from the chat template, which has no generation markers; {count(done.turns, 'turn')} in "
+        f"{count(len(done.rows), 'row')} passed the prefix test and the text test",
     )  # fmt: skip
     return replace(done, notes=(*found.notes, *proved))
 

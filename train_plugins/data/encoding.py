@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import DataError, UsageError, one_line
 from olmes_suite.records import Message
+from olmes_suite.wording import count
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -230,8 +231,8 @@ def about(encoded: Encoded) -> list[str]:
     lines = list(encoded.notes)
     if encoded.added:
         lines.append(
-            f"{encoded.read} conversations are {encoded.read + encoded.added} rows, one for each assistant turn behind "
-            "its prompt, because the chat template renders earlier turns differently"
+            f"{count(encoded.read, 'conversation')} gave {count(encoded.read + encoded.added, 'row')}: where the chat "
+            "template renders earlier turns differently, each assistant turn is a row of its own, after its prompt"
         )
     if encoded.empty_thoughts:
         lines.append(

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
+from olmes_suite import wording
 from olmes_suite.errors import DataError, MissingData, UsageError, one_line
 from olmes_suite.files import write_text
 from olmes_suite.hooks import BadRow, StageData, TrainingSet
@@ -150,7 +151,7 @@ def write_bad_rows(output: Path, sets: Sequence[TrainingSet]) -> None:
 def summary(one: TrainingSet) -> list[str]:
     """Describe a set in one line, and the rows that were left out of it in another."""
     forms = ", ".join(form if len(one.forms) == 1 else f"{form} {count}" for form, count in one.forms.items())
-    about = [f"data: {one.path}: {len(one.rows)} rows", *([f"({forms})"] if forms else [])]
+    about = [f"data: {one.path}: {wording.count(len(one.rows), 'row')}", *([f"({forms})"] if forms else [])]
     lines = [f"{' '.join(about)}, sha256 {one.sha256[:16]}…" + (f"; {one.note}" if one.note else "")]
     if one.bad:
         count = "1 bad row is" if len(one.bad) == 1 else f"{len(one.bad)} bad rows are"
@@ -226,7 +227,7 @@ def _refusal(bad: Sequence[BadRow], good: int, where: str) -> str:
     first = bad[0]
     reason = first.reason if first.file is None or first.reason.startswith("row ") else f"{first.file}, {first.reason}"
     cure = "; `bad_rows: skip` in the recipe's data entry leaves them out" if good else ""
-    return f"{where}: {len(bad)} of {len(bad) + good} rows cannot be trained on; {reason}{cure}"
+    return f"{where}: {len(bad)} of {wording.count(len(bad) + good, 'row')} cannot be trained on; {reason}{cure}"
 
 
 def _files(path: Path, split: str) -> tuple[list[Path], int]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from olmes_suite import wording
 from train_plugins.data.encoding import IGNORED, Encoded
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ def lines(
     which it renders prompts.
     """
     marks = (GREEN, PLAIN) if colour else (OPEN, CLOSE)
-    legend = f"{marks[0]}trained{marks[1]} text is marked; {len(encoded.rows)} rows"
+    legend = f"{marks[0]}trained{marks[1]} text is marked; {wording.count(len(encoded.rows), 'row')}"
     shown = [legend]
     for number, row in enumerate(encoded.rows.select(range(min(count, len(encoded.rows))))):
         place = f" (row {encoded.origin[number]} of the data)" if len(encoded.origin) else ""
         for name, ids, trained in _texts(row, tokenizer, kwargs or {}):
-            heading = f"--- row {number}{place}{name}: {len(ids)} tokens, {sum(trained)} trained"
+            heading = f"--- row {number}{place}{name}: {wording.count(len(ids), 'token')}, {sum(trained)} trained"
             shown += ["", heading, marked(tokenizer, ids, trained, marks)]
             if any(trained):
                 shown.append(ending(tokenizer, ids, trained, ends))
@@ -80,7 +81,8 @@ def ending(
     stops = [token for token in last if token in ends]
     names = sorted({str(tokenizer.convert_ids_to_tokens(token)) for token in stops})
     if len(stops) == len(last):
-        return f"end of turn: {', '.join(names)} is trained and ends generation ({len(last)} of {len(last)} turns)"
+        turns = f"{len(last)} of {wording.count(len(last), 'turn')}"
+        return f"end of turn: {', '.join(names)} is trained and ends generation ({turns})"
     return (
         f"end of turn: {len(stops)} of {len(last)} trained parts end in a token that ends generation; the others are "
         "cut off at the length limit, or their template has no such token"

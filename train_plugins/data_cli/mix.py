@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from olmes_suite.cli.options import BareRay
+from olmes_suite.wording import count
 from train_plugins.data_cli.options import (
     Changes,
     Command,
@@ -85,7 +86,10 @@ def summary(manifest: Mapping[str, Any]) -> Sequence[str]:
         rows.append([one["source"], one["read"], other, copies, dirty, unused, one["rows"]])
     heads = ["source", "read", "filtered", "copies", "matching", "not drawn", "rows"]
     held_out = f", {content['held_out']:,} of them held out" if content["held_out"] else ""
-    lines = [*table(heads, rows), f"{content['rows']:,} rows{held_out}, {content['tokens']:,} tokens"]
+    lines = [
+        *table(heads, rows),
+        f"{count(content['rows'], 'row', separated=True)}{held_out}, {content['tokens']:,} tokens",
+    ]
     return [*lines, *_notes(manifest)]
 
 
@@ -96,7 +100,7 @@ def _notes(manifest: Mapping[str, Any]) -> list[str]:
     lines = [f"note: {line}" for line in found["over_the_limit"]]
     if found["missing"]:
         lines.insert(
-            0, f"note: not compared with {len(found['missing'])} tasks whose documents are not on this machine"
+            0, f"note: not compared with {count(len(found['missing']), 'task')} whose documents are not on this machine"
         )
     missing = [one["source"] for one in content["sources"] if one["licence"] == "unknown"]
     return [*lines, *([f"note: no licence is given for {', '.join(missing)}"] if missing else [])]

@@ -16,6 +16,7 @@ from olmes_suite.errors import StageRefused, StorageError, UsageError, one_line
 from olmes_suite.hooks import StageData
 from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 from olmes_suite.tasks import catalog
+from olmes_suite.wording import count
 from train_plugins import distributed
 from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_state
 from train_plugins.checkpoints.evaluator import Evaluator, of_recipe
@@ -198,6 +199,10 @@ def trainer_arguments(stage: Stage, recipe: Recipe, here: bool = True) -> tuple[
             raise UsageError(f"eval.every {every} is not a multiple of trainer.save_steps {arguments['save_steps']}")
         arguments = {"save_steps": every, "save_strategy": "steps", **arguments}
     rows = stage.batch_size(recipe, arguments)
+    each = plan.pass_rows(rows, arguments, distributed.world_size())
+    if each != plan.DEFAULT_ROWS and "per_device_train_batch_size" not in arguments:
+        recipe = replace(recipe, trainer={**typed, "per_device_train_batch_size": each})
+        arguments["per_device_train_batch_size"] = each
     arguments["gradient_accumulation_steps"] = plan.accumulation(rows, arguments, distributed.world_size())
     stage.check(recipe, arguments)
     if here:
@@ -270,7 +275,8 @@ def report(ready: Prepared) -> list[str]:
     lines += encoding.about(encoded)
     too_long, rows = encoded.dropped - encoded.equal, encoded.read + encoded.added
     if encoded.cut or too_long:
-        lines.append(f"{limit} {length}: {encoded.cut} rows are cut, {too_long} of {rows} are left out")
+        verb = "is" if encoded.cut == 1 else "are"
+        lines.append(f"{limit} {length}: {count(encoded.cut, 'row')} {verb} cut, {too_long} of {rows} left out")
     lines += ready.notes
     if encoded.equal:
         lines.append(f"{encoded.equal} of {encoded.read} pairs are left out: chosen and rejected are equal in tokens")
@@ -280,10 +286,11 @@ def report(ready: Prepared) -> list[str]:
 
 def step_line(planned: plan.Plan) -> str:
     """Describe rows, batch, steps and tokens."""
+    rows = planned.batch // planned.processes // planned.accumulation
     return (
-        f"{planned.rows} rows, batch {planned.batch} ({planned.processes} processes × "
-        f"{planned.batch // planned.processes // planned.accumulation} rows × {planned.accumulation} passes), "
-        f"{planned.steps} steps, about {planned.tokens} tokens"
+        f"{count(planned.rows, 'row')}, batch {planned.batch} ({count(planned.processes, 'process')} × "
+        f"{count(rows, 'row')} × {count(planned.accumulation, 'pass')}), {count(planned.steps, 'step')}, "
+        f"about {planned.tokens} tokens"
     )
 
 

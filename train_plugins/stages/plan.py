@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from olmes_suite.errors import DataError, UsageError
+from olmes_suite.wording import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,32 @@ class Plan:
     """Approximate number of tokens over all epochs."""
 
 
+DEFAULT_ROWS = 8
+"""Rows of one forward pass of a process where nothing else is said: the default of transformers."""
+
+
+def pass_rows(batch_size: int | None, arguments: Mapping[str, Any], processes: int) -> int:
+    """Return the rows of one forward pass of a process: those of the trainer's arguments, if they say so.
+
+    Otherwise the default, or for a batch that it does not divide the largest number below it that does.
+    """
+    given = arguments.get("per_device_train_batch_size")
+    if given is not None or batch_size is None or batch_size % processes:
+        return int(given or DEFAULT_ROWS)
+    return next(rows for rows in range(DEFAULT_ROWS, 0, -1) if batch_size // processes % rows == 0)
+
+
 def accumulation(batch_size: int | None, arguments: Mapping[str, Any], processes: int) -> int:
     """Return the gradient accumulation for `batch_size` rows per step. Raises UsageError if it does not divide."""
     if batch_size is None:
         return int(arguments.get("gradient_accumulation_steps", 1))
-    at_once = int(arguments.get("per_device_train_batch_size", 8)) * processes
+    at_once = int(arguments.get("per_device_train_batch_size", DEFAULT_ROWS)) * processes
     if batch_size % at_once:
+        if "per_device_train_batch_size" not in arguments:
+            raise UsageError(f"batch_size {batch_size} is not a multiple of the {count(processes, 'process')}")
         raise UsageError(
-            f"batch_size {batch_size} is not a multiple of the {at_once} rows of one pass "
-            f"(trainer.per_device_train_batch_size × {processes} processes)"
+            f"batch_size {batch_size} is not a multiple of the {count(at_once, 'row')} of one pass "
+            f"(trainer.per_device_train_batch_size × {count(processes, 'process')})"
         )
     return batch_size // at_once
 
@@ -48,7 +66,10 @@ def plan(rows: int, tokens: int, arguments: Mapping[str, Any], processes: int) -
     accumulated = int(arguments.get("gradient_accumulation_steps", 1))
     batch = each * processes * accumulated
     if rows < batch:
-        raise DataError(f"{rows} rows to train on are fewer than one batch of {batch}; add data or lower the batch")
+        verb = "is" if rows == 1 else "are"
+        raise DataError(
+            f"{count(rows, 'row')} to train on {verb} fewer than one batch of {batch}; add data or lower batch_size"
+        )
     passes = rows / (each * processes)
     passes = math.floor(passes) if arguments.get("dataloader_drop_last") else math.ceil(passes)
     steps_per_epoch = max(math.ceil(passes / accumulated), 1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from olmes_suite.devices import has_gpu
 from olmes_suite.errors import DataError, UsageError
 from olmes_suite.thinking import choice_of
+from olmes_suite.wording import count
 from train_plugins.config import trainer_fields
 from train_plugins.rl import tool_setup
 from train_plugins.rl.keys import NO_LENGTH, RlvrKeys
@@ -265,9 +266,10 @@ def plan_rollouts(prompts: int, tokens: int, arguments: Mapping[str, Any], proce
     group = int(arguments["num_generations"])
     needed = responses // group
     if prompts < needed:
+        verb = "is" if prompts == 1 else "are"
         raise DataError(
-            f"{prompts} prompts to train on are fewer than the {needed} of one rollout ({responses} responses, "
-            f"{group} per prompt); add data or lower the batch"
+            f"{count(prompts, 'prompt')} to train on {verb} fewer than the {needed} of one rollout "
+            f"({responses} responses, {group} per prompt); add data or lower batch_size"
         )
     accumulated = int(arguments.get("gradient_accumulation_steps", 1))
     reuse = passes * int(arguments.get("num_iterations", 1))

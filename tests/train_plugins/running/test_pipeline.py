@@ -200,13 +200,13 @@ def test_the_final_look_is_at_the_weights_that_are_there(
     found = load(whole(final={"tasks": ["gpqa"]}))
     shutil.copytree("tiny", "out/second")
     for _ in range(2):
-        said = run_pipeline._final(found)
+        said = run_pipeline._final(found, ())
         assert said is not None and said.average == 0.5
     assert looks == ["out/second"]
     make_tiny_model(Path("out/second"), seed=3)  # the stage was trained anew
-    refused(lambda: run_pipeline._final(found), "taken at other weights", UsageError)
+    refused(lambda: run_pipeline._final(found, ()), "taken at other weights", UsageError)
     Path("out/final.json").write_text(json.dumps({**asdict(said), "checkpoint": "out/second"}))
-    refused(lambda: run_pipeline._final(found), "taken at other weights", UsageError)
+    refused(lambda: run_pipeline._final(found, ()), "taken at other weights", UsageError)
     assert looks == ["out/second"]
 
 

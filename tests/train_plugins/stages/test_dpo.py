@@ -289,14 +289,10 @@ def test_checkpoints_are_evaluated_beside_the_training(
 def test_an_evaluation_that_fails_does_not_stop_the_stage(
     train_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = {
-        "tasks": ["gsm8k"],
-        "limit": 1,
-        "data_dir": [str(train_folder / "nowhere")],
-        "runs": str(train_folder / "runs"),
-    }
+    (train_folder / "taken").write_text("a file, where a folder should be")
+    wanted = {"tasks": ["gsm8k"], "limit": 1, "runs": str(train_folder / "taken")}
     out = train(train_folder, pair_rows(4), eval=wanted)
     (result,) = evaluator.read_results(out / evaluator.FILE)
-    assert result.error and "no such folder" in result.error
+    assert result.error and "taken" in result.error
     assert "evaluation of step 1: failed" in capsys.readouterr().err
     assert (out / lineage.FILE).is_file()

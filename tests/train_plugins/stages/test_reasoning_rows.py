@@ -117,7 +117,7 @@ def test_rows_are_shown_as_they_are_trained(folder: Path) -> None:
     rows = [*conversations(1), {"messages": [chat("Add.")[0], calling], "tools": json.dumps([TOOL])}] * 2
     notes, lines = shown(registry.find("sft"), recipe(folder, rows), 3, colour=False)
     text = "\n".join(lines)
-    assert any("4 conversations are 6 rows" in note for note in notes)
+    assert any("4 conversations gave 6 rows" in note for note in notes)
     assert any("6 turns in 6 rows passed" in note for note in notes)
     assert text.count("--- row") == 3 and "row 1 (row 0 of the data)" in text
     assert "[[<think>\nThey want red.\n</think>\n\nIt is red.<|im_end|>]]" in text

@@ -82,7 +82,7 @@ def test_numbers_that_do_not_fit(rlvr_folder: Path) -> None:
     def bad(match: str, algorithm: str = "grpo", rows: Any = None, **keys: Any) -> None:
         refused(lambda: plan(rlvr_folder, algorithm, rows, **keys), match)
 
-    bad("1 prompts to train on are fewer than the 2 of one rollout", rows=prompt_rows(1))
+    bad("1 prompt to train on is fewer than the 2 of one rollout", rows=prompt_rows(1))
     bad("7 prompts to train on are fewer than the 8 of one rollout", "ppo", rows=prompt_rows(7))
     bad("8 responses of a rollout are not a multiple of trainer.num_generations 3", trainer={"num_generations": 3})
     bad("compares two or more responses", trainer={"num_generations": 1})

@@ -50,7 +50,7 @@ def test_the_price_of_a_packed_stage_counts_its_tokens(train_folder: Path) -> No
     settings = {"packing": True, "max_length": 128, "per_device_train_batch_size": 1, "num_train_epochs": 2}
     wanted = make_recipe("sft", train_folder, data, trainer=settings, sft={"loss": "mean", "batch_tokens": 256})
     lines = dry_run(registry.find("sft"), wanted)
-    assert "batch 2 (1 processes × 1 rows × 2 passes), 4 steps, about" in "\n".join(lines), lines
+    assert "batch 2 (1 process × 1 row × 2 passes), 4 steps, about" in "\n".join(lines), lines
 
 
 def test_a_step_is_an_outlier_by_its_distance_from_the_window() -> None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from olmes_suite.errors import UsageError
+from olmes_suite.wording import count
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation.generation import models
 from train_plugins.data.curation.generation.completions import Completer, Journal
@@ -90,7 +91,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
     """Return the lines that a command prints about its result."""
     counts = manifest["counts"]
     read, written = counts["read"], counts["written"]
-    lines = [f"{written} rows from {read} ({counts['unit']})"]
+    lines = [f"{count(written, 'row')} from {read} ({counts['unit']})"]
     lines += [f"  left out: {reason}: {number}" for reason, number in counts["rejected"].items()]
     for one in manifest["models"]:
         cost = "" if one["cost_usd"] is None else f", ${one['cost_usd']:.2f}"

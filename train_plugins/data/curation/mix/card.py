@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from olmes_suite.wording import count
 from train_plugins.data.curation.mix.keys import UNKNOWN
 
 PAGE = "card.html"
@@ -22,7 +23,7 @@ def _lines(about: str | None, facts: Mapping[str, Any], warnings: Sequence[str])
     if about:
         yield from (about.strip(), "")
     held_out = f", of which {facts['held_out']:,} held out" if facts["held_out"] else ""
-    yield f"{facts['rows']:,} rows of kind {facts['kind']}{held_out}."
+    yield f"{count(facts['rows'], 'row', separated=True)} of kind {facts['kind']}{held_out}."
     yield f"{facts['tokens']:,} tokens ({facts['tokens_by']})."
     yield f"Rows with thoughts: {_percent(facts['thoughts'])}; with tools: {_percent(facts['tools'])}."
     yield ""

@@ -1,0 +1,18 @@
+"""Numbers with their nouns, in the sentences that commands print."""
+
+from __future__ import annotations
+
+
+def count(number: int, noun: str, separated: bool = False) -> str:
+    """Return a number with its noun: 1 task, 2 tasks, 2 processes. `separated`: with commas between thousands."""
+    shown = f"{number:,}" if separated else str(number)
+    return f"{shown} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a regular noun: tasks, passes, entries."""
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
