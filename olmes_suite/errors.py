@@ -128,11 +128,6 @@ class RequestFailed(OlmesError):
     exit_code = 1
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 task, 2 tasks."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` with the known name most similar to `name`, or an empty string."""
     import difflib

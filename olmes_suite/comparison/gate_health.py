@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from olmes_suite.comparison.compare import TaskComparison, values_of
 from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, MUCH, TOKENS, Rules
-from olmes_suite.errors import counted
 from olmes_suite.runs.schema import ENDINGS, Cost
 from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.tasks.index import PREFIX
+from olmes_suite.wording import count
 
 Kind = Literal["fail", "error", "note"]
 """fail: the candidate is worse in a way that scores do not show; error: the run is broken; note: information."""
@@ -112,7 +112,7 @@ def _documents(task: TaskComparison, candidate: RunScores) -> Iterator[Finding]:
             "documents",
             task.task,
             kind,
-            f"the candidate lacks {counted(task.only_baseline, 'document')} of the baseline",
+            f"the candidate lacks {count(task.only_baseline, 'document', separated=True)} of the baseline",
         )
     if task.only_candidate:
         text = f"{task.only_candidate} documents are not in the baseline, not judged"

@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from olmes_suite.errors import UsageError, counted
+from olmes_suite.errors import UsageError
 from olmes_suite.tasks.index import PREFIX
+from olmes_suite.wording import count
 
 if TYPE_CHECKING:
     from olmes_suite.evaluation.plan import Options, TaskPlan
@@ -69,7 +70,7 @@ def share_out(bounds: Sequence[tuple[int, int]], total: int, plans: Sequence[Tas
         largest = max(plans, key=lambda plan: len(plan.leaves))
         why = f" ({largest.name.removeprefix(PREFIX)} has {len(largest.leaves)})" if len(largest.leaves) > 1 else ""
         raise UsageError(
-            f"--max-documents {total}: the run has {counted(least, 'leaf task')}{why} and asks at least one document "
+            f"--max-documents {total}: the run has {count(least, 'leaf task', separated=True)}{why} and asks at least one document "
             "of each; raise it, or name fewer tasks"
         )
     shares = [min(low, high) for low, high in bounds]
