@@ -127,10 +127,10 @@ def _answers(name: str, baseline: RunScores, candidate: RunScores, rules: Rules)
         if share > limit:
             text = f"{100 * share:.1f} % of {_WORDS[flag]} (baseline {100 * usual:.1f} %, limit {100 * limit:.1f} %)"
             yield Finding(flag, name, "fail", text, share, limit)
-    count, limit = _errors(candidate.request_errors, name, task.flags), rules.health.get("request_errors", 0.0)
-    if count / max(task.n, 1) > limit:
-        text = f"{count} requests failed after all retries: repeat the `olmes eval` command"
-        yield Finding("request_errors", name, "error", text, count / max(task.n, 1), limit)
+    failed, limit = _errors(candidate.request_errors, name, task.flags), rules.health.get("request_errors", 0.0)
+    if failed / max(task.n, 1) > limit:
+        text = f"{failed} requests failed after all retries: repeat the `olmes eval` command"
+        yield Finding("request_errors", name, "error", text, failed / max(task.n, 1), limit)
 
 
 def _share(task: TaskScores, flag: str) -> float:

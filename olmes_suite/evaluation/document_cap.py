@@ -54,10 +54,10 @@ def cap(plans: Sequence[TaskPlan], options: Options) -> None:
     shares = share_out([(len(plan.leaves), plan.documents) for plan in asked], options.max_documents, asked)
     for plan, share in zip(asked, shares, strict=True):
         sizes = [len(leaf.rows) for leaf in plan.leaves]
-        for leaf, count in zip(
+        for leaf, most in zip(
             plan.leaves, within(sizes, share, plan.aggregate in ("micro", "stratified")), strict=True
         ):
-            leaf.rows = limited(leaf, count, options.seed) if count < len(leaf.rows) else leaf.rows
+            leaf.rows = limited(leaf, most, options.seed) if most < len(leaf.rows) else leaf.rows
 
 
 def share_out(bounds: Sequence[tuple[int, int]], total: int, plans: Sequence[TaskPlan]) -> list[int]:
@@ -69,8 +69,9 @@ def share_out(bounds: Sequence[tuple[int, int]], total: int, plans: Sequence[Tas
     if total < least:
         largest = max(plans, key=lambda plan: len(plan.leaves))
         why = f" ({largest.name.removeprefix(PREFIX)} has {len(largest.leaves)})" if len(largest.leaves) > 1 else ""
+        leaves = count(least, "leaf task", separated=True)
         raise UsageError(
-            f"--max-documents {total}: the run has {count(least, 'leaf task', separated=True)}{why} and asks at least one document "
+            f"--max-documents {total}: the run has {leaves}{why} and asks at least one document "
             "of each; raise it, or name fewer tasks"
         )
     shares = [min(low, high) for low, high in bounds]
