@@ -131,7 +131,7 @@ class TestRuns:
         assert first["question"].startswith("Question: A baker makes 12 rolls") and first["choices"] is None
         assert first["prompt"][-1] == {"role": "user", "content": first["question"]} and len(first["prompt"]) > 9
         choices = run.questions("mmlu_mc_anatomy").iloc[0]
-        assert len(choices["choices"]) == 4 and choices["question"] in choices["prompt"]
+        assert len(choices["choices"]) == 4 and choices["question"] == choices["prompt"][-1]["content"]
 
     def test_a_sub_task_has_its_part_of_the_group(self, recorded: Any) -> None:
         run, _ = recorded
