@@ -69,7 +69,7 @@ def test_a_paraphrase_is_listed_and_nothing_is_done_with_it(mix_folder: Path, ol
     # The third item stands in row 4 word by word: the n-gram rule has it, so nobody need judge it.
     assert [(c["train_row"], c["doc_id"]) for c in found] == [(7, 0)]
     assert found[0]["score"] > 0.75 and found[0]["train_text"] == PARAPHRASE and found[0]["eval_text"] == ITEMS[0]
-    assert "1 for 1 items" in said and "none of them is counted" in said
+    assert "1 for 1 item," in said and "none of them is counted" in said
     report, without = (json.loads((f / "report.json").read_text()) for f in (out, plain))
     assert report.pop("candidates")["sets"][0]["nearest"][0]["train_row"] == 7
     assert report == without

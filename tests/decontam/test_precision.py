@@ -114,7 +114,7 @@ def test_matches_that_decide_nothing_are_reported_apart(decontam: Decontam) -> N
     assert decontam.report()["trains"][0]["matches"]["own_share"] == 0
     assert len(pairs(decontam, "shared")) == 60
     _, said, _ = decontam("clean", decontam.folder / "train.jsonl", options=["--eval", decontam.folder / "mine.jsonl"])
-    assert "1 rows, 0 removed" in said
+    assert "1 row, 0 removed" in said
 
 
 def test_the_papers_rule_counts_everything(decontam: Decontam) -> None:

@@ -76,7 +76,7 @@ class TestModelless:
     def test_oracle_without_gold_names_the_task(self) -> None:
         one_line(
             lambda: answers(OracleBackend(lambda request: None), [generation(0)]),
-            "tulu3_test: has no gold",
+            "no answer that scores 1 is known for document 0 of tulu3_test",
             RequestFailed,
         )
         one_line(lambda: answers(OracleBackend(lambda request: 1.0), [generation(0)]), "tulu3_test", RequestFailed)

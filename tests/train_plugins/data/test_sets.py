@@ -136,7 +136,7 @@ def test_bad_rows_stop_or_are_left_out_and_listed(tmp_path: Path) -> None:
 
 def test_a_set_without_a_good_row_is_refused_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines([{"x": 1}]))
-    refused(lambda: read(tmp_path / "a.jsonl", bad_rows="skip"), "1 of 1 rows cannot be trained on", DataError)
+    refused(lambda: read(tmp_path / "a.jsonl", bad_rows="skip"), "1 of 1 row cannot be trained on", DataError)
     (tmp_path / "empty.jsonl").write_bytes(b"")
     refused(lambda: read(tmp_path / "empty.jsonl"), "holds no rows", DataError)
 

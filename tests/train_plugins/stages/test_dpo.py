@@ -189,7 +189,7 @@ def test_a_killed_stage_ends_in_the_weights_of_an_unbroken_one(
 def test_pairs_over_the_limit_are_counted(train_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = [{"chosen": chat("blue " * 60, a), "rejected": chat("blue " * 60, b)} for a, b in (("x", "y"),)]
     out = train(train_folder, [*pair_rows(4), *long], trainer={"max_length": 90})
-    assert "0 rows are cut, 1 of 5 are left out" in capsys.readouterr().err
+    assert "0 rows are cut, 1 of 5 left out" in capsys.readouterr().err
     assert lineage.read(out).rows["dropped"] == 1
 
 

@@ -122,7 +122,7 @@ def test_rows_are_shown_as_they_are_trained(folder: Path) -> None:
     assert text.count("--- row") == 3 and "row 1 (row 0 of the data)" in text
     assert "[[<think>\nThey want red.\n</think>\n\nIt is red.<|im_end|>]]" in text
     assert "It is red.<|im_end|>\n<|im_start|>user\nAnd then?" in text
-    assert text.count("end of turn: <|im_end|> is trained and ends generation (1 of 1 turns)") == 3
+    assert text.count("end of turn: <|im_end|> is trained and ends generation (1 of 1 turn)") == 3
     coloured = "\n".join(shown(registry.find("sft"), recipe(folder, rows), 1, colour=True)[1])
     assert "\x1b[32m<think>" in coloured and "[[" not in coloured
     pairs = [{"prompt": "Say red.", "chosen": "\x1b[2Jred", "rejected": "no"}] * 4

@@ -168,7 +168,7 @@ def test_a_sampling_engine_gets_the_policy_alone() -> None:
 def test_long_prompts_are_counted(rlvr_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = {"prompt": "blue " * 60, "ground_truth": "1", "verifier": "string"}
     out = train_rlvr(rlvr_folder, "grpo", [*prompt_rows(8), long], rlvr={"max_prompt_length": 60})
-    assert "rlvr.max_prompt_length 60: 0 rows are cut, 1 of 9 are left out" in capsys.readouterr().err
+    assert "rlvr.max_prompt_length 60: 0 rows are cut, 1 of 9 left out" in capsys.readouterr().err
     assert lineage.read(out).rows["dropped"] == 1
     refused(
         lambda: train_rlvr(rlvr_folder, "grpo", [long], rlvr={"max_prompt_length": 9}, output=str(rlvr_folder / "o")),

@@ -326,7 +326,7 @@ def test_rows_over_the_limit_are_counted(train_folder: Path, capsys: pytest.Capt
     long_answer, long_question = chat("a", "blue " * 60), chat("blue " * 60, "a")
     rows = [*sft_rows(6), {"messages": long_answer}, {"messages": long_question}]
     out = train(train_folder, rows, trainer={"max_length": 90})
-    assert "max_length 90: 1 rows are cut, 1 of 8 are left out" in capsys.readouterr().err
+    assert "max_length 90: 1 row is cut, 1 of 8 left out" in capsys.readouterr().err
     assert lineage.read(out).rows == {"read": 8, "trained": 7, "cut": 1, "dropped": 1}
     one = [{"messages": long_question}] * 8
     refused(
