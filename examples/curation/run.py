@@ -39,8 +39,11 @@ def command(step: str, out: Path, changes: Sequence[str]) -> list[str]:
     return [*words, "--out", str(out / step), *(part for change in changes for part in ("--set", change))]
 
 
-def run(words: Sequence[str], kill_after: Path | None = None) -> None:
-    """Run a command; with `kill_after`, kill it when its journal has grown, and say so."""
+def run(words: Sequence[str], kill_after: Path | None = None, may_be_empty: Path | None = None) -> None:
+    """Run a command; with `kill_after`, kill it when its journal has grown, and say so.
+
+    `may_be_empty`: the folder of a data set whose rows may all be rejected, which ends the command with status 1.
+    """
     print(f"\n== olmes {' '.join(words[3:])}", flush=True)
     with subprocess.Popen(words, cwd=ROOT) as process:
         while process.poll() is None:
@@ -49,6 +52,9 @@ def run(words: Sequence[str], kill_after: Path | None = None) -> None:
                 process.kill()
                 print("== killed on the way; the same command resumes it", flush=True)
                 return
+    if process.returncode == 1 and may_be_empty is not None and (may_be_empty / "rejected.jsonl").is_file():
+        print("== no pair is left: name a larger judge in preferences.yaml (judge.base_url)", flush=True)
+        return
     if process.returncode:
         raise SystemExit(f"olmes data ended with status {process.returncode}")
 
@@ -74,7 +80,7 @@ def main() -> None:
             pairs = command("preferences", out, [f"policy.base_url={url}", f"judge.base_url={url}", prompts])
             if not (out / "preferences").exists():
                 run(pairs, kill_after=out / ".preferences.unfinished" / "state" / "responses-1.sqlite-wal")
-            run(pairs)
+            run(pairs, may_be_empty=out / "preferences")
         finally:
             server.terminate()
     print(f"\nPrompts, responses and pairs, each with a card, are in {out}.")
