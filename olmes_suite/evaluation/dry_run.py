@@ -49,7 +49,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would ask, by top-level task."""
+    """The documents, requests and tokens that a run would need, by top-level task."""
 
     tasks: Mapping[str, Asked]
     basis: tuple[str, ...] = ()

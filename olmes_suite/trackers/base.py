@@ -1,4 +1,4 @@
-"""What a tracker receives, and the interface that it implements."""
+"""The interface of a tracker, and the records that are sent to it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is sent at one step."""
+    """The scores and tables that are sent for one step."""
 
     scores: Mapping[str, float] = field(default_factory=dict)
     """Finite numbers by name, such as `score/tulu3_gsm8k`. Scores are fractions."""

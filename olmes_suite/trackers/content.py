@@ -1,4 +1,7 @@
-"""What is reported: the scores and documents of a run, the verdict of a gate, rollouts. Trackers only pass it on."""
+"""The content of reports to trackers: the scores and documents of a run, the verdict of a gate, rollouts.
+
+Trackers only pass it on.
+"""
 
 from __future__ import annotations
 
