@@ -34,7 +34,8 @@ Open = tuple[Request, int, Callable[[], bool], "queue.Queue[Response | None]"]
 class Batches:
     """A thread that owns the model and answers requests in batches.
 
-    Requests of clients that were killed or have given up are left out, because the others would wait for them.
+    Requests of clients that were killed or have given up are left out, and a batch ends early when nobody waits for
+    the rest of it, because the others would wait for them.
     """
 
     def __init__(self, model: str) -> None:
@@ -57,16 +58,17 @@ class Batches:
             self._run(batch)
 
     def _run(self, batch: list[Open]) -> None:
-        left = []
-        for one in batch:
-            if one[2]():
-                one[3].put(None)
-            else:
-                left.append(one)
-        if not left:
-            return
-        for position, _, response in self.backend.run([one[0] for one in left], [[one[1]] for one in left]):
-            left[position][3].put(response)
+        waiting = {number: one for number, one in enumerate(batch) if not one[2]()}
+        numbers = list(waiting)
+        if waiting:
+            answers = self.backend.run([batch[n][0] for n in numbers], [[batch[n][1]] for n in numbers])
+            for position, _, response in answers:
+                waiting.pop(numbers[position])[3].put(response)
+                if all(one[2]() for one in waiting.values()):
+                    break
+        answered = set(numbers) - set(waiting)
+        for number in set(range(len(batch))) - answered:
+            batch[number][3].put(None)
 
 
 def has_gone(connection: socket.socket) -> bool:

@@ -205,6 +205,7 @@ def _rated(open_ones: Sequence[tuple[Assigned, list[Candidate]]], work: _Work) -
     found = ratings.rate(
         work.session.model(judge), prompts, [candidates for _, candidates in open_ones], names=judge.aspects,
         repeated=drawn_share(prompts, judge.repeat, keys.seed, "repeat"), tries=judge.asked, seed=keys.seed,
+        with_example=judge.example,
     )  # fmt: skip
     words = [[len(one.text.split()) for one in candidates] for _, candidates in open_ones]
     work.checks.update(rating_checks.measured(found, words))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from train_plugins.data.curation.prompt_rows import Prompt
 
 SHIPPED = Path(__file__).parent / "aspects.yaml"
+EXAMPLE = Path(__file__).parent / "rating_example.yaml"
 LOW, HIGH = 1, 5
 SCALE = tuple(map(str, range(LOW, HIGH + 1)))
 SYSTEM = "You compare answers of assistants. You judge each by the same measure, whatever its place in the list."
@@ -103,6 +104,8 @@ class _Open:
     aspect: Aspect
     repeat: int
     order: tuple[int, ...]
+    first: Messages
+    """The request as it is asked the first time."""
     messages: Messages
 
 
@@ -123,6 +126,29 @@ def question(prompt: str, texts: Sequence[str], aspect: Aspect) -> str:
         f"Rate {len(texts)} answers to one prompt by their {aspect.name.replace('_', ' ')}.\n\n{aspect.asks}\n\n"
         f"{scale}\n\n<prompt>\n{prompt}\n</prompt>\n\n{shown}\n\n{_form(len(texts))}"
     )
+
+
+@lru_cache(maxsize=1)
+def _example() -> Mapping[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    return found
+
+
+def example(aspect: Aspect, count: int, rng: random.Random) -> Messages:
+    """Return a rated example of one aspect as two turns, with up to `count` answers drawn in random order.
+
+    A small judge that imitates the example's ratings favours no place by it, because their order is random too.
+    """
+    answers = _example()["answers"]
+    drawn = rng.sample(answers, min(count, len(answers)))
+    blocks = [
+        f"Answer {place}\nRating: {one[aspect.name][0]}\nRationale: {one[aspect.name][1]}"
+        for place, one in enumerate(drawn, 1)
+    ]
+    asked = question(_example()["prompt"], [one["text"] for one in drawn], aspect)
+    return (("user", asked), ("assistant", "\n\n".join(blocks)))
 
 
 def _form(count: int) -> str:
@@ -163,12 +189,15 @@ def parsed(text: str, count: int) -> list[int]:
 
 def rate(
     judge: Completer, prompts: Sequence[Prompt], answers: Sequence[Sequence[Candidate]], *, names: Sequence[str],
-    repeated: frozenset[int], tries: int, seed: int,
+    repeated: frozenset[int], tries: int, seed: int, with_example: bool = False,
 ) -> list[Ratings]:  # fmt: skip
-    """Return the ratings of each prompt's answers. The prompts numbered `repeated` are rated twice."""
+    """Return the ratings of each prompt's answers. The prompts numbered `repeated` are rated twice.
+
+    `with_example`: each request starts with a rated example.
+    """
     found = [Ratings() for _ in prompts]
     still_open = [
-        _asked(n, prompt, answers[n], aspects()[name], repeat=repeat, seed=seed)
+        _asked(n, prompt, answers[n], aspects()[name], repeat=repeat, seed=seed, with_example=with_example)
         for n, prompt in enumerate(prompts) for name in names for repeat in range(1 + (n in repeated))
     ]  # fmt: skip
     for attempt in range(tries):
@@ -185,16 +214,20 @@ def rate(
 
 
 def _asked(
-    number: int, prompt: Prompt, answers: Sequence[Candidate], aspect: Aspect, *, repeat: int, seed: int
-) -> _Open:
+    number: int, prompt: Prompt, answers: Sequence[Candidate], aspect: Aspect, *, repeat: int, seed: int,
+    with_example: bool,
+) -> _Open:  # fmt: skip
     texts = [one.text for one in answers]
     order = list(range(len(texts)))
-    random.Random(sha256(canonical_json([seed, prompt.messages, texts, aspect.name]))).shuffle(order)
+    rng = random.Random(sha256(canonical_json([seed, prompt.messages, texts, aspect.name])))
+    rng.shuffle(order)
+    shown = example(aspect, len(texts), rng) if with_example else ()
     if repeat:
         order.reverse()  # surely another order, so that the same request does not come twice
     conversation = prompt.text if len(prompt.messages) == 1 else _transcript(prompt.messages)
     asked = question(conversation, [texts[place] for place in order], aspect)
-    return _Open(number, aspect, repeat, tuple(order), (("system", SYSTEM), ("user", asked)))
+    messages = (("system", SYSTEM), *shown, ("user", asked))
+    return _Open(number, aspect, repeat, tuple(order), messages, messages)
 
 
 def _transcript(messages: Messages) -> str:
@@ -221,8 +254,8 @@ def _read(one: _Open, response: Response | Failed, into: Ratings, *, last: bool)
                 into.problem, into.detail = "ratings_unreadable", f"{one.aspect.name}: {error}"
             return None
         told = f"Your answer cannot be used: {error}. {_form(len(one.order))}"
-        messages = (*one.messages[:2], ("assistant", text or "(no answer)"), ("user", told))
-        return _Open(one.prompt, one.aspect, one.repeat, one.order, messages)
+        messages = (*one.first, ("assistant", text or "(no answer)"), ("user", told))
+        return replace(one, messages=messages)
     by_candidate = dict(zip(one.order, in_order, strict=True))
     ratings = tuple(by_candidate[number] for number in range(len(one.order)))
     into.read.append(Rated(one.aspect.name, one.repeat, one.order, ratings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import queue
 import socket
 import threading
 import urllib.request
@@ -22,13 +23,16 @@ class Slow:
     def __init__(self) -> None:
         self.free, self.busy = threading.Event(), threading.Event()
         self.asked: list[str] = []
+        self.made: list[str] = []
 
     def run(self, requests: Sequence[Request], seeds: Sequence[Sequence[int]]) -> Iterator[tuple[int, int, Response]]:
         texts = [(request.messages or ())[-1][1] for request in requests]
         self.asked += texts
         self.busy.set()
         self.free.wait(20)
-        yield from ((n, 0, Response(text=f"so {text}", finish_reason="stop")) for n, text in enumerate(texts))
+        for number, text in enumerate(texts):
+            self.made.append(text)
+            yield number, 0, Response(text=f"so {text}", finish_reason="stop")
 
 
 @pytest.fixture
@@ -67,3 +71,23 @@ def test_a_client_that_has_gone_is_not_answered(example: Any, monkeypatch: pytes
         ask("three")
         server.shutdown()
     assert answers == ["so one", "so three"] and slow.asked == ["one", "three"]
+
+
+def test_a_batch_ends_when_nobody_waits_for_the_rest(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Slow()
+    slow.free.set()
+    monkeypatch.setattr(example, "make_backend", lambda *args: slow)
+    batches = example.Batches("m")
+    asked: list[Request] = [Request("serve", n, 0, "generate", (("user", f"{n}"),)) for n in range(4)]
+    answers: list[Any] = [queue.Queue() for _ in asked]
+    leaves = [False, False, False, False]
+
+    def put(response: Response | None) -> None:
+        leaves[2:] = [True, True]  # the last two leave when the first is answered
+        queue.Queue.put(answers[0], response)
+
+    answers[0].put = put
+    batches._run([(asked[n], 0, lambda n=n: n == 1 or leaves[n], answers[n]) for n in range(4)])
+    assert slow.asked == ["0", "2", "3"] and slow.made == ["0"]
+    got = [one.get(timeout=5) for one in answers]
+    assert got[0].text == "so 0" and got[1:] == [None, None, None]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from curation_server import rated, rating
 from judge_server import Body, Reply, Served, chat, judge_server
 
@@ -89,7 +91,7 @@ def answers(count: int = 4) -> list[Candidate]:
 
 
 def rate(reply: Callable[[Body, int], Reply], folder: Path, *, prompts: int = 3, tries: int = 3,
-    repeated: frozenset[int] = frozenset()) -> tuple[list[Ratings], Served]:  # fmt: skip
+    repeated: frozenset[int] = frozenset(), with_example: bool = False) -> tuple[list[Ratings], Served]:  # fmt: skip
     asked = [Prompt("s", n, (("user", f"question {n}"),)) for n in range(prompts)]
     with judge_server(reply) as served:
         judge = completer(served, folder)
@@ -101,6 +103,7 @@ def rate(reply: Callable[[Body, int], Reply], folder: Path, *, prompts: int = 3,
             repeated=repeated,
             tries=tries,
             seed=1,
+            with_example=with_example,
         )
         judge.close()
     return found, served
@@ -124,6 +127,38 @@ def test_a_judge_that_answers_in_prose_is_told_and_asked_again(tmp_path: Path) -
     last = served.seen[-1][1]["messages"]
     assert [turn["role"] for turn in last] == ["system", "user", "assistant", "user"]
     assert "0 ratings instead of 4" in last[-1]["content"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_a_shown_example_has_the_form_that_is_read_and_its_answers_in_random_order(count: int) -> None:
+    orders = set()
+    for name, aspect in ratings.aspects().items():
+        for seed in range(40):
+            (asked, question), (answered, reply) = ratings.example(aspect, count, random.Random(seed))
+            texts = re.findall(r"<answer \d+>\n(.*)\n</answer \d+>", question)
+            shown = {one["text"]: one[name][0] for one in yaml.safe_load(ratings.EXAMPLE.read_text())["answers"]}
+            assert (asked, answered, len(texts)) == ("user", "assistant", min(count, 4))
+            assert parsed(reply, len(texts)) == [shown[text] for text in texts]
+            orders.add(tuple(texts))
+    assert len(orders) > 10
+
+
+def test_an_example_comes_before_the_answers_and_stays_when_the_judge_is_asked_again(tmp_path: Path) -> None:
+    def reply(body: Body, before: int) -> Reply:
+        system, *_, question = body["messages"][:4]
+        again = len(body["messages"]) == 6
+        return rated({**body, "messages": [system, question]}) if again else Reply(chat("All nice."))
+
+    found, served = rate(reply, tmp_path, prompts=1, with_example=True)
+    assert found[0].scores() == [rating(one.text) for one in answers()]
+    first, last = served.seen[1][1]["messages"], served.seen[-1][1]["messages"]
+    assert [turn["role"] for turn in first] == ["system", "user", "assistant", "user"]
+    assert "two planets" in first[1]["content"] and "question 0" in first[3]["content"]
+    assert (
+        len(last) == 6
+        and last[:3][1]["content"].startswith("Rate 4 answers")
+        and "cannot be used" in last[5]["content"]
+    )
 
 
 def test_a_prompt_is_dropped_when_no_answer_can_be_read(tmp_path: Path) -> None:
