@@ -49,7 +49,11 @@ SuiteNames = Annotated[
 ]
 TaskNames = Annotated[
     list[str] | None,
-    typer.Option("--task", "--tasks", help="Tasks or groups, prefix optional; repeatable, or several with commas."),
+    typer.Option(
+        "--task",
+        "--tasks",
+        help="Tasks or groups, prefix optional; repeatable, or several with commas. `list` prints them.",
+    ),
 ]
 BackendName = Annotated[
     str, typer.Option("--backend", help="auto, hf, vllm, openai, mock, oracle, floor or an installed plugin.")
@@ -154,6 +158,8 @@ def evaluate(
 
     _lm_eval_call(model, model_args)
     tasks = [name.strip() for names in task or () for name in names.split(",") if name.strip()] or task
+    if tasks in (["list"], ["help"]):  # as lm-eval's command line is asked for its tasks
+        return _task_list(include_path, as_json)
     given: dict[str, Any] = dict(
         suite=suite, task=tasks, backend=backend, limit=_whole(limit), data_dir=data_dir, data=data,
         include_path=include_path, runs=runs, seed=seed, lineage=lineage, again=again, device=device, dtype=dtype,
@@ -174,6 +180,15 @@ def evaluate(
             api.gate(str(baseline), finished.path, runs=runs, config=config, report_to=report_to).report, finished
         )
     return 1 if finished.failed else 0
+
+
+def _task_list(include_path: list[Path] | None, as_json: bool) -> int:
+    """Print what `olmes tasks` prints, and that this is the command for it."""
+    from olmes_suite.cli.tasks import print_tasks
+
+    print_tasks(None, False, include_path, as_json)
+    print("note: this is `olmes tasks`; `olmes tasks show TASK` describes one", file=sys.stderr)
+    return 0
 
 
 def _counted(found: Counted, runs: str, as_json: bool) -> int:

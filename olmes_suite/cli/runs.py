@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _NARROWEST = 12
 """Fewest characters of a column that holds names, however narrow the terminal is."""
 _PLACES = (r"(?<=; )", r"(?<= )", r"(?<=[/_-])(?<!\de-)(?![/_-])")
-"""Where a text may be broken, best first: after a mark, a word, or a part of a name, but not in a number such as 5e-7."""
+"""Where a text may be broken, best first: after a mark, a word, a part of a name; not in a number such as 5e-7."""
 SORTS = ("date", "name", "score")
 
 

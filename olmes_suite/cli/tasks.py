@@ -36,8 +36,12 @@ def listing(
     as_json: Json = False,
 ) -> None:
     """List tasks: the shipped ones, those of a suite, or those in a folder (--include-path)."""
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        print_tasks(suite, everything, include_path, as_json)
+
+
+def print_tasks(suite: str | None, everything: bool, include_path: list[Path] | None, as_json: bool) -> None:
+    """Print the shipped tasks, those of a suite, or those in folders; `everything` also the sub-tasks of groups."""
     from olmes_suite.tasks import catalog
     from olmes_suite.tasks import index as registry
 

@@ -167,6 +167,15 @@ def test_spellings_of_lm_eval(recorded: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and "olmes eval --model org/m --backend hf" in done.stderr
 
 
+@pytest.mark.parametrize("word", ["list", "help"])
+def test_the_list_of_tasks_needs_no_model(tmp_path: Path, word: str) -> None:
+    done = olmes_here("eval", "--tasks", word, tmp=tmp_path)
+    assert done.returncode == 0 and done.stdout == olmes_here("tasks", tmp=tmp_path).stdout
+    assert "olmes tasks" in done.stderr and not (tmp_path / "runs").exists()
+    as_json = olmes_here("eval", "--tasks", word, "--json", tmp=tmp_path)
+    assert json.loads(as_json.stdout)[0]["available"] is True
+
+
 def test_a_model_that_was_not_evaluated_is_no_run(tmp_path: Path) -> None:
     from olmes_suite.errors import UsageError
     from olmes_suite.runs.locate import locate
