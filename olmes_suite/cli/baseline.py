@@ -43,13 +43,13 @@ def save(
     """Write only a run's instance scores to a small file for a repository."""
     from olmes_suite.runs.baseline import save as write_baseline
     from olmes_suite.runs.locate import load
-    from olmes_suite.wording import count
+    from olmes_suite.wording import count, size
 
     scores = load(run, runs)
     write_baseline(scores, file)
     documents = sum(task.n for task in scores.tasks.values())
-    size = f"{file.stat().st_size / 1024:.0f} KiB"
-    print(f"{file}: {count(len(scores.tasks), 'task')}, {count(documents, 'document')}, {size}")
+    counted = f"{count(len(scores.tasks), 'task')}, {count(documents, 'document')}"
+    print(f"{file}: {counted}, {size(file.stat().st_size)}")
 
 
 @app.command("list")
