@@ -136,6 +136,7 @@ def _as_json(imported: Imported) -> dict[str, Any]:
 def _print(imported: Imported) -> None:
     import textwrap
 
+    from olmes_suite.runs.importers.log import left_out_line
     from olmes_suite.wording import count
 
     for name, figure in imported.tasks.items():
@@ -148,5 +149,5 @@ def _print(imported: Imported) -> None:
             text = f"also {others}; --metric NAME makes it the score"
             print(textwrap.indent(textwrap.fill(text, 76, subsequent_indent="  ", break_on_hyphens=False), "  "))
     for reason, number in imported.left_out.items():
-        print(f"  left out: {number} × {reason}")
+        print(f"  {left_out_line(reason, number)}")
     print(f"run     {imported.path}")
