@@ -23,7 +23,7 @@ Out = Annotated[Path, typer.Option("--out", help="The HTML file to write.")]
 Instances = Annotated[
     str | None,
     typer.Option("--instances", metavar="all|flips|none", help="Documents to embed: all, those on which runs disagree, "
-                 "none. [all, none for more than 400 scores]"),
+                 "none; by default all, but none for more than 400 scores."),
 ]  # fmt: skip
 Published = Annotated[
     bool, typer.Option("--published", help="Add the scores of the Tülu 3 and OLMo 3 papers as reference rows.")

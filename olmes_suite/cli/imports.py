@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Json, Runs
+from olmes_suite.cli.options import Json, Runs, WholeSentences
 
 if TYPE_CHECKING:
     from olmes_suite.runs.importers.log import Log
     from olmes_suite.runs.importers.write import Imported
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(cls=WholeSentences, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help='JSON lines {"task","doc_id","score"[,"cluster"]}.')]
 LogPath = Annotated[Path, typer.Argument(metavar="PATH", help="A log, or a folder with logs below it.")]
