@@ -20,6 +20,8 @@ def check_model(backend: str, model: str, revision: str | None = None) -> None:
     from olmes_suite.extras import require
     from olmes_suite.models.local.checkpoint import check_folder, check_name, is_hub_id
 
+    if backend == "vllm":
+        require("vllm", "--backend vllm")
     if backend in ("auto", "hf", "vllm"):
         if not model:
             raise UsageError("--model is needed: a checkpoint's folder or a Hub id (or --backend mock)")
@@ -27,8 +29,6 @@ def check_model(backend: str, model: str, revision: str | None = None) -> None:
             check_name(model, revision)
         else:
             check_folder(model)
-    if backend == "vllm":
-        require("vllm", "--backend vllm")
 
 
 def make_backend(
