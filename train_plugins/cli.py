@@ -128,11 +128,13 @@ def _stage(
     stage: str, file: Path, *, changes: list[str], output: Path | None, resume: bool, dry_run: bool,
     trackers: Sequence[str] = (),
 ) -> int:  # fmt: skip
+    from olmes_suite.models.local.checkpoint import check_source
     from train_plugins.config import recipe as recipes
     from train_plugins.stages import registry
 
     kind = registry.find(stage)
     recipe = recipes.load(file, kind.name, kind.own, registry.names(), changes=changes, output=output)
+    check_source(recipe.model, training=True)  # before the seconds in which the trainer's packages are imported
     if dry_run:
         from train_plugins.running.dry_run import dry_run as plan_lines
 

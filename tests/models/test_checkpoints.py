@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from models_fixture import (
     one_line,
 )
 
+from olmes_suite.cli.main import run as olmes
 from olmes_suite.errors import ModelError, UsageError
 from olmes_suite.evaluation.engines import check_model
 from olmes_suite.extras import installed
@@ -289,6 +291,18 @@ class TestBrokenCheckpoints:
             lambda: check_model("hf", "nobody/nothing"), f"no such folder: {tmp_path}.*_OFFLINE is set", ModelError
         )
         one_line(lambda: check_model("hf", "sft-1"), f"no such folder: {tmp_path}/sft-1; it is not in", ModelError)
+
+    def test_a_mistyped_folder_stops_a_stage_before_the_trainer_is_imported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for module in ("train_plugins.running.train_stage", "train_plugins.running.dry_run"):
+            monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "sft.yaml").write_text("model: checkpoints/one\ndata: [{path: rows.jsonl}]\noutput: out\n")
+        for more in ([], ["--dry-run"]):
+            assert olmes(["train", "sft", "sft.yaml", *more]) == 2
+            assert capsys.readouterr().err.startswith(f"olmes: checkpoints/one: no such folder: {tmp_path}/checkpoints")
 
     def test_what_the_cache_holds_is_no_mistyped_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import huggingface_hub

@@ -67,6 +67,14 @@ def check_name(model: str, revision: str | None = None) -> None:
     raise ModelError(f"{_no_folder(model)}; {advice}")
 
 
+def check_source(model: str, revision: str | None = None, *, training: bool = False) -> None:
+    """Raise ModelError unless a model is a whole checkpoint's folder, or a name that the Hub may have."""
+    if is_hub_id(model):
+        check_name(model, revision)
+    else:
+        check_folder(model, training=training)
+
+
 def _in_cache(model: str, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
