@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import BareRay, Data, DataDirs, IncludePath, Json
+from olmes_suite.cli.options import BareRay, Data, DataDirs, IncludePath, Json, WholeSentences
 from olmes_suite.wording import count
 
 if TYPE_CHECKING:
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from decontam.scan import SetParts, Settings
     from olmes_suite.tasks.documents import DataSource
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(cls=WholeSentences, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 Train = Annotated[
     list[str] | None,
     typer.Option("--train", help="Training set: parquet, JSONL(.gz/.zst), CSV, folder, pattern or Hub id; repeatable."),
 ]
-Suites = Annotated[list[str] | None, typer.Option("--suite", help="Suite to compare with; repeatable [all suites].")]
+Suites = Annotated[
+    list[str] | None, typer.Option("--suite", help="Suite to compare with; repeatable; by default all suites.")
+]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task to compare with; repeatable.")]
 Eval = Annotated[
     Path | None, typer.Option("--eval", help='Your own evaluation instead: JSON lines {"task","doc_id","text"}.')
@@ -51,8 +53,12 @@ TrainField = Annotated[
 EvalField = Annotated[
     list[str] | None, typer.Option("--eval-field", help="FIELD or TASK:FIELD to compare instead of the declared ones.")
 ]
-Split = Annotated[str, typer.Option("--split", help="Split of Hub ids and datasets directories.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes [all cores].")]
+Split = Annotated[
+    str, typer.Option("--split", help="Split of data sets of the Hub and of folders that `datasets` saved.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Number of processes; by default one for each core.")
+]
 Short = Annotated[
     bool, typer.Option("--short/--no-short", help="Look for items shorter than n too, as a whole (counted apart).")
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from olmes_suite.cli.options import IncludePath, Json, Runs
-from olmes_suite.wording import count
+from olmes_suite.wording import count, size
 
 if TYPE_CHECKING:
     from leaderboard.build import Built
@@ -23,7 +23,7 @@ Out = Annotated[Path, typer.Option("--out", help="The HTML file to write.")]
 Instances = Annotated[
     str | None,
     typer.Option("--instances", metavar="all|flips|none", help="Documents to embed: all, those on which runs disagree, "
-                 "none. [all, none for more than 400 scores]"),
+                 "none; by default all, but none for more than 400 scores."),
 ]  # fmt: skip
 Published = Annotated[
     bool, typer.Option("--published", help="Add the scores of the Tülu 3 and OLMo 3 papers as reference rows.")
@@ -91,7 +91,7 @@ def _write(
 
         share_picture(out, *picture)
         if not as_json:
-            print(f"{picture[0]}: {picture[0].stat().st_size / 1e6:.1f} MB", flush=True)
+            print(f"{picture[0]}: {size(picture[0].stat().st_size)}", flush=True)
 
 
 def _say(built: Built, as_json: bool) -> None:
@@ -105,11 +105,8 @@ def _say(built: Built, as_json: bool) -> None:
             json.dumps({**summary, "instances": built.instances, "problems": problems}, ensure_ascii=False), flush=True
         )
         return
-    size = f"{built.bytes / 1e6:.1f} MB"
-    print(
-        f"{built.path}: {count(built.rows, 'row')}, {count(built.tasks, 'task')}, documents: {built.instances}, {size}",
-        flush=True,
-    )
+    counted = f"{count(built.rows, 'row')}, {count(built.tasks, 'task')}, documents: {built.instances}"
+    print(f"{built.path}: {counted}, {size(built.bytes)}", flush=True)
     if built.bytes > LARGE and built.instances == "all":
         print("note: a large page; --instances flips embeds only documents that runs disagree on", file=sys.stderr)
     for problem in built.problems:

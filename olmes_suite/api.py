@@ -209,7 +209,7 @@ def _check(options: Options, crew: Crew, cache: Path | None) -> None:
 
     backend = options.backend
     arguments.local(options.runs)
-    engines.check_model(backend, options.model)
+    engines.check_model(backend, options.model, options.engine.get("revision"))
     check(crew, backend)
     engines.check_cache(cache, backend)
     if backend == "floor" and (options.planned is not None or options.baseline is not None or options.until_decided):

@@ -16,3 +16,12 @@ def plural(noun: str) -> str:
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"
     return f"{noun}s"
+
+
+def size(number: int) -> str:
+    """Return a number of bytes for people: 640 bytes, 12 kB, 1.5 MB, 2.0 GB; a kB is 1,000 bytes."""
+    if number < 1000:
+        return count(number, "byte")
+    if number < 999_500:
+        return f"{number / 1e3:.0f} kB"
+    return f"{number / 1e6:.1f} MB" if number < 999_950_000 else f"{number / 1e9:.1f} GB"

@@ -86,6 +86,14 @@ def test_the_tables_are_the_contracts() -> None:
     assert drawn == contracts()
 
 
+def test_the_figure_has_the_levels_of_the_table() -> None:
+    figure = re.findall(r"^```text\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[0]
+    lines = re.sub(r" *(<──.*|│)$", "", figure.replace(",\n", ", "), flags=re.MULTILINE).splitlines()
+    drawn = [set(line.split(", ")) for line in lines[lines.index("cli, pytest_plugin") :]]
+    levels = {name: level for name, level in tables()["olmes_suite"].items() if name != "__main__"}
+    assert drawn[::-1] == [{name for name in levels if levels[name] == level} for level in range(len(drawn))]
+
+
 def test_tasks_import_only_what_is_offered_to_them() -> None:
     files = sorted((ROOT / "tasks").rglob("*.py"))
     assert len(files) > 10

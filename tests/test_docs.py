@@ -143,6 +143,17 @@ def test_relative_links_exist(page: Path) -> None:
     assert broken(page, page.read_text(encoding="utf-8")) == []
 
 
+def test_installation_has_a_row_for_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/installation.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(extras) - {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set()
+
+
+def test_figures_show_without_a_script() -> None:
+    """GitHub draws mermaid; the built site, which loads nothing from another server, would show its source."""
+    assert [page.name for page in PAGES if "```mermaid" in page.read_text(encoding="utf-8")] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_exist(page: Path) -> None:
     found = [unknown(call) for call in calls(page.read_text(encoding="utf-8"))]

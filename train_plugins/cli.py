@@ -39,10 +39,12 @@ RecipeFile = Annotated[
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a key of the file, such as trainer.max_steps=10; repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the recipe, such as trainer.max_steps=10; repeatable."
+    ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", help="Folder of the checkpoints; overrides the recipe's `output`.")
+    Path | None, typer.Option("--output", help="Folder of the checkpoints; replaces the recipe's `output`.")
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume from the last whole checkpoint of the output; a pipeline always does.")
@@ -53,10 +55,14 @@ Show = Annotated[
     typer.Option("--show", min=1, help="Only print the first N rows as they are trained, with trained text marked."),
 ]
 
-Launcher = Annotated[str | None, typer.Option("--launcher", help="accelerate: train in several processes.")]
-Processes = Annotated[int | None, typer.Option("--num-processes", help="Processes, one for each GPU.")]
+Launcher = Annotated[
+    str | None, typer.Option("--launcher", help="accelerate: train in several processes; by default in one.")
+]
+Processes = Annotated[
+    int | None, typer.Option("--num-processes", help="Number of processes, one for each GPU; needed by --launcher.")
+]
 Config = Annotated[
-    str | None, typer.Option("--launch-config", help="fsdp, zero3, or accelerate's configuration file; default: DDP.")
+    str | None, typer.Option("--launch-config", help="fsdp, zero3, or accelerate's configuration file; by default DDP.")
 ]
 
 
@@ -122,11 +128,13 @@ def _stage(
     stage: str, file: Path, *, changes: list[str], output: Path | None, resume: bool, dry_run: bool,
     trackers: Sequence[str] = (),
 ) -> int:  # fmt: skip
+    from olmes_suite.models.local.checkpoint import check_source
     from train_plugins.config import recipe as recipes
     from train_plugins.stages import registry
 
     kind = registry.find(stage)
     recipe = recipes.load(file, kind.name, kind.own, registry.names(), changes=changes, output=output)
+    check_source(recipe.model, training=True)  # before the seconds in which the trainer's packages are imported
     if dry_run:
         from train_plugins.running.dry_run import dry_run as plan_lines
 
@@ -160,7 +168,9 @@ def merge(
     out: Annotated[Path, typer.Option("--out", help="Folder of the merged checkpoint; must not exist or be empty.")],
     weight: Annotated[
         list[float] | None,
-        typer.Option("--weight", help="Weight of a checkpoint, once for each, in their order; default: all equal."),
+        typer.Option(
+            "--weight", help="Weight of a checkpoint, once for each, in their order; by default all are equal."
+        ),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="linear, or slerp for two checkpoints.")] = "linear",
 ) -> int:

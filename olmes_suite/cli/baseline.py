@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from olmes_suite.cli.options import Runs
+from olmes_suite.cli.options import Runs, WholeSentences
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(cls=WholeSentences, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 Reference = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or name.")]
 
@@ -20,7 +20,11 @@ def callback() -> None:
 
 
 @app.command("set")
-def set_name(name: Annotated[str, typer.Argument(metavar="NAME")], run: Reference, runs: Runs = Path("runs")) -> None:
+def set_name(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that the run gets.")],
+    run: Reference,
+    runs: Runs = Path("runs"),
+) -> None:
     """Name a run of the run store, for `olmes gate --baseline NAME`."""
     from olmes_suite.errors import UsageError
     from olmes_suite.runs.baseline import name_baseline
@@ -37,19 +41,20 @@ def set_name(name: Annotated[str, typer.Argument(metavar="NAME")], run: Referenc
 
 @app.command()
 def save(
-    run: Reference, file: Annotated[Path, typer.Argument(metavar="FILE", help="….json or ….json.gz")],
+    run: Reference,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; gzipped where its name ends in .gz.")],
     runs: Runs = Path("runs"),
-) -> None:  # fmt: skip
-    """Write only a run's instance scores to a small file for a repository."""
+) -> None:
+    """Write a run's scores of documents, without texts, to a file small enough for a repository."""
     from olmes_suite.runs.baseline import save as write_baseline
     from olmes_suite.runs.locate import load
-    from olmes_suite.wording import count
+    from olmes_suite.wording import count, size
 
     scores = load(run, runs)
     write_baseline(scores, file)
     documents = sum(task.n for task in scores.tasks.values())
-    size = f"{file.stat().st_size / 1024:.0f} KiB"
-    print(f"{file}: {count(len(scores.tasks), 'task')}, {count(documents, 'document')}, {size}")
+    counted = f"{count(len(scores.tasks), 'task')}, {count(documents, 'document')}"
+    print(f"{file}: {counted}, {size(file.stat().st_size)}")
 
 
 @app.command("list")

@@ -11,17 +11,19 @@ from typing import Annotated
 
 import typer
 
-from olmes_suite.cli.options import Json
+from olmes_suite.cli.options import Json, WholeSentences
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(cls=WholeSentences, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Argument(help="The folder given to `olmes eval --cache`, or a judge's cache.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="The folder given to `olmes eval --cache`, or a judge's cache.")
+]
 Model = Annotated[
     str | None, typer.Option("--model", help="Only this model: its name or the start of its fingerprint.")
 ]
 Days = Annotated[float | None, typer.Option("--older-than", min=0, help="Only responses older than this many days.")]
-Task = Annotated[str | None, typer.Option("--task", help="Only this leaf task; prefix optional.")]
-All = Annotated[bool, typer.Option("--all", help="Delete all responses.")]
+Task = Annotated[str | None, typer.Option("--task", help="Only this task or sub-task, with or without `tulu3_`.")]
+All = Annotated[bool, typer.Option("--all", help="Delete the responses of all models and tasks.")]
 
 
 @app.callback()

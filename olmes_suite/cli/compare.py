@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-References = Annotated[list[str], typer.Argument(metavar="A B [C …]", help="Runs: folder, name, or baseline file.")]
+References = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN", help="Two or more runs, the baseline first: folder, name, or baseline file."),
+]
 Flips = Annotated[
     int, typer.Option("--flips", min=0, help="Print up to this many documents per task whose score changed.")
 ]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print markdown tables.")]
 Force = Annotated[bool, typer.Option("--force", help="Compare even where fingerprints differ, and mark the results.")]
 Bootstrap = Annotated[
-    int, typer.Option("--bootstrap", min=0, help="Bootstrap resamples for the intervals of graded scores.")
+    int, typer.Option("--bootstrap", min=0, help="Bootstrap resamples for the intervals of graded scores; 0: none.")
 ]
 Subtasks = Annotated[bool, typer.Option("--subtasks", help="Print a row for each sub-task in place of its group.")]
 Only = Annotated[list[str] | None, typer.Option("--task", help="Compare only this task; repeatable.")]

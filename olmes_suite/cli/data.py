@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from olmes_suite.cli.options import DataDirs, IncludePath, Json
+from olmes_suite.cli.options import SENTENCE, DataDirs, IncludePath, Json
 from olmes_suite.evaluation.arguments import include, source
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ class DataGroup(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands without importing those of `CURATION`."""
         ours = {name: super(DataGroup, self).get_command(ctx, name) for name in super().list_commands(ctx)}
-        rows = [(name, command.get_short_help_str(80)) for name, command in ours.items() if command is not None]
+        rows = [(name, command.get_short_help_str(SENTENCE)) for name, command in ours.items() if command is not None]
         with formatter.section("Commands"):
             formatter.write_dl([*rows, *((name, about) for name, (_, about) in CURATION.items())])
 
 
 app = typer.Typer(cls=DataGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
-Suite = Annotated[list[str] | None, typer.Option("--suite", help="A suite; repeatable.")]
-Task = Annotated[list[str] | None, typer.Option("--task", help="A task or group; repeatable.")]
+Suite = Annotated[list[str] | None, typer.Option("--suite", help="A suite; repeatable; by default all tasks.")]
+Task = Annotated[list[str] | None, typer.Option("--task", help="A task or group; repeatable; by default all tasks.")]
 
 
 @app.callback()
@@ -112,7 +112,8 @@ def ruler(
     ],
     out: Annotated[Path, typer.Option("--out", help="Mirror folder to write: OUT/ruler/<task>_<length>/test.parquet.")],
     length: Annotated[
-        list[str] | None, typer.Option("--length", help="4k to 128k; repeatable, all by default.")
+        list[str] | None,
+        typer.Option("--length", help="4k, 8k, 16k, 32k, 64k or 128k tokens; repeatable; by default all."),
     ] = None,
     documents: Annotated[
         int, typer.Option("--documents", help="Documents of each task and length, at most 500.")

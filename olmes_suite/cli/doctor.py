@@ -1,4 +1,4 @@
-"""olmes doctor: report what this installation and machine can do, and what gets what is missing."""
+"""olmes doctor: report what this installation and machine can do, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Check:
 
 @app.command()
 def doctor(data_dir: DataDirs = None, as_json: Json = False) -> int:
-    """Report what this installation and machine can do, and what gets what is missing.
+    """Report what this installation and machine can do, and how to get what is missing.
 
     Exits 0 if what the suites need is there (the packages of `eval`, a sandbox, NLTK's data), otherwise 1.
     """

@@ -42,21 +42,30 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 Model = Annotated[
-    str, typer.Option("--model", help="Checkpoint, Hub id or served name; not for mock, oracle and floor.")
+    str, typer.Option("--model", help="Folder of a checkpoint, Hub id or served name; not for mock, oracle and floor.")
 ]
 SuiteNames = Annotated[
-    list[str] | None, typer.Option("--suite", help="quick, dev, unseen, safety, smoke or a file; repeatable.")
+    list[str] | None,
+    typer.Option("--suite", help="quick, dev, unseen, safety, olmo3_dev, … or a YAML file; repeatable."),
 ]
 TaskNames = Annotated[
     list[str] | None,
-    typer.Option("--task", "--tasks", help="Tasks or groups, prefix optional; repeatable, or several with commas."),
+    typer.Option(
+        "--task",
+        "--tasks",
+        help="Tasks or groups, with or without `tulu3_`; repeatable, or several with commas; `list` prints all.",
+    ),
 ]
 BackendName = Annotated[
     str, typer.Option("--backend", help="auto, hf, vllm, openai, mock, oracle, floor or an installed plugin.")
 ]
 Limit = Annotated[
     float | None,
-    typer.Option("--limit", help="Number of documents of each leaf task; below 1 the share of them: 0.1.", min=0),
+    typer.Option(
+        "--limit",
+        help="Documents of each task, or of each sub-task of a group; below 1 their share (0.1); by default all.",
+        min=0,
+    ),
 ]
 MaxDocuments = Annotated[
     int | None,
@@ -67,27 +76,47 @@ Name = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed for sampling and for --limit.")]
 Again = Annotated[bool, typer.Option("--again", help="Repeat a finished run.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Requests in one forward pass.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; by default a GPU where there is one.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        help="float32, bfloat16, float16 or auto (the checkpoint's); by default bfloat16 on a GPU, else float32.",
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Requests in one forward pass; by default 8, or 32 on a GPU.")
+]
 MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=2, help="Context length in tokens; by default the model's.")
 ]
 Template = Annotated[
     Path | None, typer.Option("--chat-template", help="Jinja file that replaces the tokenizer's chat template.")
 ]
-Revision = Annotated[str | None, typer.Option("--revision", help="Revision of a Hub model.")]
+Revision = Annotated[str | None, typer.Option("--revision", help="Revision of a Hub model; by default main.")]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint; key: $OPENAI_API_KEY.")]
 Prefill = Annotated[
     str | None,
-    typer.Option("--prefill", help="The start of an answer: send, drop, or send after an empty thought (closed)."),
+    typer.Option(
+        "--prefill",
+        help="The start of an answer that a task gives: send, drop, or send after an empty thought (closed); "
+        "by default as the chat template needs.",
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Number of independent engines, each with a GPU or a share of the CPUs.")
+    int | None,
+    typer.Option(
+        "--workers",
+        help="Number of independent engines, each with a GPU or a share of the CPUs; by default one in this process.",
+    ),
 ]
 Ray = Annotated[
     str | None,
-    typer.Option("--ray", metavar="[ADDRESS]", help="Run the engines as actors of a Ray cluster [the local one]."),
+    typer.Option(
+        "--ray", metavar="[ADDRESS]", help="Run the engines on a Ray cluster; without an address, on the one at hand."
+    ),
 ]
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="Folder that caches responses across runs; only new requests are sent.")
@@ -107,11 +136,12 @@ Baseline = Annotated[
 ]
 UntilDecided = Annotated[
     bool,
-    typer.Option("--until-decided", help="Ask until the gate against --baseline is decided."),
+    typer.Option("--until-decided", help="Ask in steps until the gate against --baseline is decided."),
 ]
-Config = Annotated[Path | None, typer.Option("--config", help="gate.yaml of --until-decided.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Rules of --until-decided: a gate.yaml.")]
 Concurrency = Annotated[
-    int | None, typer.Option("--concurrency", min=1, help="Maximum number of concurrent requests [256].")
+    int | None,
+    typer.Option("--concurrency", min=1, help="Maximum number of requests at once to a server; by default 256."),
 ]
 
 
@@ -146,14 +176,16 @@ def evaluate(
     """Evaluate a model on a suite or on single tasks.
 
     Exit status: 0 every task scored, 1 a task failed or lacked data, 2 wrong usage, 130 interrupted. Repeating
-    the command of an unfinished run continues the run. With --until-decided: 0 pass, 1 regression, 3 inconclusive,
-    4 not comparable, 5 infrastructure.
+    the command of an unfinished run continues the run. With --until-decided: 0 pass, 1 fail, 3 inconclusive,
+    4 not comparable, 5 infrastructure, as `olmes gate` has them.
     """
     from olmes_suite import api
     from olmes_suite.runs.store import command_line
 
     _lm_eval_call(model, model_args)
     tasks = [name.strip() for names in task or () for name in names.split(",") if name.strip()] or task
+    if tasks in (["list"], ["help"]):  # as lm-eval's command line is asked for its tasks
+        return _task_list(include_path, as_json)
     given: dict[str, Any] = dict(
         suite=suite, task=tasks, backend=backend, limit=_whole(limit), data_dir=data_dir, data=data,
         include_path=include_path, runs=runs, seed=seed, lineage=lineage, again=again, device=device, dtype=dtype,
@@ -174,6 +206,15 @@ def evaluate(
             api.gate(str(baseline), finished.path, runs=runs, config=config, report_to=report_to).report, finished
         )
     return 1 if finished.failed else 0
+
+
+def _task_list(include_path: list[Path] | None, as_json: bool) -> int:
+    """Print what `olmes tasks` prints, and that this is the command for it."""
+    from olmes_suite.cli.tasks import print_tasks
+
+    print_tasks(None, False, include_path, as_json)
+    print("note: this is `olmes tasks`; `olmes tasks show TASK` describes one", file=sys.stderr)
+    return 0
 
 
 def _counted(found: Counted, runs: str, as_json: bool) -> int:

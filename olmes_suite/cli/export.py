@@ -15,7 +15,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="A run: folder, name, part of its name, or its checkpoint.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run: folder, name, part of its name, or its checkpoint.")
+    ],
     to: Annotated[str, typer.Option("--to", help="lm-eval, every-eval-ever, inspect, hub, csv, markdown or latex.")],
     out: Annotated[Path, typer.Option("--out", help="File for csv, markdown and latex; a folder for the others.")],
     runs: Runs = Path("runs"),

@@ -17,21 +17,38 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_RUN = "Run folder, name, named baseline, or file."
+_RUN = "A run: folder, name, named baseline, or baseline file."
 Baseline = Annotated[str, typer.Option("--baseline", help=_RUN)]
 Candidate = Annotated[str, typer.Option("--candidate", help=_RUN)]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="A gate.yaml with margins, required tasks, floors and limits.")
+    Path | None, typer.Option("--config", help="Rules: a gate.yaml with margins, required tasks, floors and limits.")
 ]
-Alpha = Annotated[float | None, typer.Option("--alpha", help="Error rate of false alarms and of false passes.")]
-Margin = Annotated[float | None, typer.Option("--margin", help="Margin of the tasks and of the average, in points.")]
-Suite = Annotated[str | None, typer.Option("--suite", help="Suite whose tasks make the average.")]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha", help="Error rate of false alarms and of false passes; by default that of --config, or 0.05."
+    ),
+]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        "--margin", help="Margin of the tasks and of the average, in points; by default that of --config, or 1."
+    ),
+]
+Suite = Annotated[
+    str | None,
+    typer.Option("--suite", help="Suite whose tasks make the average; by default the runs' own, or all tasks."),
+]
 Only = Annotated[list[str] | None, typer.Option("--task", help="Judge only this task; repeatable.")]
 Noise = Annotated[
     str | None, typer.Option("--noise", help="A repeated run of the baseline; no margin is below its noise.")
 ]
 Inconclusive = Annotated[
-    str | None, typer.Option("--inconclusive", help="Outcome of an inconclusive gate: pass, fail or exit3.")
+    str | None,
+    typer.Option(
+        "--inconclusive",
+        help="Outcome of an inconclusive gate: pass, fail or exit3; by default that of --config, or exit3.",
+    ),
 ]
 Junit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")]
 Summary = Annotated[
@@ -39,7 +56,7 @@ Summary = Annotated[
 ]
 Report = Annotated[Path | None, typer.Option("--report", help="Write the JSON report to this file.")]
 Bootstrap = Annotated[
-    int, typer.Option("--bootstrap", min=0, help="Bootstrap resamples for the intervals of graded scores.")
+    int, typer.Option("--bootstrap", min=0, help="Bootstrap resamples for the intervals of graded scores; 0: none.")
 ]
 
 
@@ -52,7 +69,8 @@ def gate(
 ) -> int:  # fmt: skip
     """Judge whether a candidate is worse than the baseline by more than the margin.
 
-    Exit status: 0 pass, 1 regression, 2 wrong usage, 3 inconclusive, 4 not comparable, 5 infrastructure.
+    Exit status: 0 pass, 1 fail, 2 wrong usage, 3 inconclusive, 4 not comparable, 5 infrastructure (a task
+    without a score, failed requests, a damaged file).
     """
     from olmes_suite import api
     from olmes_suite.comparison.gate import as_json as report_json

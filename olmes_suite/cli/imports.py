@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from olmes_suite.cli.options import Json, Runs
+from olmes_suite.cli.options import Json, Runs, WholeSentences
 
 if TYPE_CHECKING:
     from olmes_suite.runs.importers.log import Log
     from olmes_suite.runs.importers.write import Imported
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(cls=WholeSentences, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help='JSON lines {"task","doc_id","score"[,"cluster"]}.')]
 LogPath = Annotated[Path, typer.Argument(metavar="PATH", help="A log, or a folder with logs below it.")]
@@ -136,6 +136,7 @@ def _as_json(imported: Imported) -> dict[str, Any]:
 def _print(imported: Imported) -> None:
     import textwrap
 
+    from olmes_suite.runs.importers.log import left_out_line
     from olmes_suite.wording import count
 
     for name, figure in imported.tasks.items():
@@ -148,5 +149,5 @@ def _print(imported: Imported) -> None:
             text = f"also {others}; --metric NAME makes it the score"
             print(textwrap.indent(textwrap.fill(text, 76, subsequent_indent="  ", break_on_hyphens=False), "  "))
     for reason, number in imported.left_out.items():
-        print(f"  left out: {number} × {reason}")
+        print(f"  {left_out_line(reason, number)}")
     print(f"run     {imported.path}")

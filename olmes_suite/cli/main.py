@@ -99,7 +99,10 @@ def _version(requested: bool) -> None:
 def callback(
     version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
 ) -> None:
-    """Evaluate post-trained language models on the Tülu 3 suites: dev as often as you like, unseen at the end."""
+    """Evaluate, compare, gate and train post-trained language models.
+
+    Use the suites `dev` as often as you like, and `unseen` at the end.
+    """
 
 
 def fail(message: str, code: int) -> int:

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 DataDirs = Annotated[
     list[Path] | None,
     typer.Option(
         "--data-dir",
-        help="Offline mirror D/<data set>/<config>/<split>.parquet; repeatable, first hit wins. Also $OLMES_DATA_DIR.",
+        metavar="D",
+        help="Offline mirror: D/<data set>/<config>/<split>.parquet; repeatable, first hit wins. Also $OLMES_DATA_DIR.",
     ),
 ]
-Data = Annotated[str | None, typer.Option("--data", help="`sample` uses the few documents that ship with each task.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="sample: the few documents that ship with each task, in place of the benchmarks."),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the recorded runs.")]
 ReportTo = Annotated[
     list[str] | None,
@@ -31,7 +35,7 @@ Lineage = Annotated[
     ),
 ]
 IncludePath = Annotated[
-    list[Path] | None, typer.Option("--include-path", help="Folder of lm-eval task files to add; repeatable.")
+    list[Path] | None, typer.Option("--include-path", metavar="DIR", help="Folder of your own task files; repeatable.")
 ]
 UnsafeCode = Annotated[
     bool, typer.Option("--unsafe-code", help="Run model-written code unsandboxed where this machine has no sandbox.")
@@ -51,7 +55,10 @@ GenKwargs = Annotated[
     ),
 ]  # fmt: skip
 Samples = Annotated[
-    int | None, typer.Option("--samples", help="Answers to each request; a document's score is their mean.")
+    int | None,
+    typer.Option(
+        "--samples", help="Answers to each request, by default the task's own number; a document's score is their mean."
+    ),
 ]
 System = Annotated[
     str | None,
@@ -74,24 +81,46 @@ JudgeUrl = Annotated[
 ]
 Classifier = Annotated[
     str | None,
-    typer.Option("--classifier", help="Safety classifier: a served name with its URL, otherwise a checkpoint."),
+    typer.Option(
+        "--classifier", help="Safety classifier: a served name with --classifier-base-url, otherwise a checkpoint."
+    ),
 ]
 ClassifierUrl = Annotated[
-    str | None, typer.Option("--classifier-base-url", help="OpenAI-compatible endpoint of the classifier.")
+    str | None,
+    typer.Option("--classifier-base-url", help="OpenAI-compatible endpoint of the classifier; key: $OPENAI_API_KEY."),
 ]
 EncoderName = Annotated[
-    str | None, typer.Option("--encoder", help="Encoder for embedding similarity, folder or Hub id [roberta-large].")
+    str | None,
+    typer.Option("--encoder", help="Encoder for embedding similarity, folder or Hub id; by default roberta-large."),
 ]
 
 
 Thinking = Annotated[
     str | None,
-    typer.Option("--thinking", help="Reader of thoughts: auto, none, a reader's name or a YAML file [auto]."),
+    typer.Option("--thinking", help="Reader of thoughts: auto (by default), none, a reader's name or a YAML file."),
 ]
 Unclosed = Annotated[
     str | None,
-    typer.Option("--unclosed", help="Score an answer that ends inside a thought whole (reference) or as empty."),
+    typer.Option(
+        "--unclosed",
+        help="How an answer that ends inside a thought is scored: whole (reference, by default) or as empty.",
+    ),
 ]
+
+
+SENTENCE = 200
+"""Characters of the line that a group's help has for a command: click's 45 cut sentences in the middle."""
+
+
+class WholeSentences(TyperGroup):
+    """A group whose help lists its commands with whole sentences."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands."""
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        rows = [(name, one.get_short_help_str(SENTENCE)) for name, one in found.items() if one is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 class BareRay(TyperCommand):

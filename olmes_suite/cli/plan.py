@@ -27,14 +27,16 @@ Precision = Annotated[
 Detect = Annotated[
     float | None, typer.Option("--detect", help="Difference from the baseline's average to find, in points.")
 ]
-Gate = Annotated[Path | None, typer.Option("--gate", help="gate.yaml that an unchanged model must pass.")]
+Gate = Annotated[Path | None, typer.Option("--gate", help="Rules that an unchanged model must pass: a gate.yaml.")]
 Tokens = Annotated[str | None, typer.Option("--tokens", help="Budget of generated tokens: 250000, 20M.")]
 Hours = Annotated[float | None, typer.Option("--hours", help="Budget of hours, at the baseline's tokens per second.")]
 Dollars = Annotated[float | None, typer.Option("--dollars", help="Budget of dollars; needs --model-cost.")]
 ModelCost = Annotated[
     str | None,
     typer.Option(
-        "--model-cost", metavar="PRICE|FILE", help="Dollars per million generated tokens, or YAML: output, input."
+        "--model-cost",
+        metavar="PRICE|FILE",
+        help="Dollars per million generated tokens, or a YAML file with the keys output and input.",
     ),
 ]
 Baseline = Annotated[

@@ -16,19 +16,28 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-Task = Annotated[str | None, typer.Option("--task", help="Task, prefix optional.")]
+Task = Annotated[str | None, typer.Option("--task", help="A task, with or without `tulu3_`.")]
 Delta = Annotated[float | None, typer.Option("--delta", help="Difference in points; with --gate, the true drop.")]
 Gate = Annotated[bool, typer.Option("--gate", help="Plan how often an unchanged model passes the gate.")]
 Suite = Annotated[str, typer.Option("--suite", help="Suite of the gate.")]
-Flips = Annotated[float | None, typer.Option("--flips", help="Share of documents whose score changes (0 to 1).")]
+Flips = Annotated[
+    float | None,
+    typer.Option(
+        "--flips", help="Share of documents whose score changes (0 to 1); by default that of --between, or 0.1."
+    ),
+]
 Between = Annotated[
     str | None, typer.Option("--between", metavar="A,B", help="Two runs from which to measure the share of flips.")
 ]
 Power = Annotated[float, typer.Option("--power", help="Power of the test.")]
-Alpha = Annotated[float, typer.Option("--alpha", help="Error rate.")]
-Margin = Annotated[float | None, typer.Option("--margin", help="Margin of the gate, in points.")]
-Config = Annotated[Path | None, typer.Option("--config", help="gate.yaml.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Number of documents of each leaf task.")]
+Alpha = Annotated[float, typer.Option("--alpha", help="Error rate of the test, or of the gate without --config.")]
+Margin = Annotated[
+    float | None, typer.Option("--margin", help="Margin of the gate, in points; by default that of --config, or 1.")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="Rules of the gate: a gate.yaml.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="With --gate, documents of each task or sub-task; by default all.")
+]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Number of samples of each document.")]
 
 
@@ -39,7 +48,7 @@ def power(
     margin: Margin = None, config: Config = None, limit: Limit = None, samples: Samples = 1,
     include_path: IncludePath = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Plan an evaluation: `--task T --delta POINTS`, or `--gate`."""
+    """Plan how many documents a difference needs (--task T --delta POINTS), or how often a gate passes (--gate)."""
     from olmes_suite.errors import UsageError
     from olmes_suite.evaluation.arguments import include
 

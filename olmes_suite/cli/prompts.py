@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def prompts(
-    task: Annotated[str, typer.Option("--task", help="A task or group, prefix optional.")],
+    task: Annotated[str, typer.Option("--task", help="A task or group, with or without `tulu3_`.")],
     doc_ids: Annotated[
         str | None,
         typer.Option(
@@ -24,7 +24,10 @@ def prompts(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", help="Documents of each leaf task, chosen as by `olmes eval --limit`.")
+        int | None,
+        typer.Option(
+            "--limit", help="Documents of each task or sub-task, chosen as by `olmes eval --limit`; by default all."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed for --limit.")] = 1234,
     data_dir: DataDirs = None,
@@ -37,7 +40,9 @@ def prompts(
     chat_template: Annotated[
         Path | None, typer.Option("--chat-template", help="Jinja file that replaces the tokenizer's chat template.")
     ] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Revision of a Hub model.")] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Revision of a Hub model; by default main.")
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option("--max-length", min=2, help="Context length in tokens; by default the model's.")
     ] = None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from olmes_suite.runs.schema import Manifest, Metric, Results
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-_NAME = 32
-"""Characters of the longest name that a table of 80 columns shows on one line."""
+_NARROWEST = 12
+"""Fewest characters of a column that holds names, however narrow the terminal is."""
+_PLACES = (r"(?<=; )", r"(?<= )", r"(?<=[/_-])(?<!\de-)(?![/_-])")
+"""Where a text may be broken, best first: after a mark, a word, a part of a name; not in a number such as 5e-7."""
 SORTS = ("date", "name", "score")
 
 
@@ -140,33 +144,56 @@ def _print(found: list[Listed], task: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False, markup=False)
+    rows = [_row(run, task) for run in found]
+    headings = ("run", "date", "n", "score", "95 % interval", "")
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    room = console.width - sum(widths[1:-1]) - (len(widths) - 1)
+    widths[0] = min(widths[0], max(room - widths[-1], room // 2, _NARROWEST))
+    widths[-1] = max(room - widths[0], _NARROWEST)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(
+            heading, justify="right" if heading in headings[2:5] else "left", no_wrap=True, min_width=width
+        )
+    for row in rows:
+        table.add_row("\n".join(folded(row[0], widths[0])), *row[1:-1], "\n".join(folded(row[-1], widths[-1])))
+    console.print(table, crop=False)
+
+
+def _row(run: Listed, task: str | None) -> tuple[str, ...]:
+    """Return a run's line: name, date, documents, score, interval, and what a reader must know."""
     from olmes_suite.tasks.index import PREFIX
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    longest = max(len(run.path.name) for run in found)
-    table.add_column("run", overflow="fold", no_wrap=longest <= _NAME)
-    table.add_column("date", no_wrap=True)
-    for heading in ("n", "score", "95 % interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for run in found:
-        name, metric = run.score(task)
-        lo, hi = (metric.ci95 if metric is not None else None) or (None, None)
-        bounds = f"{_points(lo)} – {_points(hi)}" if lo is not None else ""
-        started = _started(run)
-        entries = run.results.top_tasks.values()
-        n = run.results.tasks[task].n if task is not None else sum(entry.n for entry in entries)
-        what = name.removeprefix(PREFIX) if name else f"{len(entries)} tasks"
-        date = _date(started) if started else "–"
-        table.add_row(
-            run.path.name,
-            date,
-            str(n),
-            _points(metric.value if metric else None),
-            bounds,
-            "; ".join([what, *run.marks()]),
-        )
-    Console(highlight=False, markup=False).print(table)
+    name, metric = run.score(task)
+    lo, hi = (metric.ci95 if metric is not None else None) or (None, None)
+    started, entries = _started(run), run.results.top_tasks.values()
+    n = run.results.tasks[task].n if task is not None else sum(entry.n for entry in entries)
+    what = name.removeprefix(PREFIX) if name else f"{len(entries)} tasks"
+    return (
+        run.path.name,
+        _date(started) if started else "–",
+        str(n),
+        _points(metric.value if metric else None),
+        f"{_points(lo)} – {_points(hi)}" if lo is not None else "",
+        "; ".join([what, *run.marks()]),
+    )
+
+
+def folded(text: str, width: int, places: Sequence[str] = _PLACES) -> list[str]:
+    """Return the lines of a text, broken after `;`, where that is not enough after spaces, else after `/`, `_` and `-`.
+
+    Words and numbers stay whole; only a word longer than a line is broken inside.
+    """
+    if not places:
+        return [text[start : start + width] for start in range(0, len(text), width)]
+    lines = [""]
+    for piece in re.split(places[0], text):
+        if len((lines[-1] + piece).rstrip()) <= width:
+            lines[-1] += piece
+        else:
+            lines = [*filter(None, lines), *folded(piece, width, places[1:])]
+    return [line.rstrip() for line in lines]
 
 
 def _points(value: float | None) -> str:

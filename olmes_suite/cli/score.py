@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-RunFolder = Annotated[Path | None, typer.Argument(help="A recorded run to score again in place, as a new version.")]
+RunFolder = Annotated[
+    Path | None, typer.Argument(metavar="RUN", help="A recorded run, which is scored again in its folder.")
+]
 
 
 @app.command()
@@ -54,7 +56,7 @@ def score(
     data: Data = None,
     include_path: IncludePath = None,
     instances: Annotated[
-        Path | None, typer.Option("--instances", help="File for each document's scores, as JSON lines.")
+        Path | None, typer.Option("--instances", help="Also write each document's scores to this file, as JSON lines.")
     ] = None,
     runs: Annotated[
         Path | None, typer.Option("--runs", help="Folder of runs whose ledger records a look at the unseen suite.")
@@ -72,7 +74,7 @@ def score(
 ) -> int:
     """Score responses without a model. Thoughts are left out; responses are not cut at stop strings.
 
-    A run is scored again with the judge, classifier and encoder of the run, unless others are given.
+    A run is scored again with its own judge, classifier, encoder and reader of thoughts, unless others are given.
     """
     from olmes_suite import api
     from olmes_suite.errors import UsageError

@@ -24,11 +24,18 @@ LONGEST = 1500
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="A run: folder, name, part of its name, or its checkpoint.")],
-    task: Annotated[str | None, typer.Argument(help="A task or sub-task of the run, prefix optional.")] = None,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run: folder, name, part of its name, or its checkpoint.")
+    ],
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="A task or sub-task of the run, with or without `tulu3_`.")
+    ] = None,
     runs: Runs = Path("runs"),
     wrong: Annotated[int, typer.Option("--wrong", min=0, help="Print this many documents that lost points.")] = 0,
-    flips: Annotated[str | None, typer.Option("--flips", help="Print documents that OTHER scored differently.")] = None,
+    flips: Annotated[
+        str | None,
+        typer.Option("--flips", metavar="OTHER", help="Print documents that this other run scored differently."),
+    ] = None,
     include_path: IncludePath = None,
     as_json: Json = False,
 ) -> int:

@@ -20,11 +20,12 @@ from olmes_suite.cli.options import (
     System,
     TemplateArgs,
     UnsafeCode,
+    WholeSentences,
 )
 from olmes_suite.errors import UsageError
 from olmes_suite.evaluation.arguments import include, settings, source
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(cls=WholeSentences, add_completion=False, rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
@@ -36,8 +37,12 @@ def listing(
     as_json: Json = False,
 ) -> None:
     """List tasks: the shipped ones, those of a suite, or those in a folder (--include-path)."""
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        print_tasks(suite, everything, include_path, as_json)
+
+
+def print_tasks(suite: str | None, everything: bool, include_path: list[Path] | None, as_json: bool) -> None:
+    """Print the shipped tasks, those of a suite, or those in folders; `everything` also the sub-tasks of groups."""
     from olmes_suite.tasks import catalog
     from olmes_suite.tasks import index as registry
 
@@ -95,8 +100,9 @@ def _entry(name: str, entry: Any) -> dict[str, Any]:
 
 @app.command()
 def show(
-    task: Annotated[str, typer.Argument(help="A task or group, prefix optional.")], include_path: IncludePath = None,
-    profile: Profile = None, gen_kwargs: GenKwargs = None, samples: Samples = None, system: System = None,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task or group, with or without `tulu3_`.")],
+    include_path: IncludePath = None, profile: Profile = None, gen_kwargs: GenKwargs = None, samples: Samples = None,
+    system: System = None,
     chat_template_args: TemplateArgs = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Show a task's definition and the first request of a sample document.
@@ -172,10 +178,12 @@ def _show_request(leaf: Any, loaded: Any, origins: dict[str, Any]) -> None:
 @app.command()
 def check(
     task: Annotated[
-        list[str] | None, typer.Argument(help="Tasks or groups; by default all, or those of --include-path.")
+        list[str] | None,
+        typer.Argument(metavar="TASK", help="Tasks or groups; by default all, or those of --include-path."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", help="Number of documents of each leaf task; all by default.")
+        int | None,
+        typer.Option("--limit", help="Documents of each task, or of each sub-task of a group; by default all."),
     ] = None,
     data_dir: DataDirs = None,
     data: Data = None,
@@ -256,9 +264,11 @@ def _as_json(checked: Any) -> dict[str, Any]:
 
 @app.command()
 def taskset(
-    name: Annotated[str, typer.Argument(help="Module of a taskset of the package verifiers (v1).")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Module of a taskset of the package verifiers (v1).")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many tasks.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most this many tasks; by default all.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Token limit of an answer.")] = 1024,
 ) -> None:
     """Write a taskset of Prime Intellect's verifiers as training rows and as a task.

@@ -14,19 +14,18 @@ if TYPE_CHECKING:
     from olmes_suite.workers.factory import Crew
 
 
-def check_model(backend: str, model: str) -> None:
+def check_model(backend: str, model: str, revision: str | None = None) -> None:
     """Check the checkpoint's files before heavy imports and reads. Raises ModelError or UsageError."""
     from olmes_suite.errors import UsageError
     from olmes_suite.extras import require
-    from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+    from olmes_suite.models.local.checkpoint import check_source
 
+    if backend == "vllm":
+        require("vllm", "--backend vllm")
     if backend in ("auto", "hf", "vllm"):
         if not model:
             raise UsageError("--model is needed: a checkpoint's folder or a Hub id (or --backend mock)")
-        if not is_hub_id(model):
-            check_folder(model)
-    if backend == "vllm":
-        require("vllm", "--backend vllm")
+        check_source(model, revision)
 
 
 def make_backend(

@@ -15,7 +15,7 @@ from olmes_suite.evaluation.document_cap import check_limits, limit_of
 from olmes_suite.records import Instance, Request, canonical_json, sha256
 from olmes_suite.scoring import language_resources as resources
 from olmes_suite.scoring.tools import ToolOptions, Tools
-from olmes_suite.tasks import catalog, index, suites
+from olmes_suite.tasks import catalog, index, own_data, suites
 from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.settings import Settings
 
@@ -200,7 +200,10 @@ class TaskPlan:
 
 
 def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
-    """Plan the tasks that the options name, without reading data. Raises UsageError for unknown names."""
+    """Plan the tasks that the options name, without reading data.
+
+    Raises UsageError for unknown names and for tasks of the user's without their files.
+    """
     if not options.suite_names and not options.task_names:
         raise UsageError("nothing to evaluate: give --suite NAME or --task NAME (see `olmes tasks`)")
     if options.planned is not None and (options.limit is not None or options.task_names):
@@ -221,6 +224,8 @@ def choose(options: Options) -> tuple[list[TaskPlan], list[suites.Suite]]:
     for name in options.task_names:
         entry_name = catalog.find(name).name
         plans.setdefault(entry_name, _planned(suites.SuiteEntry(entry_name, skill_of(entry_name))))
+    for name in (name for plan in plans.values() if plan.error is None for name in catalog.find(plan.name).leaves):
+        own_data.check(index.index()[name])
     return list(plans.values()), chosen
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from olmes_suite.errors import ModelError
-from olmes_suite.models.local.checkpoint import is_hub_id
+from olmes_suite.models.local.checkpoint import check_name, is_hub_id
 from olmes_suite.models.local.fingerprint import fingerprint_of, hub_commit
 
 
@@ -19,6 +19,7 @@ def digest_of(model: str) -> str:
     """
     if is_hub_id(model):
         if hub_commit(model) is None:
+            check_name(model)
             _fetch_config(model)
     elif not (Path(model).expanduser() / "config.json").is_file():
         raise ModelError(f"{model}: is not a checkpoint folder (it has no config.json); give a folder or a Hub id")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import doc_commands
 import pytest
+from doc_commands import Shell
 from helpers import ROOT, environment
 from models_fixture import make_tiny_model
 from real_model import damage, real
 
+PAGES = (ROOT / "README.md", ROOT / "docs/tutorial.md")
+"""Pages that show what the demo's model answers and scores."""
 WORDS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -136,7 +143,7 @@ def test_the_real_model_is_evaluated_and_its_damaged_copy_refused(tmp_path: Path
     if made.is_dir():
         (tmp_path / "demo").mkdir()
         (tmp_path / "demo/smollm2").symlink_to(made)
-    done = script("real.py", "--out", tmp_path / "demo", tmp=tmp_path)
+    done = script("real.py", "--out", "demo", tmp=tmp_path)
     if "no real model" in done.stdout:
         pytest.skip(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -147,3 +154,22 @@ def test_the_real_model_is_evaluated_and_its_damaged_copy_refused(tmp_path: Path
     whole, hurt = sorted(runs.values(), key=lambda run: -run["suites"]["quick"]["value"])
     assert whole["model"] != hurt["model"] and whole["suites"]["quick"]["value"] > 0.2
     assert all(run["suites"]["quick"]["missing"] == [] for run in runs.values())
+    assert differing(PAGES, tmp_path) == {}
+
+
+def differing(pages: Sequence[Path], folder: Path) -> dict[str, str]:
+    """Run what the pages say of the demo's model in a folder where the demo ran; returns what prints something else.
+
+    The two evaluations are finished there, and their commands print them again.
+    """
+    shell, found = Shell(), {}
+    kept = {name: value for name, value in environment(folder, COLUMNS="80").items() if name != "PYTHONPATH"}
+    with mock.patch.dict(os.environ, kept, clear=True), contextlib.chdir(folder):
+        for step in (step for page in pages for step in doc_commands.read(page.read_text(encoding="utf-8")).steps):
+            if isinstance(step, tuple):
+                doc_commands.write_file(*step)
+            elif step.kind == "console" and not step.reason and (arguments := doc_commands.words(step.line)):
+                printed = shell.olmes(arguments, split=True)
+                if not doc_commands.same(step.output, printed):
+                    found[step.line] = printed
+    return found

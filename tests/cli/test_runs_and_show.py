@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from helpers import olmes_here
+
+from olmes_suite.cli.runs import folded
 
 RUNS = {"oracle": ("--backend", "oracle", "--suite", "smoke"), "mock": ("--backend", "mock", "--task", "gsm8k")}
 
@@ -41,6 +44,38 @@ def test_the_table_fits_a_terminal(recorded: Path) -> None:
     done = olmes_here("runs", "--runs", recorded, tmp=recorded.parent, COLUMNS="80")
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
     assert "smoke; sample" in done.stdout and "100.0 – 100.0" in done.stdout
+
+
+LONG = "checkpoints-my-experiment-dpo-lr5e-7-step_20000-gsm8k-popqa-1234abcd"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_long_names_fold_between_their_parts(recorded: Path, tmp_path: Path, columns: int) -> None:
+    run = next(recorded.glob("mock-*"))
+    shutil.copytree(run, tmp_path / "runs" / LONG)
+    done = olmes_here("runs", "--runs", tmp_path / "runs", tmp=tmp_path, COLUMNS=str(columns))
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert all(len(line) <= columns for line in lines)
+    first = [line.split(" ")[0] for line in lines[1:]]
+    assert "".join(first) == LONG and all(piece.endswith(("-", "_")) for piece in first[:-1])
+    assert first[-1].endswith("1234abcd")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("short", ["short"]),
+        ("model-step_20000-gsm8k", ["model-step_", "20000-gsm8k"]),
+        ("org/model", ["org/model"]),
+        ("model-lr5e-7--b", ["model-", "lr5e-7--b"]),
+        ("gsm8k; a; limit 200", ["gsm8k; a;", "limit 200"]),
+        ("q; at most 2000", ["q;", "at most", "2000"]),
+        ("anexperimentwithoutmarks", ["anexperimen", "twithoutmar", "ks"]),
+        ("", [""]),
+    ],
+)
+def test_text_folds_after_spaces_and_marks(text: str, lines: list[str]) -> None:
+    assert folded(text, 11) == lines
 
 
 def test_a_damaged_run_is_left_out_and_named(recorded: Path, tmp_path: Path) -> None:
@@ -130,6 +165,15 @@ def test_spellings_of_lm_eval(recorded: Path, tmp_path: Path) -> None:
     assert json.loads(same.stdout)["run"] == json.loads(done.stdout)["run"]
     done = olmes_here("eval", "--model", "hf", "--model_args", "pretrained=org/m,dtype=float32", tmp=tmp_path)
     assert done.returncode == 2 and "olmes eval --model org/m --backend hf" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["list", "help"])
+def test_the_list_of_tasks_needs_no_model(tmp_path: Path, word: str) -> None:
+    done = olmes_here("eval", "--tasks", word, tmp=tmp_path)
+    assert done.returncode == 0 and done.stdout == olmes_here("tasks", tmp=tmp_path).stdout
+    assert "olmes tasks" in done.stderr and not (tmp_path / "runs").exists()
+    as_json = olmes_here("eval", "--tasks", word, "--json", tmp=tmp_path)
+    assert json.loads(as_json.stdout)[0]["available"] is True
 
 
 def test_a_model_that_was_not_evaluated_is_no_run(tmp_path: Path) -> None:

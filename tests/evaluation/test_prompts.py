@@ -156,7 +156,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
 
 def test_wrong_models(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for model, words in ((tmp_path / "gone", "neither a folder"), (tmp_path / "file", "is a file")):
+    for model, words in ((tmp_path / "gone", "no such folder"), (tmp_path / "file", "is a file")):
         one_line(lambda model=model: olmes.prompts("popqa", data="sample", model=model), words, ModelError)
 
 

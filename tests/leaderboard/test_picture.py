@@ -51,7 +51,7 @@ def test_the_named_browser_makes_the_picture(runs, tmp_path, monkeypatch, capsys
     out = tmp_path / "pictures" / "board.png"
     assert pictured(runs, out) == 0
     assert out.read_bytes().startswith(b"\x89PNG") and [*out.parent.iterdir()] == [out]
-    assert f"{out}: " in capsys.readouterr().out
+    assert f"{out}: {out.stat().st_size} bytes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("fault", BAD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +19,14 @@ from models_fixture import (
     one_line,
 )
 
+from olmes_suite.cli.main import run as olmes
 from olmes_suite.errors import ModelError, UsageError
+from olmes_suite.evaluation.engines import check_model
 from olmes_suite.extras import installed
 from olmes_suite.models.factory import make_backend
 from olmes_suite.models.local import forms
 from olmes_suite.models.local.checkpoint import check_folder, tensor_shapes
+from olmes_suite.models.local.loading import load_tokenizer
 
 
 def _truncate(file: Path) -> None:
@@ -262,10 +266,60 @@ class TestBrokenCheckpoints:
         def offline(*args: Any, **kwargs: Any) -> None:
             raise ConnectionError("no route")
 
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
         monkeypatch.setattr(HfApi, "model_info", unknown)
         one_line(lambda: make_backend("hf", "nobody/nothing", device="cpu"), "neither a folder nor a model", ModelError)
         monkeypatch.setattr(HfApi, "model_info", offline)
         one_line(lambda: make_backend("hf", "nobody/nothing", device="cpu"), "cannot be reached", ModelError)
+
+    def test_a_mistyped_folder_is_not_looked_for_on_the_hub(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from huggingface_hub import HfApi
+
+        monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: pytest.fail("the Hub is asked"))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "checkpoints/sft-2").mkdir(parents=True)
+        place = tmp_path / "checkpoints/sft-1"
+        for name in ("checkpoints/sft-1", "./checkpoints/sft-1", str(place), "a/b/c", "../gone", "~/no-such-folder"):
+            for check in (lambda: check_model("auto", name), lambda: load_tokenizer(name, None)):  # noqa: B023
+                one_line(check, f"^{name}: no such folder.*; give a checkpoint's folder", ModelError)
+        one_line(lambda: check_model("hf", "checkpoints/sft-1"), f"{place}, did you mean 'sft-2'", ModelError)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        one_line(
+            lambda: check_model("hf", "nobody/nothing"), f"no such folder: {tmp_path}.*_OFFLINE is set", ModelError
+        )
+        one_line(lambda: check_model("hf", "sft-1"), f"no such folder: {tmp_path}/sft-1; it is not in", ModelError)
+
+    def test_a_mistyped_folder_stops_a_stage_before_the_trainer_is_imported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for module in ("train_plugins.running.train_stage", "train_plugins.running.dry_run"):
+            monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "sft.yaml").write_text("model: checkpoints/one\ndata: [{path: rows.jsonl}]\noutput: out\n")
+        for more in ([], ["--dry-run"]):
+            assert olmes(["train", "sft", "sft.yaml", *more]) == 2
+            assert capsys.readouterr().err.startswith(f"olmes: checkpoints/one: no such folder: {tmp_path}/checkpoints")
+
+    def test_what_the_cache_holds_is_no_mistyped_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import huggingface_hub
+
+        held = lambda name, file, revision: str(tmp_path) if (name, file) == ("org/m", "config.json") else None  # noqa: E731
+        monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", held)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "org").mkdir()
+        check_model("hf", "org/m")
+        one_line(lambda: check_model("hf", "org/other"), "hf download org/other", ModelError)
+
+    def test_a_name_that_may_be_the_hubs_is_left_to_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.chdir(tmp_path)
+        check_model("hf", "org/model")
+        check_model("hf", "gpt2")
 
     def test_offline_mode_and_revisions(self, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from huggingface_hub import HfApi
@@ -275,7 +329,9 @@ class TestBrokenCheckpoints:
             raise OfflineModeIsEnabled("offline")
 
         monkeypatch.setattr(HfApi, "model_info", offline)
-        one_line(lambda: make_backend("hf", "no-one/nothing", device="cpu"), "HF_HUB_OFFLINE is set; unset", ModelError)
+        for value in ("0", "1"):  # the client reads the variable once, at its import
+            monkeypatch.setenv("HF_HUB_OFFLINE", value)
+            one_line(lambda: make_backend("hf", "no-one/nothing", device="cpu"), "HF_HUB_OFFLINE is set", ModelError)
         model = str(tiny_checkpoint)
         one_line(
             lambda: make_backend("hf", model, device="cpu", revision="x"), "--revision x: .* is a folder", UsageError

@@ -12,8 +12,10 @@ import pytest
 from helpers import olmes_here
 
 from olmes_suite import api
+from olmes_suite.cli.main import run as cli
 from olmes_suite.errors import UsageError
 from olmes_suite.runs.importers import reader, write
+from olmes_suite.runs.importers.log import GROUP, left_out_line
 
 
 def imported(kind: str, path: Path, runs: Path, **options: Any) -> list[write.Imported]:
@@ -82,17 +84,34 @@ def test_repeated_rows_and_tasks_without_samples_are_counted(tmp_path: Path) -> 
     assert "not the mean" in one.tasks["t"].note and one.tasks["t"].n == 2
 
 
-def test_the_average_of_a_group_is_counted_as_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["group_subtasks", "groups"])
+def test_the_average_of_a_group_is_said_to_follow_from_its_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
     logs = lm_eval(tmp_path / "logs", [sample(0, "7", 1.0)], {"exact_match,none": 1.0})
+    lines(logs / f"samples_u_{DATE}.jsonl.gz", [sample(0, "7", 1.0)])
     file = next(logs.glob("results*"))
     content = json.loads(file.read_text())
-    content["results"] |= {
+    figures = {
         "all": {"alias": "all", "acc,none": 0.4},
+        "part": {"alias": " - part", "acc,none": 0.4},
         "heading": {"alias": "heading", "acc_stderr": "N/A"},
     }
-    file.write_text(json.dumps(content | {"group_subtasks": {"all": ["t"], "heading": ["all"]}}))
-    (one,) = imported("lm-eval", logs, tmp_path / "runs")
-    assert one.left_out == {"average of a group, whose tasks are imported": 1} and [*one.tasks] == ["t"]
+    content["results"] |= {"u": {"exact_match,none": 1.0}, **figures}
+    content["configs"]["u"] = {}
+    members = {"all": ["part", "u"], "part": ["t"], "heading": ["all"]}
+    file.write_text(json.dumps(content | {key: members if key == "group_subtasks" else figures}))
+    assert cli(["import", "lm-eval", str(logs), "--runs", str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr().out
+    assert "averages of 2 groups are not imported: they follow from the groups' tasks" in said
+    assert "left out" not in said and "t: 1 document" in said and "u: 1 document" in said
+    (one,) = imported("lm-eval", logs, tmp_path / "other")
+    assert one.left_out == {"average of a group, whose tasks are imported": 2} and [*one.tasks] == ["t", "u"]
+
+
+def test_one_average_is_singular() -> None:
+    assert left_out_line(GROUP, 1).startswith("the average of 1 group is not imported: it follows from")
+    assert left_out_line("document given again", 2) == "left out: 2 × document given again"
 
 
 def test_log_likelihoods_of_lm_eval(tmp_path: Path) -> None:

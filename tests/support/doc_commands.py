@@ -47,7 +47,8 @@ OPTIONAL = re.compile(r"\[([^\]]*)\]")
 VARYING = (
     (re.compile(r"-[0-9a-f]{8}\b"), "-########"),  # the hash in a run's name
     (re.compile(r"\b\d\d-\d\d \d\d:\d\d\b"), "##-## ##:##"),
-    (re.compile(r"\b\d+\.\d (MB|s)\b"), r"# \1"),
+    (re.compile(r"\b\d+\.\d s\b"), "# s"),
+    (re.compile(r"\b\d+(\.\d)? ([kM]B|bytes)\b"), "# B"),
     (re.compile(r"olmes-suite \d+\.\d+\S*"), "olmes-suite #"),
 )
 """What changes from one version, machine or day to another."""

@@ -17,9 +17,10 @@ from olmes_suite.evaluation.plan import Options
 from olmes_suite.evaluation.rescore import score_responses
 from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.records import Request, Response
-from olmes_suite.tasks import catalog, index
+from olmes_suite.tasks import catalog, index, own_data
 from olmes_suite.tasks.documents import DataSource
 from olmes_suite.tasks.external import is_mean
+from olmes_suite.tasks.index import TaskEntry
 
 ROWS = [
     {"q": "The sky is", "a": " blue", "choices": [" blue", " green"], "gold": 0},
@@ -305,10 +306,41 @@ def test_data_files_that_cannot_be_read_are_named(external_folder: Path) -> None
     finished = ours(external_folder, "own")
     error = finished.results.tasks["own"].error
     assert error is not None and error.startswith("the data of own cannot be read (") and "data pull" not in error
-    (external_folder / "rows.jsonl").unlink()
-    task(external_folder, "own2", "output_type: generate_until\ndoc_to_target: '{{a}}'\n")
-    error = ours(external_folder, "own2").results.tasks["own2"].error
-    assert error is not None and "rows.jsonl" in error and "check dataset_path and dataset_kwargs" in error
+
+
+FILES = {
+    "text": ("json", "data_files: gone.jsonl"),
+    "mapping": ("csv", "data_files: {test: gone.csv, train: rows.jsonl}"),
+    "list": ("json", "data_files: {test: [rows.jsonl, gone.jsonl]}"),
+    "folder": ("json", "data_files: {test: rows.jsonl}, data_dir: gone"),
+    "path": ("./gone", ""),
+}
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_a_file_that_is_missing_is_said_before_anything_is_loaded(
+    external_folder: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.chdir(external_folder)
+    path, kwargs = FILES[form]
+    task(external_folder, "good", "output_type: generate_until\ndoc_to_target: '{{a}}'\n")
+    (external_folder / "tasks/own.yaml").write_text(
+        f"task: own\ndataset_path: {path}\ndataset_kwargs: {{{kwargs}}}\ntest_split: test\ndoc_to_text: '{{{{q}}}}'\n"
+        "output_type: generate_until\ndoc_to_target: '{{a}}'\n"
+    )
+    options = Options(model="m", backend="mock", task_names=("good", "own"), source=DataSource(), runs=Path("runs"))
+    with pytest.raises(
+        UsageError, match=r"own\.yaml: .*gone.*; as in lm-eval, paths are relative to the current folder"
+    ):
+        evaluate(options, lambda *_: pytest.fail("a model is loaded"), Quiet(), early=True)
+    assert not (external_folder / "runs").exists()
+
+
+@pytest.mark.parametrize("kwargs", ["data_files: {test: 'rows*.jsonl'}", "data_files: 'https://example.org/x.jsonl'"])
+def test_patterns_and_addresses_are_left_to_the_loader(external_folder: Path, kwargs: str) -> None:
+    file = external_folder / "tasks/own.yaml"
+    file.write_text(f"task: own\ndataset_path: json\ndataset_kwargs: {{{kwargs}}}\ntest_split: test\n")
+    own_data.check(TaskEntry("own", str(file), "exact_match", 1.0, dataset="json"))
 
 
 def test_a_later_document_that_cannot_be_rendered_is_named(external_folder: Path) -> None:

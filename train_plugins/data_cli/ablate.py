@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from train_plugins.data.curation.recipe import Loaded
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-Experiment = Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="YAML file of the experiment.")]
+Experiment = Annotated[
+    Path | None, typer.Argument(metavar="RECIPE", help="YAML file of the experiment; not with --compare.")
+]
 Compare = Annotated[
     Path | None,
     typer.Option("--compare", metavar="DIR", help="Compare the trained mixes of an experiment with the complete one."),

@@ -28,7 +28,9 @@ Ray = Annotated[
     str | None,
     typer.Option("--ray", metavar="[ADDRESS]", help="Work on a Ray cluster; without an address, on the one at hand."),
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes [all cores].")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Number of processes; by default one for each core.")
+]
 
 
 @app.command(cls=BareRay)

@@ -10,7 +10,7 @@ import typer
 from olmes_suite.cli.options import Json
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A shipped mix: print its sources.")]
+Name = Annotated[str | None, typer.Argument(metavar="NAME", help="A shipped mix: print its sources.")]
 
 
 @app.command()

@@ -21,7 +21,7 @@ __all__ = ["Changes", "Command", "DryRun", "Json", "Options", "Out", "RecipeFile
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to make; replaces the recipe's `output`.")]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key of the recipe; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run of the same recipe.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be made.")]

@@ -10,7 +10,7 @@ from typing import Any
 
 from olmes_suite import yaml_files
 from olmes_suite.errors import UsageError
-from olmes_suite.models.local.checkpoint import check_folder, is_hub_id
+from olmes_suite.models.local.checkpoint import check_source, is_hub_id
 from olmes_suite.tasks.index import nearest
 from olmes_suite.yaml_files import Place
 from train_plugins.config import recipe
@@ -210,8 +210,8 @@ def _check(stage_recipe: Recipe, before: list[Planned], created: set[str], where
     earlier = {str(one.output) for one in before}
     if str(Path(str(stage_recipe.output)).expanduser()) in earlier:
         raise UsageError(f"{where}: output {stage_recipe.output} is also the output of a stage before it")
-    if stage_recipe.model not in earlier and not is_hub_id(stage_recipe.model):
-        check_folder(stage_recipe.model, training=True)
+    if stage_recipe.model not in earlier:
+        check_source(stage_recipe.model, training=True)
     for entry in stage_recipe.data:
         if entry.path is not None and entry.path not in created and not Path(entry.path).exists():
             raise UsageError(f"{where}: data {entry.path}: no such file or folder")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from olmes_suite.errors import ModelError, first_line
+from olmes_suite.errors import ModelError, first_line, nearest
 from olmes_suite.models.local.adapter import adapter_of, merge_command
 from olmes_suite.models.local.forms import (
     GGUF,
@@ -44,6 +45,49 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def is_hub_id(model: str) -> bool:
     """Return whether the name, such as `org/model`, is a Hub id and not a folder on this machine."""
     return not Path(model).exists() and not model.startswith(("/", ".", "~")) and HUB_ID.fullmatch(model) is not None
+
+
+def check_name(model: str, revision: str | None = None) -> None:
+    """Raise ModelError for a name that the Hub would be asked for in vain: a mistyped folder, or the Hub is offline.
+
+    A name is taken for a folder's where its first part is a folder. What the Hub's cache holds is let through.
+    """
+    if not is_hub_id(model):
+        return
+    first, slash, _ = model.partition("/")
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    mistyped = bool(slash) and Path(first).is_dir()
+    if not (mistyped or offline) or _in_cache(model, revision):
+        return
+    advice = (
+        f"give a checkpoint's folder; if the Hub has a model of this name: hf download {model}"
+        if mistyped
+        else "it is not in the Hub's cache either, and $HF_HUB_OFFLINE is set: give a checkpoint's folder, or unset it"
+    )
+    raise ModelError(f"{_no_folder(model)}; {advice}")
+
+
+def check_source(model: str, revision: str | None = None, *, training: bool = False) -> None:
+    """Raise ModelError unless a model is a whole checkpoint's folder, or a name that the Hub may have."""
+    if is_hub_id(model):
+        check_name(model, revision)
+    else:
+        check_folder(model, training=training)
+
+
+def _in_cache(model: str, revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    names = ("config.json", "adapter_config.json")
+    return any(isinstance(try_to_load_from_cache(model, name, revision=revision or "main"), str) for name in names)
+
+
+def _no_folder(model: str | Path) -> str:
+    """Say that there is no such folder, where it was looked for, and which folder beside it has a similar name."""
+    place = Path(model).expanduser().absolute()
+    beside = [one.name for one in place.parent.iterdir() if one.is_dir()] if place.parent.is_dir() else []
+    where = "" if str(place) == str(model) else f": {place}"
+    return f"{model}: no such folder{where}{nearest(place.name, beside)}"
 
 
 def config_files(folder: Path) -> list[Path]:
@@ -133,14 +177,12 @@ def check_tokenizer(path: str | Path) -> None:
 def _folder(path: str | Path) -> Path:
     """Return the folder of a checkpoint. Raises ModelError where there is none."""
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        problem = (
-            "is a file, not a folder" if folder.exists() else "is neither a folder nor a name on the Hugging Face Hub"
-        )
-        if folder.suffix == ".gguf" and folder.is_file():
-            raise ModelError(f"{path}: is {GGUF}")
-        raise ModelError(f"{path}: {problem}; give a checkpoint's folder or a Hub id such as org/model")
-    return folder
+    if folder.is_dir():
+        return folder
+    if folder.suffix == ".gguf" and folder.is_file():
+        raise ModelError(f"{path}: is {GGUF}")
+    problem = f"{path}: is a file, not a folder" if folder.exists() else _no_folder(path)
+    raise ModelError(f"{problem}; give a checkpoint's folder or a Hub id such as org/model")
 
 
 def _check_weights(folder: Path) -> None:

@@ -16,6 +16,7 @@ from olmes_suite.models.local.adapter import Adapter, adapter_of
 from olmes_suite.models.local.batch_size import out_of_memory
 from olmes_suite.models.local.checkpoint import (
     check_folder,
+    check_name,
     check_tokenizer,
     has_tokenizer,
     is_hub_id,
@@ -107,6 +108,7 @@ def load_tokenizer(model: str, revision: str | None, *, weights: bool = True, tr
 def _tokenizer_place(model: str, revision: str | None, *, weights: bool, training: bool) -> tuple[str, str | None]:
     """Check a model's files and return the (folder or Hub id, revision) of its tokenizer: an adapter may have none."""
     if is_hub_id(model):
+        check_name(model, revision)
         _check_hub(model, revision)
         return model, revision
     if revision is not None:

@@ -15,6 +15,7 @@ from typing import Any
 from olmes_suite.errors import UsageError
 from olmes_suite.records import Response
 from olmes_suite.runs.importers.log import (
+    GROUP,
     WITHOUT_SAMPLES,
     Document,
     Log,
@@ -36,7 +37,6 @@ _NOT_METRICS = frozenset(
     ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash")
 ) | {"prompt_hash", "target_hash"}
 _REASON = "document given again"
-_GROUP = "average of a group, whose tasks are imported"
 
 
 def read(path: Path) -> Sequence[Log]:
@@ -83,10 +83,11 @@ def _results(file: Path) -> Log:
         if (value := config.get(name)) is not None
     }
     groups = {name for name, members in mapping(content.get("group_subtasks")).items() if members}
+    groups |= mapping(content.get("groups")).keys()
     for name, figures in mapping(content.get("results")).items():
         if name in groups and name not in configs:
             if any(number(value) is not None for key, value in mapping(figures).items() if "_stderr" not in key):
-                log.left_out[_GROUP] += 1
+                log.left_out[GROUP] += 1
             continue
         task = log.tasks.setdefault(name, Task(name))
         for key, value in mapping(figures).items():

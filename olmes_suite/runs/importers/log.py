@@ -18,6 +18,8 @@ from olmes_suite.records import Response
 DocId = int | str
 WITHOUT_SAMPLES = "task without samples"
 """Why a task is left out whose log has its figure and no documents."""
+GROUP = "average of a group, whose tasks are imported"
+"""Why a figure is left out that is the average of a group."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,15 @@ class Log:
     """What the log says of the model and its settings."""
     started: float | None = None
     """Seconds since 1970; None where the log does not tell it."""
+
+
+def left_out_line(reason: str, number: int) -> str:
+    """Say what is not imported, and how often. The average of a group is no loss: its tasks are here."""
+    if reason != GROUP:
+        return f"left out: {number} × {reason}"
+    if number == 1:
+        return "the average of 1 group is not imported: it follows from the group's tasks, which are"
+    return f"averages of {number} groups are not imported: they follow from the groups' tasks, which are"
 
 
 def given(path: Path) -> Path:

@@ -15,7 +15,7 @@ from olmes_suite import stats
 from olmes_suite.errors import UsageError, nearest
 from olmes_suite.files import RunLock, storage, write_text
 from olmes_suite.records import sha256
-from olmes_suite.runs.importers.log import WITHOUT_SAMPLES, Document, Log, Task
+from olmes_suite.runs.importers.log import GROUP, WITHOUT_SAMPLES, Document, Log, Task
 from olmes_suite.runs.schema import (
     InstanceRow,
     Manifest,
@@ -73,7 +73,9 @@ def gather(logs: Sequence[Log]) -> list[Log]:
             joined.append(log)
     usable = [log for log in joined if any(_primary(task) for task in log.tasks.values())]
     if not usable:
-        reasons = ", ".join(f"{count} × {reason}" for log in joined for reason, count in log.left_out.items())
+        reasons = ", ".join(
+            f"{count} × {reason}" for log in joined for reason, count in log.left_out.items() if reason != GROUP
+        )
         hint = ""
         if any(WITHOUT_SAMPLES in log.left_out for log in joined):
             hint = "; `lm_eval --log_samples` writes them, and `olmes import scores` takes a score for each document"

@@ -119,7 +119,7 @@ def test_checkpoints_that_do_not_fit(three: list[str], tmp_path: Path) -> None:
     bad("must be 0 or above, not nan", weights=[math.nan, 1])
     bad("all weights are 0", weights=[0, 0])
     bad("is no folder; download it first", "org/model", three[0], kind=ModelError)
-    bad("neither a folder", str(tmp_path / "nowhere"), three[0], kind=ModelError)
+    bad("no such folder", str(tmp_path / "nowhere"), three[0], kind=ModelError)
     change(three[1], "config.json", torch_dtype="bfloat16", use_cache=False)  # harmless
     change(three[1], "config.json", rms_norm_eps=0.5)
     bad(r"c1 does not fit .*c0: rms_norm_eps is 0.5 in its config.json, and 1e-06")

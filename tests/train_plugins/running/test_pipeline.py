@@ -94,7 +94,7 @@ def worse(number: int, **keys: Any) -> dict[str, Any]:
         (lambda: bad(whole(), 1, name="first"), "a stage of that name"),
         (lambda: bad(whole(), recipe="none.yaml"), "none.yaml: no such file"),
         (lambda: worse(0, model=None), "no stage before it"),
-        (lambda: worse(0, model="nowhere/at/all"), "neither a folder nor a name"),
+        (lambda: worse(0, model="nowhere/at/all"), "no such folder"),
         (lambda: worse(2, dop={"beta": 1}), "stage 'second': unknown key 'dop', did you mean 'dpo'"),
         (lambda: worse(2, data=[{"path": "gone.jsonl"}]), "stage 'second': data gone.jsonl: no such file"),
         (lambda: worse(2, output="out/first"), "is also the output of a stage before it"),

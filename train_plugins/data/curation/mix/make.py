@@ -14,6 +14,7 @@ from olmes_suite.errors import DataError
 from olmes_suite.files import cache_folder, storage, write_text
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import Block
+from olmes_suite.wording import count, size
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation.inputs import file_digest
 from train_plugins.data.curation.mix import card, deduplicate, facts, keys, parts, select, sources, write
@@ -75,9 +76,9 @@ def plan(recipe: Loaded[Mix], given: Sequence[Input]) -> dict[str, Any]:
             (f"{name} {value:g}" for name in ("amount", "fraction", "share") if (value := getattr(one.keys, name))),
             "all",
         )
-        size = sum(file.stat().st_size for file in one.files)
+        held = size(sum(file.stat().st_size for file in one.files))
         entries.append(
-            f"{one.name}: {wanted}, {len(one.files)} file{'s' if len(one.files) != 1 else ''} ({size / 1e6:.1f} MB), "
+            f"{one.name}: {wanted}, {count(len(one.files), 'file')} ({held}), "
             f"licence {one.keys.licence or keys.UNKNOWN}, skill {one.keys.skill or keys.UNKNOWN}"
         )
     near = mix.duplicates.near
