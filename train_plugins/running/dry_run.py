@@ -13,7 +13,7 @@ from train_plugins import distributed
 from train_plugins.config.recipe import Recipe
 from train_plugins.data import show, turn_end
 from train_plugins.data.encoding import Encoded
-from train_plugins.running.train_stage import configuration, prepare, report, set_up, step_line, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, report, set_up, step_line, trainer_arguments
 from train_plugins.stages import memory, price
 from train_plugins.stages.base import Stage
 

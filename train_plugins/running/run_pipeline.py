@@ -19,11 +19,12 @@ from olmes_suite.models.local.fingerprint import fingerprint_of
 from olmes_suite.processes import end_with_parent
 from olmes_suite.trackers.reporting import report_run
 from train_plugins.checkpoints import gains, gate, lineage, resume
+from train_plugins.checkpoints.eval_command import environment
 from train_plugins.checkpoints.evaluator import FILE as EVALUATIONS
-from train_plugins.checkpoints.evaluator import Result, environment, evaluate, read_results
+from train_plugins.checkpoints.evaluator import Result, evaluate, read_results
 from train_plugins.config.recipe import Recipe
 from train_plugins.running.pipeline_file import Pipeline, Planned
-from train_plugins.running.train_stage import quiet, trainer_arguments
+from train_plugins.running.prepare_stage import quiet, trainer_arguments
 
 FINAL = "final.json"
 """File in the pipeline's output that records the final evaluation with the checkpoint and the hash of its weights."""

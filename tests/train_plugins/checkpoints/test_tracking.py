@@ -19,7 +19,8 @@ from olmes_suite.trackers.session import FILE
 from train_plugins.checkpoints import evaluator, gate
 from train_plugins.checkpoints.evaluator import Evaluator, Result
 from train_plugins.checkpoints.tracking import Tracking
-from train_plugins.config.recipe import Evaluation, Recipe
+from train_plugins.config.evaluation import Evaluation
+from train_plugins.config.recipe import Recipe
 from train_plugins.running.dry_run import dry_run
 from train_plugins.running.train_stage import run
 from train_plugins.stages import registry

@@ -17,7 +17,8 @@ from olmes_suite.errors import DataError, UsageError
 from olmes_suite.hooks import hookimpl
 from train_plugins.checkpoints import evaluator, lineage
 from train_plugins.data import encoding
-from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 from train_plugins.trainers import reference_logprobs
 

@@ -16,7 +16,7 @@ from olmes_suite.errors import DataError, StageRefused
 from olmes_suite.hooks import hookimpl
 from train_plugins.checkpoints import lineage
 from train_plugins.running.dry_run import dry_run
-from train_plugins.running.train_stage import prepare, trainer_arguments
+from train_plugins.running.prepare_stage import prepare, trainer_arguments
 from train_plugins.stages import registry
 from train_plugins.verifiers import VerifierFailed, Verifiers
 
