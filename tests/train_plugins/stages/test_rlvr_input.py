@@ -48,10 +48,14 @@ def test_rows_that_cannot_be_trained_on(rlvr_folder: Path) -> None:
         {"prompt": "a", "ground_truth": "{}", "verifier": "ifeval"})  # fmt: skip
     bad("row 8 has a 'ground_truth' that the verifier code cannot read",
         {"prompt": "a", "ground_truth": [], "verifier": "code"})  # fmt: skip
-    bad("unknown verifier 'strng', did you mean 'string'", {"prompt": "a", "ground_truth": "1", "verifier": "strng"})
-    bad("unseen suite", {"prompt": "a", "ground_truth": "1", "verifier": "gpqa"})
+    bad(r"rows.jsonl: row 8 has an unknown verifier 'strng', did you mean 'string'\?; known: gsm8k, ",
+        {"prompt": "a", "ground_truth": "1", "verifier": "strng"})  # fmt: skip
+    bad("rlvr.verifiers.words: unknown verifier 'strng', did you mean 'string'", prompt_rows(1)[0],
+        rlvr={"verifiers": {"words": "strng", "string": "string"}})  # fmt: skip
+    bad("rlvr.verifiers.1: unknown verifier 'mathh'", prompt_rows(1)[0], rlvr={"verifiers": ["string", "mathh"]})
+    bad("row 8 has the verifier 'gpqa': .*unseen suite", {"prompt": "a", "ground_truth": "1", "verifier": "gpqa"})
     known = {"verifiers": ["gsm8k", "string"]}
-    bad("row 8 names the verifier 'math', which rlvr.verifiers leaves out",
+    bad(r"row 8 has the verifier 'math', which rlvr.verifiers leaves out \(it has gsm8k, string\)",
         {"prompt": "a", "ground_truth": "1", "verifier": "math"}, rlvr=known)  # fmt: skip
     mapped = {"verifiers": {"gsm8k": "string", "string": "string", "sums": "gsm8k"}}
     more = {"prompt": "a", "ground_truth": "1", "dataset": "sums"}
