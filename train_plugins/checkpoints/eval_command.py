@@ -16,6 +16,7 @@ def asked(settings: Evaluation) -> str:
     judges = {name: getattr(settings, name) for name in ("judge", "classifier", "encoder")}
     named = [f"{name}={value}" for name, value in judges.items() if value is not None]
     suite = [settings.suite] if settings.suite else []
+    named += [f"data={settings.data}"] if settings.data is not None else []
     return " ".join([*suite, *settings.tasks, f"limit={settings.limit}", *named, *sampling_options(settings)])
 
 
@@ -53,7 +54,7 @@ def command(
     for flag, folders in (("--data-dir", settings.data_dir), ("--include-path", settings.include_path)):
         for name in folders:
             line += [flag, name]
-    for name in ("limit", "judge", "judge_base_url", "classifier", "classifier_base_url", "encoder"):
+    for name in ("data", "limit", "judge", "judge_base_url", "classifier", "classifier_base_url", "encoder"):
         value = getattr(settings, name)
         line += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     return [*line, *sampling_options(settings)]

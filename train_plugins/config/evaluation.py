@@ -35,6 +35,8 @@ class Evaluation:
     """Number of steps between evaluations (and saves); None: only the last checkpoint is evaluated."""
     data_dir: tuple[str, ...] = ()
     """Mirrors of the benchmark data."""
+    data: Literal["sample"] | None = field(default=None, metadata=UNSET)
+    """`sample`: the few documents that ship with each task, to try a recipe out; their scores say nothing."""
     include_path: tuple[str, ...] = ()
     """Folders of the user's own task files."""
     runs: str = "runs"

@@ -13,7 +13,7 @@ from olmes_suite import hooks
 from olmes_suite.errors import StorageError
 from olmes_suite.runs.schema import NO_LINEAGE, Lineage
 from train_plugins import distributed
-from train_plugins.checkpoints import adapters, gate, lineage, resume, saved_state
+from train_plugins.checkpoints import adapters, eval_documents, gate, lineage, resume, saved_state
 from train_plugins.checkpoints.evaluator import Evaluator, of_recipe
 from train_plugins.checkpoints.tracking import Tracking
 from train_plugins.config.recipe import Recipe
@@ -50,6 +50,8 @@ def run(
     if start is not None and not done:
         resume.same_processes(start, distributed.world_size())
         saved_state.check(start, distributed.world_size(), recipe.as_data())
+    if recipe.eval is not None and not done and distributed.is_main():
+        eval_documents.check(recipe.eval, recipe.model, f"{recipe.place}: eval")
     with ExitStack() as resources:
         if begun := output.is_dir():
             _lock(resources, output)

@@ -137,7 +137,7 @@ def test_a_stage_reports_its_scores_and_verdict(
     rows = write_rows(train_folder / "rows.jsonl", sft_rows(8))
     wanted = make_recipe(
         "sft", train_folder, rows, trainer={"max_steps": 2, "save_steps": 1}, gate={"margin": 5},
-        eval={"tasks": ["gsm8k"], "every": 1},
+        eval={"tasks": ["gsm8k"], "every": 1, "data": "sample"},
     )  # fmt: skip
     run(registry.find("sft"), wanted, report_to=("kept",))
     assert list(kept.runs) == ["out#0"] and "a client prints" not in capsys.readouterr().out

@@ -291,7 +291,7 @@ def test_an_evaluation_that_fails_does_not_stop_the_stage(
     train_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (train_folder / "taken").write_text("a file, where a folder should be")
-    wanted = {"tasks": ["gsm8k"], "limit": 1, "runs": str(train_folder / "taken")}
+    wanted = {"tasks": ["gsm8k"], "limit": 1, "data": "sample", "runs": str(train_folder / "taken")}
     out = train(train_folder, pair_rows(4), eval=wanted)
     (result,) = evaluator.read_results(out / evaluator.FILE)
     assert result.error and "taken" in result.error
