@@ -55,7 +55,7 @@ class Failed:
 
 @dataclass(slots=True)
 class Spent:
-    """What a model's completions of one data set took, resumed or not."""
+    """The completions and tokens of one model for a data set, those of earlier starts included."""
 
     completions: int = 0
     failed: int = 0
