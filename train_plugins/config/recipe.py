@@ -108,7 +108,7 @@ class Recipe:
     final: bool = False
     """Whether the last checkpoint, and no other, may be evaluated on the unseen suite."""
     chat_template: str | None = None
-    """`tulu`, or a Jinja file with generation markers; None: the tokenizer's template."""
+    """`tulu`, `olmo3`, or a Jinja file; None: the tokenizer's template."""
     eos_token: str | None = None
     """The tokenizer's end-of-text token, if the chat template ends turns with a different one than the checkpoint's."""
     batch_size: int | None = None

@@ -53,7 +53,7 @@ class Encoded:
 
 
 def template_text(name: str | None) -> str | None:
-    """Return the text of a chat template: a shipped one (`tulu`) or a Jinja file. Raises UsageError."""
+    """Return the text of a chat template: a shipped one (`tulu`, `olmo3`) or a Jinja file. Raises UsageError."""
     if name is None:
         return None
     file = TEMPLATES / f"{name}.jinja" if (TEMPLATES / f"{name}.jinja").is_file() else Path(name)
