@@ -12,7 +12,7 @@ from helpers import olmes, one_line_error
 from rlvr_fixture import Coin, history, make_rlvr, prompt_rows, train_rlvr, verdict
 from train_fixture import chat, need_trl, refused, write_rows
 
-from olmes_suite.errors import DataError, StageRefused
+from olmes_suite.errors import DataError, StageRefused, UsageError
 from olmes_suite.hooks import hookimpl
 from train_plugins.checkpoints import lineage
 from train_plugins.running.dry_run import dry_run
@@ -69,6 +69,14 @@ def test_rows_with_unreadable_truths_can_be_left_out(rlvr_folder: Path) -> None:
     file = write_rows(rlvr_folder / "with_bad.jsonl", rows)
     found = plan(rlvr_folder, data=[{"path": str(file), "bad_rows": "skip"}])
     assert len(found.encoded.rows) == 8 and [bad.row for bad in found.data.sets[0].bad] == [8]
+
+
+def test_a_wrong_verifier_is_no_bad_row(rlvr_folder: Path) -> None:
+    """One wrong name would silently leave out all rows of a set."""
+    rows = [*prompt_rows(8), {"prompt": "a", "ground_truth": "1", "verifier": "strng"}]
+    file = write_rows(rlvr_folder / "wrong.jsonl", rows)
+    data = [{"path": str(file), "bad_rows": "skip"}]
+    refused(lambda: plan(rlvr_folder, data=data), "wrong.jsonl: row 8 has an unknown verifier 'strng'", UsageError)
 
 
 def test_responses_that_pass_the_models_positions_are_known_before(rlvr_folder: Path) -> None:
