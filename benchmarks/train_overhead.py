@@ -25,7 +25,7 @@ from models_fixture import make_tiny_model
 from train_fixture import make_recipe, pair_rows, sft_rows, write_rows
 
 from olmes_suite.runs.schema import NO_LINEAGE
-from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
 from train_plugins.stages import registry
 from train_plugins.trainers.callbacks import Checkpoints, Progress
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from olmes_suite.comparison.results import Compared, Gated
+    from olmes_suite.evaluation.asking import Watcher
     from olmes_suite.evaluation.dry_run import DryRun
-    from olmes_suite.evaluation.evaluate import Finished, Watcher
+    from olmes_suite.evaluation.evaluate import Finished
     from olmes_suite.evaluation.plan import Options
     from olmes_suite.records import Instance
     from olmes_suite.runs.scores import RunScores

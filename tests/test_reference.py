@@ -48,7 +48,8 @@ def test_every_command_and_option_is_described(reference: Any, pages: dict[str, 
 
 @pytest.mark.long
 def test_every_recipe_key_is_described(reference: Any, pages: dict[str, str]) -> None:
-    from train_plugins.config.recipe import Evaluation, Recipe
+    from train_plugins.config.evaluation import Evaluation
+    from train_plugins.config.recipe import Recipe
     from train_plugins.config.trainer_fields import TABLES
     from train_plugins.stages import registry
 

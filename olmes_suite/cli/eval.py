@@ -35,8 +35,9 @@ from olmes_suite.cli.options import (
 
 if TYPE_CHECKING:
     from olmes_suite.comparison.gate import GateReport
+    from olmes_suite.evaluation.asking import Watcher
     from olmes_suite.evaluation.dry_run import DryRun as Counted
-    from olmes_suite.evaluation.evaluate import Finished, Watcher
+    from olmes_suite.evaluation.evaluate import Finished
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from olmes_suite.errors import (
-    DataError,
-    MissingData,
-    ModelError,
     OlmesError,
-    RequestFailed,
-    UnsuitableTask,
     UsageError,
 )
 from olmes_suite.evaluation import run_names
+from olmes_suite.evaluation.asking import (
+    Session,
+    Watcher,
+    gentle_interrupt,
+    keep_asked,
+    look,
+    run_deferred_tasks,
+    run_tasks,
+)
 from olmes_suite.evaluation.background_load import Ahead
 from olmes_suite.evaluation.canonical_solutions import rehearse
-from olmes_suite.evaluation.deferred_scoring import score_waiting
 from olmes_suite.evaluation.document_cap import cap, limit_note
 from olmes_suite.evaluation.fingerprint import fingerprint
-from olmes_suite.evaluation.generate import Part, Scoring, Waiting, generate
 from olmes_suite.evaluation.manifest import manifest, scorers
 from olmes_suite.evaluation.plan import (
     NOT_BUILT,
@@ -47,19 +48,18 @@ from olmes_suite.evaluation.planned import (
     check_comparable,
     check_data,
 )
-from olmes_suite.evaluation.pool import ScorerFailed, ScoringPool
+from olmes_suite.evaluation.pool import ScoringPool
 from olmes_suite.evaluation.prompts import first_prompts
 from olmes_suite.evaluation.record import FLAGS, instance_rows, results
 from olmes_suite.evaluation.settings_checks import check_settings
-from olmes_suite.evaluation.until_decided import Decider, decider_of
+from olmes_suite.evaluation.until_decided import decider_of
 from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
-from olmes_suite.records import Instance, Request
+from olmes_suite.records import Request
 from olmes_suite.runs import ledger
 from olmes_suite.runs.contamination import Known, known
 from olmes_suite.runs.schema import (
     Engine,
-    Lineage,
     Manifest,
     Prompts,
     Results,
@@ -73,27 +73,9 @@ from olmes_suite.runs.schema import (
     write_prompts,
     write_results,
 )
-from olmes_suite.runs.scores import RunScores
-from olmes_suite.runs.store import UNFINISHED, ResponseFile, put_in_order
+from olmes_suite.runs.store import UNFINISHED
 from olmes_suite.scoring.tools import Tools
-from olmes_suite.tasks import suites
 from olmes_suite.tasks.index import PREFIX, remarks
-
-
-class Watcher(Protocol):
-    """Receives the progress of a run, for a display."""
-
-    def note(self, text: str) -> None:
-        """Take a note for the user."""
-
-    def start(self, plans: Sequence[TaskPlan]) -> None:
-        """Take the plan, before the first request."""
-
-    def advance(self, task: str, documents: int, tokens: int) -> None:
-        """Take the numbers of finished documents and generated tokens since the last call."""
-
-    def stop(self) -> None:
-        """Take the end of the run."""
 
 
 @dataclass(slots=True)
@@ -119,37 +101,6 @@ class Interrupted(OlmesError):
     exit_code = 130
 
 
-@dataclass(slots=True)
-class Gathered:
-    """The results of a run so far, by top-level task."""
-
-    scored: dict[str, list[Instance]] = field(default_factory=dict)
-    waiting: dict[str, list[Waiting]] = field(default_factory=dict)
-    """Documents that other models score after the candidate model is unloaded."""
-    errors: dict[str, int] = field(default_factory=dict)
-    """Failed tasks to their number of failed requests."""
-    tokens: dict[str, int] = field(default_factory=lambda: {"prompt": 0, "completion": 0})
-
-
-@dataclass(slots=True)
-class _Session:
-    """One call of `evaluate`: its plan, its tools, and its results so far."""
-
-    options: Options
-    plans: list[TaskPlan]
-    suites: list[suites.Suite]
-    lineage: Lineage
-    tools: Tools
-    watcher: Watcher
-    gathered: Gathered = field(default_factory=Gathered)
-    baseline: RunScores | None = None
-    """The run from which scores are projected."""
-    decider: Decider | None = None
-    """Chooses the documents of a run until it is decided."""
-    said: list[str] = field(default_factory=list)
-    """Notes of the engine and the tools that the user has seen."""
-
-
 MakeBackend = Callable[[Options, Callable[[Request], Any]], Backend]
 
 
@@ -168,12 +119,12 @@ def evaluate(options: Options, make_backend: MakeBackend, watcher: Watcher, *, e
         options.tools, seed=options.seed, engine=options.engine, mirrors=source.mirrors, sample=source.sample
     )
     with closing(Tools(tool_options)) as tools:
-        session = _Session(options, plans, chosen, lineage, tools, watcher)
+        session = Session(options, plans, chosen, lineage, tools, watcher)
         session.baseline, session.decider = baseline, decider_of(options, baseline)
         return _evaluate(session, make_backend, early=early)
 
 
-def _evaluate(session: _Session, make_backend: MakeBackend, *, early: bool) -> Finished:
+def _evaluate(session: Session, make_backend: MakeBackend, *, early: bool) -> Finished:
     import olmes_suite.tasks.task  # noqa: F401  # first: two threads that import the same packages wait for each other
 
     if early:  # `datasets` looks transformers up in sys.modules, where a half-imported module lacks its names
@@ -254,20 +205,20 @@ def _gold_answers(plans: Sequence[TaskPlan]) -> Callable[[Request], Any]:
     return answer
 
 
-def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finished:
+def _run(session: Session, name: str, folder: Path, backend: Backend) -> Finished:
     options, plans, gathered = session.options, session.plans, session.gathered
     started, processor = time.time(), time.process_time()
     session.watcher.start(plans)
     try:
-        with ScoringPool(tools=session.tools) as pool, _gentle_interrupt(backend, session.watcher):
+        with ScoringPool(tools=session.tools) as pool, gentle_interrupt(backend, session.watcher):
             for _ in session.decider.chunks(plans) if session.decider is not None else (None,):
                 runnable = [plan for plan in plans if plan.error is None]
                 for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:
-                    _run_tasks(session, group, folder, backend, pool)
+                    run_tasks(session, group, folder, backend, pool)
                 if session.decider is not None:
-                    _look(session, session.decider)
+                    look(session, session.decider)
         if session.decider is not None:
-            _keep_asked(session, folder)
+            keep_asked(session, folder)
         for note in backend.notes():
             if note not in session.said:
                 session.watcher.note(note)
@@ -275,7 +226,7 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
         settings = backend.settings() | ({"unclosed": options.unclosed} if options.unclosed != "reference" else {})
         engine = Engine.of(backend.name, backend.chat, settings, backend.fingerprint)
         backend.close()
-        _run_deferred_tasks(session)
+        run_deferred_tasks(session)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; the responses so far are in {folder}: repeat the command to continue the run"
@@ -315,32 +266,7 @@ def _run(session: _Session, name: str, folder: Path, backend: Backend) -> Finish
     return Finished(options.runs / name, outcome, record, plans)
 
 
-def _look(session: _Session, decider: Decider) -> None:
-    """Let the gate look at the documents of a chunk. Models that score are asked between the chunks."""
-    gathered = session.gathered
-    _run_deferred_tasks(session)
-    decider.look(session.plans, gathered.scored, session.watcher.note)
-    gathered.scored = dict(decider.scored)
-
-
-def _keep_asked(session: _Session, folder: Path) -> None:
-    """Leave only the answers that were asked before the verdict in a run's files, and count their tokens.
-
-    Those of a larger planned run, from which the answers came, serve all chunks.
-    """
-    session.gathered.tokens = {"prompt": 0, "completion": 0}
-    for plan in session.plans:
-        if plan.error is None:
-            file = folder / "responses" / f"{plan.name}.jsonl"
-            _count(session, *put_in_order(file, plan.rank(), plan.asks()))
-
-
-def _count(session: _Session, prompt: int, completion: int) -> None:
-    session.gathered.tokens["prompt"] += prompt
-    session.gathered.tokens["completion"] += completion
-
-
-def _projected(session: _Session, finished: Finished) -> Finished:
+def _projected(session: Session, finished: Finished) -> Finished:
     """Add projected scores to a run that was finished without them or with another baseline."""
     if session.baseline is not None:
         finished.results, finished.manifest = add_projections(
@@ -349,7 +275,7 @@ def _projected(session: _Session, finished: Finished) -> Finished:
     return finished
 
 
-def _outcome(session: _Session, name: str, contamination: Known) -> Results:
+def _outcome(session: Session, name: str, contamination: Known) -> Results:
     """Build the content of results.json; tasks whose requests failed keep the number of failures."""
     plans, gathered = session.plans, session.gathered
     outcome = results(
@@ -361,82 +287,3 @@ def _outcome(session: _Session, name: str, contamination: Known) -> Results:
     }
     stopped = session.decider.stopped() if session.decider is not None else None
     return outcome.but(tasks={**outcome.tasks, **failed}, stopped=stopped)
-
-
-def _run_tasks(session: _Session, plans: Sequence[TaskPlan], folder: Path, backend: Backend, pool: ScoringPool) -> None:
-    """Generate and score tasks together. If that fails, run each task alone, so that only the failing one fails."""
-    files = {plan.name: folder / "responses" / f"{plan.name}.jsonl" for plan in plans}
-    with ExitStack() as stack:
-        parts = [Part(plan, stack.enter_context(ResponseFile(files[plan.name])), Scoring(pool)) for plan in plans]
-        try:
-            generate(parts, backend, session.options.seed, session.watcher.advance)
-            pool.join()
-            failure = None
-        except (RequestFailed, ScorerFailed, MissingData, UnsuitableTask) as error:
-            pool.forget()
-            failure = error
-    if failure is not None:
-        if len(plans) == 1:
-            _mark_failed(session, plans[0], failure)
-            return
-        for plan in plans:
-            _run_tasks(session, [plan], folder, backend, pool)
-        return
-    gathered = session.gathered
-    for part in parts:
-        name = part.plan.name
-        gathered.scored[name] = part.plan.in_order(part.scoring.instances.values())
-        gathered.waiting[name] = part.scoring.waiting
-        keep = part.plan.asks() if session.decider is None else None
-        _count(session, *put_in_order(files[name], part.plan.rank(), keep))
-
-
-def _run_deferred_tasks(session: _Session) -> None:
-    for plan in session.plans:
-        if plan.error is None and session.gathered.waiting.get(plan.name):
-            _run_deferred_task(session, plan)
-    for need, usage in (session.tools.record() or {}).items():
-        if usage.get("truncated"):
-            session.watcher.note(
-                f"{need}: {usage['truncated']} questions did not fit its context and were cut on the left"
-            )
-
-
-def _run_deferred_task(session: _Session, plan: TaskPlan) -> None:
-    gathered, watcher = session.gathered, session.watcher
-    watcher.note(f"{plan.name}: scoring {len(gathered.waiting[plan.name])} documents with other models")
-    session.tools.tell(lambda line: watcher.note(f"{plan.name}: {line}"))
-    try:
-        judged = score_waiting(gathered.waiting.pop(plan.name), session.tools)
-    except (RequestFailed, ScorerFailed, MissingData, ModelError, DataError, UsageError) as error:
-        _mark_failed(session, plan, error)
-        return
-    gathered.scored[plan.name] = plan.in_order([*gathered.scored[plan.name], *judged])
-
-
-def _mark_failed(session: _Session, plan: TaskPlan, error: OlmesError) -> None:
-    plan.error = str(error)
-    session.gathered.errors[plan.name] = 1 if isinstance(error, RequestFailed) else 0
-    session.watcher.note(f"{plan.name}: {error}")
-
-
-@contextmanager
-def _gentle_interrupt(backend: Backend, watcher: Watcher) -> Iterator[None]:
-    """Let the first Ctrl-C finish the current batch, and the second stop at once."""
-
-    def handle(number: int, frame: object) -> None:
-        if backend.stop_requested:
-            raise KeyboardInterrupt
-        backend.stop_requested = True
-        watcher.note("stopping after the current batch; press Ctrl-C again to stop at once")
-
-    try:
-        previous = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread: the caller handles signals
-        with nullcontext():
-            yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

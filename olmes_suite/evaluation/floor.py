@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from olmes_suite.evaluation.evaluate import Finished, MakeBackend, Watcher, evaluate
+from olmes_suite.evaluation.asking import Watcher
+from olmes_suite.evaluation.evaluate import Finished, MakeBackend, evaluate
 from olmes_suite.evaluation.plan import Options
 from olmes_suite.evaluation.record import suite_result
 from olmes_suite.files import RunLock, storage, write_json

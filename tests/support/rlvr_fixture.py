@@ -12,7 +12,8 @@ from models_fixture import make_tiny_model
 from train_fixture import chat, write_rows
 
 from train_plugins.config import recipe
-from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 
 

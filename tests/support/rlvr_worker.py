@@ -18,7 +18,7 @@ from rlvr_fixture import Coin, make_rlvr, prompt_rows
 
 from train_plugins import distributed
 from train_plugins.rl import rollouts
-from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
 from train_plugins.stages import registry
 
 rollouts.Verifiers = Coin

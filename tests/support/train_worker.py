@@ -14,7 +14,7 @@ from gradients import Keep, fsdp_on_cpu
 from train_fixture import make_recipe
 
 from train_plugins import distributed
-from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
 from train_plugins.stages import registry
 
 KINDS: dict[str, dict[str, Any]] = {"sft": {}, "dpo": {}, "rm": {"rm": {"fresh_head": True}}}

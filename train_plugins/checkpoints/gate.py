@@ -12,7 +12,7 @@ from olmes_suite.errors import StageRefused
 if TYPE_CHECKING:
     from olmes_suite.comparison.gate import GateReport
     from train_plugins.checkpoints.evaluator import Result
-    from train_plugins.config.recipe import Evaluation
+    from train_plugins.config.evaluation import Evaluation
 
 FILE = "gate.json"
 """File in the stage's output with the gate's report, as `olmes gate --json` prints it."""

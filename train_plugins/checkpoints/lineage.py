@@ -191,7 +191,8 @@ def _score_lines(scores: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     rows = [
         f"| {score['step']} | {task} | {'–' if value is None else f'{100 * value:.1f}'}"
-        f"{' (projected to all documents)' if score.get('projected') else ''} |"
+        f"{' (projected to all documents)' if score.get('projected') else ''}"
+        f"{' (sample documents)' if 'data=sample' in (score.get('asked') or '').split() else ''} |"
         for score in scores
         for task, value in [*score["tasks"].items(), ("average", score["average"])]
     ]

@@ -132,7 +132,7 @@ class LiveEngine:
         return self.trainer.vllm_generation
 
     def hello(self) -> Hello:
-        """Describe the engine."""
+        """Return what an evaluator is told when it connects: the engine's limits and settings, and the step."""
         owner = self.generation
         config = owner.llm.llm_engine.model_config
         arguments = {

@@ -78,9 +78,10 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
 def encode_conversations(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, found: Way, *, limit: int | None, processes: int | None
 ) -> Encoded:
-    """Encode conversations as {"input_ids", "labels"}; one may become several rows, and those that teach nothing go.
+    """Encode conversations as {"input_ids", "labels"}; one may become several rows.
 
-    Raises DataError where the template cannot render a row, or leaves out a part of it.
+    Rows without a trained token within the limit are left out. Raises DataError where the template cannot render a
+    row, or leaves out a part of it.
     """
     done = encode(rows, conversation_rows, _teaches, tokenizer, limit=limit, processes=processes, more={"found": found})
     proved = () if found.facts.marked else (

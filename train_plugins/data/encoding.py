@@ -53,7 +53,7 @@ class Encoded:
 
 
 def template_text(name: str | None) -> str | None:
-    """Return the text of a chat template: a shipped one (`tulu`) or a Jinja file. Raises UsageError."""
+    """Return the text of a chat template: a shipped one (`tulu`, `olmo3`) or a Jinja file. Raises UsageError."""
     if name is None:
         return None
     file = TEMPLATES / f"{name}.jinja" if (TEMPLATES / f"{name}.jinja").is_file() else Path(name)
@@ -179,9 +179,10 @@ def encode(
     tokenizer: PreTrainedTokenizerBase, *, limit: int | None, processes: int | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Encoded:  # fmt: skip
-    """Encode all rows and drop those that teach nothing. Raises DataError if none is left, or the template fails.
+    """Encode all rows, and leave out those that `teaches` denies and pairs whose answers are equal in tokens.
 
-    `row_to_ids` returns one row, or, called with the arguments `more`, a list of rows that one becomes.
+    Raises DataError if none is left, or the template fails. `row_to_ids` returns one row, or, called with the arguments
+    `more`, a list of rows that one becomes.
     """
     given = {"tokenizer": tokenizer, "limit": limit, **(more or {})}
     several: dict[str, Any] = {} if more is None else {"batched": True, "batch_size": 100}

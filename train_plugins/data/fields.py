@@ -70,8 +70,9 @@ def said(value: Any, column: str) -> list[Message]:
         turns = [{"role": str(turn["role"]), "content": turn["content"]} for turn in value]
     except (TypeError, KeyError):
         raise ValueError(f"{column!r} that are not a list of role and content") from None
-    if any(not isinstance(turn["content"], str) for turn in turns):
-        raise ValueError(f"{column!r} with a content that is not text")
+    wrong = next((place for place, turn in enumerate(turns) if not isinstance(turn["content"], str)), None)
+    if wrong is not None:
+        raise ValueError(f"{column!r} with a content that is not text ({column}[{wrong}])")
     return turns
 
 

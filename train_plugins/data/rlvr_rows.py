@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from olmes_suite.errors import DataError, UsageError, one_line
 from train_plugins.data.encoding import Encoded, check_rendered, token_ids
 from train_plugins.data.messages import Row, check_columns, check_no_tools, turns_of
-from train_plugins.verifiers import Malformed, Verifiers
+from train_plugins.verifiers import Malformed, Verifiers, registry
 from train_plugins.verifiers.truths import COMPARED, read_truth
 
 if TYPE_CHECKING:
@@ -96,6 +96,22 @@ def in_environment(row: dict[str, Any], names: Collection[str] | None) -> dict[s
     return {**row, "environment": name}
 
 
+def check_names(verifier: str, names: Names) -> None:
+    """Check the names in a row's column `verifier`; `names` is the recipe's `rlvr.verifiers`.
+
+    Raises UsageError, which begins with what the row has: a name that is left out, unknown, or an unseen task.
+    """
+    for given in names_in(verifier):
+        if (name := table(names, [given]).get(given)) is None:
+            listed = ", ".join(names or ())
+            raise UsageError(f"the verifier {given!r}, which rlvr.verifiers leaves out (it has {listed})")
+        try:
+            registry.check([name])
+        except UsageError as error:
+            what = "an " if str(error).startswith("unknown") else f"the verifier {given!r}: "
+            raise UsageError(f"{what}{error}") from None
+
+
 def with_truth(row: dict[str, Any], names: Names) -> dict[str, Any]:
     """Return a row whose ground truth its verifiers can read, if they are built-in ones. Raises ValueError."""
     extra = json.loads(row["extra"])
@@ -117,18 +133,15 @@ def check_truth(name: str, truth: Any, row: Row, column: str = "ground_truth") -
 def named(rows: Dataset, names: Names) -> Dataset:
     """Replace the verifiers' names in the data by the registered ones.
 
-    `names` maps names in the data to registered ones, or lists all allowed ones. Raises UsageError for a verifier that
-    is unknown, left out or a task of the unseen suite.
+    `names` maps names in the data to registered ones, or lists all allowed ones. Raises UsageError as `check_names`
+    does: a hook may have replaced rows that were checked as they were read.
     """
     column = list(rows["verifier"])
     named_in = {text: names_in(text) for text in set(column)}
+    for text in named_in:
+        check_names(text, names)
     chosen = table(names, sorted({name for several in named_in.values() for name in several}))
     registered = dict(zip(chosen, Verifiers(list(chosen.values())).names or (), strict=True))
-    numbers = rows["row"] if "row" in rows.column_names else range(len(column))
-    for number, text in zip(numbers, column, strict=True):
-        for name in named_in[text]:
-            if name not in registered:
-                raise UsageError(f"row {number} names the verifier {name!r}, which rlvr.verifiers leaves out")
     joined = {text: SEPARATOR.join(registered[name] for name in several) for text, several in named_in.items()}
     return rows.map(lambda row: {"verifier": joined[row["verifier"]]})
 

@@ -199,7 +199,7 @@ def _normalised(
         try:
             if isinstance(row, Unreadable):
                 raise ValueError(row.why)
-            form, converted = convert(row)
+            form, converted = _told(convert, row, f"{where}: row {number}")
             good.append({**converted, "row": number})
             forms[form] += 1
         except ValueError as error:
@@ -223,9 +223,21 @@ def _normalised(
     return TrainingSet(where, "", good, dict(forms), tuple(bad), "; ".join(notes))
 
 
+def _told(convert: Convert, row: Row, place: str) -> tuple[str, dict[str, Any]]:
+    """Convert a row; an error that no row is left out for, such as an unknown verifier, says where the row stands."""
+    try:
+        return convert(row)
+    except UsageError as error:
+        raise UsageError(f"{place} has {error}") from None
+
+
 def _refusal(bad: Sequence[BadRow], good: int, where: str) -> str:
     first = bad[0]
-    reason = first.reason if first.file is None or first.reason.startswith("row ") else f"{first.file}, {first.reason}"
+    reason = first.reason
+    if first.file is not None and not reason.startswith("row "):
+        reason = f"{first.file}, {reason}"
+    elif first.file not in (None, where):  # rows are counted over all files of a folder
+        reason = f"{reason} (a row of {first.file})"
     cure = "; `bad_rows: skip` in the recipe's data entry leaves them out" if good else ""
     return f"{where}: {len(bad)} of {wording.count(len(bad) + good, 'row')} cannot be trained on; {reason}{cure}"
 

@@ -17,6 +17,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Characters that would drive a terminal."""
 OPEN, CLOSE = "[[", "]]"
 """Marks of trained text where there are no colours."""
+BREAK = "⏎"
+"""Stands for each line break at the end of trained text, where a mark on the next line would be hard to read."""
 
 
 def lines(
@@ -29,16 +31,26 @@ def lines(
     which it renders prompts.
     """
     marks = (GREEN, PLAIN) if colour else (OPEN, CLOSE)
-    legend = f"{marks[0]}trained{marks[1]} text is marked; {wording.count(len(encoded.rows), 'row')}"
-    shown = [legend]
+    shown = []
     for number, row in enumerate(encoded.rows.select(range(min(count, len(encoded.rows))))):
         place = f" (row {encoded.origin[number]} of the data)" if len(encoded.origin) else ""
         for name, ids, trained in _texts(row, tokenizer, kwargs or {}):
-            heading = f"--- row {number}{place}{name}: {wording.count(len(ids), 'token')}, {sum(trained)} trained"
-            shown += ["", heading, marked(tokenizer, ids, trained, marks)]
+            heading = f"--- row {number}{place}{name}: {wording.count(len(ids), 'token')}"
+            if "chosen_ids" in row and "prompt_ids" not in row:  # a reward model reads all of a conversation
+                shown += ["", heading, marked(tokenizer, ids, [False] * len(ids), marks), _read_at(tokenizer, ids)]
+                continue
+            shown += ["", f"{heading}, {sum(trained)} trained", marked(tokenizer, ids, trained, marks)]
             if any(trained):
-                shown.append(ending(tokenizer, ids, trained, ends))
-    return shown
+                shown.append(ending(tokenizer, ids, trained, ends) + _after_end(tokenizer, ids, trained, ends))
+    if shown and {"chosen_ids"} == {"chosen_ids", "prompt_ids"} & set(encoded.rows.column_names):
+        return [f"a reward model reads whole conversations; {wording.count(len(encoded.rows), 'row')}", *shown]
+    legend = f"{marks[0]}trained{marks[1]} text is marked"
+    legend += f", {BREAK} is a trained line break" if any(BREAK + marks[1] in one for one in shown) else ""
+    return [f"{legend}; {wording.count(len(encoded.rows), 'row')}", *shown]
+
+
+def _read_at(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return f"the reward is read at the last token, {tokenizer.decode(ids[-1:])!r}"
 
 
 def _texts(
@@ -68,9 +80,30 @@ def marked(
         if end < len(ids) and trained[end] == trained[start]:
             continue
         piece = _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], tokenizer.decode(ids[start:end]))
-        text += f"{marks[0]}{piece}{marks[1]}" if trained[start] else piece
+        text += _with_breaks(piece, marks, last=end == len(ids)) if trained[start] else piece
         start = end
     return text
+
+
+def _with_breaks(piece: str, marks: tuple[str, str], last: bool) -> str:
+    """Mark a trained text; line breaks at its end become visible, and follow the mark so that lines stay lines."""
+    said = piece.rstrip("\n")
+    breaks = len(piece) - len(said)
+    return f"{marks[0]}{said}{BREAK * breaks}{marks[1]}" + ("" if last else "\n" * breaks)
+
+
+def _after_end(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], trained: Sequence[bool], ends: Collection[int]
+) -> str:
+    """Say that white space behind the token that ends generation is trained, in pairs as TRL's DPO does; or nothing."""
+    last = max(place for place, inside in enumerate(trained) if inside)
+    rest = last
+    while rest > 0 and trained[rest] and ids[rest] not in ends and not tokenizer.decode([ids[rest]]).strip():
+        rest -= 1
+    if rest == last or ids[rest] not in ends:
+        return ""
+    said = tokenizer.decode(ids[rest + 1 : last + 1])
+    return f"; the {said!r} that the chat template writes behind it is trained too, as TRL does"
 
 
 def ending(

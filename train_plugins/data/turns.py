@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from olmes_suite.errors import nearest
 from olmes_suite.training_rows.names import CONVERSATION, SPEAKERS, TOOL_TURNS, turn_keys
 from train_plugins.data.tool_calls import calls_of, empty, written
 
 Turn = dict[str, Any]
+ROLES = ("system", "user", "assistant", "tool")
 SYSTEM = ("system", "system_prompt")
 """Columns with the system prompt of a row."""
 THOUGHT_PARTS = ("reasoning", "thinking", "thought", "reasoning_content")
@@ -57,8 +59,8 @@ def turns(value: Any, column: str) -> list[Turn]:
     if found and all(isinstance(turn, str) for turn in found):
         return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(found)]
     together: list[Turn] = []
-    for one in found:
-        turn, calls = _turn(one, column)
+    for place, one in enumerate(found):
+        turn, calls = _turn(one, column, place)
         if calls and together and together[-1]["role"] == "assistant" and _adds_nothing(turn, together[-1]):
             together[-1] = {**together[-1], "tool_calls": [*(together[-1].get("tool_calls") or ()), *calls]}
         else:
@@ -106,14 +108,16 @@ def with_system(row: Mapping[str, Any], found: list[Turn]) -> list[Turn]:
     return found
 
 
-def _turn(turn: Any, column: str) -> tuple[Turn, list[Any]]:
-    """Return a turn, and the calls that its whole content is if its role says so."""
+def _turn(turn: Any, column: str, place: int) -> tuple[Turn, list[Any]]:
+    """Return the turn at a place from 0, and the calls that its whole content is if its role says so."""
     if isinstance(turn, Mapping) and "role" in turn and "content" not in turn and _calls(turn):
         turn = {**turn, "content": None}
     keys = turn_keys(turn)
     if keys is None:
-        raise ValueError(f"{column!r} that are not a list of role and content")
-    said = str(turn[keys[0]]).strip()
+        raise ValueError(_lack(turn, column, place))
+    said = "" if turn[keys[0]] is None or turn[keys[0]] != turn[keys[0]] else str(turn[keys[0]]).strip()
+    if not said:
+        raise ValueError(f"a turn without a role ({column}[{place}])")
     folded = said.casefold()
     rest = {key: value for key, value in turn.items() if key not in keys}
     if folded in CALLERS:
@@ -125,10 +129,21 @@ def _turn(turn: Any, column: str) -> tuple[Turn, list[Any]]:
     known = TOOL_TURNS.get(folded, known)
     if known == "tool":
         return {**rest, "role": known, "content": _result(turn[keys[1]], column)}, []
+    if known not in ROLES:
+        what = f"a turn of the unknown role {said[:40]!r} ({column}[{place}])"
+        raise ValueError(f"{what}{nearest(folded, ROLES)}; roles: {', '.join(ROLES)}")
     content, more = _content(turn[keys[1]], column)
     if content is None and _calls(rest):
         content = ""
     return {**rest, **more, "role": known, "content": content}, []
+
+
+def _lack(turn: Any, column: str, place: int) -> str:
+    """Say what is missing of a turn."""
+    if not isinstance(turn, Mapping) or not turn:
+        return f"{column!r} that are not a list of role and content"
+    missing = "content" if {"role", "from"} & turn.keys() else "role"
+    return f"a turn without a {missing} ({column}[{place}], with the fields {', '.join(map(str, turn))[:80]})"
 
 
 def _calls(turn: Mapping[str, Any]) -> bool:

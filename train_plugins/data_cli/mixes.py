@@ -10,6 +10,7 @@ import typer
 from olmes_suite.cli.options import Json
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+_NOT_KNOWN = "unknown"
 Name = Annotated[str | None, typer.Argument(metavar="NAME", help="A shipped mix: print its sources.")]
 
 
@@ -36,6 +37,6 @@ def mixes(name: Name = None, as_json: Json = False) -> int:
     for note in found["notes"]:
         print(note)
     heads = ["data set", "rows", "licence"]
-    parts = [[one["name"], one["amount"], one["licence"]] for one in found["parts"]]
+    parts = [[one["name"], one["amount"] or _NOT_KNOWN, one["licence"]] for one in found["parts"]]
     print("\n".join(table(heads, parts, width=50)))
     return 0

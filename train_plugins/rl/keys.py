@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from train_plugins.config.recipe import UNSET
+from train_plugins.config.plain import UNSET
 from train_plugins.verifiers.judge_keys import JudgeKeys
 
 NO_LENGTH = 512

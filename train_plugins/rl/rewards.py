@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from olmes_suite.errors import UsageError, nearest
-from train_plugins.data.rlvr_rows import check_truth, names_in, prompt_row, table, verifiers_of, with_truth
+from train_plugins.data.rlvr_rows import check_names, check_truth, names_in, prompt_row, table, verifiers_of, with_truth
 from train_plugins.rl.answers import Answers, verify
 from train_plugins.rl.keys import ROW, RewardKeys, RlvrKeys, rewards_of
 from train_plugins.verifiers import Call, Malformed, Verifiers, registry
@@ -186,8 +186,19 @@ def check_row(row: Mapping[str, Any], keys: RlvrKeys, names: Mapping[str, str]) 
             check_truth(one.verifier.lower(), None, extra)
 
 
+def _check_verifiers(keys: RlvrKeys) -> None:
+    """Raise UsageError for a name in `rlvr.verifiers` that is no verifier's."""
+    named = keys.verifiers or ()
+    for key, name in named.items() if isinstance(named, Mapping) else enumerate(named):
+        try:
+            registry.check([name])
+        except UsageError as error:
+            raise UsageError(f"rlvr.verifiers.{key}: {error}") from None
+
+
 def check_rewards(keys: RlvrKeys) -> None:
-    """Check names, weights and truths of `rlvr.rewards`, and the judge that they ask. Raises UsageError."""
+    """Check the verifiers that the recipe names, the rewards and the judge that they ask. Raises UsageError."""
+    _check_verifiers(keys)
     if keys.judge is not None:
         check_judge(keys.judge)
     if keys.rewards is None:
@@ -237,11 +248,15 @@ def check_judge_of(keys: RlvrKeys, verifiers: Iterable[str]) -> None:
 
 
 def row_reader(keys: RlvrKeys) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Return a function that reads a row and checks what the recipe's rewards need of it; it raises ValueError."""
+    """Return a function that reads a row and checks what the recipe's rewards need of it.
+
+    It raises ValueError for a row that cannot be trained on, UsageError for a name of a verifier that is none.
+    """
     asks_rows = Rewards.of(keys).asks_rows
 
     def read(row: Mapping[str, Any]) -> dict[str, Any]:
         made = prompt_row(row, asks_rows)
+        check_names(made["verifier"], keys.verifiers)
         check_row(with_truth(made, keys.verifiers), keys, table(keys.verifiers, names_in(made["verifier"])))
         return made
 

@@ -52,7 +52,7 @@ class Rollout:
 
     @property
     def independent(self) -> float:
-        """The number of independent responses that the responses are worth."""
+        """The effective number of responses: those of a group are correlated (`CORRELATION`), so they count less."""
         group = self.responses / max(self.prompts, 1)
         return self.responses / (1 + max(group - 1, 0) * CORRELATION)
 
@@ -78,7 +78,7 @@ class Alarm:
 
 @dataclass(slots=True)
 class Watch:
-    """The rollouts so far, and what was named; each kind of alarm is raised once in a stage."""
+    """The statistics of the rollouts so far, and the alarms raised; each kind is raised once in a stage."""
 
     history: list[Rollout] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)

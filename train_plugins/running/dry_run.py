@@ -10,10 +10,11 @@ from typing import Any, cast
 
 from olmes_suite.errors import UsageError
 from train_plugins import distributed
+from train_plugins.checkpoints import eval_documents
 from train_plugins.config.recipe import Recipe
 from train_plugins.data import show, turn_end
 from train_plugins.data.encoding import Encoded
-from train_plugins.running.train_stage import configuration, prepare, report, set_up, step_line, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, report, set_up, step_line, trainer_arguments
 from train_plugins.stages import memory, price
 from train_plugins.stages.base import Stage
 
@@ -57,16 +58,22 @@ def shown(stage: Stage, recipe: Recipe, count: int, colour: bool) -> tuple[list[
     ready = prepare(stage, recipe, arguments)
     ends = turn_end.end_ids(ready.tokenizer, recipe.model)
     kwargs = arguments.get("chat_template_kwargs")
-    return report(ready), show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour, kwargs=kwargs)
+    notes = [*report(ready), *_lacking(recipe)]
+    return notes, show.lines(ready.encoded, ready.tokenizer, ends, count=count, colour=colour, kwargs=kwargs)
 
 
 def _machine(stage: Stage, recipe: Recipe) -> list[str]:
-    """Return a note on what this machine lacks to run the recipe."""
+    """Return notes on what this machine lacks to run the recipe and to evaluate its checkpoints."""
+    notes = []
     try:
         stage.check_machine(recipe)
     except UsageError as error:
-        return [f"note: not on this machine: {error}"]
-    return []
+        notes.append(f"note: not on this machine: {error}")
+    return [*notes, *_lacking(recipe)]
+
+
+def _lacking(recipe: Recipe) -> list[str]:
+    return eval_documents.notes(recipe.eval, recipe.model, f"{recipe.place}: eval") if recipe.eval is not None else []
 
 
 def _from_sizes(stage: Stage, recipe: Recipe, arguments: Mapping[str, Any]) -> tuple[list[str], int]:

@@ -14,7 +14,8 @@ from olmes_suite.models.local.checkpoint import check_source, is_hub_id
 from olmes_suite.tasks.index import nearest
 from olmes_suite.yaml_files import Place
 from train_plugins.config import recipe
-from train_plugins.config.recipe import Evaluation, Recipe
+from train_plugins.config.evaluation import Evaluation, check_evaluation
+from train_plugins.config.recipe import Recipe
 from train_plugins.data import encoding
 from train_plugins.stages import registry as stages
 from train_plugins.stages.base import Stage
@@ -146,7 +147,7 @@ def _final(document: Document, file: str) -> Evaluation:
     assert document.final is not None
     if document.final.every is not None:
         raise UsageError(f"{file}: final.every: the last checkpoint is evaluated only once; remove the key")
-    recipe.check_evaluation(document.final, True, f"{file}: final")
+    check_evaluation(document.final, True, f"{file}: final")
     _folders(document.final, f"{file}: final")
     return replace(document.final, runs=document.runs)
 

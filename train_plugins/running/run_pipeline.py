@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from olmes_suite.files import read_json, write_json, write_text
 from olmes_suite.models.local.fingerprint import fingerprint_of
 from olmes_suite.processes import end_with_parent
 from olmes_suite.trackers.reporting import report_run
-from train_plugins.checkpoints import gains, gate, lineage, resume
+from train_plugins.checkpoints import eval_documents, gains, gate, lineage, resume
+from train_plugins.checkpoints.eval_command import environment
 from train_plugins.checkpoints.evaluator import FILE as EVALUATIONS
-from train_plugins.checkpoints.evaluator import Result, environment, evaluate, read_results
+from train_plugins.checkpoints.evaluator import Result, evaluate, read_results
+from train_plugins.config.evaluation import Evaluation
 from train_plugins.config.recipe import Recipe
 from train_plugins.running.pipeline_file import Pipeline, Planned
-from train_plugins.running.train_stage import quiet, trainer_arguments
+from train_plugins.running.prepare_stage import quiet, trainer_arguments
 
 FINAL = "final.json"
 """File in the pipeline's output that records the final evaluation with the checkpoint and the hash of its weights."""
@@ -46,6 +48,25 @@ def check(pipeline: Pipeline) -> list[Planned]:
     return checked
 
 
+def _check_documents(pipeline: Pipeline, stages: Sequence[Planned]) -> None:
+    """Check the documents of the evaluations that are still to come. Raises UsageError."""
+    for where, evaluation in _evaluations(
+        pipeline, [one for one in stages if not (one.output / lineage.FILE).is_file()]
+    ):
+        eval_documents.check(evaluation, pipeline.base, where)
+
+
+def _evaluations(pipeline: Pipeline, stages: Sequence[Planned]) -> Iterator[tuple[str, Evaluation]]:
+    """Yield the different evaluations of stages, and the final one unless it is done, with where they stand."""
+    seen: list[Evaluation] = []
+    for one in stages:
+        if one.recipe.eval is not None and one.recipe.eval not in seen:
+            seen.append(one.recipe.eval)
+            yield f"{pipeline.file}: stage {one.name!r}: eval", one.recipe.eval
+    if pipeline.final is not None and not (pipeline.output / FINAL).is_file():
+        yield f"{pipeline.file}: final", pipeline.final
+
+
 def _checkable(recipe: Recipe, outputs: set[str]) -> Recipe:
     """Replace a value model that an earlier stage has yet to train, so that the recipe can be checked."""
     value_model = getattr(recipe.own, "value_model", None)
@@ -62,6 +83,7 @@ def run(pipeline: Pipeline, launch: Sequence[str] = (), report_to: Sequence[str]
     """
     quiet()
     stages = check(pipeline)
+    _check_documents(pipeline, stages)
     options = [*launch, *(["--report-to", ",".join(report_to)] if report_to else [])]
     runs: dict[str, Path] = {}
     first = next((one for one in stages if one.recipe.eval), None)
@@ -273,4 +295,6 @@ def dry_run(pipeline: Pipeline) -> list[str]:
     if pipeline.final is not None:
         names = pipeline.final.suite or ", ".join(pipeline.final.tasks)
         lines.append(f"# at the end, once: {names} on {pipeline.last.output}")
+    for where, evaluation in _evaluations(pipeline, pipeline.stages):
+        lines += [f"# {line}" for line in eval_documents.notes(evaluation, pipeline.base, where)]
     return lines

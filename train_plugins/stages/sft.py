@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from olmes_suite.errors import UsageError
 from train_plugins.config import trainer_fields
-from train_plugins.config.recipe import UNSET
+from train_plugins.config.plain import UNSET
 from train_plugins.data import masks
 from train_plugins.data.messages import conversation
 from train_plugins.distributed import is_deepspeed

@@ -14,7 +14,7 @@ from train_fixture import make_recipe, need_trl, sft_rows, weights, write_rows
 from olmes_suite.files import write_json, write_text
 from olmes_suite.models.local.checkpoint import check_folder
 from train_plugins.checkpoints import adapters, evaluator, lineage
-from train_plugins.config.recipe import Evaluation
+from train_plugins.config.evaluation import Evaluation
 from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 

@@ -15,8 +15,8 @@ from olmes_suite.errors import UsageError
 from olmes_suite.hooks import Stage, StageData, TrainingSet, hookimpl
 from olmes_suite.models.model_args import parse
 from olmes_suite.runs.schema import Lineage
-from train_plugins.checkpoints import evaluator, lineage, resume
-from train_plugins.config import recipe
+from train_plugins.checkpoints import eval_command, evaluator, lineage, resume
+from train_plugins.config.evaluation import Evaluation
 from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 
@@ -117,15 +117,15 @@ def test_the_card_says_what_the_lineage_says(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_takes_the_settings_of_its_recipe() -> None:
-    plain = recipe.Evaluation(tasks=("gsm8k",))
-    assert evaluator.sampling_options(plain) == [] and evaluator.asked(plain) == "gsm8k limit=None"
-    wanted = recipe.Evaluation(
+    plain = Evaluation(tasks=("gsm8k",))
+    assert eval_command.sampling_options(plain) == [] and eval_command.asked(plain) == "gsm8k limit=None"
+    wanted = Evaluation(
         tasks=("gsm8k",), profile="olmo3", gen_kwargs={"max_tokens": 99, "stop": ["a,b"]}, samples=2,
         chat_template_args={"enable_thinking": False},
     )  # fmt: skip
-    options = evaluator.sampling_options(wanted)
-    assert evaluator.command(wanted, "m")[-len(options) :] == options
-    assert evaluator.asked(wanted) != evaluator.asked(plain)
+    options = eval_command.sampling_options(wanted)
+    assert eval_command.command(wanted, "m")[-len(options) :] == options
+    assert eval_command.asked(wanted) != eval_command.asked(plain)
     parsed = dict(zip(options[::2], options[1::2], strict=True))
     assert parse(parsed["--gen-kwargs"]) == wanted.gen_kwargs
     assert parse(parsed["--chat-template-args"]) == {"enable_thinking": False}
@@ -134,9 +134,9 @@ def test_an_evaluation_takes_the_settings_of_its_recipe() -> None:
 
 def test_what_a_stage_added_to_its_card_stays(tmp_path: Path) -> None:
     lineage.write(tmp_path, LINEAGE, 5, 10, 1.0)
-    wanted = recipe.Evaluation(tasks=("gsm8k",))
+    wanted = Evaluation(tasks=("gsm8k",))
     result = {"step": 5, "checkpoint": str(tmp_path), "run": "r", "tasks": {"tulu3_gsm8k": 0.5}, "average": 0.5}
-    (tmp_path / evaluator.FILE).write_text(json.dumps({**result, "asked": evaluator.asked(wanted)}) + "\n")
+    (tmp_path / evaluator.FILE).write_text(json.dumps({**result, "asked": eval_command.asked(wanted)}) + "\n")
     card = tmp_path / "README.md"
     card.write_text(card.read_text() + "\n## Reward, KL and dev\n\n| 5 |\n")
     for _ in range(2):  # a finished stage that is resumed writes its scores into the card

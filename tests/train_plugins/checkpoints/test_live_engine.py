@@ -20,8 +20,8 @@ from olmes_suite.models.vllm.requests import FirstAsk, Outcome  # noqa: E402
 from olmes_suite.records import Request  # noqa: E402
 from train_plugins.checkpoints import live_engine  # noqa: E402
 from train_plugins.checkpoints.live_engine import LiveEngine, Socket, serve  # noqa: E402
-from train_plugins.config.recipe import Evaluation, check_evaluation  # noqa: E402
-from train_plugins.running.train_stage import trainer_arguments  # noqa: E402
+from train_plugins.config.evaluation import Evaluation, check_evaluation  # noqa: E402
+from train_plugins.running.prepare_stage import trainer_arguments  # noqa: E402
 from train_plugins.stages import registry  # noqa: E402
 
 HELLO = Hello(100, "float32", {"engines": 1}, 7)
@@ -218,7 +218,7 @@ def test_a_recipe_without_such_an_engine_is_refused(train_folder: Path) -> None:
 
 def test_what_the_engine_cannot_answer_needs_no_second_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second vLLM would ask for most of a GPU that the training has filled."""
-    from train_plugins.checkpoints.evaluator import command
+    from train_plugins.checkpoints.eval_command import command
 
     def options(settings: Evaluation, live: str | None = None) -> list[str]:
         line = command(settings, tmp_path, live=live)

@@ -19,7 +19,8 @@ from olmes_suite.trackers.session import FILE
 from train_plugins.checkpoints import evaluator, gate
 from train_plugins.checkpoints.evaluator import Evaluator, Result
 from train_plugins.checkpoints.tracking import Tracking
-from train_plugins.config.recipe import Evaluation, Recipe
+from train_plugins.config.evaluation import Evaluation
+from train_plugins.config.recipe import Recipe
 from train_plugins.running.dry_run import dry_run
 from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
@@ -136,7 +137,7 @@ def test_a_stage_reports_its_scores_and_verdict(
     rows = write_rows(train_folder / "rows.jsonl", sft_rows(8))
     wanted = make_recipe(
         "sft", train_folder, rows, trainer={"max_steps": 2, "save_steps": 1}, gate={"margin": 5},
-        eval={"tasks": ["gsm8k"], "every": 1},
+        eval={"tasks": ["gsm8k"], "every": 1, "data": "sample"},
     )  # fmt: skip
     run(registry.find("sft"), wanted, report_to=("kept",))
     assert list(kept.runs) == ["out#0"] and "a client prints" not in capsys.readouterr().out

@@ -14,7 +14,8 @@ from olmes_suite.errors import UsageError
 from olmes_suite.files import write_json, write_text
 from train_plugins.checkpoints import evaluator, lineage
 from train_plugins.checkpoints.rivals import RULES, Rivals, rivals
-from train_plugins.config.recipe import DataEntry, Evaluation, Recipe, UntilDecided, check_evaluation
+from train_plugins.config.evaluation import Evaluation, UntilDecided, check_evaluation
+from train_plugins.config.recipe import DataEntry, Recipe
 from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 

@@ -110,7 +110,17 @@ def test_a_named_form_overrides_the_detected_one() -> None:
         ({"conversations": [SHARED[0], {"from": "function_call", "value": "no"}]}, "'function_call'.*is not JSON"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}, "a part of type 'image'"),
         ({"conversations": "not a list"}, "not a list of role and content"),
-        ({"conversations": [{"speaker": "a", "text": "b"}]}, "not a list of role and content"),
+        (
+            {"conversations": [{"speaker": "a", "text": "b"}]},
+            r"a turn without a role \(conversations\[0\], with the fields",
+        ),
+        ({"messages": [*SAID, {"role": None, "content": "x"}]}, r"a turn without a role \(messages\[2\]\)"),
+        ({"messages": [*SAID, {"role": "user"}]}, r"a turn without a content \(messages\[2\], with the fields role\)"),
+        (
+            {"messages": [SAID[0], {"role": "asistant", "content": "x"}]},
+            r"a turn of the unknown role 'asistant' \(messages\[1\]\), did you mean 'assistant'\?; roles: ",
+        ),
+        ({"messages": [SAID[0], {"role": "assistant", "content": 5}]}, r"not text \(messages\[1\]\)"),
         ({"instruction": "a", "output": " "}, "an empty assistant turn"),
         ({"instruction": "a", "output": 7}, "a column 'output' with int instead of text"),
         ({"instruction": "a", "input": "b"}, "no 'output'"),

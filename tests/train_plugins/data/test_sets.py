@@ -194,3 +194,12 @@ def test_a_name_that_the_template_reads_of_tools_alone_is_no_field_of_a_turn() -
     assert named != DROPS and {"name", "reasoning_content"} <= turn_fields(chat_tokenizer(named))
     strict = "{% for m in messages %}{% if m.name %}{{ raise_exception('no names') }}{% endif %}{% endfor %}"
     assert "name" in turn_fields(chat_tokenizer(strict))
+
+
+def test_a_bad_row_of_a_folder_names_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines([{"messages": chat("a", "b")}]))
+    (tmp_path / "b.jsonl").write_bytes(lines([{"messages": [*chat("a", "b"), {"content": "c"}]}]))
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    said = f"row 1 has a turn without a role (messages[2], with the fields content) (a row of {tmp_path / 'b.jsonl'})"
+    assert f"{tmp_path}: 1 of 2 rows cannot be trained on; {said}; `bad_rows: skip`" in str(caught.value)

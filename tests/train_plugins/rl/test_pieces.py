@@ -13,7 +13,7 @@ from train_fixture import make_recipe, need_trl, pair_rows, refused, write_rows
 
 from olmes_suite.errors import UsageError
 from train_plugins.data import encoding
-from train_plugins.running.train_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
 from train_plugins.stages import registry
 from train_plugins.trainers import reference_logprobs
 

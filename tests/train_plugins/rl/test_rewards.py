@@ -224,7 +224,7 @@ def test_a_judge_that_goes_down_stops_the_stage_which_resumes(
 
 def test_a_judge_is_checked_before_the_model_is_loaded(rlvr_folder: Path) -> None:
     need_trl()
-    from train_plugins.running.train_stage import prepare, trainer_arguments
+    from train_plugins.running.prepare_stage import prepare, trainer_arguments
     from train_plugins.stages import registry
 
     stage = registry.find("rlvr")

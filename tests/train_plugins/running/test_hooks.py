@@ -14,7 +14,8 @@ from decontam import hooks as decontam_hooks
 from leaderboard import hooks as board_hooks
 from olmes_suite.errors import UsageError
 from olmes_suite.hooks import Stage, StageRefused, manager
-from train_plugins.running.train_stage import prepare, run, trainer_arguments
+from train_plugins.running.prepare_stage import prepare, trainer_arguments
+from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 
 need_trl()

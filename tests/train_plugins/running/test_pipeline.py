@@ -214,7 +214,7 @@ def test_the_final_look_is_at_the_weights_that_are_there(
 def test_a_pipeline_runs_once_and_says_what_each_stage_gained(pipeline_folder: Path) -> None:
     need_trl()
     make = "import sys, shutil; shutil.copy('pairs.jsonl', 'made.jsonl'); open('asked', 'a').write(sys.argv[1] + ' ')"
-    data = whole(final={"tasks": ["mmlu_pro"], "limit": 1, "data_dir": ["mirror"]})
+    data = whole(final={"tasks": ["mmlu_pro"], "limit": 1, "data": "sample"})
     data["stages"].pop(1)
     data["stages"][1]["recipe"]["data"] = [{"path": "made.jsonl"}]
     data["stages"][1]["prepare"] = {"command": ["{python}", "-c", make, "{model}"], "makes": ["made.jsonl"]}

@@ -14,7 +14,7 @@ need_trl()
 
 from train_plugins.config import trainer_fields  # noqa: E402
 from train_plugins.config.trainer_fields import Role  # noqa: E402
-from train_plugins.running.train_stage import configuration, prepare, trainer_arguments  # noqa: E402
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments  # noqa: E402
 from train_plugins.stages import registry  # noqa: E402
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,8 @@ from olmes_suite.errors import UsageError  # noqa: E402
 from train_plugins.config import recipe  # noqa: E402
 from train_plugins.rl.keys import RlvrKeys  # noqa: E402
 from train_plugins.running.dry_run import dry_run  # noqa: E402
-from train_plugins.running.train_stage import run, trainer_arguments  # noqa: E402
+from train_plugins.running.prepare_stage import trainer_arguments  # noqa: E402
+from train_plugins.running.train_stage import run  # noqa: E402
 from train_plugins.stages import registry  # noqa: E402
 from train_plugins.stages.model_arguments import check_evaluation, check_template_arguments  # noqa: E402
 from train_plugins.stages.rlvr_checks import check_sampling  # noqa: E402

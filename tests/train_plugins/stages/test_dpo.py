@@ -17,7 +17,8 @@ from olmes_suite.errors import DataError, UsageError
 from olmes_suite.hooks import hookimpl
 from train_plugins.checkpoints import evaluator, lineage
 from train_plugins.data import encoding
-from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 from train_plugins.trainers import reference_logprobs
 
@@ -290,7 +291,7 @@ def test_an_evaluation_that_fails_does_not_stop_the_stage(
     train_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (train_folder / "taken").write_text("a file, where a folder should be")
-    wanted = {"tasks": ["gsm8k"], "limit": 1, "runs": str(train_folder / "taken")}
+    wanted = {"tasks": ["gsm8k"], "limit": 1, "data": "sample", "runs": str(train_folder / "taken")}
     out = train(train_folder, pair_rows(4), eval=wanted)
     (result,) = evaluator.read_results(out / evaluator.FILE)
     assert result.error and "taken" in result.error

@@ -12,9 +12,9 @@ from train_fixture import make_recipe, need_trl, pair_rows, refused, sft_rows, w
 
 from olmes_suite.errors import UsageError
 from olmes_suite.models.local.checkpoint import check_folder
-from train_plugins.checkpoints import adapters, evaluator, lineage, resume
+from train_plugins.checkpoints import adapters, eval_command, evaluator, lineage, resume
 from train_plugins.config import recipe
-from train_plugins.config.recipe import Evaluation
+from train_plugins.config.evaluation import Evaluation
 from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 from train_plugins.trainers import lora, offload
@@ -102,11 +102,11 @@ def test_what_is_put_aside_comes_back() -> None:
 
 
 def test_where_checkpoints_are_evaluated(tmp_path: Path) -> None:
-    line = evaluator.command(Evaluation(tasks=("gsm8k",), device="endpoint", base_url="http://x/v1"), tmp_path)
+    line = eval_command.command(Evaluation(tasks=("gsm8k",), device="endpoint", base_url="http://x/v1"), tmp_path)
     assert line[line.index("--backend") + 1] == "openai" and line[line.index("--base-url") + 1] == "http://x/v1"
     wanted = Evaluation(tasks=("gsm8k",), device="endpoint", base_url="http://x/v1")
     (tmp_path / lineage.FILE).write_text("{}")
-    line = evaluator.command(wanted, tmp_path, "out/checkpoint-5")  # under its own path, with the lineage of its links
+    line = eval_command.command(wanted, tmp_path, "out/checkpoint-5")  # its own path, with the lineage of its links
     assert line[line.index("--model") + 1] == "out/checkpoint-5"
     assert line[line.index("--lineage") + 1] == str(tmp_path / lineage.FILE)
     made = evaluator.Evaluator(wanted, tmp_path)
@@ -118,7 +118,7 @@ def test_where_checkpoints_are_evaluated(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}" / lineage.FILE).write_text("{}")
     resume.rotate(tmp_path, 1, None, made.held())
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
-    line = evaluator.command(Evaluation(tasks=("gsm8k",)), tmp_path, "out/checkpoint-5")
+    line = eval_command.command(Evaluation(tasks=("gsm8k",)), tmp_path, "out/checkpoint-5")
     assert line[line.index("--model") + 1] == str(tmp_path)
-    assert evaluator.devices(Evaluation(device=1)) == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert evaluator.devices(Evaluation(device="same")) == {}
+    assert eval_command.devices(Evaluation(device=1)) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert eval_command.devices(Evaluation(device="same")) == {}

@@ -9,7 +9,8 @@ import pytest
 from train_fixture import losses, make_recipe, need_trl, pair_rows, sft_rows, weights, write_rows
 
 from olmes_suite.models.local.checkpoint import check_folder
-from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 from train_plugins.trainers import lora
 

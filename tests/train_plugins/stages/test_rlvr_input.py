@@ -12,11 +12,11 @@ from helpers import olmes, one_line_error
 from rlvr_fixture import Coin, history, make_rlvr, prompt_rows, train_rlvr, verdict
 from train_fixture import chat, need_trl, refused, write_rows
 
-from olmes_suite.errors import DataError, StageRefused
+from olmes_suite.errors import DataError, StageRefused, UsageError
 from olmes_suite.hooks import hookimpl
 from train_plugins.checkpoints import lineage
 from train_plugins.running.dry_run import dry_run
-from train_plugins.running.train_stage import prepare, trainer_arguments
+from train_plugins.running.prepare_stage import prepare, trainer_arguments
 from train_plugins.stages import registry
 from train_plugins.verifiers import VerifierFailed, Verifiers
 
@@ -48,10 +48,14 @@ def test_rows_that_cannot_be_trained_on(rlvr_folder: Path) -> None:
         {"prompt": "a", "ground_truth": "{}", "verifier": "ifeval"})  # fmt: skip
     bad("row 8 has a 'ground_truth' that the verifier code cannot read",
         {"prompt": "a", "ground_truth": [], "verifier": "code"})  # fmt: skip
-    bad("unknown verifier 'strng', did you mean 'string'", {"prompt": "a", "ground_truth": "1", "verifier": "strng"})
-    bad("unseen suite", {"prompt": "a", "ground_truth": "1", "verifier": "gpqa"})
+    bad(r"rows.jsonl: row 8 has an unknown verifier 'strng', did you mean 'string'\?; known: gsm8k, ",
+        {"prompt": "a", "ground_truth": "1", "verifier": "strng"})  # fmt: skip
+    bad("rlvr.verifiers.words: unknown verifier 'strng', did you mean 'string'", prompt_rows(1)[0],
+        rlvr={"verifiers": {"words": "strng", "string": "string"}})  # fmt: skip
+    bad("rlvr.verifiers.1: unknown verifier 'mathh'", prompt_rows(1)[0], rlvr={"verifiers": ["string", "mathh"]})
+    bad("row 8 has the verifier 'gpqa': .*unseen suite", {"prompt": "a", "ground_truth": "1", "verifier": "gpqa"})
     known = {"verifiers": ["gsm8k", "string"]}
-    bad("row 8 names the verifier 'math', which rlvr.verifiers leaves out",
+    bad(r"row 8 has the verifier 'math', which rlvr.verifiers leaves out \(it has gsm8k, string\)",
         {"prompt": "a", "ground_truth": "1", "verifier": "math"}, rlvr=known)  # fmt: skip
     mapped = {"verifiers": {"gsm8k": "string", "string": "string", "sums": "gsm8k"}}
     more = {"prompt": "a", "ground_truth": "1", "dataset": "sums"}
@@ -65,6 +69,14 @@ def test_rows_with_unreadable_truths_can_be_left_out(rlvr_folder: Path) -> None:
     file = write_rows(rlvr_folder / "with_bad.jsonl", rows)
     found = plan(rlvr_folder, data=[{"path": str(file), "bad_rows": "skip"}])
     assert len(found.encoded.rows) == 8 and [bad.row for bad in found.data.sets[0].bad] == [8]
+
+
+def test_a_wrong_verifier_is_no_bad_row(rlvr_folder: Path) -> None:
+    """One wrong name would silently leave out all rows of a set."""
+    rows = [*prompt_rows(8), {"prompt": "a", "ground_truth": "1", "verifier": "strng"}]
+    file = write_rows(rlvr_folder / "wrong.jsonl", rows)
+    data = [{"path": str(file), "bad_rows": "skip"}]
+    refused(lambda: plan(rlvr_folder, data=data), "wrong.jsonl: row 8 has an unknown verifier 'strng'", UsageError)
 
 
 def test_responses_that_pass_the_models_positions_are_known_before(rlvr_folder: Path) -> None:

@@ -16,7 +16,7 @@ from train_plugins.checkpoints import adapters
 from train_plugins.config import recipe
 from train_plugins.rl import value_model
 from train_plugins.running.dry_run import dry_run
-from train_plugins.running.train_stage import trainer_arguments
+from train_plugins.running.prepare_stage import trainer_arguments
 from train_plugins.stages import memory, registry
 from train_plugins.trainers import lora
 

@@ -17,7 +17,7 @@ from train_fixture import need_trl, refused, weights
 
 from olmes_suite.errors import StageRefused
 from train_plugins.checkpoints import lineage
-from train_plugins.running.train_stage import prepare, trainer_arguments
+from train_plugins.running.prepare_stage import prepare, trainer_arguments
 from train_plugins.stages import registry
 
 need_trl()

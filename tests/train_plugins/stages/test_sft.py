@@ -17,7 +17,8 @@ from olmes_suite.hooks import Stage, StageData, hookimpl
 from olmes_suite.runs.ledger import lineage_name, lineage_of
 from train_plugins.checkpoints import lineage, resume
 from train_plugins.data import encoding
-from train_plugins.running.train_stage import configuration, prepare, run, trainer_arguments
+from train_plugins.running.prepare_stage import configuration, prepare, trainer_arguments
+from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 
 need_trl()

@@ -14,7 +14,8 @@ from train_fixture import chat, losses, make_recipe, need_trl, refused, sft_rows
 
 from olmes_suite.errors import UsageError
 from train_plugins.running.dry_run import dry_run
-from train_plugins.running.train_stage import run, trainer_arguments
+from train_plugins.running.prepare_stage import trainer_arguments
+from train_plugins.running.train_stage import run
 from train_plugins.stages import registry
 from train_plugins.trainers.spikes import FILE, SpikeKeys, Window
 

@@ -28,6 +28,8 @@ REJECTED, MANIFEST, CARD = "rejected.jsonl", "manifest.json", "card.md"
 STATE, STARTED = "state", "started.json"
 SPEED = frozenset({"concurrency", "tries", "batch_size", "workers", "price"})
 """Keys of a recipe that may change before a command is resumed: they decide how fast it is, not what it makes."""
+ADDRESS = "base_url"
+"""Key of a served model that may have another value then: a server that is started again may be elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +198,15 @@ def unfinished(output: Path) -> Path:
 
 
 def finished(recipe: Loaded[Any], inputs: Iterable[Input]) -> dict[str, Any] | None:
-    """Return the manifest in the output folder if it was made from this recipe and these inputs; otherwise None."""
+    """Return the manifest in the output folder if it was made from this recipe and these inputs; otherwise None.
+
+    What may change before a command is resumed may differ.
+    """
     file = recipe.output / MANIFEST
     if not file.is_file():
         return None
     manifest: dict[str, Any] = read_json(file)
-    same = manifest.get("recipe") == json.loads(json.dumps(recipe.as_data()))
+    same = not first_change(manifest.get("recipe"), json.loads(json.dumps(recipe.as_data())), "recipe")
     hashes = {one.get("name"): one.get("sha256") for one in manifest.get("inputs", ())}
     return manifest if same and hashes == {one.name: one.sha256 for one in inputs} else None
 
@@ -218,12 +223,13 @@ def check_writable(output: Path) -> None:
 def first_change(then: Any, now: Any, name: str = "") -> str:
     """Return the path of the first value that differs, such as `recipe: seed`; an empty string if none does.
 
-    Keys of `SPEED` are not compared.
+    Keys of `SPEED` are not compared, nor two addresses of a server.
     """
     if isinstance(then, dict) and isinstance(now, dict):
         for key in {**then, **now}:
             here = f"{name}: {key}" if name else str(key)
-            if key not in SPEED and (found := first_change(then.get(key), now.get(key), here)):
+            moved = key == ADDRESS and then.get(key) is not None and now.get(key) is not None
+            if key not in SPEED and not moved and (found := first_change(then.get(key), now.get(key), here)):
                 return found
         return ""
     if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):

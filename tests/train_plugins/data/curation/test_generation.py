@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 import yaml
-from curation_server import Run, adds_up, rejected_of, rows_of
+from curation_server import Run, adds_up, everything, rejected_of, rows_of, sums
 from helpers import environment
 from judge_server import Body, Reply, asked, chat, judge_server
 
 from olmes_suite.errors import RequestFailed
+from train_plugins.data.curation.generation import completions, models
 from train_plugins.data.curation.generation.completions import IN_A_ROW, Ask, Completer, Failed, Journal
 from train_plugins.data.curation.generation.models import Model
 
@@ -156,6 +157,72 @@ def test_what_was_paid_for_survives_a_failure(run: Run, tmp_path: Path) -> None:
         after = served.counts()
     assert all(after[f"say {n} aloud"] == before[f"say {n} aloud"] == 1 for n in range(20))
     assert adds_up(tmp_path / "out")["counts"]["written"] == 120
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["responses", "passrate", "preferences", "prompts"])
+def test_a_server_that_comes_back_elsewhere_is_asked_only_for_what_is_missing(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    """The first server dies on the way; the same recipe at another port pays for no answer twice."""
+    answers: list[str] = []
+
+    def dying(body: Body, before: int) -> Reply:
+        if len(answers) >= 15:
+            return Reply({"error": "no such key"}, status=401)
+        answers.append(json.dumps(body, sort_keys=True))
+        return everything(body, before)
+
+    def later(body: Body, before: int) -> Reply:
+        answers.append(json.dumps(body, sort_keys=True))
+        return everything(body, before)
+
+    def recipe(url: str) -> dict[str, Any]:
+        one = {"model": "m", "base_url": url, "concurrency": 1, "tries": 1}
+        prompts = [{"path": str(sums(tmp_path / "sums.jsonl", 12))}]
+        return {
+            "responses": {"prompts": prompts, "models": [one], "best_of": 2, "keep": "all"},
+            "passrate": {"prompts": prompts, "model": one, "samples": 2},
+            "preferences": {"prompts": prompts, "by": "judge", "policy": one, "judge": {**one, "name": "judge"}},
+            "prompts": {"personas": {"sample": True}, "generator": one, "skills": [{"skill": "algebra", "count": 20}]},
+        }[command]
+
+    with judge_server(dying) as first:
+        done = run(command, recipe(first.url))
+        assert done.returncode == 1 and len(answers) == 15, done.stderr
+    with judge_server(later) as second:
+        done = run(command, recipe(second.url), "--resume")
+        assert done.returncode == 0, done.stderr
+        manifest = adds_up(tmp_path / "out")
+        assert len(answers) > 15 and len(set(answers)) == len(answers)
+        assert {one["base_url"] for one in manifest["models"]} == {second.url}
+        sent = len(second.seen)
+        assert run(command, recipe("http://127.0.0.1:9/v1"), "--resume").returncode == 0  # finished: nothing is asked
+        assert len(second.seen) == sent
+        assert run(command, recipe(second.url), out="calm").returncode == 0
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "calm")
+    moved = json.loads((tmp_path / "out/manifest.json").read_text())
+    calm = json.loads((tmp_path / "calm/manifest.json").read_text())
+    assert moved["counts"] == calm["counts"] and moved["models"] == calm["models"]
+
+
+def test_models_of_one_served_name_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    def says(text: str) -> Any:
+        return lambda body, before: Reply(chat(text))
+
+    with judge_server(says("one")) as one, judge_server(says("two")) as two, Journal(tmp_path) as journal:
+        first = Completer(model(one.url, name="a"), journal, 5).complete(asks(2))
+        second = Completer(model(two.url, name="b"), journal, 5).complete(asks(2))
+    assert texts(first) == ["one"] * 2 and texts(second) == ["two"] * 2
+
+
+def test_a_journal_of_an_earlier_version_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with judge_server(echo) as served, Journal(tmp_path) as journal:
+        with monkeypatch.context() as then:
+            then.setattr(completions, "identity", models.identity_by_address)
+            before = texts(Completer(model(served.url), journal, 5).complete(asks(5)))
+        sent = len(served.seen)
+        assert texts(Completer(model(served.url), journal, 5).complete(asks(5))) == before and len(served.seen) == sent
 
 
 def test_a_finished_command_asks_nothing_more(run: Run, tmp_path: Path) -> None:

@@ -204,7 +204,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("sft", {"messages": [{"content": "Q"}, {"role": "assistant", "content": "A"}]}, "row 1 has"),
     ("sft", {"messages": [{"role": "assistant", "content": "A"}, TURN]}, "row 1 has wrong turn order"),
     ("sft", {"messages": [TURN, TURN]}, "row 1 has wrong turn order"),
-    ("sft", {"messages": [TURN, {"role": "narrator", "content": "A"}]}, "row 1 has wrong turn order"),
+    (
+        "sft",
+        {"messages": [TURN, {"role": "narrator", "content": "A"}]},
+        "row 1 has a turn of the unknown role 'narrator'",
+    ),
     ("sft", chat("Q", " "), "row 1 has an empty assistant turn"),
     ("sft", chat(" ", "A"), "row 1 has an empty user turn"),
     ("sft", {"messages": []}, "row 1 has no 'messages'"),

@@ -88,6 +88,15 @@ def test_a_command_may_be_resumed_at_another_speed() -> None:
     assert first_change(then, {"recipe": {**then["recipe"], "models": []}}) == "recipe: models"
 
 
+def test_a_command_may_be_resumed_with_a_server_elsewhere_but_not_with_another_engine() -> None:
+    def at(url: str | None) -> dict[str, Any]:
+        return {"recipe": {"generator": {"model": "a", **({} if url is None else {"base_url": url})}}}
+
+    assert first_change(at("http://one:8000/v1"), at("http://two:8001/v1")) == ""
+    assert first_change(at("http://one:8000/v1"), at(None)) == "recipe: generator: base_url"
+    assert first_change(at(None), at("http://one:8000/v1")) == "recipe: generator: base_url"
+
+
 def test_rows_that_are_neither_written_nor_rejected_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 rows are neither"), Output(loaded(tmp_path), ()) as output:
         output.finish({"read": 3, "written": 1}, "")

@@ -15,6 +15,8 @@ TOTALS = {
     "tulu3_rlvr_8b": 29_946, "tulu3_rlvr_70b": 29_946, "olmo3_think_sft_7b": 2_268_468,
     "olmo3_think_sft_32b": 2_253_916,
     "olmo3_instruct_sft_7b": 2_152_112 - 50_000, "olmo3_think_rlvr_7b": 104_869, "olmo3_instruct_rlvr_7b": 171_950,
+    "olmo3_think_preference_7b": 150_000, "olmo3_think_preference_32b": 200_000,
+    "olmo3_instruct_preference_7b": 259_922, "olmo3_instruct_preference_32b": None,
 }  # fmt: skip
 
 
@@ -48,6 +50,14 @@ def test_every_part_has_a_licence_or_says_that_it_is_unknown() -> None:
     for name in published.names():
         for part in published.details(name)["parts"]:
             assert part["licence"], (name, part)
+
+
+def test_what_is_not_known_of_a_mix_is_said(tmp_path: Path) -> None:
+    shown = olmes_here("data", "mixes", "olmo3_instruct_preference_7b", tmp=tmp_path).stdout
+    assert "259,922 rows as published; those of its parts are not known" in shown
+    assert "Pairs judged by GPT-4.1" in shown and shown.count("unknown") == 2 * 3 + 1
+    one = json.loads(olmes_here("data", "mixes", "olmo3_instruct_preference_32b", "--json", tmp=tmp_path).stdout)
+    assert one["rows"] is None and [part["amount"] for part in one["parts"]] == [None] * 3
 
 
 def test_the_command_lists_them_at_80_columns(tmp_path: Path) -> None:

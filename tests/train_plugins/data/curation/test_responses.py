@@ -159,9 +159,9 @@ def test_several_models_answer_and_are_named(run: Run, tmp_path: Path) -> None:
 BAD_ROWS = {
     "broken JSON": ('{"prompt": ', "JSON"),
     "no prompt": ('{"text": 3}', "no 'messages' and no 'prompt' (columns: text)"),
-    "missing role": ('{"messages": [{"content": "hi"}]}', "not a list of role and content"),
+    "missing role": ('{"messages": [{"content": "hi"}]}', "a turn without a role (messages[0], "),
     "wrong order": ('{"messages": [{"role": "assistant", "content": "hi"}]}', "wrong turn order"),
-    "unknown role": ('{"messages": [{"role": "boss", "content": "hi"}]}', "a turn of 'boss'"),
+    "unknown role": ('{"messages": [{"role": "boss", "content": "hi"}]}', "a turn of the unknown role 'boss'"),
     "two users": (
         '{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}', "wrong turn order",
     ),

@@ -1,8 +1,9 @@
 """Completions of one model, from the journal where they are in it, otherwise asked for and written there at once.
 
-The journal is a response cache in the unfinished folder. It is addressed by content: request, model and seed. A command
-that is killed and resumed asks only for completions that had not arrived. What comes back is in the order of the
-requests, and its seeds depend on nothing else, so that the concurrency makes no difference to the data.
+The journal is a response cache in the unfinished folder. It is addressed by content: request, model and seed, whatever
+the address of the server. A command that is killed and resumed asks only for completions that had not arrived. What
+comes back is in the order of the requests, and its seeds depend on nothing else, so that the concurrency makes no
+difference to the data.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from olmes_suite.errors import RequestFailed, one_line
 from olmes_suite.models.base import Backend
 from olmes_suite.models.cache.store import Entry, ResponseCache
 from olmes_suite.records import Request, Response, canonical_json, sha256
-from train_plugins.data.curation.generation.models import Model, build, identity
+from train_plugins.data.curation.generation.models import Model, build, identity, identity_by_address
 
 IN_A_ROW = 25
 """Failed requests without an answer in between after which the command stops: the server is at fault, not the rows."""
@@ -54,7 +55,7 @@ class Failed:
 
 @dataclass(slots=True)
 class Spent:
-    """What a model's completions of one data set took, resumed or not."""
+    """The completions and tokens of one model for a data set, those of earlier starts included."""
 
     completions: int = 0
     failed: int = 0
@@ -134,12 +135,27 @@ class Completer:
         seeds = [self._seed(one.key(source), ask.sample) for one, ask in zip(requests, asks, strict=True)]
         places = list(zip(keys, seeds, strict=True))
         found: dict[tuple[str, int], Response | Failed] = dict(self.journal.find(keys))
+        if self.model.served and len(found) < len(set(places)):
+            found |= self._found_by_address(requests, places, found)
         missing = {place: number for number, place in reversed(list(enumerate(places))) if place not in found}
         if missing:
             self._answered = self._answered or bool(found)
             found |= self._ask({place: requests[number] for place, number in reversed(missing.items())})
         self._count(places, found)
         return [found[place] for place in places]
+
+    def _found_by_address(
+        self, requests: Sequence[Request], places: Sequence[tuple[str, int]], found: Mapping[tuple[str, int], object]
+    ) -> dict[tuple[str, int], Response]:
+        """Return those of the missing completions that a journal of an earlier version has for this address."""
+        former = identity_by_address(self.model)
+        missing = {
+            (request.key(former), place[1]): place
+            for request, place in zip(requests, places, strict=True)
+            if place not in found
+        }
+        before = self.journal.find([key for key, _ in missing])
+        return {missing[place]: response for place, response in before.items() if place in missing}
 
     def close(self) -> None:
         """Free the model."""

@@ -118,15 +118,26 @@ def check(model: Model, place: Place) -> None:
 def identity(model: Model) -> str:
     """Return the SHA-256 of what, besides a request and its seed, decides a completion.
 
-    A checkpoint is identified by its files, a served model by its name and address. Raises ModelError.
+    A checkpoint is identified by its files; a served model by its name at the server and its name in the rows, wherever
+    it is served. Raises ModelError.
     """
     what: dict[str, Any] = {"model": model.model}
     if model.served:
-        what["base_url"] = str(model.base_url).rstrip("/")
+        what["called"] = model.called  # two servers may serve different models under one name
     elif model.engine in (*CHECKPOINT, "auto"):
         from olmes_suite.judges.checkpoints import digest_of
 
         what = {"checkpoint": digest_of(model.model), "dtype": model.dtype}
+    return _digest(what, model)
+
+
+def identity_by_address(model: Model) -> str:
+    """Return the identity of a served model in journals of earlier versions, which held its address."""
+    what = {"model": model.model, "base_url": str(model.base_url).rstrip("/")}
+    return _digest(what, model)
+
+
+def _digest(what: Mapping[str, Any], model: Model) -> str:
     return sha256(canonical_json([what, model.engine, dict(model.chat_template_args), model.thinking]))
 
 

@@ -166,8 +166,8 @@ class Component:
     """A part of a published set that is not a source of its own."""
 
     name: str
-    amount: int
-    """Number of rows in the published set."""
+    amount: int | None = None
+    """Number of rows in the published set; None: not known."""
     licence: str = "unknown"
     hub: str | None = None
 
@@ -184,6 +184,8 @@ class Mix(Curation):
     """Hub id of the mix as its authors published it."""
     composition: tuple[Component, ...] = ()
     """What a published set is made of; facts for the reader, which nothing is read from."""
+    published: int | None = None
+    """Number of rows of the published mix, where the amounts of its parts are not known; a fact for the reader."""
     rows: int | None = None
     """Size of the mix, of which the sources take their `share`."""
     filters: Filters = field(default_factory=Filters)

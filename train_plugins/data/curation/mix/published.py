@@ -28,7 +28,7 @@ def load(name: str) -> Mix:
 
 
 def details(name: str) -> dict[str, Any]:
-    """Return a mix's data sets with their rows and licences; those of a published set, where it is one."""
+    """Return a mix's rows, data sets and licences; those of a published set, where it is one. None: not known."""
     mix = load(name)
     sources = [
         {"name": one.place, "amount": one.amount, "licence": one.licence or keys.UNKNOWN, "skill": one.skill}
@@ -38,11 +38,17 @@ def details(name: str) -> dict[str, Any]:
         {"name": one.hub or one.name, "amount": one.amount, "licence": one.licence, "part": one.name}
         for one in mix.composition
     ]
+    amounts = [one.amount for one in mix.composition or mix.sources]
+    known = [amount for amount in amounts if amount is not None]
+    rows = sum(known) if len(known) == len(amounts) else mix.published
     notes = [f"kind {mix.kind}" + (f"; published as {mix.released}" if mix.released else "")]
+    if mix.published is not None:
+        notes.append(f"{mix.published:,} rows as published; those of its parts are not known")
     if parts:
         notes.append(f"read from {sources[0]['name']} (licence {sources[0]['licence']}), which is made of:")
     return {
         "name": name, "kind": mix.kind, "about": mix.about or name, "released": mix.released, "notes": notes,
+        "rows": rows,
         "sources": sources, "parts": parts or sources,
     }  # fmt: skip
 
@@ -50,9 +56,8 @@ def details(name: str) -> dict[str, Any]:
 def summary(name: str) -> dict[str, Any]:
     """Return a mix's size and number of data sets, and how many have no known licence."""
     found = details(name)
-    amounts = [one["amount"] for one in found["parts"]]
     return {
         "name": name, "about": found["about"], "kind": found["kind"], "released": found["released"],
-        "rows": sum(amounts) if all(amounts) else None, "sets": len(amounts),
+        "rows": found["rows"], "sets": len(found["parts"]),
         "unknown": sum(one["licence"] == keys.UNKNOWN for one in found["parts"]),
     }  # fmt: skip
