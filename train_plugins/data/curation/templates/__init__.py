@@ -70,14 +70,15 @@ def asked(template: Template, text: str, persona: str, examples: Sequence[str]) 
 def parsed(template: Template, text: str) -> str | None:
     """Return the prompt after the label, without what follows it; None where the label is missing.
 
+    A second label ends the prompt: small models go on with another one, as in the examples that they were shown.
     Markdown around the label, and quotation marks around the whole prompt, are removed.
     """
     word = re.escape(template.label.rstrip(": "))
     marked = rf"^[*_#>\s]{{0,6}}{word}[*_\s]{{0,3}}:[*_]{{0,3}}\s*"
-    found = re.search(marked, text, re.IGNORECASE | re.MULTILINE)
-    if found is None:
+    _, *parts = re.split(marked, text, flags=re.IGNORECASE | re.MULTILINE)
+    if not parts:
         return None
-    rest = text[found.end() :]
+    rest = next((part for part in parts if part.strip()), "")
     if after := _NEXT.search(rest):
         rest = rest[: after.start()]
     rest = rest.strip()
