@@ -8,34 +8,39 @@ from olmes_suite.errors import UsageError
 from olmes_suite.tasks import catalog, index
 from train_plugins.config.evaluation import Evaluation
 
-ADVICE = "`data: sample` under eval uses the few documents that ship with each task"
+GO_ON = "`missing: skip` under eval goes on without"
+TRY_OUT = "to try the recipe out, `data: sample` under eval uses the few documents that ship with each task"
 
 
-def check(evaluation: Evaluation, model: str, where: str) -> None:
+def check(evaluation: Evaluation, model: str, where: str) -> list[str]:
     """Read the documents of all tasks as `olmes eval` will; those of the Hub are fetched.
 
-    `where` begins the error. Raises UsageError for tasks without documents, DataError for malformed ones.
+    `where` begins the error. Returns notes on what `missing: skip` leaves out. Raises UsageError for other tasks
+    without documents, and where no task has any; DataError for malformed ones.
     """
-    lacking = lacks(evaluation, model)
+    lacking, number = lacks(evaluation, model)
     if not lacking:
-        return
+        return []
     task, why = next(iter(lacking.items()))
     others = f"; also without documents: {', '.join(list(lacking)[1:])}" if len(lacking) > 1 else ""
-    advice = "" if evaluation.data is not None else f"; to try the recipe out, {ADVICE}"
-    raise UsageError(f"{where}: {task} cannot be evaluated: {why}{others}{advice}")
+    said = f"{where}: {task} cannot be evaluated: {why}{others}"
+    left = len(lacking) < number
+    if left and evaluation.missing == "skip":
+        return [f"{said}; the other tasks are evaluated (`missing: skip`)"]
+    advice = [GO_ON] * (left and evaluation.missing is None) + [TRY_OUT] * (evaluation.data is None)
+    raise UsageError("; ".join([said, *advice]))
 
 
 def notes(evaluation: Evaluation, model: str, where: str) -> list[str]:
     """Return what `check` would refuse as a note of a dry run. Raises DataError for malformed documents."""
     try:
-        check(evaluation, model, where)
+        return [f"note: {line}" for line in check(evaluation, model, where)]
     except UsageError as error:
         return [f"note: not on this machine: {error}"]
-    return []
 
 
-def lacks(evaluation: Evaluation, model: str) -> dict[str, str]:
-    """Return the top-level tasks without documents, and why; tasks that are not of this version are left out."""
+def lacks(evaluation: Evaluation, model: str) -> tuple[dict[str, str], int]:
+    """Return the top-level tasks without documents, and why, and the number of all; unknown tasks are left out."""
     from olmes_suite.evaluation.plan import Options, choose, load_leaves
     from olmes_suite.tasks.documents import DataSource
 
@@ -43,12 +48,12 @@ def lacks(evaluation: Evaluation, model: str) -> dict[str, str]:
         model, suite_names=(evaluation.suite,) if evaluation.suite else (), task_names=evaluation.tasks,
         source=DataSource.from_environment(evaluation.data_dir, evaluation.data),
     )  # fmt: skip
-    lacking = {}
+    lacking: dict[str, str] = {}
     with catalog.including(map(Path, evaluation.include_path)):
-        plans, _ = choose(options)
-        for plan in (plan for plan in plans if plan.error is None):
+        plans = [plan for plan in choose(options)[0] if plan.error is None]
+        for plan in plans:
             load_leaves(plan, options)
             if plan.error is not None:
                 lacking[plan.name.removeprefix(index.PREFIX)] = plan.error
             plan.leaves = []  # the documents are not needed any more
-    return lacking
+    return lacking, len(plans)

@@ -37,6 +37,8 @@ class Evaluation:
     """Mirrors of the benchmark data."""
     data: Literal["sample"] | None = field(default=None, metadata=UNSET)
     """`sample`: the few documents that ship with each task, to try a recipe out; their scores say nothing."""
+    missing: Literal["skip"] | None = field(default=None, metadata=UNSET)
+    """`skip`: tasks without documents have no score, and the others go on. None: they stop the stage."""
     include_path: tuple[str, ...] = ()
     """Folders of the user's own task files."""
     runs: str = "runs"

@@ -49,11 +49,12 @@ def check(pipeline: Pipeline) -> list[Planned]:
 
 
 def _check_documents(pipeline: Pipeline, stages: Sequence[Planned]) -> None:
-    """Check the documents of the evaluations that are still to come. Raises UsageError."""
+    """Check the documents of the evaluations that are still to come, and print what is left out. Raises UsageError."""
     for where, evaluation in _evaluations(
         pipeline, [one for one in stages if not (one.output / lineage.FILE).is_file()]
     ):
-        eval_documents.check(evaluation, pipeline.base, where)
+        for note in eval_documents.check(evaluation, pipeline.base, where):
+            print(note, file=sys.stderr)
 
 
 def _evaluations(pipeline: Pipeline, stages: Sequence[Planned]) -> Iterator[tuple[str, Evaluation]]:

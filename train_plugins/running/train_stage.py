@@ -51,7 +51,8 @@ def run(
         resume.same_processes(start, distributed.world_size())
         saved_state.check(start, distributed.world_size(), recipe.as_data())
     if recipe.eval is not None and not done and distributed.is_main():
-        eval_documents.check(recipe.eval, recipe.model, f"{recipe.place}: eval")
+        for note in eval_documents.check(recipe.eval, recipe.model, f"{recipe.place}: eval"):
+            print(note, file=sys.stderr)
     with ExitStack() as resources:
         if begun := output.is_dir():
             _lock(resources, output)

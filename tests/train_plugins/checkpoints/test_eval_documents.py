@@ -48,14 +48,27 @@ def test_the_command_ends_with_status_2_and_one_line(train_folder: Path) -> None
 
 def test_all_tasks_are_asked_and_those_without_are_named(tmp_path: Path) -> None:
     asked = Evaluation(tasks=("gsm8k", "popqa", "truthfulqa"), data_dir=(str(write_gsm8k(tmp_path)),))
-    assert list(eval_documents.lacks(asked, "m")) == ["popqa", "truthfulqa"]
-    refused(lambda: eval_documents.check(asked, "m", "x"), "x: popqa cannot .*also without documents: truthfulqa")
+    lacking, number = eval_documents.lacks(asked, "m")
+    assert list(lacking) == ["popqa", "truthfulqa"] and number == 3
+    refused(lambda: eval_documents.check(asked, "m", "x"), "x: popqa cannot .*also without documents: truthfulqa.*skip")
     eval_documents.check(Evaluation(tasks=("gsm8k",), data_dir=asked.data_dir), "m", "x")
+
+
+def test_tasks_without_may_be_left_out_but_not_all(tmp_path: Path) -> None:
+    asked = Evaluation(tasks=("gsm8k", "popqa"), data_dir=(str(write_gsm8k(tmp_path)),), missing="skip")
+    (said,) = eval_documents.check(asked, "m", "x")
+    assert said.startswith("x: popqa cannot be evaluated: ") and said.endswith(
+        "the other tasks are evaluated (`missing: skip`)"
+    )
+    assert eval_documents.notes(asked, "m", "x") == [f"note: {said}"]
+    none = Evaluation(tasks=("popqa",), data_dir=asked.data_dir, missing="skip")
+    refused(lambda: eval_documents.check(none, "m", "x"), "x: popqa cannot be evaluated: .*`data: sample`")
+    assert "missing" not in eval_command.asked(Evaluation(tasks=("popqa",)))
 
 
 def test_sample_documents_ship_with_the_tasks() -> None:
     asked = Evaluation(suite="quick", data="sample")
-    assert eval_documents.lacks(asked, "m") == {}
+    assert eval_documents.lacks(asked, "m")[0] == {}
     line = eval_command.command(asked, "m")
     assert line[line.index("--data") + 1] == "sample" and "--data" not in eval_command.command(Evaluation(), "m")
     scores = {"step": 1, "tasks": {}, "average": 1.0, "asked": eval_command.asked(asked)}
