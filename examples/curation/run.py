@@ -2,14 +2,15 @@
 
     python examples/curation/run.py MODEL [--out curation] [--port 8000] [--count 24]
 
-MODEL is a small instruction-tuned checkpoint, such as the folder or Hub id of SmolLM2-135M-Instruct (Apache-2.0). Each
-step is a command of `olmes data`; the preferences are killed once on the way and resumed.
+MODEL is a small instruction-tuned checkpoint, such as demo/smollm2, which `make demo` makes of SmolLM2-135M-Instruct
+(Apache-2.0). Each step is a command of `olmes data`; the preferences are killed once on the way and resumed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = "examples/curation"
+
+
+def check_free(port: int) -> None:
+    """Stop where something listens at the port already, which would answer in place of the model."""
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SystemExit(f"port {port} cannot be used ({error.strerror}): choose another with --port") from None
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], seconds: float = 300) -> None:
@@ -42,7 +53,7 @@ def command(step: str, out: Path, changes: Sequence[str]) -> list[str]:
 def run(words: Sequence[str], kill_after: Path | None = None, may_be_empty: Path | None = None) -> None:
     """Run a command; with `kill_after`, kill it when its journal has grown, and say so.
 
-    `may_be_empty`: the folder of a data set whose rows may all be rejected, which ends the command with status 1.
+    `may_be_empty`: the folder of a data set whose rows may all be left out, which ends the command with status 1.
     """
     print(f"\n== olmes {' '.join(words[3:])}", flush=True)
     with subprocess.Popen(words, cwd=ROOT) as process:
@@ -52,8 +63,10 @@ def run(words: Sequence[str], kill_after: Path | None = None, may_be_empty: Path
                 process.kill()
                 print("== killed on the way; the same command resumes it", flush=True)
                 return
+    if kill_after is not None and process.returncode in (0, 1):
+        print("== it was done before it could be killed", flush=True)
     if process.returncode == 1 and may_be_empty is not None and (may_be_empty / "rejected.jsonl").is_file():
-        print("== no pair is left: name a larger judge in preferences.yaml (judge.base_url)", flush=True)
+        print("== no row is left of so few prompts: a larger --count or model leaves some", flush=True)
         return
     if process.returncode:
         raise SystemExit(f"olmes data ended with status {process.returncode}")
@@ -68,6 +81,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24, help="prompts of each skill")
     chosen = parser.parse_args()
     out, url = chosen.out.resolve(), f"http://127.0.0.1:{chosen.port}/v1"
+    check_free(chosen.port)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     served = [sys.executable, f"{EXAMPLES}/serve.py", chosen.model, "--port", str(chosen.port)]
     with subprocess.Popen(served, cwd=ROOT) as server:
@@ -76,11 +90,13 @@ def main() -> None:
             counts = [f"skills.{number}.count={chosen.count}" for number in (0, 1)]
             run(command("prompts", out, [f"generator.base_url={url}", *counts]))
             prompts = f"prompts.0.path={out / 'prompts'}"
-            run(command("responses", out, [f"models.0.base_url={url}", prompts]))
+            run(command("responses", out, [f"models.0.base_url={url}", prompts]), may_be_empty=out / "responses")
             pairs = command("preferences", out, [f"policy.base_url={url}", f"judge.base_url={url}", prompts])
-            if not (out / "preferences").exists():
-                run(pairs, kill_after=out / ".preferences.unfinished" / "state" / "responses-1.sqlite-wal")
-            run(pairs, may_be_empty=out / "preferences")
+            made = out / "preferences"
+            if not made.exists():
+                journal = out / ".preferences.unfinished" / "state" / "responses-1.sqlite-wal"
+                run(pairs, kill_after=journal, may_be_empty=made)
+            run(pairs, may_be_empty=made)
         finally:
             server.terminate()
     print(f"\nPrompts, responses and pairs, each with a card, are in {out}.")
