@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -85,6 +86,10 @@ def included(extra: str) -> set[str]:
     return {part.strip() for one in listed for part in one.partition("[")[2].rstrip("]").split(",")}
 
 
+def _name(function: ast.expr) -> str:
+    return getattr(function, "attr", None) or getattr(function, "id", "")
+
+
 def imported(file: Path) -> Iterator[str]:
     """Other packages that a file imports, anywhere in it: by a statement, or by `import_module` with a plain name."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -93,7 +98,7 @@ def imported(file: Path) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names = [str(node.module)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and _name(node.func).endswith("import_module"):
             names = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         for name in names:
             top = name.partition(".")[0]
@@ -101,11 +106,11 @@ def imported(file: Path) -> Iterator[str]:
                 yield PART_OF.get(top, top)
 
 
-def sources() -> Iterator[tuple[str, str]]:
+@functools.cache
+def sources() -> list[tuple[str, str]]:
     """(file, module that it imports) over the whole package."""
-    for folder in (*OURS, "tasks"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            yield from ((file.relative_to(ROOT).as_posix(), module) for module in imported(file))
+    files = [file for folder in (*OURS, "tasks") for file in sorted((ROOT / folder).rglob("*.py"))]
+    return [(file.relative_to(ROOT).as_posix(), module) for file in files for module in imported(file)]
 
 
 def allowed(file: str) -> tuple[str, ...]:
@@ -114,13 +119,10 @@ def allowed(file: str) -> tuple[str, ...]:
     return PLACES[place]
 
 
-IMPORTS = list(sources())
-
-
 def test_every_import_is_declared() -> None:
     wrong = [
         f"{file}: {module}"
-        for file, module in IMPORTS
+        for file, module in sources()
         if not any(module in declared(extra) for extra in (CORE, *allowed(file)))
     ]
     assert not wrong
@@ -128,7 +130,7 @@ def test_every_import_is_declared() -> None:
 
 @pytest.mark.parametrize("extra", [CORE, *extras.MODULES])
 def test_every_declared_package_is_imported_where_it_belongs(extra: str) -> None:
-    used = {module for file, module in IMPORTS if extra == CORE or extra in allowed(file)}
+    used = {module for file, module in sources() if extra == CORE or extra in allowed(file)}
     assert declared(extra) <= used
 
 
