@@ -15,6 +15,8 @@ import pytest
 
 from olmes_suite import extras
 
+pytestmark = pytest.mark.xdist_group("dependencies")  # the sources are parsed once
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = ("olmes_suite", "leaderboard", "decontam", "train_plugins")
@@ -147,6 +149,7 @@ def test_the_extras_that_errors_name_are_those_of_the_package() -> None:
     ) == {"eval"}
 
 
+@pytest.mark.long
 def test_the_tests_import_what_dev_brings() -> None:
     parts = {"dev", *included("dev")} | {more for part in included("dev") for more in included(part)}
     have = {module for part in (CORE, *parts) for module in declared(part)} | {"_pytest"}
