@@ -117,7 +117,7 @@ def test_other_commands_name_their_extra(without: Callable[..., Olmes], command:
     [
         ("eval --backend mock --task gsm8k --data sample --ray local", "ray"),
         ("decontam scan --train t.jsonl --ray local", "ray"),
-        ("eval --backend vllm --model org/name --task gsm8k --data sample", "vllm"),
+        pytest.param("eval --backend vllm --model org/name --task gsm8k --data sample", "vllm", marks=pytest.mark.long),
         ("train sft r.yaml", "train"),
         ("decontam scan --train t.jsonl", "decontam"),
     ],
