@@ -263,6 +263,7 @@ def test_data_pull_copies_from_a_mirror_and_verify_reads_it(tmp_path: Path) -> N
     assert found.returncode == 1 and json.loads(found.stdout)[0]["state"] == "differs"
 
 
+@pytest.mark.long
 def test_a_users_own_lm_eval_task(tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text('{"q": "1+1", "a": "2"}\n{"q": "2+2", "a": "4"}\n')
     (tmp_path / "mine").mkdir()

@@ -144,7 +144,9 @@ def test_a_group_names_the_fields_of_its_members() -> None:
     ("given", "said"),
     [
         pytest.param(["--eval-field", "gsm9k:question"], "unknown task 'gsm9k'", marks=pytest.mark.long),
-        (["--eval-field", "mmlu:question"], "is not among the evaluations to compare"),
+        pytest.param(
+            ["--eval-field", "mmlu:question"], "is not among the evaluations to compare", marks=pytest.mark.long
+        ),
         pytest.param(
             ["--eval-field", "gsm8k:question", "--eval-field", "gsm8k:questoin"],
             "gsm8k:questoin: the data set has",

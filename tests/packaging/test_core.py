@@ -106,7 +106,9 @@ def test_what_reads_runs_works_without_the_extras(without: Callable[..., Olmes],
     read_everything(without(*extras.MODULES), runs, tmp_path)
 
 
-@pytest.mark.parametrize("command", NEEDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=pytest.mark.long) if at % 4 else name for at, name in enumerate(NEEDS)]
+)
 def test_other_commands_name_their_extra(without: Callable[..., Olmes], command: str) -> None:
     line = one_line_error(without(*extras.MODULES)(*command.split()))
     assert line.endswith(f"pip install 'olmes-suite[{NEEDS[command]}]'") and len(line) < 160

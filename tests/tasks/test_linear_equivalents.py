@@ -27,6 +27,7 @@ def made_of(pieces: str, most: int = 14) -> st.SearchStrategy[str]:
 
 @QUICKLY
 @given(made_of("<<|<|>>|>|a|\n|<<b|\r| "))
+@pytest.mark.long
 def test_between(text: str) -> None:
     found = [text[span.inner : span.inner_end] for span in between(re.compile("<<"), re.compile(">>"), text)]
     assert found == re.findall("<<(.*?)>>", text)
@@ -46,12 +47,14 @@ def test_deepmind_phrases(text: str) -> None:
 
 @QUICKLY
 @given(made_of("I hope it is correct| |\n|\t|.|7|x|\u00a0|I hope"))
+@pytest.mark.long
 def test_deepmind_closing_words(text: str) -> None:
     assert task("deepmind_math")._without_hope(text) == re.sub(r"\s*\.?\s*I hope it is correct.*", "", text)
 
 
 @QUICKLY
 @given(made_of("#### |####|1|,|$|.|\n| |x"))
+@pytest.mark.long
 def test_gsm8k_comparison(text: str) -> None:
     expected = text
     for pattern in (",", "\\$", "(?s).*#### ", "\\.$"):
@@ -100,6 +103,7 @@ def test_minerva_normalisation(text: str) -> None:
 
 @QUICKLY
 @given(made_of("Final Answer: The final answer is|. I hope it is correct.|, I hope it is correct!|$7$|\n| |x|."))
+@pytest.mark.long
 def test_minerva_sentence(text: str) -> None:
     found = re.search(r"Final Answer: The final answer is(.*?). I hope it is correct.", text + "I hope it is correct.")
     expected = normalized(found.group(1).strip() if found else "[invalidanswer]")
@@ -188,6 +192,7 @@ def test_ifeval_checkers(name: str, text: str, splitter: None) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(text=made_of("He said so. |Dr. No|It's 3.5!|\"Yes.\" |\n|word |Word. |? |U.S. |'tis |..."))
+@pytest.mark.long
 def test_tokens(text: str, splitter: None) -> None:
     import nltk
 

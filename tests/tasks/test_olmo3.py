@@ -259,6 +259,7 @@ PIECES = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_linear_templates_of_bbh_find_what_the_plain_ones_find() -> None:
     draw = random.Random(3)
     templates = ((cascade.TEMPLATES[0], bbh().last_therefore), (cascade.TEMPLATES[6], bbh().last_correct))

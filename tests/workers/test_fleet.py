@@ -109,6 +109,7 @@ class TestProcesses:
         rest = asks(3)
         assert texts(crew.run(rest, seeds_for(rest))) == expected(rest)
 
+    @pytest.mark.long
     def test_a_request_that_fails_ends_the_run_with_its_error(self, fleet):
         crew = fleet("fail=Question 3,pause=0.01")
         with pytest.raises(RequestFailed, match="t: gave up"):
@@ -121,6 +122,7 @@ class TestProcesses:
         with pytest.raises(RuntimeError, match=r"slow_engine\.py"):
             list(fleet("bug=Question 3").run(asks(6), seeds_for(asks(6))))
 
+    @pytest.mark.long
     def test_a_stop_request_ends_what_is_in_hand(self, fleet, tmp_path):
         free = tmp_path / "free"
         crew, requests = fleet(f"most=1,until={free}"), asks(400)

@@ -410,6 +410,7 @@ def test_how_weights_are_loaded_is_part_of_the_fingerprint(wide_heads: Path, eng
     assert plain.fingerprint != dummy.fingerprint
 
 
+@pytest.mark.long
 def test_thoughts_are_read_as_hf_reads_them(
     tmp_path_factory: pytest.TempPathFactory, engines: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:

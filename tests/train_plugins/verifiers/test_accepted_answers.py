@@ -50,6 +50,7 @@ def test_the_page_says_what_is_accepted(verifiers: Verifiers) -> None:
     assert not wrong(verifiers, BUILT_IN)
 
 
+@pytest.mark.long
 def test_the_page_says_which_programs_are_accepted() -> None:
     try:
         with Verifiers(list(SANDBOXED), workers=1, timeout=20) as made:
