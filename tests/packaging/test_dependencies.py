@@ -55,11 +55,12 @@ MODULE_OF = {
     "pyspellchecker": "spellchecker",
     "antlr4-python3-runtime": "antlr4",
     "mlflow-skinny": "mlflow",
+    "pytest-xdist": "xdist",
 }
 """Packages whose module has another name."""
 PART_OF = {"pydantic_core": "pydantic"}
 """Modules that belong to another package, which pins their release."""
-ONLY_COMMANDS = {"ruff", "mypy", "import-linter", "pytest-xdist", "build", "types-pyyaml", "pandas-stubs"}
+ONLY_COMMANDS = {"ruff", "mypy", "import-linter", "build", "types-pyyaml", "pandas-stubs"}
 """Packages of `dev` that are run, or read by mypy, and not imported."""
 
 ELSEWHERE = ("tests/support/regenerate_examples.py", "tests/support/compare_bfcl.py")
