@@ -22,6 +22,8 @@ TORCH := torch==2.13.0
 PYTEST := pytest -q -n 2 --dist loadgroup --durations=10 --durations-min=1
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Bytecode is kept, also in a container that says otherwise: to compile the tests again takes each worker 8 s.
+export PYTHONDONTWRITEBYTECODE :=
 
 # One attempt, and one line where the index cannot be reached: pip would print its retries one by one.
 install-torch = $(if $(TORCH_INDEX),$(1) -m pip install -q --retries 0 --timeout 10 $(TORCH) --index-url $(TORCH_INDEX) 2>/dev/null || \

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +28,33 @@ _MIRROR = next(
     _BESIDE / "data/mirror",
 )
 os.environ.pop("OLMES_DATA", None)
+
+
+_GROUP = re.compile(r'xdist_group\("([^"]+)"\)')
+
+
+@functools.cache
+def _group_of(file: Path) -> str | None:
+    """The group that a file of tests names, or the conftest.py beside it for all of its folder."""
+    texts = (path.read_text(encoding="utf-8") for path in (file, file.parent / "conftest.py") if path.is_file())
+    return next((match[1] for match in map(_GROUP.search, texts) if match), None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadgroup`, in which a group is one of files: pytest-xdist 3.8 sees no group's mark under pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
+
+    return ByGroup(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_collection_finish() -> None:
+    """Tests and modules stay to the end, so the garbage collector need not look at them again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,6 +126,20 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from models_fixture import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two tries, clients of servers wait for milliseconds."""
+    from olmes_suite.endpoints.client import Endpoint
+
+    made = Endpoint.__init__
+
+    def quick(self: Endpoint, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self.delay = 0.01
+
+    monkeypatch.setattr(Endpoint, "__init__", quick)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from doc_commands import ROOT, below, tree
 from olmes_suite.tasks import index
 
 DOCS = ROOT / "docs"
+pytestmark = pytest.mark.xdist_group("reference")  # the pages take seconds to make
 
 
 @pytest.fixture(scope="module")

@@ -65,9 +65,8 @@ class Filter:
         if base[0] > np.iinfo(np.int32).max - batch.rows:
             gram_rows[:] = item_rows[:] = 0
             base[0] = 1
-        segments = (batch.data, batch.starts, batch.ends, batch.owners)
         verdicts: NDArray[np.uint8] = kernel.scan_rows(
-            segments, batch.rows, chars, self._grams, self._short, self._tables, self._state
+            batch.arrays, batch.rows, chars, self._grams, self._short, self._tables, self._state
         )
         return verdicts
 

@@ -198,6 +198,8 @@ def build(
 
 def _index(builder: _Builder, arrays: dict[str, NDArray[Any]], rule: Rule, *others: Any) -> Index:
     doc_ids = [item.doc_id for item in builder.items]
+    for array in arrays.values():  # as those of a loaded index are: Numba compiles for either kind
+        array.flags.writeable = False
     return Index(rule.n, tuple(builder.fields), tuple(builder.leaves), others[0], doc_ids, arrays, *others[1:])
 
 

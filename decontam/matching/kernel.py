@@ -183,7 +183,8 @@ def scan_rows(
     prefix, places, base = state[5], state[6], state[4]
     room, n = len(prefix) - SLACK, grams[0]
     verdicts = np.zeros(rows, dtype=np.uint8)
-    s, done = 0, 0
+    done: Any = np.int64(0)  # a plain 0 is a type of its own, for which Numba compiles what it is passed to
+    s = 0
     i = starts[0] if len(starts) else 0
     while s < len(starts):
         row_of: list[Integer] = [np.int64(0) for _ in range(0)]

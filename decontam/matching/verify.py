@@ -172,7 +172,6 @@ class Verifier:
         )  # fmt: skip
 
     def _compared(self, batch: Batch, rows: Iterable[int], normalized: frozenset[int]) -> Iterator[Arrays]:
-        segments = (batch.data, batch.starts, batch.ends, batch.owners)
         for unnormalized, group in groupby(rows, normalized.__contains__):
             if unnormalized:
                 for row in group:
@@ -181,7 +180,7 @@ class Verifier:
                     yield exact.compare_tokens(row, *words, self._grams, self._items)
             else:
                 numbers = np.array(list(group), dtype=np.int64)
-                yield exact.compare_rows(segments, numbers, self._chars, self._grams, self._items)
+                yield exact.compare_rows(batch.arrays, numbers, self._chars, self._grams, self._items)
 
     def _field(self, part: int) -> str:
         return self.index.fields[self.index.arrays["part_fields"][part]]

@@ -135,7 +135,7 @@ def token_hash(codes: NDArray[np.uint32], start: Integer, end: Integer) -> Any:
 def token_hashes(codes: NDArray[np.uint32], ends: NDArray[np.integer[Any]]) -> Any:
     """Hash tokens, code points uint32[c] where token i ends at ends[i], to uint64[t]."""
     out = np.empty(len(ends), dtype=np.uint64)
-    start = 0
+    start = np.int64(0)
     for i in range(len(ends)):
         out[i] = token_hash(codes, start, ends[i])
         start = ends[i]

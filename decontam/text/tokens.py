@@ -209,7 +209,10 @@ def character_table(*, normalized: bool, symbols: bool = False) -> tuple[NDArray
             expansions += [len(entries), *entries]
     if not normalized:
         table[[ord(char) for char in joining()]] = JOINS << 24
-    return table, np.array(expansions, dtype=np.uint32)
+    made = table, np.array(expansions, dtype=np.uint32)
+    for array in made:  # shared by all callers, and compiled code is made for arrays that are read only
+        array.flags.writeable = False
+    return made
 
 
 def _entry(char: str, symbols: bool) -> int:

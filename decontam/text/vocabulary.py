@@ -87,9 +87,10 @@ def _tokens(
     unnormalized: NDArray[np.bool_],
 ) -> int:
     """Fill the arrays and return the number of tokens, -1 where the arrays are too small."""
-    count = 0
+    zero = np.int64(0)  # a plain 0 is a type of its own, for which Numba compiles anew
+    count: Any = zero
     for k in range(len(ends)):
-        _, _, after, wrong = exact_tokens(data, ends[k - 1] if k else 0, ends[k], 0, chars, codes, spans, count)
+        _, _, after, wrong = exact_tokens(data, ends[k - 1] if k else 0, ends[k], zero, chars, codes, spans, count)
         if wrong == FULL:
             return -1
         unnormalized[k] = wrong != NOTHING

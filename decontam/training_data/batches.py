@@ -31,6 +31,17 @@ class Batch:
         data = np.frombuffer(b"".join(texts), dtype=np.uint8)
         return cls(data, starts, ends, np.array(owners, dtype=np.int64), rows, list(names).__getitem__)
 
+    @property
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Data, starts, ends and owners for compiled code.
+
+        The data are read only, whatever reader they come from: Numba compiles a function anew for arrays that can be
+        written.
+        """
+        data = self.data.view()
+        data.flags.writeable = False
+        return data, self.starts, self.ends, self.owners
+
     def segments(self, row: int) -> range:
         """Return the segments of a row."""
         first, end = np.searchsorted(self.owners, [row, row + 1])

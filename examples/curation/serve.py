@@ -90,6 +90,7 @@ def handler(batches: Batches, name: str) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: two would wait for the client's delayed acknowledgement, 40 ms
 
         def do_GET(self) -> None:
             """List the model."""

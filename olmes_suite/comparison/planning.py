@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ WORST = 0.25
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: cached properties
 class Candidate:
     """A task that a plan may ask for."""
 
@@ -61,7 +62,7 @@ class Candidate:
         """The number of documents."""
         return sum(self.leaves.values())
 
-    @property
+    @cached_property
     def shares(self) -> Floats:
         """The weight of each sub-task in the task's score; they sum to 1."""
         if self.weights:
@@ -69,7 +70,7 @@ class Candidate:
         sizes = np.array(list(self.leaves.values()), dtype=float)
         return np.full(len(sizes), 1 / len(sizes)) if self.macro else sizes / sizes.sum()
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Counts, Counts]:
         """The smallest and the largest number of documents of each sub-task."""
         sizes = np.array(list(self.leaves.values()), dtype=np.int64)

@@ -70,7 +70,13 @@ def test_a_name_that_is_none_is_refused() -> None:
         olmes_suite.evalute  # noqa: B018
 
 
-@pytest.mark.parametrize("first", ["", "import olmes_suite.runs.scores\n", "from olmes_suite.runs import ledger\n"])
+LATER = [
+    pytest.param(line, marks=pytest.mark.long)
+    for line in ("import olmes_suite.runs.scores\n", "from olmes_suite.runs import ledger\n")
+]
+
+
+@pytest.mark.parametrize("first", ["", *LATER])
 def test_runs_is_a_function_and_a_folder_of_modules(first: str, imported: Path, tmp_path: Path) -> None:
     program = (
         f"import warnings; warnings.simplefilter('ignore')\n{first}import olmes_suite as olmes\n"

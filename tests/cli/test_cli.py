@@ -72,7 +72,11 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
     [
         (["eval", "--backend", "mock"], "--suite NAME or --task NAME"),
         (["eval", "--backend", "mock", "--task", "gsm8"], "did you mean 'gsm8k'"),
-        (["eval", "--backend", "mock", "--task", "zebralogic"], "did you mean 'olmo3_zebralogic'"),
+        pytest.param(
+            ["eval", "--backend", "mock", "--task", "zebralogic"],
+            "did you mean 'olmo3_zebralogic'",
+            marks=pytest.mark.long,
+        ),
         (["eval", "--backend", "mock", "--suite", "unsen"], "did you mean 'unseen'"),
         (["eval", "--backend", "moc", "--task", "gsm8k", "--data", "sample"], "did you mean 'mock'"),
         (
@@ -87,7 +91,7 @@ def test_only_what_is_built_is_listed(tmp_path: Path) -> None:
         (["evaluate"], "did you mean 'eval'"),
         (["eval", "--what"], "--what"),
         (["eval", "gsm8k"], "a task with --task"),
-        (["tasks", "show", "gsmk"], "did you mean 'gsm8k'"),
+        pytest.param(["tasks", "show", "gsmk"], "did you mean 'gsm8k'", marks=pytest.mark.long),
         (["tasks", "check", "gsm8k", "--limit", "0"], "--limit must be at least 1"),
         (
             ["prompts", "--task", "gsm8k", "--data", "sample", "--doc-ids", "a"],
@@ -119,7 +123,7 @@ def test_mistakes_are_one_line(arguments: list[str], said: str, tmp_path: Path) 
         ("tasks: [{task: gsm8k, skil: math}]", "did you mean 'skill'"),
         ("tasks: [{task: gsm8k, aggregate: median}]", "aggregate: 'median' is none of mean, macro, micro, stratified"),
         ("tasks: [mine.yaml]", "contains itself"),
-        ("tasks: [gsm8kk]", "did you mean 'gsm8k'"),
+        pytest.param("tasks: [gsm8kk]", "did you mean 'gsm8k'", marks=pytest.mark.long),
         ("tasks: !!python/object/apply:os.system ['true']", "suite file"),
     ],
 )
@@ -259,6 +263,7 @@ def test_data_pull_copies_from_a_mirror_and_verify_reads_it(tmp_path: Path) -> N
     assert found.returncode == 1 and json.loads(found.stdout)[0]["state"] == "differs"
 
 
+@pytest.mark.long
 def test_a_users_own_lm_eval_task(tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text('{"q": "1+1", "a": "2"}\n{"q": "2+2", "a": "4"}\n')
     (tmp_path / "mine").mkdir()

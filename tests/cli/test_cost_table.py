@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-from olmes_suite.cli.display import _COST_NOTE, _task_warnings, cost_table
 from olmes_suite.runs.schema import Answers, Completed, TaskResult, Tokens
 
 THINKS = TaskResult(
@@ -23,12 +22,16 @@ THINKS = TaskResult(
 def printed(**tasks: TaskResult) -> list[str]:
     from rich.console import Console
 
+    from olmes_suite.cli.display import cost_table
+
     console = Console(width=80, file=io.StringIO(), highlight=False)
     console.print(cost_table(tasks))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 
 def test_the_table_of_thoughts_fits_a_terminal() -> None:
+    from olmes_suite.cli.display import _COST_NOTE
+
     lines = printed(tulu3_mmlu_high_school_us_history=THINKS)
     assert lines[0].split() == ["task", "tokens", "thought", "limit", "unclosed", "empty", "completed", "right/M"]
     assert lines[1].split()[-10:] == ["115,024", "114,211", "14.3", "%", "13.6", "%", "13.6", "%", "71.2", "40"]
@@ -43,6 +46,8 @@ def test_columns_of_thoughts_need_thoughts() -> None:
 
 
 def test_several_samples_count_as_answers() -> None:
+    from olmes_suite.cli.display import _task_warnings
+
     assert _task_warnings("aime", THINKS) == [
         "aime: 137 of 960 answers ended at the token limit",
         "aime: 131 of 960 answers ended inside a thought",

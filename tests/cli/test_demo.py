@@ -45,7 +45,7 @@ def demo(folder: Path, *words: str) -> dict[str, Any]:
     return {row["stage"]: row for row in found["gains"]}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_few_steps_of_the_demo_run_to_the_end(tmp_path: Path) -> None:
     need_trl()
     assert list(demo(tmp_path, "--short")) == ["sft", "dpo", "rlvr", "all stages"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from olmes_suite.cli.display import warnings
 from olmes_suite.runs.schema import Engine, Manifest, Metric, ModelName, PlannedTask, Results, SuiteResult, TaskResult
 
 
 def lines(tasks: dict[str, TaskResult], missing: tuple[str, ...] = (), **record: object) -> list[str]:
+    from olmes_suite.cli.display import warnings
+
     plan = tuple(PlannedTask(task=name, primary="acc", aggregate="mean") for name in tasks)
     manifest = Manifest(run="r", model=ModelName(path="m"), engine=Engine(backend="hf"), tasks={}, plan=plan)
     results = Results(run="r", model="m", tasks=tasks, suites={"s": SuiteResult(missing=missing)})

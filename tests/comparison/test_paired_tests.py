@@ -89,6 +89,7 @@ def test_tango_is_antisymmetric() -> None:
 
 @settings(deadline=None, max_examples=10)  # statsmodels takes 50 ms for each
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+@pytest.mark.long
 def test_adjusted_p_values_are_statsmodels(p: list[float]) -> None:
     assert paired_tests.holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-9)
     assert paired_tests.benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1], abs=1e-9)

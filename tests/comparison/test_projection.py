@@ -29,7 +29,11 @@ def _benchmark() -> Any:
 DECIDING = _benchmark()
 
 
-@pytest.mark.parametrize("setting", DECIDING.SETTINGS, ids=lambda s: "-".join(map(str, s)))
+@pytest.mark.parametrize(
+    "setting",
+    [pytest.param(one, marks=pytest.mark.long) if one[1] > 10_000 else one for one in DECIDING.SETTINGS],
+    ids=lambda s: "-".join(map(str, s)),
+)
 def test_intervals_cover_the_score_on_all_documents(setting: tuple[str, int, float, float, float]) -> None:
     """Where fewer than five changes are expected, the score interval of a count is wider than it must be."""
     covered, ratio = DECIDING.coverage(setting, 250)

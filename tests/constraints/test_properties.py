@@ -22,7 +22,7 @@ MAY_RAISE = {"words:alphabet", "words:last_first", "format:quote_unquote", "cust
 
 
 @pytest.mark.parametrize(("profile", "name"), QUICK)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(text=TEXT)
 def test_a_verdict_on_anything(profile: Profile, name: str, text: str) -> None:
     """A checker gives a truth value for whatever is said; only some of the reference raise."""
@@ -32,7 +32,7 @@ def test_a_verdict_on_anything(profile: Profile, name: str, text: str) -> None:
         assert profile == "reference" and name in MAY_RAISE
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(text=st.text(alphabet=" .,;:!?*-_#\"'()\n", max_size=30))
 @pytest.mark.parametrize("name", [name for profile, name in QUICK if profile == "repaired"])
 def test_nothing_but_marks_follows_no_repaired_constraint(name: str, text: str) -> None:

@@ -143,9 +143,15 @@ def test_a_group_names_the_fields_of_its_members() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--eval-field", "gsm9k:question"], "unknown task 'gsm9k'"),
-        (["--eval-field", "mmlu:question"], "is not among the evaluations to compare"),
-        (["--eval-field", "gsm8k:question", "--eval-field", "gsm8k:questoin"], "gsm8k:questoin: the data set has"),
+        pytest.param(["--eval-field", "gsm9k:question"], "unknown task 'gsm9k'", marks=pytest.mark.long),
+        pytest.param(
+            ["--eval-field", "mmlu:question"], "is not among the evaluations to compare", marks=pytest.mark.long
+        ),
+        pytest.param(
+            ["--eval-field", "gsm8k:question", "--eval-field", "gsm8k:questoin"],
+            "gsm8k:questoin: the data set has",
+            marks=pytest.mark.long,
+        ),
         (["--eval-field", "question", "--eval-field", "questoin"], "questoin: none of the evaluations"),
     ],
 )
@@ -169,6 +175,7 @@ def test_brackets_of_a_gpqa_question_stay(task: str, tmp_path: Path) -> None:
     assert parts.pop("Question") == "the state [one, two] now" and set(parts.values()) == {"a choice "}
 
 
+@pytest.mark.long
 def test_the_kept_index_knows_the_variants_and_what_is_unseen(tmp_path: Path, monkeypatch: Any) -> None:
     """A release that adds a variant, or moves a task to `unseen`, does not load the index of the last one."""
     source = DataSource((write_gsm8k(tmp_path / "data"),))

@@ -55,7 +55,7 @@ def _runs(stretches: list[tuple[int, int]], text: str) -> list[tuple[int, int]]:
     return [(places[start][0], places[end - 1][1]) for start, end in joined]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_a_pair_lists_the_item_and_the_first_place_of_each_gram(
     case: tuple[list[list[str]], list[list[str]], Rule],

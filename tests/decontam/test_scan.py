@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +13,16 @@ from decontam_cases import brute_force, cases, index_of, ours
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from decontam.matching import exact, kernel
 from decontam.matching.filter import Filter
+from decontam.matching.index import load
 from decontam.matching.rule import Rule
+from decontam.matching.verify import Verifier
 from decontam.text import tokens
 from decontam.training_data.batches import Batch
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 @example(([["a b c a b c a b c"]], [["a b c a b c"]], Rule(3, 0.5)))  # repeated n-grams
 @example(([[""], ["…"]], [["", "a"]], Rule(2, 0.0)))
@@ -130,3 +135,20 @@ def test_broken_utf8_is_seen(broken: bytes) -> None:
     index = index_of([["a b c"]], Rule())
     batch = Batch.of_texts([b"fine", broken], [0, 1], 2, ["t", "t"])
     assert Filter(index, 0.5)(batch).broken == [1]
+
+
+def test_kernels_are_compiled_for_one_kind_of_arrays(tmp_path: Path) -> None:
+    """An index that was just built or that was loaded, text that a reader may write to or not: seconds for each."""
+    built = index_of([["a b c"]], Rule(3))
+    built.save(tmp_path / "index")
+    loaded = load(tmp_path / "index")
+    assert loaded is not None
+    batch = Batch.of_texts([b"so a b c"], [0], 1, ["t"])
+    seen = set()
+    for index in (built, loaded):
+        for data in (batch.data, batch.data.copy()):
+            one = replace(batch, data=data)
+            assert Filter(index, 0.5)(one).candidates == [0]
+            assert len(Verifier(index, 0.5)(one, [0], frozenset())) == 1
+            seen.add((len(kernel.scan_rows.signatures), len(exact.compare_rows.signatures)))
+    assert seen == {(1, 1)}

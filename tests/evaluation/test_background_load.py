@@ -70,6 +70,7 @@ except ModelError:
 """
 
 
+@pytest.mark.long
 def test_nobody_finds_transformers_half_imported(tmp_path: Path):
     """`datasets` looks for names of what it finds in sys.modules: the thread may not be the first to import it."""
     command = [sys.executable, "-c", SEEN, str(tmp_path)]

@@ -192,6 +192,7 @@ def test_completed_pass_at_k_takes_the_completed_samples() -> None:
     assert found[0] is not None and (found[0].value, found[1]) == (1.0, 2)
 
 
+@pytest.mark.long
 def test_a_task_that_repeats_by_itself_has_a_majority_and_a_spread() -> None:
     """AIME's own score is the mean over its 32 samples."""
     plan = plan_of("olmo3_aime_2024")

@@ -16,6 +16,8 @@ from olmes_suite.evaluation.exports import exporter
 from olmes_suite.runs.importers import reader, write
 from olmes_suite.runs.run import Run
 
+pytestmark = pytest.mark.xdist_group("exports")  # one run for all
+
 TASKS = ("--task", "gsm8k", "--task", "mmlu_mc_abstract_algebra", "--task", "ifeval", "--task", "olmo3_aime_2024")
 
 

@@ -284,6 +284,7 @@ class TestUntilDecided:
         rescored = as_json(olmes_here("score", found.path, "--data-dir", mirror, "--json", tmp=tmp_path))
         assert rescored["stopped"]["verdict"] == "pass"
 
+    @pytest.mark.long
     def test_a_killed_run_takes_the_same_looks(
         self, tmp_path: Path, mirror: Path, suite: Path, full: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -342,6 +343,7 @@ class TestUntilDecided:
         assert whole.results.stopped is None and not whole.results.tasks["tulu3_gsm8k"].planned
         assert (whole.path / "results.json").read_bytes() == (full / "results.json").read_bytes()
 
+    @pytest.mark.long
     def test_answers_of_a_larger_plan_are_not_counted(
         self, tmp_path: Path, mirror: Path, suite: Path, full: Path
     ) -> None:

@@ -90,7 +90,7 @@ def test_five_kills(tmp_path: Path, gsm8k_mirror: Path) -> None:
     kills_change_nothing(tmp_path, gsm8k_mirror, 5, seed=1)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_ten_kills(tmp_path: Path, gsm8k_mirror: Path) -> None:
     kills_change_nothing(tmp_path, gsm8k_mirror, 10, seed=2)
 
@@ -102,6 +102,7 @@ def test_fifty_kills(tmp_path: Path) -> None:
         kills_change_nothing(folder, write_gsm8k(folder / "mirror"), 10, seed=100 + round_)
 
 
+@pytest.mark.long
 def test_a_torn_last_line_is_asked_again(tmp_path: Path, gsm8k_mirror: Path) -> None:
     command = [
         "eval",
@@ -128,6 +129,7 @@ def test_a_torn_last_line_is_asked_again(tmp_path: Path, gsm8k_mirror: Path) -> 
     assert kept.count(b"\n") == 40 and b"torn" not in kept and whole >= 10
 
 
+@pytest.mark.long
 def test_what_is_on_disk_is_not_asked_again(tmp_path: Path, gsm8k_mirror: Path) -> None:
     command = [
         "eval",

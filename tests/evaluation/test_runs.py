@@ -210,6 +210,7 @@ def test_sample_seeds_follow_run_key_and_index() -> None:
     assert len({sample_seed(1, "k", 0), sample_seed(2, "k", 0), sample_seed(1, "l", 0), sample_seed(1, "k", 1)}) == 4
 
 
+@pytest.mark.long
 def test_groups_of_shared_sample_documents_have_no_interval(tmp_path: Path) -> None:
     done = as_json(
         olmes_here(

@@ -97,6 +97,7 @@ def test_responses_of_all_six_sets_are_scored(task, served, tmp_path):
     assert lost["metrics"]["safety"]["value"] == pytest.approx(3.5 / 6 if task == "safety" else 0.0)
 
 
+@pytest.mark.long
 def test_empty_answers_are_refusals_for_the_reference_and_apart_for_us(served, tmp_path):
     half = answer_file(
         "safety_xstest", tmp_path / "e.jsonl", lambda _, doc: "" if "contrast" in doc["type"] else REFUSES

@@ -188,7 +188,9 @@ def test_prompts_show_the_system_prompt_and_the_sampling(tmp_path: Path) -> None
     assert (found["temperature"], found["top_k"], found["max_tokens"]) == (0.7, 20, "context")
 
 
-@pytest.mark.parametrize(("more", "said"), [((), True), (("--samples", "1"), False)])
+@pytest.mark.parametrize(
+    ("more", "said"), [((), True), pytest.param(("--samples", "1"), False, marks=pytest.mark.long)]
+)
 def test_a_greedy_profile_makes_the_samples_of_a_task_equal(tmp_path: Path, more: tuple[str, ...], said: bool) -> None:
     task = ("--task", "olmo3_aime_2024", "--data", "sample", "--limit", "1")
     done = olmes_here("eval", "--backend", "mock", "--profile", "greedy", *task, *more, tmp=tmp_path)
@@ -196,6 +198,7 @@ def test_a_greedy_profile_makes_the_samples_of_a_task_equal(tmp_path: Path, more
     assert (done.returncode, note in done.stderr) == (0, said)
 
 
+@pytest.mark.long
 def test_an_argument_that_the_template_does_not_use_ends_the_run_before_it_starts(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

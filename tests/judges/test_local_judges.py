@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 from helpers import as_json, olmes
 from models_fixture import make_tiny_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from olmes_suite.errors import ModelError
 from olmes_suite.judges.base import Question
 from olmes_suite.judges.checkpoints import digest_of
 from olmes_suite.judges.encoder import TextEncoder
 from olmes_suite.judges.local import LocalJudge
-from olmes_suite.models.hf.backend import HFBackend
 from olmes_suite.models.without_model.mock import MockBackend
 from olmes_suite.scoring.tools import ToolOptions
 
@@ -27,6 +24,10 @@ QUESTIONS = [
 
 
 def test_a_checkpoint_answers_as_its_backend_does(tiny_checkpoint):
+    import torch
+
+    from olmes_suite.models.hf.backend import HFBackend
+
     judge = LocalJudge(str(tiny_checkpoint), ToolOptions(engine={"device": "cpu", "batch_size": 2}))
     found = dict(judge.ask(QUESTIONS))
     backend = HFBackend(tiny_checkpoint, device="cpu")
@@ -79,6 +80,9 @@ def test_a_checkpoint_that_is_not_there(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def decided(tmp_path_factory):
     """A model that always names one of the two outputs: the logits of m and M are opposite, all others 0."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     folder = make_tiny_model(tmp_path_factory.mktemp("decided"))
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
@@ -122,6 +126,7 @@ PAIRS = [
 
 def naive_f1(name, layer, one, other):
     """BERTScore F1 by its definition, one pair at a time, with loops."""
+    import torch
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()

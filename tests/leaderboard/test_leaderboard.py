@@ -22,6 +22,8 @@ from olmes_suite.comparison.compare import compare_runs
 from olmes_suite.runs.schema import FirstPrompt, Prompts, write_prompts
 from olmes_suite.runs.scores import read_run
 
+pytestmark = pytest.mark.xdist_group("leaderboard")  # one store for all
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
@@ -58,6 +60,7 @@ def test_a_repeated_task_starts_its_own_row(tmp_path):
     assert list(built(tmp_path / "runs").rows) == ["again-2", "again-1"]
 
 
+@pytest.mark.long
 def test_columns_stand_by_skill_with_dev_before_unseen(family_page):
     shown = [(task["skill"], task["suite"]) for task in family_page.data["tasks"]]
     skills = list(dict.fromkeys(skill for skill, _ in shown))
@@ -309,6 +312,7 @@ def test_a_cell_has_the_first_prompt_as_the_model_received_it(tmp_path):
     assert shown.chunk("c1-0")["sent"] == {} and shown.chunk("c1-0")["docs"]
 
 
+@pytest.mark.long
 def test_flips_embed_only_what_runs_disagree_on(store, family_page):
     shown = built(store, "--instances", "flips")
     whole, moved = (p.chunk("c0-0")["docs"] for p in (family_page, shown))
@@ -410,6 +414,7 @@ def test_watch_sees_new_runs(tmp_path):
     assert build.state(runs) != before
 
 
+@pytest.mark.long
 def test_the_same_store_gives_the_same_page(store, tmp_path):
     for name in ("a", "b"):
         build.build(store, tmp_path / name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import need
 from models_fixture import answers, choice, generation, make_tiny_model, one_line
 
 import olmes_suite as olmes
@@ -20,7 +21,7 @@ from olmes_suite.models.local.checkpoint import check_folder
 from olmes_suite.models.local.fingerprint import fingerprint_of
 from olmes_suite.records import Request
 
-pytest.importorskip("peft", reason="adapters need PEFT: pip install 'olmes-suite[eval]'")
+need("peft", "adapters need PEFT: pip install 'olmes-suite[eval]'")
 
 
 def make_adapter(base: Path, folder: Path, **settings: Any) -> Path:

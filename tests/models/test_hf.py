@@ -102,7 +102,14 @@ class TestParity:
 class TestRows:
     """No row sees another."""
 
-    @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.8, "top_p": 0.95}, {"temperature": 1.0, "top_p": None}])
+    @pytest.mark.parametrize(
+        "sampling",
+        [
+            pytest.param({}, marks=pytest.mark.long),
+            {"temperature": 0.8, "top_p": 0.95},
+            pytest.param({"temperature": 1.0, "top_p": None}, marks=pytest.mark.long),
+        ],
+    )
     def test_batch_size_changes_nothing(self, tiny_checkpoint: Path, hf: Any, sampling: dict[str, Any]) -> None:
         requests = [generation(i, stop=STOPS[: i % 4], **({"max_tokens": 8 + i} | sampling)) for i in range(12)]
         seeds = [[i, 1000 + i] for i in range(12)]

@@ -222,7 +222,7 @@ class TestFailures:
         got = []
         with judge_server(reply, models=MODELS) as served:
             with pytest.raises(RequestFailed, match="HTTP 500, 7 times"):
-                got.extend(backend(served, concurrency=4).run(ask(4), [[0]] * 4))
+                got.extend(backend(served, concurrency=4, delay=0.001).run(ask(4), [[0]] * 4))
         assert sorted(position for position, _, _ in got) == [0, 1, 2]
         assert served.counts()["question 3"] == 7
 

@@ -18,6 +18,8 @@ from models_fixture import ARCHITECTURES, STARTS, TEXT, answers, choice, generat
 from olmes_suite.models.factory import make_backend
 from olmes_suite.models.hf.prefix_tree import by_prefix, prefixes, release
 
+pytestmark = pytest.mark.xdist_group("reuse")  # models are made and loaded once
+
 SHARES = [name for name in ARCHITECTURES if name not in ("doge", "mamba", "rwkv")]
 STOPS = ("ea", "\n", "72", "</s>")
 LONG, OTHER = TEXT[:300], TEXT[200:380]
@@ -33,8 +35,8 @@ MOVED = 2
 """Of 21 drawn texts, those that may differ. The probabilities of the two are apart by rounding, by 1e-5 in sum at most,
 and so far can the edges lie between which a draw falls. In 500 draws one falls there now and then, on some processors;
 three times it does not. A wrong seed or a wrong prefix moves nearly all texts."""
-QUICK = ("llama", "gemma3", "mamba")
-"""One of each kind: full attention, attention with a window, and a state, of which nothing can be shared."""
+QUICK = ("llama",)
+"""The others (attention with a window, a state of which nothing can be shared, …) take seconds each."""
 
 
 @pytest.fixture(
@@ -160,7 +162,9 @@ class TestWork:
         backend.shared.forget()
         assert answers(backend, first) == answers(fresh, first)
 
-    @pytest.mark.parametrize("size", [1, 2, 5])
+    @pytest.mark.parametrize(
+        "size", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(5, marks=pytest.mark.long)]
+    )
     def test_batch_size_changes_nothing(self, llama_checkpoint: Any, size: int) -> None:
         whole, some = (make_backend("hf", str(llama_checkpoint), device="cpu", batch_size=n) for n in (None, size))
         requests = [generation(i, text, stop=STOPS, temperature=0.5 * (i % 2)) for i, text in enumerate(TEXTS)]

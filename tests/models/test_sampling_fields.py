@@ -169,6 +169,7 @@ def test_every_field_stands_in_one_table() -> None:
 
 
 @pytest.mark.parametrize("name", fields())
+@pytest.mark.long
 def test_every_field_is_honoured_or_said(checkpoint_copy: Path, hf_answers: list[Any], name: str) -> None:
     from olmes_suite.models.local import generation_config as own
 

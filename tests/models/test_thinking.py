@@ -70,6 +70,7 @@ class TestFinding:
         assert plain.fingerprint == empty.fingerprint == none.fingerprint
         assert "thinking" not in plain.settings()
 
+    @pytest.mark.long
     def test_reader_and_policy_are_in_the_fingerprint_and_in_the_notes(self, folder: Path, hf: Any) -> None:
         others = [
             make_backend("hf", str(folder), device="cpu", **options)

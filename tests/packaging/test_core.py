@@ -106,7 +106,9 @@ def test_what_reads_runs_works_without_the_extras(without: Callable[..., Olmes],
     read_everything(without(*extras.MODULES), runs, tmp_path)
 
 
-@pytest.mark.parametrize("command", NEEDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=pytest.mark.long) if at % 4 else name for at, name in enumerate(NEEDS)]
+)
 def test_other_commands_name_their_extra(without: Callable[..., Olmes], command: str) -> None:
     line = one_line_error(without(*extras.MODULES)(*command.split()))
     assert line.endswith(f"pip install 'olmes-suite[{NEEDS[command]}]'") and len(line) < 160
@@ -117,7 +119,7 @@ def test_other_commands_name_their_extra(without: Callable[..., Olmes], command:
     [
         ("eval --backend mock --task gsm8k --data sample --ray local", "ray"),
         ("decontam scan --train t.jsonl --ray local", "ray"),
-        ("eval --backend vllm --model org/name --task gsm8k --data sample", "vllm"),
+        pytest.param("eval --backend vllm --model org/name --task gsm8k --data sample", "vllm", marks=pytest.mark.long),
         ("train sft r.yaml", "train"),
         ("decontam scan --train t.jsonl", "decontam"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from olmes_suite import extras
+
+pytestmark = pytest.mark.xdist_group("dependencies")  # the sources are parsed once
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -52,11 +55,12 @@ MODULE_OF = {
     "pyspellchecker": "spellchecker",
     "antlr4-python3-runtime": "antlr4",
     "mlflow-skinny": "mlflow",
+    "pytest-xdist": "xdist",
 }
 """Packages whose module has another name."""
 PART_OF = {"pydantic_core": "pydantic"}
 """Modules that belong to another package, which pins their release."""
-ONLY_COMMANDS = {"ruff", "mypy", "import-linter", "pytest-xdist", "build", "types-pyyaml", "pandas-stubs"}
+ONLY_COMMANDS = {"ruff", "mypy", "import-linter", "build", "types-pyyaml", "pandas-stubs"}
 """Packages of `dev` that are run, or read by mypy, and not imported."""
 
 ELSEWHERE = ("tests/support/regenerate_examples.py", "tests/support/compare_bfcl.py")
@@ -85,6 +89,10 @@ def included(extra: str) -> set[str]:
     return {part.strip() for one in listed for part in one.partition("[")[2].rstrip("]").split(",")}
 
 
+def _name(function: ast.expr) -> str:
+    return getattr(function, "attr", None) or getattr(function, "id", "")
+
+
 def imported(file: Path) -> Iterator[str]:
     """Other packages that a file imports, anywhere in it: by a statement, or by `import_module` with a plain name."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -93,7 +101,7 @@ def imported(file: Path) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names = [str(node.module)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and _name(node.func).endswith("import_module"):
             names = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         for name in names:
             top = name.partition(".")[0]
@@ -101,11 +109,11 @@ def imported(file: Path) -> Iterator[str]:
                 yield PART_OF.get(top, top)
 
 
-def sources() -> Iterator[tuple[str, str]]:
+@functools.cache
+def sources() -> list[tuple[str, str]]:
     """(file, module that it imports) over the whole package."""
-    for folder in (*OURS, "tasks"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            yield from ((file.relative_to(ROOT).as_posix(), module) for module in imported(file))
+    files = [file for folder in (*OURS, "tasks") for file in sorted((ROOT / folder).rglob("*.py"))]
+    return [(file.relative_to(ROOT).as_posix(), module) for file in files for module in imported(file)]
 
 
 def allowed(file: str) -> tuple[str, ...]:
@@ -114,13 +122,10 @@ def allowed(file: str) -> tuple[str, ...]:
     return PLACES[place]
 
 
-IMPORTS = list(sources())
-
-
 def test_every_import_is_declared() -> None:
     wrong = [
         f"{file}: {module}"
-        for file, module in IMPORTS
+        for file, module in sources()
         if not any(module in declared(extra) for extra in (CORE, *allowed(file)))
     ]
     assert not wrong
@@ -128,7 +133,7 @@ def test_every_import_is_declared() -> None:
 
 @pytest.mark.parametrize("extra", [CORE, *extras.MODULES])
 def test_every_declared_package_is_imported_where_it_belongs(extra: str) -> None:
-    used = {module for file, module in IMPORTS if extra == CORE or extra in allowed(file)}
+    used = {module for file, module in sources() if extra == CORE or extra in allowed(file)}
     assert declared(extra) <= used
 
 
@@ -145,6 +150,7 @@ def test_the_extras_that_errors_name_are_those_of_the_package() -> None:
     ) == {"eval"}
 
 
+@pytest.mark.long
 def test_the_tests_import_what_dev_brings() -> None:
     parts = {"dev", *included("dev")} | {more for part in included("dev") for more in included(part)}
     have = {module for part in (CORE, *parts) for module in declared(part)} | {"_pytest"}

@@ -23,6 +23,8 @@ from olmes_suite.sandbox.jail import Jail, JailFailed
 from olmes_suite.sandbox.rungs import candidates
 from olmes_suite.scoring.tools import ToolOptions
 
+pytestmark = pytest.mark.xdist_group("sandbox")  # sandboxes take a second to start
+
 GOOD = "def double(x):\n    return 2 * x\n"
 TESTS = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == -6\n"
 _ATTACKS = yaml.safe_load((Path(__file__).parent / "attacks.yaml").read_text(encoding="utf-8"))
@@ -290,6 +292,7 @@ UNITS = (
 )
 
 
+@pytest.mark.long
 def test_unittests(sandbox):
     assert sandbox.unittests(GOOD, UNITS, 2).passed
     wrong = sandbox.unittests("def double(x):\n    return x\n", UNITS, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -12,7 +13,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+
+
+def need(package: str, reason: str) -> None:
+    """Skip a module's tests where a package is absent. Unlike pytest.importorskip, this does not import it."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(reason, allow_module_level=True)
 
 
 def write_gsm8k(folder: Path, rows: int = 40) -> Path:

@@ -163,6 +163,7 @@ def test_all_canonical_solutions_of_humaneval_pass(data_dir, tools):
     assert len(said) == 1, "the second time the verdicts come from the cache"
 
 
+@pytest.mark.long
 def test_a_failing_canonical_solution_stops_the_task(tools, monkeypatch):
     task = loaded("tulu3_humaneval")
     task.keys = replace(task.keys, gold=lambda doc: "    return 0\n")

@@ -127,15 +127,16 @@ FILTERS = "repeats: 3\nfilter_list: [{name: f, filter: [%s]}]\n"
     ("body", "metrics"),
     [
         (LOGLIKELIHOOD + f"metric_list: [{{metric: acc, {MEAN}}}]\n", ["acc"]),
-        (LOGLIKELIHOOD, ["acc"]),
-        (CHOICES + GREEDY, ["exact_match", "acc"]),
+        pytest.param(LOGLIKELIHOOD, ["acc"], marks=pytest.mark.long),
+        pytest.param(CHOICES + GREEDY, ["exact_match", "acc"], marks=pytest.mark.long),
         (CHOICES, ["acc", "acc_norm"]),
         (GENERATE + f"metric_list: [{{metric: exact_match, {MEAN}}}]\n", ["exact_match"]),
         (GENERATE + FILTERS % "{function: majority_vote}, {function: take_first}", ["exact_match"]),
-        (GENERATE + FILTERS % "{function: take_first}", ["exact_match"]),
-        (
+        pytest.param(GENERATE + FILTERS % "{function: take_first}", ["exact_match"], marks=pytest.mark.long),
+        pytest.param(
             GENERATE + FILTERS % "{function: take_first_k, k: 2}, {function: majority_vote}, {function: take_first}",
             ["exact_match"],
+            marks=pytest.mark.long,
         ),
     ],
     ids=["acc", "acc by default", "greedy choices", "choices", "generate", "majority", "first", "first k"],
@@ -374,6 +375,7 @@ def test_a_task_with_a_class_of_its_own_leaves_the_others(external_folder: Path)
     assert finished.failed == ["squadv2"] and "run it with lm_eval" in str(finished.results.tasks["squadv2"].error)
 
 
+@pytest.mark.long
 def test_the_data_of_other_packages_tasks_can_be_pulled(
     external_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def made_of(pieces: str, most: int = 14) -> st.SearchStrategy[str]:
 
 @QUICKLY
 @given(made_of("<<|<|>>|>|a|\n|<<b|\r| "))
+@pytest.mark.long
 def test_between(text: str) -> None:
     found = [text[span.inner : span.inner_end] for span in between(re.compile("<<"), re.compile(">>"), text)]
     assert found == re.findall("<<(.*?)>>", text)
@@ -36,6 +37,7 @@ def test_between(text: str) -> None:
 @QUICKLY
 @given(made_of("Therefore, the final answer is |THEREFORE, the final answer is |. I hope it is correct.|"
                "! I hope it is correct!|7|\n| |.|x"))  # fmt: skip
+@pytest.mark.long
 def test_deepmind_phrases(text: str) -> None:
     module = task("deepmind_math")
     for hope, dot in ((module._HOPE_V0, "."), (module._HOPE_V3, r"\.")):
@@ -45,12 +47,14 @@ def test_deepmind_phrases(text: str) -> None:
 
 @QUICKLY
 @given(made_of("I hope it is correct| |\n|\t|.|7|x|\u00a0|I hope"))
+@pytest.mark.long
 def test_deepmind_closing_words(text: str) -> None:
     assert task("deepmind_math")._without_hope(text) == re.sub(r"\s*\.?\s*I hope it is correct.*", "", text)
 
 
 @QUICKLY
 @given(made_of("#### |####|1|,|$|.|\n| |x"))
+@pytest.mark.long
 def test_gsm8k_comparison(text: str) -> None:
     expected = text
     for pattern in (",", "\\$", "(?s).*#### ", "\\.$"):
@@ -60,6 +64,7 @@ def test_gsm8k_comparison(text: str) -> None:
 
 @QUICKLY
 @given(made_of("harmful:|: | yes|no|n/a|\n|Response refusal:|\r|x"))
+@pytest.mark.long
 def test_wildguard_lines(text: str) -> None:
     match = re.match(r".*:(.*)\n.*:(.*)\n.*:(.*)", text)
     said = [part.strip().lower() for part in match.groups()] if match else []
@@ -91,12 +96,14 @@ def normalized(answer: str) -> str:
 
 @QUICKLY
 @given(made_of("$|\\text{|\\textbf{|\\overline{|\\boxed{|}|{|7|x|\n|,|=|\\frac|\\sqrt| |.|\r"))
+@pytest.mark.long
 def test_minerva_normalisation(text: str) -> None:
     assert task("math").normalize(text) == normalized(text)
 
 
 @QUICKLY
 @given(made_of("Final Answer: The final answer is|. I hope it is correct.|, I hope it is correct!|$7$|\n| |x|."))
+@pytest.mark.long
 def test_minerva_sentence(text: str) -> None:
     found = re.search(r"Final Answer: The final answer is(.*?). I hope it is correct.", text + "I hope it is correct.")
     expected = normalized(found.group(1).strip() if found else "[invalidanswer]")
@@ -121,6 +128,7 @@ def by_sympy_alone(answer: str, gold: str) -> bool:
 
 @settings(deadline=None, max_examples=150)
 @given(answer=LATEX, gold=st.sampled_from(GOLDS), right=st.booleans())
+@pytest.mark.long
 def test_sympy_reads_the_same(answer: str, gold: str, right: bool) -> None:
     """Half of the answers begin with the gold one, and go on as prose does."""
     text = f"{gold}{answer}" if right else answer
@@ -184,6 +192,7 @@ def test_ifeval_checkers(name: str, text: str, splitter: None) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(text=made_of("He said so. |Dr. No|It's 3.5!|\"Yes.\" |\n|word |Word. |? |U.S. |'tis |..."))
+@pytest.mark.long
 def test_tokens(text: str, splitter: None) -> None:
     import nltk
 
@@ -195,6 +204,7 @@ FIELD = made_of('"|a|!| |\n|_|1')
 
 @QUICKLY
 @given(FIELD)
+@pytest.mark.long
 def test_quoted_fields(field: str) -> None:
     special = re.compile(r'".*[^\d\w\s].*"')
     assert custom._special(field) == bool(special.match(field))
@@ -205,6 +215,7 @@ def test_quoted_fields(field: str) -> None:
 
 @QUICKLY
 @given(made_of("1. |- |Chad|_|é|!|.| |2"))
+@pytest.mark.long
 def test_names_and_endings(line: str) -> None:
     assert custom._bare_name(line) == re.sub(r"^[\W\d_]+|[\W_]+$", "", line)
     assert ending(line + '" ) ') == re.sub(r"[\s\"'”’»)\]}*_~`]+$", "", line + '" ) ')[-1:]
@@ -219,12 +230,14 @@ def walked(lines: list[str]) -> list[str]:
 
 @QUICKLY
 @given(st.lists(st.sampled_from(["", " ", "\t", "a", " b"]), max_size=12))
+@pytest.mark.long
 def test_blank_lines_that_a_walk_removes(lines: list[str]) -> None:
     assert format._without_blank_lines(lines) == walked([*lines])
 
 
 @QUICKLY
 @given(made_of("\n|# A|<h1>b</h1>|**c**|:|<i>d</i>| e| |\t|##|text"))
+@pytest.mark.long
 def test_headings(text: str) -> None:
     old = re.compile(r"^\s*(?:#{1,6}\s.*|<h[1-6]\b.*?</h[1-6]>|\*\*[^*]+\*\*:?)\s*$", re.MULTILINE | re.IGNORECASE)
     parts = [
@@ -235,6 +248,7 @@ def test_headings(text: str) -> None:
 
 @QUICKLY
 @given(made_of("Question 1|Question 2:|Question|\n|a) b|A. c|text| |."))
+@pytest.mark.long
 def test_questions(text: str) -> None:
     old = re.compile(r"\n*(?:Question \d+[\.|\):;]?\s*)")
     parts = [[part.strip() for part in pattern.split(text) if part.strip()] for pattern in (old, custom._QUESTION)]
@@ -261,6 +275,7 @@ def nested(text: str) -> bool:
 
 @QUICKLY
 @given(made_of("\"|'| |a|_|.|\"'", 20))
+@pytest.mark.long
 def test_nested_quotes(text: str) -> None:
     assert format.quotes_nested(text) == nested(text)
 
@@ -286,6 +301,7 @@ def longest_of_all_runs(text: str) -> str:
 
 @QUICKLY
 @given(st.lists(st.sampled_from(LINES), max_size=12).map("\n".join))
+@pytest.mark.long
 def test_longest_code(text: str) -> None:
     assert longest_code(text) == longest_of_all_runs(text)
 

@@ -77,6 +77,7 @@ def math_process(program: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
+@pytest.mark.long
 def test_a_swallowed_alarm_rings_again() -> None:
     """SymPy and finalizers swallow exceptions; the limit holds all the same."""
     program = """

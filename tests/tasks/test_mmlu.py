@@ -38,6 +38,7 @@ def test_scores_equal_the_reference(name: str, data_dir: Path, protocol_dir: Pat
 
 
 @pytest.mark.data
+@pytest.mark.long
 def test_golds_over_all_documents(data_dir: Path, protocol_dir: Path) -> None:
     assert_golds_accepted("mmlu", data_dir, protocol_dir)
 

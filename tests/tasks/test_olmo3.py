@@ -23,7 +23,7 @@ from task_parity import (
 )
 
 from olmes_suite.scoring import cascade, module_beside
-from olmes_suite.scoring.scorers import DeferredScorer, SandboxedScorer
+from olmes_suite.scoring.scorers import SandboxedScorer
 from olmes_suite.tasks import index, suites
 
 TEXT = {
@@ -47,7 +47,9 @@ def test_scores_equal_the_reference(family: str, data_dir: Path, protocol_dir: P
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("family", CODE)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.long) if name.endswith("_plus") else name for name in CODE]
+)
 def test_verdicts_on_programs_equal_the_reference(family: str, data_dir: Path, protocol_dir: Path) -> None:
     assert_later_scores_equal(f"olmo3_{family}.*", CODE[family][1], data_dir, protocol_dir)
 
@@ -76,7 +78,8 @@ def scored_names() -> list[str]:
         name
         for name in LATER_LEAVES
         if name not in NEEDS_LANGUAGE_DATA
-        and not isinstance(task(name).scorer, DeferredScorer)
+        and not index.index()[name].judge
+        and not name.startswith("olmo3_safety_")  # a classifier judges
         and not ONE_OF_A_GROUP.match(name)
     ]
 
@@ -256,6 +259,7 @@ PIECES = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_linear_templates_of_bbh_find_what_the_plain_ones_find() -> None:
     draw = random.Random(3)
     templates = ((cascade.TEMPLATES[0], bbh().last_therefore), (cascade.TEMPLATES[6], bbh().last_correct))

@@ -25,15 +25,23 @@ def test_no_task_needs_more_than_a_bare_machine_has() -> None:
         assert not suites.asks_unseen(entry.task)
 
 
-def test_it_has_an_average_on_sample_documents_and_on_a_mirror(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
-    for given, documents in ((("--data", "sample"), None), (("--data-dir", data_dir), 100)):
-        status, out, err = cli("eval", "--backend", "oracle", "--suite", "quick", *given, "--json")
-        found = json.loads(out)
-        assert status == 0, err
-        assert found["suites"]["quick"]["value"] == 1.0 and found["suites"]["quick"]["missing"] == []
-        if documents is not None:
-            assert {task["n"] for task in found["tasks"].values()} == {documents}
-        assert (json.loads((Path(found["path"]) / "manifest.json").read_text())["limit"]) == documents
+def average(cli: Cli, *given: str | Path, documents: int | None) -> None:
+    status, out, err = cli("eval", "--backend", "oracle", "--suite", "quick", *given, "--json")
+    found = json.loads(out)
+    assert status == 0, err
+    assert found["suites"]["quick"]["value"] == 1.0 and found["suites"]["quick"]["missing"] == []
+    if documents is not None:
+        assert {task["n"] for task in found["tasks"].values()} == {documents}
+    assert (json.loads((Path(found["path"]) / "manifest.json").read_text())["limit"]) == documents
+
+
+def test_it_has_an_average_on_sample_documents(cli: Cli) -> None:
+    average(cli, "--data", "sample", documents=None)
+
+
+@pytest.mark.long
+def test_it_has_an_average_on_a_mirror(cli: Cli, data_dir: Path) -> None:
+    average(cli, "--data-dir", data_dir, documents=100)
 
 
 def test_the_sample_documents_show_a_regression() -> None:

@@ -57,7 +57,7 @@ class TestProcesses:
         assert crew.settings()["workers"] == {"kind": "processes", "count": 2, "died": 0, "lost": 0}
         assert texts(crew.run(requests[:3], seeds_for(requests[:3]))) == expected(requests[:3])
 
-    @pytest.mark.parametrize("place", [0, 1])
+    @pytest.mark.parametrize("place", [0, pytest.param(1, marks=pytest.mark.long)])
     def test_a_worker_killed_in_the_middle(self, fleet, tmp_path, place):
         free = tmp_path / "free"
         crew, requests = fleet(f"most=1,until={free}"), asks(60)
@@ -71,6 +71,7 @@ class TestProcesses:
         assert crew.settings()["workers"]["died"] == 1
         assert any("killed by SIGKILL" in line and "it is restarted" in line for line in crew.lines)
 
+    @pytest.mark.long
     def test_a_worker_that_cannot_be_started_again(self, fleet, tmp_path):
         gate, free = tmp_path / "gate", tmp_path / "free"
         crew, requests = fleet(f"most=1,until={free},none={gate}"), asks(40)
@@ -84,6 +85,7 @@ class TestProcesses:
         assert texts(got) == expected(requests)
         assert crew.settings()["workers"] == {"kind": "processes", "count": 2, "died": 1, "lost": 1}
 
+    @pytest.mark.long
     def test_all_dead(self, fleet, tmp_path):
         gate = tmp_path / "gate"
         crew, requests = fleet(f"most=1,until={tmp_path / 'never'},none={gate}"), asks(60)
@@ -107,6 +109,7 @@ class TestProcesses:
         rest = asks(3)
         assert texts(crew.run(rest, seeds_for(rest))) == expected(rest)
 
+    @pytest.mark.long
     def test_a_request_that_fails_ends_the_run_with_its_error(self, fleet):
         crew = fleet("fail=Question 3,pause=0.01")
         with pytest.raises(RequestFailed, match="t: gave up"):
@@ -114,10 +117,12 @@ class TestProcesses:
         rest = asks(3)
         assert texts(crew.run(rest, seeds_for(rest))) == expected(rest)
 
+    @pytest.mark.long
     def test_a_bug_shows_the_workers_traceback(self, fleet):
         with pytest.raises(RuntimeError, match=r"slow_engine\.py"):
             list(fleet("bug=Question 3").run(asks(6), seeds_for(asks(6))))
 
+    @pytest.mark.long
     def test_a_stop_request_ends_what_is_in_hand(self, fleet, tmp_path):
         free = tmp_path / "free"
         crew, requests = fleet(f"most=1,until={free}"), asks(400)
@@ -131,6 +136,7 @@ class TestProcesses:
         rest = asks(3)
         assert texts(crew.run(rest, seeds_for(rest))) == expected(rest)
 
+    @pytest.mark.long
     def test_a_stop_request_is_seen_while_answers_come(self, fleet, monkeypatch):
         monkeypatch.setattr("olmes_suite.workers.fleet.POLL", 60)
         crew, requests = fleet("pause=0.01"), asks(1000)
@@ -140,6 +146,7 @@ class TestProcesses:
             crew.stop_requested = True
         assert 1 <= len(texts(got)) < 500
 
+    @pytest.mark.long
     def test_a_run_that_is_left_half_way_leaves_the_workers_usable(self, fleet):
         crew, requests = fleet("pause=0.02"), asks(100)
         running = crew.run(requests, seeds_for(requests))
@@ -148,6 +155,7 @@ class TestProcesses:
         rest = asks(5)
         assert texts(crew.run(rest, seeds_for(rest))) == expected(rest)
 
+    @pytest.mark.long
     def test_a_model_that_cannot_be_loaded(self, fleet, tmp_path):
         (tmp_path / "gate").touch()
         with pytest.raises(ModelError, match="no more of these"):

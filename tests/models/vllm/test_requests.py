@@ -200,6 +200,7 @@ def test_after_ctrl_c_what_is_under_way_is_dropped(backend: Any, engines: list[F
     assert len(engines[0].aborted) == 5
 
 
+@pytest.mark.long
 def test_an_engine_that_breaks_down_is_replaced_for_the_next_task(backend: Any, engines: list[FakeEngine]) -> None:
     answers(backend, [generation(0)])
     engines[0].breaks_after = 1
@@ -409,6 +410,7 @@ def test_how_weights_are_loaded_is_part_of_the_fingerprint(wide_heads: Path, eng
     assert plain.fingerprint != dummy.fingerprint
 
 
+@pytest.mark.long
 def test_thoughts_are_read_as_hf_reads_them(
     tmp_path_factory: pytest.TempPathFactory, engines: list[FakeEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:

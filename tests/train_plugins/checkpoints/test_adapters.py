@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import environment
+from helpers import environment, need
 from models_fixture import make_tiny_model
 
-pytest.importorskip("peft", reason="adapters need PEFT")
 from train_plugins.checkpoints import adapters
+
+need("peft", "adapters need PEFT")
 
 
 @pytest.fixture

@@ -131,8 +131,8 @@ def test_scores_of_another_question_are_not_compared(tmp_path: Path) -> None:
     assert (tmp_path / evaluator.BEST / "model.safetensors").read_text() == "1"
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("adapter", [{}, pytest.param({"lora": {"r": 4}}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", [{}, {"lora": {"r": 4}}])
 def test_the_best_of_a_real_stage(
     train_folder: Path, adapter: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -185,7 +185,7 @@ def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
         ({"batch_size": 8, "trainer": {"gradient_accumulation_steps": 2}}, "give either `batch_size`"),
         ({"decontam": {"on_contamination": "shrug"}}, "'shrug' is none of stop, filter, warn"),
         ({"eval": {"limit": 3}}, "name a `suite` or `tasks`"),
-        ({"eval": {"tasks": ["gsm8"]}}, "did you mean 'gsm8k'"),
+        pytest.param({"eval": {"tasks": ["gsm8"]}}, "did you mean 'gsm8k'", marks=pytest.mark.long),
         ({"eval": {"suite": "dev", "every": 0}}, "eval.every must be at least 1"),
         ({"eval": {"suite": "dev", "profile": "olmo4"}}, "eval: unknown profile 'olmo4', did you mean 'olmo3'"),
         ({"eval": {"suite": "dev", "gen_kwargs": {"temp": 1}}}, "eval: --gen-kwargs: unknown setting 'temp'"),
@@ -349,6 +349,7 @@ def test_without_trl_the_extra_is_named(tmp_path: Path) -> None:
     assert "pip install 'olmes-suite[train]'" in one_line_error(done)
 
 
+@pytest.mark.long
 def test_a_check_changes_nothing_in_the_process(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -7,9 +7,9 @@ import sys
 from types import ModuleType
 
 import pytest
+from helpers import need
 
-pytest.importorskip("trl")
-from train_plugins.rl import rollouts  # noqa: F401 - imports TRL before it is replaced
+need("trl", "the extra `train` is not installed: pip install 'olmes-suite[train]'")
 
 
 class Config:
@@ -26,6 +26,8 @@ class Trainer:
 
 @pytest.mark.parametrize("place", ["trl", "trl.experimental.async_grpo"])
 def test_the_trainer_is_found_in_either_place(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from train_plugins.rl import rollouts  # noqa: F401 - imports TRL before it is replaced
+
     stand_ins = {name: ModuleType(name) for name in ("trl", "trl.experimental", "trl.experimental.async_grpo")}
     for name, stand_in in stand_ins.items():
         monkeypatch.setitem(sys.modules, name, stand_in)

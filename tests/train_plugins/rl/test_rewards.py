@@ -172,6 +172,7 @@ def test_form_is_read_of_all_and_answers_after_the_thought() -> None:
         assert calls[1] is not None and calls[1].row["thought_marks"] == ["<think>", "</think>"]
 
 
+@pytest.mark.long
 def test_each_reward_is_logged_by_its_name(rlvr_folder: Path) -> None:
     need_trl()
     rows = [{**row, "dataset": [row["dataset"]], "ground_truth": [row["ground_truth"]]} for row in prompt_rows(8)]
@@ -222,7 +223,7 @@ def test_a_judge_that_goes_down_stops_the_stage_which_resumes(
     assert {"rlvr/judge/requests", "rlvr/judge/prompt_tokens", "rlvr/rewards/judge"} <= set(history(first)[0])
 
 
-def test_a_judge_is_checked_before_the_model_is_loaded(rlvr_folder: Path) -> None:
+def test_a_judge_is_checked_before_the_model_is_loaded(rlvr_folder: Path, quick_retries: None) -> None:
     need_trl()
     from train_plugins.running.prepare_stage import prepare, trainer_arguments
     from train_plugins.stages import registry

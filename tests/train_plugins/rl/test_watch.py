@@ -183,6 +183,7 @@ def test_the_statistics_of_a_rollout() -> None:
     assert statistics(4, given[1:3], facts[1:3], flat=None, thinks=False).repeated is None  # one prompt
 
 
+@pytest.mark.long
 def test_a_stage_stops_after_a_checkpoint_and_resumes(
     rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +202,7 @@ def test_a_stage_stops_after_a_checkpoint_and_resumes(
     assert "watch" not in capsys.readouterr().err and read_lineage(out / "olmes_lineage.json").watch == lineage.watch
 
 
+@pytest.mark.long
 def test_it_is_named_without_being_stopped(
     rlvr_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,7 +68,7 @@ def same_weights(one: Path, other: Path) -> bool:
 @pytest.mark.parametrize(
     ("name", "kill"),
     [
-        pytest.param("sft", 4, marks=pytest.mark.long),
+        pytest.param("sft", 4, marks=pytest.mark.slow),
         pytest.param("dpo", 2, marks=pytest.mark.slow),
         pytest.param("grpo", 6, marks=pytest.mark.slow),
         pytest.param("ppo", 6, marks=pytest.mark.slow),

@@ -15,6 +15,8 @@ from train_plugins.verifiers import Call, Verifiers
 from train_plugins.verifiers.numbers import last_number, only_number
 from train_plugins.verifiers.registry import BUILT_IN, SANDBOXED
 
+pytestmark = pytest.mark.xdist_group("accepted answers")  # its processes take seconds to start
+
 PAGE = Path(__file__).parents[3] / "docs/verifiers.md"
 Case = tuple[str, object, str, float]
 
@@ -48,6 +50,7 @@ def test_the_page_says_what_is_accepted(verifiers: Verifiers) -> None:
     assert not wrong(verifiers, BUILT_IN)
 
 
+@pytest.mark.long
 def test_the_page_says_which_programs_are_accepted() -> None:
     try:
         with Verifiers(list(SANDBOXED), workers=1, timeout=20) as made:

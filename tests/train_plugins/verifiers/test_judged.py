@@ -135,7 +135,7 @@ def test_a_reply_that_is_never_read_is_no_verdict(tmp_path: Path) -> None:
         assert len(server.seen) == 3  # no truth was sent anywhere
 
 
-def test_a_judge_that_is_down_is_one_line(tmp_path: Path) -> None:
+def test_a_judge_that_is_down_is_one_line(tmp_path: Path, quick_retries: None) -> None:
     with judge_server(lambda body, before: Reply({"error": "no memory"}, status=500)) as server:
         judges = Judges(keys(server.url, tmp_path, tries=1))
         with pytest.raises(StageRefused, match=r"the judge m at http.*HTTP 500.*continue with --resume"):

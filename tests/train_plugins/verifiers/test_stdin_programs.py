@@ -239,6 +239,7 @@ def test_large_inputs_and_outputs_come_in_parts(sandboxed: Verifiers) -> None:
     assert one(sandboxed, "input()\nprint('y' * 700_000)", cases) == 1
 
 
+@pytest.mark.long
 def test_a_program_that_does_not_end_is_counted(sandboxed: Verifiers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train_plugins.verifiers.stdin_programs.SECONDS", 0.3)
     before = sandboxed.timeouts

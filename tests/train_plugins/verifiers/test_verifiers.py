@@ -17,20 +17,22 @@ from train_plugins.verifiers.programs import program
 from train_plugins.verifiers.tulu3_constraints import _TABLE
 
 ALL = ("gsm8k", "gsm8k_benchmark", "math", "math_benchmark", "ifeval", "ifeval_fraction", "ifeval_strict", "string")
+pytestmark = pytest.mark.xdist_group("verifiers")  # their processes take seconds to start
+
 LEFT_OUT = ("sleeps", "loop", "equal to everything")
 """Kinds of recorded programs: out of time, and the one where the reference's grader is fooled."""
 
 
 @pytest.fixture(scope="module")
 def verifiers() -> Iterator[Verifiers]:
-    with Verifiers(ALL, workers=2, timeout=10) as made:
+    with Verifiers(ALL, workers=1, timeout=10) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def sandboxed() -> Iterator[Verifiers]:
     try:
-        with Verifiers(["code", "code_fraction"], workers=2, timeout=10) as made:
+        with Verifiers(["code", "code_fraction"], workers=1, timeout=10) as made:
             yield made
     except MissingData as error:
         pytest.skip(str(error))
@@ -221,7 +223,7 @@ def test_the_program_in_a_response():
     assert program("```\ndef f(): pass\n```\n```\n4\n```") == "def f(): pass\n"
 
 
-def test_programs_run_in_the_sandbox(sandboxed, tmp_path):
+def test_programs_run_in_the_sandbox(sandboxed, tmp_path, monkeypatch):
     tests = ["assert double(2) == 4", "assert double(-1) == -2"]
     for truth in (tests, json.dumps(tests), "\n".join(tests)):
         assert one(sandboxed, "code", DOUBLE, truth) == 1
@@ -236,6 +238,7 @@ def test_programs_run_in_the_sandbox(sandboxed, tmp_path):
     attack = f"import os\nos.system('touch {mark}')\nopen({str(mark)!r}, 'w')\ndef double(x):\n    return 2 * x\n"
     one(sandboxed, "code", attack, tests)
     assert not mark.exists()
+    monkeypatch.setattr("train_plugins.verifiers.programs.SECONDS", 0.5)  # the last but one never ends
     for cheat in ("raise SystemExit(0)", "import os; os._exit(0)", "class A:\n    __eq__ = lambda s, o: True\n"
                   "double = lambda x: A()", "x\x00", "def double(x): return 9**9**9**9", "é\ud800"):  # fmt: skip
         assert one(sandboxed, "code", cheat, tests) == 0, cheat

@@ -43,7 +43,9 @@ def complete_search(texts: list[str], threshold: float, length: int) -> set[int]
     return set(range(len(texts))) - set(kept)
 
 
-@pytest.mark.parametrize(("threshold", "length"), [(0.8, 5), (0.8, 3), (0.6, 5)])
+@pytest.mark.parametrize(
+    ("threshold", "length"), [(0.8, 5), *(pytest.param(*pair, marks=pytest.mark.long) for pair in ((0.8, 3), (0.6, 5)))]
+)
 def test_nearly_all_are_found_and_nothing_else(threshold: float, length: int) -> None:
     texts = texts_with_copies(800)
     expected = complete_search(texts, threshold, length)

@@ -77,7 +77,7 @@ def test_a_request_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
         assert "refused" in texts(found)[3] and completer.spent.failed == 2
 
 
-def test_a_request_is_tried_again(tmp_path: Path) -> None:
+def test_a_request_is_tried_again(tmp_path: Path, quick_retries: None) -> None:
     def reply(body: Body, before: int) -> Reply:
         return echo(body, before) if before else Reply(None, status=500)
 

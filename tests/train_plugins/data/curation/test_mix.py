@@ -315,6 +315,7 @@ def test_kept_columns_of_different_types_are_refused(tmp_path: Path) -> None:
     assert scores == [1.0, 2.5]
 
 
+@pytest.mark.long
 def test_contamination_can_stop_the_mix(tmp_path: Path) -> None:
     made = rows(20)
     items = [{"task": "mine", "doc_id": n, "text": made[n]["messages"][0]["content"]} for n in range(5)]

@@ -73,6 +73,7 @@ def test_the_command_lists_them_at_80_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.long
 def test_the_built_mix_is_made_from_a_mirror(tmp_path: Path, data_dir: Path) -> None:
     pytest.importorskip("rensa")
     few = ["--set", "sources.1.config=[algebra]", "--set", "duplicates.near=null", "--set", "decontam=null"]
