@@ -134,7 +134,8 @@ def _stage(
 
     kind = registry.find(stage)
     recipe = recipes.load(file, kind.name, kind.own, registry.names(), changes=changes, output=output)
-    check_source(recipe.model, training=True)  # before the seconds in which the trainer's packages are imported
+    # Before the seconds in which the trainer's packages are imported; whether an offline Hub has it is seen with these.
+    check_source(recipe.model, training=True, needed=False)
     if dry_run:
         from train_plugins.running.dry_run import dry_run as plan_lines
 

@@ -25,7 +25,7 @@ from olmes_suite.evaluation.engines import check_model
 from olmes_suite.extras import installed
 from olmes_suite.models.factory import make_backend
 from olmes_suite.models.local import forms
-from olmes_suite.models.local.checkpoint import check_folder, tensor_shapes
+from olmes_suite.models.local.checkpoint import check_folder, check_source, tensor_shapes
 from olmes_suite.models.local.loading import load_tokenizer
 
 
@@ -314,6 +314,16 @@ class TestBrokenCheckpoints:
         (tmp_path / "org").mkdir()
         check_model("hf", "org/m")
         one_line(lambda: check_model("hf", "org/other"), "hf download org/other", ModelError)
+
+    def test_a_plan_names_models_that_an_offline_hub_lacks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.chdir(tmp_path)
+        check_source("org/model", training=True, needed=False)
+        one_line(lambda: check_source("org/model", training=True), "_OFFLINE is set", ModelError)
+        (tmp_path / "org").mkdir()
+        one_line(lambda: check_source("org/model", training=True, needed=False), "no such folder", ModelError)
 
     def test_a_name_that_may_be_the_hubs_is_left_to_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "0")

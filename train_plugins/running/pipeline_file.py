@@ -212,7 +212,7 @@ def _check(stage_recipe: Recipe, before: list[Planned], created: set[str], where
     if str(Path(str(stage_recipe.output)).expanduser()) in earlier:
         raise UsageError(f"{where}: output {stage_recipe.output} is also the output of a stage before it")
     if stage_recipe.model not in earlier:
-        check_source(stage_recipe.model, training=True)
+        check_source(stage_recipe.model, training=True, needed=False)
     for entry in stage_recipe.data:
         if entry.path is not None and entry.path not in created and not Path(entry.path).exists():
             raise UsageError(f"{where}: data {entry.path}: no such file or folder")

@@ -47,17 +47,18 @@ def is_hub_id(model: str) -> bool:
     return not Path(model).exists() and not model.startswith(("/", ".", "~")) and HUB_ID.fullmatch(model) is not None
 
 
-def check_name(model: str, revision: str | None = None) -> None:
+def check_name(model: str, revision: str | None = None, *, needed: bool = True) -> None:
     """Raise ModelError for a name that the Hub would be asked for in vain: a mistyped folder, or the Hub is offline.
 
-    A name is taken for a folder's where its first part is a folder. What the Hub's cache holds is let through.
+    A name is taken for a folder's where its first part is a folder. What the Hub's cache holds is let through, and
+    offline any other name where the model is not `needed` yet.
     """
     if not is_hub_id(model):
         return
     first, slash, _ = model.partition("/")
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
     mistyped = bool(slash) and Path(first).is_dir()
-    if not (mistyped or offline) or _in_cache(model, revision):
+    if not (mistyped or (offline and needed)) or _in_cache(model, revision):
         return
     advice = (
         f"give a checkpoint's folder; if the Hub has a model of this name: hf download {model}"
@@ -67,10 +68,13 @@ def check_name(model: str, revision: str | None = None) -> None:
     raise ModelError(f"{_no_folder(model)}; {advice}")
 
 
-def check_source(model: str, revision: str | None = None, *, training: bool = False) -> None:
-    """Raise ModelError unless a model is a whole checkpoint's folder, or a name that the Hub may have."""
+def check_source(model: str, revision: str | None = None, *, training: bool = False, needed: bool = True) -> None:
+    """Raise ModelError unless a model is a whole checkpoint's folder, or a name that the Hub may have.
+
+    Without `needed`, as for a plan that another machine carries out, an offline Hub may have any name.
+    """
     if is_hub_id(model):
-        check_name(model, revision)
+        check_name(model, revision, needed=needed)
     else:
         check_folder(model, training=training)
 
