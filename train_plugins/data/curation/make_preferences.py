@@ -53,6 +53,7 @@ class Made:
     scores: Sequence[float] = ()
     ratings: ratings.Ratings | None = None
     on_policy: bool = False
+    """Whether an answer of the policy is among the candidates."""
 
 
 @dataclass(slots=True)
@@ -194,7 +195,8 @@ def _verified(open_ones: Sequence[tuple[Assigned, list[Candidate]]], work: _Work
         values = [next(fractions) for _ in found]
         known = [value for value in values if value is not None]
         problem = "" if len(known) == len(values) else "unverifiable"
-        scored.append(Made(one.prompt, reason=problem, candidates=found, scores=known, on_policy=one.on_policy))
+        own = _of_policy(found, work.keys)
+        scored.append(Made(one.prompt, reason=problem, candidates=found, scores=known, on_policy=own))
     return scored
 
 
@@ -212,10 +214,14 @@ def _rated(open_ones: Sequence[tuple[Assigned, list[Candidate]]], work: _Work) -
     return [
         Made(
             one.prompt, reason=rated.problem or "", detail=rated.detail, candidates=candidates,
-            scores=() if rated.problem else rated.scores(), ratings=rated, on_policy=one.on_policy,
+            scores=() if rated.problem else rated.scores(), ratings=rated, on_policy=_of_policy(candidates, keys),
         )
         for (one, candidates), rated in zip(open_ones, found, strict=True)
     ]  # fmt: skip
+
+
+def _of_policy(candidates: Sequence[Candidate], keys: PreferenceKeys) -> bool:
+    return keys.policy is not None and any(one.model == keys.policy.called for one in candidates)
 
 
 def _paired(one: Made, keys: PreferenceKeys) -> Made:
