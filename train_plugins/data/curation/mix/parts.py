@@ -39,7 +39,7 @@ from train_plugins.data.curation.recipe import plain
 from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.data.fields import REASONING
 
-VERSION = 1
+VERSION = 2
 AT_ONCE = 512
 """Rows that are counted and sketched together."""
 MALFORMED = "malformed"
