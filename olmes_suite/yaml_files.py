@@ -30,6 +30,8 @@ _EXPECTED = {
     "list": "a list",
 }
 """Expected values by the types of pydantic's errors, up to the first underscore."""
+_SWITCHES = {False: ("off", "no"), True: ("on", "yes")}
+"""Words that YAML 1.1 reads as false and true."""
 _LISTS = {"a mapping": "a list of mappings", "text": "text, or a list of texts"}
 """What a list of such values is called."""
 
@@ -145,8 +147,9 @@ def tab_advice(path: Path, mark: Any) -> str:
 def typed(kind: type[T], data: Any, where: Place | str, also: Sequence[str] = ()) -> T:
     """Convert `data` to the annotation `kind`, a dataclass or another type. Raises WrongKey.
 
-    Types are strict, with two exceptions: a quoted number is accepted as a float, because YAML 1.1 reads 5e-6 (no dot)
-    as text; a single value is accepted as a tuple of one. Enumerations and classes of other packages are not
+    Types are strict, with three exceptions: a quoted number is accepted as a float, because YAML 1.1 reads 5e-6 (no
+    dot) as text; the words off, no, on and yes are read as such where they are options; a single value is accepted as a
+    tuple of one. Enumerations and classes of other packages are not
     checked here. `also` names keys that the caller has removed from `data`, as suggestions for an unknown key.
     """
     from pydantic import ValidationError
@@ -325,7 +328,7 @@ def _form(hint: Any) -> Any:
         return Annotated[float, Field(strict=True), WrapValidator(_number)]
     if hint in (bool, int, str):
         return Annotated[hint, Field(strict=True)]
-    return hint if origin is Literal else Any
+    return Annotated[hint, BeforeValidator(partial(_as_written, known=args))] if origin is Literal else Any
 
 
 def _keys(kind: Any) -> Any:
@@ -342,6 +345,12 @@ def _keys(kind: Any) -> Any:
         return kind(**{name: getattr(keys, name) for name in keys.model_fields_set})
 
     return Annotated[model, AfterValidator(made), BeforeValidator(partial(_only_known, known=list(listed)))]
+
+
+def _as_written(value: Any, known: Sequence[Any]) -> Any:
+    """Return the word that YAML 1.1 has read as true or false, where one of the known words is such a word."""
+    words = _SWITCHES[value] if isinstance(value, bool) else ()
+    return next((word for word in words if word in known), value)
 
 
 def _only_known(data: Any, known: list[str]) -> Any:

@@ -52,6 +52,7 @@ def refusal(kind: Any, data: Any, where: Any = "f") -> str:
         (tuple[str, ...], "a", ("a",)), (tuple[str, ...], ["a", "b"], ("a", "b")), (int | None, None, None),
         (str | tuple[str, ...], "a", "a"), (str | tuple[str, ...], ["a"], ("a",)), (Literal["a"] | int | None, 3, 3),
         (Mapping[str, Any], {1: 2}, {"1": 2}), (Any, [1, "x"], [1, "x"]), (Colour | str, "red", "red"),
+        (Literal["auto", "off"], False, "off"), (Literal["no", "epoch"], False, "no"), (Literal["on", "a"], True, "on"),
         (Annotated[float, Between(0, 100, per=100)], 5, 0.05), (list[str] | None, ["a"], ["a"]), (dict, {1: 2}, {1: 2}),
     ],
 )  # fmt: skip
@@ -68,7 +69,8 @@ def test_values_are_read_as_they_stand(kind: Any, given: Any, read: Any) -> None
         (float, "fast", "expected a number, not 'fast'"), (bool, 1, "expected true or false, not 1"),
         (bool, "yes", "expected true or false, not 'yes'"), (str, 5, "expected text, not 5"), (str, b"a", "not b'a'"),
         (str, datetime.date(2024, 1, 2), "expected text, not datetime.date"), (int, None, "expected a whole number"),
-        (Literal[4, 8], True, "True is none of 4, 8"), (Mapping[str, Any], [1], "expected a mapping, not [1]"),
+        (Literal[4, 8], True, "True is none of 4, 8"), (Literal["auto", "off"], True, "True is none of auto, off"),
+        (Mapping[str, Any], [1], "expected a mapping, not [1]"),
         (list[str], "a", "expected a list, not 'a'"), (Annotated[float, Between(0, 1)], "0.5", "to 1, not '0.5'"),
         (Annotated[float, Between(0, 1)], float("nan"), "from 0 to 1, not nan"),
     ],

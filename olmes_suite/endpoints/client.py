@@ -19,6 +19,7 @@ from olmes_suite.endpoints.concurrency import Limit
 from olmes_suite.endpoints.pace import Pace
 from olmes_suite.endpoints.usage import Usage
 from olmes_suite.errors import RequestFailed, UsageError, one_line
+from olmes_suite.wording import count
 
 TRIES = 7
 AGAIN = frozenset({408, 409, 425, 429})
@@ -144,11 +145,12 @@ class Endpoint:
     def _given_up(self, last: _Later | None) -> Refused:
         """Return the error after the last try, with the reason that the server gives."""
         answer = last.response if last is not None else None
+        tries = count(self.tries, "time")
         if answer is None:
-            return self.refused(f"{last or ''}, {self.tries} times")
+            return self.refused(f"{last or ''}, {tries}")
         content = answer.content
         said = error_reason(content) if content.lstrip()[:1] in (b"{", b"[") else ""
-        line = f"{last}, {self.tries} times{f': {said}' if said else ''}"
+        line = f"{last}, {tries}{f': {said}' if said else ''}"
         return self.refused(line, answer.status_code, said, error_param(content))
 
     def _delay_all(self, error: _Later) -> None:

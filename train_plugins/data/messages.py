@@ -13,6 +13,10 @@ KEPT = ("role", "content", "name", "tool_call_id", *fields.REASONING, *fields.CA
 """Fields of a turn that are passed to the chat template, or that have been read by the time it is checked."""
 
 
+class UnclosedThought(ValueError):
+    """A trained turn begins a thought that has no end."""
+
+
 def conversation(row: Row) -> dict[str, Any]:
     """Return {"messages"} of an SFT row, `prompt_turns` where earlier assistant turns are not trained on, and `fields`.
 
@@ -131,7 +135,7 @@ def _check_thought(turn: Mapping[str, Any]) -> None:
     if not turn.get(fields.TRAINED, True) or any(turn.get(name) for name in ("reasoning_content", *fields.CALLS)):
         return  # with the reasoning in a field, the text is the answer
     if said.startswith("<think>") and "</think>" not in said:
-        raise ValueError("an assistant turn with a '<think>' that is not closed")
+        raise UnclosedThought("an assistant turn with a '<think>' that is not closed")
     if said.endswith("</think>"):
         raise ValueError("an assistant turn with reasoning, but neither an answer nor a tool call")
 

@@ -56,7 +56,7 @@ def _checked(loaded: Loaded[Ablation], output: Output) -> Mapping[str, Any]:
     file = output.state / experiment.PIPELINE
     planned = experiment.pipeline(experiment.plan_of(loaded), loaded.output)
     write_text(file, yaml.safe_dump(planned, sort_keys=False, allow_unicode=True))
-    pipeline_file.load(file)
+    pipeline_file.load(file, models=False)  # another machine may train
     return experiment.make(loaded, output)
 
 

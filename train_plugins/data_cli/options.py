@@ -12,6 +12,7 @@ import typer
 
 from olmes_suite.cli.options import Json
 from olmes_suite.errors import NothingLeft
+from olmes_suite.wording import count
 from train_plugins.data.curation import recipe as recipes
 from train_plugins.data.curation.output import REJECTED, Input, Output, finished
 from train_plugins.data.curation.recipe import Curation, Loaded
@@ -85,7 +86,7 @@ def _lost(counts: Mapping[str, Any], folder: Path) -> str:
     """Say why a data set has no rows, the most frequent reason first."""
     reasons = sorted(counts["rejected"].items(), key=lambda one: (-one[1], one[0]))
     rest = "".join(f", {number:,} as {reason}" for reason, number in reasons[1:3])
-    rest += f", and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
+    rest += f", and {count(len(reasons) - 3, 'other reason')}" if len(reasons) > 3 else ""
     read = counts["read"] + counts.get("added", 0)
     why = f": {reasons[0][1]:,} of {read:,} are left out as {reasons[0][0]}{rest}" if reasons else ""
     return f"no row is left{why}; {folder / REJECTED} lists each"

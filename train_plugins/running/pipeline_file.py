@@ -101,8 +101,11 @@ class Pipeline:
         return [one for one in self.stages if one.stage.generates][-1]
 
 
-def load(file: Path, changes: Sequence[str] = ()) -> Pipeline:
-    """Load a pipeline from a YAML file and check all that needs no library. Raises UsageError or ModelError."""
+def load(file: Path, changes: Sequence[str] = (), *, models: bool = True) -> Pipeline:
+    """Load a pipeline from a YAML file and check all that needs no library. Raises UsageError or ModelError.
+
+    Without `models`, those that stages start from need not be on this machine.
+    """
     source = recipe.read_yaml(_exists(file), "pipeline")
     for number, entry_data in _entries(source.data):
         if isinstance(entry_data.get("recipe"), str):
@@ -119,6 +122,8 @@ def load(file: Path, changes: Sequence[str] = ()) -> Pipeline:
         created |= set(entry.prepare.makes) if entry.prepare else set()
         where = Place(str(file), f"stage {entry.name!r}", source, ("stages", number, "recipe"))
         planned.append(_planned(entry, document, planned, created, where))
+    if models:
+        _check_models(planned)
     pipeline = Pipeline(file, Path(document.runs), Path(document.output), tuple(planned), document.final)
     if not any(one.stage.generates for one in planned):
         raise UsageError(f"{file}: no stage ends in a language model")
@@ -206,13 +211,20 @@ def _value_model(reference: Any, before: list[Planned], where: str) -> Any:
     return reference
 
 
+def _check_models(planned: Sequence[Planned]) -> None:
+    """Check the models that come from no earlier stage. Raises ModelError."""
+    earlier: set[str] = set()
+    for one in planned:
+        if one.recipe.model not in earlier:
+            check_source(one.recipe.model, training=True, needed=False)
+        earlier.add(str(one.output))
+
+
 def _check(stage_recipe: Recipe, before: list[Planned], created: set[str], where: str) -> None:
-    """Check files, output and `final` of a stage's recipe. Raises UsageError or ModelError."""
+    """Check files, output and `final` of a stage's recipe. Raises UsageError."""
     earlier = {str(one.output) for one in before}
     if str(Path(str(stage_recipe.output)).expanduser()) in earlier:
         raise UsageError(f"{where}: output {stage_recipe.output} is also the output of a stage before it")
-    if stage_recipe.model not in earlier:
-        check_source(stage_recipe.model, training=True, needed=False)
     for entry in stage_recipe.data:
         if entry.path is not None and entry.path not in created and not Path(entry.path).exists():
             raise UsageError(f"{where}: data {entry.path}: no such file or folder")

@@ -52,7 +52,6 @@ class Made:
     candidates: Sequence[Candidate] = ()
     scores: Sequence[float] = ()
     ratings: ratings.Ratings | None = None
-    on_policy: bool = False
 
 
 @dataclass(slots=True)
@@ -141,7 +140,7 @@ def _finish(
     keys = recipe.keys
     pairs = [one for one in made if one.pair is not None]
     counts: dict[str, Any] = {"unit": "prompts", "read": read, "written": len(pairs)}
-    more = {"models": models, "seed": keys.seed, "pairs": _pair_facts(pairs), "judge": checks or None}
+    more = {"models": models, "seed": keys.seed, "pairs": _pair_facts(pairs, keys), "judge": checks or None}
     facts = [
         f"Pairs by {keys.by}; answers by {'; '.join(described(model) for _, model in keys.models())}.",
         f"Prompts: {', '.join(one.called for one in keys.prompts)}; seed {keys.seed}.",
@@ -154,11 +153,11 @@ def _finish(
     return output.finish(counts, card("Preferences", facts, shown), more)
 
 
-def _pair_facts(pairs: Sequence[Made]) -> dict[str, Any]:
+def _pair_facts(pairs: Sequence[Made], keys: PreferenceKeys) -> dict[str, Any]:
     chosen = [len(one.candidates[one.pair.chosen].text.split()) for one in pairs if one.pair]
     rejected = [len(one.candidates[one.pair.rejected].text.split()) for one in pairs if one.pair]
     return {
-        "pairs": len(pairs), "on_policy": sum(one.on_policy for one in pairs),
+        "pairs": len(pairs), "on_policy": sum(_on_policy(one, keys) for one in pairs),
         "chosen_longer": sum(a > b for a, b in zip(chosen, rejected, strict=True)),
         "chosen_words": sum(chosen) / max(1, len(pairs)), "rejected_words": sum(rejected) / max(1, len(pairs)),
     }  # fmt: skip
@@ -194,7 +193,7 @@ def _verified(open_ones: Sequence[tuple[Assigned, list[Candidate]]], work: _Work
         values = [next(fractions) for _ in found]
         known = [value for value in values if value is not None]
         problem = "" if len(known) == len(values) else "unverifiable"
-        scored.append(Made(one.prompt, reason=problem, candidates=found, scores=known, on_policy=one.on_policy))
+        scored.append(Made(one.prompt, reason=problem, candidates=found, scores=known))
     return scored
 
 
@@ -212,10 +211,15 @@ def _rated(open_ones: Sequence[tuple[Assigned, list[Candidate]]], work: _Work) -
     return [
         Made(
             one.prompt, reason=rated.problem or "", detail=rated.detail, candidates=candidates,
-            scores=() if rated.problem else rated.scores(), ratings=rated, on_policy=one.on_policy,
+            scores=() if rated.problem else rated.scores(), ratings=rated,
         )
         for (one, candidates), rated in zip(open_ones, found, strict=True)
     ]  # fmt: skip
+
+
+def _on_policy(one: Made, keys: PreferenceKeys) -> bool:
+    """Whether a usable answer of the policy is among the candidates."""
+    return keys.policy is not None and any(each.model == keys.policy.called for each in one.candidates)
 
 
 def _paired(one: Made, keys: PreferenceKeys) -> Made:
@@ -224,7 +228,7 @@ def _paired(one: Made, keys: PreferenceKeys) -> Made:
 
     if one.reason:
         return one
-    policy = keys.policy.called if keys.policy is not None and keys.policy_side and one.on_policy else None
+    policy = keys.policy.called if keys.policy is not None and keys.policy_side else None
     rules = Rules(keys.rejected, keys.margin, keys.length_ratio, policy)
     rng = random.Random(sha256(canonical_json([keys.seed, "pair", one.prompt.messages, one.prompt.row])))
     pair = pair_of(one.candidates, one.scores, rules, rng)
@@ -314,7 +318,7 @@ def _row(one: Made, pair: Pair, keys: PreferenceKeys) -> dict[str, Any]:
         "rejected": [{"role": "assistant", "content": rejected.text}],
         "chosen_model": chosen.model, "rejected_model": rejected.model,
         "chosen_score": one.scores[pair.chosen], "rejected_score": one.scores[pair.rejected],
-        "on_policy": one.on_policy, "by": keys.by, "answers": json.dumps(answers, ensure_ascii=False),
+        "on_policy": _on_policy(one, keys), "by": keys.by, "answers": json.dumps(answers, ensure_ascii=False),
         "dataset": one.prompt.dataset, "ground_truth": as_json(one.prompt.truth),
     }  # fmt: skip
 

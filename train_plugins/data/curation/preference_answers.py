@@ -28,7 +28,6 @@ class Assigned:
 
     prompt: Prompt
     answers: tuple[tuple[Model, int], ...]
-    on_policy: bool = False
 
 
 def drawn_share(prompts: Sequence[Prompt], share: float, seed: int, what: str) -> frozenset[int]:
@@ -99,7 +98,7 @@ def assigned(prompts: Sequence[Prompt], keys: PreferenceKeys) -> list[Assigned]:
         counted: list[tuple[Model, int]] = []
         for model in models:
             counted.append((model, sum(other.called == model.called for other, _ in counted)))
-        found.append(Assigned(prompt, tuple(counted), number in numbers))
+        found.append(Assigned(prompt, tuple(counted)))
     return found
 
 

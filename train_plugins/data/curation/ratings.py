@@ -26,22 +26,32 @@ EXAMPLE = Path(__file__).parent / "rating_example.yaml"
 LOW, HIGH = 1, 5
 SCALE = tuple(map(str, range(LOW, HIGH + 1)))
 SYSTEM = "You compare answers of assistants. You judge each by the same measure, whatever its place in the list."
-_ANSWER = r"(?:answer|text|response|output)"
+_ANSWER = r"(?:answer|text|response|output|candidate|completion|reply)"
+_PROSE = r"(?:['’]s|,)?[ \t]+(?!rating\b)[^\W\d_]"
+"""What follows a number in a sentence, such as "Answer 2 is weaker"."""
 _HEADING = re.compile(
-    rf"""^[^\w\n]*{_ANSWER}\s*\#?\s*(\d+)\b         # a line that starts with "Answer 1"
-       | \b{_ANSWER}\s*\#?\s*(\d+)\W*(?=rating\b)  # "Answer 1: Rating"
-       | ^[^\w\n]*(\d+)\s*[.):]\W*(?=rating\b)          # an item of a list: "1. Rating"
-       | ["']{_ANSWER}["']\s*:\s*["']?(\d+)        # JSON: "answer": 1
-       | ["']{_ANSWER}[ _]?(\d+)["']\s*:           # JSON: "Answer 1": {{
+    rf"""^[^\w\n]*{_ANSWER}\s*\#?\s*(\d+)\b(?!{_PROSE})   # a line that starts with "Answer 1"
+       | ^[^\w\n]*(\d+)[^\w\n]*$                          # a line with a number alone: "[1]"
+       | ^[^\w\n]*(\d+)\s*[.):]\W*(?=rating\b)            # an item of a list: "1. Rating"
+       | ["'](?:{_ANSWER}(?:[ _]?(?:id|number))?|id|index|number)["']\s*:\s*["']?(\d+)   # JSON: "answer": 1
+       | ["'](?:{_ANSWER}[ _]?)?(\d+)["']\s*:             # JSON: "Answer 1": {{
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
+_MENTION = re.compile(
+    rf"""^[^\w\n]*{_ANSWER}\s*\#?\s*(\d+)\b(?={_PROSE})   # "Answer 1 is better. Rating"
+       | \b{_ANSWER}\s*\#?\s*(\d+)[^\w\n"']*(?=rating\b)  # "Answer 1: Rating", but also "better than answer 1. Rating"
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
+"""A heading only where no other one waits for its rating; otherwise an answer with which another one is compared."""
 _GAP = r"[ \t*_(]{0,4}"
+_UNIT = rf"(?:{_GAP}(?:stars?|points?)\b)?"
 _RATING = re.compile(
     rf"""\brating\b\W*?[:=：][ \t*_"'\[(]*
     (?P<value>[-−+]?\d+(?:[.,]\d+)?|n/?a\b)
-    (?:{_GAP}(?:/|(?:out\ )?of\b)\s*5\b(?![.,]?\d)
-     | (?P<rest>(?:{_GAP}(?:%|(?:/|(?:out\ )?of\b|or\b|to\b|and\b|[-–—~])?{_GAP}\d+(?:[.,]\d+)?))*)
+    (?:{_UNIT}{_GAP}(?:/|(?:out\ )?of\b)\s*5\b(?![.,]?\d)
+     | (?P<rest>(?:{_UNIT}{_GAP}(?:%|(?:/|(?:out\ )?of\b|or\b|to\b|and\b|[-=]*>|→|[-–—~])?{_GAP}\d+(?:[.,]\d+)?))*)
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -163,16 +173,10 @@ def _form(count: int) -> str:
 def parsed(text: str, count: int) -> list[int]:
     """Return the ratings of answers 1 to `count` in order. Raises Unreadable, which says what is wrong.
 
-    A rating belongs to the heading before it. Without any heading, the ratings must come in order.
+    A rating belongs to the heading before it, even if reasons that name other answers stand between them. Without any
+    heading, the ratings must come in order.
     """
-    found: list[tuple[int | None, str]] = []
-    heading: int | None = None
-    marks = [*_HEADING.finditer(text), *_RATING.finditer(text)]
-    for mark in sorted(marks, key=lambda one: one.start()):
-        if mark.re is _HEADING:
-            heading = int(mark[mark.lastindex or 0])
-        else:
-            found.append((heading, mark["value"] + (mark["rest"] or "")))
+    found = _found(text)
     if len(found) != count:
         raise Unreadable(f"it has {len(found)} ratings instead of {count}")
     numbers = [number for number, _ in found]
@@ -185,6 +189,21 @@ def parsed(text: str, count: int) -> list[int]:
         if value not in SCALE:
             raise Unreadable(f"{value} is not a whole number from {LOW} to {HIGH}")
     return [int(value) for value in values]
+
+
+def _found(text: str) -> list[tuple[int | None, str]]:
+    """Return each rating as it is written, after the number of its heading."""
+    found: list[tuple[int | None, str]] = []
+    heading: int | None = None
+    waits = False
+    marks = [mark for pattern in (_HEADING, _MENTION, _RATING) for mark in pattern.finditer(text)]
+    for mark in sorted(marks, key=lambda one: one.start()):
+        if mark.re is _RATING:
+            found.append((heading, mark["value"] + (mark["rest"] or "")))
+            waits = False
+        elif mark.re is _HEADING or not waits:
+            heading, waits = int(mark[mark.lastindex or 0]), True
+    return found
 
 
 def rate(
@@ -201,7 +220,9 @@ def rate(
         for n, prompt in enumerate(prompts) for name in names for repeat in range(1 + (n in repeated))
     ]  # fmt: skip
     for attempt in range(tries):
-        responses = judge.complete([Ask(one.messages) for one in still_open])
+        # where the judge samples, the same words said again are another answer; at temperature 0 they would be the same
+        sample = attempt if judge.model.temperature > 0 else 0
+        responses = judge.complete([Ask(one.messages, sample) for one in still_open])
         again = []
         for one, response in zip(still_open, responses, strict=True):
             retry = _read(one, response, found[one.prompt], last=attempt + 1 == tries)

@@ -24,6 +24,12 @@ SENTENCES, REPEATED_PHRASES, PHRASE = 10, 50, 5
 LEAST_LETTERS = 20
 """A language is not detected in fewer letters."""
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+_NOT_WORDS = re.compile(
+    r"""```.{0,9999}?(?:```|\Z) | \$\$.{0,999}?\$\$ | \$[^$\n]{0,999}\$ | \\\[.{0,999}?\\\] | \\\(.{0,999}?\\\)
+      | \\[A-Za-z]+ | https?://\S+""",
+    re.DOTALL | re.VERBOSE,
+)
+"""Code, formulas and addresses, whose letters are of no language."""
 _THOUGHT = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 
 
@@ -94,7 +100,8 @@ def repeats(text: str) -> bool:
 
 
 def language_of(text: str) -> str | None:
-    """Return the ISO 639-1 code of the text's language, or None where it has too few letters to tell."""
+    """Return the ISO 639-1 code of the text's language, or None where its words have too few letters to tell."""
+    text = _NOT_WORDS.sub(" ", text)
     if sum(map(str.isalpha, text)) < LEAST_LETTERS:
         return None
     from langdetect import DetectorFactory, LangDetectException, detect

@@ -369,6 +369,27 @@ def test_a_damaged_part_is_made_again(tmp_path: Path) -> None:
     assert read(job) is not None
 
 
+def test_rows_with_an_open_thought_are_filtered_where_asked_for_and_bad_rows_otherwise(tmp_path: Path) -> None:
+    lines = [chat("one", "<think>so"), chat("two", "well <think>so"), chat("three", "<think>so</think>yes")]
+    path = write(tmp_path / "a.jsonl", lines)
+    done = mix(tmp_path, {"sources": [{"path": path, "filters": {"closed_thoughts": True}}]})
+    assert done.returncode == 0, done.stderr
+    reasons = {one["row"]: one["reason"] for one in read_lines(tmp_path / "out" / "rejected.jsonl")}
+    assert reasons == {0: "closed_thoughts", 1: "closed_thoughts"}
+    done = mix(tmp_path, {"sources": [{"path": path}]}, out="other")
+    assert done.returncode == 2 and "row 0 has an assistant turn with a '<think>' that is not closed" in done.stderr
+
+
+def test_unfinished_parts_of_killed_mixes_are_removed_after_a_day(tmp_path: Path) -> None:
+    parts = tmp_path / "cache" / "data" / "parts"
+    for name in ("old.1.tmp", "new.2.tmp"):
+        (parts / name).mkdir(parents=True)
+    os.utime(parts / "old.1.tmp", (1, 1))
+    done = mix(tmp_path, {"sources": [{"path": write(tmp_path / "a.jsonl", rows(3))}]})
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in parts.glob("*.tmp")] == ["new.2.tmp"]
+
+
 def test_built_prompts_differ_by_their_question_and_not_by_the_exemplars(tmp_path: Path) -> None:
     made = [
         {

@@ -142,6 +142,10 @@ def test_no_output_folder_and_no_file(tmp_path: Path) -> None:
         ({"cut": 2}, "no row is left: 2 of 2 are left out as cut; {out}/rejected.jsonl lists each"),
         ({"a": 1, "b": 3}, "no row is left: 3 of 4 are left out as b, 1 as a; {out}/rejected.jsonl lists each"),
         (
+            {"a": 4, "b": 3, "c": 2, "d": 1},
+            "no row is left: 4 of 10 are left out as a, 3 as b, 2 as c, and 1 other reason; {out}/rejected.jsonl",
+        ),
+        (
             {"a": 1, "b": 1, "c": 3, "d": 1, "e": 1},
             "no row is left: 3 of 7 are left out as c, 1 as a, 1 as b, and 2 other reasons; {out}/rejected.jsonl",
         ),

@@ -74,6 +74,21 @@ def test_the_on_policy_share_is_exact(run: Run, tmp_path: Path, share: float, ex
     assert len({asked(body) for _, body in served.seen if body.get("model") == "policy"}) == expected
 
 
+def test_a_pair_whose_policy_gave_no_usable_answer_is_not_on_policy(run: Run, tmp_path: Path) -> None:
+    def reply(body: Body, before: int) -> Reply:
+        refuses = body["model"] == "policy" and "number 1" in asked(body)
+        return Reply(chat("I'm sorry, but I can't help with that.")) if refuses else described(body, before)
+
+    with judge_server(reply) as served:
+        done = run("preferences", recipe(served.url, questions(tmp_path / "p.jsonl"), on_policy=1.0))
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "out")
+    for row in rows:
+        assert row["on_policy"] == ("policy" in (row["chosen_model"], row["rejected_model"]))
+    on_policy = sum(row["on_policy"] for row in rows)
+    assert on_policy < len(rows) and f"pairs: {on_policy} with an answer of the policy" in done.stdout
+
+
 @pytest.mark.long
 def test_equal_bytes_whatever_the_concurrency(run: Run, tmp_path: Path) -> None:
     with judge_server(described) as served:

@@ -35,6 +35,21 @@ GOOD = {
     "JSON by name": '{"Answer 2": {"rating": 2, "rationale": "no"}, "Answer 1": {"rating": 4}}',
     "a numbered list": "2. Rating: 2\n1. Rating: 4",
     "other answers in the reasons": "Answer 1\nRating: 4\nRationale: better than answer 2.\nAnswer 2\nRating: 2",
+    "reasons first": "Answer 1\nRationale: beats answer 2.\nRating: 4\n\nAnswer 2\nRationale: below 1.\nRating: 2",
+    "reasons first on one line": "Answer 1 is better than Answer 2. Rating: 4\nAnswer 2 is below Answer 1. Rating: 2",
+    "reasons on lines of their own": (
+        "Answer 1\nRationale:\nAnswer 2 is weaker.\nRating: 4\n\nAnswer 2\nRationale:\nAnswer 1's is better.\nRating: 2"
+    ),
+    "reasons first in JSON": (
+        '[{"answer": 1, "why": "better than answer 2", "rating": 4}, {"answer": 2, "why": "not answer 1", "rating": 2}]'
+    ),
+    "reasons without headings": "Rating: 4\nRationale: better than answer 2.\n\nRating: 2\nRationale: worse.",
+    "reasons before all ratings": "Answer 1 is good.\nAnswer 2 is bad.\n\nAnswer 1\nRating: 4\nAnswer 2\nRating: 2",
+    "JSON by number": '{"2": {"rating": 2}, "1": {"rating": 4}}',
+    "JSON with ids": '[{"id": 2, "rating": 2}, {"id": 1, "rating": 4}]',
+    "numbers in brackets": "[2]\nRating: 2\n[1]\nRating: 4",
+    "called candidates": "Candidate 2\nRating: 2\nCandidate 1\nRating: 4",
+    "stars": "Answer 1\nRating: 4 stars\nAnswer 2\nRating: 2 stars out of 5",
 }
 BAD = {
     "prose": ("Both answers are fine, I would give them four and two.", "0 ratings instead of 2"),
@@ -49,6 +64,8 @@ BAD = {
     "empty": ("", "0 ratings"),
     "by another scale": ("Answer 1\nRating: 4/10\nAnswer 2\nRating: 2/10", "4/10 is not a whole number"),
     "another scale in words": ("Answer 1\nRating: 4 out of 10\nAnswer 2\nRating: 2", "4 out of 10 is not a whole"),
+    "another scale after a word": ("Answer 1\nRating: 4 points out of 10\nAnswer 2\nRating: 2", "4 points out of 10"),
+    "a correction": ("Answer 1\nRating: 4 -> 2\nAnswer 2\nRating: 2", "4 -> 2 is not a whole number"),
     "percent": ("Answer 1\nRating: 4 %\nAnswer 2\nRating: 2", "4 % is not a whole number"),
     "a range": ("Answer 1\nRating: 4-5\nAnswer 2\nRating: 2", "4-5 is not a whole number"),
     "a range with a dash": ("Answer 1\nRating: 3 – 4\nAnswer 2\nRating: 2", "3 – 4 is not a whole number"),
@@ -127,6 +144,21 @@ def test_a_judge_that_answers_in_prose_is_told_and_asked_again(tmp_path: Path) -
     last = served.seen[-1][1]["messages"]
     assert [turn["role"] for turn in last] == ["system", "user", "assistant", "user"]
     assert "0 ratings instead of 4" in last[-1]["content"]
+
+
+@pytest.mark.parametrize(("temperature", "requests"), [(0.5, 3), (0.0, 2)])
+def test_a_judge_that_repeats_itself_is_asked_once_more_only_where_it_samples(
+    tmp_path: Path, temperature: float, requests: int
+) -> None:
+    with judge_server(lambda body, before: Reply(chat("They are all nice."))) as served:
+        judge = Completer(Model(model="j", base_url=served.url, temperature=temperature), Journal(tmp_path), 0)
+        asked = [Prompt("s", 0, (("user", "question"),))]
+        found = ratings.rate(judge, asked, [answers()], names=["honesty"], repeated=frozenset(), tries=3, seed=1)
+        judge.close()
+    assert found[0].problem == "ratings_unreadable"
+    bodies = [body for path, body in served.seen if path.endswith("completions")]
+    assert len(bodies) == requests
+    assert not temperature or len({body["seed"] for body in bodies}) == 3
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])

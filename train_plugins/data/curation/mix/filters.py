@@ -10,9 +10,11 @@ from typing import Any
 from train_plugins.data.curation import text_filters
 from train_plugins.data.curation.mix.convert import turns_in
 from train_plugins.data.curation.mix.keys import Filters
+from train_plugins.data.messages import UnclosedThought
 
 Verdict = tuple[str, str]
 """Name of the filter, and what it found."""
+UNCLOSED = ("closed_thoughts", "a <think> without </think>")
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 
 
@@ -41,6 +43,11 @@ class Sieve:
             or one.language is not None
             for one in filters
         )  # fmt: skip
+
+    def of_fault(self, error: ValueError) -> Verdict | None:
+        """Return the filter that leaves out a row which cannot be converted; None: the row is a bad one."""
+        wanted = any(one.closed_thoughts for one in self._filters)
+        return UNCLOSED if wanted and isinstance(error, UnclosedThought) else None
 
     def of_columns(self, row: Mapping[str, Any]) -> Verdict | None:
         """Return why the source's row is left out, by the values of its columns."""
@@ -92,7 +99,7 @@ def _of_facts(one: Filters, facts: Facts) -> Verdict | None:
 def _of_text(one: Filters, said: list[tuple[str, str]]) -> Verdict | None:
     answers = [text for role, text in said if role == "assistant"]
     if one.closed_thoughts and any(text.count("<think>") > text.count("</think>") for text in answers):
-        return "closed_thoughts", "a <think> without </think>"
+        return UNCLOSED
     if one.max_chinese is not None:
         text = "".join(text for _, text in said)
         share = len(_CHINESE.findall(text)) / max(len(text), 1)

@@ -152,6 +152,7 @@ def _parts(mix: Mix, found: Sequence[Located], run: parts.Runner, watch: Watch) 
     watch("rows", len(every) - len(missing), len(every))
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        parts.remove_leftovers(folder)
         try:
             for done, _ in enumerate(run(missing), len(every) - len(missing) + 1):
                 watch("rows", done, len(every))

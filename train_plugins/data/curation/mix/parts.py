@@ -13,7 +13,9 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -39,9 +41,11 @@ from train_plugins.data.curation.recipe import plain
 from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.data.fields import REASONING
 
-VERSION = 1
+VERSION = 2
 AT_ONCE = 512
 """Rows that are counted and sketched together."""
+DAY = 24 * 60 * 60
+"""Seconds that no part takes."""
 MALFORMED = "malformed"
 ROWS, INDEX, REJECTED, ABOUT = "rows.jsonl", "index.npz", "rejected.jsonl", "about.json"
 STANDARD = frozenset({"messages", "chosen", "rejected", "ground_truth", "dataset"})
@@ -143,6 +147,14 @@ def run_job(job: Job) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished parts of killed mixes from the folder of all parts, a day after they were begun."""
+    for partial in folder.glob("*.tmp"):
+        with suppress(OSError):  # another mix may remove it too
+            if time.time() - partial.stat().st_mtime > DAY:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
 class _Maker:
     """Makes one part."""
 
@@ -187,7 +199,8 @@ class _Maker:
             except UnicodeEncodeError:
                 reject(number, MALFORMED, "has text that is not Unicode (half a surrogate pair)")
             except ValueError as error:
-                reject(number, MALFORMED, f"{'is ' if isinstance(row, Unreadable) else 'has '}{error}")
+                bad = (MALFORMED, f"{'is ' if isinstance(row, Unreadable) else 'has '}{error}")
+                reject(number, *(self._sieve.of_fault(error) or bad))
             else:
                 made.append((number, converted, line))
         texts = []
