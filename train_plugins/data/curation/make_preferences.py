@@ -126,9 +126,10 @@ def _about(facts: Mapping[str, Any]) -> list[str]:
     pairs = facts["pairs"]
     if not pairs["pairs"]:
         return rating_checks.described(facts["judge"]) if facts.get("judge") else []
+    policys = f"{pairs['on_policy']} with an answer of the policy; " if pairs["on_policy"] else ""
     lines = [
-        f"pairs: {pairs['on_policy']} with an answer of the policy; chosen is longer in {pairs['chosen_longer']} of "
-        f"{pairs['pairs']}, {pairs['chosen_words']:.0f} words against {pairs['rejected_words']:.0f}"
+        f"pairs: {policys}chosen is longer in {pairs['chosen_longer']} of {pairs['pairs']}, "
+        f"{pairs['chosen_words']:.0f} words against {pairs['rejected_words']:.0f}"
     ]
     return lines + (rating_checks.described(facts["judge"]) if facts.get("judge") else [])
 

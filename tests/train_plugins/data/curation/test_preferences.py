@@ -139,7 +139,7 @@ def test_delta_pairs_filter_the_chosen_side_only(run: Run, tmp_path: Path) -> No
         strong, weak = ({"model": name, "base_url": served.url} for name in ("strong", "weak"))
         file = questions(tmp_path / "p.jsonl", 6)
         done = run("preferences", {"prompts": [{"path": str(file)}], "by": "delta", "strong": strong, "weak": weak})
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "pairs: chosen is longer in 0 of 5" in done.stdout, done.stderr + done.stdout
     adds_up(tmp_path / "out")
     rows = rows_of(tmp_path / "out")
     assert {row["row"] for row in rows} == {0, 1, 3, 4, 5}
