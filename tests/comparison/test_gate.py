@@ -239,6 +239,7 @@ def test_runs_that_share_nothing(cli: Cli) -> None:
     assert (status, report["verdict"]) == (4, "not comparable")
 
 
+@pytest.mark.long
 def test_power_on_the_command_line(cli: Cli) -> None:
     status, out, _ = cli("power", "--task", "gsm8k", "--delta", "1.0")
     assert status == 0

@@ -32,6 +32,7 @@ def test_a_verdict_on_anything(profile: Profile, name: str, text: str) -> None:
         assert profile == "reference" and name in MAY_RAISE
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=50)
 @given(text=st.text(alphabet=" .,;:!?*-_#\"'()\n", max_size=30))
 @pytest.mark.parametrize("name", [name for profile, name in QUICK if profile == "repaired"])

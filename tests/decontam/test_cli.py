@@ -127,6 +127,7 @@ def test_a_clean_copy_is_the_original_otherwise(tmp_path: Path, olmes: Any) -> N
 ASKED, ANSWERED = {"role": "user", "content": SECRET}, {"role": "assistant", "content": "x"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "form"),
     [
@@ -256,6 +257,7 @@ def test_two_processes_give_the_same_files(tmp_path: Path, olmes: Any) -> None:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_stage_stops_filters_or_warns(tmp_path: Path) -> None:
     from helpers import write_gsm8k
 

@@ -68,6 +68,7 @@ def test_suites_name_each_evaluation_once_and_safety_by_its_sets() -> None:
     assert "tulu3_agieval" in unseen and "tulu3_gsm8k" not in unseen
 
 
+@pytest.mark.long
 def test_fields_can_be_chosen() -> None:
     wanted = evals.of_suites((), ("mmlu_anatomy", "gsm8k"), {"mmlu_anatomy": ["question"]})
     assert [leaf.fields for e in wanted.evaluations for leaf in e.leaves] == [("question",), ("question",)]

@@ -130,6 +130,7 @@ def test_every_character_has_the_entry_that_python_gives() -> None:
         assert tokens.tokenize(f"{rebuilt}") == tokens.tokenize(chr(code)), hex(code)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", [b"\xff", b"ab\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80", b"a\x80b"])
 def test_broken_utf8_is_seen(broken: bytes) -> None:
     index = index_of([["a b c"]], Rule())

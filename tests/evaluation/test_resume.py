@@ -168,6 +168,7 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path: Path, gsm8k_mirr
     assert olmes(*command, tmp=tmp_path).returncode == 0
 
 
+@pytest.mark.long
 def test_interrupt_says_how_to_go_on(tmp_path: Path, gsm8k_mirror: Path) -> None:
     command = ["eval", "--backend", "mock", "--task", "gsm8k", "--data-dir", gsm8k_mirror, "--runs", tmp_path / "runs"]
     process = start(tmp_path, *command)

@@ -44,6 +44,7 @@ def echo(body, before):
     return Reply(chat(f"about {asked(body)}"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", BAD_REPLIES.values(), ids=BAD_REPLIES.keys())
 def test_what_is_no_answer_is_asked_again(bad, judge):
     with judge_server(lambda body, before: bad if before < 2 else echo(body, before)) as served:

@@ -259,6 +259,7 @@ def places(value, path=()):
             yield from places(inner, (*path, key))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["results.json", "manifest.json"])
 @pytest.mark.parametrize("wrong", [5, "x", [], {}, None, [{"a": 1}]], ids=str)
 def test_no_field_of_one_run_loses_the_page(tmp_path, file, wrong):

@@ -93,6 +93,7 @@ class VLLM:
 class TestContextOfVLLM:
     """vLLM names a bound of the prompt's length, or none: its length is asked for, and then the rule is that of hf."""
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ("words", "limit", "kept", "room"),
         [

@@ -214,6 +214,7 @@ class TestLimits:
             answers(backend(served), ask(max_tokens=most))
         assert "max_tokens" not in served.seen[-1][1]
 
+    @pytest.mark.long
     @pytest.mark.parametrize(("reason", "cap"), CAPS)
     def test_a_servers_limit_is_learned_and_recorded(self, reason: str, cap: int) -> None:
         def reply(body, before):

@@ -75,6 +75,7 @@ class TestConcurrency:
             assert len(answers(made, ask(120))) == 120
         assert made.limit.value <= 8
 
+    @pytest.mark.long
     def test_many_are_under_way(self):
         with judge_server(lambda b, n: Reply(completion(b), hang=0.05), models=MODELS) as served:
             assert len(answers(backend(served), ask(80))) == 80

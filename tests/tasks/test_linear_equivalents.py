@@ -135,6 +135,7 @@ def test_sympy_reads_the_same(answer: str, gold: str, right: bool) -> None:
     assert task("math").same_by_sympy(text, gold) == by_sympy_alone(text, gold)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("answer", "gold", "same"),
     [

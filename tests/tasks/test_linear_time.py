@@ -223,6 +223,7 @@ PROSE = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("between", ["", ", ", ". ", " two-digit ", " (as before) ", " $x^2$ ", "\n"])
 def test_prose_without_a_box_costs_milliseconds(between: str) -> None:
     module = task_module("math")

@@ -25,6 +25,7 @@ PATTERNS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.data
 @pytest.mark.parametrize("name", PATTERNS)
 def test_prompts_equal_the_reference(name: str, data_dir: Path, protocol_dir: Path) -> None:

@@ -40,6 +40,7 @@ def test_linear_forms_equal_the_patterns(seed: int) -> None:
                 assert after(head, pattern, text) == re.findall(rf"(?i){head}.*?({pattern})", text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["mmlu_anatomy", "mmlu_0shot_cot_anatomy", "mmlu_pro_math", "mmlu_pro_llama31_math", "gpqa", "gpqa_llama31",
              "agieval_sat-en", "bbh_navigate", "bbh_word_sorting", "bbh_snarks", "bbh_v0_navigate"]

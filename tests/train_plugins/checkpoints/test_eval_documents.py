@@ -39,6 +39,7 @@ def test_their_lack_is_said_before_the_model_is_loaded(train_folder: Path, monke
     assert any("gsm8k cannot be evaluated" in note for note in notes)
 
 
+@pytest.mark.long
 def test_the_command_ends_with_status_2_and_one_line(train_folder: Path) -> None:
     need_trl()
     wanted(train_folder)
@@ -83,6 +84,7 @@ def test_a_recipe_names_them(train_folder: Path) -> None:
     refused(lambda: wanted(train_folder, data="samples"), "eval: data: ", UsageError)
 
 
+@pytest.mark.long
 def test_a_pipeline_asks_for_those_of_all_its_evaluations(train_folder: Path) -> None:
     need_trl()
     rows = str(write_rows(train_folder / "rows.jsonl", sft_rows(8)))

@@ -60,6 +60,7 @@ def answers(row: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "form", "bad"),
     [

@@ -36,6 +36,7 @@ def lacks(module: str) -> Any:
     return pytest.mark.skipif(find_spec(module) is not None, reason=f"{module} is installed")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("trainer", "said"),
     [

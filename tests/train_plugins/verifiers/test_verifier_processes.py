@@ -115,6 +115,7 @@ def test_a_verifier_that_cannot_be_loaded_stops_at_the_start(mine):
         Verifiers(["gpqa_mine"], 1, 10)
 
 
+@pytest.mark.long
 def test_a_hanging_verdict_is_zero_and_counted(mine):
     calls = [Call("hangs", text, None, {}) for text in ("a", "hang", "b", "sleep", "c", "hang", "d")]
     with Verifiers(["hangs"], 2, 0.4) as made:

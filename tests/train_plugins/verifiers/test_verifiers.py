@@ -244,6 +244,7 @@ def test_programs_run_in_the_sandbox(sandboxed, tmp_path, monkeypatch):
         assert one(sandboxed, "code", cheat, tests) == 0, cheat
 
 
+@pytest.mark.long
 def test_a_program_out_of_time_is_counted(sandboxed, monkeypatch):
     monkeypatch.setattr("train_plugins.verifiers.programs.SECONDS", 0.3)
     before = sandboxed.timeouts

@@ -66,6 +66,7 @@ def test_pairs_by_a_judge(run: Run, tmp_path: Path) -> None:
     assert "osition bias" in (tmp_path / "out" / "card.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 6), (1.0, 24)])
 def test_the_on_policy_share_is_exact(run: Run, tmp_path: Path, share: float, expected: int) -> None:
     with judge_server(described) as served:

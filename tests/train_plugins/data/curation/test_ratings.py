@@ -164,11 +164,12 @@ def test_a_judge_that_repeats_itself_is_asked_once_more_only_where_it_samples(
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_a_shown_example_has_the_form_that_is_read_and_its_answers_in_random_order(count: int) -> None:
     orders = set()
+    rated_answers = yaml.safe_load(ratings.EXAMPLE.read_text())["answers"]
     for name, aspect in ratings.aspects().items():
+        shown = {one["text"]: one[name][0] for one in rated_answers}
         for seed in range(40):
             (asked, question), (answered, reply) = ratings.example(aspect, count, random.Random(seed))
             texts = re.findall(r"<answer \d+>\n(.*)\n</answer \d+>", question)
-            shown = {one["text"]: one[name][0] for one in yaml.safe_load(ratings.EXAMPLE.read_text())["answers"]}
             assert (asked, answered, len(texts)) == ("user", "assistant", min(count, 4))
             assert parsed(reply, len(texts)) == [shown[text] for text in texts]
             orders.add(tuple(texts))
