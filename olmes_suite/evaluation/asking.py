@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -160,25 +159,3 @@ def _mark_failed(session: Session, plan: TaskPlan, error: OlmesError) -> None:
     plan.error = str(error)
     session.gathered.errors[plan.name] = 1 if isinstance(error, RequestFailed) else 0
     session.watcher.note(f"{plan.name}: {error}")
-
-
-@contextmanager
-def gentle_interrupt(backend: Backend, watcher: Watcher) -> Iterator[None]:
-    """Let the first Ctrl-C finish the current batch, and the second stop at once."""
-
-    def handle(number: int, frame: object) -> None:
-        if backend.stop_requested:
-            raise KeyboardInterrupt
-        backend.stop_requested = True
-        watcher.note("stopping after the current batch; press Ctrl-C again to stop at once")
-
-    try:
-        previous = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread: the caller handles signals
-        with nullcontext():
-            yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

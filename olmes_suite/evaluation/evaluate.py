@@ -19,7 +19,6 @@ from olmes_suite.evaluation import run_names
 from olmes_suite.evaluation.asking import (
     Session,
     Watcher,
-    gentle_interrupt,
     keep_asked,
     look,
     run_deferred_tasks,
@@ -55,6 +54,7 @@ from olmes_suite.evaluation.settings_checks import check_settings
 from olmes_suite.evaluation.until_decided import decider_of
 from olmes_suite.files import RunLock, storage
 from olmes_suite.models.base import Backend
+from olmes_suite.models.interrupt import gentle_interrupt
 from olmes_suite.records import Request
 from olmes_suite.runs import ledger
 from olmes_suite.runs.contamination import Known, known
@@ -209,8 +209,9 @@ def _run(session: Session, name: str, folder: Path, backend: Backend) -> Finishe
     options, plans, gathered = session.options, session.plans, session.gathered
     started, processor = time.time(), time.process_time()
     session.watcher.start(plans)
+    stopping = gentle_interrupt(backend, session.watcher.note, "stopping after the current batch")
     try:
-        with ScoringPool(tools=session.tools) as pool, gentle_interrupt(backend, session.watcher):
+        with ScoringPool(tools=session.tools) as pool, stopping:
             for _ in session.decider.chunks(plans) if session.decider is not None else (None,):
                 runnable = [plan for plan in plans if plan.error is None]
                 for group in [runnable] if backend.together and runnable else [[plan] for plan in runnable]:

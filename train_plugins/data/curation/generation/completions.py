@@ -8,11 +8,9 @@ difference to the data.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 from olmes_suite.errors import RequestFailed, one_line
 from olmes_suite.models.base import Backend
 from olmes_suite.models.cache.store import Entry, ResponseCache
+from olmes_suite.models.interrupt import gentle_interrupt
 from olmes_suite.records import Request, Response, canonical_json, sha256
 from train_plugins.data.curation.generation.models import Model, build, identity, identity_by_address
 
@@ -180,7 +179,7 @@ class Completer:
             requests = [_as_text(request) for request in requests]
         found: dict[tuple[str, int], Response | Failed] = {}
         answered, in_a_row, reported = 0, 0, time.monotonic()
-        with _gentle_interrupt(backend, self.report):
+        with gentle_interrupt(backend, self.report, "waiting for the completions that are under way"):
             for position, _, response in backend.attempt(requests, [[seed] for _, seed in places]):
                 if isinstance(response, RequestFailed):
                     in_a_row += 1
@@ -237,24 +236,3 @@ def _as_text(request: Request) -> Request:
 
     text = "\n\n".join(content for _, content in request.messages or ()) + "\n\n"
     return replace(request, messages=None, text=text)
-
-
-@contextmanager
-def _gentle_interrupt(backend: Backend, report: Callable[[str], None]) -> Iterator[None]:
-    """Let the first Ctrl-C wait for the completions that are under way, and the second stop at once."""
-
-    def handle(number: int, frame: object) -> None:
-        if backend.stop_requested:
-            raise KeyboardInterrupt
-        backend.stop_requested = True
-        report("waiting for the completions that are under way; press Ctrl-C again to stop at once")
-
-    try:
-        previous = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread: the caller handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
