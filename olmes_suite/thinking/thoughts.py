@@ -14,7 +14,7 @@ UNCLOSED: tuple[str, ...] = get_args(Unclosed)
 
 
 class Parts(NamedTuple):
-    """What is scored and what was thought."""
+    """A response in two parts: the answer, which is scored, and the thought before it."""
 
     answer: str
     thinking: str | None = None

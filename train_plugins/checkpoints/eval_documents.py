@@ -8,15 +8,12 @@ from olmes_suite.errors import UsageError
 from olmes_suite.tasks import catalog, index
 from train_plugins.config.evaluation import Evaluation
 
-GO_ON = "`missing: skip` under eval goes on without"
-TRY_OUT = "to try the recipe out, `data: sample` under eval uses the few documents that ship with each task"
-
 
 def check(evaluation: Evaluation, model: str, where: str) -> list[str]:
     """Read the documents of all tasks as `olmes eval` will; those of the Hub are fetched.
 
-    `where` begins the error. Returns notes on what `missing: skip` leaves out. Raises UsageError for other tasks
-    without documents, and where no task has any; DataError for malformed ones.
+    `where` begins the error and ends with the key of the evaluation. Returns notes on what `missing: skip` leaves out.
+    Raises UsageError for other tasks without documents, and where no task has any; DataError for malformed ones.
     """
     lacking, number = lacks(evaluation, model)
     if not lacking:
@@ -27,8 +24,12 @@ def check(evaluation: Evaluation, model: str, where: str) -> list[str]:
     left = len(lacking) < number
     if left and evaluation.missing == "skip":
         return [f"{said}; the other tasks are evaluated (`missing: skip`)"]
-    advice = [GO_ON] * (left and evaluation.missing is None) + [TRY_OUT] * (evaluation.data is None)
-    raise UsageError("; ".join([said, *advice]))
+    key = where.rpartition(": ")[2]
+    if left and evaluation.missing is None:
+        said += f"; `missing: skip` under {key} goes on without them"
+    if evaluation.data is None:
+        said += f"; to try the recipe out, `data: sample` under {key} uses the few documents that ship with each task"
+    raise UsageError(said)
 
 
 def notes(evaluation: Evaluation, model: str, where: str) -> list[str]:

@@ -17,7 +17,7 @@ RULES = "gate-rules.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Rivals:
-    """What the gate compares checkpoints with between chunks of documents, and its rules."""
+    """The baseline of the gate between chunks of documents, and the gate's rules."""
 
     model: str | None
     """The parent, which is evaluated on all documents first; None if `run` is given."""

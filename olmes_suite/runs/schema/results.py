@@ -197,7 +197,7 @@ class TaskResult(Record):
 
     @property
     def cost(self) -> Cost:
-        """What the answers took and how they ended."""
+        """The task's fields about answers and tokens, together."""
         return Cost(
             answers=self.answers,
             tokens=self.tokens,

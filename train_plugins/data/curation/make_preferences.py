@@ -56,7 +56,7 @@ class Made:
 
 @dataclass(slots=True)
 class _Work:
-    """What the ways of making pairs share."""
+    """The recipe, the models and the verifier, which all ways of making pairs use, and their measures of the judge."""
 
     keys: PreferenceKeys
     session: Session
@@ -205,7 +205,7 @@ def _rated(open_ones: Sequence[tuple[Assigned, list[Candidate]]], work: _Work) -
     found = ratings.rate(
         work.session.model(judge), prompts, [candidates for _, candidates in open_ones], names=judge.aspects,
         repeated=drawn_share(prompts, judge.repeat, keys.seed, "repeat"), tries=judge.asked, seed=keys.seed,
-        with_example=judge.example,
+        with_example=bool(judge.example),
     )  # fmt: skip
     words = [[len(one.text.split()) for one in candidates] for _, candidates in open_ones]
     work.checks.update(rating_checks.measured(found, words))

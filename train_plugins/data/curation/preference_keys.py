@@ -34,7 +34,7 @@ class JudgeModel(Model):
     """Times that a judge is asked for one aspect until its answer has a rating for each text."""
     repeat: float = 0.1
     """Share of the prompts that are rated twice, in another order, to measure the judge's agreement with itself."""
-    example: bool = False
+    example: bool | None = None  # without a value not in the resolved recipe: those of earlier versions stay equal
     """Whether each request starts with a rated example, from which a small judge learns the form of its answer."""
 
 

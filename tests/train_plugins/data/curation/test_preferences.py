@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from curation_server import Run, adds_up, rated, rating, rejected_of, rows_of, sums
 from judge_server import Body, Reply, Served, asked, chat, judge_server
 
+from train_plugins.data.curation.preference_keys import JudgeModel
+from train_plugins.data.curation.recipe import plain
 from train_plugins.data.messages import preference
 
 pytest.importorskip("rensa")
@@ -145,6 +148,11 @@ def test_delta_pairs_filter_the_chosen_side_only(run: Run, tmp_path: Path) -> No
     rows = rows_of(tmp_path / "out")
     assert {row["row"] for row in rows} == {0, 1, 3, 4, 5}
     assert all((row["chosen_model"], row["rejected_model"]) == ("strong", "weak") for row in rows)
+
+
+def test_a_key_that_is_not_given_is_not_in_the_recipe_of_a_judge() -> None:
+    judge = JudgeModel(model="m")
+    assert "example" not in plain(judge) and plain(replace(judge, example=True))["example"] is True
 
 
 def constrained(file: Path) -> Path:

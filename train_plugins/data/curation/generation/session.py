@@ -1,4 +1,4 @@
-"""What the commands that ask models share: the journal, one completer per model, the card."""
+"""Shared by the commands that ask models: the journal, one completer for each model, and the data card."""
 
 from __future__ import annotations
 

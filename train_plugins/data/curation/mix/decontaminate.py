@@ -27,7 +27,7 @@ FOLDER = "decontamination"
 
 @dataclass(slots=True)
 class Found:
-    """What the scan of a mix's sources found."""
+    """Contaminated rows of a mix's sources, as the scan found them."""
 
     index: str = ""
     """Hash of all evaluation items."""

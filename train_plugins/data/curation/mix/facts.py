@@ -1,4 +1,4 @@
-"""What a mix holds, as numbers: the content of its card and of its manifest."""
+"""Numbers about the rows of a mix, for its card and its manifest."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a converted row besides its text."""
+    """Facts about a converted row that its filters need besides the text."""
 
     turns: int
     """User and assistant turns."""
