@@ -247,6 +247,8 @@ def _problem(error: dict[str, Any], data: Any, also: Sequence[str]) -> _Problem:
         options = context["expected"].replace("'", "").replace(" or ", ", ")
         if loc[-1:] == ("[key]",):
             return _unknown(keys[:-1], value_given, options.split(", "))
+        if "," not in options:
+            return _Problem(keys, f"expected {options}, not {value_given!r}", keys)
         return _Problem(keys, f"{value_given!r} is none of {options}", keys)
     if kind == "value_error":
         return _Problem(keys, str(context["error"]), keys)

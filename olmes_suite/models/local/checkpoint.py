@@ -65,7 +65,8 @@ def check_name(model: str, revision: str | None = None, *, needed: bool = True) 
         if mistyped
         else "it is not in the Hub's cache either, and $HF_HUB_OFFLINE is set: give a checkpoint's folder, or unset it"
     )
-    raise ModelError(f"{_no_folder(model)}; {advice}")
+    said = _no_folder(model)
+    raise ModelError(f"{said}{' ' if said.endswith('?') else '; '}{advice}")
 
 
 def check_source(model: str, revision: str | None = None, *, training: bool = False, needed: bool = True) -> None:

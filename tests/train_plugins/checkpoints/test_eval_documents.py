@@ -81,7 +81,7 @@ def test_a_recipe_names_them(train_folder: Path) -> None:
     recipe = wanted(train_folder, data="sample")
     assert recipe.eval is not None and recipe.as_data()["eval"]["data"] == "sample"
     assert "data" not in wanted(train_folder).as_data()["eval"]
-    refused(lambda: wanted(train_folder, data="samples"), "eval: data: ", UsageError)
+    refused(lambda: wanted(train_folder, data="samples"), "eval: data: expected sample, not 'samples'", UsageError)
 
 
 @pytest.mark.long
