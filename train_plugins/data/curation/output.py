@@ -1,8 +1,8 @@
 """The folder that a command of `olmes data` makes: complete or absent, and resumable until then.
 
 While a command runs, its files are in `.NAME.unfinished` beside the output folder. `state/` in there holds what a
-resumed command continues from. At the end `state/` is removed and the folder gets its name in one step, so that a
-killed command never leaves a part of a data set under that name.
+resumed command continues from. At the end the folder gets its name in one step, so that a killed command never leaves
+a part of a data set under that name; then `state/` is removed.
 """
 
 from __future__ import annotations
@@ -139,9 +139,18 @@ class Output:
                     "to start again"
                 )
             self.resumed = True
+            self._clear()
             return
         shutil.rmtree(self.work, ignore_errors=True)
         write_json(file, started)
+
+    def _clear(self) -> None:
+        """Remove what the killed command had written besides the state: all of it is written again."""
+        for path in self.work.iterdir():
+            if path.is_dir() and path != self.state:
+                shutil.rmtree(path)
+            elif path != self.state:
+                path.unlink()
 
     def _files(self) -> list[tuple[str, Path]]:
         """List the finished files by their path in the folder."""
@@ -173,9 +182,9 @@ class Output:
             "files": {name: file_hash(file) for name, file in self._files()},
         }  # fmt: skip
         write_json(self.work / MANIFEST, manifest)
-        shutil.rmtree(self.state)
         with storage(self.path):
             self.work.replace(self.path)
+        _remove_state(self.path)
         return manifest
 
 
@@ -190,6 +199,11 @@ class RejectedFile:
         """Write one row and count it."""
         self.file.write(row.line() + "\n")
         self.reasons[row.reason] += 1
+
+
+def _remove_state(output: Path) -> None:
+    """Remove the state of a finished folder. Until then a kill would have lost what the next command continues from."""
+    shutil.rmtree(output / STATE, ignore_errors=True)
 
 
 def unfinished(output: Path) -> Path:
@@ -208,7 +222,10 @@ def finished(recipe: Loaded[Any], inputs: Iterable[Input]) -> dict[str, Any] | N
     manifest: dict[str, Any] = read_json(file)
     same = not first_change(manifest.get("recipe"), json.loads(json.dumps(recipe.as_data())), "recipe")
     hashes = {one.get("name"): one.get("sha256") for one in manifest.get("inputs", ())}
-    return manifest if same and hashes == {one.name: one.sha256 for one in inputs} else None
+    if not same or hashes != {one.name: one.sha256 for one in inputs}:
+        return None
+    _remove_state(recipe.output)
+    return manifest
 
 
 def check_writable(output: Path) -> None:

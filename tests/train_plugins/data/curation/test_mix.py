@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -410,29 +411,37 @@ def test_built_prompts_differ_by_their_question_and_not_by_the_exemplars(tmp_pat
     assert done.returncode == 2 and "this mix is sft" in done.stderr
 
 
+def files_below(folder: Path) -> set[str]:
+    """List the files without those that are still being written, whose names differ with each process."""
+    found = (os.path.join(top, name) for top, _, names in os.walk(folder) for name in names)
+    return {path for path in found if ".tmp" not in path and not path.endswith(".part")}
+
+
 @pytest.mark.slow
 def test_a_mix_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    """Kills come after a growing time, so that they meet every step; each attempt continues with what is there."""
-    sources = [{"path": write(tmp_path / f"{name}.jsonl", rows(400, seed=n))} for n, name in enumerate("abcd")]
+    """A kill comes soon after a file appears that no earlier attempt left, so that it meets each step of the work."""
+    sources = [{"path": write(tmp_path / f"{name}.jsonl", rows(1500, seed=n))} for n, name in enumerate("abcd")]
     made = {"sources": sources, "held_out": 0.1, "format": "jsonl"}
     assert mix(tmp_path, made, out="whole").returncode == 0
     (tmp_path / "mix.yaml").write_text(yaml.safe_dump(made))
     command = [sys.executable, "-m", "olmes_suite.cli.main", "data", "mix", "mix.yaml", "--out", "out", "--resume"]
-    tmp_path.joinpath("fresh").mkdir()
-    kills = 0
-    for attempt in range(40):
-        process = subprocess.Popen(
+    (tmp_path / "fresh").mkdir()
+    known, rng, kills = files_below(tmp_path), random.Random(0), 0
+    while True:
+        with subprocess.Popen(
             [*command, "--workers", "1"], cwd=tmp_path, env=environment(tmp_path / "fresh"), stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        try:
-            _, error = process.communicate(timeout=0.4 + 0.25 * attempt)
-            break
-        except subprocess.TimeoutExpired:
+            stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        ) as process:  # fmt: skip
+            while process.poll() is None and files_below(tmp_path) <= known:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.01))
+            if process.poll() is not None or (tmp_path / "out").exists():
+                _, error = process.communicate()
+                break
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
             kills += 1
-    assert kills > 2 and process.returncode == 0, error  # a finished mix is found again by --resume
+            known |= files_below(tmp_path)
+    assert kills > 2 and process.returncode == 0, error
     for file in sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file()):
         assert file.read_bytes() == (tmp_path / "out" / file.relative_to(tmp_path / "whole")).read_bytes()
 

@@ -79,6 +79,45 @@ def test_an_error_leaves_nothing_and_a_kill_what_resume_needs(tmp_path: Path) ->
     assert recipe.output.is_dir()
 
 
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("place", ["train_plugins.data.curation.output.write_json", "pathlib.Path.replace"])
+def test_a_kill_at_the_end_changes_no_byte_and_loses_no_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The manifest, or a part of it, is there already when the last steps are repeated."""
+
+    def killed(*_: Any) -> None:
+        (unfinished(tmp_path / "out") / ".manifest.json.1.part").write_text("{")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Output(loaded(tmp_path), ()) as output, monkeypatch.context() as patch:
+        patch.setattr(place, killed)
+        write(loaded(tmp_path), output)
+    with Output(loaded(tmp_path), (), resume=True) as output:
+        assert (output.state / "progress").read_text() == "kept"
+        write(loaded(tmp_path), output)
+    (tmp_path / "calm").mkdir()
+    with Output(loaded(tmp_path / "calm"), ()) as output:
+        write(loaded(tmp_path / "calm"), output)
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "calm" / "out")
+
+
+def test_a_kill_after_the_folder_has_its_name_leaves_a_finished_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Output(loaded(tmp_path), ()) as output, monkeypatch.context() as patch:
+        patch.setattr("train_plugins.data.curation.output._remove_state", killed)
+        write(loaded(tmp_path), output)
+    assert finished(loaded(tmp_path), ()) is not None
+    assert not (tmp_path / "out" / "state").exists()
+
+
 def test_a_command_may_be_resumed_at_another_speed() -> None:
     then = {"recipe": {"seed": 1, "models": [{"model": "a", "concurrency": 64, "tries": 7}], "workers": 2}}
     now = {"recipe": {"seed": 1, "models": [{"model": "a", "concurrency": 4, "tries": 9}], "workers": 1}}
