@@ -162,13 +162,18 @@ def _with_slope(sample: Sample, slope: float) -> Projection:
     stderr, below, above = _error(pairs, sample, residual)
     if slope != 1.0:  # one degree of freedom is spent on the slope
         stderr *= math.sqrt((sample.n - 1) / max(sample.n - 2, 1))
-    return Projection(value, stderr, _bounded(value, below, above, sample), sample.n, sample.of)
+    low, high = _possible(sample)
+    value, start, end = (min(max(x, low), high) for x in (value, value - below, value + above))
+    return Projection(value, stderr, (start, end), sample.n, sample.of)
 
 
-def _bounded(value: float, below: float, above: float, sample: Sample) -> tuple[float, float]:
-    """Return the interval, inside 0 and 1 for scores from 0 to 1."""
-    inside = all(((x >= 0) & (x <= 1)).all() for x in (sample.candidate, sample.baseline))
-    return (max(0.0, value - below), min(1.0, value + above)) if inside else (value - below, value + above)
+def _possible(sample: Sample) -> tuple[float, float]:
+    """Return the scores that all documents give if those not asked all have 0 or 1; no limits for other scores."""
+    if not all(((x >= 0) & (x <= 1)).all() for x in (sample.candidate, sample.baseline)):
+        return -math.inf, math.inf
+    known = np.bincount(sample.stratum, weights=sample.candidate, minlength=len(sample.size))
+    most = known + sample.size - sample.asked
+    return float((sample.weight * known / sample.size).sum()), float((sample.weight * most / sample.size).sum())
 
 
 def _error(pairs: Pairs, sample: Sample, residual: Floats) -> tuple[float, float, float]:

@@ -64,6 +64,16 @@ def test_all_documents_leave_no_error() -> None:
     assert (found.value, found.stderr, found.ci95) == (0.5, 0.0, (0.5, 0.5))
 
 
+def test_no_projection_is_beyond_what_all_documents_can_give() -> None:
+    """The baseline has half of the asked documents and most of the others, the candidate all that were asked."""
+    found = project(simple([1, 1, 0, 0], [1, 1, 1, 1], 16, 0.9))  # 0.9 + 0.5 by the estimator
+    assert found.value == 1.0 and found.ci95[0] <= found.value == found.ci95[1]
+    lost = project(simple([1, 1, 1, 0], [0, 0, 0, 1], 16, 0.3))  # 0.3 - 0.5, but a document is right
+    assert lost.value == lost.ci95[0] == 1 / 16
+    half = project(simple([1, 1, 0, 0], [0, 0, 0, 0], 8, 0.75))
+    assert half.ci95[1] <= 0.5  # the four that were asked are wrong
+
+
 def test_a_slope_is_used_where_it_helps() -> None:
     """Scores that regress to the mean: the difference estimator has more variance than the plain mean."""
     rng = np.random.default_rng(5)
