@@ -56,6 +56,12 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     return 0.0 if successes == 0 else max(0.0, centre - half), 1.0 if successes == n else min(1.0, centre + half)
 
 
+def wilson_size(ends: tuple[float, float]) -> float | None:
+    """Return the number of documents behind a Wilson interval of scores that are all 0 or all 1; None for no width."""
+    width = ends[1] - ends[0]
+    return Z95 * Z95 * (1 - width) / width if 0 < width < 1 else None
+
+
 def mean(
     values: Sequence[float],
     clusters: Sequence[Hashable] | None = None,
@@ -146,7 +152,8 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     ch. 5), with degrees of freedom by Satterthwaite 1946. Parts of a single document have no variance: two or more of
     them form one collapsed stratum (Cochran 1977, § 5A.12), which errs on the wide side; with just one there is no
     error bar. The effective number of documents is the number for which a plain mean would have this variance if all
-    documents were alike. Raises ValueError without any estimate.
+    documents were alike. Where no estimate varies, all being 0 or 1, the interval is Wilson's for that number. Raises
+    ValueError without any estimate.
     """
     if not estimates:
         raise ValueError("a combination needs at least one estimate")
@@ -169,6 +176,8 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     sizes = [e.n for e in estimates]
     n = 1 / sum(float(s) ** 2 / k for s, k in zip(w, sizes, strict=True) if k) if all(sizes) else None
     stderr, df = math.sqrt(sum(variances)), satterthwaite(variances, dfs)
+    if stderr == 0.0 and n and all(e.value in (0.0, 1.0) for e in estimates):
+        return Estimate(value, stderr, wilson(value * n, n), n, df)
     bounded = all(0 <= e.value <= 1 for e in estimates)
     return Estimate(value, stderr, interval(value, stderr, df, n, bounded), n, df)
 

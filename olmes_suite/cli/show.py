@@ -78,12 +78,15 @@ def show(
 
 
 def _flipped(run: Run, other: Run, top: str, leaf: str | None) -> list[tuple[InstanceRow, float | None]]:
-    """Return the documents whose scores differ, the largest loss of `run` first, with the score of `other`."""
+    """Return the documents whose scores differ, the largest loss of `run` first, with the score of `other`.
+
+    A document without a score in either run, such as one that the judge did not score, is left out.
+    """
     from olmes_suite.evaluation.described import rows_of
 
     scores = {(row.task, row.doc_id): row.score for row in rows_of(other, top, leaf)}
     pairs = [(row, scores[place]) for row in rows_of(run, top, leaf) if (place := (row.task, row.doc_id)) in scores]
-    changed = [(row, score) for row, score in pairs if row.score != score]
+    changed = [(row, score) for row, score in pairs if None not in (row.score, score) and row.score != score]
     return sorted(changed, key=lambda pair: (pair[0].score or 0.0) - (pair[1] or 0.0))
 
 

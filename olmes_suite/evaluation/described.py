@@ -7,13 +7,18 @@ from typing import Any
 
 from olmes_suite.evaluation import run_prompts
 from olmes_suite.runs.run import Run
-from olmes_suite.runs.schema import InstanceRow, instances_file, read_rows
+from olmes_suite.runs.schema import InstanceRow, read_rows
 from olmes_suite.runs.store import readable_lines
 
 
 def rows_of(run: Run, top: str, leaf: str | None = None) -> list[InstanceRow]:
-    """Return the scored documents of a top-level task, or of its sub-task `leaf`. Raises DataError."""
-    return [row for row in read_rows(instances_file(run.path, top)) if leaf is None or row.task == leaf]
+    """Return the documents of a top-level task, or of its sub-task `leaf`.
+
+    Raises DataError for a damaged file, UsageError for a task without a score.
+    """
+    from olmes_suite.runs import frames
+
+    return [row for row in read_rows(frames.documents_file(run.path, top)) if leaf is None or row.task == leaf]
 
 
 def describe(run: Run, top: str, documents: Sequence[InstanceRow]) -> list[dict[str, Any]]:

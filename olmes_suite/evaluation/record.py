@@ -277,13 +277,16 @@ def _clean_group(plan: TaskPlan, by_leaf: Mapping[str, list[Instance]], known: K
 def suite_result(names: Sequence[str], tasks: Mapping[str, TaskResult]) -> SuiteResult:
     """Average the suite's tasks without weights; null, with the missing tasks, unless every task has a score."""
     planned = any(tasks[name].planned for name in names if name in tasks)
-    estimates_of_tasks, missing = [], []
+    estimates_of_tasks: list[stats.Estimate] = []
+    missing: list[str] = []
     for name in names:
         score = tasks[name].score if name in tasks else None
         if score is None or score.value is None:
             missing.append(name)
         else:
-            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr))
+            certain = score.stderr == 0.0 and score.ci95 is not None  # all documents of the task have one score
+            size = stats.wilson_size(score.ci95) if certain and score.ci95 else tasks[name].n
+            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr, n=size))
     return (
         SuiteResult(missing=tuple(missing))
         if missing or not estimates_of_tasks

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from olmes_suite.errors import DataError, UsageError, nearest
-from olmes_suite.runs.schema import Metric, Results, instances_file, read_manifest
+from olmes_suite.runs.schema import Metric, Results, instances_file, read_manifest, read_results
 from olmes_suite.runs.store import read_lines
 from olmes_suite.tasks.index import full_name, index
 
@@ -62,13 +62,21 @@ def bounds(metric: Metric | None) -> dict[str, float | None]:
 def documents(run: Path, tasks: Iterable[str], task: str) -> pd.DataFrame:
     """Build a table of the documents of a task or sub-task. `tasks` are the run's top-level tasks."""
     top_task, leaf = find(run, tasks, task)
+    file = documents_file(run, top_task)
     try:
-        frame = pd.read_parquet(instances_file(run, top_task))
+        frame = pd.read_parquet(file)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{instances_file(run, top_task)} cannot be read: {' '.join(str(error).split())[:200]}"
-        ) from error
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from error
     return _only(frame, leaf)
+
+
+def documents_file(run: Path, top_task: str) -> Path:
+    """Return the file of a task's scored documents. Raises UsageError with the reason for a task without a score."""
+    file = instances_file(run, top_task)
+    task = None if file.is_file() else read_results(run).tasks.get(top_task)
+    if task is not None and task.error is not None:
+        raise UsageError(f"run {run.name} has no scored documents of {top_task}: {task.error}")
+    return file
 
 
 def responses(run: Path, tasks: Iterable[str], task: str) -> pd.DataFrame:

@@ -6,10 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from helpers import olmes_here
+from helpers import olmes_here, one_line_error
 
 from olmes_suite.cli.runs import folded
+from olmes_suite.errors import UsageError
+from olmes_suite.runs.run import Run
 
 RUNS = {"oracle": ("--backend", "oracle", "--suite", "smoke"), "mock": ("--backend", "mock", "--task", "gsm8k")}
 
@@ -43,7 +47,7 @@ def test_the_list_is_newest_first_and_can_be_filtered(recorded: Path) -> None:
 def test_the_table_fits_a_terminal(recorded: Path) -> None:
     done = olmes_here("runs", "--runs", recorded, tmp=recorded.parent, COLUMNS="80")
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
-    assert "smoke; sample" in done.stdout and "100.0 – 100.0" in done.stdout
+    assert "smoke; sample" in done.stdout and "74.9 – 100.0" in done.stdout
 
 
 LONG = "checkpoints-my-experiment-dpo-lr5e-7-step_20000-gsm8k-popqa-1234abcd"
@@ -114,6 +118,31 @@ def test_flips_show_both_answers(recorded: Path) -> None:
     documents = json.loads(olmes_here(*arguments, "--json", tmp=recorded.parent).stdout)["documents"]
     assert len(documents) == 4 and {one["run"]["score"] for one in documents} == {0.0}
     assert all(one["other"]["score"] == 1.0 and one["other"]["response"] for one in documents)
+
+
+def test_documents_without_a_score_are_no_flips(recorded: Path, tmp_path: Path) -> None:
+    for run in recorded.iterdir():
+        shutil.copytree(run, tmp_path / "runs" / run.name)
+    path = next(tmp_path.glob("runs/mock-*")) / "instances/tulu3_gsm8k.parquet"
+    table = pq.read_table(path)
+    scores = pa.array([None, *table["score"].to_pylist()[1:]], pa.float64())
+    pq.write_table(table.set_column(table.schema.get_field_index("score"), "score", scores), path)
+    for run, other in (("mock", "oracle"), ("oracle", "mock")):
+        done = olmes_here("show", run, "gsm8k", "--flips", other, "--runs", tmp_path / "runs", tmp=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("· document") == 3 and "document 0" not in done.stdout
+
+
+def test_a_failed_task_has_no_documents_to_show(tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    command = ("eval", "--backend", "mock", "--task", "gsm8k", "--data-dir", mirror, "--runs", tmp_path / "runs")
+    assert olmes_here(*command, tmp=tmp_path).returncode != 0
+    done = olmes_here("show", "mock", "gsm8k", "--wrong", "1", "--runs", tmp_path / "runs", tmp=tmp_path)
+    assert "has no scored documents of tulu3_gsm8k: data set openai/gsm8k" in one_line_error(done)
+    run = Run(next((tmp_path / "runs").glob("mock-*")))
+    with pytest.raises(UsageError, match="has no scored documents of tulu3_gsm8k: data set"):
+        run.documents("gsm8k")
 
 
 @pytest.mark.parametrize(

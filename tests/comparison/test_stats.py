@@ -9,6 +9,8 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint
 
 from olmes_suite import stats
+from olmes_suite.evaluation.record import suite_result
+from olmes_suite.runs.schema import Metric, TaskResult
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 5), (3, 7), (50, 100), (164, 164), (900, 1319)])
@@ -56,6 +58,23 @@ def test_combine_macro_and_micro() -> None:
     assert stats.combine([a, b]).value == pytest.approx(0.4)
     assert stats.combine([a, b]).stderr == pytest.approx(0.025)
     assert stats.combine([a, b], [300, 100]).value == pytest.approx(0.3)
+
+
+def test_an_average_of_scores_that_do_not_vary_is_not_certain() -> None:
+    right, wrong = stats.mean([1.0] * 4), stats.mean([0.0] * 12)
+    assert stats.combine([right, right]).ci95 == pytest.approx(stats.wilson(8, 8))
+    assert stats.combine([right, wrong]).ci95 == pytest.approx(stats.wilson(6, 12))
+    assert stats.wilson_size(right.ci95) == pytest.approx(4) and stats.wilson_size(wrong.ci95) == pytest.approx(12)
+    assert stats.wilson_size((1.0, 1.0)) is None
+
+
+def test_a_suite_without_a_wrong_answer_has_the_interval_of_its_documents() -> None:
+    ends = {name: stats.wilson(n, n) for name, n in (("a", 4), ("b", 12))}
+    tasks = {
+        name: TaskResult(primary="acc", n=100, metrics={"acc": Metric(value=1.0, stderr=0.0, ci95=pair)})
+        for name, pair in ends.items()
+    }
+    assert suite_result(["a", "b"], tasks).ci95 == pytest.approx(stats.wilson(12, 12))
 
 
 @pytest.mark.parametrize("kind", ["independent", "clustered"])
