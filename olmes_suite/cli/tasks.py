@@ -53,7 +53,7 @@ def print_tasks(suite: str | None, everything: bool, include_path: list[Path] | 
 
         chosen = [(entry.task, suites.task_of(entry)) for entry in suites.load(suite).tasks]
     elif include_path:
-        chosen = [(entry.name, entry) for entry in catalog.own(include_path, _note)]
+        chosen = [(entry.name, entry) for entry in catalog.own(include_path, _note, _note)]
     else:
         chosen = [(e.name, e) for e in (index.values() if everything else registry.top_level())]
     if as_json:

@@ -39,7 +39,7 @@ class Asked:
     prompt_tokens: int | None = None
     """Tokens of all prompts; None without the model's tokenizer."""
     max_new_tokens: int | None = 0
-    """Largest number of tokens to generate; None where the context is the limit."""
+    """Largest number of tokens to generate, within the context where the tokenizer is known; None without a limit."""
     exact: bool = True
     """Whether the tokens of all requests were counted; otherwise they are extrapolated."""
     seconds: float | None = None
@@ -156,25 +156,38 @@ def _asked_of_leaf(leaf: Leaf, renderer: Renderer | None) -> Asked:
     tokens = 0
     for doc_id, doc in some.documents():
         requests += leaf.requests(doc_id, doc, chat)
-    for request in requests if renderer is not None else ():
-        assert renderer is not None
-        try:
-            tokens += renderer.sent(request).prompt_tokens or 0
-        except OlmesError as error:
-            raise UsageError(f"{leaf.name} document {request.doc_id}: {error}") from error
+    rooms: list[int | None] = []
+    for request in requests:
+        size = None if renderer is None else _prompt_tokens(leaf, request, renderer)
+        tokens += size or 0
+        rooms.append(None if renderer is None or size is None else renderer.context - size)
     factor = len(rows) / len(some.rows) if len(some.rows) else 1.0
-    generated = [request for request in requests if request.kind == "generate"]
-    unlimited = any(request.max_tokens == CONTEXT for request in generated)
-    new = None if unlimited else sum((request.max_tokens or 0) * request.samples for request in generated)
+    generated = [(request, room) for request, room in zip(requests, rooms, strict=True) if request.kind == "generate"]
+    unlimited = any(request.max_tokens == CONTEXT for request, _ in generated)
+    new = None if unlimited else sum(_most(request, room) * request.samples for request, room in generated)
     return Asked(
         documents=len(rows),
         of=len(leaf.task.task_docs),
         requests=round(len(requests) * factor),
-        answers=round(sum(request.samples for request in generated) * factor),
+        answers=round(sum(request.samples for request, _ in generated) * factor),
         prompt_tokens=None if renderer is None else round(tokens * factor),
         max_new_tokens=None if new is None else round(new * factor),
         exact=step == 1,
     )
+
+
+def _prompt_tokens(leaf: Leaf, request: Request, renderer: Renderer) -> int | None:
+    """Count the tokens of a prompt as the model receives it. Raises UsageError where the chat template refuses it."""
+    try:
+        return renderer.sent(request).prompt_tokens
+    except OlmesError as error:
+        raise UsageError(f"{leaf.name} document {request.doc_id}: {error}") from error
+
+
+def _most(request: Request, room: int | None) -> int:
+    """Return the largest number of tokens of an answer: the request's limit, or the room that the context leaves."""
+    limit = request.max_tokens or 0
+    return limit if room is None else min(limit, room)
 
 
 def _times(tasks: Mapping[str, Asked], plans: Sequence[TaskPlan], options: Options) -> tuple[str, ...]:

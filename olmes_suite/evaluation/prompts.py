@@ -26,6 +26,8 @@ class Renderer:
     chat: bool
     """Whether the model has a chat template; without one it receives plain text."""
     sent: Callable[[Request], Sent]
+    context: int
+    """The model's context in tokens, prompt and answer together."""
     unused_arguments: tuple[str, ...] = ()
     """Names of the given arguments of the chat template that make no difference."""
 
@@ -46,7 +48,7 @@ def renderer(
     template = read_template(chat_template)
     encoder = Encoder(load_tokenizer(model, revision, weights=False), template, chat_template_args)
     context = max_length or context_of(model, revision, encoder.tokenizer)
-    return Renderer(encoder.chat, lambda request: sent(encoder, request, context), encoder.unused_arguments())
+    return Renderer(encoder.chat, lambda request: sent(encoder, request, context), context, encoder.unused_arguments())
 
 
 def requests(

@@ -71,26 +71,38 @@ def _refuse_second(name: str, entry: TaskEntry) -> None:
         )
 
 
-def own(folders: Iterable[Path], unusable: Callable[[str], None] | None = None) -> list[TaskEntry]:
+def own(
+    folders: Iterable[Path],
+    unusable: Callable[[str], None] | None = None,
+    without_data: Callable[[str], None] | None = None,
+) -> list[TaskEntry]:
     """Return the tasks and groups in the user's folders, by name, without the sub-tasks of those groups.
 
-    `unusable` is called with a line on each group that has no average here; its tasks are listed. Raises UsageError for
-    a folder without tasks, and for a damaged task file.
+    `unusable` is called with a line on each group that has no average here; its tasks are listed. `without_data` is
+    called with a line on each task whose file of questions does not exist, if any other task is left. Raises UsageError
+    for a folder without tasks, for a damaged task file, and for such a task without `without_data`.
     """
     from olmes_suite.tasks import external
+    from olmes_suite.tasks.question_file import NoQuestions
 
     folders = list(folders)
     include(folders)
     names = sorted(name for folder in folders for name in external.names_in(folder).tasks)
     if not names:
         raise UsageError(f"--include-path {', '.join(map(str, folders))}: no task file (a YAML file with `task: NAME`)")
-    entries = []
+    entries, lacking = [], {}
     for name in dict.fromkeys(names):
         try:
             entries.append(find(name))
         except external.UnusableGroup as error:
             if unusable is not None:
                 unusable(str(error))
+        except NoQuestions as error:
+            lacking[str(error)] = error
+    for text, missing in lacking.items():
+        if without_data is None or not entries:
+            raise missing
+        without_data(text)
     members = {member for entry in entries for member in entry.members}
     return [entry for entry in entries if entry.name not in members]
 

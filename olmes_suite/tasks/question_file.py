@@ -39,6 +39,10 @@ _OTHER_FORM = (
 """Keys of lm-eval's form, which do not go with `data`."""
 
 
+class NoQuestions(UsageError):
+    """The file of questions that a task file names does not exist."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of such a task."""
@@ -126,7 +130,7 @@ def data_file(path: Path, name: str) -> Path:
 
     file = (path.parent / name).resolve()
     if not file.is_file():
-        raise UsageError(f"{path}: there is no file {file}")
+        raise NoQuestions(f"{path}: there is no file {file}")
     if kind_of(file) is None:
         raise UsageError(f"{path}: {name}: not a file of rows; known are {known_kinds()}")
     return file

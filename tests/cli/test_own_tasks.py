@@ -98,6 +98,20 @@ def test_a_folders_tasks_are_listed_checked_and_planned(folder: Path) -> None:
     assert "no task file" in one_line_error(nothing)
 
 
+def test_the_other_tasks_of_a_folder_are_listed_where_a_file_of_questions_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "first.yaml").write_text("task: first\ndata: absent.jsonl\n")
+    alone = olmes("tasks", "--include-path", tmp_path, tmp=tmp_path)
+    assert "absent.jsonl" in one_line_error(alone)
+    (tmp_path / "q.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    (tmp_path / "sums.yaml").write_text("task: sums\ndata: q.jsonl\nmetric: number\n")
+    (tmp_path / "third.yaml").write_text("task: third\ndata: gone.jsonl\n")
+    listed = olmes("tasks", "--include-path", tmp_path, "--json", tmp=tmp_path)
+    assert [one["task"] for one in as_json(listed)] == ["sums"]
+    assert [line.split("/")[-1] for line in listed.stderr.splitlines()] == ["absent.jsonl", "gone.jsonl"]
+    checked = olmes("tasks", "check", "--include-path", tmp_path, tmp=tmp_path)
+    assert "absent.jsonl" in one_line_error(checked)
+
+
 def test_decontamination_reads_the_items_of_own_tasks(folder: Path) -> None:
     with catalog.including([folder / "tasks"]):
         chosen = items.of_suites([], ["sums", "lm"], {})
@@ -121,6 +135,14 @@ def test_a_dry_run_counts_without_a_model(folder: Path, tmp_path: Path) -> None:
     assert [path.name for path in (folder / "runs").iterdir() if not path.name.startswith(".")] == ["mine"]
     failing = olmes("eval", "--backend", "mock", "--task", "alpaca_eval", *more, tmp=tmp_path)
     assert failing.returncode == 1 and "would have no score: needs a judge" in failing.stdout
+
+
+def test_a_dry_run_counts_answers_within_the_context(folder: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    command = ("eval", "--model", tiny_checkpoint, "--task", "sums", "--include-path", folder / "tasks")
+    counted = as_json(olmes(*command, "--dry-run", "--json", tmp=tmp_path))["tasks"]["sums"]
+    context = 512  # of the model, which is also the limit of an answer
+    assert counted["answers"] == 6 and counted["prompt_tokens"] > 0
+    assert counted["max_new_tokens"] == 6 * context - counted["prompt_tokens"]
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,8 @@ class TestBrokenCheckpoints:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "org").mkdir()
         check_model("hf", "org/m")
-        one_line(lambda: check_model("hf", "org/other"), "hf download org/other", ModelError)
+        reason = "there is a folder org/ here: for the Hub's model of this name, run `hf download org/other` once"
+        one_line(lambda: check_model("hf", "org/other"), reason, ModelError)
 
     def test_a_plan_names_models_that_an_offline_hub_lacks(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

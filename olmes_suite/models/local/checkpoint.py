@@ -61,7 +61,8 @@ def check_name(model: str, revision: str | None = None, *, needed: bool = True) 
     if not (mistyped or (offline and needed)) or _in_cache(model, revision):
         return
     advice = (
-        f"give a checkpoint's folder; if the Hub has a model of this name: hf download {model}"
+        f"give a checkpoint's folder; the name is read as a path because there is a folder {first}/ here: for the "
+        f"Hub's model of this name, run `hf download {model}` once and repeat the command"
         if mistyped
         else "it is not in the Hub's cache either, and $HF_HUB_OFFLINE is set: give a checkpoint's folder, or unset it"
     )
