@@ -9,7 +9,7 @@ from leaderboard import marks
 from leaderboard.marks import Mark
 from leaderboard.page_data import Average, Board, Cell, Row
 from olmes_suite.comparison.reports import short
-from olmes_suite.comparison.reports import tokens as shown_tokens
+from olmes_suite.wording import tokens as shown_tokens
 
 _LONGEST_NAME = 160
 _WIDE = 0.04

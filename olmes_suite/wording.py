@@ -18,6 +18,17 @@ def plural(noun: str) -> str:
     return f"{noun}s"
 
 
+def points(fraction: float) -> str:
+    """Return a difference of scores in points: 1 point, 2.5 points."""
+    shown = f"{100 * fraction:g}"
+    return f"{shown} point{'' if shown == '1' else 's'}"
+
+
+def tokens(mean: float) -> str:
+    """Return a mean number of tokens: 5.5, 36, 1,200; 0 for none at all."""
+    return f"{mean:,.0f}" if mean >= 10 or mean == 0 else f"{mean:.1f}"
+
+
 def size(number: int) -> str:
     """Return a number of bytes for people: 640 bytes, 12 kB, 1.5 MB, 2.0 GB; a kB is 1,000 bytes."""
     if number < 1000:

@@ -82,7 +82,7 @@ function compareTable(difference, a, b) {
   const names = ["task", "Δ", "95 % interval", "baseline", "candidate", ...(counted ? ["tokens per answer"] : []), "p", "p adjusted", "detectable", "improved / worsened", "documents", "suite"];
   const shownScore = (score) => (score === undefined ? "" : points(score));
   const line = (name, e, suite, one, other, tok) => {
-    const spent = counted ? el("td", {}, tok ? `${count(tok[0])} → ${count(tok[1])}${tok[0] ? ` (${multiple(tok[1] / tok[0])} ×)` : ""}` : "") : null;
+    const spent = counted ? el("td", {}, tok ? `${perAnswer(tok[0])} → ${perAnswer(tok[1])}${tok[0] ? ` (${multiple(tok[1] / tok[0])} ×)` : ""}` : "") : null;
     if (e.d === undefined) return el("tr", {}, el("th", { scope: "row" }, name), el("td", { colspan: "2", class: "why" }, e.differs ? `≠ not comparable: ${e.differs.join(" and ")} differ` : e.reason), el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), el("td", { colspan: counted ? 6 : 5 }), el("td", {}, suite));
     return el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: verdict(e) || null }, arrow(e) + signed(e.d)), el("td", {}, span(e.lo, e.hi, true)),
       el("td", {}, shownScore(one)), el("td", {}, shownScore(other)), spent, el("td", {}, pValue(e.p)), el("td", {}, pValue(e.holm)), el("td", {}, points(e.det)), el("td", {}, e.w === undefined || e.how === "unpaired" ? "–" : `${e.w} / ${e.l}`), el("td", {}, e.n ? String(e.n) : "–"), el("td", {}, suite));

@@ -3,6 +3,7 @@ const points = (value, digits = 1) => (value === null || value === undefined ? "
 const signed = (value, digits = 1) => (value === null || value === undefined ? "–" : (value > 0 ? "+" : "") + points(value, digits));
 const span = (lo, hi, sign = false) => (lo === undefined || lo === null ? "–" : (sign ? signed : points)(lo) + " … " + (sign ? signed : points)(hi));
 const pValue = (p) => (p === undefined || p === null ? "–" : p < 0.001 ? "<0.001" : p < 0.1 ? p.toFixed(3) : p.toFixed(2));
+const perAnswer = (value) => (value > 0 && value < 10 ? value.toFixed(1) : count(value));
 const count = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en-US"));
 const multiple = (value) => (value >= 9.95 ? value.toFixed(0) : value >= 0.095 ? value.toFixed(1) : value.toFixed(2));
 const bounds = (e) => (!e || e.lo === undefined || e.lo === null ? "" : ` (${points(e.lo)}–${points(e.hi)})`);

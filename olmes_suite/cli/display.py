@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olmes_suite.cli.time_left import TimeLeft, duration
-from olmes_suite.comparison.reports import tokens
 from olmes_suite.evaluation.evaluate import Finished
 from olmes_suite.evaluation.floor import beside
 from olmes_suite.evaluation.plan import NOT_BUILT, TaskPlan
@@ -17,7 +16,7 @@ from olmes_suite.runs.ledger import NO_LOOK
 from olmes_suite.runs.schema import ENDINGS, Manifest, Metric, Projected, Results, TaskResult
 from olmes_suite.tasks import index
 from olmes_suite.tasks.index import PREFIX
-from olmes_suite.wording import count
+from olmes_suite.wording import count, tokens
 
 _PLAIN_SECONDS = 10.0
 _ALL = ""

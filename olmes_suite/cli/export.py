@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from olmes_suite.cli.options import Json, Runs
+from olmes_suite.wording import count
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -47,5 +48,5 @@ def export(
         for file in written[:3]:
             print(file)
         if len(written) > 3:
-            print(f"and {len(written) - 3} more files")
+            print(f"and {count(len(written) - 3, 'more file')}")
     return 0

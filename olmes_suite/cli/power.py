@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from olmes_suite.cli.options import IncludePath, Json, Runs
+from olmes_suite.wording import points
 
 if TYPE_CHECKING:
     from olmes_suite.comparison.gate_rules import Rules
@@ -57,6 +58,8 @@ def power(
         raise UsageError("nothing to plan: pass --task T --delta POINTS, or --gate")
     if not 0 < alpha < 0.5 or not 0.5 <= power < 1:
         raise UsageError("--alpha must lie between 0 and 0.5, --power between 0.5 and 1")
+    if delta is not None and (delta < 0 or (delta == 0 and not gate)):
+        raise UsageError(f"--delta is a number of points above 0, not {delta:g}")
     share = flips if flips is not None else _measured(between, task, runs) if between else 0.10
     flips_source = "given" if flips is not None else f"measured between {between}" if between else "assumed"
     if gate:
@@ -69,7 +72,7 @@ def power(
     elif gate:
         _print_gate(plan)
     else:
-        _print_task(plan)
+        _print_task(plan, samples)
 
 
 def _rules(config: Path | None, margin: float | None, alpha: float) -> Rules:
@@ -113,9 +116,7 @@ def _task(task: str, delta: float | None, flips: float, *, power: float, alpha: 
 
     if delta is None:
         raise UsageError("--delta is needed: the difference to find, in points")
-    items = planning.items_needed(
-        delta / 100, flips / samples if flips / samples >= delta / 100 else flips, power, alpha
-    )
+    one_sample = planning.items_needed(delta / 100, flips, power, alpha)
     sizes = leaf_sizes(task)
     available = sum(sizes) if sizes else None
     plan: dict[str, Any] = {
@@ -123,12 +124,12 @@ def _task(task: str, delta: float | None, flips: float, *, power: float, alpha: 
         "delta": delta / 100,
         "power": power,
         "alpha": alpha,
-        "items": items,
+        "items": planning.samples_needed(one_sample, samples),
         "have": available,
     }
     if available:
-        plan["power_of_task"] = planning.power_of(available, delta / 100, flips, alpha)
-        plan["samples"] = planning.samples_needed(items, available)
+        plan["power_of_task"] = planning.power_of(available * samples, delta / 100, flips, alpha)
+        plan["samples"] = planning.samples_needed(one_sample, available)
     return plan
 
 
@@ -171,21 +172,22 @@ def _gate(suite: str, rules: Rules, flips: float, delta: float, *, limit: int | 
     }
 
 
-def _print_task(plan: dict[str, Any]) -> None:
-    points = f"{100 * plan['delta']:g} points"
-    print(f"{plan['items']:,} documents find a difference of {points} with {100 * plan['power']:.0f} % power")
+def _print_task(plan: dict[str, Any], samples: int) -> None:
+    each = f" of {samples} samples each" if samples > 1 else ""
+    delta = points(plan["delta"])
+    print(f"{plan['items']:,} documents{each} find a difference of {delta} with {100 * plan['power']:.0f} % power")
     print(
         f"at alpha {plan['alpha']:g}, two-sided, if {100 * plan['flips']:.3g} % of documents flip ({plan['flips_are']})"
     )
     if plan["have"]:
-        print(f"{plan['task']} has {plan['have']:,}: its power for {points} is {100 * plan['power_of_task']:.0f} %")
-        if plan["samples"] > 1:
+        print(f"{plan['task']} has {plan['have']:,}: its power for {delta} is {100 * plan['power_of_task']:.0f} %")
+        if plan["samples"] > samples:
             print(f"or {plan['samples']} samples of each document, where flips are chance in sampling alone")
 
 
 def _print_gate(plan: dict[str, Any]) -> None:
-    candidate = f"a model {100 * plan['drop']:g} points worse" if plan["drop"] else "an unchanged model"
-    print(f"gate of {plan['suite']}, margin {100 * plan['margin']:g} points, alpha {plan['alpha']:g};")
+    candidate = f"a model {points(plan['drop'])} worse" if plan["drop"] else "an unchanged model"
+    print(f"gate of {plan['suite']}, margin {points(plan['margin'])}, alpha {plan['alpha']:g};")
     print(f"{100 * plan['flips']:.3g} % of documents flip ({plan['flips_are']}):")
     print(f"  {candidate}: green {plan['green']:.2f}, red {plan['red']:.2f}, inconclusive {plan['inconclusive']:.2f}")
     error = f"{100 * plan['average_stderr']:.2f} points"

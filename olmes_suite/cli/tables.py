@@ -7,7 +7,7 @@ from typing import Any
 
 from olmes_suite.comparison.compare import Comparison, TaskComparison, setup
 from olmes_suite.comparison.gate import GateReport, TaskVerdict
-from olmes_suite.comparison.reports import p_value, points, projected_score, score_for_tokens, short, span
+from olmes_suite.comparison.reports import caveats, p_value, points, projected_score, score_for_tokens, short
 
 _COLOURS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "not comparable": "magenta"}
 
@@ -39,7 +39,7 @@ def print_comparison(comparison: Comparison) -> None:
         for line in (score_for_tokens(task), projected_score(task)):
             if line:
                 console.print(f"{short(task.task)}: {line}", markup=False, soft_wrap=True)
-    for line in comparison_notes(comparison):
+    for line in (*LEGEND, *(f"! {text}" for text in caveats(comparison))):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -56,38 +56,10 @@ def _comparison_row(task: TaskComparison) -> list[str]:
     return [name, str(difference.n), *scores, interval, p_value(task.p_holm), counts, points(difference.detectable)]
 
 
-def comparison_notes(comparison: Comparison) -> list[str]:
-    """List what a reader of the table must know."""
-    notes = [
-        "points; p: two-sided, Holm over the tasks; W/L: documents improved, worsened;",
-        "MDE: smallest difference that these documents detect with 80 % power",
-    ]
-    if comparison.imported:
-        notes.append("! imported scores: nothing shows that both runs were made in the same way")
-    notes += [f"! {text}" for text in comparison.partial]
-    if any("stopped early" in text for text in comparison.partial):
-        notes.append("! looks chose the number of documents: p and intervals do not count them, `olmes gate` does")
-    for task in comparison.tasks:
-        name = short(task.task)
-        if not task.comparable:
-            notes.append(f"! {name}: {' and '.join(task.differs)} differ: the scores are not comparable")
-        if task.reason:
-            notes.append(f"! {name}: {task.reason}")
-        if task.difference is not None and (task.only_baseline or task.only_candidate):
-            notes.append(
-                f"! {name}: {task.difference.n} documents in common; {task.only_baseline} only in the first run, "
-                f"{task.only_candidate} only in the second"
-            )
-        if task.flagged:
-            clean = task.clean
-            clean_note = f"; without them {points(clean.delta, True)} ({span(clean.ci95)})" if clean else ""
-            notes.append(f"! {name}: {task.flagged} documents are in a checkpoint's training data{clean_note}")
-        if task.difference is not None and task.difference.method == "unpaired":
-            notes.append(f"! {name}: not a mean over documents; compared unpaired from the two standard errors")
-    for names, run in ((comparison.only_baseline, "second"), (comparison.only_candidate, "first")):
-        if names:
-            notes.append(f"! the {run} run has no score of {', '.join(map(short, names))}")
-    return notes
+LEGEND = (
+    "points; p: two-sided, Holm over the tasks; W/L: documents improved, worsened;",
+    "MDE: smallest difference that these documents detect with 80 % power",
+)
 
 
 def print_gate(report: GateReport) -> None:

@@ -11,7 +11,7 @@ from olmes_suite.comparison.gate_rules import CONTAMINATED, HEALTH, MORE, MUCH, 
 from olmes_suite.runs.schema import ENDINGS, Cost
 from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.tasks.index import PREFIX
-from olmes_suite.wording import count
+from olmes_suite.wording import count, tokens
 
 Kind = Literal["fail", "error", "note"]
 """fail: the candidate is worse in a way that scores do not show; error: the run is broken; note: information."""
@@ -176,7 +176,7 @@ def _multiple(check: str, name: str, pair: tuple[float | None, float | None], li
     largest = MUCH if limit is None and check == "tokens" else limit
     if largest is None or after <= largest * before:
         return
-    text = f"{after:,.0f} {_KINDS[check]} per answer (baseline {before:,.0f}"
+    text = f"{tokens(after)} {_KINDS[check]} per answer (baseline {tokens(before)}"
     text += f", {after / before:.1f} ×" if before else ""
     text += f", limit {limit:g} ×)" if limit is not None else ")"
     yield Finding(check, name, "note" if limit is None else "fail", text, after / before if before else None, limit)

@@ -16,6 +16,7 @@ from olmes_suite.errors import DataError, UsageError
 from olmes_suite.runs.schema import read_manifest
 from olmes_suite.runs.scores import RunScores
 from olmes_suite.stats import normal_quantile
+from olmes_suite.wording import points
 
 _LETTERS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
@@ -82,7 +83,7 @@ def gate(
         plan = planning.for_error(planned, margin / distance)
     except UsageError as error:
         raise UsageError(
-            f"a margin of {100 * margin:g} points of the average is out of reach with power {power:g}: the difference "
+            f"a margin of {points(margin)} of the average is out of reach with power {power:g}: the difference "
             f"over {error}"
         ) from None
     return replace(plan, notes=tuple(notes))

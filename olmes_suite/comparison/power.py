@@ -13,6 +13,7 @@ from olmes_suite.comparison import paired_tests
 from olmes_suite.comparison.gate_rules import Rules
 from olmes_suite.errors import UsageError
 from olmes_suite.stats import Floats, normal_quantile
+from olmes_suite.wording import points
 
 DRAWS = 20_000
 """The number of simulated candidates: shares have a standard error of at most 0.35 points."""
@@ -44,7 +45,7 @@ def _check(delta: float, flips: float) -> None:
         raise UsageError(f"--flips must be a share between 0 and 1, not {flips:g}")
     if not 0 < delta <= flips:
         raise UsageError(
-            f"a difference of {100 * delta:g} points cannot come from {100 * flips:g} % flipped documents: "
+            f"a difference of {points(delta)} cannot come from {100 * flips:g} % flipped documents: "
             "give a smaller --delta above 0 or a larger --flips"
         )
 

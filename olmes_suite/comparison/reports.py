@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
 from olmes_suite.comparison.compare import Comparison, TaskComparison, setup
 from olmes_suite.comparison.gate import GateReport, TaskVerdict
 from olmes_suite.tasks.index import PREFIX
+from olmes_suite.wording import tokens
 
 SUMMARY_BYTES = 1024 * 1024
 """GitHub drops a step summary above 1 MiB."""
@@ -31,11 +32,6 @@ def points(value: float | None, sign: bool = False, digits: int = 1) -> str:
 def span(ends: tuple[float, float] | None) -> str:
     """Format an interval in points."""
     return f"{points(ends[0], True)} … {points(ends[1], True)}" if ends else "–"
-
-
-def tokens(value: float) -> str:
-    """Format a mean number of tokens."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def ratio(value: float) -> str:
@@ -105,8 +101,41 @@ def compare_markdown(comparison: Comparison) -> str:
         if text
     ]
     told = setup(comparison)
-    lines += [f"* {_cell(text)}\n" for text in (*([told] if told else []), *comparison.partial)]
+    lines += [f"* {_cell(text)}\n" for text in (*([told] if told else []), *caveats(comparison))]
     return title + markdown_table(header, rows) + "\n" + ("\n" + "".join(lines) if lines else "")
+
+
+def caveats(comparison: Comparison) -> list[str]:
+    """List what a reader of a comparison must know beside its numbers."""
+    notes = []
+    if comparison.imported:
+        notes.append("imported scores: nothing shows that both runs were made in the same way")
+    notes += comparison.partial
+    if any("stopped early" in text for text in comparison.partial):
+        notes.append("looks chose the number of documents: p and intervals do not count them, `olmes gate` does")
+    for task in comparison.tasks:
+        notes += [f"{short(task.task)}: {text}" for text in _caveats_of(task)]
+    for names, run in ((comparison.only_baseline, "second"), (comparison.only_candidate, "first")):
+        if names:
+            notes.append(f"the {run} run has no score of {', '.join(map(short, names))}")
+    return notes
+
+
+def _caveats_of(task: TaskComparison) -> Iterator[str]:
+    if not task.comparable:
+        yield f"{' and '.join(task.differs)} differ: the scores are not comparable"
+    if task.reason:
+        yield task.reason
+    if task.difference is not None and (task.only_baseline or task.only_candidate):
+        yield (
+            f"{task.difference.n} documents in common; {task.only_baseline} only in the first run, "
+            f"{task.only_candidate} only in the second"
+        )
+    if task.flagged:
+        without = f"; without them {points(task.clean.delta, True)} ({span(task.clean.ci95)})" if task.clean else ""
+        yield f"{task.flagged} documents are in a checkpoint's training data{without}"
+    if task.difference is not None and task.difference.method == "unpaired":
+        yield "not a mean over documents; compared unpaired from the two standard errors"
 
 
 def _compare_row(task: TaskComparison) -> list[str]:

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from gate_runs import Cli, gated, imported, one_line, table, two_runs
 
 from olmes_suite.comparison import reports
+from olmes_suite.comparison.power import power_of
 
 
 def test_compare_shows_scores_tests_and_counts(cli: Cli) -> None:
@@ -239,6 +241,15 @@ def test_runs_that_share_nothing(cli: Cli) -> None:
     assert (status, report["verdict"]) == (4, "not comparable")
 
 
+def test_markdown_has_what_the_table_says_beside_its_numbers(cli: Cli) -> None:
+    imported(cli, "a", {"maths": [0.0, 1.0], "code": [1.0, 0.0]})
+    imported(cli, "b", {"maths": [1.0, 1.0, 0.0]})
+    table, markdown = cli("compare", "a", "b")[1], cli("compare", "a", "b", "--markdown")[1]
+    said = [line.removeprefix("! ") for line in table.splitlines() if line.startswith("! ")]
+    assert [line.removeprefix("* ") for line in markdown.splitlines() if line.startswith("* ")] == said
+    assert [line.split(":")[0] for line in said] == ["imported scores", "maths", "the second run has no score of code"]
+
+
 @pytest.mark.long
 def test_power_on_the_command_line(cli: Cli) -> None:
     status, out, _ = cli("power", "--task", "gsm8k", "--delta", "1.0")
@@ -252,6 +263,24 @@ def test_power_on_the_command_line(cli: Cli) -> None:
     assert wide["average_passes"] == pytest.approx(0.49, abs=0.01)
     assert "nothing to plan" in one_line(cli("power"), 2)
     assert "smaller --delta" in one_line(cli("power", "--task", "gsm8k", "--delta", "30"), 2)
+    assert "above 0, not -1" in one_line(cli("power", "--task", "gsm8k", "--delta", "-1"), 2)
+    assert "above 0, not -1" in one_line(cli("power", "--gate", "--delta", "-1"), 2)
+    assert "above 0, not 0" in one_line(cli("power", "--task", "gsm8k", "--delta", "0"), 2)
+
+
+@pytest.mark.parametrize("samples", [2, 8, 32])
+def test_samples_divide_the_documents_that_are_needed(cli: Cli, samples: int) -> None:
+    def plan(*more: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(cli("power", "--task", "gsm8k", "--delta", "1", "--json", *more)[1])
+        return found
+
+    one, many = plan(), plan("--samples", str(samples))
+    assert many["items"] == math.ceil(one["items"] / samples)  # 0.1 / 32 of the documents is less than the difference
+    assert many["power_of_task"] == pytest.approx(power_of(samples * one["have"], 0.01, 0.1))
+    assert many["samples"] == one["samples"] == 6
+    out = cli("power", "--task", "gsm8k", "--delta", "1", "--samples", str(samples))[1]
+    assert f"documents of {samples} samples each find a difference of 1 point with" in out
+    assert ("or 6 samples of each document" in out) == (samples < 6)
 
 
 def test_flips_are_measured_between_runs(cli: Cli) -> None:

@@ -83,6 +83,7 @@ def test_many_more_tokens_are_noted_and_fail_with_a_limit() -> None:
     assert checks(long) == {"tokens": "note"} and long.verdict == "pass"
     assert long.health[0].text == "920 tokens per answer (baseline 400, 2.3 ×)"
     assert checks(health(run("a", 400), run("b", 500))) == {}
+    assert health(run("a", 5.4), run("b", 15)).health[0].text == "15 tokens per answer (baseline 5.4, 2.8 ×)"
     limited = health(run("a", 400), run("b", 920), tokens=2)
     assert checks(limited) == {"tokens": "fail"} and limited.verdict == "fail"
     assert limited.health[0].text.endswith("(baseline 400, 2.3 ×, limit 2 ×)")
