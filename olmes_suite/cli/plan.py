@@ -131,7 +131,10 @@ def _allocate(
 ) -> Allocation:
     from olmes_suite.comparison import plan_purpose, planning
     from olmes_suite.comparison.gate_rules import read_rules
+    from olmes_suite.errors import UsageError
 
+    if not 0 < flips <= 1:
+        raise UsageError(f"--flips must be a share between 0 and 1, not {flips:g}")
     if options["--precision"] is not None:
         return plan_purpose.precision(facts.tasks, options["--precision"])
     if options["--detect"] is not None:

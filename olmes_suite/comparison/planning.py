@@ -280,7 +280,8 @@ def _rounded_up(tokens: float) -> float:
 
 def amount(tokens: float) -> str:
     """Format a number of tokens: 940, 12.3k, 4.56M."""
+    rounded = float(f"{tokens:.3g}")
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{letter}"
-    return f"{tokens:,.0f}"
+        if rounded >= size:
+            return f"{rounded / size:.3g}{letter}"
+    return f"{rounded:,.0f}"

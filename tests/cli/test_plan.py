@@ -64,6 +64,7 @@ def test_a_baseline_gives_sizes_and_variances(cli: Cli) -> None:
         (("--dollars", "2", "--model-cost", "-3"), "prices must be numbers"),
         (("--precision", "1", "--baseline", "nobody"), "no run 'nobody'"),
         (("--precision", "1", "--suite", "devv"), "unknown suite 'devv'"),
+        (("--precision", "2", "--flips", "3"), "--flips must be a share between 0 and 1, not 3"),
     ],
 )
 def test_what_is_refused_is_one_line(cli: Cli, options: tuple[str, ...], words: str) -> None:

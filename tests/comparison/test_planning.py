@@ -159,6 +159,7 @@ def test_what_cannot_be_planned_is_said(call, words: str) -> None:  # type: igno
 def test_numbers_of_tokens() -> None:
     assert [plan_purpose.number(text, "") for text in ("250000", "20M", "1.5k", "2G")] == [250e3, 20e6, 1500, 2e9]
     assert [planning.amount(value) for value in (12, 999, 12_345, 4_560_000)] == ["12", "999", "12.3k", "4.56M"]
+    assert [planning.amount(value) for value in (999.6, 999_499, 999_700, 999_999_999)] == ["1k", "999k", "1M", "1G"]
 
 
 def leaf(scores: list[float], clusters: list[int] | None = None, tokens: float | None = None) -> LeafScores:
