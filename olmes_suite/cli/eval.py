@@ -181,6 +181,7 @@ def evaluate(
     4 not comparable, 5 infrastructure, as `olmes gate` has them.
     """
     from olmes_suite import api
+    from olmes_suite.runs.locate import locate
     from olmes_suite.runs.store import command_line
 
     _lm_eval_call(model, model_args)
@@ -200,12 +201,12 @@ def evaluate(
     )  # fmt: skip
     if dry_run:
         return _counted(api.dry_run(model, **given), str(runs), as_json)
+    # Found before the run, which a part of a name may also mean once it is finished.
+    against = locate(baseline, runs) if until_decided and baseline is not None else None
     finished = api.evaluate(model, **given, watcher=_watcher).finished
     show(finished, as_json)
-    if until_decided:
-        return _gated(
-            api.gate(str(baseline), finished.path, runs=runs, config=config, report_to=report_to).report, finished
-        )
+    if against is not None:
+        return _gated(api.gate(against, finished.path, runs=runs, config=config, report_to=report_to).report, finished)
     return 1 if finished.failed else 0
 
 

@@ -324,6 +324,19 @@ class TestUntilDecided:
         )  # fmt: skip
         assert done.returncode == 1 and "stopped early after 1 look: fail" in done.stdout
 
+    def test_a_part_of_the_baselines_name_may_be_in_the_new_runs_name_too(
+        self, tmp_path: Path, mirror: Path, suite: Path, full: Path
+    ) -> None:
+        shutil.copytree(full, tmp_path / "runs" / full.name)
+        (tmp_path / "gate.yaml").write_text("margin: 3\n")
+        done = olmes_here(
+            "eval", "--backend", "mock", "--suite", suite, "--data-dir", mirror, "--gen-kwargs", "temperature=1",
+            "--samples", "5", "--until-decided", "--baseline", "mock-mine", "--runs", tmp_path / "runs",
+            "--config", tmp_path / "gate.yaml", tmp=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0 and "stopped early" in done.stdout, done.stderr
+        assert len(list((tmp_path / "runs").glob("mock-mine-*"))) == 2
+
     def test_a_stopped_run_is_completed_later(
         self, tmp_path: Path, mirror: Path, suite: Path, full: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
