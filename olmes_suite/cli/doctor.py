@@ -88,10 +88,13 @@ def doctor(data_dir: DataDirs = None, as_json: Json = False) -> int:
         _print(check)
     for place, (present, total) in data.items():
         print(f"{'':9}{'data':<16}{place}: {present} of {total} splits")
+        if present < total:
+            print(f"{'':25}olmes data verify --suite NAME lists what a suite lacks")
     if not data:
         print(f"{'':9}{'data':<16}from the Hub: no mirror is named (--data-dir, $OLMES_DATA_DIR)")
     lacking = [check.name for check in checks if check.needed and not check.ok]
-    print(f"\nThe suites need: {', '.join(lacking)}." if lacking else "\nWhat the suites need is here.")
+    but = ", but for data" if data and all(present < total for present, total in data.values()) else ""
+    print(f"\nThe suites need: {', '.join(lacking)}." if lacking else f"\nWhat the suites need is here{but}.")
     return status
 
 

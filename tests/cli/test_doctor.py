@@ -53,6 +53,15 @@ def test_missing_data_of_nltk_gives_status_1_and_the_command_for_what_lacks(
     assert "The suites need: NLTK data." in capsys.readouterr().out
 
 
+def test_a_mirror_that_lacks_data_is_not_all_that_the_suites_need(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lack(monkeypatch)
+    assert run(["doctor", "--data-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "What the suites need is here, but for data." in out and "olmes data verify --suite NAME" in out
+
+
 def test_a_folder_with_the_name_of_a_package_is_not_that_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
