@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 from olmes_suite.comparison.compare import Comparison, TaskComparison, setup
 from olmes_suite.comparison.gate import GateReport, TaskVerdict
 from olmes_suite.tasks.index import PREFIX
-from olmes_suite.wording import tokens
+from olmes_suite.wording import count, tokens
 
 SUMMARY_BYTES = 1024 * 1024
 """GitHub drops a step summary above 1 MiB."""
@@ -128,12 +128,13 @@ def _caveats_of(task: TaskComparison) -> Iterator[str]:
         yield task.reason
     if task.difference is not None and (task.only_baseline or task.only_candidate):
         yield (
-            f"{task.difference.n} documents in common; {task.only_baseline} only in the first run, "
+            f"{count(task.difference.n, 'document')} in common; {task.only_baseline} only in the first run, "
             f"{task.only_candidate} only in the second"
         )
     if task.flagged:
         without = f"; without them {points(task.clean.delta, True)} ({span(task.clean.ci95)})" if task.clean else ""
-        yield f"{task.flagged} documents are in a checkpoint's training data{without}"
+        are = "document is" if task.flagged == 1 else "documents are"
+        yield f"{task.flagged} {are} in a checkpoint's training data{without}"
     if task.difference is not None and task.difference.method == "unpaired":
         yield "not a mean over documents; compared unpaired from the two standard errors"
 

@@ -243,11 +243,14 @@ def test_runs_that_share_nothing(cli: Cli) -> None:
 
 def test_markdown_has_what_the_table_says_beside_its_numbers(cli: Cli) -> None:
     imported(cli, "a", {"maths": [0.0, 1.0], "code": [1.0, 0.0]})
-    imported(cli, "b", {"maths": [1.0, 1.0, 0.0]})
+    imported(cli, "b", {"maths": [1.0]})
     table, markdown = cli("compare", "a", "b")[1], cli("compare", "a", "b", "--markdown")[1]
     said = [line.removeprefix("! ") for line in table.splitlines() if line.startswith("! ")]
     assert [line.removeprefix("* ") for line in markdown.splitlines() if line.startswith("* ")] == said
-    assert [line.split(":")[0] for line in said] == ["imported scores", "maths", "the second run has no score of code"]
+    assert [line.split(";")[0].split(": ")[-1] for line in said[1:]] == [
+        "1 document in common",
+        "the second run has no score of code",
+    ]
 
 
 @pytest.mark.long
