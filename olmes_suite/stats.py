@@ -152,7 +152,8 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     ch. 5), with degrees of freedom by Satterthwaite 1946. Parts of a single document have no variance: two or more of
     them form one collapsed stratum (Cochran 1977, § 5A.12), which errs on the wide side; with just one there is no
     error bar. The effective number of documents is the number for which a plain mean would have this variance if all
-    documents were alike. Where no estimate varies, all being 0 or 1, the interval is Wilson's for that number. Raises
+    documents were alike. Parts whose documents all scored 0, or all 1, have no variance either, but may have too few
+    documents to show it: together they widen the interval by Wilson's for their documents (see `_widened`). Raises
     ValueError without any estimate.
     """
     if not estimates:
@@ -176,10 +177,28 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     sizes = [e.n for e in estimates]
     n = 1 / sum(float(s) ** 2 / k for s, k in zip(w, sizes, strict=True) if k) if all(sizes) else None
     stderr, df = math.sqrt(sum(variances)), satterthwaite(variances, dfs)
-    if stderr == 0.0 and n and all(e.value in (0.0, 1.0) for e in estimates):
-        return Estimate(value, stderr, wilson(value * n, n), n, df)
     bounded = all(0 <= e.value <= 1 for e in estimates)
-    return Estimate(value, stderr, interval(value, stderr, df, n, bounded), n, df)
+    ends = interval(value, stderr, df, None, bounded)
+    certain = [(float(s), e) for s, e in zip(w, estimates, strict=True) if e.stderr == 0.0 and e.n and bounded]
+    return Estimate(value, stderr, _widened(value, ends, [(s, e) for s, e in certain if e.value in (0.0, 1.0)]), n, df)
+
+
+def _widened(
+    value: float, ends: tuple[float, float], certain: Sequence[tuple[float, Estimate]]
+) -> tuple[float, float]:
+    """Add the uncertainty of parts without variance, given with their shares, to the interval of a weighted mean.
+
+    Together they are one part: its interval is Wilson's for the effective number of documents. The distances of the
+    two intervals' ends are added as their squares (MOVER: Zou & Donner 2008, Statist. Med. 27, 1693-1702).
+    """
+    total = math.fsum(share for share, _ in certain)
+    if not total:
+        return ends
+    mean_of = math.fsum(share * e.value for share, e in certain) / total
+    n = total**2 / math.fsum(share**2 / e.n for share, e in certain if e.n)
+    low, high = wilson(mean_of * n, n)
+    below, above = total * (mean_of - low), total * (high - mean_of)
+    return value - math.hypot(value - ends[0], below), value + math.hypot(ends[1] - value, above)
 
 
 def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:

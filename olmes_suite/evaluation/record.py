@@ -286,7 +286,8 @@ def suite_result(names: Sequence[str], tasks: Mapping[str, TaskResult]) -> Suite
         else:
             certain = score.stderr == 0.0 and score.ci95 is not None  # all documents of the task have one score
             size = stats.wilson_size(score.ci95) if certain and score.ci95 else tasks[name].n
-            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr, n=size))
+            df = max(tasks[name].n - 1, 1)
+            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr, n=size, df=df))
     return (
         SuiteResult(missing=tuple(missing))
         if missing or not estimates_of_tasks
