@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -142,9 +143,13 @@ class Index:
             "missing": self.missing, "same": self.same, "symbols": self.symbols is not None,
         }  # fmt: skip
         (part / "index.json").write_text(json.dumps(meta, ensure_ascii=True), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(part)
-        else:
+        try:
+            part.rename(folder)
+        except OSError:
+            if load(folder) is not None:  # another process has built the same index meanwhile, and may be reading it
+                shutil.rmtree(part)
+                return
+            shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
 
 
@@ -155,15 +160,15 @@ def load(folder: Path) -> Index | None:
         if meta["schema"] != SCHEMA:
             return None
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    except (OSError, ValueError, KeyError):
+        symbols = load(folder / _SYMBOLS) if meta["symbols"] else None
+        if meta["symbols"] and symbols is None:
+            return None
+        return Index(
+            meta["n"], tuple(meta["fields"]), tuple((task, first) for task, first in meta["leaves"]),
+            tuple(meta["evaluations"]), meta["doc_ids"], arrays, meta["key"], meta["missing"], meta["same"], symbols,
+        )  # fmt: skip
+    except (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, TokenError):  # of NumPy, for damaged files
         return None
-    symbols = load(folder / _SYMBOLS) if meta["symbols"] else None
-    if meta["symbols"] and symbols is None:
-        return None
-    return Index(
-        meta["n"], tuple(meta["fields"]), tuple((task, first) for task, first in meta["leaves"]),
-        tuple(meta["evaluations"]), meta["doc_ids"], arrays, meta["key"], meta["missing"], meta["same"], symbols,
-    )  # fmt: skip
 
 
 def _more_than(threshold: float, length: NDArray[np.int64]) -> NDArray[np.int64]:

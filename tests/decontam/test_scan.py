@@ -153,3 +153,19 @@ def test_kernels_are_compiled_for_one_kind_of_arrays(tmp_path: Path) -> None:
             assert len(Verifier(index, 0.5)(one, [0], frozenset())) == 1
             seen.add((len(kernel.scan_rows.signatures), len(exact.compare_rows.signatures)))
     assert seen == {(1, 1)}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\x93NUMPY\x01\x00v\x00{'descr': '|b1', ("])
+@pytest.mark.parametrize("name", ["keys.npy", "short.npy", "index.json"])
+def test_a_damaged_index_counts_as_none_and_is_replaced(tmp_path: Path, name: str, damage: bytes) -> None:
+    index = index_of([["a b c d e f g h i"]], Rule(3, 0.5))
+    folder = tmp_path / "index"
+    index.save(folder)
+    (folder / name).write_bytes(damage)
+    assert load(folder) is None
+    index.save(folder)
+    assert load(folder) is not None
+    before = (folder / name).stat().st_ino
+    index.save(folder)
+    assert (folder / name).stat().st_ino == before
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
