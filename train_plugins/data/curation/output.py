@@ -88,8 +88,9 @@ class Output:
 
     @property
     def path(self) -> Path:
-        """The output folder, which exists once the command is finished."""
-        return Path(os.path.abspath(self.recipe.output))
+        """The output folder, which exists once the command is finished. A link to it stays one."""
+        given = self.recipe.output
+        return given.resolve() if given.is_symlink() else Path(os.path.abspath(given))
 
     @property
     def work(self) -> Path:
@@ -125,7 +126,7 @@ class Output:
             raise UsageError(f"--out {self.path}: exists and is not empty; remove it or name another folder")
         started = {
             "command": self.recipe.command, "recipe": self.recipe.as_data(),
-            "inputs": {one.name: one.sha256 for one in self.inputs},
+            "inputs": self._hashes(),
         }  # fmt: skip
         file = self.state / STARTED
         if self.work.exists() and file.is_file():
@@ -143,6 +144,13 @@ class Output:
             return
         shutil.rmtree(self.work, ignore_errors=True)
         write_json(file, started)
+
+    def _hashes(self) -> dict[str, str]:
+        """Return the hashes of the inputs by name; two splits of a folder have one name."""
+        found: dict[str, str] = {}
+        for one in self.inputs:
+            found[one.name] = f"{found[one.name]} {one.sha256}" if one.name in found else one.sha256
+        return found
 
     def _clear(self) -> None:
         """Remove what the killed command had written besides the state: all of it is written again."""
@@ -221,8 +229,8 @@ def finished(recipe: Loaded[Any], inputs: Iterable[Input]) -> dict[str, Any] | N
         return None
     manifest: dict[str, Any] = read_json(file)
     same = not first_change(manifest.get("recipe"), json.loads(json.dumps(recipe.as_data())), "recipe")
-    hashes = {one.get("name"): one.get("sha256") for one in manifest.get("inputs", ())}
-    if not same or hashes != {one.name: one.sha256 for one in inputs}:
+    hashes = [(one.get("name"), one.get("sha256")) for one in manifest.get("inputs", ())]
+    if not same or hashes != [(one.name, one.sha256) for one in inputs]:
         return None
     _remove_state(recipe.output)
     return manifest
