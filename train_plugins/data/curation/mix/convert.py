@@ -19,7 +19,7 @@ from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.verifiers import Malformed, registry
 from train_plugins.verifiers.truths import COMPARED, read_truth
 
-VERSION = 2
+VERSION = 3
 """Changes where equal rows would be brought to another form than before."""
 
 
