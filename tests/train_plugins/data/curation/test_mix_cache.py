@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from helpers import ROOT, environment
 from mix_cases import chat, mix, read_lines, rows, write
 
 from olmes_suite.errors import DataError
@@ -162,3 +167,26 @@ def test_the_output_may_be_a_link_to_an_empty_folder(tmp_path: Path) -> None:
     done = mix(tmp_path, {"sources": [{"path": write(tmp_path / "a.jsonl", rows(3))}]})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "data.jsonl").is_file()
+
+
+@pytest.mark.slow
+def test_a_kill_before_any_change_to_the_disk_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
+    made = rows(60)
+    items = [{"task": "mine", "doc_id": n, "text": made[n]["messages"][0]["content"]} for n in range(10, 15)]
+    recipe = {
+        "sources": [
+            {"path": write(tmp_path / "a.jsonl", [*made, "{broken"]), "bad_rows": "skip"},
+            {"path": write(tmp_path / "b.jsonl", rows(40, seed=3)), "fraction": 1.5, "upsample": True},
+        ],
+        "held_out": 0.1, "format": "jsonl", "decontam": {"file": write(tmp_path / "items.jsonl", items)},
+    }  # fmt: skip
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "runs").mkdir()
+    script = ROOT / "tests" / "support" / "kill_steps.py"
+    arguments = ["data", "mix", str(tmp_path / "mix.yaml"), "--out", "OUT", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "runs", "3", *arguments], env=environment(tmp_path), capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["changes"] > 60 and not found["wrong"], found
