@@ -237,7 +237,9 @@ def _whole(response: Response | Failed) -> Response | Failed:
     if isinstance(response, Failed):
         return response
     fields = {name: getattr(response, name) for name in ("text", "thinking")}
-    changed = {name: _HALVES.sub("\ufffd", text) for name, text in fields.items() if text and _HALVES.search(text)}
+    changed: dict[str, Any] = {
+        name: _HALVES.sub("\ufffd", text) for name, text in fields.items() if text and _HALVES.search(text)
+    }
     return replace(response, **changed) if changed else response
 
 
