@@ -10,6 +10,7 @@ OlmesError                 exit 2   one line on stderr, never a traceback
 ├── BrowserFailed          exit 2   a browser that makes no picture of a page
 ├── RunLocked              exit 2   another process is writing the run
 ├── StorageError           exit 2   the disk is full or read-only
+├── ProcessLost            exit 1   a process that works for the command was killed
 ├── NotComparable          exit 4   two runs whose scores were not made in the same way
 ├── Broken                 exit 5   the gate cannot judge: a run is damaged or incomplete
 ├── StageRefused           exit 1   a training stage was stopped: contaminated data, a gate, a loss that is not a number
@@ -96,6 +97,12 @@ class RunLocked(OlmesError):
 
 class StorageError(OlmesError):
     """A file cannot be written."""
+
+
+class ProcessLost(OlmesError):
+    """Raised where a process that works for the command is killed."""
+
+    exit_code = 1
 
 
 class NotComparable(OlmesError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ ADVICE = {
     errno.ENAMETOOLONG: "give a shorter path",
 }  # fmt: skip
 """What to do about an error of writing."""
+_DIGEST = re.compile("[0-9a-f]{64}")
 LOCK_SECONDS = 0.1
 """Maximum wait for a process that is about to release the lock."""
 
@@ -130,3 +132,12 @@ def file_signature(path: Path) -> str:
     """
     status = path.stat()
     return sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}")
+
+
+def read_digest(path: Path) -> str | None:
+    """Read a file that holds a SHA-256; None where there is none, or a damaged one."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return text if _DIGEST.fullmatch(text) else None

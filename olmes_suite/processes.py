@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+from olmes_suite.errors import ProcessLost
 
 Job = TypeVar("Job")
 
@@ -30,6 +34,7 @@ def in_processes(work: Callable[[Job], None], workers: int) -> Callable[[list[Jo
     """Make a runner that does `work` for jobs in that many processes, in any order, and yields once for each.
 
     With one process, or one job, the work is done in the calling process. `work` and the jobs must be picklable.
+    Raises ProcessLost where one of the processes is killed.
     """
 
     def run(jobs: list[Job]) -> Iterator[None]:
@@ -41,15 +46,55 @@ def in_processes(work: Callable[[Job], None], workers: int) -> Callable[[list[Jo
             return
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor, as_completed
+        from concurrent.futures.process import BrokenProcessPool
 
-        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(work, job) for job in jobs]
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(os.getpid(),)) as pool:
             try:
+                with _without_interrupts():
+                    futures = [pool.submit(_do, work, job) for job in jobs]
                 for future in as_completed(futures):
                     future.result()
                     yield
+            except BrokenProcessPool:
+                raise ProcessLost(
+                    "a process of the command was killed, perhaps for lack of memory; repeat it with fewer --workers"
+                ) from None
+            except SystemExit:  # Ctrl-C, which a process has noticed first
+                raise KeyboardInterrupt from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
     return run
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start processes that take no notice of Ctrl-C until `_begin`: they would print where it met them."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # which lets interrupts through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(parent: int) -> None:
+    """Prepare a process of a pool: it ends with its parent, and at Ctrl-C without a traceback."""
+    end_with_parent()
+    if os.getppid() != parent or signal.SIGINT in signal.sigpending():
+        os._exit(130)
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _do(work: Callable[[Job], None], job: Job) -> None:
+    """Do a job; Ctrl-C ends it as an exception would, so that it removes its unfinished files."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: sys.exit(130))
+    try:
+        work(job)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -5,15 +5,19 @@ The index is a folder of arrays that worker processes map into memory, so that a
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 import shutil
+import time
+import uuid
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -23,8 +27,10 @@ from decontam.items.items import Item
 from decontam.matching import gram_arrays, own_text
 from decontam.matching.rule import Rule
 from decontam.text import hashing, tokens, vocabulary
+from olmes_suite.files import storage
 
 SCHEMA = 5
+_DAY = 24 * 60 * 60
 _NEVER = np.iinfo(np.int32).max
 
 
@@ -128,24 +134,48 @@ class Index:
         return sum(array.nbytes for array in self.arrays.values())
 
     def save(self, folder: Path) -> None:
-        """Write the folder atomically."""
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        """Write the folder atomically. Raises StorageError."""
+        part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+        with storage(folder):
+            _remove_leftovers(folder.parent)
+            try:
+                self._write(part)
+                _place(part, folder)
+            except OSError as error:  # NumPy says how many bytes were written, without a number of the error
+                raise error if error.errno else OSError(errno.ENOSPC, str(error)) from None
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+
+    def _write(self, part: Path) -> None:
         part.mkdir(parents=True)
         for name, array in self.arrays.items():
             np.save(part / f"{name}.npy", array)
         if self.symbols is not None:
-            self.symbols.save(part / _SYMBOLS)
+            self.symbols._write(part / _SYMBOLS)
         meta = {
             "schema": SCHEMA, "n": self.n, "fields": self.fields, "leaves": self.leaves,
             "evaluations": self.evaluations, "doc_ids": self.doc_ids, "key": self.key,
             "missing": self.missing, "same": self.same, "symbols": self.symbols is not None,
         }  # fmt: skip
         (part / "index.json").write_text(json.dumps(meta, ensure_ascii=True), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(part)
-        else:
+
+
+def _place(part: Path, folder: Path) -> None:
+    """Give a written index its name. One that another process has placed meanwhile stays, as it may be in use."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if load(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes had begun to write, a day after."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):  # another process may remove it too
+            if time.time() - part.stat().st_mtime > _DAY:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def load(folder: Path) -> Index | None:
@@ -155,15 +185,15 @@ def load(folder: Path) -> Index | None:
         if meta["schema"] != SCHEMA:
             return None
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    except (OSError, ValueError, KeyError):
+        symbols = load(folder / _SYMBOLS) if meta["symbols"] else None
+        if meta["symbols"] and symbols is None:
+            return None
+        return Index(
+            meta["n"], tuple(meta["fields"]), tuple((task, first) for task, first in meta["leaves"]),
+            tuple(meta["evaluations"]), meta["doc_ids"], arrays, meta["key"], meta["missing"], meta["same"], symbols,
+        )  # fmt: skip
+    except (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, TokenError):  # of NumPy, for damaged files
         return None
-    symbols = load(folder / _SYMBOLS) if meta["symbols"] else None
-    if meta["symbols"] and symbols is None:
-        return None
-    return Index(
-        meta["n"], tuple(meta["fields"]), tuple((task, first) for task, first in meta["leaves"]),
-        tuple(meta["evaluations"]), meta["doc_ids"], arrays, meta["key"], meta["missing"], meta["same"], symbols,
-    )  # fmt: skip
 
 
 def _more_than(threshold: float, length: NDArray[np.int64]) -> NDArray[np.int64]:

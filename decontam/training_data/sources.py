@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from olmes_suite.errors import DataError, MissingData, UsageError, first_line
-from olmes_suite.files import cache_folder, file_signature, write_text
+from olmes_suite.files import cache_folder, file_signature, read_digest, write_text
 from olmes_suite.tasks.documents import DataSource
 from olmes_suite.training_rows import saved_datasets
 from olmes_suite.training_rows.files import PACKED, Block, in_folder, in_hidden, kind_of, known_kinds
@@ -135,8 +135,8 @@ def _hash(file: Path) -> str:
     """Hash a file (SHA-256), cached by its path, size and time; empty where it cannot be read."""
     try:
         memo = cache_folder() / "decontam" / "hashes" / file_signature(file)
-        if memo.is_file():
-            return memo.read_text(encoding="utf-8")
+        if (known := read_digest(memo)) is not None:
+            return known
         with file.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from dataclasses import replace
@@ -20,6 +21,7 @@ from decontam.matching.rule import Rule
 from decontam.matching.verify import Verifier
 from decontam.text import tokens
 from decontam.training_data.batches import Batch
+from olmes_suite.errors import StorageError
 
 
 @settings(max_examples=150, deadline=None)
@@ -153,3 +155,37 @@ def test_kernels_are_compiled_for_one_kind_of_arrays(tmp_path: Path) -> None:
             assert len(Verifier(index, 0.5)(one, [0], frozenset())) == 1
             seen.add((len(kernel.scan_rows.signatures), len(exact.compare_rows.signatures)))
     assert seen == {(1, 1)}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\x93NUMPY\x01\x00v\x00{'descr': '|b1', ("])
+@pytest.mark.parametrize("name", ["keys.npy", "short.npy", "index.json"])
+def test_a_damaged_index_counts_as_none_and_is_replaced(tmp_path: Path, name: str, damage: bytes) -> None:
+    index = index_of([["a b c d e f g h i"]], Rule(3, 0.5))
+    folder = tmp_path / "index"
+    index.save(folder)
+    (folder / name).write_bytes(damage)
+    assert load(folder) is None
+    index.save(folder)
+    assert load(folder) is not None
+    before = (folder / name).stat().st_ino
+    index.save(folder)
+    assert (folder / name).stat().st_ino == before
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(file: Path, array: np.ndarray) -> None:
+        raise OSError("1114112 requested and 51168 written")  # as NumPy says it, without a number of the error
+
+    monkeypatch.setattr(np, "save", save)
+    with pytest.raises(StorageError, match="No space left on device; free some space"):
+        index_of([["a b c d"]], Rule(3, 0.5)).save(tmp_path / "index")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_processes_had_begun_to_write_is_removed_after_a_day(tmp_path: Path) -> None:
+    for name in (".old.1.part", ".new.2.part"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / ".old.1.part", (1, 1))
+    index_of([["a b c d"]], Rule(3, 0.5)).save(tmp_path / "index")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.2.part", "index"]

@@ -64,9 +64,11 @@ def _summary(manifest: Mapping[str, Any]) -> list[str]:
     """Return the lines to print about a written experiment."""
     import textwrap
 
+    from train_plugins.data.curation.mix.ablate import equal_mixes
+
     names = manifest["mixes"]
     listed = textwrap.wrap(f"{len(names)} mixes: {', '.join(names)}", 80, break_on_hyphens=False)
-    return [*listed, "card.md says how to train on them and compare"]
+    return [*listed, *equal_mixes(manifest.get("same", {})), "card.md says how to train on them and compare"]
 
 
 def _compare(folder: Path, as_json: bool) -> int:

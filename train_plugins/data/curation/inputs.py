@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from olmes_suite.errors import DataError, UsageError
-from olmes_suite.files import cache_folder, file_signature, write_text
+from olmes_suite.files import cache_folder, file_signature, read_digest, write_text
+from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import kind_of, known_kinds, of_split
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation.output import file_hash
+
+WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"})
+"""Endings of files that no tokenizer reads."""
 
 
 def files_of(path: Path, split: str, place: Place | str) -> list[Path]:
@@ -46,8 +50,14 @@ def joined(hashes: Sequence[str]) -> str:
 def file_digest(file: Path) -> str:
     """Return the SHA-256 of a file; one that has not changed since it was hashed is not read again."""
     memo = cache_folder() / "data" / "hashes" / file_signature(file)
-    if memo.is_file():
-        return memo.read_text(encoding="utf-8")
+    if (digest := read_digest(memo)) is not None:
+        return digest
     digest = file_hash(file)
     write_text(memo, digest)
     return digest
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Return the hash of a folder's files with their names, without the weights of a model."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() not in WEIGHTS)
+    return sha256(canonical_json([[file.name, file_digest(file)] for file in files]))

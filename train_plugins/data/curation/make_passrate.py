@@ -5,7 +5,6 @@ A prompt that is always or never solved teaches nothing in RLVR: all rewards of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -183,7 +182,7 @@ def _row(prompt: Prompt) -> dict[str, Any]:
         "id": prompt.id, "source": prompt.source, "row": prompt.row,
         "messages": [{"role": role, "content": content} for role, content in prompt.messages],
         "dataset": prompt.dataset, "ground_truth": as_json(prompt.truth),
-        "columns": json.dumps(rest, ensure_ascii=False, sort_keys=True, default=str) if rest else None,
+        "columns": as_json(rest) if rest else None,
     }  # fmt: skip
 
 

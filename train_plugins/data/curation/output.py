@@ -13,14 +13,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from olmes_suite import __version__
-from olmes_suite.errors import DataError, OlmesError, StorageError, UsageError
+from olmes_suite.errors import DataError, OlmesError, RunLocked, StorageError, UsageError
 from olmes_suite.files import RunLock, read_json, storage, write_json, write_text
 from train_plugins.data.curation.recipe import Loaded
 
@@ -84,12 +84,12 @@ class Output:
 
     def __post_init__(self) -> None:
         """Make the lock."""
-        self._lock = RunLock(self.path.parent / f".{self.path.name}.lock", f"data set {self.path}", "--out")
+        self._lock = _lock(self.path)
 
     @property
     def path(self) -> Path:
-        """The output folder, which exists once the command is finished."""
-        return Path(os.path.abspath(self.recipe.output))
+        """The output folder, which exists once the command is finished. A link to it stays one."""
+        return _absolute(self.recipe.output)
 
     @property
     def work(self) -> Path:
@@ -125,7 +125,7 @@ class Output:
             raise UsageError(f"--out {self.path}: exists and is not empty; remove it or name another folder")
         started = {
             "command": self.recipe.command, "recipe": self.recipe.as_data(),
-            "inputs": {one.name: one.sha256 for one in self.inputs},
+            "inputs": self._hashes(),
         }  # fmt: skip
         file = self.state / STARTED
         if self.work.exists() and file.is_file():
@@ -143,6 +143,13 @@ class Output:
             return
         shutil.rmtree(self.work, ignore_errors=True)
         write_json(file, started)
+
+    def _hashes(self) -> dict[str, str]:
+        """Return the hashes of the inputs by name; two splits of a folder have one name."""
+        found: dict[str, str] = {}
+        for one in self.inputs:
+            found[one.name] = f"{found[one.name]} {one.sha256}" if one.name in found else one.sha256
+        return found
 
     def _clear(self) -> None:
         """Remove what the killed command had written besides the state: all of it is written again."""
@@ -201,6 +208,23 @@ class RejectedFile:
         self.reasons[row.reason] += 1
 
 
+def _absolute(output: Path) -> Path:
+    return output.resolve() if output.is_symlink() else Path(os.path.abspath(output))
+
+
+def _lock(output: Path) -> RunLock:
+    return RunLock(output.parent / f".{output.name}.lock", f"data set {output}", "--out")
+
+
+def _remove_rest(output: Path) -> None:
+    """Remove what a command has left that was killed after its folder had got its name."""
+    _remove_state(output)
+    lock = _lock(_absolute(output))
+    if lock.path.exists():
+        with suppress(RunLocked, StorageError), lock:
+            pass
+
+
 def _remove_state(output: Path) -> None:
     """Remove the state of a finished folder. Until then a kill would have lost what the next command continues from."""
     shutil.rmtree(output / STATE, ignore_errors=True)
@@ -221,10 +245,10 @@ def finished(recipe: Loaded[Any], inputs: Iterable[Input]) -> dict[str, Any] | N
         return None
     manifest: dict[str, Any] = read_json(file)
     same = not first_change(manifest.get("recipe"), json.loads(json.dumps(recipe.as_data())), "recipe")
-    hashes = {one.get("name"): one.get("sha256") for one in manifest.get("inputs", ())}
-    if not same or hashes != {one.name: one.sha256 for one in inputs}:
+    hashes = [(one.get("name"), one.get("sha256")) for one in manifest.get("inputs", ())]
+    if not same or hashes != [(one.name, one.sha256) for one in inputs]:
         return None
-    _remove_state(recipe.output)
+    _remove_rest(recipe.output)
     return manifest
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,6 +30,8 @@ from train_plugins.verifiers.truths import read_truth
 ROLES = ("system", "user", "assistant")
 TRUTHS, VERIFIER = ("ground_truth", "reward_model"), ("verifier", "dataset", "data_source")
 """Columns with a row's truth, and with its verifier's name."""
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of surrogate pairs, which no file of text can hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,8 @@ class Prompt:
     def id(self) -> str:
         """The row's own id, or a hash of its prompt."""
         own = self.columns.get("id")
-        return str(own) if isinstance(own, str | int) and str(own) else sha256(canonical_json(self.messages))[:16]
+        usable = isinstance(own, str | int) and str(own) and not _HALVES.search(str(own))
+        return str(own) if usable else sha256(canonical_json(self.messages))[:16]
 
     @property
     def dataset(self) -> str | None:
@@ -171,7 +176,7 @@ def prompt_of(row: Mapping[str, Any], source: str, number: int, names: Mapping[s
             raise ValueError(f"a turn of {role!r} whose content is {type(content).__name__} instead of text")
         if role == "user" and not content.strip():
             raise ValueError("a user turn without content")
-        if any("\ud800" <= character <= "\udfff" for character in content):
+        if _HALVES.search(content):
             raise ValueError("text that is not Unicode (half a surrogate pair)")
     answer = None
     if messages[-1][0] == "assistant":
@@ -216,6 +221,8 @@ def _verifier(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str | N
         read_truth(name, truth, row)
     except Malformed as error:
         raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
+    if _HALVES.search(as_json(truth) or ""):
+        raise ValueError("a 'ground_truth' that is not Unicode (half a surrogate pair)")
     return name, truth
 
 
@@ -236,7 +243,20 @@ def _rows(one: PromptSet) -> Iterator[dict[str, Any] | Unreadable]:
 
 
 def as_json(value: Any) -> str | None:
-    """Return a value as a JSON text, because a column of a table has one type; None and texts stay."""
+    """Return a value as a JSON text, because a column of a table has one type; None and texts stay.
+
+    Numbers that JSON does not have are null in it, and half surrogate pairs are escaped.
+    """
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    text = json.dumps(_finite(value), ensure_ascii=False, sort_keys=True, default=str)
+    return json.dumps(json.loads(text), sort_keys=True) if _HALVES.search(text) else text
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with null in place of NaN and infinite numbers."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value

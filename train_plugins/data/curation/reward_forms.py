@@ -52,20 +52,21 @@ def _turns(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def spoken(text: str) -> list[dict[str, Any]]:
     """Return the turns of a text such as "user: …", in which each turn starts a line with its role.
 
-    A text that does not start with a role is one turn of the user. In a text of the user alone, only the mark at its
-    start is one: the question may quote "user:" itself.
+    A text that does not start with a role is one turn of the user, and so is one that starts with "assistant:", or with
+    "system:" and has no turn of the user: these are words of the question. In a text of the user alone, only the mark
+    at its start is one: the question may quote "user:" itself.
     """
-    marks = list(_ROLES.finditer(text.lstrip("\n")))
-    said = text.lstrip("\n")
-    if not marks or marks[0].start() != 0:
-        return [{"role": "user", "content": text}]
+    said = text.lstrip("\ufeff \t\r\n")
+    marks = list(_ROLES.finditer(said))
     roles = [mark[1].lower() for mark in marks]
-    spoken_roles = roles[1:] if roles[0] == "system" else roles
+    spoken_roles = roles[1:] if roles[:1] == ["system"] else roles
+    if not marks or marks[0].start() != 0 or spoken_roles[:1] != ["user"]:
+        return [{"role": "user", "content": text}]
     if any(role != ("assistant" if number % 2 else "user") for number, role in enumerate(spoken_roles)):
-        marks = marks[: 2 if roles[0] == "system" and len(roles) > 1 else 1]
+        marks = marks[: 2 if roles[0] == "system" else 1]
     ends = [*(mark.start() for mark in marks[1:]), len(said)]
     return [
-        {"role": mark[1].lower(), "content": said[mark.end() : end].strip("\n")}
+        {"role": mark[1].lower(), "content": said[mark.end() : end].strip("\r\n")}
         for mark, end in zip(marks, ends, strict=True)
     ]
 
@@ -91,5 +92,5 @@ def _truth(value: Any) -> Any:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

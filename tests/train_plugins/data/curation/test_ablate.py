@@ -38,8 +38,11 @@ def test_mixes_and_pipeline(tmp_path: Path) -> None:
     found = {path.stem: names(read(path)) for path in (out / "mixes").glob("*.yaml")}
     assert found == {
         "full": ["a", "b", "c"], "without_a": ["b", "c"], "without_b": ["a", "c"], "without_c": ["a", "b"],
-        "base": ["a"], "with_b": ["a", "b"], "with_c": ["a", "c"],
+        "base": ["a"],
     }  # fmt: skip
+    assert read(out / "manifest.json")["same"] == {"with_b": "without_c", "with_c": "without_b"}
+    for text in (done.stdout, (out / "card.md").read_text()):
+        assert "with_b is without_c, which is trained on once" in text
     pipeline = read(out / "pipeline.yaml")
     stages = {one["name"]: one for one in pipeline["stages"]}
     assert next(iter(stages)) == "full" and stages.keys() == found.keys()
@@ -49,6 +52,22 @@ def test_mixes_and_pipeline(tmp_path: Path) -> None:
     assert one["prepare"]["makes"] == [str(out / "data" / "without_b" / "data.jsonl")]
     assert one["prepare"]["command"][5] == str(out / "mixes" / "without_b.yaml")
     assert str(out / "pipeline.yaml") in (out / "card.md").read_text()
+
+
+def test_no_mix_is_trained_on_twice(tmp_path: Path) -> None:
+    done = experiment(tmp_path, mix={"sources": [{"path": "a.jsonl"}, {"path": "b.jsonl"}]})
+    assert done.returncode == 0, done.stderr
+    stages = read(tmp_path / "out" / "pipeline.yaml")["stages"]
+    assert [one["name"] for one in stages] == ["full", "without_a", "without_b"]
+    assert read(tmp_path / "out" / "manifest.json")["same"] == {"base": "without_b", "with_b": "full"}
+
+
+def test_names_that_differ_in_a_sign_only_stay_apart(tmp_path: Path) -> None:
+    sources = [{"path": f"{name}.jsonl", "name": name} for name in ("a b", "a/b", "c")]
+    done = experiment(tmp_path, mix={"sources": sources}, ways=["leave_one_out"])
+    assert done.returncode == 0, done.stderr
+    found = {path.stem: names(read(path)) for path in (tmp_path / "out" / "mixes").iterdir()}
+    assert found["without_a_b"] == ["a/b", "c"] and found["without_a_b-2"] == ["a b", "c"]
 
 
 def test_a_mix_of_shares_keeps_its_size(tmp_path: Path) -> None:
@@ -82,7 +101,8 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path: Path, changes: d
 
 def test_dry_run_and_a_comparison_without_runs(tmp_path: Path) -> None:
     done = experiment(tmp_path, "--dry-run", "--json")
-    assert len(json.loads(done.stdout)["mixes"]) == 7 and not (tmp_path / "out").exists()
+    planned = json.loads(done.stdout)
+    assert len(planned["mixes"]) == 5 and len(planned["equal mixes"]) == 2 and not (tmp_path / "out").exists()
     done = olmes_here("data", "ablate", "--compare", tmp_path, tmp=tmp_path)
     assert done.returncode == 2 and "run `olmes train run" in done.stderr
     assert olmes_here("data", "ablate", tmp=tmp_path).returncode == 2

@@ -114,8 +114,9 @@ def test_a_kill_after_the_folder_has_its_name_leaves_a_finished_command(
     with pytest.raises(KeyboardInterrupt), Output(loaded(tmp_path), ()) as output, monkeypatch.context() as patch:
         patch.setattr("train_plugins.data.curation.output._remove_state", killed)
         write(loaded(tmp_path), output)
+    (tmp_path / ".out.lock").write_text("process 1 on a machine")  # whose process has been killed
     assert finished(loaded(tmp_path), ()) is not None
-    assert not (tmp_path / "out" / "state").exists()
+    assert not (tmp_path / "out" / "state").exists() and not (tmp_path / ".out.lock").exists()
 
 
 def test_a_command_may_be_resumed_at_another_speed() -> None:

@@ -345,3 +345,40 @@ def test_mistakes_of_pass_rates(run: Run, server: Served, tmp_path: Path, change
     asked_for = rates(server.url, sums(tmp_path / "p.jsonl"), below=0.9)
     done = run("passrate", asked_for, "--set", change)
     assert done.returncode == 2 and said in done.stderr and not server.seen
+
+
+# Half surrogate pairs, which no file of text can hold
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_columns_and_answers_that_are_not_unicode_end_no_command(run: Run, tmp_path: Path, form: str) -> None:
+    """They would end it when everything is paid for, and again at each --resume."""
+    file = sums(tmp_path / "p.jsonl", 3)
+    first, *rest = map(json.loads, file.read_text().splitlines())
+    odd = {**first, "id": "\ud800", "note": "a \ud83d", "score": float("nan")}
+    file.write_text("".join(json.dumps(row) + "\n" for row in (odd, *rest)))
+
+    def reply(body: Body, before: int) -> Reply:
+        solved = sum(map(int, SUM.findall(asked(body))[-1])) + body["seed"] % 2
+        return Reply(json.dumps(chat(f"\ud83d, I think it is {solved}.")).encode())
+
+    with judge_server(reply) as served:
+        done = run("passrate", rates(served.url, file, above=None, below=None, format=form))
+        assert done.returncode == 0, done.stderr
+        done = run("responses", recipe(served.url, file, format=form), out="answers")
+    assert done.returncode == 1 and "left out as markup" in done.stderr
+    if form == "parquet":
+        rows = rows_of(tmp_path / "out")
+        assert json.loads(rows[0]["columns"]) == {"note": "a \ud83d", "score": None}
+        assert "NaN" not in rows[0]["columns"] and len(rows) == 3 and any(row["passed"] for row in rows)
+        rows[0]["id"].encode()
+
+
+def test_a_truth_that_is_not_unicode_is_refused_before_anything_is_asked(
+    run: Run, server: Served, tmp_path: Path
+) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps({"prompt": "Q", "dataset": "string", "ground_truth": "\ud800"}) + "\n")
+    done = run("passrate", rates(server.url, file))
+    assert done.returncode == 2 and "row 0: a 'ground_truth' that is not Unicode" in done.stderr and not server.seen

@@ -95,6 +95,24 @@ def test_a_system_turn_in_text() -> None:
     assert [turn["role"] for turn in spoken("system: Be kind.\nuser: Hi")] == ["system", "user"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["System: x + y = 2 and x - y = 0. Solve for x.", "Assistant: the word is Latin. Why?", "Why? user: a"],
+)
+def test_a_question_that_begins_like_another_turn_is_the_users(text: str) -> None:
+    assert spoken(text) == [{"role": "user", "content": text}]
+
+
+@pytest.mark.parametrize("text", ["\ufeffuser: Hi", "  user: Hi", "user: Hi\r\n", "\nUSER:\tHi"])
+def test_white_space_around_a_mark_is_no_part_of_the_question(text: str) -> None:
+    assert spoken(text) == [{"role": "user", "content": "Hi"}]
+
+
+def test_a_reward_model_that_is_nested_too_deeply_has_no_truth() -> None:
+    row = {"prompt": "Q", "data_source": "gsm8k", "reward_model": "[" * 100_000}
+    assert normalised(row)["ground_truth"] is None
+
+
 @pytest.mark.data
 def test_prompts_equal_those_of_tulu_3(data_dir: Path) -> None:
     import pyarrow.parquet as pq

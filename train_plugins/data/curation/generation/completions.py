@@ -8,10 +8,11 @@ difference to the data.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ FOR_ONE = frozenset({400, 413, 422})
 EVERY = 10.0
 """Seconds between two lines of progress."""
 KIND = "curation"
+_HALVES = re.compile("[\ud800-\udfff]")
 
 Messages = tuple[tuple[str, str], ...]
 
@@ -141,7 +143,7 @@ class Completer:
             self._answered = self._answered or bool(found)
             found |= self._ask({place: requests[number] for place, number in reversed(missing.items())})
         self._count(places, found)
-        return [found[place] for place in places]
+        return [_whole(found[place]) for place in places]
 
     def _found_by_address(
         self, requests: Sequence[Request], places: Sequence[tuple[str, int]], found: Mapping[tuple[str, int], object]
@@ -230,9 +232,18 @@ class Completer:
             self.spent.completion_tokens += response.completion_tokens
 
 
+def _whole(response: Response | Failed) -> Response | Failed:
+    """Return a completion with the replacement character for half surrogate pairs, which no file of text can hold."""
+    if isinstance(response, Failed):
+        return response
+    fields = {name: getattr(response, name) for name in ("text", "thinking")}
+    changed: dict[str, Any] = {
+        name: _HALVES.sub("\ufffd", text) for name, text in fields.items() if text and _HALVES.search(text)
+    }
+    return replace(response, **changed) if changed else response
+
+
 def _as_text(request: Request) -> Request:
     """Return the request to a model without a chat template: the turns as paragraphs."""
-    from dataclasses import replace
-
     text = "\n\n".join(content for _, content in request.messages or ()) + "\n\n"
     return replace(request, messages=None, text=text)

@@ -55,6 +55,9 @@ class Plan:
 
     stage: str
     variants: tuple[Variant, ...]
+    """The different mixes, each of which is trained on once."""
+    same: Mapping[str, str]
+    """Mixes of the same sources as an earlier one, and its name."""
     train: Mapping[str, Any]
 
 
@@ -71,7 +74,8 @@ def plan_of(loaded: Loaded[Ablation]) -> Plan:
     if len(names) < 2:
         raise UsageError(f"{place}: sources: a mixing experiment needs at least two")
     data = {**data, "sources": [{**one, "name": name} for one, name in zip(data["sources"], names, strict=True)]}
-    return Plan(STAGES[mix.kind], tuple(_variants(loaded.keys, data, names)), _train_data(loaded, STAGES[mix.kind]))
+    variants, same = _different(_variants(loaded.keys, data, names))
+    return Plan(STAGES[mix.kind], variants, same, _train_data(loaded, STAGES[mix.kind]))
 
 
 def inputs(loaded: Loaded[Ablation]) -> list[Input]:
@@ -90,7 +94,7 @@ def describe(loaded: Loaded[Ablation], given: Sequence[Input]) -> dict[str, Any]
     plan = plan_of(loaded)
     return {
         "stage": plan.stage, "mixes": [f"{one.name}: {one.about}" for one in plan.variants],
-        "output": str(loaded.output),
+        "equal mixes": equal_mixes(plan.same), "output": str(loaded.output),
     }  # fmt: skip
 
 
@@ -111,8 +115,14 @@ def make(loaded: Loaded[Ablation], output: Output) -> Mapping[str, Any]:
     write(PIPELINE, pipeline(plan, folder), "One training for each mix, all from the same model.")
     count = len(plan.variants)
     return output.finish(
-        {"read": count, "written": count}, _card(plan, folder), {"mixes": [v.name for v in plan.variants]}
-    )
+        {"read": count, "written": count}, _card(plan, folder),
+        {"mixes": [v.name for v in plan.variants], "same": dict(plan.same)},
+    )  # fmt: skip
+
+
+def equal_mixes(same: Mapping[str, str]) -> list[str]:
+    """Return one line for each mix of the same sources as an earlier one."""
+    return [f"{name} is {first}, which is trained on once" for name, first in same.items()]
 
 
 def pipeline(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -162,20 +172,32 @@ def _train_data(loaded: Loaded[Ablation], stage: str) -> dict[str, Any]:
 def _variants(ablation: Ablation, data: Mapping[str, Any], names: Sequence[str]) -> list[Variant]:
     base = list(ablation.base or names[:1])
     chosen = [name for name in names if not ablation.only or name in ablation.only]
+    labels = _labels(names)
     found = [_variant("full", "All sources", data, names)]
     if "leave_one_out" in ablation.ways:
         found += [
-            _variant(f"without_{_plain(left)}", f"All sources but {left}", data, [n for n in names if n != left])
+            _variant(f"without_{labels[left]}", f"All sources but {left}", data, [n for n in names if n != left])
             for left in chosen
         ]
     if "add_one" in ablation.ways:
         found.append(_variant("base", f"The base alone: {', '.join(base)}", data, base))
         found += [
-            _variant(f"with_{_plain(more)}", f"The base and {more}", data, [n for n in names if n in (*base, more)])
+            _variant(f"with_{labels[more]}", f"The base and {more}", data, [n for n in names if n in (*base, more)])
             for more in chosen
             if more not in base
         ]
     return found
+
+
+def _different(found: Sequence[Variant]) -> tuple[tuple[Variant, ...], dict[str, str]]:
+    """Return the mixes that differ in their sources, and for each other one the name of the earlier equal one."""
+    first: dict[frozenset[str], Variant] = {}
+    same: dict[str, str] = {}
+    for one in found:
+        earlier = first.setdefault(frozenset(source["name"] for source in one.recipe["sources"]), one)
+        if earlier is not one:
+            same[one.name] = earlier.name
+    return tuple(first.values()), same
 
 
 def _variant(name: str, about: str, data: Mapping[str, Any], names: Sequence[str]) -> Variant:
@@ -190,13 +212,23 @@ def _variant(name: str, about: str, data: Mapping[str, Any], names: Sequence[str
     )
 
 
-def _plain(name: str) -> str:
-    return "".join(character if character in _NAMES else "_" for character in name)
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Return the sources' names as files and stages can have them, each another one."""
+    found: dict[str, str] = {}
+    for name in names:
+        label = plain = "".join(character if character in _NAMES else "_" for character in name)
+        number = 1
+        while label in found.values():
+            number += 1
+            label = f"{plain}-{number}"
+        found[name] = label
+    return found
 
 
 def _card(plan: Plan, folder: Path) -> str:
     lines = ["# Mixing experiment", "", "| mix | what it holds |", "| --- | --- |"]
     lines += [f"| {one.name} | {one.about} |" for one in plan.variants]
+    lines += ["", *(f"* {line}" for line in equal_mixes(plan.same))] if plan.same else []
     lines += ["", "Make the mixes, train on each and evaluate:", "", f"    olmes train run {folder / PIPELINE}", ""]
     lines += ["Compare the others with the complete mix:", "", f"    olmes data ablate --compare {folder}", ""]
     return "\n".join(lines)

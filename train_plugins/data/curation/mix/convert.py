@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +19,7 @@ from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.verifiers import Malformed, registry
 from train_plugins.verifiers.truths import COMPARED, read_truth
 
-VERSION = 2
+VERSION = 3
 """Changes where equal rows would be brought to another form than before."""
 
 
@@ -34,8 +37,8 @@ class Converter:
         """Return the row's columns in the output. Raises ValueError with what is wrong with the row."""
         made = {"sft": self._conversation, "preference": self._pair, "rlvr": self._prompt}[self.kind](row)
         for column in self.keep:
-            value = row.get(column)
-            if isinstance(value, int) and value.bit_length() > 63:
+            value = _kept(row.get(column), column)
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 raise ValueError(f"a number in {column!r} that takes more than 64 bits")
             if column not in made and value is not None:
                 made[column] = value
@@ -71,8 +74,37 @@ class Converter:
             read_truth(name, truth, found)
         except Malformed as error:
             raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
-        text = truth if isinstance(truth, str) else json.dumps(truth, ensure_ascii=False)
+        text = truth if isinstance(truth, str) else as_json(truth)
         return {"messages": turns, "ground_truth": text, "dataset": name}
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON text. Raises ValueError for what JSON does not have, such as NaN."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"a value that JSON does not have: {error}") from None
+    except ValueError:
+        raise ValueError("a number that JSON does not have: it is infinite, or NaN") from None
+
+
+def _kept(value: Any, column: str) -> Any:
+    """Return a kept value as JSON has it: dates and times as text of ISO 8601, NaN as null. Raises ValueError."""
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise ValueError(f"an infinite number in {column!r}")
+    if isinstance(value, Mapping):
+        return {str(key): _kept(one, column) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_kept(one, column) for one in value]
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(f"a value of type {type(value).__name__} in {column!r}, which JSON does not have")
+    return value
 
 
 def _whole(made: Mapping[str, Any], column: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -96,7 +128,9 @@ def turns_in(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def prompt_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the turns of a converted row before the first answer."""
+    """Return the turns of a converted row before the first answer; of a prompt with a ground truth, all turns."""
+    if "ground_truth" in row:
+        return list(row["messages"])
     turns: Sequence[dict[str, Any]] = row["chosen"] if "chosen" in row else row["messages"]
     end = next((number for number, turn in enumerate(turns) if turn["role"] == "assistant"), len(turns))
     return list(turns[:end])

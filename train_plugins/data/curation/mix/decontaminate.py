@@ -70,9 +70,12 @@ def mark(
     """
     sets, numbers = [], []
     for number, (name, one) in enumerate(zip(pool.names, parts, strict=True)):
-        files = {part.folder / ROWS: part.folder.name for part in one if len(part.index["number"])}
+        # files of equal content have the same part, and each of them counts
+        files = [part.folder / ROWS for part in one if len(part.index["number"])]
         if files:
-            sets.append(TrainSet(name, next(iter(files)).parent.parent, tuple(files), files))
+            sets.append(
+                TrainSet(name, files[0].parent.parent, tuple(files), {file: file.parent.name for file in files})
+            )
             numbers.append(number)
     found = Found(prepared.index.key, _tasks(prepared), tuple(one["task"] for one in prepared.index.missing))
     if not sets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import Block
 from olmes_suite.wording import count, size
 from olmes_suite.yaml_files import Place
-from train_plugins.data.curation.inputs import file_digest
+from train_plugins.data.curation.inputs import file_digest, tokenizer_digest
 from train_plugins.data.curation.mix import card, deduplicate, facts, keys, parts, select, sources, write
 from train_plugins.data.curation.mix import decontaminate as decontamination
 from train_plugins.data.curation.mix.keys import Mix
@@ -64,7 +65,22 @@ def inputs(recipe: Loaded[Mix]) -> list[Input]:
     if recipe.keys.decontam and recipe.keys.decontam.file:
         file = Path(recipe.keys.decontam.file).expanduser()
         found.append(Input(recipe.keys.decontam.file, file_digest(file)))
+    if (digest := _tokenizer(recipe.keys)) is not None:
+        found.append(Input(str(recipe.keys.tokenizer), digest))
     return found
+
+
+def _tokenizer(mix: Mix) -> str | None:
+    """Return the hash of the tokenizer's files; None for one of the Hub, or none."""
+    folder = Path(mix.tokenizer).expanduser() if mix.tokenizer else None
+    return tokenizer_digest(folder) if folder and folder.is_dir() else None
+
+
+def _check_unchanged(recipe: Loaded[Mix], output: Output) -> None:
+    """Raise DataError where an input is another one than when the command began."""
+    for now, before in zip(inputs(recipe), output.inputs, strict=True):
+        if now != before:
+            raise DataError(f"{now.name}: has changed since the command began; repeat the command")
 
 
 def plan(recipe: Loaded[Mix], given: Sequence[Input]) -> dict[str, Any]:
@@ -108,9 +124,10 @@ def make(recipe: Loaded[Mix], output: Output, machines: Machines, watch: Watch) 
     """Make the mix in the output folder and return its manifest. Raises OlmesError."""
     mix, place = recipe.keys, recipe.place
     found_sources = located(recipe)
+    _check_unchanged(recipe, output)
     names = [one.name for one in found_sources]
     prepared = decontamination.prepare(mix.decontam) if mix.decontam else None
-    made = _parts(mix, found_sources, machines.make, watch)
+    made = _parts(recipe, output, found_sources, machines.make, watch)
     _refuse_malformed(mix, names, made, place)
     types = write.kept_columns(mix, names, made, place)
     pool = Pool.of(names, made)
@@ -143,12 +160,15 @@ def _finish(recipe: Loaded[Mix], output: Output, content: dict[str, Any], names:
     return output.finish(counts, card.markdown(mix.about, content, notes), {"seed": mix.seed, "mix": content})
 
 
-def _parts(mix: Mix, found: Sequence[Located], run: parts.Runner, watch: Watch) -> list[list[Part]]:
+def _parts(
+    recipe: Loaded[Mix], output: Output, found: Sequence[Located], run: parts.Runner, watch: Watch
+) -> list[list[Part]]:
     """Make the parts of all sources that the cache lacks. Raises DataError."""
     folder = cache_folder() / "data" / "parts"
-    jobs = [_jobs(mix, one, folder) for one in found]
-    every = list({job.key: job for one in jobs for job in one}.values())
-    missing = [job for job in every if parts.read(job) is None]
+    jobs = [_jobs(recipe.keys, one, folder) for one in found]
+    every = {job.key: job for one in jobs for job in one}
+    ready = {key: part for key, job in every.items() if (part := parts.read(job)) is not None}
+    missing = [job for key, job in every.items() if key not in ready]
     watch("rows", len(every) - len(missing), len(every))
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,13 +178,16 @@ def _parts(mix: Mix, found: Sequence[Located], run: parts.Runner, watch: Watch) 
                 watch("rows", done, len(every))
         except DataError as error:
             raise DataError(_named_source(found, str(error))) from None
-    made = []
-    for one in jobs:
-        read = [parts.read(job) for job in one]
-        if None in read:
-            raise DataError(f"{folder}: a part cannot be read again; repeat the command")
-        made.append([part for part in read if part is not None])
-    return made
+    try:
+        _check_unchanged(recipe, output)
+    except DataError:
+        for job in missing:  # their names tell the former content
+            shutil.rmtree(job.folder, ignore_errors=True)
+        raise
+    ready |= {job.key: part for job in missing if (part := parts.read(job)) is not None}
+    if len(ready) < len(every):
+        raise DataError(f"{folder}: a part cannot be read again; repeat the command")
+    return [[ready[job.key] for job in one] for one in jobs]
 
 
 def _named_source(found: Sequence[Located], message: str) -> str:
@@ -177,7 +200,8 @@ def _jobs(mix: Mix, one: Located, folder: Path) -> list[Job]:
     near = mix.duplicates.near is not None
     settings = Settings(
         mix.kind, one.keys.form, tuple(dict.fromkeys((*mix.keep, *one.keys.keep))), dict(mix.verifiers),
-        (mix.filters, one.keys.filters), mix.tokenizer, mix.duplicates.shingle if near else None, mix.duplicates.by,
+        (mix.filters, one.keys.filters), mix.tokenizer, _tokenizer(mix), mix.duplicates.shingle if near else None,
+        mix.duplicates.by,
         Build(one.keys.build, one.keys.shots, one.keys.constraints, mix.seed) if one.keys.build else None,
     )  # fmt: skip
     jobs = []

@@ -5,15 +5,17 @@ appears in one step, so that a killed mix continues with the parts that are fini
 those anew that it concerns. Parts are made in any number of processes, or on many machines.
 
 `rows.jsonl` holds a row on each line, `index.npz` the place and the facts of each, `rejected.jsonl` the other rows.
+`about.json` has checksums of all, so that a part which a full disk or a crash has damaged is made again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
+import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 
 from olmes_suite import processes
 from olmes_suite.errors import DataError, one_line
+from olmes_suite.files import file_signature
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import Block
 from olmes_suite.training_rows.reading import Unreadable, rows_of_block
@@ -34,14 +37,14 @@ from train_plugins.config.recipe import Form
 from train_plugins.data.curation import duplicates
 from train_plugins.data.curation.duplicates import NearDuplicates, normalised
 from train_plugins.data.curation.mix import convert
-from train_plugins.data.curation.mix.convert import Converter, prompt_of, turns_in
+from train_plugins.data.curation.mix.convert import Converter, as_json, prompt_of, turns_in
 from train_plugins.data.curation.mix.filters import Facts, Sieve
 from train_plugins.data.curation.mix.keys import Filters, Kind
 from train_plugins.data.curation.recipe import plain
 from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.data.fields import REASONING
 
-VERSION = 2
+VERSION = 3
 AT_ONCE = 512
 """Rows that are counted and sketched together."""
 DAY = 24 * 60 * 60
@@ -64,6 +67,8 @@ class Settings:
     verifiers: Mapping[str, str] = field(default_factory=dict)
     filters: tuple[Filters, ...] = ()
     tokenizer: str | None = None
+    tokenizer_digest: str | None = None
+    """Hash of the tokenizer's files, where it is a folder."""
     shingle: int | None = None
     """Words of an n-gram for sketches; None: no sketches."""
     by: Literal["conversation", "prompt"] = "conversation"
@@ -121,30 +126,56 @@ def read(job: Job) -> Part | None:
     """Read a finished part; None where there is none, or a damaged one."""
     try:
         about = json.loads((job.folder / ABOUT).read_text(encoding="utf-8"))
+        if about.pop("sum") != _sum(about) or about["files"] != _checksums(job.folder):
+            return None
         with np.load(job.folder / INDEX) as arrays:
             index = {name: arrays[name] for name in arrays.files if name != "sketches"}
-        if (job.folder / ROWS).stat().st_size != index["offsets"][-1]:
-            return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Part(job.folder, about["rows"], index, about["columns"], tuple(about["turn_keys"]))
 
 
+def _sum(about: Mapping[str, Any]) -> str:
+    return sha256(canonical_json(about))
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """Return the CRC-32 of a part's other files."""
+    found = {}
+    for name in (ROWS, INDEX, REJECTED):
+        found[name] = 0
+        with (folder / name).open("rb") as file:
+            while content := file.read(1 << 20):
+                found[name] = zlib.crc32(content, found[name])
+    return found
+
+
 def run_job(job: Job) -> None:
-    """Make a part, in any process on any machine. Raises DataError where the file cannot be read."""
-    partial = job.folder.with_name(f"{job.key}.{os.getpid()}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Make a part, in any process on any machine. Raises DataError where the file cannot be read, or changes."""
+    partial = job.folder.with_name(f"{job.key}.{uuid.uuid4().hex}.tmp")  # processes of two machines may have one number
     partial.mkdir(parents=True)
     try:
+        before = file_signature(job.block.path)
         _Maker(job.settings, partial).make(job.block)
-        shutil.rmtree(job.folder, ignore_errors=True)
-        try:
-            partial.replace(job.folder)
-        except OSError:  # another mix has made the same part meanwhile
-            if not job.folder.is_dir():
-                raise
+        if file_signature(job.block.path) != before:
+            raise DataError(f"{job.block.path}: changed while it was read; repeat the command")
+        _place(partial, job)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _place(partial: Path, job: Job) -> None:
+    """Give a finished part its name. One that another mix has placed meanwhile stays: that mix may be reading it."""
+    try:
+        partial.replace(job.folder)
+    except OSError:
+        if read(job) is not None:
+            return
+        damaged = partial.with_suffix(".damaged.tmp")
+        with suppress(FileNotFoundError):  # another mix may replace it too
+            job.folder.replace(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+        partial.replace(job.folder)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -195,7 +226,9 @@ class _Maker:
                     reject(number, *found)
                     continue
                 converted = self._convert(row)
-                line = json.dumps(converted, ensure_ascii=False).encode("utf-8") + b"\n"
+                line = as_json(converted).encode("utf-8") + b"\n"
+            except RecursionError:
+                reject(number, MALFORMED, "is nested too deeply")
             except UnicodeEncodeError:
                 reject(number, MALFORMED, "has text that is not Unicode (half a surrogate pair)")
             except ValueError as error:
@@ -241,7 +274,8 @@ class _Maker:
             arrays["sketches"] = self._near.sketches
         np.savez(self._folder / INDEX, **arrays)
         about = {"rows": total, "columns": dict(sorted(self._columns.items())), "turn_keys": list(self._turn_keys)}
-        (self._folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        about["files"] = _checksums(self._folder)
+        (self._folder / ABOUT).write_text(json.dumps(about | {"sum": _sum(about)}), encoding="utf-8")
 
 
 def compared_text(row: Mapping[str, Any], by: Literal["conversation", "prompt"]) -> str:

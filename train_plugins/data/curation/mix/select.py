@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from olmes_suite.records import sha256
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation.mix.keys import Mix, Source
 from train_plugins.data.curation.mix.pool import KEPT, NOT_SAMPLED, REASONS, Pool
+
+MOST = 10**9
+"""Rows that a source may have in the mix, with its repetitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,12 @@ def choose(pool: Pool, mix: Mix, place: Place) -> Chosen:
     Raises UsageError where a source has too few rows and may not repeat them.
     """
     positions, copies = [], []
+    shares = _shares(mix)
     for number, source in enumerate(mix.sources):
         where = place.inside("sources", number, named=f"source {pool.names[number]!r}")
         part = pool.of_source(number)
         kept = np.flatnonzero(pool.state[part] == KEPT) + part.start
-        wanted = _wanted(source, mix, len(kept))
+        wanted = _wanted(source, len(kept), shares[number])
         _check(wanted, len(kept), source, pool.state[part], where)
         ordered = kept[np.argsort(_ranks(pool, kept, mix.seed, pool.names[number]), kind="stable")]
         left_out = ordered[wanted:]
@@ -71,24 +76,34 @@ def _lost(pool: Pool) -> str:
 
 def check_early(mix: Mix, rows: Sequence[int], names: Sequence[str], place: Place) -> None:
     """Raise UsageError for a source that has fewer rows than asked for even before duplicates are removed."""
-    for number, (source, count) in enumerate(zip(mix.sources, rows, strict=True)):
-        wanted = _wanted(source, mix, count)
+    for number, (source, count, share) in enumerate(zip(mix.sources, rows, _shares(mix), strict=True)):
+        wanted = _wanted(source, count, share)
         if wanted > count and not source.upsample:
             where = place.inside("sources", number, named=f"source {names[number]!r}")
             raise UsageError(_too_few(wanted, f"{count:,}", where))
 
 
-def _wanted(source: Source, mix: Mix, available: int) -> int:
+def _wanted(source: Source, available: int, share: int) -> int:
     if source.amount is not None:
         return source.amount
     if source.fraction is not None:
         return round(source.fraction * available)
-    if source.share is not None:
-        return round(source.share * (mix.rows or 0))
-    return available
+    return share if source.share is not None else available
+
+
+def _shares(mix: Mix) -> list[int]:
+    """Return the rows of each source's share of `rows`; they add up to that of all shares (largest remainders)."""
+    exact = [(source.share or 0) * (mix.rows or 0) for source in mix.sources]
+    rows = [math.floor(one + 1e-9) for one in exact]
+    order = sorted(range(len(exact)), key=lambda number: (rows[number] - exact[number], number))
+    for number in order[: math.floor(sum(exact) + 0.5) - sum(rows)]:
+        rows[number] += 1
+    return rows
 
 
 def _check(wanted: int, available: int, source: Source, state: NDArray[np.int8], place: Place) -> None:
+    if wanted > MOST:
+        raise UsageError(f"{place.line(())}: asks for {wanted:,} rows; a source may have {MOST:,} at most")
     if wanted <= available or (source.upsample and available):
         return
     reasons = [f"{int((state == code).sum()):,} {name.replace('_', ' ')}" for code, name in enumerate(REASONS) if name]

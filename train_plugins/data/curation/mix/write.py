@@ -94,6 +94,8 @@ def _row(
         for column, kind in types.items():
             if kind == "json" and column in row:
                 row[column] = json.dumps(row[column], ensure_ascii=False)
+            elif kind == "float" and column in row:
+                row[column] = float(row[column])
     name = pool.name(position)
     return {
         "id": f"{name}:{copy + 1}" if copy else name, "source": pool.names[source],
