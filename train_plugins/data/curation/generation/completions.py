@@ -8,10 +8,11 @@ difference to the data.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ FOR_ONE = frozenset({400, 413, 422})
 EVERY = 10.0
 """Seconds between two lines of progress."""
 KIND = "curation"
+_HALVES = re.compile("[\ud800-\udfff]")
 
 Messages = tuple[tuple[str, str], ...]
 
@@ -141,7 +143,7 @@ class Completer:
             self._answered = self._answered or bool(found)
             found |= self._ask({place: requests[number] for place, number in reversed(missing.items())})
         self._count(places, found)
-        return [found[place] for place in places]
+        return [_in_unicode(found[place]) for place in places]
 
     def _found_by_address(
         self, requests: Sequence[Request], places: Sequence[tuple[str, int]], found: Mapping[tuple[str, int], object]
@@ -230,9 +232,16 @@ class Completer:
             self.spent.completion_tokens += response.completion_tokens
 
 
+def _in_unicode(response: Response | Failed) -> Response | Failed:
+    """Return the completion with U+FFFD for each half of a surrogate pair, which no file of rows can hold."""
+    if isinstance(response, Failed):
+        return response
+    text, thinking = (one and _HALVES.sub("\ufffd", one) for one in (response.text, response.thinking))
+    same = text == response.text and thinking == response.thinking
+    return response if same else replace(response, text=text, thinking=thinking)
+
+
 def _as_text(request: Request) -> Request:
     """Return the request to a model without a chat template: the turns as paragraphs."""
-    from dataclasses import replace
-
     text = "\n\n".join(content for _, content in request.messages or ()) + "\n\n"
     return replace(request, messages=None, text=text)
