@@ -193,7 +193,7 @@ def _verified(open_ones: Sequence[tuple[Assigned, list[Candidate]]], work: _Work
     for one, found in open_ones:
         values = [next(fractions) for _ in found]
         known = [value for value in values if value is not None]
-        problem = "" if len(known) == len(values) else "unverifiable"
+        problem = "unverifiable" if len(known) < len(values) else "" if max(known) >= 1 else "not_verified"
         scored.append(Made(one.prompt, reason=problem, candidates=found, scores=known))
     return scored
 
@@ -263,26 +263,29 @@ def _by_relaxing(prompts: Sequence[Prompt], work: _Work) -> list[Made]:
     """Make pairs of answers to a prompt and to the same prompt without one constraint, which the verifier confirms."""
     keys = work.keys
     models = [model for _, model in keys.models()]
-    easier = [relaxed(prompt, keys.seed) for prompt in prompts]
-    both = [(prompt, other) for prompt, other in zip(prompts, easier, strict=True) if other is not None]
+    made: list[Made] = []
     plans = []
-    for prompt, other in both:
-        model = random.Random(sha256(canonical_json([keys.seed, "model", prompt.messages]))).choice(models)
-        plans += [Assigned(prompt, ((model, 0),)), Assigned(other, ((model, 0),))]
+    for prompt in prompts:
+        easier = relaxed(prompt, keys.seed)
+        if easier is None:
+            needs = "needs `task` and two entries in `constraints`"
+            made.append(Made(prompt, reason="too_few_constraints", detail=needs))
+        elif prompt.verifier is None:
+            made.append(Made(prompt, reason="no_verifier"))
+        else:
+            model = random.Random(sha256(canonical_json([keys.seed, "model", prompt.messages]))).choice(models)
+            plans += [Assigned(prompt, ((model, 0),)), Assigned(easier, ((model, 0),))]
     found = [one[0] for one in answered(plans, work.session, keys.filters)]
-    made = [
-        Made(prompt, reason="too_few_constraints", detail="needs `task` and two entries in `constraints`")
-        for prompt, other in zip(prompts, easier, strict=True) if other is None
-    ]  # fmt: skip
-    pairs = [(prompt, found[2 * n : 2 * n + 2]) for n, (prompt, _) in enumerate(both)]
-    fractions = iter(work.verify([(prompt, one.text) for prompt, sides in pairs for one in sides]))
-    for prompt, sides in pairs:
-        chosen, rejected = next(fractions), next(fractions)
-        one = _two(prompt, sides, keys)
+    pairs = [_two(plans[n].prompt, found[n : n + 2], keys) for n in range(0, len(plans), 2)]
+    fractions = iter(
+        work.verify([(one.prompt, each.text) for one in pairs if one.pair is not None for each in one.candidates])
+    )
+    for one in pairs:
+        chosen, rejected = (next(fractions), next(fractions)) if one.pair is not None else (None, None)
         if one.pair is not None and chosen != 1.0:
-            one = Made(prompt, reason="not_verified", detail="the answer to the whole prompt breaks a constraint")
+            one = Made(one.prompt, reason="not_verified", detail="the answer to the whole prompt breaks a constraint")
         elif one.pair is not None and rejected == 1.0:
-            one = Made(prompt, reason="rejected_follows", detail="the other answer keeps all constraints too")
+            one = Made(one.prompt, reason="rejected_follows", detail="the other answer keeps all constraints too")
         made.append(one)
     return made
 
