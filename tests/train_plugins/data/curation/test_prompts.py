@@ -196,6 +196,33 @@ def test_constraints_of_one_prompt_do_not_contradict_each_other() -> None:
     assert 30 < alone < 200
 
 
+def test_a_prompt_has_no_two_constraints_that_no_answer_can_follow() -> None:
+    found = constraint_draws.load()
+    upper, lower = "change_case:english_capital", "change_case:english_lowercase"
+    impossible = [
+        {upper, "detectable_format:multiple_sections"}, {lower, "detectable_format:multiple_sections"},
+        {upper, "copy:repeat_phrase"},
+    ]  # fmt: skip
+    together = 0
+    for seed in range(2000):
+        drawn = {one.id: one.kwargs for one in constraint_draws.draw(found, 5, random.Random(seed), "Sing, please.")}
+        assert not any(pair <= set(drawn) for pair in impossible)
+        assert "combination:repeat_prompt" not in drawn
+        phrase = drawn.get("copy:repeat_phrase", {}).get("phrase", "").split()
+        forbidden = drawn.get("keywords:forbidden_words", {}).get("forbidden_words", ())
+        together += bool(phrase and forbidden)
+        assert not set(phrase) & set(forbidden)
+    assert together > 20
+
+
+def test_a_request_with_braces_is_repeated_as_it_is() -> None:
+    (entry,) = (one for one in constraint_draws.load().constraints if one.id == "copy:copying_multiple")
+    found = constraint_draws.Constraints(words=("lamp",), constraints=(entry,))
+    (drawn,) = constraint_draws.draw(found, 1, random.Random(0), "Fill in {N} of {prompt_to_repeat}.")
+    assert drawn.text.endswith(": Fill in {N} of {prompt_to_repeat}.")
+    assert f"it {drawn.kwargs['N']} times" in drawn.text
+
+
 def test_draws_of_one_seed_are_equal() -> None:
     found = constraint_draws.load()
     first, second = (constraint_draws.draw(found, 3, random.Random("x"), "Tell a story.") for _ in range(2))
