@@ -96,6 +96,13 @@ def load(path: Path = SHIPPED) -> Constraints:
     return found
 
 
+def check_file(path: Path, place: Place) -> None:
+    """Load a file of constraints that a recipe names at `place`. Raises UsageError."""
+    if not path.is_file():
+        raise UsageError(f"{place}: {path}: no such file")
+    load(path)
+
+
 def draw(found: Constraints, count: int, rng: random.Random, task: str) -> list[Drawn]:
     """Draw `count` constraints that can stand in one prompt, or as many as the file has; no word is in two of them.
 

@@ -70,9 +70,7 @@ def check(filters: TextFilters, place: Place) -> None:
         bounds = f"min_words {filters.min_words} and max_words {filters.max_words}"
         raise UsageError(f"{place.line(('max_words',))}: {bounds} leave no text")
     if filters.language is not None and filters.language not in _languages():
-        raise UsageError(
-            f"{place.line(('language',))}: language: {filters.language!r} is none of {', '.join(sorted(_languages()))}"
-        )
+        raise UsageError(f"{place.at('language')}: {filters.language!r} is none of {', '.join(sorted(_languages()))}")
 
 
 def fault(text: str, filters: TextFilters) -> str | None:

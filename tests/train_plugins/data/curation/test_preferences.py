@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,30 @@ def test_a_dry_run_counts_requests(run: Run, server: Served, tmp_path: Path) -> 
     done = run("preferences", recipe(server.url, questions(tmp_path / "p.jsonl")), "--dry-run", "--json")
     planned = json.loads(done.stdout)
     assert planned["completions"] == 96 and planned["requests to the judge"] == 106 and not server.seen
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("on_policy", 1.5, "on_policy: expected a fraction"),
+        ("timeout", 0, "timeout: expected seconds"),
+        ("length_ratio", 0.5, "length_ratio: expected"),
+        ("judge", {"model": "j", "base_url": "http://localhost", "asked": 0}, "judge: asked: expected"),
+        ("policy", {"model": "p", "base_url": "http://localhost", "top_p": 2}, "policy: top_p: expected"),
+        ("pool", [{"model": "policy", "base_url": "http://localhost"}], "pool[0]: two models are called 'policy'"),
+        ("prompts", [{"path": "nowhere.jsonl"}], "prompts[0]: nowhere.jsonl: no such file"),
+        (
+            "add_constraints",
+            {"share": 0.5, "file": "nowhere.yaml"},
+            "add_constraints: file: nowhere.yaml: no such file",
+        ),
+    ],
+)
+def test_mistakes_name_the_line_and_the_key(run: Run, tmp_path: Path, key: str, value: Any, said: str) -> None:
+    wrong = recipe("http://localhost:1/v1", questions(tmp_path / "p.jsonl")) | {key: value}
+    done = run("preferences", wrong)
+    lines = (tmp_path / "preferences.yaml").read_text().splitlines()
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    start = next(number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:"))
+    found = re.search(r"preferences\.yaml, line (\d+): ", done.stderr)
+    assert found and start <= int(found[1]) <= start + 5 and said in done.stderr, done.stderr

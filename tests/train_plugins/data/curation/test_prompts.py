@@ -122,7 +122,7 @@ def test_a_dry_run_asks_nothing(run: Run, server: Served, tmp_path: Path) -> Non
         ("personas.path=nowhere.jsonl", "give one of `path`, `hub` and `sample`"),
         ("personas={path: nowhere.jsonl}", "no such file or folder"),
         ("personas={sample: true, limit: -1}", "limit: expected a whole number of at least 1"),
-        ("constraint_file=nowhere.yaml", "constraints nowhere.yaml: no such file"),
+        ("constraint_file=nowhere.yaml", "constraint_file: nowhere.yaml: no such file"),
         ("constraints=[3, 1]", "the fewest and the most"),
         ("filters.language=xx", "'xx' is none of"),
         ("filters={min_words: 9, max_words: 3}", "leave no text"),
