@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from train_plugins.data.curation.candidates import Verify
+
+WIDTH = 80
+"""Columns of the lines that the command prints."""
 
 __all__ = ["PreferenceKeys", "inputs", "make", "plan", "summary"]
 
@@ -118,8 +122,10 @@ def make(recipe: Loaded[PreferenceKeys], output: Output) -> dict[str, Any]:
 
 
 def summary(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the lines that the command prints."""
-    return [*counted(manifest), *_about(manifest)]
+    """Return the lines that the command prints, folded to the width of a terminal."""
+    folds = textwrap.TextWrapper(WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    lines = (part for line in _about(manifest) for part in folds.wrap(line))
+    return [*counted(manifest), *(line.replace(rating_checks.NO_BREAK, " ") for line in lines)]
 
 
 def _about(facts: Mapping[str, Any]) -> list[str]:
@@ -146,7 +152,7 @@ def _finish(
         f"Pairs by {keys.by}; answers by {'; '.join(described(model) for _, model in keys.models())}.",
         f"Prompts: {', '.join(one.called for one in keys.prompts)}; seed {keys.seed}.",
         f"Rejected: {keys.rejected}; margin {keys.margin:g}; length ratio {keys.length_ratio or 'any'}.",
-        *(line[0].upper() + line[1:] + "." for line in _about(more)),
+        *(line[0].upper() + line[1:].replace(rating_checks.NO_BREAK, " ") + "." for line in _about(more)),
     ]
     if keys.by == "judge" and keys.judge is not None:
         facts.insert(1, f"Judge: {described(keys.judge)}; aspects: {', '.join(keys.judge.aspects)}.")

@@ -65,6 +65,7 @@ def test_pairs_by_a_judge(run: Run, tmp_path: Path) -> None:
         assert preference({**row})["chosen"][-1]["content"] == chosen
     asked_policy = {asked(body) for _, body in served.seen if body.get("model") == "policy"}
     assert len(asked_policy) == 12
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80 and "  " in done.stdout
     assert "position bias" in done.stdout and "length bias" in done.stdout and "agreement with itself" in done.stdout
     assert manifest["judge"]["agreement"]["exact"] == 1.0
     assert "osition bias" in (tmp_path / "out" / "card.md").read_text()
