@@ -15,7 +15,7 @@ from olmes_suite.records import canonical_json, sha256
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation import constraint_draws, personas, templates, text_filters
 from train_plugins.data.curation.constraint_draws import Drawn
-from train_plugins.data.curation.duplicates import duplicates
+from train_plugins.data.curation.duplicates import digest, duplicates
 from train_plugins.data.curation.generation.completions import Ask, Failed, note
 from train_plugins.data.curation.generation.models import Model
 from train_plugins.data.curation.generation.session import Session, card, check_models, described
@@ -156,7 +156,8 @@ def make(recipe: Loaded[PromptKeys], output: Output) -> dict[str, Any]:
         with rows_file(output.work, keys.format, _schema()) as file:
             for number, draft in enumerate(drafts):
                 if twin := repeated.get(number):
-                    reason = "duplicate" if twin.similarity == 1.0 else "near_duplicate"
+                    same = digest(drafts[twin.of].prompt) == digest(draft.prompt)
+                    reason = "duplicate" if same else "near_duplicate"
                     about = f"of {drafts[twin.of].planned.id}, similarity {twin.similarity:.3f}"
                     row = {"id": draft.planned.id, "text": draft.prompt}
                     rejected.add(Rejected(draft.planned.name, row, reason, about))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from curation_server import Run, adds_up, rejected_of, rows_of
 from curation_server import everything as everything_served
-from judge_server import Reply, Served, chat, judge_server
+from judge_server import Body, Reply, Served, chat, judge_server
 
 from olmes_suite.constraints.registry import PROFILES, everything
 from olmes_suite.errors import UsageError
@@ -33,6 +33,19 @@ def recipe(url: str, **keys: Any) -> dict[str, Any]:
         "skills": [{"skill": "knowledge", "count": 30}, {"skill": "instructions", "count": 20}],
         **keys,
     }
+
+
+def test_a_text_that_differs_only_in_punctuation_is_a_near_duplicate(run: Run, tmp_path: Path) -> None:
+    texts = iter(["Is the old lamp lit, or not?", "Is the old lamp lit or not?", "Is  the old lamp lit, or not?"])
+
+    def reply(body: Body, before: int) -> Reply:
+        return Reply(chat(f"Question: {next(texts)}"))
+
+    with judge_server(reply) as served:
+        skills = [{"skill": "knowledge", "count": 3}]
+        model = {"model": "m", "base_url": served.url, "concurrency": 1}
+        assert run("prompts", recipe(served.url, skills=skills, generator=model)).returncode == 0
+    assert [row["reason"] for row in rejected_of(tmp_path / "out")] == ["near_duplicate", "duplicate"]
 
 
 @pytest.mark.long
