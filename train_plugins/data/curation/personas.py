@@ -83,6 +83,8 @@ def read(keys: Personas) -> list[str]:
                 f"personas {keys.called}: row {number} has no text in the column {column or 'persona'!r} "
                 f"(columns: {known:.200}); name it with personas.column"
             )
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"personas {keys.called}: row {number}: text that is not Unicode (half a surrogate pair)")
         personas.append(" ".join(text.split()))
     if not personas:
         raise DataError(f"personas {keys.called}: holds no rows")

@@ -179,6 +179,14 @@ def test_a_persona_without_text_is_named_by_its_row(run: Run, server: Served, tm
     assert not server.seen
 
 
+def test_a_persona_that_is_not_unicode_is_named_by_its_row(run: Run, server: Served, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"persona": "a nurse"}\n{"persona": "a \\ud83d baker"}\n')
+    done = run("prompts", recipe(server.url, personas={"path": str(file)}))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "row 1: text that is not Unicode" in done.stderr
+    assert not server.seen
+
+
 def test_every_constraint_is_the_reward_verifiers_and_none_is_unseen() -> None:
     found = constraint_draws.load()
     unseen = {name for profile in PROFILES for name in everything(profile)}

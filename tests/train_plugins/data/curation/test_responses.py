@@ -117,12 +117,13 @@ def test_thoughts_are_kept_apart(run: Run, tmp_path: Path, thoughts: str) -> Non
     )
 
 
-def test_a_thought_that_is_not_unicode_is_written(run: Run, tmp_path: Path) -> None:
+def test_thoughts_and_columns_that_are_not_unicode_are_written(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
-    file.write_text('{"prompt": "What is 1 and 4?"}\n')
+    file.write_text('{"prompt": "What is 1 and 4?", "id": "\\ud83d", "ground_truth": "\\ude00"}\n')
     with judge_server(lambda body, before: Reply(chat("<think>Half: \ud83d.</think>\n\nIt is 5."))) as served:
         assert run("responses", recipe(served.url, file)).returncode == 0
-    assert rows_of(tmp_path / "out")[0]["thinking"].strip() == "Half: \ufffd."
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["thinking"].strip(), row["id"], row["ground_truth"]) == ("Half: \ufffd.", "\ufffd", "\ufffd")
 
 
 @pytest.mark.long
