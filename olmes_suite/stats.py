@@ -183,9 +183,7 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     return Estimate(value, stderr, _widened(value, ends, [(s, e) for s, e in certain if e.value in (0.0, 1.0)]), n, df)
 
 
-def _widened(
-    value: float, ends: tuple[float, float], certain: Sequence[tuple[float, Estimate]]
-) -> tuple[float, float]:
+def _widened(value: float, ends: tuple[float, float], certain: Sequence[tuple[float, Estimate]]) -> tuple[float, float]:
     """Add the uncertainty of parts without variance, given with their shares, to the interval of a weighted mean.
 
     Together they are one part: its interval is Wilson's for the effective number of documents. The distances of the

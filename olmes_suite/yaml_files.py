@@ -87,6 +87,10 @@ class Place:
         about = _joined(([self.about] if self.about else []), (named,) if named else keys)
         return Place(self.name, about, self.file, (*self.keys, *keys))
 
+    def at(self, *keys: Any) -> Place:
+        """Return the place of a value below this one, with its line if that is known."""
+        return self.inside(*keys).line(())
+
     def line(self, keys: Keys) -> Place:
         """Return this place with the line of a value below it, if the line is known."""
         name, line = self.file.position((*self.keys, *keys)) if self.file else (self.name, None)

@@ -109,9 +109,9 @@ class Verdicts:
 def check_verification(workers: int, timeout: float, place: Any) -> None:
     """Raise UsageError for a number of processes below one, or an impossible time limit."""
     if workers < 1:
-        raise UsageError(f"{place}: workers: expected a whole number of at least 1, not {workers}")
+        raise UsageError(f"{place.at('workers')}: expected a whole number of at least 1, not {workers}")
     if not 0 < timeout < math.inf:
-        raise UsageError(f"{place}: timeout: expected seconds above 0, not {timeout:g}")
+        raise UsageError(f"{place.at('timeout')}: expected seconds above 0, not {timeout:g}")
 
 
 def _call(prompt: Prompt, text: str) -> Call:

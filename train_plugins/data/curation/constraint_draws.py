@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Entry:
     """The sentence of the prompt, with the arguments' names in braces."""
     group: str
     """At most one constraint of a group stands in a prompt."""
+    clashes: tuple[str, ...] = ()
+    """Ids of other groups that no answer can follow together with this one."""
     draw: Mapping[str, Any] = field(default_factory=dict)
     """How each argument is drawn."""
 
@@ -93,6 +96,13 @@ def load(path: Path = SHIPPED) -> Constraints:
     return found
 
 
+def check_file(path: Path, place: Place) -> None:
+    """Load a file of constraints that a recipe names at `place`. Raises UsageError."""
+    if not path.is_file():
+        raise UsageError(f"{place}: {path}: no such file")
+    load(path)
+
+
 def draw(found: Constraints, count: int, rng: random.Random, task: str) -> list[Drawn]:
     """Draw `count` constraints that can stand in one prompt, or as many as the file has; no word is in two of them.
 
@@ -101,18 +111,27 @@ def draw(found: Constraints, count: int, rng: random.Random, task: str) -> list[
     """
     entries = [entry for entry in found.constraints if count == 1 or entry.group != ALONE]
     rng.shuffle(entries)
-    groups: set[str] = set()
+    chosen: list[Entry] = []
     words = list(found.words)
     drawn: list[Drawn] = []
     for entry in entries:
-        if len(drawn) < count and entry.group not in groups:
-            try:
-                drawn.append(_drawn(entry, rng, words, task))
-            except TooFewWords:
-                continue
-            groups.add(entry.group)
-            words = [word for word in words if word not in str(list(drawn[-1].kwargs.values()))]
+        if len(drawn) == count or any(_clash(entry, other) for other in chosen):
+            continue
+        try:
+            one = _drawn(entry, rng, words, task)
+        except TooFewWords:
+            continue
+        said = str(list(one.kwargs.values()))
+        if any(re.search(rf"\b{re.escape(word)}\b", said) for word in set(found.words).difference(words)):
+            continue
+        chosen.append(entry)
+        drawn.append(one)
+        words = [word for word in words if word not in said]
     return drawn
+
+
+def _clash(one: Entry, other: Entry) -> bool:
+    return one.group == other.group or one.id in other.clashes or other.id in one.clashes
 
 
 def truth(drawn: Sequence[Drawn]) -> dict[str, Any]:
@@ -131,9 +150,7 @@ def _drawn(entry: Entry, rng: random.Random, words: Sequence[str], task: str) ->
     for name, how in entry.draw.items():
         value, text = _value(how, rng, words, task, kwargs)
         kwargs[name], shown[name] = value, text
-    said = entry.text
-    for name, text in shown.items():
-        said = said.replace(f"{{{name}}}", text)
+    said = re.sub(r"\{(\w+)\}", lambda name: shown.get(name[1], name[0]), entry.text)  # once: a task may have braces
     return Drawn(entry.id, kwargs, said)
 
 

@@ -71,19 +71,21 @@ class Rate:
 def inputs(recipe: Loaded[PassRateKeys]) -> list[Input]:
     """Check the recipe and hash what it reads. Raises UsageError or MissingData."""
     keys, place = recipe.keys, recipe.place
-    check_models([("model", keys.model)], place)
+    check_models([(("model",), keys.model)], place)
     check_verification(keys.workers, keys.timeout, place)
     if keys.samples < 1:
-        raise UsageError(f"{place}: samples: expected a whole number of at least 1, not {keys.samples}")
+        raise UsageError(f"{place.at('samples')}: expected a whole number of at least 1, not {keys.samples}")
     if keys.samples > 1 and keys.model.temperature == 0:
-        raise UsageError(f"{place}: model: temperature: {keys.samples} samples at temperature 0 are all the same")
+        raise UsageError(
+            f"{place.at('model', 'temperature')}: {keys.samples} samples at temperature 0 are all the same"
+        )
     if not 0 < keys.least <= 1:
-        raise UsageError(f"{place}: least: expected a fraction above 0 and at most 1, not {keys.least:g}")
+        raise UsageError(f"{place.at('least')}: expected a fraction above 0 and at most 1, not {keys.least:g}")
     low, high = keys.above, keys.below
     if any(bound is not None and not 0 <= bound <= 1 for bound in (low, high)):
-        raise UsageError(f"{place}: above, below: expected fractions from 0 to 1, or null")
+        raise UsageError(f"{place.at('above')}, below: expected fractions from 0 to 1, or null")
     if low is not None and high is not None and low >= high:
-        raise UsageError(f"{place}: above {low:g} and below {high:g} leave no prompt")
+        raise UsageError(f"{place.at('below')}: above {low:g} and below {high:g} leave no prompt")
     return prompt_rows.inputs(keys.prompts, place)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from train_plugins.data.curation.candidates import Verify
+
+WIDTH = 80
+"""Columns of the lines that the command prints."""
 
 __all__ = ["PreferenceKeys", "inputs", "make", "plan", "summary"]
 
@@ -118,8 +122,10 @@ def make(recipe: Loaded[PreferenceKeys], output: Output) -> dict[str, Any]:
 
 
 def summary(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the lines that the command prints."""
-    return [*counted(manifest), *_about(manifest)]
+    """Return the lines that the command prints, folded to the width of a terminal."""
+    folds = textwrap.TextWrapper(WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    lines = (part for line in _about(manifest) for part in folds.wrap(line))
+    return [*counted(manifest), *(line.replace(rating_checks.NO_BREAK, " ") for line in lines)]
 
 
 def _about(facts: Mapping[str, Any]) -> list[str]:
@@ -146,7 +152,7 @@ def _finish(
         f"Pairs by {keys.by}; answers by {'; '.join(described(model) for _, model in keys.models())}.",
         f"Prompts: {', '.join(one.called for one in keys.prompts)}; seed {keys.seed}.",
         f"Rejected: {keys.rejected}; margin {keys.margin:g}; length ratio {keys.length_ratio or 'any'}.",
-        *(line[0].upper() + line[1:] + "." for line in _about(more)),
+        *(line[0].upper() + line[1:].replace(rating_checks.NO_BREAK, " ") + "." for line in _about(more)),
     ]
     if keys.by == "judge" and keys.judge is not None:
         facts.insert(1, f"Judge: {described(keys.judge)}; aspects: {', '.join(keys.judge.aspects)}.")
@@ -193,7 +199,7 @@ def _verified(open_ones: Sequence[tuple[Assigned, list[Candidate]]], work: _Work
     for one, found in open_ones:
         values = [next(fractions) for _ in found]
         known = [value for value in values if value is not None]
-        problem = "" if len(known) == len(values) else "unverifiable"
+        problem = "unverifiable" if len(known) < len(values) else "" if max(known) >= 1 else "not_verified"
         scored.append(Made(one.prompt, reason=problem, candidates=found, scores=known))
     return scored
 
@@ -263,26 +269,29 @@ def _by_relaxing(prompts: Sequence[Prompt], work: _Work) -> list[Made]:
     """Make pairs of answers to a prompt and to the same prompt without one constraint, which the verifier confirms."""
     keys = work.keys
     models = [model for _, model in keys.models()]
-    easier = [relaxed(prompt, keys.seed) for prompt in prompts]
-    both = [(prompt, other) for prompt, other in zip(prompts, easier, strict=True) if other is not None]
+    made: list[Made] = []
     plans = []
-    for prompt, other in both:
-        model = random.Random(sha256(canonical_json([keys.seed, "model", prompt.messages]))).choice(models)
-        plans += [Assigned(prompt, ((model, 0),)), Assigned(other, ((model, 0),))]
+    for prompt in prompts:
+        easier = relaxed(prompt, keys.seed)
+        if easier is None:
+            needs = "needs `task` and two entries in `constraints`"
+            made.append(Made(prompt, reason="too_few_constraints", detail=needs))
+        elif prompt.verifier is None:
+            made.append(Made(prompt, reason="no_verifier"))
+        else:
+            model = random.Random(sha256(canonical_json([keys.seed, "model", prompt.messages]))).choice(models)
+            plans += [Assigned(prompt, ((model, 0),)), Assigned(easier, ((model, 0),))]
     found = [one[0] for one in answered(plans, work.session, keys.filters)]
-    made = [
-        Made(prompt, reason="too_few_constraints", detail="needs `task` and two entries in `constraints`")
-        for prompt, other in zip(prompts, easier, strict=True) if other is None
-    ]  # fmt: skip
-    pairs = [(prompt, found[2 * n : 2 * n + 2]) for n, (prompt, _) in enumerate(both)]
-    fractions = iter(work.verify([(prompt, one.text) for prompt, sides in pairs for one in sides]))
-    for prompt, sides in pairs:
-        chosen, rejected = next(fractions), next(fractions)
-        one = _two(prompt, sides, keys)
+    pairs = [_two(plans[n].prompt, found[n : n + 2], keys) for n in range(0, len(plans), 2)]
+    fractions = iter(
+        work.verify([(one.prompt, each.text) for one in pairs if one.pair is not None for each in one.candidates])
+    )
+    for one in pairs:
+        chosen, rejected = (next(fractions), next(fractions)) if one.pair is not None else (None, None)
         if one.pair is not None and chosen != 1.0:
-            one = Made(prompt, reason="not_verified", detail="the answer to the whole prompt breaks a constraint")
+            one = Made(one.prompt, reason="not_verified", detail="the answer to the whole prompt breaks a constraint")
         elif one.pair is not None and rejected == 1.0:
-            one = Made(prompt, reason="rejected_follows", detail="the other answer keeps all constraints too")
+            one = Made(one.prompt, reason="rejected_follows", detail="the other answer keeps all constraints too")
         made.append(one)
     return made
 

@@ -15,7 +15,7 @@ from olmes_suite.records import canonical_json, sha256
 from olmes_suite.yaml_files import Place
 from train_plugins.data.curation import constraint_draws, personas, templates, text_filters
 from train_plugins.data.curation.constraint_draws import Drawn
-from train_plugins.data.curation.duplicates import duplicates
+from train_plugins.data.curation.duplicates import digest, duplicates
 from train_plugins.data.curation.generation.completions import Ask, Failed, note
 from train_plugins.data.curation.generation.models import Model
 from train_plugins.data.curation.generation.session import Session, card, check_models, described
@@ -100,22 +100,22 @@ class Draft:
 def inputs(recipe: Loaded[PromptKeys]) -> list[Input]:
     """Check the recipe and hash what it reads. Raises UsageError, DataError or MissingData."""
     keys, place = recipe.keys, recipe.place
-    check_models([("generator", keys.generator)], place)
+    check_models([(("generator",), keys.generator)], place)
     personas.check(keys.personas, place.inside("personas"))
     text_filters.check(keys.filters, place.inside("filters"))
     if not keys.skills:
-        raise UsageError(f"{place}: skills: name at least one; known: {', '.join(templates.names())}")
+        raise UsageError(f"{place.at('skills')}: name at least one; known: {', '.join(templates.names())}")
     for number, one in enumerate(keys.skills):
-        templates.find(one.skill, place.inside("skills", number))
+        templates.find(one.skill, place.at("skills", number))
         if one.count < 1:
-            raise UsageError(f"{place.inside('skills', number)}: count: expected at least 1, not {one.count}")
+            raise UsageError(f"{place.at('skills', number, 'count')}: expected at least 1, not {one.count}")
     _check_numbers(keys, place)
     found = [personas.source(keys.personas, place.inside("personas"))]
     if keys.personas.hub_id is None:  # that of the Hub is read once, later
         personas.read(keys.personas)
     files = [Path(one.skill).expanduser() for one in keys.skills if one.skill not in templates.names()]
     if _has_constraints(keys, place):
-        constraint_draws.load(_constraint_file(keys))
+        constraint_draws.check_file(_constraint_file(keys), place.at("constraint_file"))
         files.append(_constraint_file(keys))
     for line in personas.warnings(keys.personas):
         note(f"olmes: warning: {line}")
@@ -156,7 +156,8 @@ def make(recipe: Loaded[PromptKeys], output: Output) -> dict[str, Any]:
         with rows_file(output.work, keys.format, _schema()) as file:
             for number, draft in enumerate(drafts):
                 if twin := repeated.get(number):
-                    reason = "duplicate" if twin.similarity == 1.0 else "near_duplicate"
+                    same = digest(drafts[twin.of].prompt) == digest(draft.prompt)
+                    reason = "duplicate" if same else "near_duplicate"
                     about = f"of {drafts[twin.of].planned.id}, similarity {twin.similarity:.3f}"
                     row = {"id": draft.planned.id, "text": draft.prompt}
                     rejected.add(Rejected(draft.planned.name, row, reason, about))
@@ -277,13 +278,13 @@ def _schema() -> pa.Schema:
 
 def _check_numbers(keys: PromptKeys, place: Place) -> None:
     if keys.few_shot < 0:
-        raise UsageError(f"{place}: few_shot: expected a whole number of at least 0, not {keys.few_shot}")
+        raise UsageError(f"{place.at('few_shot')}: expected a whole number of at least 0, not {keys.few_shot}")
     if len(keys.constraints) != 2 or not 1 <= keys.constraints[0] <= keys.constraints[1]:
-        raise UsageError(f"{place}: constraints: expected the fewest and the most, such as [1, 3]")
+        raise UsageError(f"{place.at('constraints')}: expected the fewest and the most, such as [1, 3]")
     if keys.duplicates.near is not None and not 0 < keys.duplicates.near <= 1:
-        raise UsageError(f"{place}: duplicates: near: expected a number above 0 and at most 1, or null")
+        raise UsageError(f"{place.at('duplicates', 'near')}: expected a number above 0 and at most 1, or null")
     if keys.duplicates.shingle < 1:
-        raise UsageError(f"{place}: duplicates: shingle: expected at least 1, not {keys.duplicates.shingle}")
+        raise UsageError(f"{place.at('duplicates', 'shingle')}: expected at least 1, not {keys.duplicates.shingle}")
 
 
 def _has_constraints(keys: PromptKeys, place: Place) -> bool:

@@ -60,15 +60,16 @@ def inputs(recipe: Loaded[ResponseKeys]) -> list[Input]:
     """Check the recipe and hash what it reads. Raises UsageError or MissingData."""
     keys, place = recipe.keys, recipe.place
     if not keys.models:
-        raise UsageError(f"{place}: models: name at least one model")
-    check_models([(f"models[{number}]", model) for number, model in enumerate(keys.models)], place)
-    check_names(keys.models, place)
+        raise UsageError(f"{place.at('models')}: name at least one model")
+    named = [(("models", number), model) for number, model in enumerate(keys.models)]
+    check_models(named, place)
+    check_names(named, place)
     text_filters.check(keys.filters, place.inside("filters"))
     check_verification(keys.workers, keys.timeout, place)
     if keys.best_of < 1:
-        raise UsageError(f"{place}: best_of: expected a whole number of at least 1, not {keys.best_of}")
+        raise UsageError(f"{place.at('best_of')}: expected a whole number of at least 1, not {keys.best_of}")
     if not 0 < keys.least <= 1:
-        raise UsageError(f"{place}: least: expected a fraction above 0 and at most 1, not {keys.least:g}")
+        raise UsageError(f"{place.at('least')}: expected a fraction above 0 and at most 1, not {keys.least:g}")
     return prompt_rows.inputs(keys.prompts, place)
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 from train_plugins.data.curation.candidates import Candidate
 
+ROUNDING = 1e-9
+"""Least difference that counts: 13/3 - 10/3 is a little below 1."""
 Rule = Literal["random_lower", "worst"]
 
 
@@ -44,7 +46,7 @@ def pair_of(candidates: Sequence[Candidate], scores: Sequence[float], rules: Rul
     best = max(scores)
     highest = [n for n, score in enumerate(scores) if score == best]
     lower = [n for n, score in enumerate(scores) if score < best]
-    chosen_from, rejected_from = highest, [n for n in lower if best - scores[n] >= rules.margin]
+    chosen_from, rejected_from = highest, [n for n in lower if best - scores[n] >= rules.margin - ROUNDING]
     if not rejected_from:
         return "margin"
     policy = {n for n, one in enumerate(candidates) if one.model == rules.policy}

@@ -57,7 +57,7 @@ class Personas:
 def check(keys: Personas, place: Place) -> None:
     """Raise UsageError where several sources are named, or the limit leaves none of their rows."""
     if sum((keys.path is not None, keys.hub is not None, keys.sample)) > 1:
-        raise UsageError(f"{place.line(('path',))}: give one of `path`, `hub` and `sample`")
+        raise UsageError(f"{place.at('path')}: give one of `path`, `hub` and `sample`")
     if keys.limit is not None and keys.limit < 1:
         raise UsageError(f"{place.line(('limit',))}: limit: expected a whole number of at least 1, not {keys.limit}")
 
@@ -65,7 +65,7 @@ def check(keys: Personas, place: Place) -> None:
 def source(keys: Personas, place: Place) -> Input:
     """Return the source with the hash of its content. Raises UsageError or MissingData."""
     if file := _file(keys):
-        return Input(keys.called, content_hash(files_of(file, keys.split, place)))
+        return Input(keys.called, content_hash(files_of(file, keys.split, place.at("path"))))
     return Input(keys.called, rows_hash(islice(load_hub(keys.called, keys.split), keys.limit)))
 
 
@@ -83,6 +83,8 @@ def read(keys: Personas) -> list[str]:
                 f"personas {keys.called}: row {number} has no text in the column {column or 'persona'!r} "
                 f"(columns: {known:.200}); name it with personas.column"
             )
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"personas {keys.called}: row {number}: text that is not Unicode (half a surrogate pair)")
         personas.append(" ".join(text.split()))
     if not personas:
         raise DataError(f"personas {keys.called}: holds no rows")

@@ -92,15 +92,15 @@ class PreferenceKeys(Curation):
     timeout: float = 10.0
     """Processor seconds of a verdict."""
 
-    def models(self) -> Iterator[tuple[str, Model]]:
-        """Yield the models that answer, by their keys."""
+    def models(self) -> Iterator[tuple[tuple[str | int, ...], Model]]:
+        """Yield the models that answer, by the path of their keys."""
         used = ("strong", "weak") if self.by == "delta" else ("policy",)
         for name in used:
             model: Model | None = getattr(self, name)
             if model is not None:
-                yield name, model
+                yield (name,), model
         if self.by != "delta":
-            yield from ((f"pool[{number}]", model) for number, model in enumerate(self.pool))
+            yield from ((("pool", number), model) for number, model in enumerate(self.pool))
 
 
 def check(recipe: Loaded[PreferenceKeys]) -> None:
@@ -111,49 +111,54 @@ def check(recipe: Loaded[PreferenceKeys]) -> None:
     text_filters.check(keys.filters, place.inside("filters"))
     check_verification(keys.workers, keys.timeout, place)
     if keys.add_constraints.share:
-        constraint_draws.load(keys.add_constraints.path)
+        constraint_draws.check_file(keys.add_constraints.path, place.at("add_constraints", "file"))
 
 
 def _check_models(keys: PreferenceKeys, place: Place) -> None:
     if keys.by == "delta" and (keys.strong is None or keys.weak is None):
-        raise UsageError(f"{place}: by: delta needs the models `strong` and `weak`")
+        raise UsageError(f"{place.at('by')}: delta needs the models `strong` and `weak`")
     named = list(keys.models())
     if not named:
         raise UsageError(f"{place}: name the models that answer: `policy`, `pool` or both")
     if keys.by == "judge" and keys.judge is None:
-        raise UsageError(f"{place}: by: judge needs the model `judge`; without one, use by: verifier, delta or relaxed")
+        others = "verifier, delta or relaxed"
+        raise UsageError(f"{place.at('by')}: judge needs the model `judge`; without one, use by: {others}")
     check_models(named, place)
-    check_names([model for _, model in named], place)
+    check_names(named, place)
     if keys.judge is not None:
-        check_models([("judge", keys.judge)], place)
+        check_models([(("judge",), keys.judge)], place)
         for name in keys.judge.aspects:
             if name not in aspects():
                 known = ", ".join(aspects())
-                raise UsageError(f"{place}: judge: aspects: unknown {name!r}{nearest(name, aspects())}; known: {known}")
+                why = f"unknown {name!r}{nearest(name, aspects())}; known: {known}"
+                raise UsageError(f"{place.at('judge', 'aspects')}: {why}")
         if not keys.judge.aspects or len(set(keys.judge.aspects)) < len(keys.judge.aspects):
-            raise UsageError(f"{place}: judge: aspects: expected at least one, each once")
+            raise UsageError(f"{place.at('judge', 'aspects')}: expected at least one, each once")
         if keys.judge.asked < 1:
-            raise UsageError(f"{place}: judge: asked: expected a whole number of at least 1, not {keys.judge.asked}")
+            where = place.at("judge", "asked")
+            raise UsageError(f"{where}: expected a whole number of at least 1, not {keys.judge.asked}")
 
 
 def _check_numbers(keys: PreferenceKeys, place: Place) -> None:
     repeat = keys.judge.repeat if keys.judge is not None else 0.0
     added = keys.add_constraints.share
-    for name, share in {"on_policy": keys.on_policy, "add_constraints: share": added, "judge: repeat": repeat}.items():
+    shares = {("on_policy",): keys.on_policy, ("add_constraints", "share"): added, ("judge", "repeat"): repeat}
+    for path, share in shares.items():
         if not 0 <= share <= 1:
-            raise UsageError(f"{place}: {name}: expected a fraction from 0 to 1, not {share:g}")
+            raise UsageError(f"{place.at(*path)}: expected a fraction from 0 to 1, not {share:g}")
     if keys.completions < 2:
-        raise UsageError(f"{place}: completions: a pair takes at least 2, not {keys.completions}")
+        raise UsageError(f"{place.at('completions')}: a pair takes at least 2, not {keys.completions}")
     if not 1 <= keys.policy_completions <= keys.completions:
-        raise UsageError(f"{place}: policy_completions: expected from 1 to {keys.completions} (`completions`)")
+        raise UsageError(f"{place.at('policy_completions')}: expected from 1 to {keys.completions} (`completions`)")
     if not 0 <= keys.margin < math.inf:
-        raise UsageError(f"{place}: margin: expected a number of at least 0, not {keys.margin:g}")
+        raise UsageError(f"{place.at('margin')}: expected a number of at least 0, not {keys.margin:g}")
     if keys.length_ratio is not None and not 1 <= keys.length_ratio < math.inf:
-        raise UsageError(f"{place}: length_ratio: expected a number of at least 1, not {keys.length_ratio:g}")
+        raise UsageError(f"{place.at('length_ratio')}: expected a number of at least 1, not {keys.length_ratio:g}")
     count = keys.add_constraints.count
     if len(count) != 2 or not 1 <= count[0] <= count[1]:
-        raise UsageError(f"{place}: add_constraints: count: expected the fewest and the most, such as [1, 3]")
+        raise UsageError(f"{place.at('add_constraints', 'count')}: expected the fewest and the most, such as [1, 3]")
     if keys.by in ("judge", "verifier"):
         alone = [model for _, model in keys.models()]
         if len(alone) == 1 and alone[0].temperature == 0:
-            raise UsageError(f"{place}: all answers of one model at temperature 0 are the same; raise its temperature")
+            where = place.at(*next(path for path, _ in keys.models()))
+            raise UsageError(f"{where}: all answers of one model at temperature 0 are the same; raise its temperature")

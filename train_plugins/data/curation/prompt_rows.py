@@ -106,21 +106,23 @@ class BadPrompt:
 def inputs(sets: Sequence[PromptSet], place: Place) -> list[Input]:
     """Return the sets with the hashes of their content. Raises UsageError that names the entry."""
     if not sets:
-        raise UsageError(f"{place}: prompts: name at least one set, by `path` or `hub`")
+        raise UsageError(f"{place.at('prompts')}: name at least one set, by `path` or `hub`")
     found = []
     names = [one.called for one in sets]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"{place}: prompts: two sets are called {twice!r}; give one of them another `name`")
+        raise UsageError(f"{place.at('prompts')}: two sets are called {twice!r}; give one of them another `name`")
     for number, one in enumerate(sets):
-        here = place.inside("prompts", number)
+        here = place.at("prompts", number)
         if (one.path is None) == (one.hub is None):
             raise UsageError(f"{here}: give either `path` or `hub`")
         if one.limit is not None and one.limit < 1:
-            raise UsageError(f"{here}: limit: expected a whole number of at least 1, not {one.limit}")
+            raise UsageError(
+                f"{place.at('prompts', number, 'limit')}: expected a whole number of at least 1, not {one.limit}"
+            )
         try:
             registry.check(list(one.verifiers.values()))
         except UsageError as error:
-            raise UsageError(f"{here}: verifiers: {error}") from None
+            raise UsageError(f"{place.at('prompts', number, 'verifiers')}: {error}") from None
         if one.path is not None:
             found.append(Input(one.path, content_hash(files_of(Path(one.path).expanduser(), one.split, here))))
         else:

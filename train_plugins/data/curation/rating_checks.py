@@ -10,6 +10,9 @@ import numpy as np
 
 from train_plugins.data.curation.ratings import Ratings
 
+NO_BREAK = "\u00a0"
+"""A space in a number with its unit or error, at which a line is not folded."""
+
 
 def measured(ratings: Sequence[Ratings], lengths: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return the measures over all prompts whose ratings were read; `lengths` are words of each candidate."""
@@ -84,10 +87,12 @@ def agreement(ratings: Sequence[Ratings]) -> dict[str, Any] | None:
 
 
 def described(checks: dict[str, Any]) -> list[str]:
-    """Return the measures as lines."""
+    """Return the measures as lines, with `NO_BREAK` inside of numbers."""
     lines = []
     if places := checks["position"]:
-        each = ", ".join(f"{one['place']}: {one['mean']:+.2f} ± {1.96 * one['stderr']:.2f}" for one in places)
+        each = ", ".join(
+            f"{one['place']}: {one['mean']:+.2f} ± {1.96 * one['stderr']:.2f}".replace(" ", NO_BREAK) for one in places
+        )
         lines.append(f"position bias (rating above the prompt's mean, by place): {each}")
         length = checks["length"]
         shown = "not measurable, the answers to a prompt hardly differ in length or score"
@@ -95,10 +100,14 @@ def described(checks: dict[str, Any]) -> list[str]:
             shown = f"{length['correlation']:+.2f} ± {1.96 * length['stderr']:.2f}"
         lines.append(f"length bias (correlation of score and length): {shown}")
     if again := checks["agreement"]:
-        order = "" if again["same_order"] is None else f", {100 * again['same_order']:.0f} % of pairs in the same order"
+
+        def share(name: str) -> str:
+            return f"{100 * again[name]:.0f}{NO_BREAK}%"
+
+        order = "" if again["same_order"] is None else f", {share('same_order')} of pairs in the same order"
         lines.append(
-            f"judge's agreement with itself ({again['ratings']} ratings twice): {100 * again['exact']:.0f} % equal, "
-            f"{100 * again['within_one']:.0f} % within one{order}"
+            f"judge's agreement with itself ({again['ratings']} ratings twice): {share('exact')} equal, "
+            f"{share('within_one')} within one{order}"
         )
     return lines
 

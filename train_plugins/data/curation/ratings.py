@@ -33,7 +33,7 @@ _HEADING = re.compile(
     rf"""^[^\w\n]*{_ANSWER}\s*\#?\s*(\d+)\b(?!{_PROSE})   # a line that starts with "Answer 1"
        | ^[^\w\n]*(\d+)[^\w\n]*$                          # a line with a number alone: "[1]"
        | ^[^\w\n]*(\d+)\s*[.):]\W*(?=rating\b)            # an item of a list: "1. Rating"
-       | ["'](?:{_ANSWER}(?:[ _]?(?:id|number))?|id|index|number)["']\s*:\s*["']?(\d+)   # JSON: "answer": 1
+       | ["'](?:{_ANSWER}(?:[ _]?(?:id|number))?|id|index|number)["']\s*:\s*["']?(?:{_ANSWER}\s*)?(\d+)  # JSON: "id": 1
        | ["'](?:{_ANSWER}[ _]?)?(\d+)["']\s*:             # JSON: "Answer 1": {{
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
@@ -56,6 +56,10 @@ _RATING = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """A rating, without "/5" or "out of 5"; `rest` makes it another scale or a range, such as "/10" or "-5"."""
+
+_REASON = re.compile(r"\W*(?:rationale|reason|explanation|justification|comment|why)", re.IGNORECASE)
+_LABEL = re.compile(rf"\W*(?:for\W+|of\W+)?{_ANSWER}\W*\d", re.IGNORECASE)
+"""An answer's name after its rating: "Rating: 4 (Answer 2)"."""
 
 
 class Unreadable(ValueError):
@@ -174,7 +178,7 @@ def parsed(text: str, count: int) -> list[int]:
     """Return the ratings of answers 1 to `count` in order. Raises Unreadable, which says what is wrong.
 
     A rating belongs to the heading before it, even if reasons that name other answers stand between them. Without any
-    heading, the ratings must come in order.
+    heading, the ratings must come in order, with nothing but reasons after each: other words may name another order.
     """
     found = _found(text)
     if len(found) != count:
@@ -184,6 +188,8 @@ def parsed(text: str, count: int) -> list[int]:
     if headed and sorted(numbers, key=lambda number: number or 0) != list(range(1, count + 1)):
         shown = ", ".join("none" if number is None else str(number) for number in numbers)
         raise Unreadable(f"its ratings are for the answers {shown} instead of 1 to {count}")
+    if not headed and not _bare(text):
+        raise Unreadable("it does not say which answer each rating is for")
     values = [value for _, value in (sorted(found, key=lambda one: one[0] or 0) if headed else found)]
     for value in values:
         if value not in SCALE:
@@ -204,6 +210,15 @@ def _found(text: str) -> list[tuple[int | None, str]]:
         elif mark.re is _HEADING or not waits:
             heading, waits = int(mark[mark.lastindex or 0]), True
     return found
+
+
+def _bare(text: str) -> bool:
+    """Whether a text has nothing but ratings, each with its reason after it."""
+    spans = [mark.span() for mark in _RATING.finditer(text)]
+    after = [text[end:start] for (_, end), (start, _) in zip(spans, [*spans[1:], (len(text), 0)], strict=True)]
+    lines = [line for part in after for line in part.splitlines()[1:] if re.search(r"\w", line)]
+    before = re.sub(r"\bjson\b", "", text[: spans[0][0]])
+    return not re.search(r"\w", before) and all(map(_REASON.match, lines)) and not any(map(_LABEL.match, after))
 
 
 def rate(

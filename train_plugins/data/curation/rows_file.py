@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,20 @@ class _Table:
     def flush(self) -> None:
         import pyarrow as pa
 
-        if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-            self._rows.clear()
+        if not self._rows:
+            return
+        try:
+            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+        except UnicodeEncodeError:
+            table = pa.Table.from_pylist([_in_unicode(row) for row in self._rows], schema=self._schema)
+        self._writer.write_table(table)
+        self._rows.clear()
+
+
+def _in_unicode(value: Any) -> Any:
+    """Return a value with U+FFFD for each half of a surrogate pair, which parquet cannot hold."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, Mapping):
+        return {name: _in_unicode(one) for name, one in value.items()}
+    return [_in_unicode(one) for one in value] if isinstance(value, list | tuple) else value

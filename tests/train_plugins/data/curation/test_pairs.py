@@ -35,6 +35,7 @@ def test_among_equal_answers_one_is_drawn() -> None:
 def test_ties_make_no_pair() -> None:
     assert set(pairs([3, 3, 3, 3], Rules())) == {"tie"}
     assert set(pairs([3, 3, 3, 2.75], Rules(margin=0.5))) == {"margin"}
+    assert set(pairs([13 / 3, 10 / 3, 10 / 3, 4], Rules(margin=1.0))) == {Pair(0, 1), Pair(0, 2)}
     assert set(pairs([3, 3, 2.5, 2.75], Rules(margin=0.5))) == {Pair(0, 2), Pair(1, 2)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def test_pairs_by_a_judge(run: Run, tmp_path: Path) -> None:
         assert preference({**row})["chosen"][-1]["content"] == chosen
     asked_policy = {asked(body) for _, body in served.seen if body.get("model") == "policy"}
     assert len(asked_policy) == 12
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80 and "  " in done.stdout
     assert "position bias" in done.stdout and "length bias" in done.stdout and "agreement with itself" in done.stdout
     assert manifest["judge"]["agreement"]["exact"] == 1.0
     assert "osition bias" in (tmp_path / "out" / "card.md").read_text()
@@ -133,6 +135,24 @@ def test_pairs_by_a_verifier_of_the_policys_own_answers(run: Run, server: Served
         assert (row["chosen_score"], row["rejected_score"], row["on_policy"]) == (1.0, 0.0, True)
 
 
+def test_an_answer_that_passes_in_part_is_never_chosen(run: Run, tmp_path: Path) -> None:
+    def reply(body: Body, before: int) -> Reply:
+        word = ["lamp", "table", "lamp, table"][body["seed"] % (3 if "room 0" in asked(body) else 2)]
+        return Reply(chat(f"A {word} of {body['seed']} is here"))
+
+    file = constrained(tmp_path / "p.jsonl")
+    rows = [{**json.loads(line), "dataset": "ifeval_fraction"} for line in file.read_text().splitlines()[:2]]
+    for row in rows:
+        row["ground_truth"]["kwargs"][1]["keywords"] = ["lamp", "table"]
+        row["ground_truth"]["instruction_id_list"][0] = "startend:quotation"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with judge_server(reply) as served:
+        asked_for = recipe(served.url, file, by="verifier", pool=[], completions=6)
+        assert run("preferences", asked_for).returncode == 1
+    adds_up(tmp_path / "out")
+    assert [row["reason"] for row in rejected_of(tmp_path / "out")] == ["not_verified"] * 2
+
+
 def test_delta_pairs_filter_the_chosen_side_only(run: Run, tmp_path: Path) -> None:
     def reply(body: Body, before: int) -> Reply:
         refuses = body["model"] == "weak" or "number 2." in asked(body)
@@ -156,19 +176,19 @@ def test_a_key_that_is_not_given_is_not_in_the_recipe_of_a_judge() -> None:
 
 
 def constrained(file: Path) -> Path:
-    """Prompts with two constraints, with one, and with none."""
+    """Prompts with two constraints, with one, with none, and with two that no verifier checks."""
     both = [
         {"id": "punctuation:no_comma", "kwargs": {}, "text": "Do without commas."},
         {"id": "keywords:existence", "kwargs": {"keywords": ["lamp"]}, "text": "Work this word in: lamp."},
     ]
     rows = []
-    for n, constraints in enumerate([both, both, both[:1], []]):
+    for n, constraints in enumerate([both, both, both[:1], [], both]):
         truth = {"instruction_id_list": [c["id"] for c in constraints], "kwargs": [c["kwargs"] for c in constraints]}
         text = " ".join([f"Describe room {n}.", *(c["text"] for c in constraints)])
         rows.append(
             {
                 "prompt": text, "task": f"Describe room {n}.", "constraints": json.dumps(constraints),
-                "dataset": "ifeval" if constraints else None, "ground_truth": truth if constraints else None,
+                "dataset": "ifeval" if constraints and n < 4 else None, "ground_truth": truth if constraints else None,
             }
         )  # fmt: skip
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -196,7 +216,9 @@ def test_persona_pairs_relax_one_constraint(run: Run, tmp_path: Path) -> None:
         assert "commas" in row["prompt"][0]["content"] and "lamp" in row["prompt"][0]["content"]
         assert row["chosen"][0]["content"] == "The room as I see it has a lamp in it."
         assert row["rejected"][0]["content"] != row["chosen"][0]["content"]
-    assert {row["reason"] for row in rejected_of(tmp_path / "out")} == {"too_few_constraints"}
+    reasons = [row["reason"] for row in rejected_of(tmp_path / "out")]
+    assert reasons == ["too_few_constraints", "too_few_constraints", "no_verifier"]
+    assert not any("room 4" in asked(body) for _, body in served.seen)
 
 
 @pytest.mark.long
@@ -257,3 +279,30 @@ def test_a_dry_run_counts_requests(run: Run, server: Served, tmp_path: Path) -> 
     done = run("preferences", recipe(server.url, questions(tmp_path / "p.jsonl")), "--dry-run", "--json")
     planned = json.loads(done.stdout)
     assert planned["completions"] == 96 and planned["requests to the judge"] == 106 and not server.seen
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("on_policy", 1.5, "on_policy: expected a fraction"),
+        ("timeout", 0, "timeout: expected seconds"),
+        ("length_ratio", 0.5, "length_ratio: expected"),
+        ("judge", {"model": "j", "base_url": "http://localhost", "asked": 0}, "judge: asked: expected"),
+        ("policy", {"model": "p", "base_url": "http://localhost", "top_p": 2}, "policy: top_p: expected"),
+        ("pool", [{"model": "policy", "base_url": "http://localhost"}], "pool[0]: two models are called 'policy'"),
+        ("prompts", [{"path": "nowhere.jsonl"}], "prompts[0]: nowhere.jsonl: no such file"),
+        (
+            "add_constraints",
+            {"share": 0.5, "file": "nowhere.yaml"},
+            "add_constraints: file: nowhere.yaml: no such file",
+        ),
+    ],
+)
+def test_mistakes_name_the_line_and_the_key(run: Run, tmp_path: Path, key: str, value: Any, said: str) -> None:
+    wrong = recipe("http://localhost:1/v1", questions(tmp_path / "p.jsonl")) | {key: value}
+    done = run("preferences", wrong)
+    lines = (tmp_path / "preferences.yaml").read_text().splitlines()
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    start = next(number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:"))
+    found = re.search(r"preferences\.yaml, line (\d+): ", done.stderr)
+    assert found and start <= int(found[1]) <= start + 5 and said in done.stderr, done.stderr

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from curation_server import Run, adds_up, rejected_of, rows_of
 from curation_server import everything as everything_served
-from judge_server import Reply, Served, chat, judge_server
+from judge_server import Body, Reply, Served, chat, judge_server
 
 from olmes_suite.constraints.registry import PROFILES, everything
 from olmes_suite.errors import UsageError
@@ -33,6 +33,19 @@ def recipe(url: str, **keys: Any) -> dict[str, Any]:
         "skills": [{"skill": "knowledge", "count": 30}, {"skill": "instructions", "count": 20}],
         **keys,
     }
+
+
+def test_a_text_that_differs_only_in_punctuation_is_a_near_duplicate(run: Run, tmp_path: Path) -> None:
+    texts = iter(["Is the old lamp lit, or not?", "Is the old lamp lit or not?", "Is  the old lamp lit, or not?"])
+
+    def reply(body: Body, before: int) -> Reply:
+        return Reply(chat(f"Question: {next(texts)}"))
+
+    with judge_server(reply) as served:
+        skills = [{"skill": "knowledge", "count": 3}]
+        model = {"model": "m", "base_url": served.url, "concurrency": 1}
+        assert run("prompts", recipe(served.url, skills=skills, generator=model)).returncode == 0
+    assert [row["reason"] for row in rejected_of(tmp_path / "out")] == ["near_duplicate", "duplicate"]
 
 
 @pytest.mark.long
@@ -122,7 +135,7 @@ def test_a_dry_run_asks_nothing(run: Run, server: Served, tmp_path: Path) -> Non
         ("personas.path=nowhere.jsonl", "give one of `path`, `hub` and `sample`"),
         ("personas={path: nowhere.jsonl}", "no such file or folder"),
         ("personas={sample: true, limit: -1}", "limit: expected a whole number of at least 1"),
-        ("constraint_file=nowhere.yaml", "constraints nowhere.yaml: no such file"),
+        ("constraint_file=nowhere.yaml", "constraint_file: nowhere.yaml: no such file"),
         ("constraints=[3, 1]", "the fewest and the most"),
         ("filters.language=xx", "'xx' is none of"),
         ("filters={min_words: 9, max_words: 3}", "leave no text"),
@@ -166,6 +179,14 @@ def test_a_persona_without_text_is_named_by_its_row(run: Run, server: Served, tm
     assert not server.seen
 
 
+def test_a_persona_that_is_not_unicode_is_named_by_its_row(run: Run, server: Served, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"persona": "a nurse"}\n{"persona": "a \\ud83d baker"}\n')
+    done = run("prompts", recipe(server.url, personas={"path": str(file)}))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "row 1: text that is not Unicode" in done.stderr
+    assert not server.seen
+
+
 def test_every_constraint_is_the_reward_verifiers_and_none_is_unseen() -> None:
     found = constraint_draws.load()
     unseen = {name for profile in PROFILES for name in everything(profile)}
@@ -194,6 +215,33 @@ def test_constraints_of_one_prompt_do_not_contradict_each_other() -> None:
         (single,) = constraint_draws.draw(found, 1, random.Random(seed), "Tell a story.")
         alone += groups[single.id] == "whole"
     assert 30 < alone < 200
+
+
+def test_a_prompt_has_no_two_constraints_that_no_answer_can_follow() -> None:
+    found = constraint_draws.load()
+    upper, lower = "change_case:english_capital", "change_case:english_lowercase"
+    impossible = [
+        {upper, "detectable_format:multiple_sections"}, {lower, "detectable_format:multiple_sections"},
+        {upper, "copy:repeat_phrase"},
+    ]  # fmt: skip
+    together = 0
+    for seed in range(2000):
+        drawn = {one.id: one.kwargs for one in constraint_draws.draw(found, 5, random.Random(seed), "Sing, please.")}
+        assert not any(pair <= set(drawn) for pair in impossible)
+        assert "combination:repeat_prompt" not in drawn
+        phrase = drawn.get("copy:repeat_phrase", {}).get("phrase", "").split()
+        forbidden = drawn.get("keywords:forbidden_words", {}).get("forbidden_words", ())
+        together += bool(phrase and forbidden)
+        assert not set(phrase) & set(forbidden)
+    assert together > 20
+
+
+def test_a_request_with_braces_is_repeated_as_it_is() -> None:
+    (entry,) = (one for one in constraint_draws.load().constraints if one.id == "copy:copying_multiple")
+    found = constraint_draws.Constraints(words=("lamp",), constraints=(entry,))
+    (drawn,) = constraint_draws.draw(found, 1, random.Random(0), "Fill in {N} of {prompt_to_repeat}.")
+    assert drawn.text.endswith(": Fill in {N} of {prompt_to_repeat}.")
+    assert f"it {drawn.kwargs['N']} times" in drawn.text
 
 
 def test_draws_of_one_seed_are_equal() -> None:

@@ -49,6 +49,8 @@ GOOD = {
     "JSON with ids": '[{"id": 2, "rating": 2}, {"id": 1, "rating": 4}]',
     "numbers in brackets": "[2]\nRating: 2\n[1]\nRating: 4",
     "called candidates": "Candidate 2\nRating: 2\nCandidate 1\nRating: 4",
+    "JSON with names as ids": '[{"id": "Answer 2", "rating": 2}, {"id": "Answer 1", "rating": 4}]',
+    "JSON without headings": '```json\n[\n{"rating": 4,\n"rationale": "good"},\n{"rating": 2}\n]\n```',
     "stars": "Answer 1\nRating: 4 stars\nAnswer 2\nRating: 2 stars out of 5",
 }
 BAD = {
@@ -73,6 +75,17 @@ BAD = {
     "two numbers": ("Answer 1\nRating: 4 5\nAnswer 2\nRating: 2", "4 5 is not a whole number"),
     "negative": ("Answer 1\nRating: -4\nAnswer 2\nRating: 2", "-4 is not a whole number"),
     "a list without one": ("1. Rating:\n2. Rating: 4", "1 ratings instead of 2"),
+    "named after the rating": ("Rating: 4 for Answer 2\nRating: 2 for Answer 1", "which answer each rating is for"),
+    "named in brackets": ("Rating: 4 (Answer 2)\nRating: 2 (Answer 1)", "which answer"),
+    "named on the next line": ("Rating: 4\nAnswer: 2\n\nRating: 2\nAnswer: 1", "which answer"),
+    "letters": ("Answer B\nRating: 4\nAnswer A\nRating: 2", "which answer"),
+    "numbers in words": ("Second answer: Rating: 4\nFirst answer: Rating: 2", "which answer"),
+    "other names": ("Model 2\nRating: 4\nModel 1\nRating: 2", "which answer"),
+    "a table": ("| # | Rating |\n| 2 | Rating: 4 |\n| 1 | Rating: 2 |", "which answer"),
+    "ranks": ("1. Answer 2\nRating: 4\n2. Answer 1\nRating: 2", "which answer"),
+    "reasons first without headings": (
+        "Rationale: answer 2 is good.\nRating: 4\nRationale: answer 1 is bad.\nRating: 2", "which answer"
+    ),
     "JSON with the number last": (
         '[{"rating": 4, "answer": 2}, {"rating": 2, "answer": 1}]', "for the answers none, 2 instead of 1 to 2"
     ),
@@ -137,7 +150,7 @@ def test_ratings_belong_to_the_texts_whatever_their_order(tmp_path: Path) -> Non
 
 def test_a_judge_that_answers_in_prose_is_told_and_asked_again(tmp_path: Path) -> None:
     def reply(body: Body, before: int) -> Reply:
-        return Reply(chat("They are all nice.")) if len(body["messages"]) == 2 else rated(body)
+        return Reply(chat("They are all nice \ud83d.")) if len(body["messages"]) == 2 else rated(body)
 
     found, served = rate(reply, tmp_path)
     assert all(one.problem is None and len(one.read) == 2 for one in found)

@@ -85,6 +85,7 @@ def test_unusable_answers_are_left_out_with_a_reason_each(run: Run, tmp_path: Pa
     cut = chat("It begins with")
     cut["choices"][0]["finish_reason"] = "length"
     answers["cut"] = Reply(cut)
+    answers["markup"] = Reply(chat("Half of a pair, \ud83d, is in this answer, which no file of rows can hold."))
     file = tmp_path / "p.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"lamp {name}"}) + "\n" for name in answers))
     with judge_server(lambda body, before: answers[asked(body).split()[1]]) as served:
@@ -114,6 +115,15 @@ def test_thoughts_are_kept_apart(run: Run, tmp_path: Path, thoughts: str) -> Non
     assert (row["messages"][-1].get("reasoning_content") or "").strip() == (
         "I add them up." if thoughts == "turn" else ""
     )
+
+
+def test_thoughts_and_columns_that_are_not_unicode_are_written(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "What is 1 and 4?", "id": "\\ud83d", "ground_truth": "\\ude00"}\n')
+    with judge_server(lambda body, before: Reply(chat("<think>Half: \ud83d.</think>\n\nIt is 5."))) as served:
+        assert run("responses", recipe(served.url, file)).returncode == 0
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["thinking"].strip(), row["id"], row["ground_truth"]) == ("Half: \ufffd.", "\ufffd", "\ufffd")
 
 
 @pytest.mark.long

@@ -143,7 +143,7 @@ class Completer:
             self._answered = self._answered or bool(found)
             found |= self._ask({place: requests[number] for place, number in reversed(missing.items())})
         self._count(places, found)
-        return [_whole(found[place]) for place in places]
+        return [_in_unicode(found[place]) for place in places]
 
     def _found_by_address(
         self, requests: Sequence[Request], places: Sequence[tuple[str, int]], found: Mapping[tuple[str, int], object]
@@ -232,15 +232,13 @@ class Completer:
             self.spent.completion_tokens += response.completion_tokens
 
 
-def _whole(response: Response | Failed) -> Response | Failed:
-    """Return a completion with the replacement character for half surrogate pairs, which no file of text can hold."""
+def _in_unicode(response: Response | Failed) -> Response | Failed:
+    """Return the completion with U+FFFD for each half of a surrogate pair, which no file of rows can hold."""
     if isinstance(response, Failed):
         return response
-    fields = {name: getattr(response, name) for name in ("text", "thinking")}
-    changed: dict[str, Any] = {
-        name: _HALVES.sub("\ufffd", text) for name, text in fields.items() if text and _HALVES.search(text)
-    }
-    return replace(response, **changed) if changed else response
+    text, thinking = (one and _HALVES.sub("\ufffd", one) for one in (response.text, response.thinking))
+    same = text == response.text and thinking == response.thinking
+    return response if same else replace(response, text=text, thinking=thinking)
 
 
 def _as_text(request: Request) -> Request:

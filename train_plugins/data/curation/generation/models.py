@@ -76,7 +76,7 @@ def check(model: Model, place: Place) -> None:
     """Check a model's keys before anything is loaded or sent. Raises UsageError that names the key."""
 
     def wrong(key: str, why: str) -> UsageError:
-        return UsageError(f"{place.inside(key).line((key,))}: {why}")
+        return UsageError(f"{place.at(key)}: {why}")
 
     if model.served and model.backend not in (None, "openai"):
         raise wrong("backend", f"{model.backend} runs no served model; leave out `backend` or `base_url`")

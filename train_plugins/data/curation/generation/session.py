@@ -8,7 +8,7 @@ from typing import Any
 
 from olmes_suite.errors import UsageError
 from olmes_suite.wording import count
-from olmes_suite.yaml_files import Place
+from olmes_suite.yaml_files import Keys, Place
 from train_plugins.data.curation.generation import models
 from train_plugins.data.curation.generation.completions import Completer, Journal
 from train_plugins.data.curation.generation.models import Model
@@ -53,17 +53,18 @@ class Session:
         return [completer.spent.as_json(completer.model) for completer in self._completers.values()]
 
 
-def check_models(found: Iterable[tuple[str, Model]], place: Place) -> None:
-    """Check the models of a recipe by the key that names them. Raises UsageError."""
+def check_models(found: Iterable[tuple[Keys, Model]], place: Place) -> None:
+    """Check the models of a recipe by the path of their keys. Raises UsageError."""
     for key, model in found:
-        models.check(model, place.inside(key))
+        models.check(model, place.inside(*key))
 
 
-def check_names(found: Sequence[Model], place: Place) -> None:
+def check_names(found: Sequence[tuple[Keys, Model]], place: Place) -> None:
     """Raise UsageError where two models have one name in the rows."""
-    names = [model.called for model in found]
+    names = [model.called for _, model in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"{place}: two models are called {twice!r}; give one of them another `name`")
+        path = [key for key, model in found if model.called == twice][-1]
+        raise UsageError(f"{place.at(*path)}: two models are called {twice!r}; give one of them another `name`")
 
 
 def described(model: Model) -> str:

@@ -111,7 +111,7 @@ def _of_text(one: Filters, said: list[tuple[str, str]]) -> Verdict | None:
     if one.repetition and any(map(text_filters.repeats, answers)):
         return "repetition", ""
     if one.language is not None:
-        found = text_filters.language_of("\n".join(text for _, text in said))
-        if found not in (one.language, None):
-            return "language", str(found)
+        found = text_filters.languages_of("\n".join(text for _, text in said))
+        if found and one.language not in found:
+            return "language", found[0]
     return None
