@@ -123,7 +123,8 @@ def test_thoughts_and_columns_that_are_not_unicode_are_written(run: Run, tmp_pat
     with judge_server(lambda body, before: Reply(chat("<think>Half: \ud83d.</think>\n\nIt is 5."))) as served:
         assert run("responses", recipe(served.url, file)).returncode == 0
     (row,) = rows_of(tmp_path / "out")
-    assert (row["thinking"].strip(), row["id"], row["ground_truth"]) == ("Half: \ufffd.", "\ufffd", "\ufffd")
+    assert (row["thinking"].strip(), row["ground_truth"]) == ("Half: \ufffd.", "\ufffd")
+    assert len(row["id"]) == 16  # a hash in place of an id that cannot be written
 
 
 @pytest.mark.long
