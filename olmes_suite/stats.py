@@ -179,24 +179,35 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     stderr, df = math.sqrt(sum(variances)), satterthwaite(variances, dfs)
     bounded = all(0 <= e.value <= 1 for e in estimates)
     ends = interval(value, stderr, df, None, bounded)
-    certain = [(float(s), e) for s, e in zip(w, estimates, strict=True) if e.stderr == 0.0 and e.n and bounded]
-    return Estimate(value, stderr, _widened(value, ends, [(s, e) for s, e in certain if e.value in (0.0, 1.0)]), n, df)
+    if bounded:
+        # The documents of a collapsed stratum may have one score, too.
+        alike = [Estimate(e.value, 0.0, n=1) if e.stderr is None and len(set(singles)) == 1 else e for e in estimates]
+        ends = _widened(value, ends, [(float(s), e) for s, e in zip(w, alike, strict=True) if e.stderr == 0.0])
+    return Estimate(value, stderr, ends, n, df)
 
 
 def _widened(value: float, ends: tuple[float, float], certain: Sequence[tuple[float, Estimate]]) -> tuple[float, float]:
     """Add the uncertainty of parts without variance, given with their shares, to the interval of a weighted mean.
 
-    Together they are one part: its interval is Wilson's for the effective number of documents. The distances of the
-    two intervals' ends are added as their squares (MOVER: Zou & Donner 2008, Statist. Med. 27, 1693-1702).
+    Together, the parts whose documents all scored 0, or all 1, are one part: its interval is Wilson's for the effective
+    number of documents. A combination of such parts has its own interval. The distances of all intervals' ends are
+    added as their squares (MOVER: Zou & Donner 2008, Statist. Med. 27, 1693-1702).
     """
-    total = math.fsum(share for share, _ in certain)
-    if not total:
+    below, above = [value - ends[0]], [ends[1] - value]
+    alike = [(share, e) for share, e in certain if e.value in (0.0, 1.0) and e.n]
+    if total := math.fsum(share for share, _ in alike):
+        mean_of = math.fsum(share * e.value for share, e in alike) / total
+        n = total**2 / math.fsum(share**2 / e.n for share, e in alike if e.n)
+        low, high = wilson(mean_of * n, n)
+        below.append(total * (mean_of - low))
+        above.append(total * (high - mean_of))
+    for share, e in certain:
+        if e.ci95 and e.value not in (0.0, 1.0):
+            below.append(share * (e.value - e.ci95[0]))
+            above.append(share * (e.ci95[1] - e.value))
+    if len(below) == 1:
         return ends
-    mean_of = math.fsum(share * e.value for share, e in certain) / total
-    n = total**2 / math.fsum(share**2 / e.n for share, e in certain if e.n)
-    low, high = wilson(mean_of * n, n)
-    below, above = total * (mean_of - low), total * (high - mean_of)
-    return value - math.hypot(value - ends[0], below), value + math.hypot(ends[1] - value, above)
+    return max(0.0, value - math.hypot(*below)), min(1.0, value + math.hypot(*above))
 
 
 def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:

@@ -284,10 +284,10 @@ def suite_result(names: Sequence[str], tasks: Mapping[str, TaskResult]) -> Suite
         if score is None or score.value is None:
             missing.append(name)
         else:
-            certain = score.stderr == 0.0 and score.ci95 is not None  # all documents of the task have one score
-            size = stats.wilson_size(score.ci95) if certain and score.ci95 else tasks[name].n
+            alike = score.stderr == 0.0 and score.value in (0.0, 1.0)  # so are the scores of all documents
+            size = stats.wilson_size(score.ci95) if alike and score.ci95 else tasks[name].n
             df = max(tasks[name].n - 1, 1)
-            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr, n=size, df=df))
+            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr, score.ci95, size, df))
     return (
         SuiteResult(missing=tuple(missing))
         if missing or not estimates_of_tasks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
@@ -66,6 +68,29 @@ def test_an_average_of_scores_that_do_not_vary_is_not_certain() -> None:
     assert stats.combine([right, wrong]).ci95 == pytest.approx(stats.wilson(6, 12))
     assert stats.wilson_size(right.ci95) == pytest.approx(4) and stats.wilson_size(wrong.ci95) == pytest.approx(12)
     assert stats.wilson_size((1.0, 1.0)) is None
+    singles = [stats.mean([1.0])] * 5
+    assert stats.combine(singles).ci95 == pytest.approx(stats.wilson(5, 5))
+
+
+def test_a_widened_interval_stays_within_the_scores() -> None:
+    """Two documents of which one is right have nearly the whole range by themselves."""
+    for score in (0.0, 1.0):
+        low, high = stats.combine([stats.mean([score] * 2), stats.mean([0.0, 1.0])]).ci95 or (-1.0, 2.0)
+        assert 0 <= low < 0.02 + score and high <= 1
+
+
+def test_a_group_of_scores_that_do_not_vary_is_not_certain_in_a_group_or_suite() -> None:
+    inner = stats.combine([stats.mean([1.0] * 4), stats.mean([0.0] * 4)])
+    other = stats.mean([0.0, 1.0] * 50)
+    outer = stats.combine([inner, other])
+    assert inner.ci95 and other.ci95 and outer.ci95 and outer.value == 0.5
+    half = math.hypot(0.5 - inner.ci95[0], 0.5 - other.ci95[0]) / 2
+    assert outer.ci95 == pytest.approx((0.5 - half, 0.5 + half), abs=0.002)
+    tasks = {
+        name: TaskResult(primary="acc", n=n, metrics={"acc": Metric(value=e.value, stderr=e.stderr, ci95=e.ci95)})
+        for name, n, e in (("group", 8, inner), ("plain", 100, other))
+    }
+    assert suite_result(["group", "plain"], tasks).ci95 == pytest.approx(outer.ci95, abs=0.001)
 
 
 def test_a_suite_without_a_wrong_answer_has_the_interval_of_its_documents() -> None:
