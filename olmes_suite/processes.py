@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from olmes_suite.errors import ProcessLost
 
 Job = TypeVar("Job")
 
+_stopped: Any = None
+"""In a process of a pool: whether no further job begins, in memory that all of its processes share."""
 _SET_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 _prctl = (
@@ -49,7 +51,8 @@ def in_processes(work: Callable[[Job], None], workers: int) -> Callable[[list[Jo
         from concurrent.futures.process import BrokenProcessPool
 
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(os.getpid(),)) as pool:
+        stopped = context.RawValue("b", 0)
+        with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(os.getpid(), stopped)) as pool:
             try:
                 with _without_interrupts():
                     futures = [pool.submit(_do, work, job) for job in jobs]
@@ -62,9 +65,9 @@ def in_processes(work: Callable[[Job], None], workers: int) -> Callable[[list[Jo
                 ) from None
             except SystemExit:  # Ctrl-C, which a process has noticed first
                 raise KeyboardInterrupt from None
-            except BaseException:
+            finally:
+                stopped.value = 1  # for the jobs that the pool has handed out already
                 pool.shutdown(cancel_futures=True)
-                raise
 
     return run
 
@@ -82,8 +85,10 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(parent: int) -> None:
+def _begin(parent: int, stopped: Any) -> None:
     """Prepare a process of a pool: it ends with its parent, and at Ctrl-C without a traceback."""
+    global _stopped
+    _stopped = stopped
     end_with_parent()
     if os.getppid() != parent or signal.SIGINT in signal.sigpending():
         os._exit(130)
@@ -92,9 +97,14 @@ def _begin(parent: int) -> None:
 
 
 def _do(work: Callable[[Job], None], job: Job) -> None:
-    """Do a job; Ctrl-C ends it as an exception would, so that it removes its unfinished files."""
+    """Do a job; Ctrl-C ends it as an exception would, so that it removes its unfinished files, and begins no other."""
+    if _stopped.value:
+        return
     before = signal.signal(signal.SIGINT, lambda number, frame: sys.exit(130))
     try:
         work(job)
+    except SystemExit:
+        _stopped.value = 1
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
