@@ -25,6 +25,7 @@ from train_plugins.data.control_tokens import BREAK, first_token, texts
 from train_plugins.data.fields import EXTRA, KWARGS, NEUTRAL, Row
 from train_plugins.data.forms import CONTEXT, Reads
 from train_plugins.data.messages import check_turns
+from train_plugins.data.surrogates import is_unicode
 from train_plugins.data.tool_calls import empty
 
 BAD_ROWS = "bad_rows.jsonl"
@@ -94,7 +95,7 @@ def _strict(
         if entry.chat_template_kwargs and empty(converted.get(KWARGS)):
             converted[KWARGS] = entry.chat_template_kwargs
         found = keys(converted)
-        if not _is_unicode(found):
+        if not is_unicode(found):
             raise ValueError("text that is not Unicode (half a surrogate pair)")
         return name, found if control is None or not reads else _without_control(found, entry, control)
 
@@ -118,15 +119,6 @@ def _without_control(row: dict[str, Any], entry: DataEntry, control: re.Pattern[
     if any(BREAK in one for column in TURNS for one in texts(row.get(column))):
         raise ValueError("the code point U+FDD0, which is no character, beside a control token")
     return {**row, EXTRA: json.dumps({**more, NEUTRAL: True}, ensure_ascii=False)}
-
-
-def _is_unicode(value: Any) -> bool:
-    """Return whether all text in a value can be written as UTF-8; JSON's escapes can name half a character."""
-    if isinstance(value, str):
-        return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
-    if isinstance(value, Mapping):
-        return all(_is_unicode(one) for one in (*value, *value.values()))
-    return not isinstance(value, list | tuple) or all(map(_is_unicode, value))
 
 
 def rows_hash(rows: Iterable[Any]) -> str:

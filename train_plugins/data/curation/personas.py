@@ -16,6 +16,7 @@ from train_plugins.data.curation.hub import load as load_hub
 from train_plugins.data.curation.inputs import content_hash, files_of
 from train_plugins.data.curation.output import Input
 from train_plugins.data.sets import rows_hash
+from train_plugins.data.surrogates import is_unicode
 
 SAMPLE = Path(__file__).parent / "personas.jsonl"
 HUB, LICENCE = "nvidia/Nemotron-Personas", "CC-BY-4.0"
@@ -83,7 +84,7 @@ def read(keys: Personas) -> list[str]:
                 f"personas {keys.called}: row {number} has no text in the column {column or 'persona'!r} "
                 f"(columns: {known:.200}); name it with personas.column"
             )
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_unicode(text):
             raise DataError(f"personas {keys.called}: row {number}: text that is not Unicode (half a surrogate pair)")
         personas.append(" ".join(text.split()))
     if not personas:

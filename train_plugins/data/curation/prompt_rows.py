@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,6 +22,7 @@ from train_plugins.data.curation.inputs import content_hash, files_of
 from train_plugins.data.curation.output import Input
 from train_plugins.data.curation.reward_forms import normalised
 from train_plugins.data.sets import rows_hash
+from train_plugins.data.surrogates import is_unicode
 from train_plugins.data.turns import Turn, conversation_column, turns, with_system
 from train_plugins.verifiers import Malformed, registry
 from train_plugins.verifiers.truths import read_truth
@@ -30,8 +30,6 @@ from train_plugins.verifiers.truths import read_truth
 ROLES = ("system", "user", "assistant")
 TRUTHS, VERIFIER = ("ground_truth", "reward_model"), ("verifier", "dataset", "data_source")
 """Columns with a row's truth, and with its verifier's name."""
-_HALVES = re.compile("[\ud800-\udfff]")
-"""Halves of surrogate pairs, which no file of text can hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +77,7 @@ class Prompt:
     def id(self) -> str:
         """The row's own id, or a hash of its prompt."""
         own = self.columns.get("id")
-        usable = isinstance(own, str | int) and str(own) and not _HALVES.search(str(own))
+        usable = isinstance(own, str | int) and str(own) and is_unicode(own)
         return str(own) if usable else sha256(canonical_json(self.messages))[:16]
 
     @property
@@ -178,7 +176,7 @@ def prompt_of(row: Mapping[str, Any], source: str, number: int, names: Mapping[s
             raise ValueError(f"a turn of {role!r} whose content is {type(content).__name__} instead of text")
         if role == "user" and not content.strip():
             raise ValueError("a user turn without content")
-        if _HALVES.search(content):
+        if not is_unicode(content):
             raise ValueError("text that is not Unicode (half a surrogate pair)")
     answer = None
     if messages[-1][0] == "assistant":
@@ -223,7 +221,7 @@ def _verifier(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str | N
         read_truth(name, truth, row)
     except Malformed as error:
         raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
-    if _HALVES.search(as_json(truth) or ""):
+    if not is_unicode(truth):
         raise ValueError("a 'ground_truth' that is not Unicode (half a surrogate pair)")
     return name, truth
 
@@ -252,7 +250,7 @@ def as_json(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     text = json.dumps(_finite(value), ensure_ascii=False, sort_keys=True, default=str)
-    return json.dumps(json.loads(text), sort_keys=True) if _HALVES.search(text) else text
+    return json.dumps(json.loads(text), sort_keys=True) if not is_unicode(text) else text
 
 
 def _finite(value: Any) -> Any:

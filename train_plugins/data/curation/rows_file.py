@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from olmes_suite.files import storage
 from train_plugins.data.curation.recipe import Format
+from train_plugins.data.surrogates import in_unicode
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,15 +75,6 @@ class _Table:
         try:
             table = pa.Table.from_pylist(self._rows, schema=self._schema)
         except UnicodeEncodeError:
-            table = pa.Table.from_pylist([_in_unicode(row) for row in self._rows], schema=self._schema)
+            table = pa.Table.from_pylist([in_unicode(row) for row in self._rows], schema=self._schema)
         self._writer.write_table(table)
         self._rows.clear()
-
-
-def _in_unicode(value: Any) -> Any:
-    """Return a value with U+FFFD for each half of a surrogate pair, which parquet cannot hold."""
-    if isinstance(value, str):
-        return re.sub("[\ud800-\udfff]", "\ufffd", value)
-    if isinstance(value, Mapping):
-        return {name: _in_unicode(one) for name, one in value.items()}
-    return [_in_unicode(one) for one in value] if isinstance(value, list | tuple) else value

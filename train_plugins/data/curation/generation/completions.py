@@ -8,7 +8,6 @@ difference to the data.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from olmes_suite.models.cache.store import Entry, ResponseCache
 from olmes_suite.models.interrupt import gentle_interrupt
 from olmes_suite.records import Request, Response, canonical_json, sha256
 from train_plugins.data.curation.generation.models import Model, build, identity, identity_by_address
+from train_plugins.data.surrogates import in_unicode, is_unicode
 
 IN_A_ROW = 25
 """Failed requests without an answer in between after which the command stops: the server is at fault, not the rows."""
@@ -32,7 +32,6 @@ FOR_ONE = frozenset({400, 413, 422})
 EVERY = 10.0
 """Seconds between two lines of progress."""
 KIND = "curation"
-_HALVES = re.compile("[\ud800-\udfff]")
 
 Messages = tuple[tuple[str, str], ...]
 
@@ -233,12 +232,10 @@ class Completer:
 
 
 def _in_unicode(response: Response | Failed) -> Response | Failed:
-    """Return the completion with U+FFFD for each half of a surrogate pair, which no file of rows can hold."""
-    if isinstance(response, Failed):
+    """Return the completion with U+FFFD for each half of a surrogate pair."""
+    if isinstance(response, Failed) or is_unicode((response.text, response.thinking)):
         return response
-    text, thinking = (one and _HALVES.sub("\ufffd", one) for one in (response.text, response.thinking))
-    same = text == response.text and thinking == response.thinking
-    return response if same else replace(response, text=text, thinking=thinking)
+    return replace(response, text=in_unicode(response.text), thinking=in_unicode(response.thinking))
 
 
 def _as_text(request: Request) -> Request:
