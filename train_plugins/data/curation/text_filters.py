@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,16 @@ def _anywhere(name: str) -> re.Pattern[str]:
 def _phrases() -> dict[str, dict[str, list[str]]]:
     import yaml
 
-    found: dict[str, dict[str, list[str]]] = yaml.safe_load(PHRASES.read_text(encoding="utf-8"))
-    return found
+    found = yaml.safe_load(PHRASES.read_text(encoding="utf-8"))
+    return {
+        name: {place: [phrase for one in listed for phrase in _each(one)] for place, listed in places.items()}
+        for name, places in found.items()
+    }
+
+
+def _each(entry: str | list[list[str]]) -> list[str]:
+    """Return the phrases of an entry: itself, or each phrase of its first list with each of its second."""
+    return [entry] if isinstance(entry, str) else [" ".join(both) for both in product(*entry)]
 
 
 @lru_cache(maxsize=1)

@@ -91,11 +91,13 @@ def test_what_only_resembles_a_refusal_is_kept(text: str) -> None:
         ("Hello! I cannot help you with this request.", "refusal"),
         ("Unfortunately I can't provide instructions for that.", "refusal"),
         ("I understand that you are angry, but I am unable to assist.", "refusal"),
+        ("I will not be able to help with that.", "refusal"),
         ("As an assistant, I'm not able to write such a text.", "refusal"),
         ("**I cannot assist with that.**", "refusal"),
         ("Response:\nThe lamp is lit.", "meta"),
         ("The user wants a poem about a lamp. I should write one.", "meta"),
         ("As a language model, I have no lamp.", "meta"),
+        ("I have no lamp: I was trained by DeepSeek, not built by a smith.", "meta"),
         ("The bridge is old. " * 10, "repetition"),
     ],
 )
