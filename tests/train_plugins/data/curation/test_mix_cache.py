@@ -83,6 +83,14 @@ def test_a_file_that_changes_while_it_is_read_makes_no_part(tmp_path: Path, monk
     assert not list((tmp_path / "parts").iterdir())
 
 
+def test_a_file_that_is_removed_before_it_is_read_is_named(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    job.block.path.unlink()
+    with pytest.raises(DataError, match=r"a\.jsonl: cannot be read"):
+        run_job(job)
+    assert not list((tmp_path / "parts").iterdir())
+
+
 def test_a_source_that_changes_after_it_was_hashed_leaves_no_parts_under_its_former_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +46,6 @@ from train_plugins.data.fields import REASONING
 VERSION = 3
 AT_ONCE = 512
 """Rows that are counted and sketched together."""
-DAY = 24 * 60 * 60
 """Seconds that no part takes."""
 MALFORMED = "malformed"
 ROWS, INDEX, REJECTED, ABOUT = "rows.jsonl", "index.npz", "rejected.jsonl", "about.json"
@@ -155,13 +153,20 @@ def run_job(job: Job) -> None:
     partial = job.folder.with_name(f"{job.key}.{uuid.uuid4().hex}.tmp")  # processes of two machines may have one number
     partial.mkdir(parents=True)
     try:
-        before = file_signature(job.block.path)
+        before = _signature(job.block.path)
         _Maker(job.settings, partial).make(job.block)
-        if file_signature(job.block.path) != before:
+        if _signature(job.block.path) != before:
             raise DataError(f"{job.block.path}: changed while it was read; repeat the command")
         _place(partial, job)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _signature(path: Path) -> str:
+    try:
+        return file_signature(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
 
 
 def _place(partial: Path, job: Job) -> None:
@@ -176,14 +181,6 @@ def _place(partial: Path, job: Job) -> None:
             job.folder.replace(damaged)
         shutil.rmtree(damaged, ignore_errors=True)
         partial.replace(job.folder)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished parts of killed mixes from the folder of all parts, a day after they were begun."""
-    for partial in folder.glob("*.tmp"):
-        with suppress(OSError):  # another mix may remove it too
-            if time.time() - partial.stat().st_mtime > DAY:
-                shutil.rmtree(partial, ignore_errors=True)
 
 
 class _Maker:
