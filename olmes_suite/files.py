@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ ADVICE = {
 }  # fmt: skip
 """What to do about an error of writing."""
 _DIGEST = re.compile("[0-9a-f]{64}")
+_DAY = 24 * 60 * 60
 LOCK_SECONDS = 0.1
 """Maximum wait for a process that is about to release the lock."""
 
@@ -118,6 +120,14 @@ class RunLock:
         with suppress(OSError):
             return self.path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
         return "another process"
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove the folders that killed processes had begun to write there, a day after."""
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # another process may remove it too
+            if time.time() - path.stat().st_mtime > _DAY:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def cache_folder() -> Path:

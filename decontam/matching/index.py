@@ -8,12 +8,10 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import time
 import uuid
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +25,9 @@ from decontam.items.items import Item
 from decontam.matching import gram_arrays, own_text
 from decontam.matching.rule import Rule
 from decontam.text import hashing, tokens, vocabulary
-from olmes_suite.files import storage
+from olmes_suite.files import remove_leftovers, storage
 
 SCHEMA = 5
-_DAY = 24 * 60 * 60
 _NEVER = np.iinfo(np.int32).max
 
 
@@ -137,7 +134,7 @@ class Index:
         """Write the folder atomically. Raises StorageError."""
         part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
         with storage(folder):
-            _remove_leftovers(folder.parent)
+            remove_leftovers(folder.parent, ".*.part")
             try:
                 self._write(part)
                 _place(part, folder)
@@ -168,14 +165,6 @@ def _place(part: Path, folder: Path) -> None:
         if load(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes had begun to write, a day after."""
-    for part in folder.glob(".*.part"):
-        with suppress(OSError):  # another process may remove it too
-            if time.time() - part.stat().st_mtime > _DAY:
-                shutil.rmtree(part, ignore_errors=True)
 
 
 def load(folder: Path) -> Index | None:

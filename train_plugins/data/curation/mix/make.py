@@ -12,7 +12,7 @@ from typing import Any
 from decontam import scan
 from decontam.training_data import sources as blocks_of
 from olmes_suite.errors import DataError
-from olmes_suite.files import cache_folder, storage, write_text
+from olmes_suite.files import cache_folder, remove_leftovers, storage, write_text
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import Block
 from olmes_suite.wording import count, size
@@ -172,7 +172,7 @@ def _parts(
     watch("rows", len(every) - len(missing), len(every))
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        parts.remove_leftovers(folder)
+        remove_leftovers(folder, "*.tmp")
         try:
             for done, _ in enumerate(run(missing), len(every) - len(missing) + 1):
                 watch("rows", done, len(every))
