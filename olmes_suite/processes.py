@@ -90,9 +90,11 @@ def _begin(parent: int, stopped: Any) -> None:
     global _stopped
     _stopped = stopped
     end_with_parent()
-    if os.getppid() != parent or signal.SIGINT in signal.sigpending():
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as of a command in a script's background
+    if os.getppid() != parent or (signal.SIGINT in signal.sigpending() and not ignored):
         os._exit(130)
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    if not ignored:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
@@ -100,7 +102,9 @@ def _do(work: Callable[[Job], None], job: Job) -> None:
     """Do a job; Ctrl-C ends it as an exception would, so that it removes its unfinished files, and begins no other."""
     if _stopped.value:
         return
-    before = signal.signal(signal.SIGINT, lambda number, frame: sys.exit(130))
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: sys.exit(130))
     try:
         work(job)
     except SystemExit:

@@ -81,6 +81,21 @@ def test_ctrl_c_is_one_line_and_jobs_end_as_by_an_exception(tmp_path: Path, wait
         assert len(list(tmp_path.glob("*.ended"))) == len(list(tmp_path.glob("*.[0-9]*"))) == 3
 
 
+def test_processes_of_a_command_that_ignores_ctrl_c_ignore_it_too(tmp_path: Path) -> None:
+    """As those of a command in a script's background, which Ctrl-C of the script does not end."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = started(tmp_path, "a", "b")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        numbers = workers(tmp_path, 2)
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None and all(map(alive, numbers)) and not list(tmp_path.glob("*.ended"))
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     with started(tmp_path, "a", "b") as process:
         numbers = workers(tmp_path, 2)
