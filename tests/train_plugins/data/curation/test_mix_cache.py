@@ -16,9 +16,9 @@ import yaml
 from helpers import ROOT, environment
 from mix_cases import chat, mix, read_lines, rows, write
 
-from olmes_suite.errors import DataError
+from olmes_suite.errors import DataError, UsageError
 from olmes_suite.training_rows.files import Block
-from train_plugins.data.curation.mix import parts
+from train_plugins.data.curation.mix import parts, sources
 from train_plugins.data.curation.mix.parts import Job, Settings, read, run_job
 
 pytest.importorskip("rensa")
@@ -109,6 +109,29 @@ def test_a_source_that_changes_after_it_was_hashed_leaves_no_parts_under_its_for
     write(path, rows(5))
     assert mix(tmp_path, recipe).returncode == 0
     assert len(read_lines(tmp_path / "out" / "data.jsonl")) == 5
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_finished_mix_asks_no_hub_for_its_sources_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    path, run = tmp_path / "a.jsonl", parts.run_job
+
+    def offline(*_: object) -> None:
+        raise UsageError("the Hub cannot be reached")
+
+    def last(job: Job) -> None:
+        run(job)
+        monkeypatch.setattr(sources, "locate", offline)
+        if removed:
+            path.unlink()
+
+    monkeypatch.setattr(parts, "run_job", last)
+    done = mix(tmp_path, {"sources": [{"path": write(path, rows(5))}]})
+    if removed:
+        assert done.returncode == 2 and "a.jsonl: cannot be read any more; repeat the command" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "zeros", "other"])

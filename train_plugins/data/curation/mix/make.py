@@ -61,7 +61,11 @@ def located(recipe: Loaded[Mix]) -> tuple[Located, ...]:
 
 def inputs(recipe: Loaded[Mix]) -> list[Input]:
     """Check the recipe and return the content hashes of its sources. Raises UsageError."""
-    found = [one.as_input for one in located(recipe)]
+    return _inputs(recipe, located(recipe))
+
+
+def _inputs(recipe: Loaded[Mix], found_sources: Sequence[Located]) -> list[Input]:
+    found = [one.as_input for one in found_sources]
     if recipe.keys.decontam and recipe.keys.decontam.file:
         file = Path(recipe.keys.decontam.file).expanduser()
         found.append(Input(recipe.keys.decontam.file, file_digest(file)))
@@ -76,11 +80,15 @@ def _tokenizer(mix: Mix) -> str | None:
     return tokenizer_digest(folder) if folder and folder.is_dir() else None
 
 
-def _check_unchanged(recipe: Loaded[Mix], output: Output) -> None:
-    """Raise DataError where an input is another one than when the command began."""
-    for now, before in zip(inputs(recipe), output.inputs, strict=True):
-        if now != before:
-            raise DataError(f"{now.name}: has changed since the command began; repeat the command")
+def _check_unchanged(recipe: Loaded[Mix], output: Output, found: Sequence[Located]) -> None:
+    """Raise DataError where an input is another one than when the command began. Asks no Hub."""
+    try:
+        now = _inputs(recipe, [replace(one, hashes=tuple(map(file_digest, one.files))) for one in found])
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read any more; repeat the command") from None
+    for one, before in zip(now, output.inputs, strict=True):
+        if one != before:
+            raise DataError(f"{one.name}: has changed since the command began; repeat the command")
 
 
 def plan(recipe: Loaded[Mix], given: Sequence[Input]) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def make(recipe: Loaded[Mix], output: Output, machines: Machines, watch: Watch) 
     """Make the mix in the output folder and return its manifest. Raises OlmesError."""
     mix, place = recipe.keys, recipe.place
     found_sources = located(recipe)
-    _check_unchanged(recipe, output)
+    _check_unchanged(recipe, output, found_sources)
     names = [one.name for one in found_sources]
     prepared = decontamination.prepare(mix.decontam) if mix.decontam else None
     made = _parts(recipe, output, found_sources, machines.make, watch)
@@ -179,7 +187,7 @@ def _parts(
         except DataError as error:
             raise DataError(_named_source(found, str(error))) from None
     try:
-        _check_unchanged(recipe, output)
+        _check_unchanged(recipe, output, found)
     except DataError:
         for job in missing:  # their names tell the former content
             shutil.rmtree(job.folder, ignore_errors=True)
