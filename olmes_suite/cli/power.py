@@ -179,6 +179,8 @@ def _print_task(plan: dict[str, Any], samples: int) -> None:
     print(
         f"at alpha {plan['alpha']:g}, two-sided, if {100 * plan['flips']:.3g} % of documents flip ({plan['flips_are']})"
     )
+    if samples > 1:
+        print("where flips are chance in sampling alone")
     if plan["have"]:
         print(f"{plan['task']} has {plan['have']:,}: its power for {delta} is {100 * plan['power_of_task']:.0f} %")
         if plan["samples"] > samples:

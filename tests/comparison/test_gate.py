@@ -283,6 +283,7 @@ def test_samples_divide_the_documents_that_are_needed(cli: Cli, samples: int) ->
     assert many["samples"] == one["samples"] == 6
     out = cli("power", "--task", "gsm8k", "--delta", "1", "--samples", str(samples))[1]
     assert f"documents of {samples} samples each find a difference of 1 point with" in out
+    assert "where flips are chance in sampling alone" in out
     assert ("or 6 samples of each document" in out) == (samples < 6)
 
 
