@@ -14,6 +14,8 @@ from olmes_suite.errors import ProcessLost
 
 Job = TypeVar("Job")
 
+MEMORY = 4 * 2**30
+"""Limit of the address space of a process that reads responses, in bytes."""
 _stopped: Any = None
 """In a process of a pool: whether no further job begins, in memory that all of its processes share."""
 _SET_DEATH_SIGNAL = 1
@@ -30,6 +32,15 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
     """
     if _prctl is not None:
         _prctl(_SET_DEATH_SIGNAL, int(number))
+
+
+def limit_memory() -> None:
+    """Bound the memory of this process: an expression in a response that needs more ends only this process's work."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def in_processes(work: Callable[[Job], None], workers: int) -> Callable[[list[Job]], Iterator[None]]:

@@ -20,7 +20,7 @@ from olmes_suite.scoring.scorers import SandboxedScorer, Scorer
 from olmes_suite.scoring.tools import Tools
 
 Done = Callable[[Scored, list[Scored], bool], None]
-"""Called with the document's scores, the scores of each response, and whether the scorer timed out."""
+"""Called with the document's scores, the scores of each response, and whether the scorer ran out of time or memory."""
 
 
 class ScorerFailed(OlmesError):
@@ -162,6 +162,7 @@ class ScoringPool:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads of libraries take address space, which is limited
             )
         assert worker.stdin is not None and worker.stdout is not None
         function = job.scorer.function

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import sys
 from functools import lru_cache
 from typing import Any
 
 from olmes_suite.errors import OlmesError
+from olmes_suite.processes import end_with_parent, limit_memory
 from olmes_suite.records import Scored
 from olmes_suite.scoring.scorers import Scorer
 
@@ -34,7 +36,8 @@ def as_list(scored: Scored) -> list[Any]:
 
 def main() -> None:
     """Serve jobs until stdin ends."""
-    _die_with_parent()
+    end_with_parent(signal.SIGKILL)
+    limit_memory()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogatepass")
     os.dup2(2, 1)  # output of a scorer must not mix with the answers
     for line in sys.stdin.buffer:
@@ -44,17 +47,11 @@ def main() -> None:
             answer: dict[str, Any] = {"scored": as_list(scored), "samples": [as_list(sample) for sample in samples]}
         except OlmesError as error:
             answer = {"olmes_error": str(error)}
+        except MemoryError:  # caused by the response, such as the factorial of a factorial: it counts as a timeout
+            os._exit(1)
         except Exception as error:  # a scorer's bug is reported with its document, never a silent zero
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 if __name__ == "__main__":

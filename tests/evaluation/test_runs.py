@@ -203,6 +203,23 @@ def test_a_hanging_scorer_is_stopped_and_counted() -> None:
         pool.join()
 
 
+def test_a_scorer_that_needs_all_memory_is_stopped_and_counted() -> None:
+    from scorers_for_tests import fills_the_memory
+
+    from olmes_suite.evaluation.pool import ScoringPool
+    from olmes_suite.records import Scored
+
+    got: list[tuple[Scored, bool]] = []
+    with ScoringPool(1) as pool:
+        for gib in (64, 0):
+            pool.submit(
+                fills_the_memory, ("m",), {"gib": gib}, ["x"], where="one",
+                done=lambda scored, samples, late: got.append((scored, late)),
+            )  # fmt: skip
+        pool.join()
+    assert [(scored.scores, late) for scored, late in got] == [({"m": 0.0}, True), ({"m": 1.0}, False)]
+
+
 def test_sample_seeds_follow_run_key_and_index() -> None:
     from olmes_suite.evaluation.generate import sample_seed
 

@@ -20,3 +20,8 @@ def hangs(doc: Mapping[str, Any], response: str) -> Scored:
 @scorer(isolated=True)
 def raises(doc: Mapping[str, Any], response: str) -> Scored:
     return Scored({"m": doc["absent"]})
+
+
+@scorer(isolated=True)
+def fills_the_memory(doc: Mapping[str, Any], response: str) -> Scored:
+    return Scored({"m": float(len(bytes(doc["gib"] * 2**30)) == 0)})

@@ -6,7 +6,7 @@ import re
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from olmes_suite.constraints import custom, format, format_of_text
@@ -132,6 +132,7 @@ def by_sympy_alone(answer: str, gold: str) -> bool:
 def test_sympy_reads_the_same(answer: str, gold: str, right: bool) -> None:
     """Half of the answers begin with the gold one, and go on as prose does."""
     text = f"{gold}{answer}" if right else answer
+    assume(text.count("!") + ("^" in text) < 2)  # SymPy alone would compute 12!!! until the memory is full
     assert task("math").same_by_sympy(text, gold) == by_sympy_alone(text, gold)
 
 

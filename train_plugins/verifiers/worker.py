@@ -10,17 +10,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from olmes_suite.errors import OlmesError
+from olmes_suite.processes import end_with_parent, limit_memory
 from train_plugins.verifiers import registry
 from train_plugins.verifiers.base import Verifier, shown
-
-MEMORY = 4 * 2**30
-"""Limit of the address space in bytes: an expression that needs more ends only this process."""
 
 
 def answer(request: Mapping[str, Any], loaded: dict[str, Verifier]) -> dict[str, Any]:
@@ -41,8 +39,8 @@ def fraction(value: Any) -> float:
 
 def main() -> None:
     """Answer lines until stdin ends."""
-    _end_with_parent()
-    _limit_memory()
+    end_with_parent(signal.SIGKILL)
+    limit_memory()
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # a verifier's output must not mix with the answers
     loaded: dict[str, Verifier] = {}
@@ -56,20 +54,6 @@ def main() -> None:
         except Exception as error:  # the trainer stops with this error instead of a silent zero
             reply = {"error": f"it raised {type(error).__name__}: {shown(str(error), 200)}"}
         print(json.dumps(reply), file=answers, flush=True)
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _limit_memory() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 if __name__ == "__main__":
