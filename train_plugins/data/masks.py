@@ -188,7 +188,7 @@ def _common(first: str, second: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a chat template does with conversations, found by rendering probes."""
+    """Facts about how a chat template renders conversations, found by rendering probes."""
 
     marked: bool
     """It has generation markers."""

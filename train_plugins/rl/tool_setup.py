@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a recipe's rollouts may call."""
+    """The tools and the environment that a recipe's rollouts may call."""
 
     tools: list[Tool] = field(default_factory=list)
     environments: dict[str | None, Factory] = field(default_factory=dict)

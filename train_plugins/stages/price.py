@@ -1,4 +1,4 @@
-"""What a stage costs: arithmetic and GPU time, from the numbers of parameters and tokens alone."""
+"""The cost of a stage in arithmetic and GPU time, from the numbers of parameters and tokens alone."""
 
 from __future__ import annotations
 

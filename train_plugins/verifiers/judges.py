@@ -17,7 +17,7 @@ from train_plugins.verifiers.judge_keys import JudgeKeys, check_judge
 
 @dataclass(slots=True)
 class Spent:
-    """What the judge has cost since the counts were taken last."""
+    """The judge's requests and tokens since these counts were last read."""
 
     requests: float = 0
     cached: float = 0

@@ -71,7 +71,6 @@ class Rate:
 def inputs(recipe: Loaded[PassRateKeys]) -> list[Input]:
     """Check the recipe and hash what it reads. Raises UsageError or MissingData."""
     keys, place = recipe.keys, recipe.place
-    check_models([(("model",), keys.model)], place)
     check_verification(keys.workers, keys.timeout, place)
     if keys.samples < 1:
         raise UsageError(f"{place.at('samples')}: expected a whole number of at least 1, not {keys.samples}")
@@ -86,6 +85,7 @@ def inputs(recipe: Loaded[PassRateKeys]) -> list[Input]:
         raise UsageError(f"{place.at('above')}, below: expected fractions from 0 to 1, or null")
     if low is not None and high is not None and low >= high:
         raise UsageError(f"{place.at('below')}: above {low:g} and below {high:g} leave no prompt")
+    check_models([(("model",), keys.model)], place)  # last: it may ask the Hub
     return prompt_rows.inputs(keys.prompts, place)
 
 

@@ -100,7 +100,6 @@ class Draft:
 def inputs(recipe: Loaded[PromptKeys]) -> list[Input]:
     """Check the recipe and hash what it reads. Raises UsageError, DataError or MissingData."""
     keys, place = recipe.keys, recipe.place
-    check_models([(("generator",), keys.generator)], place)
     personas.check(keys.personas, place.inside("personas"))
     text_filters.check(keys.filters, place.inside("filters"))
     if not keys.skills:
@@ -110,6 +109,7 @@ def inputs(recipe: Loaded[PromptKeys]) -> list[Input]:
         if one.count < 1:
             raise UsageError(f"{place.at('skills', number, 'count')}: expected at least 1, not {one.count}")
     _check_numbers(keys, place)
+    check_models([(("generator",), keys.generator)], place)  # last: it may ask the Hub
     found = [personas.source(keys.personas, place.inside("personas"))]
     if keys.personas.hub_id is None:  # that of the Hub is read once, later
         personas.read(keys.personas)

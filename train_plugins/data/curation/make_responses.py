@@ -62,7 +62,6 @@ def inputs(recipe: Loaded[ResponseKeys]) -> list[Input]:
     if not keys.models:
         raise UsageError(f"{place.at('models')}: name at least one model")
     named = [(("models", number), model) for number, model in enumerate(keys.models)]
-    check_models(named, place)
     check_names(named, place)
     text_filters.check(keys.filters, place.inside("filters"))
     check_verification(keys.workers, keys.timeout, place)
@@ -70,6 +69,7 @@ def inputs(recipe: Loaded[ResponseKeys]) -> list[Input]:
         raise UsageError(f"{place.at('best_of')}: expected a whole number of at least 1, not {keys.best_of}")
     if not 0 < keys.least <= 1:
         raise UsageError(f"{place.at('least')}: expected a fraction above 0 and at most 1, not {keys.least:g}")
+    check_models(named, place)  # last: it may ask the Hub
     return prompt_rows.inputs(keys.prompts, place)
 
 

@@ -112,6 +112,8 @@ def check(recipe: Loaded[PreferenceKeys]) -> None:
     check_verification(keys.workers, keys.timeout, place)
     if keys.add_constraints.share:
         constraint_draws.check_file(keys.add_constraints.path, place.at("add_constraints", "file"))
+    judge = [(("judge",), keys.judge)] if keys.judge is not None else []
+    check_models([*keys.models(), *judge], place)  # last: it may ask the Hub
 
 
 def _check_models(keys: PreferenceKeys, place: Place) -> None:
@@ -123,10 +125,8 @@ def _check_models(keys: PreferenceKeys, place: Place) -> None:
     if keys.by == "judge" and keys.judge is None:
         others = "verifier, delta or relaxed"
         raise UsageError(f"{place.at('by')}: judge needs the model `judge`; without one, use by: {others}")
-    check_models(named, place)
     check_names(named, place)
     if keys.judge is not None:
-        check_models([(("judge",), keys.judge)], place)
         for name in keys.judge.aspects:
             if name not in aspects():
                 known = ", ".join(aspects())

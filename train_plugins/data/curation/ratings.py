@@ -68,7 +68,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Aspect:
-    """What is rated, and what the ratings mean."""
+    """An aspect that the judge rates, and the meaning of each rating."""
 
     name: str
     asks: str

@@ -31,7 +31,7 @@ _SPACES = (
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What is built, and how."""
+    """The data set that RLVR prompts are built from, and the settings of the build."""
 
     builder: Builder
     shots: int = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from curation_server import SUM, Run, adds_up, rejected_of, rows_of, sums
 from judge_server import Body, Reply, Served, asked, chat, judge_server
 
@@ -393,3 +394,21 @@ def test_a_truth_that_is_not_unicode_is_refused_before_anything_is_asked(
     file.write_text(json.dumps({"prompt": "Q", "dataset": "string", "ground_truth": "\ud800"}) + "\n")
     done = run("passrate", rates(server.url, file))
     assert done.returncode == 2 and "row 0: a 'ground_truth' that is not Unicode" in done.stderr and not server.seen
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "said"),
+    [
+        ("responses", "models: [{model: some/where}]\nbest_of: 0\n", "best_of"),
+        ("passrate", "model: {model: some/where}\nsamples: 0\n", "samples"),
+        ("preferences", "policy: {model: some/where}\nby: verifier\non_policy: 2\n", "on_policy"),
+        ("prompts", "generator: {model: some/where}\nskills: [{skill: algebra, count: 0}]\n", "skills[0]: count"),
+    ],
+)
+def test_a_wrong_value_is_said_before_a_model_is_looked_for(
+    run: Run, tmp_path: Path, command: str, text: str, said: str
+) -> None:
+    prompts = "" if command == "prompts" else "prompts: [{path: p.jsonl}]\n"
+    (tmp_path / "p.jsonl").write_text('{"prompt": "What is 1 and 4?"}\n')
+    done = run(command, yaml.safe_load(prompts + text))
+    assert done.returncode == 2 and said in done.stderr and "some/where" not in done.stderr, done.stderr

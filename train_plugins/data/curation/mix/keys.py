@@ -149,7 +149,7 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class Decontam:
-    """What the mix is compared with, and what happens to rows that contain evaluation items."""
+    """The evaluations that the mix is compared with, and what happens to rows that contain their items."""
 
     suites: tuple[str, ...] = ()
     """Suites; all of them where neither suites, tasks nor a file is named."""

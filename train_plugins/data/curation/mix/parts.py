@@ -57,7 +57,7 @@ _EXEMPLARS = re.compile(r"\A(?:Question|Problem):.*\n\n(?=(?:Question|Problem):)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a part depends on besides its block."""
+    """The settings that decide what is in a part, besides its block of the source."""
 
     kind: Kind
     form: Form | None = None
