@@ -111,6 +111,18 @@ def test_several_write_at_once(tmp_path):
     assert ResponseCache(tmp_path).holdings()[0].responses == 200
 
 
+def test_a_new_file_that_another_connection_uses_is_waited_for(tmp_path):
+    """SQLite's timeout does not apply here: the change to the write-ahead log fails at once."""
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    release.start()
+    ResponseCache(tmp_path).add("mock", "m", "name", [Entry("k", -1, "t", Response("x"))])
+    release.join()
+    other.close()
+    assert ResponseCache(tmp_path).holdings()[0].responses == 1
+
+
 def test_a_writer_that_is_killed_leaves_whole_responses(tmp_path):
     program = """
 import sys

@@ -26,6 +26,8 @@ GREEDY = -1
 """Stands for the seed of an answer that does not depend on a seed."""
 WAIT_SECONDS = 60.0
 """Maximum time to wait for the commit of another process."""
+BUSY_PAUSE = 0.01
+"""Seconds between two attempts to open a busy file."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS models (model TEXT, backend TEXT, name TEXT, PRIMARY KEY (model, backend));
 CREATE TABLE IF NOT EXISTS responses (
@@ -77,10 +79,7 @@ class Store:
             raise UsageError(f"{folder}: has no response cache ({FILE}); give the folder that was given to --cache")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(TABLES)
+            self._db = _open(self.path)
         except sqlite3.OperationalError as error:
             raise StorageError(f"{self.path}: cannot be used ({error}); give --cache another folder") from None
         except sqlite3.DatabaseError as error:
@@ -179,6 +178,28 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open the file and make its tables where they are missing. Raises sqlite3.DatabaseError.
+
+    SQLite's timeout does not apply to the change to the write-ahead log, which fails at once while another connection
+    writes to a new file. So the wait is here.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        database = sqlite3.connect(path, timeout=WAIT_SECONDS, check_same_thread=False)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
+            database.executescript(TABLES)
+            return database
+        except sqlite3.DatabaseError as error:
+            database.close()
+            # the low byte is the error, the others say more about it
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(BUSY_PAUSE)
 
 
 class ResponseCache(Store):
