@@ -53,6 +53,7 @@ def mix(
     command = Command(
         "mix", Mix, course.inputs, course.plan,
         lambda loaded, output: _made(course.make(loaded, output, machines, _watch(as_json)), as_json), summary,
+        course.check_evaluations,
     )  # fmt: skip
     return make(command, recipe, Options(out, change or (), resume, dry_run, as_json))
 

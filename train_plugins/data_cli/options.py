@@ -44,6 +44,8 @@ class Command(Generic[K]):
     """Makes the data set and returns its manifest, from `Output.finish`."""
     summary: Callable[[Mapping[str, Any]], Sequence[str]]
     """The lines to print about a manifest."""
+    recheck: Callable[[Loaded[K], Mapping[str, Any]], None] | None = None
+    """Raises UsageError for a finished data set that would come out otherwise today for a reason besides its inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ def make(command: Command[K], file: Path, options: Options) -> int:
         print("\n".join(lines))
         return 0
     manifest: Mapping[str, Any] | None = finished(loaded, inputs) if options.resume else None
+    if manifest is not None and command.recheck is not None:
+        command.recheck(loaded, manifest)
     if manifest is None:
         with Output(loaded, inputs, options.resume) as output:
             manifest = command.make(loaded, output)

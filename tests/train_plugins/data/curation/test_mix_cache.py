@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT, environment
+from helpers import ROOT, environment, write_gsm8k
 from mix_cases import chat, mix, read_lines, rows, write
 
 from olmes_suite.errors import DataError, UsageError
@@ -174,6 +174,20 @@ def test_a_finished_mix_is_not_kept_when_one_split_of_a_folder_has_changed(tmp_p
     write(folder / "train.jsonl", rows(9, seed=2))
     done = mix(tmp_path, recipe, "--resume")
     assert done.returncode == 2 and "exists and is not empty" in done.stderr
+
+
+def test_a_finished_mix_is_not_kept_when_the_evaluation_documents_have_changed(tmp_path: Path) -> None:
+    mirror = write_gsm8k(tmp_path / "mirror", 3)
+    recipe = {
+        "sources": [{"path": write(tmp_path / "a.jsonl", rows(5))}],
+        "decontam": {"tasks": ["gsm8k"], "data_dir": [str(mirror)]},
+    }
+    assert mix(tmp_path, recipe).returncode == 0
+    assert mix(tmp_path, recipe, "--resume").returncode == 0
+    write_gsm8k(mirror, 4)
+    done = mix(tmp_path, recipe, "--resume")
+    assert done.returncode == 2 and "the evaluation documents have changed" in done.stderr
+    assert len(read_lines(tmp_path / "out" / "data.jsonl")) == 5
 
 
 def test_tokens_are_counted_again_where_the_tokenizer_has_changed(tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from decontam import scan
+from decontam.items.items import NothingToScan
 from decontam.training_data import sources as blocks_of
-from olmes_suite.errors import DataError
+from olmes_suite.errors import DataError, UsageError
 from olmes_suite.files import cache_folder, remove_leftovers, storage, write_text
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.training_rows.files import Block
@@ -89,6 +90,24 @@ def _check_unchanged(recipe: Loaded[Mix], output: Output, found: Sequence[Locate
     for one, before in zip(now, output.inputs, strict=True):
         if one != before:
             raise DataError(f"{one.name}: has changed since the command began; repeat the command")
+
+
+def check_evaluations(recipe: Loaded[Mix], manifest: Mapping[str, Any]) -> None:
+    """Raise UsageError if a finished mix was compared with other evaluation documents than this machine has now.
+
+    Where no documents are here now, there is nothing to check.
+    """
+    if recipe.keys.decontam is None:
+        return
+    try:
+        prepared = decontamination.prepare(recipe.keys.decontam)
+    except NothingToScan:
+        return
+    if prepared.index.key != manifest["mix"]["decontamination"]["index"]:
+        raise UsageError(
+            f"--resume: the evaluation documents have changed since {recipe.output} was made; remove it or "
+            "name another folder"
+        )
 
 
 def plan(recipe: Loaded[Mix], given: Sequence[Input]) -> dict[str, Any]:
