@@ -25,7 +25,7 @@ from train_plugins.data.sets import rows_hash
 from train_plugins.data.surrogates import is_unicode
 from train_plugins.data.turns import Turn, conversation_column, turns, with_system
 from train_plugins.verifiers import Malformed, registry
-from train_plugins.verifiers.truths import read_truth
+from train_plugins.verifiers.truths import read_truth, with_columns
 
 ROLES = ("system", "user", "assistant")
 TRUTHS, VERIFIER = ("ground_truth", "reward_model"), ("verifier", "dataset", "data_source")
@@ -212,6 +212,8 @@ def _verifier(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str | N
     Verifiers that ask a model, or judge form alone, count as none: such answers cannot be verified here.
     """
     named, truth = row.get("dataset"), row.get("ground_truth")
+    if isinstance(named, str):
+        truth = with_columns(names.get(named, named).lower(), truth, row)
     if not isinstance(named, str) or truth is None:
         return None, truth
     name = _registered(names.get(named, named))
