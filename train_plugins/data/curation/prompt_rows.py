@@ -163,6 +163,7 @@ def in_order(
 
 def prompt_of(row: Mapping[str, Any], source: str, number: int, names: Mapping[str, str] | None = None) -> Prompt:
     """Return the prompt of a row; `names` maps the row's names of verifiers. Raises ValueError with what is wrong."""
+    row = _unpacked(row)
     if any(row.get(key) is not None for key in TRUTHS) and any(row.get(key) for key in VERIFIER):
         row = normalised(row)
     said = _turns(row)
@@ -188,6 +189,20 @@ def prompt_of(row: Mapping[str, Any], source: str, number: int, names: Mapping[s
         raise ValueError(f"wrong turn order ({short}; expected user, assistant, …, ending in user)")
     verifier, truth = _verifier(row, names or {})
     return Prompt(source, number, messages, answer, verifier, truth, {**row, "row": number})
+
+
+def _unpacked(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row of `olmes data passrate` with the columns that it has packed into one; another row as it is."""
+    text = row.get("columns")
+    if "passrate" not in row or not isinstance(text, str):
+        return row
+    try:
+        packed = json.loads(text)
+    except (ValueError, RecursionError):
+        return row
+    if not isinstance(packed, dict):
+        return row
+    return {**packed, **{name: value for name, value in row.items() if name != "columns"}}
 
 
 def _turns(row: Mapping[str, Any]) -> list[Turn]:
