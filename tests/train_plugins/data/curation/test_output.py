@@ -177,6 +177,14 @@ def test_the_folder_that_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: 
     assert not unfinished(recipe.output).exists()
 
 
+def test_a_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = loaded(tmp_path)
+    recipe.output.mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == recipe.output)
+    with pytest.raises(UsageError, match="out: is a mount point, which cannot be replaced; name a folder inside it"):
+        Output(recipe, ()).__enter__()
+
+
 def test_no_output_folder_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("rows: 1")
     with pytest.raises(UsageError, match="give --out DIR"):
