@@ -203,6 +203,13 @@ def test_a_busy_cache_costs_no_answer_and_cannot_be_pruned(tmp_path, capsys, mon
     assert cache.prune("a") == 3
 
 
+def test_on_a_full_disk_nobody_is_told_to_delete_the_answers(tmp_path):
+    cache = ResponseCache(tmp_path)
+    cache._db.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(StorageError, match=r"full.*free some space, then repeat the command; answers that it holds"):
+        cache.add("mock", "m", "m", [Entry("key", 0, "t", Response("x" * 100_000))])
+
+
 def test_a_stop_request_reaches_the_engine(tmp_path):
     backend = CachedBackend(Counting(), ResponseCache(tmp_path), "m")
     backend.stop_requested = True

@@ -22,6 +22,9 @@ from train_plugins.verifiers.base import Malformed, shown
 from train_plugins.verifiers.task_modules import task
 from train_plugins.verifiers.tulu3_constraints import Choice, conditions
 
+COLUMNS = ("instruction_id_list", "instruction_id", "kwargs")
+"""Columns of a row without a truth that are one."""
+
 
 def ifeval(response: str, truth: Any, row: Mapping[str, Any]) -> float:
     """Return 1 if the response follows all instructions in the loose sense: the task's `prompt_level_loose_acc`."""

@@ -31,6 +31,8 @@ _FUNCTION = ("fn_name", "func_name", "entry_point")
 _HOLDERS = ("test_cases", "tests", "official_tests", "input_output", "verification_info")
 """Fields of a truth or columns of a row that hold the tests."""
 _LIVECODEBENCH = ("public_test_cases", "private_test_cases")
+COLUMNS = (*_HOLDERS, *_LIVECODEBENCH, "metadata")
+"""Columns of a row without a truth that are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def stdin_tests(truth: Any, row: Mapping[str, Any]) -> Tests:
     if isinstance(truth, str):
         return _of_text(truth)
     if truth is None:
-        truth = {name: row[name] for name in (*_HOLDERS, *_LIVECODEBENCH, "metadata") if row.get(name)}
+        truth = {name: row[name] for name in COLUMNS if row.get(name)}
         if not truth:
             raise Malformed("expected tests with `input` and `output`, not None")
     return _of(truth)

@@ -22,7 +22,8 @@ SECONDS = 3.0
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*$", re.MULTILINE)
 _PYTHON = ("python", "py", "python3")
 _DEFINES = re.compile(r"^(?:async +def|def|class)\b", re.MULTILINE)
-_HUMANEVAL = ("prompt", "test", "entry_point")
+COLUMNS = ("prompt", "test", "entry_point")
+"""HumanEval's fields: of a truth, or columns of a row."""
 
 
 def code(response: str, truth: Any, row: Mapping[str, Any], sandbox: Any) -> float | None:
@@ -87,7 +88,7 @@ def tests_of(truth: Any, row: Mapping[str, Any]) -> dict[str, str] | list[str]:
     elif isinstance(value, str) and value.startswith(PACKED):
         value = decoded(value)
     if isinstance(value, Mapping):
-        fields = {name: value.get(name, row.get(name)) for name in _HUMANEVAL}
+        fields = {name: value.get(name, row.get(name)) for name in COLUMNS}
         for name, field in fields.items():
             if not isinstance(field, str) or (name != "prompt" and not field.strip()):
                 raise Malformed(f"HumanEval's {name} must be text, not {shown(field)}")

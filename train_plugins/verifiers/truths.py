@@ -39,6 +39,27 @@ WITH_ROW: Mapping[str, Callable[[Any, Mapping[str, Any]], Any]] = {
 }
 
 
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("ifeval", "ifeval_fraction", "ifeval_strict", "ifeval_strict_fraction"), instructions.COLUMNS),
+    **dict.fromkeys(("code", "code_fraction"), programs.COLUMNS),
+    **dict.fromkeys(("code_stdio", "code_stdio_fraction"), program_tests.COLUMNS),
+}
+"""Columns of a row in which these verifiers look for the truth where `ground_truth` has none, or lacks a part."""
+_BESIDE = frozenset({"prompt", "kwargs", "metadata"})
+"""Columns that are no truth alone."""
+
+
+def with_columns(name: str, truth: Any, row: Mapping[str, Any]) -> Any:
+    """Return the truth with what the verifier `name` would read of it in the row's other columns.
+
+    Such a truth is whole where it is kept without the row. None stays where the row has none of the columns.
+    """
+    if name not in COLUMNS or not (truth is None or (isinstance(truth, Mapping) and COLUMNS[name] is programs.COLUMNS)):
+        return truth
+    found = {key: row[key] for key in COLUMNS[name] if row.get(key) is not None}
+    return {**found, **truth} if truth is not None else None if found.keys() <= _BESIDE else found
+
+
 def read_truth(name: str, truth: Any, row: Mapping[str, Any]) -> None:
     """Raise Malformed for a truth that the built-in verifier `name` cannot read; truths of others are not read."""
     if name in COMPARED:

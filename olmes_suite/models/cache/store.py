@@ -81,7 +81,9 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = _open(self.path)
         except sqlite3.OperationalError as error:
-            raise StorageError(f"{self.path}: cannot be used ({error}); give --cache another folder") from None
+            raise StorageError(
+                f"{self.path}: cannot be used ({error}); {_advice(error, 'give --cache another folder')}"
+            ) from None
         except sqlite3.DatabaseError as error:
             raise UsageError(f"{self.path}: is not a response cache ({error}); give another folder") from None
         except OSError as error:
@@ -122,9 +124,8 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            raise StorageError(
-                f"{self.path}: cannot be {how} ({error}); try again when no run is using it, otherwise delete it"
-            ) from None
+            advice = _advice(error, "try again when no run is using it, otherwise delete it")
+            raise StorageError(f"{self.path}: cannot be {how} ({error}); {advice}") from None
 
     def write(self, backend: str, model: str, name: str, bodies: Iterable[tuple[str, int, str, Any]]) -> None:
         """Store (key, seed, task, body) in one transaction, without replacing entries. Raises StorageError."""
@@ -178,6 +179,12 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _advice(error: sqlite3.Error, otherwise: str) -> str:
+    """Return what to do about an error: on a full disk the answers in the file are good, and must not be deleted."""
+    full = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_FULL", "SQLITE_IOERR"))
+    return "free some space, then repeat the command; answers that it holds stay" if full else otherwise
 
 
 def _open(path: Path) -> sqlite3.Connection:

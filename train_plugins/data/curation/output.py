@@ -254,6 +254,11 @@ def finished(recipe: Loaded[Any], inputs: Iterable[Input]) -> dict[str, Any] | N
 
 def check_writable(output: Path) -> None:
     """Check before the work that the folder can be made. Raises UsageError or StorageError."""
+    if output.is_dir() and output.samefile(Path.cwd()):
+        # it would be replaced at the end, and this process and the shell would be left in a folder without a name
+        raise UsageError(f"--out {output}: is the folder that you are in; name one inside it, or go to another folder")
+    if output.is_dir() and os.path.ismount(output):  # such as a container's volume; nothing can be renamed to it
+        raise UsageError(f"--out {output}: is a mount point, which cannot be replaced; name a folder inside it")
     place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     if not place.is_dir():
         raise UsageError(f"--out {output}: {place} is a file, not a folder")

@@ -25,7 +25,7 @@ from train_plugins.data.sets import rows_hash
 from train_plugins.data.surrogates import is_unicode
 from train_plugins.data.turns import Turn, conversation_column, turns, with_system
 from train_plugins.verifiers import Malformed, registry
-from train_plugins.verifiers.truths import read_truth
+from train_plugins.verifiers.truths import read_truth, with_columns
 
 ROLES = ("system", "user", "assistant")
 TRUTHS, VERIFIER = ("ground_truth", "reward_model"), ("verifier", "dataset", "data_source")
@@ -163,6 +163,7 @@ def in_order(
 
 def prompt_of(row: Mapping[str, Any], source: str, number: int, names: Mapping[str, str] | None = None) -> Prompt:
     """Return the prompt of a row; `names` maps the row's names of verifiers. Raises ValueError with what is wrong."""
+    row = _unpacked(row)
     if any(row.get(key) is not None for key in TRUTHS) and any(row.get(key) for key in VERIFIER):
         row = normalised(row)
     said = _turns(row)
@@ -190,6 +191,20 @@ def prompt_of(row: Mapping[str, Any], source: str, number: int, names: Mapping[s
     return Prompt(source, number, messages, answer, verifier, truth, {**row, "row": number})
 
 
+def _unpacked(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row of `olmes data passrate` with the columns that it has packed into one; another row as it is."""
+    text = row.get("columns")
+    if "passrate" not in row or not isinstance(text, str):
+        return row
+    try:
+        packed = json.loads(text)
+    except (ValueError, RecursionError):
+        return row
+    if not isinstance(packed, dict):
+        return row
+    return {**packed, **{name: value for name, value in row.items() if name != "columns"}}
+
+
 def _turns(row: Mapping[str, Any]) -> list[Turn]:
     column = conversation_column(row)
     if column is not None:
@@ -212,6 +227,8 @@ def _verifier(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str | N
     Verifiers that ask a model, or judge form alone, count as none: such answers cannot be verified here.
     """
     named, truth = row.get("dataset"), row.get("ground_truth")
+    if isinstance(named, str):
+        truth = with_columns(names.get(named, named).lower(), truth, row)
     if not isinstance(named, str) or truth is None:
         return None, truth
     name = _registered(names.get(named, named))

@@ -54,6 +54,15 @@ def test_mixes_and_pipeline(tmp_path: Path) -> None:
     assert str(out / "pipeline.yaml") in (out / "card.md").read_text()
 
 
+def test_seed_and_format_are_those_of_mixes_without_their_own(tmp_path: Path) -> None:
+    sources = [{"path": "a.jsonl"}, {"path": "b.jsonl"}]
+    assert experiment(tmp_path, mix={"sources": sources, "seed": 3}, seed=7, format="jsonl").returncode == 0
+    mix = read(tmp_path / "out" / "mixes" / "full.yaml")
+    assert (mix["seed"], mix["format"]) == (3, "jsonl")
+    stage = read(tmp_path / "out" / "pipeline.yaml")["stages"][0]
+    assert stage["recipe"]["data"][0]["path"].endswith("data.jsonl")
+
+
 def test_no_mix_is_trained_on_twice(tmp_path: Path) -> None:
     done = experiment(tmp_path, mix={"sources": [{"path": "a.jsonl"}, {"path": "b.jsonl"}]})
     assert done.returncode == 0, done.stderr

@@ -92,6 +92,20 @@ def test_a_server_that_fails_every_request_stops_the_command(tmp_path: Path) -> 
         assert len(served.seen) < IN_A_ROW * 3
 
 
+def test_many_prompts_that_are_too_long_stop_no_command(tmp_path: Path) -> None:
+    """Where a command is resumed, they are all that is left to ask for, and come in a row."""
+
+    def reply(body: Body, before: int) -> Reply:
+        return Reply({"error": "too long"}, status=400) if len(asked(body)) > 99 else echo(body, before)
+
+    every = [Ask((("user", f"say {n} {'and on ' * 20 * (n % 2)}aloud"),)) for n in range(IN_A_ROW * 4)]
+    with judge_server(reply) as served:
+        for _ in ("at first", "resumed"):
+            with Journal(tmp_path) as journal:
+                found = Completer(model(served.url), journal, 5).complete(every)
+            assert [isinstance(one, Failed) for one in found] == [False, True] * IN_A_ROW * 2
+
+
 def test_a_server_that_never_answered_stops_a_small_data_set_too(run: Run, tmp_path: Path) -> None:
     broken = threading.Event()
     broken.set()

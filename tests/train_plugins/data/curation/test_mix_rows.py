@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from mix_cases import WORDS, chat, mix, read_lines, rows, write
 
+from train_plugins.data.curation.mix.convert import Converter
+from train_plugins.data.curation.prompt_rows import prompt_of
+
 pytest.importorskip("rensa")
 pytest.importorskip("numba")
 
@@ -120,3 +123,25 @@ def test_prompts_with_exemplars_as_turns_differ_by_their_question(tmp_path: Path
     assert done.returncode == 0, done.stderr
     sizes = [len(read_lines(tmp_path / "out" / f"{name}.jsonl")) for name in ("data", "held_out")]
     assert sum(sizes) == 40 and min(sizes) > 5
+
+
+COLUMNS = {
+    "ifeval": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+    "code": {"prompt": "def f(a):\n", "test": "def check(c):\n    assert c(1) == 1\n", "entry_point": "f"},
+    "code_stdio": {"test_cases": [{"input": "1", "output": "2"}]},
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_truth_in_columns_of_its_own_stays(name: str) -> None:
+    row = {"messages": [{"role": "user", "content": "Do it."}], "dataset": name, **COLUMNS[name]}
+    made = Converter("rlvr")(row)
+    assert json.loads(made["ground_truth"]) == COLUMNS[name]
+    prompt = prompt_of(row, "set", 0)
+    assert (prompt.verifier, prompt.truth) == (name, COLUMNS[name])
+
+
+def test_a_prompt_without_a_reference_has_none_instead_of_a_text() -> None:
+    row = {"messages": [{"role": "user", "content": "Write a poem."}], "dataset": "judge"}
+    assert Converter("rlvr")(row)["ground_truth"] is None
+    assert prompt_of({**row, "dataset": "code", "prompt": "def f"}, "set", 0).verifier is None

@@ -168,6 +168,23 @@ def test_mistakes_in_a_recipe_are_one_line(tmp_path: Path, text: str, message: s
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_the_folder_that_one_is_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = loaded(tmp_path)
+    recipe.output.mkdir()
+    monkeypatch.chdir(recipe.output)
+    with pytest.raises(UsageError, match="out: is the folder that you are in; name one inside it"):
+        Output(recipe, ()).__enter__()
+    assert not unfinished(recipe.output).exists()
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = loaded(tmp_path)
+    recipe.output.mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == recipe.output)
+    with pytest.raises(UsageError, match="out: is a mount point, which cannot be replaced; name a folder inside it"):
+        Output(recipe, ()).__enter__()
+
+
 def test_no_output_folder_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("rows: 1")
     with pytest.raises(UsageError, match="give --out DIR"):

@@ -12,7 +12,9 @@ import pytest
 from curation_server import Run, adds_up, rated, rating, rejected_of, rows_of, sums
 from judge_server import Body, Reply, Served, asked, chat, judge_server
 
+from train_plugins.data.curation.preference_answers import relaxed
 from train_plugins.data.curation.preference_keys import JudgeModel
+from train_plugins.data.curation.prompt_rows import prompt_of
 from train_plugins.data.curation.recipe import plain
 from train_plugins.data.messages import preference
 
@@ -219,6 +221,16 @@ def test_persona_pairs_relax_one_constraint(run: Run, tmp_path: Path) -> None:
     reasons = [row["reason"] for row in rejected_of(tmp_path / "out")]
     assert reasons == ["too_few_constraints", "too_few_constraints", "no_verifier"]
     assert not any("room 4" in asked(body) for _, body in served.seen)
+
+
+def test_prompts_with_a_pass_rate_can_be_relaxed(tmp_path: Path) -> None:
+    row = json.loads(constrained(tmp_path / "p.jsonl").read_text().splitlines()[0])
+    row["ground_truth"] = json.dumps(row["ground_truth"])
+    packed = {name: row.pop(name) for name in ("task", "constraints")}
+    prompt = prompt_of({**row, "passrate": 0.5, "columns": json.dumps(packed)}, "p", 0)
+    easier = relaxed(prompt, 0)
+    assert easier is not None and easier.text != prompt.text
+    assert "columns" not in prompt.columns and prompt.columns["task"] == packed["task"]
 
 
 @pytest.mark.long

@@ -120,6 +120,8 @@ class Completer:
     _counted: set[tuple[str, int]] = field(default_factory=set)
     _answered: bool = False
     """Whether the model has answered any request of the data set."""
+    _longest: int = 0
+    """Size of the longest request that it has answered."""
 
     def complete(self, asks: Sequence[Ask]) -> list[Response | Failed]:
         """Return a completion for each request, in order.
@@ -140,6 +142,8 @@ class Completer:
         missing = {place: number for number, place in reversed(list(enumerate(places))) if place not in found}
         if missing:
             self._answered = self._answered or bool(found)
+            had = (_size(one) for one, place in zip(requests, places, strict=True) if place in found)
+            self._longest = max(self._longest, *had, 0)
             found |= self._ask({place: requests[number] for place, number in reversed(missing.items())})
         self._count(places, found)
         return [_in_unicode(found[place]) for place in places]
@@ -183,7 +187,7 @@ class Completer:
         with gentle_interrupt(backend, self.report, "waiting for the completions that are under way"):
             for position, _, response in backend.attempt(requests, [[seed] for _, seed in places]):
                 if isinstance(response, RequestFailed):
-                    in_a_row += 1
+                    in_a_row += not self._too_long(response, requests[position])
                     self._check_failure(response, in_a_row, len(places))
                     found[places[position]] = Failed(one_line(response))
                     continue
@@ -191,6 +195,7 @@ class Completer:
                 key, seed = places[position]
                 self.journal.add(self._identity, self.model.called, Entry(key, seed, KIND, response))
                 found[key, seed] = response
+                self._longest = max(self._longest, _size(requests[position]))
                 answered, self._answered = answered + 1, True
                 if time.monotonic() - reported > EVERY:
                     reported = time.monotonic()
@@ -200,6 +205,13 @@ class Completer:
         for place in places:  # an engine that yields nothing for a request
             found.setdefault(place, Failed("the engine returned no completion"))
         return found
+
+    def _too_long(self, error: RequestFailed, request: Request) -> bool:
+        """Whether a request was refused that is longer than any answered one; its server may be well all the same.
+
+        Such requests come in a row where a command is resumed, or asks again for what has failed.
+        """
+        return getattr(error, "status", 0) in FOR_ONE and 0 < self._longest < _size(request)
 
     def _check_failure(self, error: RequestFailed, in_a_row: int, of: int) -> None:
         """Raise RequestFailed where the server is at fault, not the request."""
@@ -236,6 +248,12 @@ def _in_unicode(response: Response | Failed) -> Response | Failed:
     if isinstance(response, Failed) or is_unicode((response.text, response.thinking)):
         return response
     return replace(response, text=in_unicode(response.text), thinking=in_unicode(response.thinking))
+
+
+def _size(request: Request) -> int:
+    """Return the bytes of a request's texts."""
+    said = [content for _, content in request.messages or ()]
+    return len("".join([*said, request.text or ""]).encode("utf-8", "replace"))
 
 
 def _as_text(request: Request) -> Request:

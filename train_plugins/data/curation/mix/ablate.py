@@ -64,6 +64,7 @@ class Plan:
 def plan_of(loaded: Loaded[Ablation]) -> Plan:
     """Check an experiment and return its mixes, the complete one first. Raises UsageError."""
     data, place = _mix_data(loaded)
+    data = {"seed": loaded.keys.seed, "format": loaded.keys.format, **data}  # those of the mix come first
     mix = typed(Mix, data, place)
     names = keys.check(mix, place)
     for name in ("base", "only"):

@@ -17,9 +17,9 @@ from train_plugins.data.curation import reward_forms
 from train_plugins.data.curation.mix.keys import Kind
 from train_plugins.data.curation.reward_prompts import Build
 from train_plugins.verifiers import Malformed, registry
-from train_plugins.verifiers.truths import COMPARED, read_truth
+from train_plugins.verifiers.truths import COMPARED, read_truth, with_columns
 
-VERSION = 3
+VERSION = 4
 """Changes where equal rows would be brought to another form than before."""
 
 
@@ -67,14 +67,14 @@ class Converter:
         turns = messages.turns_of(found["messages"], "messages")
         _check_prompt(turns)
         name = _verifier(self.verifiers.get(found["dataset"], found["dataset"]))
-        truth = found["ground_truth"]
+        truth = with_columns(name, found["ground_truth"], row)
         if truth is None and name in COMPARED:
             raise ValueError(f"no 'ground_truth', with which the verifier {name} compares")
         try:
-            read_truth(name, truth, found)
+            read_truth(name, truth, {"messages": turns})  # the mix keeps no other column of the row
         except Malformed as error:
             raise ValueError(f"a 'ground_truth' that the verifier {name} cannot read: {error}") from None
-        text = truth if isinstance(truth, str) else as_json(truth)
+        text = truth if truth is None or isinstance(truth, str) else as_json(truth)
         return {"messages": turns, "ground_truth": text, "dataset": name}
 
 
