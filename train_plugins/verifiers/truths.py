@@ -54,10 +54,15 @@ def with_columns(name: str, truth: Any, row: Mapping[str, Any]) -> Any:
 
     Such a truth is whole where it is kept without the row. None stays where the row has none of the columns.
     """
-    if name not in COLUMNS or not (truth is None or (isinstance(truth, Mapping) and COLUMNS[name] is programs.COLUMNS)):
+    columns = COLUMNS.get(name)
+    if columns is None:
         return truth
-    found = {key: row[key] for key in COLUMNS[name] if row.get(key) is not None}
-    return {**found, **truth} if truth is not None else None if found.keys() <= _BESIDE else found
+    found = {key: row[key] for key in columns if row.get(key) is not None}
+    if truth is None:
+        return found if found.keys() - _BESIDE else None
+    if columns is programs.COLUMNS and isinstance(truth, Mapping):
+        return {**found, **truth}
+    return truth
 
 
 def read_truth(name: str, truth: Any, row: Mapping[str, Any]) -> None:
