@@ -3,6 +3,8 @@
     python benchmarks/calibration.py [--simulations 40000]
 
 Rules: ours (mid-p for a drop, Tango's bound for a pass), exact McNemar, a Wald bound, and "fail on a drop of 2 points".
+Then averages with a part of a few documents, which often do not vary: coverage and error rates of our intervals beside
+those of the standard error alone.
 The last lines time `olmes compare` and `olmes gate` on 25 tasks of 10,000 documents, CLI start included, beside pandas
 and scipy doing the paired tests alone.
 """
@@ -20,8 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
+from olmes_suite import stats
 from olmes_suite.comparison import paired_tests
-from olmes_suite.stats import normal_quantile
+from olmes_suite.comparison.clusters import Pairs
+from olmes_suite.stats import normal_quantile, t_quantile
 
 PEER = """
 import sys, pathlib, pandas as pd
@@ -55,6 +59,54 @@ def rates(simulations: int) -> None:
             cells = [100 * float(x.mean()) for x in (alarm, exact, fixed, tango, wald)]
             left = f"{n:>5}{flips:>7.2f}{cells[0]:>8.1f}{cells[1]:>8.1f}{cells[2]:>10.1f}"
             print(f"{left} |{cells[3]:>8.1f}{cells[4]:>8.1f}")
+
+
+def small_parts(simulations: int) -> None:
+    """Print a line per setting: averages of scores, then averages of paired differences."""
+    print("\n95 % intervals that cover a suite's score, %: ours | from the standard errors")
+    print("tasks: 100 documents (70 right), and a group of 24 (40 right) and 4 documents")
+    for rate in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9):
+        rng, covers = np.random.default_rng(2), np.zeros(2)
+        for _ in range(simulations):
+            drawn = ((rng.random(n) < p).astype(float).tolist() for n, p in ((24, 0.4), (4, rate), (100, 0.7)))
+            one, few, other = (stats.mean(scores) for scores in drawn)
+            found = stats.combine([stats.combine([one, few]), other])
+            plain = stats.interval(found.value, found.stderr or 0.0, found.df)
+            covers += [low <= (0.2 + rate / 2 + 0.7) / 2 <= high for low, high in (found.ci95 or plain, plain)]
+        print(f"{100 * rate:>5.0f} right of 4 {shown(covers / simulations)}")
+    print("\naverage of 11 tasks of 500 documents (10 % change) and one of n: ours | from the standard error, %")
+    print("    n  lost  gained   intervals cover   a drop so large passes   passes by 2 points   significant drop")
+    for n, lost, gained in (
+        (5, 0.05, 0.05), (5, 0.1, 0.0), (5, 0.3, 0.0), (5, 0.5, 0.0), (30, 0.01, 0.01), (30, 0.05, 0.05),
+        (30, 0.05, 0.0), (30, 0.1, 0.0), (2, 0.4, 0.4), (164, 0.01, 0.01),
+    ):  # fmt: skip
+        cells = small_part(n, lost, gained, simulations)
+        print(f"{n:>5}{100 * lost:>6.0f}{100 * gained:>8.0f}", *(shown(cell) for cell in cells))
+
+
+def small_part(n: int, lost: float, gained: float, simulations: int) -> list[np.ndarray]:
+    """Return shares of simulations, ours and from the standard error: see the headings of `small_parts`."""
+    sizes, rng, true = np.array([500] * 11 + [n]), np.random.default_rng(1), (gained - lost) / 12
+    stratum, weight = np.repeat(np.arange(12), sizes), np.repeat(1 / 12 / sizes, sizes)
+    losing, changing = (np.where(stratum < 11, a, b) for a, b in ((0.05, lost), (0.1, lost + gained)))
+    counts = np.zeros((4, 2))
+    for _ in range(simulations):
+        chance = rng.random(len(stratum))
+        difference = np.select([chance < losing, chance < changing], [-1.0, 1.0], 0.0)
+        found = paired_tests.compare(Pairs(difference, weight, stratum, np.arange(len(stratum)), False))
+        error = found.stderr or 0.0
+        half, one_sided = (t_quantile(q, found.df) * error for q in (0.975, 0.95))
+        ends = found.ci95 or (-1.0, 1.0), (found.delta - half, found.delta + half)
+        lowers = np.array([found.lower or 0.0, found.delta - one_sided])
+        covers = np.array([low - 1e-12 <= true <= high + 1e-12 for low, high in ends])
+        drops = np.array([(found.p_drop or 0.0) <= 0.05, found.delta + one_sided <= 0])
+        counts += np.array([covers, lowers > true, lowers > -0.02, drops])
+    return list(counts / simulations)
+
+
+def shown(pair: np.ndarray) -> str:
+    """Format two shares."""
+    return f"{100 * pair[0]:>9.1f} |{100 * pair[1]:>6.1f}   "
 
 
 def timed(command: list[str]) -> tuple[float, float]:
@@ -99,7 +151,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=40_000)
-    rates(parser.parse_args().simulations)
+    simulations = parser.parse_args().simulations
+    rates(simulations)
+    small_parts(max(1, simulations // 10))
     large()
 
 

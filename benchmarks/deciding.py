@@ -23,10 +23,10 @@ import numpy as np
 from olmes_suite import stats
 from olmes_suite.comparison import paired_tests, plan_facts, planning
 from olmes_suite.comparison.alignment import Aligned
+from olmes_suite.comparison.clusters import Pairs
 from olmes_suite.comparison.compare import TaskComparison, compare_average
 from olmes_suite.comparison.deciding import Looks, Target, chunks
 from olmes_suite.comparison.gate_rules import Rules
-from olmes_suite.comparison.paired_tests import Pairs
 from olmes_suite.comparison.projection import Projection, Sample, project
 from olmes_suite.tasks import suites
 

@@ -27,6 +27,9 @@ class Estimate:
     """The effective number of independent documents behind the value."""
     df: float | None = None
     """The degrees of freedom of the standard error."""
+    room: tuple[float, float] | None = None
+    """How far parts without variance widen the interval below and above the value: with the distances that follow from
+    the standard error, squares add up to those of `ci95`. None without such parts."""
 
     def as_json(self) -> dict[str, float | list[float] | None]:
         """Return the estimate in the form used in results.json."""
@@ -153,8 +156,8 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     them form one collapsed stratum (Cochran 1977, § 5A.12), which errs on the wide side; with just one there is no
     error bar. The effective number of documents is the number for which a plain mean would have this variance if all
     documents were alike. Parts whose documents all scored 0, or all 1, have no variance either, but may have too few
-    documents to show it: together they widen the interval by Wilson's for their documents (see `_widened`). Raises
-    ValueError without any estimate.
+    documents to show it: together they widen the interval by Wilson's for their documents (see `_room`), and so do
+    parts that have such parts themselves. Raises ValueError without any estimate.
     """
     if not estimates:
         raise ValueError("a combination needs at least one estimate")
@@ -179,35 +182,46 @@ def combine(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     stderr, df = math.sqrt(sum(variances)), satterthwaite(variances, dfs)
     bounded = all(0 <= e.value <= 1 for e in estimates)
     ends = interval(value, stderr, df, None, bounded)
-    if bounded:
-        # The documents of a collapsed stratum may have one score, too.
-        alike = [Estimate(e.value, 0.0, n=1) if e.stderr is None and len(set(singles)) == 1 else e for e in estimates]
-        ends = _widened(value, ends, [(float(s), e) for s, e in zip(w, alike, strict=True) if e.stderr == 0.0])
-    return Estimate(value, stderr, ends, n, df)
+    if not bounded:
+        return Estimate(value, stderr, ends, n, df)
+    # The documents of a collapsed stratum may have one score, too.
+    alike = [Estimate(e.value, 0.0, n=1) if e.stderr is None and len(set(singles)) == 1 else e for e in estimates]
+    room = _room([(float(s), e) for s, e in zip(w, alike, strict=True)])
+    if room is not None:
+        low, high = math.hypot(value - ends[0], room[0]), math.hypot(ends[1] - value, room[1])
+        ends = max(0.0, value - low), min(1.0, value + high)
+    return Estimate(value, stderr, ends, n, df, room)
 
 
-def _widened(value: float, ends: tuple[float, float], certain: Sequence[tuple[float, Estimate]]) -> tuple[float, float]:
-    """Add the uncertainty of parts without variance, given with their shares, to the interval of a weighted mean.
+def _room(parts: Sequence[tuple[float, Estimate]]) -> tuple[float, float] | None:
+    """Return how far parts without variance widen the interval of a weighted mean; None without such parts.
 
-    Together, the parts whose documents all scored 0, or all 1, are one part: its interval is Wilson's for the effective
-    number of documents. A combination of such parts has its own interval. The distances of all intervals' ends are
-    added as their squares (MOVER: Zou & Donner 2008, Statist. Med. 27, 1693-1702).
+    `parts` are the estimates with their shares. Together, those whose documents all scored 0, or all 1, are one part:
+    its interval is Wilson's for the effective number of documents. A combination that has such parts brings the room
+    that they need in it. All distances are added as their squares (MOVER: Zou & Donner 2008, Statist. Med. 27,
+    1693-1702).
     """
-    below, above = [value - ends[0]], [ends[1] - value]
-    alike = [(share, e) for share, e in certain if e.value in (0.0, 1.0) and e.n]
+    below, above = [], []
+    alike = [(share, e) for share, e in parts if _is_alike(e)]
     if total := math.fsum(share for share, _ in alike):
         mean_of = math.fsum(share * e.value for share, e in alike) / total
         n = total**2 / math.fsum(share**2 / e.n for share, e in alike if e.n)
         low, high = wilson(mean_of * n, n)
         below.append(total * (mean_of - low))
         above.append(total * (high - mean_of))
-    for share, e in certain:
-        if e.ci95 and e.value not in (0.0, 1.0):
-            below.append(share * (e.value - e.ci95[0]))
-            above.append(share * (e.ci95[1] - e.value))
-    if len(below) == 1:
-        return ends
-    return max(0.0, value - math.hypot(*below)), min(1.0, value + math.hypot(*above))
+    for share, e in parts:
+        room = e.room
+        if room is None and e.stderr == 0.0 and e.ci95 and e.value not in (0.0, 1.0):  # of an older file
+            room = e.value - e.ci95[0], e.ci95[1] - e.value
+        if room is not None and not _is_alike(e):
+            below.append(share * room[0])
+            above.append(share * room[1])
+    return (math.hypot(*below), math.hypot(*above)) if below else None
+
+
+def _is_alike(estimate: Estimate) -> bool:
+    """Whether all documents scored 0, or all 1."""
+    return estimate.stderr == 0.0 and estimate.value in (0.0, 1.0) and bool(estimate.n)
 
 
 def satterthwaite(variances: Sequence[float], dfs: Sequence[float]) -> float:

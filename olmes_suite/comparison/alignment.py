@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from olmes_suite.comparison.paired_tests import Pairs
+from olmes_suite.comparison.clusters import Pairs
 from olmes_suite.runs.scores import PARTS, LeafScores, TaskScores
 from olmes_suite.stats import Floats
 from olmes_suite.tasks.index import NESTED, nested_shares

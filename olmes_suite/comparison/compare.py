@@ -12,7 +12,8 @@ import numpy as np
 
 from olmes_suite.comparison import paired_tests
 from olmes_suite.comparison.alignment import Aligned, align, differing_parts, differing_settings
-from olmes_suite.comparison.paired_tests import Difference, Pairs
+from olmes_suite.comparison.clusters import Pairs
+from olmes_suite.comparison.paired_tests import Difference
 from olmes_suite.comparison.projection import Projection, project_task
 from olmes_suite.comparison.room import NOTHING_KNOWN, Room, room
 from olmes_suite.runs import differences

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtr
 
 from olmes_suite.comparison import paired_tests
-from olmes_suite.comparison.paired_tests import FEW, RESAMPLES, ClusterSums, Difference, Pairs
+from olmes_suite.comparison.clusters import ClusterSums, Pairs
+from olmes_suite.comparison.paired_tests import FEW, RESAMPLES, Difference
 from olmes_suite.stats import Floats, normal_quantile, t_quantile
 
 
@@ -45,7 +46,7 @@ class Evidence:
             return float(ndtr(self.delta / stderr)) if stderr else 0.5
         if self.changed < FEW:
             return paired_tests.sign_flip(self.sums.total)[0]
-        return float(stdtr(self.df, self.delta / self.stderr)) if self.stderr else float(self.delta > 0)
+        return paired_tests.t_drop(self.delta, self.sums)
 
     def lower(self, level: float) -> float:
         """Return the lower bound of the difference at a one-sided level."""

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, stdtr
 
-from olmes_suite.stats import Floats, normal_quantile, satterthwaite, t_quantile
+from olmes_suite.comparison.clusters import ClusterSums, Pairs
+from olmes_suite.stats import Floats, normal_quantile, t_quantile
 
 FEW = 30
 """With fewer differing clusters, normal theory is unreliable: randomisation tests and a guarded interval are used."""
@@ -116,27 +117,6 @@ def benjamini_hochberg(p: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """The aligned documents of one task or one suite."""
-
-    difference: Floats
-    """Candidate − baseline for each document."""
-    weight: Floats
-    """The weight of each document in the score; the weights sum to 1."""
-    stratum: npt.NDArray[np.int64]
-    """The number of each document's stratum, from 0."""
-    cluster: npt.NDArray[np.int64]
-    """The number of each document's cluster, from 0; no cluster spans two strata."""
-    binary: bool
-    """Whether all scores are 0 or 1, all weights are equal, and every document is its own cluster."""
-
-    @property
-    def n(self) -> int:
-        """The number of documents."""
-        return len(self.difference)
-
-
-@dataclass(frozen=True, slots=True)
 class Difference:
     """The result of a paired comparison."""
 
@@ -209,57 +189,6 @@ def detectable(stderr: float, power: float = 0.8, alpha: float = 0.05) -> float:
     return (normal_quantile(1 - alpha / 2) + normal_quantile(power)) * stderr
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterSums:
-    """The weighted differences summed over each cluster, for the variance of their total."""
-
-    total: Floats
-    """The sum of weight × difference of each cluster."""
-    mass: Floats
-    """The sum of the weights of each cluster."""
-    stratum: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, pairs: Pairs) -> ClusterSums:
-        """Sum over clusters. Strata of a single cluster are joined into one (collapsed strata, Cochran § 5A.12)."""
-        if (pairs.cluster[1:] > pairs.cluster[:-1]).all():  # each document is its own cluster, in order
-            total, mass, stratum = pairs.weight * pairs.difference, pairs.weight, pairs.stratum
-        else:
-            groups, first = np.unique(pairs.cluster, return_index=True)[:2]
-            number = np.searchsorted(groups, pairs.cluster)
-            total = np.bincount(number, weights=pairs.weight * pairs.difference).astype(float)
-            mass = np.bincount(number, weights=pairs.weight).astype(float)
-            stratum = pairs.stratum[first]
-        size = np.bincount(stratum)
-        if (alone := np.flatnonzero(size == 1)).size:
-            home = alone[0] if alone.size > 1 else (np.flatnonzero(size > 1)[:1].tolist() or [alone[0]])[0]
-            stratum = np.where(size[stratum] == 1, home, stratum)
-        return cls(total, mass, np.unique(stratum, return_inverse=True)[1])
-
-    @property
-    def count(self) -> int:
-        """The number of clusters."""
-        return len(self.total)
-
-    @property
-    def differing(self) -> int:
-        """The number of clusters with a total other than 0."""
-        return int((np.abs(self.total) > 1e-12 * self.mass).sum())
-
-    def error(self) -> tuple[float, float]:
-        """Return (standard error, degrees of freedom) of the sum of the totals.
-
-        The variance of a stratum is G / (G − 1) times the sum of squared residuals of the cluster totals about their
-        share of the stratum's mean. The variances of the strata are added (Miller 2024, eq. 4; Cochran 1977, ch. 5),
-        with degrees of freedom by Satterthwaite's rule.
-        """
-        size = np.bincount(self.stratum)
-        rate = np.bincount(self.stratum, weights=self.total) / np.bincount(self.stratum, weights=self.mass)
-        residual = self.total - self.mass * rate[self.stratum]
-        variance = np.bincount(self.stratum, weights=residual**2) * size / np.maximum(size - 1, 1)
-        return math.sqrt(float(variance.sum())), satterthwaite(variance.tolist(), np.maximum(size - 1, 1).tolist())
-
-
 def _graded(start: dict[str, Any], sums: ClusterSums, alpha: float, resamples: int) -> Difference:
     delta, (stderr, df) = start["delta"], sums.error()
     few = sums.differing < FEW
@@ -267,7 +196,7 @@ def _graded(start: dict[str, Any], sums: ClusterSums, alpha: float, resamples: i
         p_drop, p = sign_flip(sums.total)
         method = "randomisation"
     else:
-        p_drop = float(stdtr(df, delta / stderr)) if stderr else (0.5 if delta == 0 else float(delta > 0))
+        p_drop = t_drop(delta, sums)
         p, method = min(1.0, 2 * min(p_drop, 1 - p_drop)), "t"
     ends = [t_bounds(delta, stderr, df, sums, q) for q in (0.975, 1 - alpha)]
     if sums.count < FEW or resamples:
@@ -290,10 +219,21 @@ def _graded(start: dict[str, Any], sums: ClusterSums, alpha: float, resamples: i
     )
 
 
+def t_drop(delta: float, sums: ClusterSums) -> float:
+    """Return the one-sided p-value of Student's test for a drop; at least one document must differ."""
+    stderr, df = sums.error_of_no_difference()
+    return float(stdtr(df, delta / stderr))
+
+
 def t_bounds(delta: float, stderr: float, df: float, sums: ClusterSums, q: float) -> tuple[float, float]:
-    """Return the ends of Student's interval with the guarded error, each at the one-sided level 1 − q."""
-    wide = t_quantile(q, df) * _guarded(stderr, sums, q)
-    return max(-1.0, delta - wide), min(1.0, delta + wide)
+    """Return the ends of Student's interval with the guarded error, each at the one-sided level 1 − q.
+
+    Strata without variance widen it where the guard does not: their distances and Student's are added as their squares
+    (MOVER: Zou & Donner 2008, Statist. Med. 27, 1693-1702).
+    """
+    plain, wide = (t_quantile(q, df) * error for error in (stderr, _guarded(stderr, sums, q)))
+    below, above = (max(wide, math.hypot(plain, unseen)) if unseen else wide for unseen in sums.unseen(q))
+    return max(-1.0, delta - below), min(1.0, delta + above)
 
 
 def _guarded(stderr: float, sums: ClusterSums, q: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from olmes_suite.comparison.alignment import align
-from olmes_suite.comparison.paired_tests import ClusterSums, Pairs
+from olmes_suite.comparison.clusters import ClusterSums, Pairs
 from olmes_suite.comparison.planning import FLOOR, WORST, Candidate
 from olmes_suite.errors import UsageError
 from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores

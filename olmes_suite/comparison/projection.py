@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from olmes_suite.comparison import paired_tests
 from olmes_suite.comparison.alignment import differing_parts, shared_rows, weighting
-from olmes_suite.comparison.paired_tests import FEW, MANY, ClusterSums, Pairs
+from olmes_suite.comparison.clusters import ClusterSums, Pairs
+from olmes_suite.comparison.paired_tests import FEW, MANY
 from olmes_suite.runs.scores import RunScores, TaskScores
 from olmes_suite.stats import Floats, normal_quantile, t_quantile
 from olmes_suite.tasks.index import nested_shares

@@ -209,7 +209,9 @@ def _completed(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, lis
 
 
 def _completed_as(value: stats.Estimate | None, n: int) -> Completed:
-    return Completed(n=n) if value is None else Completed(n=n, value=value.value, stderr=value.stderr, ci95=value.ci95)
+    if value is None:
+        return Completed(n=n)
+    return Completed(n=n, value=value.value, stderr=value.stderr, ci95=value.ci95, room=value.room)
 
 
 def _samples_sd(plan: TaskPlan, leaves: Sequence[Leaf], by_leaf: Mapping[str, list[Instance]]) -> float | None:
@@ -287,7 +289,7 @@ def suite_result(names: Sequence[str], tasks: Mapping[str, TaskResult]) -> Suite
             alike = score.stderr == 0.0 and score.value in (0.0, 1.0)  # so are the scores of all documents
             size = stats.wilson_size(score.ci95) if alike and score.ci95 else tasks[name].n
             df = max(tasks[name].n - 1, 1)
-            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr, score.ci95, size, df))
+            estimates_of_tasks.append(stats.Estimate(score.value, score.stderr, score.ci95, size, df, score.room))
     return (
         SuiteResult(missing=tuple(missing))
         if missing or not estimates_of_tasks

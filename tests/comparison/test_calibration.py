@@ -13,9 +13,9 @@ import pytest
 
 from olmes_suite import stats
 from olmes_suite.comparison import paired_tests, power
+from olmes_suite.comparison.clusters import Pairs
 from olmes_suite.comparison.gate import gate
 from olmes_suite.comparison.gate_rules import Rules
-from olmes_suite.comparison.paired_tests import Pairs
 from olmes_suite.comparison.power import PlannedTask
 from olmes_suite.runs.scores import LeafScores, RunScores, TaskScores
 

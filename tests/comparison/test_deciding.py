@@ -11,10 +11,10 @@ import pytest
 
 from olmes_suite.comparison import planning
 from olmes_suite.comparison.alignment import Aligned
+from olmes_suite.comparison.clusters import Pairs
 from olmes_suite.comparison.compare import TaskComparison
 from olmes_suite.comparison.deciding import Look, Looks, Target, chunks
 from olmes_suite.comparison.gate_rules import Rules
-from olmes_suite.comparison.paired_tests import Pairs
 from olmes_suite.comparison.planning import Candidate
 from olmes_suite.comparison.spending import Spending
 

@@ -9,9 +9,10 @@ import pytest
 from scipy.special import ndtri
 
 from olmes_suite.comparison import evidence, paired_tests
+from olmes_suite.comparison.clusters import Pairs
 from olmes_suite.comparison.compare import TaskComparison, compare_average
 from olmes_suite.comparison.evidence import Evidence
-from olmes_suite.comparison.paired_tests import Difference, Pairs
+from olmes_suite.comparison.paired_tests import Difference
 
 
 def pairs(kind: str, seed: int, n: int = 240) -> Pairs:
@@ -25,6 +26,9 @@ def pairs(kind: str, seed: int, n: int = 240) -> Pairs:
         return Pairs(np.where(alone < 9, difference, 0), even, none, alone, False)
     if kind == "graded":
         return Pairs(rng.normal(-0.02, 0.2, n), even, none, alone, False)
+    if kind in ("alike", "worse"):  # all documents of a stratum
+        moved = np.where(alone < 200, rng.choice([-1.0, 0.0, 1.0], n, p=[0.2, 0.6, 0.2]), -1.0 * (kind == "worse"))
+        return Pairs(moved, even, np.where(alone < 200, 0, 1), alone, False)
     if kind == "small":
         return Pairs(rng.normal(-0.02, 0.2, 12), np.full(12, 1 / 12), none[:12], alone[:12], False)
     stratum = np.sort(rng.integers(0, 4, n))
@@ -32,7 +36,7 @@ def pairs(kind: str, seed: int, n: int = 240) -> Pairs:
     return Pairs(difference, weight, stratum, stratum * 1000 + rng.integers(0, 15, n), False)
 
 
-@pytest.mark.parametrize("kind", ["binary", "few", "graded", "small", "clusters"])
+@pytest.mark.parametrize("kind", ["binary", "few", "graded", "small", "clusters", "alike", "worse"])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_evidence_is_what_compare_says(kind: str, seed: int) -> None:
     given = pairs(kind, seed)
@@ -45,7 +49,7 @@ def test_evidence_is_what_compare_says(kind: str, seed: int) -> None:
         assert found.p_drop == pytest.approx(expected.p_drop)
 
 
-@pytest.mark.parametrize("kinds", [("binary", "graded", "clusters"), ("few", "few"), ("binary",)])
+@pytest.mark.parametrize("kinds", [("binary", "graded", "clusters"), ("few", "few"), ("binary",), ("graded", "alike")])
 @pytest.mark.parametrize("apart", [0, 2])
 def test_the_average_is_what_compare_says(kinds: tuple[str, ...], apart: int) -> None:
     from olmes_suite.comparison.alignment import Aligned

@@ -11,9 +11,10 @@ from scipy import stats as scipy_stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from olmes_suite.comparison import paired_tests
-from olmes_suite.comparison.paired_tests import ClusterSums, Pairs
+from olmes_suite.comparison.clusters import ClusterSums, Pairs
 
 COUNTS = st.integers(0, 300)
 
@@ -193,6 +194,71 @@ def test_strata_of_one_cluster_are_collapsed() -> None:
     d = np.random.default_rng(4).normal(0, 0.3, 57)
     found = paired_tests.compare(pairs(d, stratum=np.arange(57)))
     assert found.stderr == pytest.approx(scipy_stats.sem(d))
+
+
+def tasks_of(*differences: np.ndarray) -> Pairs:
+    """Pairs of tasks that weigh alike, each a stratum."""
+    sizes = [len(d) for d in differences]
+    weight = np.repeat([1 / n / len(sizes) for n in sizes], sizes)
+    return Pairs(
+        np.concatenate(differences), weight, np.repeat(np.arange(len(sizes)), sizes), np.arange(sum(sizes)), False
+    )
+
+
+MANY_CHANGES = np.tile([1.0, 0.0, 0.0, -1.0], 250)
+
+
+@pytest.mark.parametrize("d", [-1.0, 0.0, 1.0])
+def test_documents_that_differ_alike_leave_room_by_the_exact_bound(d: float) -> None:
+    sums = ClusterSums.of(pairs(np.full(12, d)))
+    for q in (0.975, 0.95):
+        others = proportion_confint(0, 12, alpha=2 * (1 - q), method="beta")[1]
+        assert sums.unseen(q) == pytest.approx((others * (1 + d), others * (1 - d)))
+
+
+def test_a_task_without_a_change_widens_the_average() -> None:
+    """Where many documents of other tasks change, five that do not show little about theirs."""
+    alone = paired_tests.compare(pairs(MANY_CHANGES))
+    found = paired_tests.compare(tasks_of(MANY_CHANGES, np.zeros(5)))
+    assert alone.lower and found.lower and alone.stderr and found.stderr == pytest.approx(alone.stderr / 2)
+    assert found.lower == pytest.approx(-float(np.hypot(alone.lower, 1 - 0.05 ** (1 / 5))) / 2)
+    assert found.p_drop == pytest.approx(alone.p_drop)
+
+
+def test_tasks_that_vary_leave_the_average_as_it_is() -> None:
+    sums = ClusterSums.of(tasks_of(MANY_CHANGES, np.array([0.0, 0.0, 0.1])))
+    assert sums.unseen(0.975) == (0, 0) and sums.error_of_no_difference() == sums.error()
+
+
+def test_two_documents_that_both_got_worse_are_no_proof() -> None:
+    found = paired_tests.compare(tasks_of(MANY_CHANGES, -np.ones(2)))
+    assert found.delta == -0.5 and found.stderr and found.stderr < 0.02
+    assert found.p_drop and 0.1 < found.p_drop < 0.5
+    assert found.ci95 and found.ci95[0] < -0.5 and found.ci95[1] > 0
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.0), (0.4, 0.0), (0.0, 0.2)])
+def test_the_average_covers_where_a_small_task_rarely_changes(lost: float, gained: float) -> None:
+    """Without room for the five documents 40 % of the intervals cover, and 60 % pass a drop of the margin."""
+    rng, rounds, inside, passed = np.random.default_rng(12), 400, 0, 0
+    true = (gained - lost) / 3
+    for _ in range(rounds):
+        large = (rng.choice([-1.0, 0.0, 1.0], 500, p=[0.05, 0.9, 0.05]) for _ in range(2))
+        d = paired_tests.compare(tasks_of(*large, rng.choice([-1.0, 0.0, 1.0], 5, p=[lost, 1 - lost - gained, gained])))
+        assert d.ci95 is not None and d.lower is not None
+        inside += d.ci95[0] <= true <= d.ci95[1]
+        passed += d.lower > true
+    assert inside / rounds >= 0.93 and passed / rounds <= 0.07
+
+
+@pytest.mark.parametrize(("n", "changes"), [(2, 0.8), (3, 0.8), (5, 0.3)])
+def test_a_small_task_that_changes_alike_raises_no_false_alarms(n: int, changes: float) -> None:
+    rng, rounds, alarms = np.random.default_rng(13), 400, 0
+    for _ in range(rounds):
+        small = rng.choice([-1.0, 0.0, 1.0], n, p=[changes / 2, 1 - changes, changes / 2])
+        d = paired_tests.compare(tasks_of(rng.permutation(MANY_CHANGES[:500]), small))
+        alarms += d.p_drop is not None and d.p_drop <= 0.05
+    assert alarms / rounds <= 0.08
 
 
 @pytest.mark.parametrize("table", [(0, 0, 10), (3, 1, 40), (0, 7, 164), (50, 50, 100), (12, 30, 1319), (100, 0, 100)])

@@ -128,7 +128,8 @@ def test_few_solved_documents_widen_the_interval() -> None:
 @pytest.mark.parametrize("concentration", [0.3, 3.0])
 def test_paired_tests_over_means_of_samples_hold_their_level(concentration: float) -> None:
     """Two runs of one model, 30 documents of 16 samples: a significant drop at most in 5 % of comparisons."""
-    from olmes_suite.comparison.paired_tests import Pairs, compare
+    from olmes_suite.comparison.clusters import Pairs
+    from olmes_suite.comparison.paired_tests import compare
 
     rng, size, alarms, covered = np.random.default_rng(3), 500, 0, 0
     ids, zeros = np.arange(30), np.zeros(30, dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,45 @@ def test_a_group_of_scores_that_do_not_vary_is_not_certain_in_a_group_or_suite()
         for name, n, e in (("group", 8, inner), ("plain", 100, other))
     }
     assert suite_result(["group", "plain"], tasks).ci95 == pytest.approx(outer.ci95, abs=0.001)
+
+
+def result(n: int, e: stats.Estimate) -> TaskResult:
+    """A task as it stands in results.json."""
+    return TaskResult.from_json(TaskResult(primary="acc", n=n, metrics={"acc": Metric.of(e)}).as_json())
+
+
+def test_a_part_that_does_not_vary_widens_a_group_and_the_suite_above_it_alike() -> None:
+    varied, alike, other = stats.mean([0.0, 1.0, 1.0] * 20), stats.mean([1.0] * 4), stats.mean([0.0, 1.0] * 50)
+    group = stats.combine([varied, alike])
+    low, high = stats.wilson(4, 4)
+    assert group.room == pytest.approx(((1 - low) / 2, 0)) and high == 1
+    suite = suite_result(["group", "other"], {"group": result(64, group), "other": result(100, other)})
+    known = suite_result(
+        ["group", "other"], {"group": result(64, replace(group, room=None)), "other": result(100, other)}
+    )
+    assert suite.value and suite.ci95 and known.value and known.ci95 and suite.stderr == known.stderr
+    assert suite.value - suite.ci95[0] == pytest.approx(math.hypot(known.value - known.ci95[0], (1 - low) / 4))
+    assert suite.ci95[1] == pytest.approx(known.ci95[1])
+
+
+def test_room_is_recorded_only_beside_a_part_that_does_not_vary() -> None:
+    varied = stats.mean([0.0, 1.0, 1.0] * 20)
+    assert "room" not in Metric.of(stats.combine([varied, varied])).as_json()
+    found = Metric.of(stats.combine([varied, stats.mean([1.0] * 4)])).as_json()["room"]
+    assert found == [pytest.approx(0.245, abs=0.001), 0.0]
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.7])
+def test_the_interval_of_a_suite_covers_where_a_sub_task_rarely_varies(rate: float) -> None:
+    """All four documents of the sub-task often have one score; without its room 86 % of the intervals cover."""
+    rng, rounds, inside = np.random.default_rng(11), 800, 0
+    for _ in range(rounds):
+        drawn = ((rng.random(n) < p).astype(float).tolist() for n, p in ((24, 0.4), (4, rate), (100, 0.7)))
+        one, few, other = (stats.mean(scores) for scores in drawn)
+        tasks = {"group": result(28, stats.combine([one, few])), "other": result(100, other)}
+        low, high = suite_result(["group", "other"], tasks).ci95 or (1.0, 0.0)
+        inside += low <= (0.2 + rate / 2 + 0.7) / 2 <= high
+    assert inside / rounds >= 0.93
 
 
 def test_a_suite_without_a_wrong_answer_has_the_interval_of_its_documents() -> None:

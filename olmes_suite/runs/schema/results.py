@@ -26,11 +26,15 @@ class Metric(Record):
     stderr: float | None = None
     """Standard error; like `ci95`, null if there is too little data."""
     ci95: tuple[float, float] | None = None
+    room: tuple[float, float] | None = field(default=None, metadata=OPTIONAL)
+    """How far sub-tasks without variance widen `ci95` below and above the value, beside the standard error.
+
+    Absent where each sub-task has variance."""
 
     @classmethod
     def of(cls, estimate: Estimate) -> Self:
         """Convert an estimate to a metric."""
-        return cls(value=estimate.value, stderr=estimate.stderr, ci95=estimate.ci95 or None)
+        return cls(value=estimate.value, stderr=estimate.stderr, ci95=estimate.ci95 or None, room=estimate.room)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

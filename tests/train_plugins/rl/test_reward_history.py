@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from olmes_suite.comparison.paired_tests import Difference, Pairs, compare, drop_p
+from olmes_suite.comparison.clusters import Pairs
+from olmes_suite.comparison.paired_tests import Difference, compare, drop_p
 from olmes_suite.runs.schema import Stopped
 from train_plugins.checkpoints.evaluator import Result
 from train_plugins.rl import reward_table
