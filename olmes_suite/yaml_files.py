@@ -257,12 +257,13 @@ def _problem(error: dict[str, Any], data: Any, also: Sequence[str]) -> _Problem:
     if kind == "value_error":
         return _Problem(keys, str(context["error"]), keys)
     expected = _EXPECTED.get(kind.partition("_")[0])
-    if expected and value_given is None and keys:
-        listed = isinstance(loc[-1], int) and keys[-1] != loc[-1]  # a single value stands for a list of one
-        return _Problem(keys, f"has no value; expected {_LISTS.get(expected, expected) if listed else expected}", keys)
-    return _Problem(
-        keys, f"expected {expected}, not {value_given!r}" if expected else f"{error['msg']}: {value_given!r}", keys
-    )
+    if expected is None:
+        return _Problem(keys, f"{error['msg']}: {value_given!r}", keys)
+    if keys and isinstance(loc[-1], int) and keys[-1] != loc[-1]:  # a single value stands for a list of one
+        expected = _LISTS.get(expected, expected)
+    if value_given is None and keys:
+        return _Problem(keys, f"has no value; expected {expected}", keys)
+    return _Problem(keys, f"expected {expected}, not {value_given!r}", keys)
 
 
 def _unknown(keys: Keys, key: Any, known: list[str]) -> _Problem:

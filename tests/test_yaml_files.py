@@ -88,6 +88,7 @@ def test_nothing_is_coerced(kind: Any, given: Any, said: str) -> None:
         ({"name": "a", "entries": [{"limit": 1}]}, "f: entries[0]: the key 'path' is missing"),
         ({"name": "a", "entries": [{"path": "b", "limit": "1"}]}, "f: entries[0]: limit: expected a whole number"),
         ({"name": "a", "entries": [5]}, "f: entries[0]: expected text, not 5"),
+        ({"name": "a", "rows": 5}, "f: rows: expected a list of mappings, not 5"),
         ({"name": "a", "kind": "median"}, "f: kind: 'median' is none of sum, mean"),
         ({"name": "a", "shares": {"emtpy": 0.1}}, "f: shares: unknown key 'emtpy', did you mean 'empty'"),
         ({"name": "a", "margins": {"b": 101}}, "f: margins: b: expected a number from 0 to 100, not 101"),

@@ -258,6 +258,13 @@ def test_mistakes_in_a_source_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "the only one is held out"), (3, "all 3 are held out")])
+def test_a_mix_without_a_row_to_train_on_is_not_made(tmp_path: Path, count: int, said: str) -> None:
+    done = mix(tmp_path, {"sources": [{"path": write(tmp_path / "a.jsonl", rows(count))}], "held_out": 0.9999})
+    assert done.returncode == 2 and f"held_out 0.9999 leaves no row to train on: {said}" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_few_rows_after_duplicates_are_named_with_what_was_lost(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", rows(10) * 2)
     done = mix(tmp_path, {"sources": [{"path": path, "amount": 15}]})

@@ -38,7 +38,7 @@ class Chosen:
 def choose(pool: Pool, mix: Mix, place: Place) -> Chosen:
     """Choose the rows and mark those that are not sampled in the pool.
 
-    Raises UsageError where a source has too few rows and may not repeat them.
+    Raises UsageError where a source has too few rows and may not repeat them, DataError where none is left to train on.
     """
     positions, copies = [], []
     shares = _shares(mix)
@@ -64,7 +64,14 @@ def choose(pool: Pool, mix: Mix, place: Place) -> Chosen:
         order = np.argsort(ranks, kind="stable")
         position, copy = position[order], copy[order]
     held_out = pool.prompt[position] / 2.0**64 < mix.held_out
+    if held_out.all():
+        where = place.line(("held_out",))
+        raise DataError(f"{where}: held_out {mix.held_out:g} leaves no row to train on: {_all_of(len(position))} held out")
     return Chosen(position, copy, np.asarray(held_out, np.bool_))
+
+
+def _all_of(rows: int) -> str:
+    return "the only one is" if rows == 1 else f"all {rows:,} are"
 
 
 def _lost(pool: Pool) -> str:
