@@ -65,8 +65,8 @@ def choose(pool: Pool, mix: Mix, place: Place) -> Chosen:
         position, copy = position[order], copy[order]
     held_out = pool.prompt[position] / 2.0**64 < mix.held_out
     if held_out.all():
-        where = place.line(("held_out",))
-        raise DataError(f"{where}: held_out {mix.held_out:g} leaves no row to train on: {_all_of(len(position))} held out")
+        where, rows = place.line(("held_out",)), _all_of(len(position))
+        raise DataError(f"{where}: held_out {mix.held_out:g} leaves no row to train on: {rows} held out")
     return Chosen(position, copy, np.asarray(held_out, np.bool_))
 
 
