@@ -33,6 +33,8 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 _DAY = 24 * 60 * 60
 LOCK_SECONDS = 0.1
 """Maximum wait for a process that is about to release the lock."""
+CHANGE_SECONDS = 30.0
+"""Maximum wait for a process that changes one file."""
 
 
 @contextmanager
@@ -83,18 +85,24 @@ class RunLock:
     locks it afterwards has a deleted file, which `filelock` detects and releases.
     """
 
-    def __init__(self, path: Path, what: str | None = None, flag: str = "--runs") -> None:
-        """`what` names the locked object in errors, by default the run; `flag` is the option for another folder."""
+    def __init__(
+        self, path: Path, what: str | None = None, flag: str = "--runs", *, seconds: float = LOCK_SECONDS
+    ) -> None:
+        """`what` names the locked object in errors, by default the run; `flag` is the option for another folder.
+
+        Another holder is waited for up to `seconds`.
+        """
         self.path = path
         self.what = what or f"run {path.stem}"
         self.flag = flag
+        self.seconds = seconds
         self._lock = FileLock(path, thread_local=False)
 
     def __enter__(self) -> RunLock:
         with storage(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire(timeout=LOCK_SECONDS, poll_interval=LOCK_SECONDS / 5)
+                self._lock.acquire(timeout=self.seconds, poll_interval=LOCK_SECONDS / 5)
             except Timeout as error:
                 raise RunLocked(
                     f"{self.what} is being written by {self._holder()}; wait for it or give another {self.flag}"
@@ -120,6 +128,11 @@ class RunLock:
         with suppress(OSError):
             return self.path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
         return "another process"
+
+
+def changing(path: Path) -> RunLock:
+    """Return a lock for reading, changing and writing a file of the run store: other processes wait for their turn."""
+    return RunLock(path.with_name(f".{path.name}.lock"), str(path), seconds=CHANGE_SECONDS)
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from helpers import ROOT
 
 from olmes_suite.errors import RunLocked, StorageError
 from olmes_suite.files import RunLock, cache_folder, storage
+from olmes_suite.runs import baseline
 
 
 def test_the_holder_is_named(tmp_path: Path) -> None:
@@ -70,6 +72,24 @@ def test_a_lock_on_a_removed_file_is_given_up(tmp_path: Path, monkeypatch: pytes
         assert not leaving
         with pytest.raises(RunLocked, match=f"process {os.getpid()}"):
             third.__enter__()
+
+
+def test_a_file_that_two_processes_change_has_both_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins while the first has read the file and not yet written it: it has to wait."""
+    write = baseline.write_json
+    second = threading.Thread(target=baseline.name_baseline, args=("b", tmp_path / "two", tmp_path))
+
+    def late(path: Path, value: Any) -> None:
+        if second.ident is None:
+            second.start()
+            second.join(0.5)
+        write(path, value)
+
+    monkeypatch.setattr(baseline, "write_json", late)
+    baseline.name_baseline("a", tmp_path / "one", tmp_path)
+    second.join()
+    assert baseline.named(tmp_path) == {"a": "one", "b": "two"}
+    assert [path.name for path in tmp_path.iterdir()] == ["baselines.json"]
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

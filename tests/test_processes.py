@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, environment
+from worker_runs import alive
 
 SCRIPT = """
 import os, signal, sys, time
@@ -18,8 +19,8 @@ from pathlib import Path
 from olmes_suite.processes import in_processes
 
 def work(job):
-    Path(f"{job}.{os.getpid()}").touch()
-    try:
+    try:  # Ctrl-C may come as soon as the file is there
+        Path(f"{job}.{os.getpid()}").touch()
         time.sleep(60 if job != "killed" else 0.2)
         os.kill(os.getpid(), signal.SIGKILL)
     finally:
@@ -56,14 +57,6 @@ def workers(tmp: Path, count: int) -> list[int]:
             return found
         time.sleep(0.02)
     raise TimeoutError
-
-
-def alive(number: int) -> bool:
-    """Whether a process runs; a dead one that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("wait", [0.3, 0.6, None], ids=["early", "later", "at work"])

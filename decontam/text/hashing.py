@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from olmes_suite.files import cache_folder
@@ -64,7 +66,28 @@ def compiled(function: F, inline: str = "never") -> F:
         dispatcher: F = numba.njit(cache=True, nogil=True, inline=inline)(function)
     finally:
         numba.config.CACHE_DIR = cache_before
+    if (cache := getattr(dispatcher, "_cache", None)) is not None:  # NUMBA_DISABLE_JIT leaves the function itself
+        _save_one_at_a_time(cache)
     return dispatcher
+
+
+def _save_one_at_a_time(cache: Any) -> None:
+    """Let processes that compile at the same time add their machine code one after the other.
+
+    Numba reads the index of a function's signatures, adds one with the next free number and writes the file of that
+    number. Two processes could give one number to two signatures, and later ones run the code of the wrong one.
+    """
+    save = cache.save_overload
+
+    def locked(signature: Any, data: Any) -> None:
+        folder = Path(cache.cache_path)
+        with ExitStack() as stack:
+            with suppress(OSError, NotImplementedError):  # a file system without locks
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(folder / ".lock"))
+            save(signature, data)
+
+    cache.save_overload = locked
 
 
 def inlined(function: F) -> F:

@@ -18,7 +18,7 @@ from olmes_suite.evaluation.asking import Watcher
 from olmes_suite.evaluation.evaluate import Finished, MakeBackend, evaluate
 from olmes_suite.evaluation.plan import Options
 from olmes_suite.evaluation.record import suite_result
-from olmes_suite.files import RunLock, storage, write_json
+from olmes_suite.files import RunLock, changing, storage, write_json
 from olmes_suite.models.without_model.floor import ANSWERS
 from olmes_suite.records import canonical_json, sha256
 from olmes_suite.runs.floors import FLOORS, floors, identity
@@ -122,14 +122,15 @@ def keep(runs: Path, outcome: Results, options: Options) -> None:
     An entry is {"identity", "limit", "seed", "answer", "value", "scores", "run"}; a new entry replaces the one with the
     same identity, limit and seed.
     """
-    entries = floors(runs)
-    for task, entry in outcome.tasks.items():
-        if entry.floor is None or entry.floor.value is None:
-            continue
-        key = {"identity": identity(task, outcome), "limit": options.limit, "seed": options.seed}
-        others = [old for old in entries.get(task, ()) if any(old[part] != key[part] for part in key)]
-        entries[task] = [*others, {**key, **entry.floor.as_json(), "run": outcome.run}]
-    write_json(runs / FLOORS, {"schema": SCHEMA, "floors": entries})
+    with changing(runs / FLOORS):
+        entries = floors(runs)
+        for task, entry in outcome.tasks.items():
+            if entry.floor is None or entry.floor.value is None:
+                continue
+            key = {"identity": identity(task, outcome), "limit": options.limit, "seed": options.seed}
+            others = [old for old in entries.get(task, ()) if any(old[part] != key[part] for part in key)]
+            entries[task] = [*others, {**key, **entry.floor.as_json(), "run": outcome.run}]
+        write_json(runs / FLOORS, {"schema": SCHEMA, "floors": entries})
 
 
 def beside(finished: Finished) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,10 @@ class ScorerFailed(OlmesError):
     exit_code = 1
 
 
+START_SECONDS = 120.0
+"""Time limit for a process to start and import a scorer."""
+
+
 @dataclass(slots=True)
 class _Job:
     scorer: Scorer
@@ -37,6 +41,64 @@ class _Job:
     responses: list[Any]
     where: str
     done: Done
+
+
+class _Worker:
+    """A process that scores one document at a time."""
+
+    def __init__(self) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "olmes_suite.evaluation.scoring_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads of libraries take address space, which is limited
+        )
+        self._loaded: set[tuple[str, str]] = set()
+
+    def ended(self) -> bool:
+        """Whether the process has ended by itself."""
+        return self._child.poll() is not None
+
+    def kill(self) -> None:
+        """End the process."""
+        self._child.kill()
+        self._child.wait()
+
+    def load(self, job: _Job) -> bool:
+        """Import the scorer, outside the time of any document. Returns False if the process hangs or ends."""
+        place = _place(job.scorer)
+        if place not in self._loaded:
+            if self._ask(job, {}, START_SECONDS) is None:
+                return False
+            self._loaded.add(place)
+        return True
+
+    def score(self, job: _Job) -> dict[str, Any] | None:
+        """Return the worker's answer; None if it ran out of time or memory."""
+        content = {"doc": dict(job.doc), "responses": job.responses}
+        return self._ask(job, content, job.scorer.timeout * max(1, len(job.responses)))
+
+    def _ask(self, job: _Job, content: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+        child, (file, name) = self._child, _place(job.scorer)
+        assert child.stdin is not None and child.stdout is not None
+        line = json.dumps({"file": file, "name": name, **content}, ensure_ascii=False, default=str) + "\n"
+        child.stdin.write(line.encode("utf-8", "surrogatepass"))
+        child.stdin.flush()
+        ready, _, _ = select.select([child.stdout], [], [], seconds)
+        reply = child.stdout.readline() if ready else b""
+        if not reply:
+            return None
+        answer: dict[str, Any] = json.loads(reply)
+        if "olmes_error" in answer:  # a resource that the scorer needs is not on this machine
+            raise MissingData(answer["olmes_error"])
+        if "error" in answer:
+            raise ScorerFailed(f"{job.where}: the scorer raised {answer['error']}")
+        return answer
+
+
+def _place(scorer: Scorer) -> tuple[str, str]:
+    return scorer.function.__code__.co_filename, scorer.function.__name__
 
 
 class ScoringPool:
@@ -128,7 +190,7 @@ class ScoringPool:
             raise self._error
 
     def _serve(self) -> None:
-        worker: subprocess.Popen[bytes] | None = None
+        worker: _Worker | None = None
         while (job := self._jobs.get()) is not None:
             try:
                 if self._error is None and isinstance(job.scorer, SandboxedScorer):
@@ -141,7 +203,6 @@ class ScoringPool:
                 self._jobs.task_done()
         if worker is not None:
             worker.kill()
-            worker.wait()
         self._jobs.task_done()
 
     def _in_sandbox(self, job: _Job, scorer: SandboxedScorer) -> None:
@@ -155,39 +216,17 @@ class ScoringPool:
         with self._lock:
             job.done(scored, samples, False)
 
-    def _work(self, worker: subprocess.Popen[bytes] | None, job: _Job) -> subprocess.Popen[bytes] | None:
-        if worker is None or worker.poll() is not None:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "olmes_suite.evaluation.scoring_worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads of libraries take address space, which is limited
-            )
-        assert worker.stdin is not None and worker.stdout is not None
-        function = job.scorer.function
-        message = {
-            "file": function.__code__.co_filename,
-            "name": function.__name__,
-            "doc": dict(job.doc),
-            "responses": job.responses,
-        }
-        worker.stdin.write(
-            (json.dumps(message, ensure_ascii=False, default=str) + "\n").encode("utf-8", "surrogatepass")
-        )
-        worker.stdin.flush()
-        ready, _, _ = select.select([worker.stdout], [], [], job.scorer.timeout * max(1, len(job.responses)))
-        line = worker.stdout.readline() if ready else b""
-        if not line:
+    def _work(self, worker: _Worker | None, job: _Job) -> _Worker | None:
+        if worker is None or worker.ended():
+            worker = _Worker()
+        if not worker.load(job):
             worker.kill()
-            worker.wait()
+            raise ScorerFailed(f"{job.where}: the scorer's process ended or took {START_SECONDS:.0f} s to load it")
+        answer = worker.score(job)
+        if answer is None:
+            worker.kill()
             self._record_timeout(job)
             return None
-        answer = json.loads(line)
-        if "olmes_error" in answer:  # a resource that the scorer needs is not on this machine
-            raise MissingData(answer["olmes_error"])
-        if "error" in answer:
-            raise ScorerFailed(f"{job.where}: the scorer raised {answer['error']}")
         with self._lock:
             job.done(Scored(*answer["scored"]), [Scored(*sample) for sample in answer["samples"]], False)
         return worker

@@ -43,8 +43,11 @@ def main() -> None:
     for line in sys.stdin.buffer:
         job = json.loads(line.decode("utf-8", "surrogatepass"))
         try:
-            scored, samples = scorer_at(job["file"], job["name"]).document(job["doc"], job["responses"])
-            answer: dict[str, Any] = {"scored": as_list(scored), "samples": [as_list(sample) for sample in samples]}
+            scorer = scorer_at(job["file"], job["name"])
+            answer: dict[str, Any] = {}  # without a document the scorer is only loaded
+            if "doc" in job:
+                scored, samples = scorer.document(job["doc"], job["responses"])
+                answer = {"scored": as_list(scored), "samples": [as_list(sample) for sample in samples]}
         except OlmesError as error:
             answer = {"olmes_error": str(error)}
         except MemoryError:  # caused by the response, such as the factorial of a factorial: it counts as a timeout

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from olmes_suite.errors import DataError, UsageError
-from olmes_suite.files import read_json, write_json
+from olmes_suite.files import changing, read_json, write_json
 from olmes_suite.runs.schema import (
     Baseline,
     BaselineGroup,
@@ -108,7 +108,8 @@ def name_baseline(name: str, run: Path, runs: Path) -> None:
         raise UsageError(f"{run} is not in the run store {runs}: give --runs {run.parent}")
     if not name or "/" in name or (runs / name).exists():
         raise UsageError(f"{name!r} cannot be a baseline's name: it is empty, a path, or the name of a run")
-    write_json(runs / BASELINES, {**named(runs), name: run.name})
+    with changing(runs / BASELINES):
+        write_json(runs / BASELINES, {**named(runs), name: run.name})
 
 
 def named(runs: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ import importlib.util
 import io
 import os
 import shutil
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -122,9 +123,7 @@ def fetch_nltk(name: str, out: Path) -> str:
         return "kept"
     local_copy = nltk_folder(name)
     if local_copy is not None and local_copy.exists():  # not inside a zip file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if local_copy.is_dir() else shutil.copy2)(local_copy, target)
-        return "pulled"
+        return _copy(local_copy, target)
     import nltk
 
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
@@ -135,6 +134,24 @@ def fetch_nltk(name: str, out: Path) -> str:
         ]  # for example a folder that other users can write to
         raise MissingData(messages[0] if messages else f"NLTK's server does not have {name} or cannot be reached")
     return "pulled"
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file or folder, which appears in one step; "kept" if another command has placed it meanwhile."""
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, part)
+        part.rename(target)
+        return "pulled"
+    except OSError:
+        if not target.exists():
+            raise
+        return "kept"
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _missing_spacy() -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -242,6 +244,34 @@ def test_missing_nltk_data_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(MissingData, match="olmes data pull") as raised:
         language_resources.require(["stopwords", "punkt_tab"])
     assert "\n" not in str(raised.value) and "punkt_tab, stopwords are not" in str(raised.value)
+
+
+def test_nltk_data_that_two_commands_copy_at_the_same_time_is_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second one begins while the first has copied a part."""
+    folder = tmp_path / "here/taggers/averaged_perceptron_tagger_eng"
+    folder.mkdir(parents=True)
+    for name in "ab":
+        (folder / name).write_text(name)
+    monkeypatch.setattr(language_resources, "nltk_folder", lambda name: folder)
+    fetch = functools.partial(language_resources.fetch_nltk, folder.name, tmp_path / "nltk")
+    copied, second = [], []
+
+    def copy(source: Path, target: Path) -> None:
+        target.mkdir(parents=True)
+        for name in "ab":
+            (target / name).write_text(name)
+            copied.append(name)
+            if len(copied) == 1:
+                second.append(fetch())
+
+    monkeypatch.setattr(shutil, "copytree", copy)
+    assert (fetch(), second) == ("kept", ["pulled"]) and len(copied) == 4
+    place = tmp_path / "nltk/taggers"
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()) == [
+        f"{folder.name}/{name}" for name in "ab"
+    ]
 
 
 def test_nltk_data_is_copied_into_a_mirror_and_found_there(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import re
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
+import numba
 import pytest
 
 from decontam.text import hashing, tokens
@@ -48,6 +52,34 @@ def test_the_character_table_says_of_each_character_what_tokenize_says() -> None
         )
         made = "".join(chr(int(e) & 0xFFFFFF) if int(e) >> 24 else " " for e in entries)
         assert tokens.tokenize(made) == tokens.tokenize(chr(code)), hex(code)
+
+
+def test_processes_that_compile_at_the_same_time_keep_both_signatures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one saves while the first has read the index and not yet written it: it has to wait."""
+    (tmp_path / "twice.py").write_text("def twice(n):\n    return n + n\n")
+    spec = importlib.util.spec_from_file_location("twice", tmp_path / "twice.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(hashing, "_cache", lambda: str(tmp_path / "compiled"))
+    one, two = (hashing.compiled(module.twice)._cache for _ in range(2))
+    signatures = [(numba.int64,), (numba.float64,)]
+    codes = list(map(numba.njit(signatures)(module.twice).overloads.get, signatures))
+    saving = threading.Thread(target=two.save_overload, args=(signatures[1], codes[1]))
+    write = one._cache_file._save_index
+
+    def late(overloads: Any) -> None:
+        saving.start()
+        saving.join(0.5)
+        write(overloads)
+
+    one._cache_file._save_index = late
+    one.save_overload(signatures[0], codes[0])
+    saving.join()
+    names = one._cache_file._load_index()
+    assert len(names) == len(set(names.values())) == 2
 
 
 def test_every_module_with_compiled_code_is_in_the_stamp_of_its_cache(tmp_path: Path) -> None:

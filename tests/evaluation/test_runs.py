@@ -203,6 +203,44 @@ def test_a_hanging_scorer_is_stopped_and_counted() -> None:
         pool.join()
 
 
+SLOW_TO_LOAD = """
+import time
+from pathlib import Path
+from olmes_suite.records import Scored
+from olmes_suite.scoring.scorers import scorer
+
+if Path(__file__).with_name("large").exists():
+    time.sleep(3)
+
+@scorer(isolated=True, timeout=1.5)
+def score(doc, response):
+    return Scored({"m": 1.0})
+"""
+
+
+@pytest.mark.long
+def test_a_documents_time_begins_when_its_scorer_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from olmes_suite.evaluation import pool as pools
+    from olmes_suite.evaluation.scoring_worker import scorer_at
+
+    file, got = tmp_path / "slow.py", []
+    file.write_text(SLOW_TO_LOAD)
+    score = scorer_at(str(file), "score")
+    (tmp_path / "large").touch()  # when the process loads it
+    with pools.ScoringPool(1) as pool:
+        for place in ("one", "two"):
+            pool.submit(score, ("m",), {}, ["x"], where=place, done=lambda scored, _, late: got.append((scored, late)))
+        pool.join()
+    assert [(scored.scores, late) for scored, late in got] == [({"m": 1.0}, False)] * 2
+    monkeypatch.setattr(pools, "START_SECONDS", 0.5)
+    with (
+        pytest.raises(pools.ScorerFailed, match="one: the scorer's process ended or took"),
+        pools.ScoringPool(1) as pool,
+    ):
+        pool.submit(score, ("m",), {}, ["x"], where="one", done=lambda *_: None)
+        pool.join()
+
+
 def test_a_scorer_that_needs_all_memory_is_stopped_and_counted() -> None:
     from scorers_for_tests import fills_the_memory
 

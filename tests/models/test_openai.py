@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from judge_server import BAD_REPLIES, Reply, chat, judge_server
+from judge_server import BAD_REPLIES, TIMEOUT, Reply, chat, judge_server
 from models_fixture import answers, generation, one_line
 from pupil import MODELS, ask, backend, completion, good, said
 
@@ -211,7 +211,7 @@ class TestFailures:
     def test_what_is_no_answer_is_asked_again(self, bad):
         reply = lambda body, before: bad if before < 2 else good(body, before)  # noqa: E731
         with judge_server(reply, models=MODELS) as served:
-            found = answers(backend(served, timeout=0.3), ask(3))
+            found = answers(backend(served, timeout=TIMEOUT if bad.hang else 60.0), ask(3))
         assert [r.text for r in found] == [said({**b, "temperature": 0}) for b in [q_body(n) for n in range(3)]]
         assert {n for q, n in served.counts().items() if q != "GET"} == {3}
 
@@ -288,7 +288,7 @@ class TestFailures:
             assert len(answers(made, ask())) == 1
 
     def test_a_stop_request_sends_no_more_and_keeps_what_is_under_way(self):
-        with judge_server(lambda b, n: Reply(completion(b), hang=0.05), models=MODELS) as served:
+        with judge_server(lambda b, n: Reply(completion(b), hang=0.2), models=MODELS) as served:
             made = backend(served, concurrency=2)
             stream = made.run(ask(50), [[0]] * 50)
             found = [next(stream)]

@@ -59,26 +59,37 @@ class TestConcurrency:
 
     @pytest.mark.long
     def test_a_server_with_little_room_is_not_overrun(self):
-        lock, under_way = threading.Lock(), [0]
+        lock, under_way, overrun = threading.Lock(), [0], threading.Event()
 
         def reply(body, before):
             with lock:
                 under_way[0] += 1
                 full = under_way[0] > 3
+            if full:
+                overrun.set()
+            overrun.wait(60)  # however late the clients are, their first requests meet
             time.sleep(0.01)
             with lock:
                 under_way[0] -= 1
             return Reply(None, status=429) if full else good(body, before)
 
         with judge_server(reply, models=MODELS) as served:
-            made = backend(served, tries=12)
+            made = backend(served, tries=12, timeout=90.0)
             assert len(answers(made, ask(120))) == 120
         assert made.limit.value <= 8
 
     @pytest.mark.long
     def test_many_are_under_way(self):
-        with judge_server(lambda b, n: Reply(completion(b), hang=0.05), models=MODELS) as served:
-            assert len(answers(backend(served), ask(80))) == 80
+        crowd = threading.Event()
+
+        def reply(body, before):
+            if served.together > 8:
+                crowd.set()
+            crowd.wait(60)
+            return good(body, before)
+
+        with judge_server(reply, models=MODELS) as served:
+            assert len(answers(backend(served, timeout=90.0), ask(80))) == 80
         assert served.together > 8
 
 

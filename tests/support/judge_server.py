@@ -124,6 +124,8 @@ def judge_server(reply: Callable[[Body, int], Reply], port: int = 0, models: Rep
         server.server_close()
 
 
+TIMEOUT = 1.0
+"""Seconds that a client waits where the server is silent; only there, as a busy machine is late with answers too."""
 BAD_REPLIES = {
     "429": Reply({"error": "slow down"}, status=429),
     "429 with a time": Reply({"error": "slow down"}, status=429, headers={"Retry-After": "0"}),
@@ -132,7 +134,7 @@ BAD_REPLIES = {
     "500": Reply(b"<html>oops</html>", status=500),
     "503 with a date": Reply(None, status=503, headers={"Retry-After": "Mon, 01 Jan 2024 00:00:00 GMT"}),
     "cut": Reply(chat("cut"), cut=True),
-    "silence": Reply(chat("late"), hang=1.0),
+    "silence": Reply(chat("late"), hang=5.0),
     "no JSON": Reply(b'{"choices": [{"mess'),
     "not an object": Reply([1, 2]),
     "an error that says 200": Reply({"error": {"message": "overloaded"}}),

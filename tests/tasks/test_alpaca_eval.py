@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import random
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from helpers import ROOT, as_json, environment, olmes, olmes_here, one_line_error
 from judge_server import Reply, asked, chat, judge_server
+from worker_runs import wait_for
 
 from olmes_suite.errors import DataError, MissingData
 from olmes_suite.judges.base import Answer
 from olmes_suite.judges.length_control import FILE, Gamed, LengthControl, build, controlled, fit, read_gamed
+from olmes_suite.models.cache import store
 from olmes_suite.records import sha256
 from olmes_suite.scoring.scorers import Item
 from olmes_suite.scoring.tools import ToolOptions, Tools
@@ -349,10 +351,10 @@ def test_a_url_without_a_name_is_a_wrong_command(tmp_path):
 
 @pytest.mark.long
 def test_a_judge_that_is_down_fails_the_task_and_the_same_command_goes_on(tmp_path):
-    down = [True]
+    down, turn = [True], itertools.count()  # the requests come at the same time, and each takes its turn
 
     def reply(body, before):
-        return Reply(None, status=400) if down[0] and len(served.seen) > 3 else likes_m(body, before)
+        return Reply(None, status=400) if down[0] and next(turn) >= 3 else likes_m(body, before)
 
     with judge_server(reply) as served:
         failed = olmes(*command(tmp_path, served), tmp=tmp_path)
@@ -368,24 +370,27 @@ def test_a_judge_that_is_down_fails_the_task_and_the_same_command_goes_on(tmp_pa
 @pytest.mark.long
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_an_end_among_the_judgements_loses_none(tmp_path, how, code):
-    with judge_server(
-        lambda body, before: likes_m(body, before) if len(served.seen) <= 3 else Reply(hang=60)
-    ) as served:
+    silent, turn = [True], itertools.count()
+
+    def reply(body, before):
+        return Reply(hang=60) if silent[0] and next(turn) >= 3 else likes_m(body, before)
+
+    def kept():
+        folder = tmp_path / "cache/judgements"
+        return (folder / store.FILE).is_file() and sum(model.responses for model in store.Store(folder).holdings())
+
+    with judge_server(reply) as served:
         arguments = [sys.executable, "-m", "olmes_suite.cli.main", *map(str, command(tmp_path, served))]
         process = subprocess.Popen(arguments, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while len(served.seen) < 6 and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(0.3)
+        wait_for(lambda: process.poll() is not None or (len(served.seen) == 6 and kept() == 3))
         process.send_signal(how)
         process.communicate(timeout=40)
         assert process.returncode == code
-        url = served.url
-    port = int(url.rsplit(":", 1)[1].split("/")[0])
-    assert not list((tmp_path / "runs").glob("mock-*"))
-    with judge_server(likes_m, port) as served:
+        assert not list((tmp_path / "runs").glob("mock-*"))
+        silent[0] = False
         found = as_json(olmes(*command(tmp_path, served), tmp=tmp_path))
         assert found["tasks"]["tulu3_alpaca_eval"]["n"] == 6
-        assert len(served.seen) == 3
+        assert len(served.seen) == 6 + 3
 
 
 @pytest.mark.long

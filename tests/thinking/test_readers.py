@@ -164,8 +164,8 @@ def test_unknown_names_are_one_line(tmp_path: Path) -> None:
     "text", [" \n" * 100_000, "<answer> \n\t" * 20_000, "</answer>\n\n x" * 20_000, "\n" * 200_000]
 )
 def test_blank_lines_take_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for reader in (THINK, Reader("<a>", ("</a>",))):
         reader.split(f"<think>{text}</think>{text}<answer>{text}</answer>{text}x")
         reader.split(text, True)
-    assert time.perf_counter() - started < 1.0  # the patterns take minutes
+    assert time.process_time() - started < 5.0  # 0.3 s; the patterns take minutes

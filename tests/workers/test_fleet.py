@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import slow_engine
 from worker_requests import asks, expected, seeds_for, texts
+from worker_runs import alive
 
 from olmes_suite.errors import ModelError, RequestFailed
 from olmes_suite.models.without_model.mock import MockBackend
@@ -21,14 +22,6 @@ from olmes_suite.workers.base import WorkersDead
 from olmes_suite.workers.engine import Recipe
 from olmes_suite.workers.fleet import Fleet
 from olmes_suite.workers.process import ProcessWorker
-
-
-def alive(pid: int) -> bool:
-    """Not a zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture

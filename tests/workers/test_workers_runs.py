@@ -13,7 +13,7 @@ import pytest
 import slow_engine
 from helpers import environment, olmes, olmes_here, one_line_error, write_gsm8k
 from models_fixture import make_tiny_model
-from worker_runs import children, only_run, wait_for
+from worker_runs import alive, children, command_of, only_run, wait_for
 
 ANSWER_FILES = ("results.json", "responses/tulu3_gsm8k.jsonl")
 
@@ -73,13 +73,13 @@ def test_a_worker_and_then_the_run_itself_are_killed(tmp_path, mirror):
     common = ["--model", f"most=1,until={free}", "--runs", str(runs)]
     run = start(tmp_path, mirror, *common, "--workers", "2")
     wait_for(lambda: answered(runs) == 2)
-    workers = [pid for pid in children(run.pid) if b"workers.process_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    workers = [pid for pid in children(run.pid) if b"workers.process_main" in command_of(pid)]
     os.kill(workers[0], signal.SIGKILL)
     wait_for(lambda: answered(runs) == 3)  # one of the worker that was started again
     run.kill()
     told = run.communicate()[1]
     assert "worker" in told and "died" in told and "it is restarted" in told
-    wait_for(lambda: not Path(f"/proc/{workers[1]}").exists() or "Z" in Path(f"/proc/{workers[1]}/stat").read_text())
+    wait_for(lambda: not alive(workers[1]))
     before = answered(runs)
     assert before == 3
     free.touch()

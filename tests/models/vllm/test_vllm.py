@@ -26,7 +26,7 @@ from models_fixture import (
     make_tiny_model,
     one_line,
 )
-from worker_runs import children, only_run, wait_for
+from worker_runs import alive, children, command_of, only_run, wait_for
 
 from olmes_suite.errors import UsageError
 from olmes_suite.models.factory import make_backend
@@ -95,14 +95,6 @@ def sent(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(engine._engine, "add_request", add)
     return prompts
-
-
-def alive(process: int) -> bool:
-    """It runs; one that has ended and that nobody has asked about yet does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 class TestParity:
@@ -320,7 +312,7 @@ class TestWorkers:
         )
         wait_for(lambda: run.poll() is not None or any(file.stat().st_size for file in responses(tmp_path / "two")))
         named = b"workers.process_main"
-        workers = [pid for pid in children(run.pid) if named in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [pid for pid in children(run.pid) if named in command_of(pid)]
         engines = [engine for worker in workers for engine in children(worker)]
         os.kill(workers[0], signal.SIGKILL)
         told = run.communicate(timeout=300)[1]

@@ -180,10 +180,10 @@ def test_a_verifier_that_needs_a_judge_says_so() -> None:
 
 def test_requests_a_minute(tmp_path: Path) -> None:
     with judge_server(said) as server:
-        judges = Judges(keys(server.url, tmp_path, requests_per_minute=600))
+        judges = Judges(keys(server.url, tmp_path, requests_per_minute=240))
+        started = time.monotonic()
         judges.verify([Call("judge", f"sea {number}", None, ROW) for number in range(5)])
-        gaps = [after - before for before, after in zip(server.times, server.times[1:], strict=False)]
-        assert sum(gaps) > 0.3
+        assert time.monotonic() - started >= 1  # four gaps of a quarter of a second, however long a request takes
         judges.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import signal
@@ -18,7 +17,7 @@ import pytest
 import yaml
 from curation_server import Run, adds_up, everything, rejected_of, rows_of, sums
 from helpers import environment
-from judge_server import Body, Reply, asked, chat, judge_server
+from judge_server import Body, Reply, Served, asked, chat, judge_server
 
 from olmes_suite.errors import RequestFailed
 from train_plugins.data.curation.generation import completions, models
@@ -254,25 +253,43 @@ def test_a_finished_command_asks_nothing_more(run: Run, tmp_path: Path) -> None:
 
 # Kills
 
-KILLS, CONCURRENCY = 30, 4
+KILLS, CONCURRENCY, MORE = 30, 4, 2
+"""MORE: answers that a command may get after those for which its kill waits."""
 
 
 class Counting:
-    """A slow server that knows when each request came and when its answer was delivered."""
+    """A slow server that knows when each request came, and gives a command as many answers as it is allowed.
+
+    So no command ends before it is killed, however late the kill is. The address of each has its number, because a
+    request may be read after its command's end.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.changed = threading.Condition()
+        self.served = Served("")
         self.came: dict[str, list[float]] = {}
-        self.answered = 0
+        self.command, self.answered, self.most = 0, 0, 0
+
+    def begin(self, most: int) -> str:
+        """Another command begins, which gets `most` answers; returns the address for it."""
+        with self.changed:
+            self.command, self.answered, self.most = self.command + 1, 0, most
+            self.changed.notify_all()
+        return self.served.url.replace("/v1", f"/{self.command}/v1")
 
     def reply(self, body: Body, before: int) -> Reply:
         text = asked(body)
-        with self.lock:
+        path = next(path for path, one in reversed(self.served.seen) if one is body)
+        command = int(path.split("/")[1])
+        with self.changed:
             self.came.setdefault(text, []).append(time.monotonic())
+            if random.Random(text).random() < 0.05:
+                return Reply({"error": "never"}, status=400)
+            self.changed.wait_for(lambda: self.answered < self.most or command != self.command)
+            if command != self.command:
+                return Reply(status=503)
             self.answered += 1
         time.sleep(random.Random(text).uniform(0.01, 0.05))
-        if random.Random(text).random() < 0.05:
-            return Reply({"error": "never"}, status=400)
         return Reply(chat(f"{text}: {body['seed']}"))
 
 
@@ -287,26 +304,32 @@ def test_thirty_kills_pay_for_no_answer_twice(tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"say {n}"}) + "\n" for n in range(400)))
     counting, kills = Counting(), []
-    with judge_server(counting.reply) as served:
-        recipe = tmp_path / "r.yaml"
-        model = {"model": "m", "base_url": served.url, "tries": 1, "concurrency": CONCURRENCY}
-        recipe.write_text(yaml.safe_dump({"prompts": [{"path": str(file)}], "models": [model]}))
-        command = [sys.executable, "-m", "olmes_suite.cli.main", "data", "responses", str(recipe), "--resume", "--out"]
+    recipe, out = tmp_path / "r.yaml", tmp_path / "out"
+    model = {"model": "m", "base_url": "http://localhost/v1", "tries": 1, "concurrency": CONCURRENCY}
+    recipe.write_text(yaml.safe_dump({"prompts": [{"path": str(file)}], "models": [model]}))
+
+    def command(url: str, out: Path) -> list[str]:
+        words = ["data", "responses", str(recipe), "--resume", "--out", str(out), "--set", f"models.0.base_url={url}"]
+        return [sys.executable, "-m", "olmes_suite.cli.main", *words]
+
+    with judge_server(counting.reply) as counting.served:
         rng = random.Random(0)
         for _ in range(KILLS):
-            target = counting.answered + rng.randint(3, 10)
-            with subprocess.Popen([*command, str(tmp_path / "out")], env=environment(tmp_path)) as process:
-                while counting.answered < target and process.poll() is None:
-                    time.sleep(0.002)
+            wanted = rng.randint(3, 10)
+            url = counting.begin(wanted + MORE)
+            wanted += len(kills[-1][1]) if kills else 0
+            with subprocess.Popen(command(url, out), env=environment(tmp_path)) as process:
+                while len(written(tmp_path)) < wanted and process.poll() is None:
+                    time.sleep(0.005)
                 time.sleep(rng.uniform(0, 0.05))
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
+            assert process.returncode == -signal.SIGKILL
             kills.append((time.monotonic(), written(tmp_path)))
-        assert not (tmp_path / "out").exists()
-        done = subprocess.run(
-            [*command, str(tmp_path / "out")], env=environment(tmp_path), capture_output=True, text=True
-        )
+        assert not out.exists()
+        url = counting.begin(10**9)
+        done = subprocess.run(command(url, out), env=environment(tmp_path), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        calm = subprocess.run([*command, str(tmp_path / "calm")], env=environment(tmp_path), capture_output=True)
+        calm = subprocess.run(command(url, tmp_path / "calm"), env=environment(tmp_path), capture_output=True)
         assert calm.returncode == 0
     for name in ("data.parquet", "rejected.jsonl", "card.md", "manifest.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
@@ -321,6 +344,6 @@ def test_thirty_kills_pay_for_no_answer_twice(tmp_path: Path) -> None:
         repeated += len(storm) - 1
         kept = [kill for kill, texts in kills if text in texts]
         assert not kept or storm[-1] < kept[0], f"{text}: the answer was written, and asked for again"
-    assert len(kills[-1][1]) > KILLS
+    assert len(kills[-1][1]) >= 3 * KILLS
     print(f"{len(kills)} kills, {repeated} of {400 - len(failed)} requests were under way and asked for again")
-    assert repeated <= KILLS * CONCURRENCY
+    assert repeated <= KILLS * (CONCURRENCY + MORE)
