@@ -12,7 +12,7 @@ import numpy as np
 
 from olmes_suite.comparison import paired_tests
 from olmes_suite.comparison.alignment import Aligned, align, differing_parts, differing_settings
-from olmes_suite.comparison.clusters import Pairs
+from olmes_suite.comparison.clusters import ClusterSums, Pairs
 from olmes_suite.comparison.paired_tests import Difference
 from olmes_suite.comparison.projection import Projection, project_task
 from olmes_suite.comparison.room import NOTHING_KNOWN, Room, room
@@ -229,17 +229,28 @@ def compare_average(tasks: Sequence[TaskComparison], alpha: float = 0.05, resamp
         if None in errors:
             return start
         return with_normal_error(start, share * math.hypot(*(e or 0.0 for e in errors)), alpha)
-    paired = paired_tests.compare(_joined(parts, share), alpha, resamples)
+    pairs = _joined(parts, share)
+    paired = paired_tests.compare(pairs, alpha, resamples)
     if not others:
         return paired
     total = replace(
         paired, delta=paired.delta + share * sum(d.delta for d in others), method=paired.method + "+" + UNPAIRED
     )
-    if paired.stderr is None or paired.lower is None or any(d.stderr is None for d in others):
+    if paired.lower is None or paired.ci95 is None or any(d.stderr is None for d in others):
         return replace(total, stderr=None, ci95=None, lower=None, p=None, p_drop=None, detectable=None)
-    # Where few documents differ, the bound is wider than the error alone; the error has to include this width.
-    error = max(paired.stderr, (paired.delta - paired.lower) / t_quantile(1 - alpha, paired.df))
-    return with_normal_error(total, math.hypot(error, *(share * (d.stderr or 0.0) for d in others)), alpha)
+    apart = share * math.hypot(*(d.stderr or 0.0 for d in others))
+
+    def wide(distance: float, q: float) -> float:
+        return normal_quantile(q) * math.hypot(distance / t_quantile(q, paired.df), apart)
+
+    # Bounds have room for what the paired documents do not show; the test of no difference needs less of it.
+    error = paired_tests.error_for_test(ClusterSums.of(pairs), alpha)
+    low, high = (wide(abs(paired.delta - end), 0.975) for end in paired.ci95)
+    return replace(
+        with_normal_error(total, math.hypot(error, apart), alpha),
+        ci95=(total.delta - low, total.delta + high),
+        lower=total.delta - wide(paired.delta - paired.lower, 1 - alpha),
+    )
 
 
 def _joined(parts: Sequence[Pairs], share: float) -> Pairs:

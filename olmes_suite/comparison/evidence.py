@@ -42,7 +42,8 @@ class Evidence:
         if self.counts is not None:
             return float(paired_tests.drop_p(self.counts[0], self.counts[1]))
         if self.sums is None or self.apart:
-            stderr = self._with_apart(0.05)
+            known = self.stderr if self.sums is None else paired_tests.error_for_test(self.sums, 0.05)
+            stderr = math.hypot(known, self.apart)
             return float(ndtr(self.delta / stderr)) if stderr else 0.5
         if self.changed < FEW:
             return paired_tests.sign_flip(self.sums.total)[0]

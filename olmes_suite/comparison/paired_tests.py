@@ -225,6 +225,19 @@ def t_drop(delta: float, sums: ClusterSums) -> float:
     return float(stdtr(df, delta / stderr))
 
 
+def error_for_test(sums: ClusterSums, alpha: float) -> float:
+    """Return the standard error for a test of no difference by normal theory, with room where few clusters differ.
+
+    Unlike bounds it has no room for strata without variance, which show no difference.
+    """
+    stderr, df = sums.error_of_no_difference()
+    error = _guarded(stderr, sums, 1 - alpha)
+    if sums.count >= FEW:
+        return error
+    low = bootstrap_bounds(0.0, sums.error()[0], bootstrap_t(sums, RESAMPLES), 1 - alpha)[0]
+    return max(error, -low / t_quantile(1 - alpha, df))
+
+
 def t_bounds(delta: float, stderr: float, df: float, sums: ClusterSums, q: float) -> tuple[float, float]:
     """Return the ends of Student's interval with the guarded error, each at the one-sided level 1 − q.
 

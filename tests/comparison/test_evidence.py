@@ -49,7 +49,10 @@ def test_evidence_is_what_compare_says(kind: str, seed: int) -> None:
         assert found.p_drop == pytest.approx(expected.p_drop)
 
 
-@pytest.mark.parametrize("kinds", [("binary", "graded", "clusters"), ("few", "few"), ("binary",), ("graded", "alike")])
+@pytest.mark.parametrize(
+    "kinds",
+    [("binary", "graded", "clusters"), ("few", "few"), ("binary",), ("graded", "alike"), ("worse",), ("small",)],
+)
 @pytest.mark.parametrize("apart", [0, 2])
 def test_the_average_is_what_compare_says(kinds: tuple[str, ...], apart: int) -> None:
     from olmes_suite.comparison.alignment import Aligned

@@ -14,7 +14,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from olmes_suite.comparison import paired_tests
+from olmes_suite.comparison.alignment import Aligned
 from olmes_suite.comparison.clusters import ClusterSums, Pairs
+from olmes_suite.comparison.compare import TaskComparison, compare_average
+from olmes_suite.comparison.paired_tests import Difference
 
 COUNTS = st.integers(0, 300)
 
@@ -235,6 +238,21 @@ def test_two_documents_that_both_got_worse_are_no_proof() -> None:
     assert found.delta == -0.5 and found.stderr and found.stderr < 0.02
     assert found.p_drop and 0.1 < found.p_drop < 0.5
     assert found.ci95 and found.ci95[0] < -0.5 and found.ci95[1] > 0
+
+
+@pytest.mark.parametrize(("small", "drops"), [(np.zeros(5), True), (-np.ones(2), False)])
+def test_beside_a_score_that_is_no_mean_small_tasks_are_tested_alike(small: np.ndarray, drops: bool) -> None:
+    """Five unchanged documents hide no drop of the others, and two that both got worse are no proof of one."""
+    none, tasks = np.zeros(0), []
+    for d in (np.where(np.arange(1000) < 60, -1.0, 0.0), small):
+        given = tasks_of(d)
+        aligned = Aligned((), given.stratum, given.cluster, none, none, given, 0, 0, none.astype(bool))
+        tasks.append(TaskComparison("t", "s", difference=paired_tests.compare(given), aligned=aligned))
+    other = TaskComparison("u", "s", difference=Difference(0.0, 500, 0, 0, stderr=0.01))
+    for found in (compare_average(tasks), compare_average([*tasks, other])):
+        assert found is not None and found.p_drop is not None and (found.p_drop < 0.001) == drops
+        assert found.lower is not None and found.lower < -0.1
+        assert found.ci95 is not None and found.ci95[0] < found.delta - 0.1 * drops and found.ci95[1] > 0
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.0), (0.4, 0.0), (0.0, 0.2)])
