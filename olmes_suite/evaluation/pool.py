@@ -83,8 +83,11 @@ class _Worker:
         child, (file, name) = self._child, _place(job.scorer)
         assert child.stdin is not None and child.stdout is not None
         line = json.dumps({"file": file, "name": name, **content}, ensure_ascii=False, default=str) + "\n"
-        child.stdin.write(line.encode("utf-8", "surrogatepass"))
-        child.stdin.flush()
+        try:
+            child.stdin.write(line.encode("utf-8", "surrogatepass"))
+            child.stdin.flush()
+        except BrokenPipeError:  # it has ended, such as for want of memory
+            return None
         ready, _, _ = select.select([child.stdout], [], [], seconds)
         reply = child.stdout.readline() if ready else b""
         if not reply:

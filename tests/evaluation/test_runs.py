@@ -218,6 +218,18 @@ def score(doc, response):
 """
 
 
+def test_a_scorers_process_that_has_ended_is_no_error_of_the_document(tmp_path: Path) -> None:
+    """Such as one that the system kills for want of memory while it reads a long answer."""
+    from olmes_suite.evaluation import pool as pools
+    from olmes_suite.evaluation.scoring_worker import scorer_at
+
+    (tmp_path / "slow.py").write_text(SLOW_TO_LOAD)
+    job = pools._Job(scorer_at(str(tmp_path / "slow.py"), "score"), ("m",), {}, ["x" * 100_000], "one", lambda *_: None)
+    worker = pools._Worker()
+    worker.kill()
+    assert worker.score(job) is None
+
+
 @pytest.mark.long
 def test_a_documents_time_begins_when_its_scorer_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from olmes_suite.evaluation import pool as pools
