@@ -163,8 +163,9 @@ def in_order(
 
 def prompt_of(row: Mapping[str, Any], source: str, number: int, names: Mapping[str, str] | None = None) -> Prompt:
     """Return the prompt of a row; `names` maps the row's names of verifiers. Raises ValueError with what is wrong."""
-    row = _unpacked(row)
-    if any(row.get(key) is not None for key in TRUTHS) and any(row.get(key) for key in VERIFIER):
+    given = _unpacked(row)
+    row = _with_truth(given, names or {})
+    if any(given.get(key) is not None for key in TRUTHS) and any(given.get(key) for key in VERIFIER):
         row = normalised(row)
     said = _turns(row)
     if not said:
@@ -205,6 +206,17 @@ def _unpacked(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**packed, **{name: value for name, value in row.items() if name != "columns"}}
 
 
+def _with_truth(row: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return a row whose `ground_truth` has what the verifier that it names would read in other columns."""
+    named = next((row[key] for key in VERIFIER if row.get(key)), None)
+    if isinstance(named, list | tuple) and len(named) == 1:
+        named = named[0]
+    if not isinstance(named, str) or row.get("reward_model") is not None:
+        return row
+    truth = with_columns(names.get(named, named).strip().lower(), row.get("ground_truth"), row)
+    return row if truth is None else {**row, "dataset": named, "ground_truth": truth}
+
+
 def _turns(row: Mapping[str, Any]) -> list[Turn]:
     column = conversation_column(row)
     if column is not None:
@@ -227,8 +239,6 @@ def _verifier(row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str | N
     Verifiers that ask a model, or judge form alone, count as none: such answers cannot be verified here.
     """
     named, truth = row.get("dataset"), row.get("ground_truth")
-    if isinstance(named, str):
-        truth = with_columns(names.get(named, named).lower(), truth, row)
     if not isinstance(named, str) or truth is None:
         return None, truth
     name = _registered(names.get(named, named))

@@ -141,6 +141,25 @@ def test_a_truth_in_columns_of_its_own_stays(name: str) -> None:
     assert (prompt.verifier, prompt.truth) == (name, COLUMNS[name])
 
 
+@pytest.mark.parametrize("key", ["dataset", "verifier", "data_source"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_prompts_and_mixes_find_the_verifier_of_such_a_truth_alike(key: str, listed: bool) -> None:
+    for asked in ({"messages": [{"role": "user", "content": "Do it."}]}, {"instruction": "Do it."}):
+        row = {**asked, key: ["my_rules"] if listed else "my_rules", **COLUMNS["ifeval"]}
+        if "messages" in asked:
+            assert Converter("rlvr", verifiers={"my_rules": "ifeval"})(row)["dataset"] == "ifeval"
+        prompt = prompt_of(row, "set", 0, {"my_rules": "ifeval"})
+        assert (prompt.text, prompt.verifier, prompt.truth) == ("Do it.", "ifeval", COLUMNS["ifeval"])
+
+
+def test_a_truth_that_lacks_a_part_has_it_from_its_column() -> None:
+    truth = dict(COLUMNS["code"])
+    row = {"messages": [{"role": "user", "content": "Do it."}], "dataset": "code", "prompt": truth.pop("prompt")}
+    row["ground_truth"] = truth
+    assert json.loads(Converter("rlvr")(row)["ground_truth"]) == COLUMNS["code"]
+    assert prompt_of(row, "set", 0).truth == COLUMNS["code"]
+
+
 def test_a_prompt_without_a_reference_has_none_instead_of_a_text() -> None:
     row = {"messages": [{"role": "user", "content": "Write a poem."}], "dataset": "judge"}
     assert Converter("rlvr")(row)["ground_truth"] is None
