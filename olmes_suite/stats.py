@@ -213,7 +213,7 @@ def _room(parts: Sequence[tuple[float, Estimate]]) -> tuple[float, float] | None
         room = e.room
         if room is None and e.stderr == 0.0 and e.ci95 and e.value not in (0.0, 1.0):  # of an older file
             room = e.value - e.ci95[0], e.ci95[1] - e.value
-        if room is not None and not _is_alike(e):
+        if room is not None and any(room) and not _is_alike(e):
             below.append(share * room[0])
             above.append(share * room[1])
     return (math.hypot(*below), math.hypot(*above)) if below else None

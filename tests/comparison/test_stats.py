@@ -115,7 +115,9 @@ def test_a_part_that_does_not_vary_widens_a_group_and_the_suite_above_it_alike()
 
 def test_room_is_recorded_only_beside_a_part_that_does_not_vary() -> None:
     varied = stats.mean([0.0, 1.0, 1.0] * 20)
-    assert "room" not in Metric.of(stats.combine([varied, varied])).as_json()
+    graded = stats.mean([0.5] * 10)  # has no interval that room could be taken from
+    for other in (varied, graded):
+        assert "room" not in Metric.of(stats.combine([varied, other])).as_json()
     found = Metric.of(stats.combine([varied, stats.mean([1.0] * 4)])).as_json()["room"]
     assert found == [pytest.approx(0.245, abs=0.001), 0.0]
 
