@@ -35,7 +35,8 @@ BASE = np.uint64(0xC2B2AE3D27D4EB4F)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 _LENGTH = np.uint64(0xE7037ED1A0B428DB)
 
-
+LOCK_SECONDS = 60.0
+"""Maximum wait for another process that saves machine code, which takes milliseconds."""
 SOURCES = (
     "matching/dense", "matching/exact", "matching/kernel", "text/ascii_blocks", "text/characters", "text/hashing",
     "text/tokens", "text/vocabulary",
@@ -82,9 +83,10 @@ def _save_one_at_a_time(cache: Any) -> None:
     def locked(signature: Any, data: Any) -> None:
         folder = Path(cache.cache_path)
         with ExitStack() as stack:
-            with suppress(OSError, NotImplementedError):  # a file system without locks
+            # a file system without locks, or a holder that is stopped
+            with suppress(OSError, NotImplementedError):
                 folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(folder / ".lock"))
+                stack.enter_context(FileLock(folder / ".lock", timeout=LOCK_SECONDS))
             save(signature, data)
 
     cache.save_overload = locked

@@ -22,6 +22,7 @@ from typing import Any
 
 from olmes_suite import extras
 from olmes_suite.errors import MissingData, first_line
+from olmes_suite.files import remove_leftovers
 
 NLTK_DATA = {
     "punkt_tab": "tokenizers/punkt_tab/english",
@@ -140,6 +141,7 @@ def _copy(source: Path, target: Path) -> str:
     """Copy a file or folder, which appears in one step; "kept" if another command has placed it meanwhile."""
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent, f".{target.name}.*.part")
     try:
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, part)
         part.rename(target)

@@ -105,8 +105,8 @@ def check_evaluations(recipe: Loaded[Mix], manifest: Mapping[str, Any]) -> None:
         return
     if prepared.index.key != manifest["mix"]["decontamination"]["index"]:
         raise UsageError(
-            f"--resume: the evaluation documents have changed since {recipe.output} was made; remove it or "
-            "name another folder"
+            f"--resume: {recipe.output} was compared with other evaluation documents than this machine has now; "
+            "remove it or name another folder"
         )
 
 
