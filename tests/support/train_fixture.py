@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from olmes_suite.errors import OlmesError
+from olmes_suite.hooks import hookimpl
 from train_plugins.config import recipe
 from train_plugins.stages import registry
 
@@ -73,6 +74,34 @@ def refused(action: Any, match: str, kind: type[OlmesError] = OlmesError) -> Non
     with pytest.raises(kind, match=match) as caught:
         action()
     assert "\n" not in str(caught.value)
+
+
+class Poison:
+    """A plugin that breaks the weights of the trained model after each checkpoint, as an overflow would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from transformers import Trainer
+
+        self.model: Any = None
+        train = Trainer.train
+
+        def noting(trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
+            self.model = trainer.model
+            return train(trainer, *args, **kwargs)
+
+        monkeypatch.setattr(Trainer, "train", noting)
+
+    @hookimpl
+    def olmes_after_checkpoint(self, stage: Any, checkpoint: Any) -> None:
+        """Fill the weights of the last layer with NaN."""
+        import torch
+        from transformers import LlamaForCausalLM
+
+        broken = [module for module in self.model.modules() if isinstance(module, LlamaForCausalLM)]
+        assert broken
+        with torch.no_grad():
+            for module in broken:
+                module.lm_head.weight.fill_(float("nan"))
 
 
 def weights(folder: Path) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from helpers import olmes, one_line_error
 from rlvr_fixture import Coin, history, make_rlvr, prompt_rows, train_rlvr, verdict
-from train_fixture import chat, need_trl, refused, write_rows
+from train_fixture import Poison, chat, need_trl, refused, write_rows
 
 from olmes_suite.errors import DataError, StageRefused, UsageError
-from olmes_suite.hooks import hookimpl
 from train_plugins.checkpoints import lineage
 from train_plugins.running.dry_run import dry_run
 from train_plugins.running.prepare_stage import prepare, trainer_arguments
@@ -239,22 +238,12 @@ def _only_empty(verify: Any) -> Any:
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
-def test_weights_that_are_no_numbers_stop_the_stage(rlvr_folder: Path, algorithm: str) -> None:
-    class Poison:
-        @hookimpl
-        def olmes_after_checkpoint(self, stage, checkpoint):
-            import gc
-
-            import torch
-            from transformers import LlamaForCausalLM
-
-            for model in [found for found in gc.get_objects() if isinstance(found, LlamaForCausalLM)]:
-                with torch.no_grad():
-                    model.lm_head.weight.fill_(float("nan"))
-
+def test_weights_that_are_no_numbers_stop_the_stage(
+    rlvr_folder: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"save_steps": 1, "num_iterations": 1, "max_steps": 2}
     refused(
-        lambda: train_rlvr(rlvr_folder, algorithm, prompt_rows(8), plugins=[Poison()], trainer=settings),
+        lambda: train_rlvr(rlvr_folder, algorithm, prompt_rows(8), plugins=[Poison(monkeypatch)], trainer=settings),
         "not a number at step 2; the last good checkpoint is .*checkpoint-1",
         StageRefused,
     )

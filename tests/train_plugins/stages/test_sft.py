@@ -10,7 +10,7 @@ import pytest
 from models_fixture import make_tiny_tokenizer
 from rounding import gradient_limit
 from stop_after import StopAfter
-from train_fixture import chat, losses, make_recipe, need_trl, refused, sft_rows, weights, write_rows
+from train_fixture import Poison, chat, losses, make_recipe, need_trl, refused, sft_rows, weights, write_rows
 
 from olmes_suite.errors import DataError, ModelError, OlmesError, RunLocked, StageRefused, StorageError, UsageError
 from olmes_suite.hooks import Stage, StageData, hookimpl
@@ -237,25 +237,13 @@ def test_hooks_see_what_the_one_before_left_and_may_stop_the_stage(train_folder:
     assert said.rows["trained"] == 8 and said.decontam == {"removed": 1}
 
 
-def test_a_loss_that_is_not_a_number_stops_before_the_weights(train_folder: Path) -> None:
+def test_a_loss_that_is_not_a_number_stops_before_the_weights(
+    train_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, out = sft_rows(16), train_folder / "out"
 
-    class Poison:
-        """Breaks the weights of the running model after the first checkpoint, as an overflow would."""
-
-        @hookimpl
-        def olmes_after_checkpoint(self, stage, checkpoint):
-            import gc
-
-            import torch
-            from transformers import LlamaForCausalLM
-
-            for model in [found for found in gc.get_objects() if isinstance(found, LlamaForCausalLM)]:
-                with torch.no_grad():
-                    model.lm_head.weight.fill_(float("nan"))
-
     refused(
-        lambda: train(train_folder, rows, plugins=[Poison()], trainer={"save_steps": 1}),
+        lambda: train(train_folder, rows, plugins=[Poison(monkeypatch)], trainer={"save_steps": 1}),
         "not a number at step 2; the last good checkpoint is .*checkpoint-1",
         StageRefused,
     )
