@@ -131,7 +131,7 @@ class RunLock:
 
 
 def changing(path: Path) -> RunLock:
-    """Return a lock for reading, changing and writing a file of the run store: other processes wait for their turn."""
+    """Return a lock for reading, changing and writing a file: other processes wait for their turn."""
     return RunLock(path.with_name(f".{path.name}.lock"), str(path), seconds=CHANGE_SECONDS)
 
 

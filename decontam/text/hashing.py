@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
-from olmes_suite.files import cache_folder
+from olmes_suite.errors import OlmesError
+from olmes_suite.files import cache_folder, changing
 
 Hashes = NDArray[np.uint64]
 Integer = int | np.integer[Any]
@@ -35,8 +35,7 @@ BASE = np.uint64(0xC2B2AE3D27D4EB4F)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 _LENGTH = np.uint64(0xE7037ED1A0B428DB)
 
-LOCK_SECONDS = 60.0
-"""Maximum wait for another process that saves machine code, which takes milliseconds."""
+
 SOURCES = (
     "matching/dense", "matching/exact", "matching/kernel", "text/ascii_blocks", "text/characters", "text/hashing",
     "text/tokens", "text/vocabulary",
@@ -81,12 +80,10 @@ def _save_one_at_a_time(cache: Any) -> None:
     save = cache.save_overload
 
     def locked(signature: Any, data: Any) -> None:
-        folder = Path(cache.cache_path)
         with ExitStack() as stack:
             # a file system without locks, or a holder that is stopped
-            with suppress(OSError, NotImplementedError):
-                folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(folder / ".lock", timeout=LOCK_SECONDS))
+            with suppress(OlmesError, NotImplementedError):
+                stack.enter_context(changing(Path(cache.cache_path) / "index"))
             save(signature, data)
 
     cache.save_overload = locked
